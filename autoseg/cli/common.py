@@ -1,0 +1,166 @@
+"""What all commands share: exit codes, flags, logging, progress."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from autoseg.core.errors import UserError
+from autoseg.core.parallel import available_cores
+from autoseg.core.workspace import Workspace
+
+EXIT_DONE, EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+Report = Callable[[int, int, str], None]
+"""Progress of long work: (done, total, what is being done)."""
+
+RootOption = Annotated[
+    Path | None,
+    typer.Option("--root", help="Workspace folder (default: $AUTOSEG_ROOT, else ./autoseg_workspace).", file_okay=False),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("-j", "--workers", min=0, help="Worker processes (default: all cores).")
+]
+VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+log = logging.getLogger("autoseg")
+
+
+class Failed(Exception):
+    """Part of the work could not be done although the input was accepted: exit code 1, the message, no traceback."""
+
+
+class Interrupted(Exception):
+    """The user or the system asked to stop; the state is saved. Exit code 130."""
+
+
+def run(
+    command: Callable[..., None], *, lists: Mapping[str, str] | None = None, argv: Sequence[str] | None = None
+) -> NoReturn:
+    """Parse ``argv`` (default: the process's), call ``command``, and leave the process with its exit code.
+
+    ``lists`` names the options that take several values in a row (``-c 2d 3d_fullres``), each with the regular
+    expression that a value must match to belong to it.
+    """
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=_HELP)
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **options: Any) -> None:
+        sys.exit(_exit_code(lambda: command(*args, **options)))
+
+    app.command()(guarded)
+    app(args=spread_lists(sys.argv[1:] if argv is None else argv, lists or {}))
+    sys.exit(EXIT_DONE)
+
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+def _exit_code(call: Callable[[], None]) -> int:
+    """Run a command; say what went wrong on stderr, the user's mistakes without a traceback."""
+    try:
+        call()
+    except (KeyboardInterrupt, Interrupted) as stop:
+        print(f"interrupted. {stop}".rstrip(), file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Failed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return EXIT_INTERNAL
+    except UserError as error:
+        lines = str(error).splitlines()
+        print(f"{len(lines)} errors:" if len(lines) > 1 else "error:", *lines, sep="\n  " if lines[1:] else " ", file=sys.stderr)
+        return EXIT_USER
+    except Exception:
+        traceback.print_exc()
+        return EXIT_INTERNAL
+    return EXIT_DONE
+
+
+def spread_lists(argv: Sequence[str], lists: Mapping[str, str]) -> list[str]:
+    """Turn ``-c a b`` into ``-c a -c b`` for the options in ``lists``; a value must match the option's pattern."""
+    spread: list[str] = []
+    option: str | None = None
+    values = 0
+    for token in argv:
+        if token in lists:
+            option, values = token, 0
+            spread.append(token)
+        elif option is not None and (values == 0 or re.fullmatch(lists[option], token)):
+            spread.extend([token] if values == 0 else [option, token])
+            values += 1
+        else:
+            option = None
+            spread.append(token)
+    return spread
+
+
+def workspace(root: Path | None) -> Workspace:
+    """Return the workspace: ``--root``, else ``$AUTOSEG_ROOT``, else ``./autoseg_workspace``."""
+    return Workspace(root or Path(os.environ.get("AUTOSEG_ROOT", "autoseg_workspace")))
+
+
+def n_workers(given: int | None) -> int:
+    """Return the number of worker processes: as given, else one per core."""
+    return available_cores() if given is None else given
+
+
+def set_up_logging(*, verbose: bool = False, quiet: bool = False) -> None:
+    """Send autoseg's messages to stderr, one plain line each."""
+    level = logging.ERROR if quiet and not verbose else logging.DEBUG if verbose else logging.INFO
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LevelFormatter())
+    log.handlers[:] = [handler]
+    log.setLevel(level)
+    log.propagate = False
+
+
+class _LevelFormatter(logging.Formatter):
+    """Warnings and errors carry their level; information does not."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+
+
+def print_json(value: Any) -> None:
+    """Print a result for machines on stdout."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+@contextmanager
+def progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
+    """Yield a :data:`Report`: a bar with remaining time on a terminal, else about ten plain lines on stderr."""
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda done, total, what: None
+    elif console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title, total=None, what="")
+            yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
+    else:
+        yield lambda done, total, what: _plain_line(title, done, total, what)
+
+
+def _plain_line(title: str, done: int, total: int, what: str) -> None:
+    step = max(1, total // 10)
+    if done == total or done % step == 0:
+        print(f"{title}: {done}/{total} {what}".rstrip(), file=sys.stderr, flush=True)

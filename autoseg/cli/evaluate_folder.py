@@ -1,0 +1,83 @@
+"""``autoseg_evaluate_folder``: score predictions against dense or sparse references."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from autoseg.cli import common
+
+if TYPE_CHECKING:
+    from autoseg.evaluation import Summary
+
+log = logging.getLogger("autoseg.evaluate_folder")
+
+
+def main() -> NoReturn:
+    """Entry point of the command."""
+    common.run(evaluate_folder)
+
+
+def evaluate_folder(
+    reference: Annotated[Path, typer.Argument(help="Folder of reference label maps, dense or sparse.")],
+    predictions: Annotated[Path, typer.Argument(help="Folder of predicted label maps.")],
+    *,
+    dataset_json: Annotated[
+        Path | None,
+        typer.Option("-d", "--dataset-json", help="dataset.json (default: beside the predictions or references)."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Summary to write (default: PREDICTIONS/summary.json).")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Also write one row per case and class.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Accept nothing missing, extra, misshapen or of another geometry.")
+    ] = False,
+    workers: common.WorkersOption = None,
+    json_: common.JsonOption = False,
+    verbose: common.VerboseOption = False,
+    quiet: common.QuietOption = False,
+) -> None:
+    """Score PREDICTIONS against REFERENCE: Dice, IoU, counts and volumes per class or region and case.
+
+    Only voxels that the reference decides count. Missing and extra predictions are named; a case that cannot be scored
+    does not stop the others and makes the exit code 1 (with --strict: 2, and nothing is written).
+    """
+    from autoseg.evaluation import evaluate_folder as evaluate  # readers of image formats would slow down --help
+
+    common.set_up_logging(verbose=verbose, quiet=quiet)
+    with common.progress("evaluate", quiet=quiet or not sys.stderr.isatty()) as report:
+        summary = evaluate(
+            reference, predictions, dataset_json, workers=common.n_workers(workers), strict=strict, progress=report
+        )
+    written = output or predictions / "summary.json"
+    summary.write(written)
+    if csv is not None:
+        summary.to_csv(csv)
+    _show(summary, as_json=json_, quiet=quiet)
+    log.info("written: %s", ", ".join(str(path) for path in (written, csv) if path is not None))
+    if summary.faults:
+        raise common.Failed(f"{len(summary.faults)} of the cases could not be scored; they are named above.")
+
+
+def _show(summary: Summary, *, as_json: bool, quiet: bool) -> None:
+    """Name what is wrong on stderr; print the result on stdout."""
+    from autoseg.cli.evaluation_table import print_tables
+    from autoseg.evaluation.evaluator import unmatched_lines
+
+    for line in (*unmatched_lines(summary.missing, summary.extra), *summary.warnings):
+        log.warning("%s", line)
+    for line in summary.faults:
+        log.error("%s", line)
+    if as_json:
+        common.print_json(summary.as_json())
+    elif not quiet:
+        print_tables(summary)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""``autoseg_plan_and_preprocess DATASET``: check the files, decide, and write the caches that training reads."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autoseg.cli import common
+from autoseg.core.dataset import Dataset
+
+if TYPE_CHECKING:
+    from autoseg.core.fingerprint import Fingerprint
+    from autoseg.core.plan import Plan
+
+log = logging.getLogger("autoseg.plan_and_preprocess")
+
+CONFIGURATIONS = "2d|3d_fullres|3d_lowres"
+
+
+def main() -> None:
+    """Entry point of the command."""
+    common.run(plan_and_preprocess, lists={"-c": CONFIGURATIONS})
+
+
+def plan_and_preprocess(
+    dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
+    *,
+    configurations: Annotated[
+        list[str] | None, typer.Option("-c", metavar="NAME ...", help=f"{CONFIGURATIONS} (default: all of the plan).")
+    ] = None,
+    planner: Annotated[str, typer.Option(help="default, resenc_m, resenc_l, resenc_xl, or small for CPUs.")] = "default",
+    gpu_memory_gb: Annotated[float | None, typer.Option(min=0.1, help="Plan for a GPU with this much memory.")] = None,
+    check_only: Annotated[
+        bool, typer.Option("--check-only", help="Only look into the files, and report what is annotated.")
+    ] = False,
+    root: common.RootOption = None,
+    workers: common.WorkersOption = None,
+    json_: common.JsonOption = False,
+    verbose: common.VerboseOption = False,
+    quiet: common.QuietOption = False,
+) -> None:
+    """Check every file of DATASET, plan its networks, and preprocess its cases into NumPy caches.
+
+    Results go to ROOT/preprocessed/DATASET. A second run redoes only what has changed.
+    """
+    common.set_up_logging(verbose=verbose, quiet=quiet)
+    space = common.workspace(root)
+    described = Dataset.load(space.find_dataset(dataset))
+    processes = common.n_workers(workers)
+    if check_only:
+        check(described, processes, as_json=json_, quiet=quiet)
+        return
+    from autoseg.planning import plan
+    from autoseg.planning.files import PLAN_FILE, save_plan
+    from autoseg.planning.presets import planner_settings
+    from autoseg.planning.splits import load_or_make_splits
+
+    planner_settings(planner)  # a misspelt name is said before the files are read
+    folder = space.preprocessed(described.name)
+    fingerprint = current_fingerprint(described, folder, processes, quiet=quiet)
+    planned = plan(described, fingerprint, planner, gpu_memory_gb)
+    chosen = [name for name in planned.configurations if planned.configurations[name].previous_stage is None]
+    if configurations:
+        chosen = [planned.configuration(name).name for name in dict.fromkeys(configurations)]
+    load_or_make_splits(described, folder, fingerprint.informative_cases)
+    save_plan(planned, folder / PLAN_FILE)
+    preprocess(described, planned, fingerprint, chosen, folder, processes, quiet=quiet)
+    if json_:
+        common.print_json({"plan": planned.model_dump(mode="json"), "folder": str(folder), "preprocessed": chosen})
+    elif not quiet:
+        print(f"planned and preprocessed in {folder}")
+        for name in chosen:
+            configuration = planned.configuration(name)
+            shape = " x ".join(map(str, configuration.patch_size))
+            spacing = " x ".join(f"{edge:.3g}" for edge in configuration.spacing)
+            print(f"  {name}: patches of {shape} voxels at {spacing} mm, {configuration.batch_size} per batch")
+
+
+def check(dataset: Dataset, workers: int, *, as_json: bool, quiet: bool) -> None:
+    """Report what the files hold; raise ``DatasetError`` with every fault."""
+    from autoseg.cli.integrity_table import print_report
+    from autoseg.planning.integrity import check_dataset, fold_report
+    from autoseg.planning.splits import make_splits
+
+    with common.progress("check", quiet=quiet) as report:
+        found = check_dataset(dataset, workers=workers, progress=report)
+    names = [name for name in found.cases if name not in found.uninformative]
+    splits = make_splits(names, {case.name: case.group for case in dataset.cases}) if names else []
+    gaps = fold_report(found, [{"train": split.train, "val": split.val} for split in splits])
+    if as_json:
+        common.print_json(found.as_json() | {"fold_gaps": [gap.as_json() for gap in gaps]})
+    else:
+        print_report(found, gaps)
+    found.raise_if_faulty()
+
+
+def current_fingerprint(dataset: Dataset, folder: Path, workers: int, *, quiet: bool) -> Fingerprint:
+    """Return the fingerprint in ``folder`` if the files are still those it was made of; else check and measure them."""
+    from autoseg.core.errors import PlanError
+    from autoseg.planning import extract_fingerprint
+    from autoseg.planning.files import FINGERPRINT_FILE, load_fingerprint, save_fingerprint
+    from autoseg.planning.fingerprint import fingerprint_is_current
+    from autoseg.planning.integrity import check_dataset
+
+    path = folder / FINGERPRINT_FILE
+    try:
+        known = load_fingerprint(path)
+    except PlanError:
+        known = None
+    if known is not None and fingerprint_is_current(known, dataset):
+        log.info("the files are those of %s; not read again", path)
+        return known
+    with common.progress("check", quiet=quiet) as report:
+        found = check_dataset(dataset, workers=workers, progress=report)
+    for warning in found.warnings:
+        log.warning("%s", warning)
+    found.raise_if_faulty()
+    with common.progress("fingerprint", quiet=quiet) as report:
+        skip = frozenset(found.uninformative)
+        fingerprint = extract_fingerprint(dataset, workers=workers, skip=skip, progress=report)
+    save_fingerprint(fingerprint, path)
+    return fingerprint
+
+
+def preprocess(
+    dataset: Dataset, plan: Plan, fingerprint: Fingerprint, chosen: list[str], folder: Path, workers: int, *, quiet: bool
+) -> None:
+    """Write the caches of the chosen configurations; raise ``Failed`` naming the cases that could not be done."""
+    from autoseg.preprocessing.runner import preprocess_dataset
+
+    skip = frozenset(dataset.case_names) - frozenset(fingerprint.informative_cases)
+    failed: dict[str, object] = {}
+    for name in chosen:
+        with common.progress(name, quiet=quiet) as report:
+            result = preprocess_dataset(dataset, plan, name, folder / name, workers=workers, skip=skip, progress=report)
+        log.info("%s: %d cases preprocessed, %d were up to date", name, len(result.done), len(result.kept))
+        failed |= {f"{name}: {case}": error for case, error in result.failed.items()}
+    if failed:
+        lines = "\n".join(f"{where}: {error}" for where, error in failed.items())
+        raise common.Failed(f"{len(failed)} cases could not be preprocessed.\n{lines}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""``autoseg_train DATASET FOLD``: train one fold, then predict and score its validation cases."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autoseg.cli.common import (
+    Interrupted,
+    JsonOption,
+    QuietOption,
+    RootOption,
+    VerboseOption,
+    WorkersOption,
+    log,
+    n_workers,
+    print_json,
+    progress,
+    run,
+    set_up_logging,
+    workspace,
+)
+from autoseg.core.dataset import Dataset
+
+if TYPE_CHECKING:
+    from autoseg.training.fold import FoldRequest
+    from autoseg.training.trainer import Progress
+
+
+def train(
+    dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
+    fold: Annotated[str, typer.Argument(help="Number of the fold, or 'all' to train on every case.")],
+    configuration: Annotated[
+        str | None, typer.Option("-c", help="2d, 3d_fullres or 3d_lowres (default: 3d_fullres, else 2d).")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the run; a folder of its own.")] = "default",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped or killed.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete what the run left and start anew.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run in epochs.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Length of the run in optimiser steps.")] = None,
+    max_runtime: Annotated[
+        str | None, typer.Option(help="End the run, as finished, after this time: 90s, 15m, 2h, 1d.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
+    pretrained: Annotated[
+        Path | None, typer.Option(help="Checkpoint to start from; heads that do not fit start fresh.", dir_okay=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE ...", help="Change settings of training.json.")
+    ] = None,
+    root: RootOption = None,
+    workers: WorkersOption = None,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one fold of DATASET, then predict its validation cases densely and score them.
+
+    Checkpoints, history.jsonl, progress.png, training.json and validation/ go to
+    ROOT/results/DATASET/NAME__CONFIGURATION/fold_FOLD. Ctrl-C or SIGTERM saves and exits; --resume goes on.
+    """
+    set_up_logging(verbose=verbose, quiet=quiet)
+    from autoseg.cli.evaluation_table import print_tables
+    from autoseg.training.config import parse_duration
+    from autoseg.training.fold import train_fold
+    from autoseg.training.prepare import RunOptions, check_folder, prepare_fold
+    from autoseg.training.validation import validate_fold
+
+    space = workspace(root)
+    options = RunOptions(
+        fold, configuration, name, device, epochs, iterations,
+        None if max_runtime is None else parse_duration(max_runtime),
+        seed, pretrained, settings or [], n_workers(workers),
+    )  # fmt: skip
+    request = prepare_fold(space, Dataset.load(space.find_dataset(dataset)), options)
+    is_resumed = check_folder(request.folder, resume=resume, overwrite=overwrite)
+    with stop_on_signals() as signals, steps_bar(request, quiet=quiet) as on_steps:
+        result = train_fold(request, resume=is_resumed, on_steps=on_steps, should_stop=lambda: bool(signals))
+    if not result.is_finished:
+        raise Interrupted(f"Saved after iteration {result.progress.iteration} in {request.folder}. Go on with --resume.")
+    log.info("trained %d iterations in %.0f s: %s", result.progress.iteration, result.seconds, request.folder)
+    with progress("validating", quiet=quiet) as report:
+        summary = validate_fold(request, workers=n_workers(workers), progress=report)
+    if as_json:
+        print_json(summary.model_dump(mode="json"))
+    elif not quiet:
+        print_tables(summary)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in the yielded list instead of dying of the first; a second one interrupts at once."""
+    received: list[int] = []
+
+    def receive(number: int, _: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        log.info("stopping after this step; once more to stop at once")
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def steps_bar(request: FoldRequest, *, quiet: bool) -> Iterator[Callable[[Progress, float, float], None]]:
+    """Yield what the trainer reports its steps to: a bar with loss, Dice, learning rate and remaining time."""
+    with progress("training", quiet=quiet) as report:
+
+        def on_steps(state: Progress, loss: float, rate: float) -> None:
+            dice = state.records[-1].dice if state.records else None
+            shown = "-" if dice is None else f"{dice:.3f}"
+            report(state.iteration, request.config.iterations, f"loss {loss:.3f}  Dice {shown}  lr {rate:.1e}")
+
+        yield on_steps
+
+
+def main() -> None:
+    """Run the command on the process's arguments."""
+    run(train, lists={"--set": r"[A-Za-z_]\w*=.*"})
+
+
+if __name__ == "__main__":
+    main()

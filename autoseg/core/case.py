@@ -1,0 +1,71 @@
+"""What flows between the stages: a case, its target, and the record that leads back to the file.
+
+Shape legend, used in all of autoseg: **B** batch, **C** channel, **K** class, **R** region head, **H** network head
+(K classes or R regions), **N** label-set code, **M** ensemble member, ***S** spatial axes (z, y, x) of a case,
+***P** spatial axes of a patch (y, x in 2-D configurations).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from autoseg.core.geometry import Geometry
+
+Shape3 = tuple[int, int, int]
+Float32Array = NDArray[np.float32]
+CodeArray = NDArray[np.unsignedinteger]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which classes each voxel may still be: a map of codes and one row of classes per code."""
+
+    codes: CodeArray
+    """(*S) unsigned integers < N."""
+    label_sets: BoolArray
+    """(N, K). Rows 0..K-1 are the single classes, row K is "unknown" (all classes), further rows are other sets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One image as read from its files, and its target when it has one."""
+
+    name: str
+    image: Float32Array
+    """(C, *S), always three spatial axes: a 2-D image has one slice."""
+    geometry: Geometry
+    target: Target | None = None
+
+
+class CaseRecord(BaseModel):
+    """What preprocessing did to a case; enough to undo it. Axes are the plan's (transposed) unless said."""
+
+    model_config = ConfigDict(frozen=True)
+
+    case: str
+    geometry: Geometry
+    """Of the file, in file axes."""
+    transpose: Shape3
+    """Axis of the file that became axis 0, 1, 2."""
+    shape_before_crop: Shape3
+    crop_low: Shape3
+    """First voxel kept, transposed axes."""
+    crop_high: Shape3
+    """One past the last voxel kept, transposed axes."""
+    spacing_before: tuple[float, float, float]
+    """mm, transposed axes."""
+    spacing: tuple[float, float, float]
+    """mm, after resampling."""
+    shape: Shape3
+    """After resampling."""
+
+    @property
+    def shape_after_crop(self) -> Shape3:
+        """Shape between crop and resampling, transposed axes."""
+        z, y, x = (high - low for low, high in zip(self.crop_low, self.crop_high, strict=True))
+        return (z, y, x)

@@ -1,0 +1,219 @@
+"""Find the image and label files of cases, for training data and for prediction input alike.
+
+Source: nnU-Net v2 ``utilities/utils.py`` and ``documentation/dataset_format.md``: images are ``<case>_<CCCC><ending>``
+with a four-digit channel number from 0000, labels ``<case><ending>``; one file may hold several channels. We differ in
+that a gap in the channel numbers, a label without image and a name without channel number are faults.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoseg.core.errors import Fault
+from autoseg.core.findings import Findings, listed, shown
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFiles:
+    """The files of one training case."""
+
+    images: tuple[Path, ...]
+    """In channel order."""
+    label: Path
+
+
+def find_image_cases(folder: Path, ending: str, n_channels: int) -> tuple[dict[str, tuple[Path, ...]], list[Fault]]:
+    """Return the image files of each case in ``folder``, cases sorted by name, and what is wrong with the rest.
+
+    Files with other endings and hidden files are passed over. A case may have fewer files than ``n_channels`` when its
+    files hold several channels each; that is checked when they are read. No case at all is a fault.
+
+    Parameters
+    ----------
+    folder
+        Folder with ``<case>_<CCCC><ending>``.
+    ending
+        With its dot, as ``file_ending`` of the dataset.json.
+    n_channels
+        Declared channels.
+    """
+    if not folder.is_dir():
+        expected = f"a folder with images <case>_0000{ending}"
+        return {}, [Fault(str(folder), "no such folder", expected, "Check the path, or create the folder.")]
+    pattern = re.compile(rf"(.+)_([0-9]{{4}}){re.escape(ending)}")
+    numbered: dict[str, dict[int, Path]] = {}
+    faults: list[Fault] = []
+    for path in _visible_files(folder):
+        match = pattern.fullmatch(path.name)
+        if match:
+            numbered.setdefault(match[1], {})[int(match[2])] = path
+        elif path.name.endswith(ending):
+            stem = path.name.removesuffix(ending)
+            found, expected = "a name without channel number", "<case>_<four-digit channel>" + ending
+            faults.append(Fault(str(path), found, expected, f"Rename it, say to {stem}_0000{ending}."))
+    if not numbered and not faults:
+        faults.append(_no_files(folder, f"<case>_0000{ending}", "image"))
+    one_file_per_channel = any(len(files) == n_channels for files in numbered.values())
+    cases: dict[str, tuple[Path, ...]] = {}
+    for case, files in sorted(numbered.items()):
+        fault = _channel_fault(folder, case, sorted(files), ending, n_channels, one_file_per_channel)
+        if fault is None:
+            cases[case] = tuple(files[number] for number in sorted(files))
+        else:
+            faults.append(fault)
+    return cases, faults
+
+
+def find_training_cases(
+    folder: Path, content: Mapping[str, Any], ending: str, n_channels: int, findings: Findings
+) -> dict[str, FoundFiles]:
+    """Return the files of every training case, sorted by name; what is missing is added to ``findings``.
+
+    From the explicit list ``dataset`` of the dataset.json if there is one, else from imagesTr and labelsTr
+    (``labelsTr_x`` for a ``dataset_x.json`` if that folder exists).
+    """
+    if "dataset" in content:
+        return _listed_cases(folder, content["dataset"], findings)
+    images, faults = find_image_cases(folder / "imagesTr", ending, n_channels)
+    findings.faults.extend(faults)
+    broken = {_case_of(fault, ending) for fault in faults}
+    label_folder = folder / label_folder_name(folder, findings.file)
+    if not label_folder.is_dir():
+        findings.faults.append(
+            Fault(
+                str(label_folder), "no such folder", f"label files <case>{ending}", "Create it with one file per case."
+            )
+        )
+        return {}
+    labels = {
+        path.name.removesuffix(ending): path for path in _visible_files(label_folder) if path.name.endswith(ending)
+    }
+    if images and not labels:
+        findings.faults.append(_no_files(label_folder, f"<case>{ending}", "label"))
+        return {}
+    for case in sorted(images.keys() - labels.keys()):
+        findings.faults.append(
+            Fault(
+                str(images[case][0]),
+                "an image without label",
+                f"a label file {label_folder.name}/{case}{ending}",
+                "Add the label file, or move the image to imagesTs.",
+            )
+        )
+    for case in sorted(labels.keys() - images.keys() - broken):
+        findings.faults.append(
+            Fault(
+                str(labels[case]),
+                "a label without image",
+                f"an image file imagesTr/{case}_0000{ending}",
+                "Add the image, or remove the label file.",
+            )
+        )
+    return {case: FoundFiles(images[case], labels[case]) for case in sorted(images.keys() & labels.keys())}
+
+
+def label_folder_name(folder: Path, json_name: str) -> str:
+    """Return the folder of the label files that belong to a dataset.json: ``labelsTr``, or its variant.
+
+    A folder may hold several annotations of the same images: ``dataset_scribble.json`` goes with
+    ``labelsTr_scribble`` if that exists.
+    """
+    _, _, variant = Path(json_name).stem.partition("dataset_")
+    return f"labelsTr_{variant}" if variant and (folder / f"labelsTr_{variant}").is_dir() else "labelsTr"
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_file())
+
+
+def _channel_fault(
+    folder: Path, case: str, numbers: list[int], ending: str, n_channels: int, one_file_per_channel: bool
+) -> Fault | None:
+    """Return what is wrong with the channel numbers of a case, or None."""
+    where = f"{folder}: case {case!r}"
+    found = f"channel files {listed([f'{number:04d}' for number in numbers], 10)}"
+    missing = sorted(set(range(max(numbers))) - set(numbers))
+    if missing:
+        expected = "channel numbers from 0000 without gaps"
+        return Fault(where, found, expected, f"Add {case}_{missing[0]:04d}{ending}, or number the files from 0000.")
+    if len(numbers) > n_channels:
+        expected = f"{n_channels} channels, as in channel_names"
+        return Fault(where, found, expected, "Declare all channels in channel_names, or remove the files.")
+    if one_file_per_channel and len(numbers) < n_channels:
+        expected = f"{n_channels} files, as in channel_names and as other cases have"
+        return Fault(where, found, expected, f"Add {case}_{len(numbers):04d}{ending}, or remove the case.")
+    return None
+
+
+def _case_of(fault: Fault, ending: str) -> str:
+    """Return the case that a fault of :func:`find_image_cases` is about: its label file is not "without image"."""
+    match = re.search(r": case '(.*)'$", fault.where)
+    return match[1] if match else Path(fault.where).name.removesuffix(ending)
+
+
+def _no_files(folder: Path, pattern: str, kind: str) -> Fault:
+    there = Counter(_ending(path.name) for path in _visible_files(folder))
+    found = (
+        listed(f"files ending in {ending!r} ({count})" for ending, count in there.most_common()) if there else "nothing"
+    )
+    return Fault(
+        str(folder), found, f"at least one case, {kind} files {pattern}",
+        f"Put the {kind}s there, or correct file_ending in dataset.json.",
+    )  # fmt: skip
+
+
+def _ending(name: str) -> str:
+    suffixes = Path(name).suffixes
+    return "".join(suffixes[-2:]) if suffixes[-1:] == [".gz"] else "".join(suffixes[-1:])
+
+
+def _listed_cases(folder: Path, section: object, findings: Findings) -> dict[str, FoundFiles]:
+    """Read ``dataset``: ``{case: {"images": [paths], "label": path}}``."""
+    if not isinstance(section, Mapping) or not section:
+        findings.fault(
+            "dataset", found=shown(section) if section else "no cases",
+            expected="an object with one entry per case",
+            fix='Write "dataset": {"case_1": {"images": ["imagesTr/case_1_0000.nii.gz"], "label": "..."}}.',
+        )  # fmt: skip
+        return {}
+    cases: dict[str, FoundFiles] = {}
+    for case, entry in section.items():
+        files = _listed_files(case, entry, findings)
+        if files is None:
+            continue
+        paths = [_resolved(folder, text) for text in files]
+        missing = [path for path in paths if not path.is_file()]
+        for path in missing:
+            findings.fault(
+                f"dataset.{case}", found=f"no file {path}", expected="an existing file",
+                fix="Correct the path; relative paths start at the folder of dataset.json.",
+            )  # fmt: skip
+        if not missing:
+            cases[case] = FoundFiles(tuple(paths[:-1]), paths[-1])
+    return dict(sorted(cases.items()))
+
+
+def _listed_files(case: str, entry: object, findings: Findings) -> list[str] | None:
+    """Return the image paths of an entry and then its label path; None if the entry is malformed."""
+    images = entry.get("images") if isinstance(entry, Mapping) else None
+    label = entry.get("label") if isinstance(entry, Mapping) else None
+    well_formed = isinstance(images, list) and images and all(isinstance(path, str) for path in images)
+    if isinstance(images, list) and well_formed and isinstance(label, str):
+        return [*images, label]
+    findings.fault(
+        f"dataset.{case}", found=shown(entry), expected='"images" (a list of paths) and "label" (a path)',
+        fix='Write {"images": ["imagesTr/' + case + '_0000.nii.gz"], "label": "labelsTr/' + case + '.nii.gz"}.',
+    )  # fmt: skip
+    return None
+
+
+def _resolved(folder: Path, text: str) -> Path:
+    """Expand ``$VARIABLE`` and ``~``; a relative path starts at the folder of the dataset.json."""
+    return folder / Path(os.path.expandvars(text)).expanduser()

@@ -1,0 +1,82 @@
+"""The errors that autoseg raises, so that a command can tell a user's mistake from its own.
+
+AutosegError
+├── UserError            the input is wrong: message without traceback, exit code 2
+│   ├── DatasetError     dataset.json or the files that it describes
+│   ├── FileFormatError  one file cannot be read, or not faithfully
+│   ├── PlanError        a plan that cannot be made or does not fit the data
+│   ├── CacheError       the preprocessed cache is missing or stale
+│   ├── ModelError       a model folder or checkpoint that cannot be used
+│   ├── ConfigError      a setting, flag or component name
+│   └── EvaluationError  references and predictions that cannot be compared
+└── WorkerError          a worker process died; names the case that it held
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with the user's input, with all that is needed to mend it."""
+
+    where: str
+    """File, then key or case: ``dataset.json: labels.ignore``."""
+    found: str
+    """What is there, with its value."""
+    expected: str
+    """What should be there."""
+    fix: str
+    """What to write or do."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: found {self.found}, expected {self.expected}. {self.fix}"
+
+
+class AutosegError(Exception):
+    """Base of all errors that autoseg raises on purpose."""
+
+
+class UserError(AutosegError):
+    """The user's input is wrong; the message says where, what was found, what was expected and what to do."""
+
+
+class DatasetError(UserError):
+    """dataset.json, or the files that it describes, are wrong. Holds every fault found, not only the first."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in faults))
+
+    def __reduce__(self) -> tuple[type[DatasetError], tuple[tuple[Fault, ...]]]:
+        return (type(self), (self.faults,))
+
+
+class FileFormatError(UserError):
+    """One file cannot be read, or not faithfully: truncated, corrupt, or of a form that is not supported."""
+
+
+class PlanError(UserError):
+    """A plan cannot be made, or does not fit the data."""
+
+
+class CacheError(UserError):
+    """The preprocessed cache is missing or stale."""
+
+
+class ModelError(UserError):
+    """A model folder or checkpoint cannot be used."""
+
+
+class ConfigError(UserError):
+    """A setting, a flag or a component name is wrong."""
+
+
+class EvaluationError(UserError):
+    """References and predictions cannot be compared."""
+
+
+class WorkerError(AutosegError):
+    """A worker process died or failed; the message names the item that it held."""

@@ -1,0 +1,48 @@
+"""What planning needs to know of a data set: shapes, spacings and the intensities of annotated foreground."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class IntensityProperties(BaseModel):
+    """Statistics of one channel over informative foreground voxels (or, as fallback, inside the body)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float
+    median: float
+    std: float
+    min: float
+    max: float
+    percentile_99_5: float
+    percentile_00_5: float
+
+
+class Fingerprint(BaseModel):
+    """``dataset_fingerprint.json``: nnU-Net's keys, then ours. Axes are the files' (z, y, x)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    spacings: tuple[tuple[float, float, float], ...]
+    """mm, one per case, in case order."""
+    shapes_after_crop: tuple[tuple[int, int, int], ...]
+    """Voxels, one per case."""
+    foreground_intensity_properties_per_channel: dict[str, IntensityProperties]
+    """Channel number as string -> statistics."""
+    median_relative_size_after_cropping: float
+    cases: tuple[str, ...] = ()
+    """Names, in the order of the lists above."""
+    intensity_source: dict[str, str] = Field(default_factory=dict)
+    """Channel number -> ``"foreground"``, or ``"body"`` when too few foreground voxels are annotated."""
+    foreground_voxels: int = 0
+    """How many informative foreground voxels the statistics saw."""
+    annotated_fraction: dict[str, float] = Field(default_factory=dict)
+    """Case -> share of voxels that say something about their class."""
+    source_hash: str = ""
+    """Hash over the source files and dataset.json; a fingerprint with another hash is stale."""
+
+    @property
+    def informative_cases(self) -> tuple[str, ...]:
+        """Cases with at least one voxel that says something, in case order: those that training uses."""
+        return tuple(case for case in self.cases if self.annotated_fraction.get(case, 1.0) > 0)

@@ -1,0 +1,301 @@
+"""Read ``labels`` and ``regions_class_order`` of a dataset.json: from names and integers to :class:`Labels`.
+
+Source: nnU-Net v2 ``utilities/label_handling/label_handling.py``. We differ in that the ignore label may be any
+integer above the other labels, and in that every mistake is named, also those that nnU-Net takes without a word
+(equal values, gaps, negative values, text for numbers, ``Ignore`` for ``ignore``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autoseg.core.findings import Findings, did_you_mean, listed, shown
+from autoseg.core.labels import Head, Labels
+
+BACKGROUND = "background"
+IGNORE = "ignore"
+MAX_VALUE = 65535
+"""Largest label value: label maps are written as uint8 or uint16."""
+
+Entries = dict[str, tuple[int, ...]]
+"""Foreground label name -> its values, ascending; more than one for a region."""
+
+
+def parse_labels(content: Mapping[str, Any], findings: Findings) -> Labels | None:
+    """Return what ``labels`` and ``regions_class_order`` declare, or None after adding what is wrong to ``findings``.
+
+    ``label_sets`` and ``cases`` are read elsewhere (``core.case_json``).
+    """
+    already = len(findings.faults)
+    section = _labels_section(content, findings)
+    if section is None:
+        return None
+    _check_background(section, findings)
+    misspelt = _check_spelling(section, findings)
+    named = {name: value for name, value in section.items() if name not in {BACKGROUND, IGNORE, *misspelt}}
+    entries = _foreground_entries(named, findings)
+    ignore = _parse_ignore(section, entries, findings)
+    has_regions = any(is_region(value) for value in named.values())
+    _check_entries(entries, findings)
+    if not named:
+        findings.fault(
+            "labels", found="no foreground class", expected="at least one beside background",
+            fix='Write the classes with their values: {"background": 0, "liver": 1}.',
+        )  # fmt: skip
+    if has_regions:
+        paint_values = _parse_paint_values(content, named, entries, ignore, findings)
+    else:
+        paint_values = None
+        if len(entries) == len(named):
+            _check_gaps(entries, findings)
+    if len(findings.faults) > already:
+        return None
+    return _labels(entries, ignore, paint_values)
+
+
+def classes_by_name(labels: Labels) -> dict[str, frozenset[int]]:
+    """Return the class indices that each name of a class or region stands for, background included."""
+    by_class = {name: frozenset({index}) for index, name in enumerate(labels.class_names)}
+    return by_class | {head.name: frozenset(head.classes) for head in labels.heads}
+
+
+def is_region(value: object) -> bool:
+    """Whether a label value declares a region: a list of more than one integer (a one-element list does not)."""
+    return isinstance(value, (list, tuple)) and len(value) > 1
+
+
+def is_integer(value: object) -> bool:
+    """Whether ``value`` is an integer; JSON's true and false are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(text: str) -> bool:
+    return text.strip().isdecimal() and len(text) <= len(str(MAX_VALUE))
+
+
+def _labels_section(content: Mapping[str, Any], findings: Findings) -> Mapping[str, Any] | None:
+    example = 'Write "labels": {"background": 0, "liver": 1}, and "ignore": 2 for voxels that nobody annotated.'
+    if "labels" not in content:
+        hint = did_you_mean("labels", content)
+        findings.fault("labels", found="no such key", expected="an object from name to value", fix=example + hint)
+        return None
+    section = content["labels"]
+    if not isinstance(section, Mapping):
+        findings.fault("labels", found=shown(section), expected="an object from name to value", fix=example)
+        return None
+    if section and all(_is_number(name) and isinstance(value, str) for name, value in section.items()):
+        turned = ", ".join(f'"{value}": {int(name)}' for name, value in section.items())
+        findings.fault(
+            "labels", found=f"values as keys, {shown(dict(section))} (nnU-Net v1's form)",
+            expected="names as keys and integers as values", fix=f'Write "labels": {{{turned}}}.',
+        )  # fmt: skip
+        return None
+    return section
+
+
+def _check_background(section: Mapping[str, Any], findings: Findings) -> None:
+    if BACKGROUND in section:
+        value = section[BACKGROUND]
+        if not is_integer(value) or value != 0:
+            findings.fault(
+                "labels.background", found=shown(value), expected="the integer 0",
+                fix='Write "background": 0 and re-map the label files if their background has another value.',
+            )  # fmt: skip
+    elif not any(_folded(name) == BACKGROUND for name in section):
+        findings.fault(
+            "labels", found=f"no 'background' among {listed(section)}", expected="a label 'background' with value 0",
+            fix='Add "background": 0.',
+        )  # fmt: skip
+
+
+def _check_spelling(section: Mapping[str, Any], findings: Findings) -> set[str]:
+    """Return the names that are ``background`` or ``ignore`` in other letters; warn about names close to them."""
+    misspelt = set()
+    for name in section:
+        for exact in (BACKGROUND, IGNORE):
+            if name == exact:
+                continue
+            if _folded(name) == exact:
+                misspelt.add(name)
+                findings.fault(
+                    f"labels.{name}", found=f"the name {name!r}", expected=f"exactly {exact!r}",
+                    fix=f'Write "{exact}": {shown(section[name])}; as {name!r} it would be trained as a class.',
+                )  # fmt: skip
+            elif did_you_mean(name, [exact], cutoff=0.85):
+                findings.warn(f"labels.{name}", f"is trained as a class of its own. Did you mean {exact!r}?")
+    return misspelt
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _foreground_entries(named: Mapping[str, Any], findings: Findings) -> Entries:
+    """Return the entries whose values are integers in range; add a fault for each that is not."""
+    entries: Entries = {}
+    for name, value in named.items():
+        key = f"labels.{name}"
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        wrong = [item for item in values if not is_integer(item)]
+        if not values:
+            findings.fault(
+                key, found="an empty region", expected="at least one integer",
+                fix="List the values that make up the region, or remove the label.",
+            )  # fmt: skip
+        elif wrong:
+            findings.fault(
+                key, found=f"{shown(wrong[0])} ({_kind(wrong[0])})", expected="an integer, or a list of integers",
+                fix=f'Write "{name}": {_integer_proposal(wrong[0])}, without quotes and decimal point.',
+            )  # fmt: skip
+        elif min(values) < 0 or max(values) > MAX_VALUE:
+            outside = next(item for item in values if not 0 <= item <= MAX_VALUE)
+            findings.fault(
+                key, found=f"{'negative ' if outside < 0 else ''}value {outside}",
+                expected=f"integers from 1 to {MAX_VALUE}", fix="Choose such a value and re-map the label files.",
+            )  # fmt: skip
+        else:
+            entries[name] = tuple(sorted(set(values)))
+            if len(values) > len(entries[name]):
+                findings.warn(key, f"the region {shown(values)} lists a value twice")
+    return entries
+
+
+def _kind(value: object) -> str:
+    names = {bool: "true or false", float: "a float", str: "text", list: "a list", type(None): "null"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _integer_proposal(value: object) -> str:
+    if isinstance(value, str) and _is_number(value):
+        return str(int(value))
+    if isinstance(value, float) and value == value and abs(value) <= MAX_VALUE:
+        return str(round(value))
+    return "1"
+
+
+def _check_entries(entries: Entries, findings: Findings) -> None:
+    """Find values that belong to the background and labels with equal values."""
+    first_with: dict[tuple[int, ...], str] = {}
+    for name, values in entries.items():
+        if 0 in values:
+            findings.fault(
+                f"labels.{name}", found="the value 0" if len(values) == 1 else f"0 in the region {list(values)}",
+                expected="only foreground values, since 0 is the background",
+                fix="Use a value of 1 or more, and leave 0 out of regions.",
+            )  # fmt: skip
+        elif values in first_with:
+            shared = values[0] if len(values) == 1 else list(values)
+            findings.fault(
+                f"labels.{name}", found=f"duplicate value {shared}, also that of {first_with[values]!r}",
+                expected="a value of its own for each label", fix="Give one of the two another value, or remove it.",
+            )  # fmt: skip
+        first_with.setdefault(values, name)
+
+
+def _parse_ignore(section: Mapping[str, Any], entries: Entries, findings: Findings) -> int | None:
+    if IGNORE not in section:
+        return None
+    value = section[IGNORE]
+    highest = max([item for values in entries.values() for item in values if item != value], default=0)
+    wanted = f"one integer greater than every other label, {highest + 1} or more"
+    if not isinstance(value, int) or isinstance(value, bool):
+        findings.fault(
+            "labels.ignore", found=f"{shown(value)} ({_kind(value)})", expected=wanted,
+            fix=f'Write "ignore": {highest + 1}, or whatever value un-annotated voxels have in the label files.',
+        )  # fmt: skip
+        return None
+    ignore = int(value)
+    holders = [name for name, values in entries.items() if ignore in values]
+    for name in holders:
+        found = f"{ignore}, the ignore label, in the region {list(entries[name])}"
+        if len(entries[name]) == 1:
+            found = f"duplicate value {ignore}, also that of 'ignore'"
+        findings.fault(
+            f"labels.{name}", found=found, expected="only values of classes, never the ignore label",
+            fix="Remove it there: un-annotated voxels belong to no class and no region.",
+        )  # fmt: skip
+    if ignore <= highest or ignore > MAX_VALUE:
+        findings.fault(
+            "labels.ignore", found=str(ignore), expected=f"{wanted}, at most {MAX_VALUE}",
+            fix=f'Write "ignore": {min(highest + 1, MAX_VALUE)} and re-map the label files.',
+        )  # fmt: skip
+    return ignore
+
+
+def _check_gaps(entries: Entries, findings: Findings) -> None:
+    present = {0, *(item for values in entries.values() for item in values)}
+    missing = sorted(set(range(max(present))) - present)
+    if missing:
+        findings.fault(
+            "labels", found=f"the values {listed(sorted(present), 20)} with a gap (no {listed(missing)})",
+            expected="consecutive values 0, 1, 2, ... (only ignore may be higher)",
+            fix="Number the classes without gaps and re-map the label files.",
+        )  # fmt: skip
+
+
+def _parse_paint_values(
+    content: Mapping[str, Any], named: Mapping[str, Any], entries: Entries, ignore: int | None, findings: Findings
+) -> tuple[int, ...]:
+    """Return ``regions_class_order``: the value painted for each region, in order of declaration."""
+    key = "regions_class_order"
+    wanted = f"one value per region, in the order {listed(named, 20)}"
+    proposal = [_own_value(entries[name], entries) for name in named if name in entries]
+    fix = f'Write "{key}": {proposal}; later values are painted over earlier ones, so list large regions first.'
+    order = content.get(key)
+    if order is None:
+        findings.fault(key, found="no such key", expected=f"{wanted}, because labels holds regions", fix=fix)
+        return ()
+    if not isinstance(order, Sequence) or isinstance(order, str) or not all(is_integer(item) for item in order):
+        findings.fault(key, found=shown(order), expected=f"a list of integers, {wanted}", fix=fix)
+        return ()
+    if len(order) != len(named):
+        findings.fault(
+            key, found=f"{len(order)} values {list(order)}", expected=f"{len(named)} values, {wanted}", fix=fix
+        )
+    declared = {item for values in entries.values() for item in values}
+    if ignore is not None and ignore in order:
+        findings.fault(key, found=f"{ignore}, the ignore label", expected="only values of classes", fix=fix)
+    unknown = [item for item in order if item not in declared and item != ignore]
+    if unknown and len(entries) == len(named):
+        findings.fault(
+            key, found=f"{listed(unknown)}, no label value", expected=f"values among {sorted(declared)}", fix=fix
+        )
+    _warn_about_painting(order, entries, findings)
+    return tuple(order)
+
+
+def _own_value(values: tuple[int, ...], entries: Entries) -> int:
+    """Return the value of a region that fewest other regions share: what it should be painted with."""
+    return min(values, key=lambda item: (sum(item in other for other in entries.values()), item))
+
+
+def _warn_about_painting(order: Sequence[int], entries: Entries, findings: Findings) -> None:
+    for value, (name, values) in zip(order, entries.items(), strict=False):
+        if value not in values:
+            findings.warn("regions_class_order", f"{value}, painted for {name!r}, is not in that region {list(values)}")
+    if len(set(order)) < len(order):
+        findings.warn("regions_class_order", f"{list(order)} paints several regions with one value")
+
+
+def _labels(entries: Entries, ignore: int | None, paint_values: tuple[int, ...] | None) -> Labels:
+    values = sorted({0, *(item for members in entries.values() for item in members)})
+    index = {value: position for position, value in enumerate(values)}
+    names = {members[0]: name for name, members in entries.items() if len(members) == 1} | {0: BACKGROUND}
+    heads = [
+        Head(name, tuple(index[value] for value in members), members)
+        for name, members in (entries if paint_values is not None else _by_value(entries)).items()
+    ]
+    if paint_values is None:
+        heads.insert(0, Head(BACKGROUND, (0,), (0,), is_background=True))
+    return Labels(
+        class_values=tuple(values),
+        class_names=tuple(names.get(value, f"value {value}") for value in values),
+        heads=tuple(heads),
+        paint_values=paint_values,
+        ignore=ignore,
+    )
+
+
+def _by_value(entries: Entries) -> Entries:
+    return dict(sorted(entries.items(), key=lambda entry: entry[1]))

@@ -1,0 +1,251 @@
+"""What the integers of a label file mean: the one place that turns file values into label sets and back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.core.case import BoolArray, CodeArray
+from autoseg.core.errors import DatasetError, Fault
+
+_LOOK_UP_VOXELS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One output of the network and one row of a result table: a class (softmax) or a region (sigmoid)."""
+
+    name: str
+    classes: tuple[int, ...]
+    """Class indices (not file values) that it stands for."""
+    values: tuple[int, ...]
+    """The same as file values, ascending."""
+    is_background: bool = False
+
+    @property
+    def key(self) -> str:
+        """The key in a summary.json, nnU-Net's form: ``"1"`` or ``"(1, 2)"``."""
+        return str(self.values[0]) if len(self.values) == 1 else str(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseStatement:
+    """What ``dataset.json: cases.<case>`` says of the classes of one case, as class indices."""
+
+    annotated: frozenset[int] | None = None
+    """Classes completely drawn; None means all."""
+    absent: frozenset[int] = frozenset()
+    """Classes certainly not there."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a data set, how files encode them, and what the network predicts.
+
+    Made by :meth:`autoseg.core.dataset.Dataset.load`, which validates; this class trusts its fields.
+    """
+
+    class_values: tuple[int, ...]
+    """File value of each class, ascending; class 0 is background with value 0."""
+    class_names: tuple[str, ...]
+    heads: tuple[Head, ...]
+    """Softmax: one per class, background first. Regions: one per region, in order of declaration, no background."""
+    paint_values: tuple[int, ...] | None = None
+    """Regions only (else None): file value painted for each head, in painting order (``regions_class_order``)."""
+    ignore: int | None = None
+    """File value of voxels of which nothing is known."""
+    set_values: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    """Further file values and the class indices that they may be (``dataset.json: label_sets``)."""
+    statements: Mapping[str, CaseStatement] = field(default_factory=dict)
+    """Per case, where something was said."""
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.class_values)
+
+    @property
+    def n_heads(self) -> int:
+        """Number of network outputs."""
+        return len(self.heads)
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether the network has one sigmoid per region instead of a softmax over classes."""
+        return self.paint_values is not None
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every voxel of every case is said to carry exactly one class."""
+        return self.ignore is None and not self.set_values and not self.statements
+
+    @property
+    def unknown(self) -> int:
+        """The code of a voxel of which nothing is known."""
+        return self.n_classes
+
+    @property
+    def outside(self) -> int:
+        """The code of padding and of whatever enters from outside an image: background if the data set is dense."""
+        return 0 if self.is_dense else self.unknown
+
+    @cached_property
+    def regions(self) -> BoolArray:
+        """(H, K) bool: the classes that each head stands for."""
+        table = np.zeros((self.n_heads, self.n_classes), dtype=bool)
+        for row, head in enumerate(self.heads):
+            table[row, list(head.classes)] = True
+        return table
+
+    @property
+    def foreground_heads(self) -> tuple[int, ...]:
+        """Indices of the heads that are not background."""
+        return tuple(index for index, head in enumerate(self.heads) if not head.is_background)
+
+    def file_values(self) -> tuple[int, ...]:
+        """All values that a label file may hold, ascending."""
+        ignore = () if self.ignore is None else (self.ignore,)
+        return tuple(sorted({*self.class_values, *self.set_values, *ignore}))
+
+    def sets_by_value(self, case: str = "") -> dict[int, frozenset[int]]:
+        """For each file value the classes that a voxel of ``case`` with that value may be.
+
+        Source: ``design.md`` section 2; lazy labels as in ELEKTRONN (``convlayer3d.NLL``), stated as sets.
+        """
+        everything = frozenset(range(self.n_classes))
+        statement = self.statements.get(case, CaseStatement())
+        sets = {value: frozenset({index}) for index, value in enumerate(self.class_values)}
+        if statement.annotated is not None and 0 not in statement.annotated:
+            sets[0] = everything - statement.annotated
+        sets |= self.set_values
+        if self.ignore is not None:
+            sets[self.ignore] = everything
+        return {value: members if len(members) == 1 else members - statement.absent for value, members in sets.items()}
+
+    def encode(self, file_labels: NDArray[Any], case: str = "") -> tuple[CodeArray, BoolArray]:
+        """Turn the integers of a label file into codes and their label sets.
+
+        Parameters
+        ----------
+        file_labels
+            (*S) integers (a floating type with integral values is accepted), values as in ``dataset.json``.
+        case
+            Name of the case, for what ``dataset.json: cases`` says of it.
+
+        Returns
+        -------
+        codes, label_sets
+            (*S) uint8 (uint16 when more than 256 codes) and (N, K) bool. Codes 0..K-1 are the single classes, K is
+            "unknown"; further codes are the other sets of the case. An empty array gives an empty map.
+
+        Raises
+        ------
+        DatasetError
+            If a value is not declared; names the values and their counts.
+        """
+        rows: list[frozenset[int]] = [frozenset({index}) for index in range(self.n_classes)]
+        rows.append(frozenset(range(self.n_classes)))
+        codes_by_value: dict[int, int] = {}
+        for value, members in self.sets_by_value(case).items():
+            if members not in rows:
+                rows.append(members)
+            codes_by_value[value] = rows.index(members)
+        codes = _look_up(file_labels, codes_by_value, np.uint8 if len(rows) <= 256 else np.uint16, case)
+        label_sets = np.zeros((len(rows), self.n_classes), dtype=bool)
+        for code, members in enumerate(rows):
+            label_sets[code, list(members)] = True
+        return codes, label_sets
+
+    def decode(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.unsignedinteger]:
+        """Turn the network's outputs (H, *S) into a label map (*S) of file values.
+
+        Softmax: the class with the largest logit (the lower class on ties). Regions: each region with a logit above 0
+        is painted with its value of ``regions_class_order``, later over earlier. Never the ignore value.
+        The type is uint8 if the largest value fits, else uint16. Source: nnU-Net ``label_handling.py``.
+        """
+        dtype = np.uint8 if max(self.file_values()) < 256 else np.uint16
+        if self.paint_values is None:
+            table: NDArray[np.unsignedinteger] = np.asarray(self.class_values, dtype=dtype)
+            best: NDArray[np.unsignedinteger] = table[np.argmax(logits, axis=0)]
+            return best
+        painted = np.zeros(logits.shape[1:], dtype=dtype)
+        for value, logit in zip(self.paint_values, logits, strict=True):
+            painted[logit > 0] = value
+        return painted
+
+
+def informative_codes(label_sets: BoolArray) -> BoolArray:
+    """(N,) bool: codes that say something, i.e. whose set is neither empty nor all classes."""
+    count = label_sets.sum(axis=1)
+    informative: BoolArray = (count > 0) & (count < label_sets.shape[1])
+    return informative
+
+
+def foreground_codes(label_sets: BoolArray) -> BoolArray:
+    """(N,) bool: codes that are certainly foreground (non-empty sets without background)."""
+    return label_sets.any(axis=1) & ~label_sets[:, 0]
+
+
+def head_states(label_sets: BoolArray, regions: BoolArray) -> tuple[BoolArray, BoolArray]:
+    """Decide every head for every code: ``(positive, negative)``, both (N, H) bool; undecided where both are False.
+
+    A head is positive where the label set lies inside its classes, negative where the two are disjoint. An empty set
+    (which no valid data set produces) decides nothing.
+
+    Parameters
+    ----------
+    label_sets
+        (N, K) bool.
+    regions
+        (H, K) bool; the identity for a softmax over classes.
+    """
+    known = label_sets.sum(axis=1, keepdims=True) > 0
+    overlap = label_sets.astype(np.int64) @ regions.T.astype(np.int64)
+    positive = known & (overlap == label_sets.sum(axis=1, keepdims=True))
+    return positive, known & (overlap == 0)
+
+
+def _look_up(
+    file_labels: NDArray[Any], codes_by_value: Mapping[int, int], dtype: type[np.unsignedinteger[Any]], case: str
+) -> CodeArray:
+    """Replace file values by codes, a piece at a time: an index array for a whole volume takes 8 bytes a voxel."""
+    outside = max(codes_by_value) + 1
+    table = np.zeros(outside + 1, dtype=dtype)
+    declared = np.zeros(outside + 1, dtype=bool)  # the last entry stands for every value that is out of range
+    table[list(codes_by_value)] = list(codes_by_value.values())
+    declared[list(codes_by_value)] = True
+    flat = file_labels.reshape(-1)
+    codes = np.empty(flat.shape, dtype=dtype)
+    undeclared: Counter[int | float] = Counter()
+    for start in range(0, flat.size, _LOOK_UP_VOXELS):
+        piece = flat[start : start + _LOOK_UP_VOXELS]
+        indices = _table_indices(piece, outside)
+        codes[start : start + _LOOK_UP_VOXELS] = table[indices]
+        known = declared[indices]
+        if not known.all():
+            values, counts = np.unique(piece[~known], return_counts=True)
+            undeclared.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    if undeclared:
+        listed = ", ".join(f"{value} ({undeclared[value]} voxels)" for value in sorted(undeclared))
+        fault = Fault(
+            where=f"label file of case {case!r}",
+            found=f"undeclared values {listed}",
+            expected=f"only {sorted(codes_by_value)}",
+            fix="Declare them in dataset.json: labels, or correct the file.",
+        )
+        raise DatasetError([fault])
+    return codes.reshape(file_labels.shape)
+
+
+def _table_indices(values: NDArray[Any], outside: int) -> NDArray[np.intp]:
+    """Return integral values from 0 to ``outside - 1`` as indices, every other value as ``outside``."""
+    usable = (values >= 0) & (values < outside)
+    if values.dtype.kind == "f":
+        usable &= values == np.floor(values)
+    return np.where(usable, values, 0).astype(np.intp) + outside * ~usable

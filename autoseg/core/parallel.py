@@ -1,0 +1,113 @@
+"""Run one function over many items in worker processes; a worker that dies is named with the item that it held."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from autoseg.core.errors import AutosegError, WorkerError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def map_unordered(
+    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int = 1
+) -> Iterator[tuple[int, Result | AutosegError]]:
+    """Yield ``(index of the item, result)`` as they are done; an ``AutosegError`` is yielded, not raised.
+
+    ``workers <= 1`` runs in this process. Otherwise at most ``workers`` spawned processes, never more than items;
+    ``function``, items and results must be picklable. No more items are handed out than there are workers, so when a
+    process dies without an exception (killed by the system, say for memory) only the few that were running are in
+    doubt. The others go on in a new pool; at the end each item in doubt runs alone, so that only the culprit yields a
+    ``WorkerError``. No items give no results. Any other exception of ``function`` is raised here.
+    """
+    if workers <= 1 or len(items) <= 1:
+        for index, item in enumerate(items):
+            yield index, _guarded(function, item)
+        return
+    in_doubt: list[int] = []
+    for index, result in _run_all(function, items, range(len(items)), workers):
+        if result is None:
+            in_doubt.append(index)
+        else:
+            yield index, result[0]
+    for index, result in _run_all(function, items, in_doubt, 1):
+        if result is None:
+            yield (
+                index,
+                WorkerError(
+                    f"item {items[index]!r}: found its worker process dead, expected a result. It was killed, most "
+                    "often for memory: use fewer workers."
+                ),
+            )
+        else:
+            yield index, result[0]
+
+
+def _run_all(
+    function: Callable[[Item], Result], items: Sequence[Item], indices: Sequence[int], workers: int
+) -> Iterator[tuple[int, tuple[Result | AutosegError] | None]]:
+    """Yield ``(index, (result,))``, or ``(index, None)`` for an item that ran when a process died.
+
+    Every death is followed by a new pool for what is left.
+    """
+    waiting = deque(indices)
+    while waiting:
+        yield from _run_pool(function, items, waiting, workers)
+
+
+def _run_pool(
+    function: Callable[[Item], Result], items: Sequence[Item], waiting: deque[int], workers: int
+) -> Iterator[tuple[int, tuple[Result | AutosegError] | None]]:
+    """Take items from ``waiting`` until it is empty or a process dies."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context) as pool:
+        running: dict[Future[Result | AutosegError], int] = {}
+        is_whole = _hand_out(pool, function, items, waiting, running, workers)
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            indices = {future: running.pop(future) for future in done}
+            is_whole = is_whole and not any(isinstance(future.exception(), BrokenProcessPool) for future in done)
+            if is_whole:  # before the results are used, so that no worker waits for whoever uses them
+                is_whole = _hand_out(pool, function, items, waiting, running, workers)
+            for future, index in indices.items():
+                is_lost = isinstance(future.exception(), BrokenProcessPool)
+                yield index, None if is_lost else (future.result(),)
+
+
+def _hand_out(
+    pool: ProcessPoolExecutor,
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    waiting: deque[int],
+    running: dict[Future[Result | AutosegError], int],
+    workers: int,
+) -> bool:
+    """Give every free worker an item, moving it from ``waiting`` to ``running``; False if the pool is broken."""
+    while waiting and len(running) < workers:
+        try:
+            future = pool.submit(_guarded, function, items[waiting[0]])
+        except BrokenProcessPool:
+            return False
+        running[future] = waiting.popleft()
+    return True
+
+
+def _guarded(function: Callable[[Item], Result], item: Item) -> Result | AutosegError:
+    try:
+        return function(item)
+    except AutosegError as error:
+        return error

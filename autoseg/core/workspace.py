@@ -1,0 +1,54 @@
+"""Where things lie: raw data, preprocessed caches, results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The three folders below ROOT, and how a data set is found."""
+
+    root: Path
+
+    def raw(self, dataset: str) -> Path:
+        """Folder of a data set's source files."""
+        return self.root / "raw" / dataset
+
+    def preprocessed(self, dataset: str) -> Path:
+        """Folder of a data set's fingerprint, plan, splits and caches."""
+        return self.root / "preprocessed" / dataset
+
+    def model(self, dataset: str, configuration: str, name: str = "default") -> Path:
+        """Folder of a model: one ``fold_<k>`` folder per fold."""
+        return self.root / "results" / dataset / f"{name}__{configuration}"
+
+    def find_dataset(self, given: str) -> Path:
+        """Return the folder with the dataset.json that ``given`` means.
+
+        ``given`` is a folder that holds a dataset.json, a dataset.json itself, a name below ROOT/raw, or nnU-Net's
+        integer id (``4`` finds ``Dataset004_*``). Raises ``ConfigError`` if there is none or more than one.
+        """
+        path = Path(given).expanduser()
+        if path.is_file():
+            return path
+        if (path / "dataset.json").is_file():
+            return path
+        if (self.raw(given) / "dataset.json").is_file():
+            return self.raw(given)
+        raw = self.root / "raw"
+        if given.isdigit():
+            found = sorted(raw.glob(f"Dataset{int(given):03d}_*/dataset.json"))
+            if len(found) == 1:
+                return found[0].parent
+            if len(found) > 1:
+                names = [item.parent.name for item in found]
+                raise ConfigError(f"data set id {given}: found {names} below {raw}, expected one. Give the full name.")
+        known = sorted(item.parent.name for item in raw.glob("*/dataset.json"))
+        raise ConfigError(
+            f"data set {given!r}: found neither a folder with a dataset.json nor a name below {raw} "
+            f"(there: {known or 'nothing'}). Give the path of the folder, or set --root or AUTOSEG_ROOT."
+        )

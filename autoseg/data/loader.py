@@ -1,0 +1,277 @@
+"""Batches of training patches, built ahead by worker processes; batch i is the same for any number of workers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from autoseg.augmentation.recipes import Recipe, augment_intensity
+from autoseg.core.case import BoolArray
+from autoseg.core.errors import AutosegError, CacheError, WorkerError
+from autoseg.core.labels import Labels
+from autoseg.core.parallel import available_cores
+from autoseg.core.plan import Configuration
+from autoseg.data.patches import draw_place, read_patch
+from autoseg.data.sampling import CaseContent, Sampler, SamplingConfig, intensity_generator, sample_rng
+from autoseg.io.cache import REMEDY, CachedCase, open_case, read_entry
+
+MAX_OPEN_CASES = 64
+"""Per process: each open case holds three file descriptors, of which a process commonly has 1024."""
+BATCHES_AHEAD = 2
+"""Finished batches that each worker keeps waiting."""
+
+
+class CaseSource(NamedTuple):
+    """A case of the NumPy cache and how often it is drawn."""
+
+    folder: Path
+    name: str
+    priority: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The patches of one iteration."""
+
+    images: Tensor
+    """(B, C, *P) float32."""
+    codes: Tensor
+    """(B, *P) uint8, or int32 when a case has more than 256 codes."""
+    label_sets: Tensor
+    """(B, N, K) bool: per sample the classes of each code. Rows that a case does not have are all True (unknown)."""
+    cases: tuple[str, ...] = ()
+    """(B,) names."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """Return the batch on ``device``."""
+        return Batch(
+            self.images.to(device, non_blocking=non_blocking),
+            self.codes.to(device, non_blocking=non_blocking),
+            self.label_sets.to(device, non_blocking=non_blocking),
+            self.cases,
+        )
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory, from which copies to a GPU are asynchronous."""
+        return Batch(self.images.pin_memory(), self.codes.pin_memory(), self.label_sets.pin_memory(), self.cases)
+
+
+def make_loader(
+    cases: Sequence[CachedCase | CaseSource | tuple[Path, str, float]],
+    configuration: Configuration,
+    sampling: SamplingConfig,
+    recipe: Recipe | None,
+    *,
+    labels: Labels,
+    start: int,
+    stop: int,
+    seed: int,
+    workers: int = 0,
+    batch_size: int | None = None,
+    augment_in_worker: bool = True,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Return an iterator over the batches of iterations ``start`` to ``stop - 1``.
+
+    Batch i follows from ``seed``, i and the arguments alone, whatever ``start`` and ``workers`` are: a resumed run goes
+    on with the same batches. Validation uses ``recipe=None`` and another seed.
+
+    Parameters
+    ----------
+    cases
+        Cached cases; those without an annotated voxel are never drawn.
+    configuration
+        Patch size (2 or 3 axes) and batch size.
+    sampling
+        Where patches lie.
+    recipe
+        Augmentation; None for none.
+    labels
+        Of the data set: heads, and the codes for unknown and outside.
+    start, stop
+        Iterations.
+    seed
+        At least 0.
+    workers
+        Processes that build batches ahead (never more than there are cores); 0 builds each batch when it is asked for,
+        in this process. They start at once, from a server process that has imported what they need.
+    batch_size
+        Instead of the configuration's.
+    augment_in_worker
+        Whether intensities are augmented here. If False, call ``augment_intensity(batch.images, recipe,
+        intensity_generator(seed, iteration))`` on the device: up to rounding and the noise field the same result.
+    pin_memory
+        Whether batches lie in page-locked memory.
+
+    Raises
+    ------
+    CacheError
+        If a case is missing or damaged (also while iterating, naming the case).
+    ConfigError
+        If no case has an annotated voxel.
+    WorkerError
+        While iterating: a sample failed otherwise, or a worker process died; names the case, or those in flight.
+    """
+    contents = [_content(case, labels) for case in cases]
+    batches = BatchBuilder(
+        sampler=Sampler(contents, sampling),
+        patch=configuration.patch_size,
+        batch_size=configuration.batch_size if batch_size is None else batch_size,
+        recipe=recipe,
+        augments_intensity=augment_in_worker and recipe is not None,
+        seed=seed,
+        start=start,
+        stop=stop,
+        unknown=labels.unknown,
+        outside=labels.outside,
+    )
+    workers = min(workers, available_cores(), max(len(batches), 1))
+    options: dict[str, Any] = {}
+    if workers > 0:
+        options = {
+            "multiprocessing_context": _process_context(),
+            "prefetch_factor": BATCHES_AHEAD,
+            "worker_init_fn": _leave_interrupts_to_the_main_process,
+        }
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory and torch.cuda.is_available(),
+        generator=Generator().manual_seed(0),  # or the loader would draw from the global one
+        **options,
+    )
+    return _checked(iter(loader), batches, workers)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a worker hands back instead of a batch: an exception would reach the user wrapped in a traceback."""
+
+    message: str
+    is_cache_error: bool
+
+
+@dataclass
+class BatchBuilder(Dataset[Batch]):
+    """Builds the batch of an iteration; a map-style data set over iterations, pickled to the workers."""
+
+    sampler: Sampler
+    patch: tuple[int, ...]
+    batch_size: int
+    recipe: Recipe | None
+    augments_intensity: bool
+    seed: int
+    start: int
+    stop: int
+    unknown: int
+    outside: int
+    _open_cases: OrderedDict[tuple[Path, str], CachedCase] = field(default_factory=OrderedDict, init=False, repr=False)
+
+    def __len__(self) -> int:
+        return max(self.stop - self.start, 0)
+
+    def __getitem__(self, index: int) -> Batch | Failure:  # type: ignore[override]
+        iteration = self.start + index
+        parts = []
+        for sample in range(self.batch_size):
+            rng = sample_rng(self.seed, iteration, sample)
+            aim = self.sampler.draw(rng)
+            try:
+                case = self._open(aim.case)
+                place = draw_place(aim, case, self.patch, self.recipe, rng)
+                patch = read_patch(case, place, self.patch, unknown=self.unknown, outside=self.outside)
+            except Exception as error:  # any fault of one case must name it
+                known = isinstance(error, AutosegError)
+                message = str(error) if known else f"{type(error).__name__}: {error}"
+                return Failure(f"case {aim.case.name}: {message}", isinstance(error, CacheError))
+            parts.append((patch, case.entry.table, aim.case.name))
+        images = torch.stack([patch.image for patch, _, _ in parts])
+        if self.augments_intensity and self.recipe is not None:
+            images = augment_intensity(images, self.recipe, intensity_generator(self.seed, iteration))
+        codes = _stack_codes([patch.codes for patch, _, _ in parts])
+        tables = _pad_tables([table for _, table, _ in parts])
+        return Batch(images, codes, tables, tuple(name for _, _, name in parts))
+
+    def case_names(self, index: int) -> tuple[str, ...]:
+        """Names of the cases that the batch at ``index`` is made of."""
+        rngs = (sample_rng(self.seed, self.start + index, sample) for sample in range(self.batch_size))
+        return tuple(self.sampler.draw(rng).case.name for rng in rngs)
+
+    def _open(self, content: CaseContent) -> CachedCase:
+        """Open a case once per process; the least recently used one is closed when there are too many."""
+        opened = self._open_cases
+        key = (content.folder, content.name)
+        if key not in opened:
+            opened[key] = open_case(*key)
+        opened.move_to_end(key)
+        if len(opened) > MAX_OPEN_CASES:
+            opened.popitem(last=False)
+        return opened[key]
+
+
+def _checked(batches: Iterator[Batch | Failure], builder: BatchBuilder, workers: int) -> Iterator[Batch]:
+    """Pass batches on; raise what a worker reported, and name the cases in flight if a worker process died."""
+    for index in range(len(builder)):
+        try:
+            batch = next(batches)
+        except RuntimeError as error:
+            if workers == 0:
+                raise
+            ahead = range(index, min(index + workers * BATCHES_AHEAD, len(builder)))
+            names = sorted({name for later in ahead for name in builder.case_names(later)})
+            raise WorkerError(
+                f"patch loader: a worker process died ({str(error).splitlines()[0]}), expected a batch. "
+                f"One of the cases {names} was in work. If memory ran out, use fewer workers."
+            ) from error
+        if isinstance(batch, Failure):
+            raise CacheError(batch.message) if batch.is_cache_error else WorkerError(batch.message)
+        yield batch
+
+
+def _content(case: CachedCase | CaseSource | tuple[Path, str, float], labels: Labels) -> CaseContent:
+    if isinstance(case, CachedCase):
+        return CaseContent.from_entry(case.folder, case.name, case.entry, labels)
+    folder, name, priority = case
+    entry = read_entry(folder, name)
+    if entry is None:
+        raise CacheError(f"case {name}: found it missing or incomplete in {folder}, expected a cached case. {REMEDY}")
+    return CaseContent.from_entry(folder, name, entry, labels, priority=priority)
+
+
+def _stack_codes(codes: Sequence[Tensor]) -> Tensor:
+    """Stack (*P) maps, as int32 unless all are uint8."""
+    dtype = torch.uint8 if all(part.dtype == torch.uint8 for part in codes) else torch.int32
+    return torch.stack([part.to(dtype) for part in codes])
+
+
+def _pad_tables(tables: Sequence[BoolArray]) -> Tensor:
+    """Stack (N, K) tables of different N: missing rows are all True (unknown)."""
+    longest = max(len(table) for table in tables)
+    padded = [np.pad(table, ((0, longest - len(table)), (0, 0)), constant_values=True) for table in tables]
+    return torch.from_numpy(np.stack(padded))
+
+
+def _process_context() -> BaseContext:
+    """Start workers from a server that imports torch once, where the system can; forking a running torch may hang."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _leave_interrupts_to_the_main_process(_worker: int) -> None:
+    """Let Ctrl-C reach only the trainer, which still needs batches to finish its iteration and save."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,203 @@
+"""Compare one predicted label map with its reference: all counts of all classes and regions from one pass.
+
+The joint histogram of (reference value, predicted value) pairs holds everything that overlap metrics need: its size is
+the square of the number of values, not the number of voxels, so a further class costs nothing. What is not known in
+the reference is never looked at: a head counts only the voxels that the reference decides for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.core.errors import EvaluationError, Fault
+from autoseg.core.labels import Labels, head_states
+
+CHUNK = 1 << 19
+"""Voxels counted at a time: bounds the temporary indices to 4 MB, which stay in the processor's cache."""
+TABLE_LIMIT = 1 << 12
+"""Largest value that indexes the histogram directly; maps with larger or negative values are renumbered first."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairCounts:
+    """How often each pair of a reference value and a predicted value occurs at the same voxel."""
+
+    reference_values: NDArray[np.int64]
+    """(A,) file values that occur in the reference, ascending."""
+    prediction_values: NDArray[np.int64]
+    """(B,) file values that occur in the prediction, ascending."""
+    counts: NDArray[np.int64]
+    """(A, B) voxels."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadCounts:
+    """Voxel counts of one class or region, over the voxels that the reference decides for it."""
+
+    true_positive: int
+    false_positive: int
+    false_negative: int
+    true_negative: int
+
+    @property
+    def n_decided(self) -> int:
+        """Voxels of which the reference says whether they belong to the head."""
+        return self.n_reference + self.false_positive + self.true_negative
+
+    @property
+    def n_prediction(self) -> int:
+        """Decided voxels predicted as the head."""
+        return self.true_positive + self.false_positive
+
+    @property
+    def n_reference(self) -> int:
+        """Voxels that are the head in the reference."""
+        return self.true_positive + self.false_negative
+
+    @property
+    def dice(self) -> float | None:
+        """``2 TP / (2 TP + FP + FN)``; None where neither has a voxel of it (TP + FP + FN = 0)."""
+        either = self.n_prediction + self.n_reference
+        return 2 * self.true_positive / either if either else None
+
+    @property
+    def iou(self) -> float | None:
+        """``TP / (TP + FP + FN)``; None where neither has a voxel of it (TP + FP + FN = 0)."""
+        union = self.true_positive + self.false_positive + self.false_negative
+        return self.true_positive / union if union else None
+
+
+def count_pairs(reference: NDArray[np.generic], prediction: NDArray[np.generic]) -> PairCounts:
+    """Count the pairs of values of two label maps of the same shape in one pass.
+
+    Parameters
+    ----------
+    reference, prediction
+        (*S) integers or bool, any values. Empty maps give empty tables.
+
+    Raises
+    ------
+    EvaluationError
+        If the shapes differ.
+    """
+    if reference.shape != prediction.shape:
+        raise EvaluationError(
+            f"prediction: found shape {prediction.shape}, expected {reference.shape} as in the reference. "
+            "Predict on the grid of the reference."
+        )
+    rows, row_values = _indexed(reference)
+    columns, column_values = _indexed(prediction)
+    n_columns = len(column_values)
+    n_bins = len(row_values) * n_columns
+    table = np.zeros(n_bins, dtype=np.int64)
+    for start in range(0, rows.size, CHUNK):
+        pairs = rows[start : start + CHUNK].astype(np.intp)
+        pairs *= n_columns
+        np.add(pairs, columns[start : start + CHUNK], out=pairs, casting="same_kind")
+        table += np.bincount(pairs, minlength=n_bins)
+    counts = table.reshape(len(row_values), n_columns)
+    in_reference, in_prediction = counts.any(axis=1), counts.any(axis=0)
+    return PairCounts(
+        row_values[in_reference], column_values[in_prediction], counts[np.ix_(in_reference, in_prediction)]
+    )
+
+
+def count(
+    reference: NDArray[np.generic], prediction: NDArray[np.generic], labels: Labels, case: str = ""
+) -> tuple[HeadCounts, ...]:
+    """Count true and false positives and negatives of every head of a case; undecided voxels are left out.
+
+    Parameters
+    ----------
+    reference
+        (*S) file values as in ``dataset.json``; ignore and label-set values are allowed.
+    prediction
+        (*S) class values; any other value raises.
+    labels
+        What the values mean.
+    case
+        Name of the case, for what ``dataset.json: cases`` says of it and for messages.
+
+    Returns
+    -------
+    counts
+        One per head, in the order of ``labels.heads``.
+
+    Raises
+    ------
+    EvaluationError
+        If the shapes differ, or a value is not declared; names every such value with its number of voxels.
+    """
+    return count_heads(count_pairs(reference, prediction), labels, case)
+
+
+def count_heads(pairs: PairCounts, labels: Labels, case: str = "") -> tuple[HeadCounts, ...]:
+    """Sum a table of pairs into the counts of every head; see :func:`count`."""
+    faults = [*_reference_faults(pairs, labels, case), *_prediction_faults(pairs, labels, case)]
+    if faults:
+        raise EvaluationError("\n".join(str(fault) for fault in faults))
+    codes, label_sets = labels.encode(pairs.reference_values, case)
+    positive, negative = (table[codes] for table in head_states(label_sets, labels.regions))  # (A, H)
+    classes = np.searchsorted(labels.class_values, pairs.prediction_values)
+    inside = pairs.counts @ labels.regions[:, classes].T.astype(np.int64)  # (A, H) voxels predicted as the head
+    outside = pairs.counts.sum(axis=1, keepdims=True) - inside
+    sums = zip(
+        (inside * positive).sum(axis=0),
+        (inside * negative).sum(axis=0),
+        (outside * positive).sum(axis=0),
+        (outside * negative).sum(axis=0),
+        strict=True,
+    )
+    return tuple(HeadCounts(int(tp), int(fp), int(fn), int(tn)) for tp, fp, fn, tn in sums)
+
+
+def _indexed(values: NDArray[np.generic]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    """Return flat indices (V,) >= 0 into a table of values, and that table."""
+    flat: NDArray[np.integer] = values.reshape(-1).view(np.uint8 if values.dtype == np.bool_ else values.dtype)
+    if flat.size == 0:
+        return flat, np.zeros(0, dtype=np.int64)
+    if flat.dtype.kind in "ui" and flat.min() >= 0 and flat.max() <= TABLE_LIMIT:
+        return flat, np.arange(int(flat.max()) + 1, dtype=np.int64)
+    found, indices = np.unique(flat, return_inverse=True)
+    return indices.reshape(-1), found.astype(np.int64)
+
+
+def _reference_faults(pairs: PairCounts, labels: Labels, case: str) -> list[Fault]:
+    declared = labels.file_values()
+    unknown = ~np.isin(pairs.reference_values, declared)
+    if not unknown.any():
+        return []
+    listed = _listed(pairs.reference_values[unknown], pairs.counts[unknown].sum(axis=1))
+    return [
+        Fault(
+            where=f"reference of case {case!r}",
+            found=f"undeclared values {listed}",
+            expected=f"only {list(declared)}",
+            fix="Declare them in dataset.json: labels, or correct the file.",
+        )
+    ]
+
+
+def _prediction_faults(pairs: PairCounts, labels: Labels, case: str) -> list[Fault]:
+    wrong = ~np.isin(pairs.prediction_values, labels.class_values)
+    if not wrong.any():
+        return []
+    values = pairs.prediction_values[wrong]
+    listed = _listed(values, pairs.counts[:, wrong].sum(axis=0))
+    has_ignore = labels.ignore is not None and labels.ignore in values
+    fix = f"{labels.ignore} is the ignore value, which no model predicts. " if has_ignore else ""
+    return [
+        Fault(
+            where=f"prediction of case {case!r}",
+            found=f"values {listed}",
+            expected=f"one of the classes {list(labels.class_values)} at every voxel",
+            fix=fix + "Check that the file is a prediction, and that dataset.json belongs to it.",
+        )
+    ]
+
+
+def _listed(values: NDArray[np.int64], counts: NDArray[np.int64]) -> str:
+    return ", ".join(f"{value} ({n} voxels)" for value, n in zip(values, counts, strict=True))

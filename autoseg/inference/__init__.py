@@ -1,0 +1,9 @@
+"""From a trained model and images to dense label maps."""
+
+from autoseg.inference.export import decide, probabilities
+from autoseg.inference.folder import PredictionReport
+from autoseg.inference.model import Model
+from autoseg.inference.predictor import Predictor
+from autoseg.inference.window import predict_logits
+
+__all__ = ["Model", "PredictionReport", "Predictor", "decide", "predict_logits", "probabilities"]

@@ -1,0 +1,302 @@
+"""Predict many files: checked first, one after the other, with reading and writing beside the network."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoseg.core.atomic import write_json, write_text
+from autoseg.core.case import Case, CaseRecord, Float32Array
+from autoseg.core.case_files import find_image_cases
+from autoseg.core.dataset import Dataset
+from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
+from autoseg.inference.inputs import check_inputs
+from autoseg.io.images import (
+    LOSSY_ENDINGS,
+    SUPPORTED_ENDINGS,
+    ending_of,
+    read_image,
+    write_labels,
+    write_probabilities,
+)
+from autoseg.preprocessing import Preprocessed
+
+if TYPE_CHECKING:
+    from autoseg.inference.predictor import Predictor
+
+log = logging.getLogger(__name__)
+
+Files = Sequence[str | Path]
+Inputs = str | Path | Sequence[Files] | Mapping[str, Files]
+Progress = Callable[[int, int, str], None]
+
+_LARGE_BYTES = 2**30
+"""Logits above this size are written before the next case's are made, so that only one set exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionReport:
+    """What became of each case."""
+
+    done: tuple[str, ...] = ()
+    """Written now."""
+    skipped: tuple[str, ...] = ()
+    """Left as they were: the output existed."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Case -> why it could not be predicted."""
+    warnings: tuple[str, ...] = ()
+    """What is probably not meant about the inputs, naming the case."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One case to predict."""
+
+    name: str
+    files: tuple[Path, ...]
+    output: Path
+    probabilities: Path | None
+    """Where probabilities go, without ending; None if they are not wanted."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that is wanted exists."""
+        wanted = self.probabilities is None or self.probabilities.with_name(self.probabilities.name + ".npz").is_file()
+        return wanted and self.output.is_file()
+
+
+def predict_files(
+    predictor: Predictor,
+    inputs: Inputs,
+    output_folder: Path,
+    *,
+    overwrite: bool = False,
+    save_probabilities: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> PredictionReport:
+    """Predict every case and write ``<case><ending>``, each atomically, in the geometry and header of its image.
+
+    All headers are checked before anything is computed. A case that cannot be predicted does not stop the others.
+    The output folder also gets the model's dataset.json and plans.json, which the evaluation reads.
+
+    Parameters
+    ----------
+    predictor
+        The model.
+    inputs
+        A folder with ``<case>_<CCCC><ending>``; or case -> files in channel order; or a list of such files, named
+        after the first. Outputs have the ending of the inputs (png for jpg).
+    output_folder
+        Made if it does not exist.
+    overwrite
+        Predict cases whose output exists, too.
+    save_probabilities
+        Also write ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32.
+    workers
+        Threads that check headers. 0 also reads, predicts and writes strictly one after the other; else the next case
+        is read, and the last one written, while the network works: at most one case ahead.
+    progress
+        Called with (cases done, cases in all, name of the last).
+
+    Raises
+    ------
+    DatasetError
+        If there is no case, or none of those to predict fits the model; names every fault.
+    ConfigError
+        If the output folder is the input folder, or holds a data set's own files.
+    """
+    dataset = predictor.model.dataset
+    cases, failed = _gather(inputs, dataset)
+    _check_output_folder(output_folder, cases)
+    jobs = [_job(name, files, output_folder, save_probabilities) for name, files in cases.items()]
+    skipped = tuple(job.name for job in jobs if job.is_done and not overwrite)
+    todo = [job for job in jobs if job.name not in skipped]
+    check = check_inputs(
+        {job.name: job.files for job in todo},
+        predictor.model.plan,
+        predictor.model.configuration,
+        n_heads=dataset.labels.n_heads,
+        workers=workers,
+    )
+    if todo and len(check.faults) == len(todo):
+        raise DatasetError([fault for faults in check.faults.values() for fault in faults])
+    failed |= {name: "\n".join(map(str, faults)) for name, faults in check.faults.items()}
+    for text in (*failed.values(), *check.warnings):
+        log.warning("%s", text)
+    _write_model_files(predictor, output_folder, jobs)
+    good = [job for job in todo if job.name not in check.faults]
+    errors = _Run(predictor, overlap=workers > 0, progress=progress or _silent).predict(good)
+    done = tuple(job.name for job in good if job.name not in errors)
+    return PredictionReport(done, skipped, failed | errors, check.warnings)
+
+
+class _Run:
+    """One pass over cases: a thread reads ahead, a thread writes behind, this one drives the network."""
+
+    def __init__(self, predictor: Predictor, *, overlap: bool, progress: Progress) -> None:
+        self._predictor = predictor
+        self._overlap = overlap
+        self._progress = progress
+        self._errors: dict[str, str] = {}
+        self._finished = 0
+        self._total = 0
+
+    def predict(self, jobs: Sequence[_Job]) -> dict[str, str]:
+        """Predict all jobs; return case -> error for those that failed."""
+        self._total = len(jobs)
+        reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        writing: tuple[_Job, Future[None]] | None = None
+        try:
+            reading = reader.submit(self._read, jobs[0]) if jobs else None
+            for index, job in enumerate(jobs):
+                prepared = self._outcome(job, reading)
+                following = jobs[index + 1] if index + 1 < len(jobs) else None
+                if following is not None and self._overlap:
+                    reading = reader.submit(self._read, following)
+                logits = self._guarded_logits(job, prepared)
+                self._finish(writing)
+                writing = None
+                if prepared is not None and logits is not None:
+                    writing = (job, writer.submit(self._write, job, logits, prepared.record))
+                    if not self._overlap or logits.nbytes > _LARGE_BYTES:
+                        self._finish(writing)
+                        writing = None
+                del prepared, logits
+                if following is not None and not self._overlap:
+                    reading = reader.submit(self._read, following)
+            self._finish(writing)
+        finally:
+            reader.shutdown(wait=True, cancel_futures=True)
+            writer.shutdown(wait=True, cancel_futures=True)
+        return self._errors
+
+    def _read(self, job: _Job) -> Preprocessed:
+        image, geometry = read_image(job.files)
+        return self._predictor.prepare(Case(job.name, image, geometry))
+
+    def _write(self, job: _Job, logits: Float32Array, record: CaseRecord) -> None:
+        if job.probabilities is not None:
+            values = self._predictor.probabilities(logits, record)
+            write_probabilities(job.probabilities, values)
+        write_labels(job.output, self._predictor.decide(logits, record), record.geometry)
+
+    def _guarded_logits(self, job: _Job, prepared: Preprocessed | None) -> Float32Array | None:
+        if prepared is None:
+            return None
+        try:
+            return self._predictor.logits(prepared.image)
+        except Exception as error:
+            self._fail(job, error)
+            return None
+
+    def _outcome(self, job: _Job, reading: Future[Preprocessed] | None) -> Preprocessed | None:
+        try:
+            return reading.result() if reading is not None else None
+        except Exception as error:
+            self._fail(job, error)
+            return None
+
+    def _finish(self, writing: tuple[_Job, Future[None]] | None) -> None:
+        """Wait until a case is written, and count it."""
+        if writing is None:
+            return
+        job, future = writing
+        try:
+            future.result()
+        except Exception as error:
+            self._fail(job, error)
+        else:
+            self._count(job)
+
+    def _fail(self, job: _Job, error: Exception) -> None:
+        """Note a case that failed: whatever its reason, the other cases go on."""
+        known = isinstance(error, AutosegError)
+        self._errors[job.name] = str(error) if known else f"{type(error).__name__}: {error}"
+        log.error("case %s failed: %s", job.name, error, exc_info=None if known else error)
+        self._count(job)
+
+    def _count(self, job: _Job) -> None:
+        self._finished += 1
+        self._progress(self._finished, self._total, job.name)
+
+
+def _gather(inputs: Inputs, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
+    """Return case -> files, and what of the input cannot be used (name -> why)."""
+    if isinstance(inputs, (str, Path)):
+        return _gather_folder(Path(inputs), dataset)
+    if isinstance(inputs, Mapping):
+        return {name: tuple(Path(file) for file in files) for name, files in inputs.items()}, {}
+    cases: dict[str, tuple[Path, ...]] = {}
+    for files in inputs:
+        paths = tuple(Path(file) for file in files)
+        if not paths:
+            raise ConfigError("inputs: found a case without files, expected one or more per case. Remove it.")
+        name = paths[0].name.removesuffix(ending_of(paths[0]))
+        name = name.removesuffix("_0000")
+        if name in cases:
+            raise ConfigError(
+                f"inputs: found two cases named {name!r}, expected one. Give a mapping from case to files."
+            )
+        cases[name] = paths
+    return cases, {}
+
+
+def _gather_folder(folder: Path, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
+    ending = _ending_in(folder, dataset.file_ending)
+    cases, faults = find_image_cases(folder, ending, len(dataset.channels))
+    if not cases:
+        raise DatasetError(faults)
+    return dict(cases), {fault.where: str(fault) for fault in faults}
+
+
+def _ending_in(folder: Path, preferred: str) -> str:
+    """Return the ending of the images in ``folder``: the model's own if there are any, else the only supported one."""
+    if not folder.is_dir():
+        return preferred
+    names = [path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    if any(name.endswith(preferred) for name in names):
+        return preferred
+    numbered = {ending for name in names for ending in SUPPORTED_ENDINGS if name.endswith(f"_0000{ending}")}
+    if len(numbered) > 1:
+        raise DatasetError(
+            [Fault(str(folder), f"images ending in {sorted(numbered)}", f"one ending, or the model's {preferred}",
+                   "Put the formats into folders of their own.")]
+        )  # fmt: skip
+    return numbered.pop() if numbered else preferred
+
+
+def _job(name: str, files: tuple[Path, ...], folder: Path, save_probabilities: bool) -> _Job:
+    return _Job(name, files, folder / f"{name}{_output_ending(files)}", folder / name if save_probabilities else None)
+
+
+def _output_ending(files: Sequence[Path]) -> str:
+    ending = ending_of(files[0])
+    return ".png" if ending.lower() in LOSSY_ENDINGS else ending
+
+
+def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> None:
+    """Refuse to write among the inputs or into a data set's own folder."""
+    target = folder.resolve()
+    if any(file.resolve().parent == target for files in cases.values() for file in files):
+        raise ConfigError(f"output folder {folder}: found the input images in it, expected another folder. Change -o.")
+    if (folder / "imagesTr").is_dir():
+        raise ConfigError(
+            f"output folder {folder}: found a data set in it, expected a folder for predictions. Change -o."
+        )
+
+
+def _write_model_files(predictor: Predictor, folder: Path, jobs: Sequence[_Job]) -> None:
+    """Write dataset.json (with the ending of the predictions) and plans.json beside the predictions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ending = _output_ending(jobs[0].files)
+    write_json(folder / "dataset.json", {**predictor.model.dataset.json, "file_ending": ending})
+    write_text(folder / "plans.json", predictor.model.plan.model_dump_json(indent=2) + "\n")
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    """Report nothing."""

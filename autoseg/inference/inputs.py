@@ -1,0 +1,187 @@
+"""Check that images fit a model before anything is computed: channels, axes, spacing, size, numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.core.case import Float32Array
+from autoseg.core.errors import Fault, FileFormatError
+from autoseg.core.geometry import Geometry
+from autoseg.core.plan import Configuration, Plan
+from autoseg.io.images import read_header
+
+UNUSUAL_SPACING = 3.0
+"""From this factor away from the training data's spacing a warning is given."""
+IMPOSSIBLE_SPACING = 100.0
+"""From this factor on the header is taken to be wrong (metres or micrometres for millimetres) and the case refused."""
+LARGE_VOXELS = 2**29
+"""Voxels on the plan's grid from which on a warning names the memory that the logits need."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputCheck:
+    """What is wrong, and what is strange, with the images given to a model."""
+
+    faults: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
+    """Case -> why it cannot be predicted."""
+    warnings: tuple[str, ...] = ()
+    """What is probably not meant, naming the case."""
+
+
+def check_inputs(
+    cases: Mapping[str, Sequence[Path]], plan: Plan, configuration: Configuration, *, n_heads: int, workers: int = 1
+) -> InputCheck:
+    """Check the headers of all cases (case -> files in channel order) against the plan; reads no voxels."""
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        results = list(
+            pool.map(lambda item: _check_files(item[0], item[1], plan, configuration, n_heads), cases.items())
+        )
+    faults = {name: found for name, (found, _) in zip(cases, results, strict=True) if found}
+    return InputCheck(faults, tuple(warning for _, warnings in results for warning in warnings))
+
+
+def header_faults(
+    where: str, shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration
+) -> tuple[Fault, ...]:
+    """Return why an image of ``shape`` (C, z, y, x) cannot be predicted with the plan; empty if it can."""
+    faults = [*_channel_faults(where, shape, plan)]
+    if any(not math.isfinite(edge) or edge <= 0 for edge in geometry.spacing):
+        faults.append(
+            Fault(where, f"spacing {geometry.spacing}", "positive numbers (mm)", "Correct the header of the file.")
+        )
+        return tuple(faults)
+    axes = _axis_fault(where, shape, geometry, plan, configuration)
+    if axes is not None:
+        return (*faults, axes)
+    factor = _spacing_factor(geometry, plan)
+    if factor >= IMPOSSIBLE_SPACING:
+        faults.append(
+            Fault(
+                where=where,
+                found=f"spacing {_mm(geometry.spacing)}, {factor:.3g} times off the training data",
+                expected=f"about {_mm(_in_file_axes(plan.original_median_spacing, plan))}",
+                fix="Correct the spacing in the file's header (millimetres).",
+            )
+        )
+    return tuple(faults)
+
+
+def header_warnings(
+    where: str, shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration, n_heads: int
+) -> tuple[str, ...]:
+    """Return what is strange with an image that has no faults: an unusual spacing, a size that needs much memory."""
+    warnings = []
+    factor = _spacing_factor(geometry, plan)
+    if factor >= UNUSUAL_SPACING:
+        warnings.append(
+            f"{where}: found spacing {_mm(geometry.spacing)}, {factor:.1f} times off the training data's "
+            f"{_mm(_in_file_axes(plan.original_median_spacing, plan))}. The prediction may be poor."
+        )
+    voxels = _resampled_voxels(shape[1:], geometry, plan, configuration)
+    if voxels >= LARGE_VOXELS:
+        warnings.append(
+            f"{where}: found {voxels:.2g} voxels at the plan's spacing; {n_heads} heads need about "
+            f"{voxels * n_heads * 4 / 2**30:.0f} GB of memory. Cut the image, or predict at a lower resolution."
+        )
+    return tuple(warnings)
+
+
+def image_fault(where: str, image: Float32Array) -> Fault | None:
+    """Return a fault if (C, *S) holds NaN or infinite values, else None."""
+    broken = image.size - int(np.isfinite(image).sum())
+    if not broken:
+        return None
+    return Fault(
+        where, f"{broken} voxels that are NaN or infinite", "numbers only", "Replace them, or export it again."
+    )
+
+
+def _check_files(
+    name: str, files: Sequence[Path], plan: Plan, configuration: Configuration, n_heads: int
+) -> tuple[tuple[Fault, ...], tuple[str, ...]]:
+    where = f"case {name}"
+    try:
+        shape, geometry = _read_headers(files)
+    except (FileFormatError, OSError) as error:
+        return (Fault(where, f"files that cannot be read ({error})", "a readable image", "Replace them."),), ()
+    faults = header_faults(where, shape, geometry, plan, configuration)
+    return faults, () if faults else header_warnings(where, shape, geometry, plan, configuration, n_heads)
+
+
+def _read_headers(files: Sequence[Path]) -> tuple[tuple[int, ...], Geometry]:
+    """Return the shape (C, z, y, x) and geometry of a case; raise ``FileFormatError`` if its files disagree."""
+    (first_shape, first), *others = [read_header(path) for path in files]
+    for path, (shape, geometry) in zip(files[1:], others, strict=True):
+        if shape[1:] != first_shape[1:] or first.differs_from(geometry):
+            different = first.differs_from(geometry) or ("shape",)
+            raise FileFormatError(
+                f"{path}: found another {' and '.join(different)} than in {files[0].name}, expected the same in all "
+                "files of a case. Resample them to one grid, or correct the wrong header."
+            )
+    return (first_shape[0] + sum(shape[0] for shape, _ in others), *first_shape[1:]), first
+
+
+def _channel_faults(where: str, shape: Sequence[int], plan: Plan) -> list[Fault]:
+    n_channels = len(plan.channel_names)
+    faults = []
+    if shape[0] != n_channels:
+        names = ", ".join(plan.channel_names)
+        faults.append(
+            Fault(
+                where=where,
+                found=f"{shape[0]} {'channel' if shape[0] == 1 else 'channels'}",
+                expected=f"{n_channels} ({names}), as in training",
+                fix="Give one file per channel, <case>_0000, <case>_0001 ..., or one file that holds them all.",
+            )
+        )
+    if 0 in shape[1:]:
+        faults.append(Fault(where, f"an image of shape {tuple(shape[1:])}", "voxels", "Replace the file."))
+    return faults
+
+
+def _axis_fault(
+    where: str, shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration
+) -> Fault | None:
+    """Return a fault if a 2-D image meets a model of volumes, or a volume a model of 2-D images."""
+    if geometry.ndim == 2 and (not configuration.is_2d or plan.transpose_forward[0] != 0):
+        return Fault(where, "a 2-D image", "a volume: the model was trained on 3-D images", "Give 3-D images.")
+    n_slices = shape[1 + plan.transpose_forward[0]]
+    if plan.original_median_shape[0] == 1 and n_slices > 1:
+        return Fault(
+            where,
+            f"a volume of {n_slices} slices",
+            "a 2-D image, as in training",
+            "Give each slice as a case of its own.",
+        )
+    return None
+
+
+def _spacing_factor(geometry: Geometry, plan: Plan) -> float:
+    """Return how many times the spacing is off the training data's, worst axis; slices of 2-D data do not count."""
+    mine = [geometry.spacing[axis] for axis in plan.transpose_forward]
+    first = 1 if geometry.ndim == 2 or plan.original_median_shape[0] == 1 else 0
+    ratios = [a / b for a, b in zip(mine[first:], plan.original_median_spacing[first:], strict=True)]
+    return max(max(ratio, 1 / ratio) for ratio in ratios)
+
+
+def _resampled_voxels(shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration) -> float:
+    """Return the voxels of the whole image at the configuration's spacing (before cropping)."""
+    voxels = float(math.prod(shape))
+    axes = plan.transpose_forward[3 - len(configuration.spacing) :]
+    for axis, target in zip(axes, configuration.spacing, strict=True):
+        voxels *= geometry.spacing[axis] / target
+    return voxels
+
+
+def _in_file_axes(values: Sequence[float], plan: Plan) -> list[float]:
+    return [values[axis] for axis in plan.transpose_backward]
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{edge:.4g}" for edge in spacing) + " mm"

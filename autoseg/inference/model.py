@@ -1,0 +1,166 @@
+"""Find and load the folds of a model folder: checkpoints in, networks ready to predict out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from autoseg.core.dataset import Dataset
+from autoseg.core.errors import ConfigError, ModelError
+from autoseg.core.plan import Configuration, Plan
+from autoseg.nn.build import build_network
+from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
+
+log = logging.getLogger(__name__)
+
+Which = Literal["final", "best"]
+_FALLBACK: dict[str, str] = {"final": "best", "best": "final"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """The trained folds of one configuration, and what they were trained on."""
+
+    plan: Plan
+    configuration: Configuration
+    dataset: Dataset
+    """Labels, channels and file ending; no cases."""
+    networks: tuple[nn.Module, ...]
+    """One per fold: evaluation mode, deep supervision off."""
+    mirror_axes: tuple[int, ...]
+    """Patch axes along which every fold was trained with mirroring."""
+    folds: tuple[str, ...]
+
+
+def load_model(
+    folder: str | Path, folds: Sequence[str | int] | None, device: torch.device, checkpoint: str = "final"
+) -> Model:
+    """Load the folds of a model folder; see :meth:`autoseg.inference.Predictor.load`."""
+    paths = find_checkpoints(Path(folder), folds, checkpoint)
+    loaded = {fold: load_checkpoint(path) for fold, path in paths.items()}
+    datasets = {fold: _dataset(Path(folder), item) for fold, item in loaded.items()}
+    _check_agreement(Path(folder), loaded, datasets)
+    first = next(iter(loaded))
+    plan, dataset = loaded[first].plan, datasets[first]
+    configuration = plan.configuration(loaded[first].configuration)
+    networks = tuple(
+        _network(paths[fold], item, configuration, len(plan.channel_names), dataset.labels.n_heads).to(device)
+        for fold, item in loaded.items()
+    )
+    common = set.intersection(*(set(item.mirror_axes) for item in loaded.values()))
+    return Model(plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded))
+
+
+def find_checkpoints(folder: Path, folds: Sequence[str | int] | None, checkpoint: str = "final") -> dict[str, Path]:
+    """Return fold -> checkpoint file.
+
+    Parameters
+    ----------
+    folder
+        Holds ``fold_<k>`` folders.
+    folds
+        Which; None takes every fold that has a final or best checkpoint, ``fold_all`` only if there is no other.
+    checkpoint
+        ``"final"`` or ``"best"``; the other one stands in where it is missing, with a warning.
+
+    Raises
+    ------
+    ConfigError
+        If ``checkpoint`` is neither.
+    ModelError
+        If the folder, a fold or its checkpoint is missing; names what is there.
+    """
+    if checkpoint not in _FALLBACK:
+        raise ConfigError(f"checkpoint: found {checkpoint!r}, expected 'final' or 'best'. Write one of them.")
+    if not folder.is_dir():
+        siblings = sorted(path.name for path in folder.parent.glob("*__*")) if folder.parent.is_dir() else []
+        raise ModelError(
+            f"{folder}: found no such folder, expected a model folder with fold_<k> folders (there: "
+            f"{', '.join(siblings) or 'none'}). Check -m, or -d, -c and --name, or train first."
+        )
+    there = {path.name.removeprefix("fold_"): path for path in sorted(folder.glob("fold_*")) if path.is_dir()}
+    found = {name: path for name, path in ((n, _checkpoint(p, checkpoint)) for n, p in there.items()) if path}
+    if folds is not None:
+        chosen = {name: found.get(name) for name in dict.fromkeys(str(fold) for fold in folds)}
+        missing = [name for name, path in chosen.items() if path is None]
+        if missing or not chosen:
+            raise ModelError(
+                f"{folder}: found no finished fold {', '.join(missing) or '(none was named)'}, expected one of the "
+                f"finished folds: {', '.join(found) or 'none'}. Train it, or choose with -f."
+            )
+        return {name: path for name, path in chosen.items() if path is not None}
+    if not found:
+        content = ", ".join(f"fold_{name} ({_content(path)})" for name, path in there.items()) or "no fold_<k> folder"
+        raise ModelError(
+            f"{folder}: found {content}, expected a fold with checkpoint_final.pt or checkpoint_best.pt. Train a fold."
+        )
+    _report_unfinished(there, found)
+    return {name: path for name, path in found.items() if name != "all"} or found
+
+
+def _checkpoint(fold: Path, wanted: str) -> Path | None:
+    first, second = fold / f"checkpoint_{wanted}.pt", fold / f"checkpoint_{_FALLBACK[wanted]}.pt"
+    if first.is_file():
+        return first
+    if not second.is_file():
+        return None
+    log.warning("%s: no %s, using %s instead", fold, first.name, second.name)
+    return second
+
+
+def _content(fold: Path) -> str:
+    return ", ".join(sorted(path.name for path in fold.iterdir())[:8]) or "empty"
+
+
+def _report_unfinished(there: dict[str, Path], found: dict[str, Path]) -> None:
+    unfinished = [name for name in there if name not in found]
+    if unfinished:
+        log.warning("folds without a final or best checkpoint are left out: %s", ", ".join(unfinished))
+
+
+def _dataset(folder: Path, checkpoint: Checkpoint) -> Dataset:
+    return Dataset.from_json(checkpoint.dataset, name=checkpoint.plan.dataset_name, folder=folder)
+
+
+def _check_agreement(folder: Path, loaded: dict[str, Checkpoint], datasets: dict[str, Dataset]) -> None:
+    """Refuse folds that were not trained with the same plan, configuration, labels and channels."""
+    first, *others = loaded
+    for fold in others:
+        pairs = {
+            "plan": (loaded[first].plan, loaded[fold].plan),
+            "configuration": (loaded[first].configuration, loaded[fold].configuration),
+            "labels": (_meaning(datasets[first]), _meaning(datasets[fold])),
+            "channels": (datasets[first].channels, datasets[fold].channels),
+        }
+        different = [name for name, (mine, theirs) in pairs.items() if mine != theirs]
+        if different:
+            raise ModelError(
+                f"{folder}: found folds {first} and {fold} with different {' and '.join(different)}, expected folds "
+                "of one training. Choose folds that belong together with -f, or train the others again."
+            )
+
+
+def _meaning(dataset: Dataset) -> tuple[object, ...]:
+    labels = dataset.labels
+    return (labels.class_values, labels.class_names, labels.heads, labels.paint_values)
+
+
+def _network(
+    path: Path, checkpoint: Checkpoint, configuration: Configuration, n_channels: int, n_heads: int
+) -> nn.Module:
+    network = build_network(configuration.topology, n_channels, n_heads)
+    try:
+        network.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path}: found weights that do not fit the network of its plan ({str(error).splitlines()[-1].strip()}), "
+            "expected those of this plan. Copy the model folder again, or train again."
+        ) from error
+    network.deep_supervision = False
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,152 @@
+"""A trained model, loaded once, that turns images into dense label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from autoseg.core.case import Case, CaseRecord, Float32Array
+from autoseg.core.errors import DatasetError
+from autoseg.core.geometry import Geometry
+from autoseg.inference.export import LabelMap, decide, probabilities
+from autoseg.inference.folder import PredictionReport, predict_files
+from autoseg.inference.inputs import header_faults, image_fault
+from autoseg.inference.model import Model, load_model
+from autoseg.inference.window import check_window_settings, predict_logits
+from autoseg.nn.device import autocast_dtype, select_device
+from autoseg.preprocessing import Preprocessed, preprocess
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model on a device, with the settings of the sliding window."""
+
+    model: Model
+    device: torch.device
+    autocast_dtype: torch.dtype | None = None
+    """Type for mixed precision; None computes in float32."""
+    mirror: bool = True
+    """Average over mirrored copies along the axes that the training mirrored."""
+    step: float = 0.5
+    """Largest distance of neighbouring windows as a share of the patch."""
+    batch_size: int | None = None
+    """Windows per forward pass; None chooses by patch size and device."""
+
+    def __post_init__(self) -> None:
+        check_window_settings(self.step, self.batch_size)
+
+    @classmethod
+    def load(
+        cls,
+        model_folder: str | Path,
+        folds: Sequence[str | int] | None = None,
+        device: str = "auto",
+        *,
+        checkpoint: str = "final",
+        mirror: bool = True,
+        step: float = 0.5,
+        batch_size: int | None = None,
+    ) -> Predictor:
+        """Load a model folder (``fold_<k>`` folders with checkpoints); nothing else of it is needed.
+
+        Parameters
+        ----------
+        model_folder
+            ``ROOT/results/DATASET/<name>__<configuration>``, or a copy of it.
+        folds
+            Members of the ensemble; None takes every finished fold, ``fold_all`` only if there is no other.
+        device
+            ``auto``, ``cpu``, ``cuda``, ``cuda:<index>`` or ``mps``.
+        checkpoint
+            ``"final"`` or ``"best"``; the other one stands in where it is missing, with a warning.
+        mirror, step, batch_size
+            As the fields.
+
+        Raises
+        ------
+        ConfigError
+            If the device is not there, or ``checkpoint``, ``step`` or ``batch_size`` is out of range.
+        ModelError
+            If the folder or a fold is missing, unfinished, corrupt, or the folds do not belong together.
+        """
+        check_window_settings(step, batch_size)
+        chosen = select_device(device)
+        model = load_model(model_folder, folds, chosen, checkpoint)
+        return cls(model, chosen, autocast_dtype(chosen), mirror, step, batch_size)
+
+    def predict_array(self, image: Float32Array, geometry: Geometry) -> LabelMap:
+        """Return the label map (z, y, x) of an image (C, z, y, x) float32 as read from its file.
+
+        A 2-D image has one slice and ``geometry.ndim == 2``. Raises ``DatasetError`` if the image does not fit the
+        model (channels, axes, spacing) or holds NaN or infinite values.
+        """
+        return self.predict_case(Case("image", image, geometry))
+
+    def predict_case(self, case: Case) -> LabelMap:
+        """Return the label map (z, y, x) of a case, in the file's axes; its target is not looked at."""
+        prepared = self.prepare(case)
+        return self.decide(self.logits(prepared.image), prepared.record)
+
+    def predict_probabilities(self, image: Float32Array, geometry: Geometry) -> tuple[LabelMap, Float32Array]:
+        """Return the label map (z, y, x) and (H, z, y, x) float32 in [0, 1]: softmax, or one sigmoid per region."""
+        prepared = self.prepare(Case("image", image, geometry))
+        logits = self.logits(prepared.image)
+        return self.decide(logits, prepared.record), self.probabilities(logits, prepared.record)
+
+    def predict_files(
+        self,
+        inputs: str | Path | Sequence[Sequence[str | Path]] | Mapping[str, Sequence[str | Path]],
+        output_folder: str | Path,
+        *,
+        overwrite: bool = False,
+        save_probabilities: bool = False,
+        workers: int = 1,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> PredictionReport:
+        """Predict files and write ``<case><ending>`` for each; see :func:`autoseg.inference.folder.predict_files`."""
+        return predict_files(
+            self,
+            inputs,
+            Path(output_folder),
+            overwrite=overwrite,
+            save_probabilities=save_probabilities,
+            workers=workers,
+            progress=progress,
+        )
+
+    def prepare(self, case: Case) -> Preprocessed:
+        """Check and preprocess a case (crop, normalise, resample), exactly as for training."""
+        plan, configuration = self.model.plan, self.model.configuration
+        where = f"case {case.name}"
+        faults = list(header_faults(where, case.image.shape, case.geometry, plan, configuration))
+        broken = image_fault(where, case.image)
+        if broken is not None:
+            faults.append(broken)
+        if faults:
+            raise DatasetError(faults)
+        return preprocess(Case(case.name, case.image, case.geometry), plan, configuration, unknown=None)
+
+    def logits(self, image: Float32Array, progress: Callable[[int, int], None] | None = None) -> Float32Array:
+        """Return the logits (H, *S) float32 of a preprocessed image (C, *S)."""
+        return predict_logits(
+            self.model.networks,
+            image,
+            self.model.configuration,
+            mirror_axes=self.model.mirror_axes if self.mirror else (),
+            step=self.step,
+            device=self.device,
+            batch_size=self.batch_size,
+            autocast_dtype=self.autocast_dtype,
+            progress=progress,
+        )
+
+    def decide(self, logits: Float32Array, record: CaseRecord) -> LabelMap:
+        """Return the label map (z, y, x) in the file's axes that logits (H, *S) on the plan's grid mean."""
+        return decide(logits, record, self.model.dataset.labels)
+
+    def probabilities(self, logits: Float32Array, record: CaseRecord) -> Float32Array:
+        """Return (H, z, y, x) float32 in the file's axes that logits (H, *S) on the plan's grid mean."""
+        return probabilities(logits, record, self.model.dataset.labels)

@@ -1,0 +1,213 @@
+"""Read and write images and labels of every supported format; the format follows from the ending.
+
+In memory an image is (C, z, y, x); a 2-D image has one slice. What a file cannot say faithfully is an error here,
+never a silent change: truncated streams, failed checksums, labels that are not whole numbers, channels that disagree.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.core.atomic import atomic_path
+from autoseg.core.case import Float32Array
+from autoseg.core.geometry import Geometry
+from autoseg.io.itk import read_itk, read_itk_header, write_itk
+from autoseg.io.natural import read_natural, read_natural_header, write_natural
+from autoseg.io.nifti import read_nifti, read_nifti_header, write_nifti
+from autoseg.io.stored import Shape4, StoredHeader, StoredImage, unreadable
+from autoseg.io.tiff import read_tiff, read_tiff_header, write_tiff
+
+LOSSY_ENDINGS = (".jpg", ".jpeg")
+"""Read as images; never for labels, whose values they change."""
+
+
+class _Format(NamedTuple):
+    read: Callable[[Path], StoredImage]
+    header: Callable[[Path], StoredHeader]
+    write: Callable[[Path, NDArray[np.unsignedinteger], Geometry], None]
+
+
+_NIFTI = _Format(read_nifti, read_nifti_header, write_nifti)
+_ITK = _Format(read_itk, read_itk_header, write_itk)
+_NATURAL = _Format(read_natural, read_natural_header, write_natural)
+_TIFF = _Format(read_tiff, read_tiff_header, write_tiff)
+_FORMATS = {
+    ".nii.gz": _NIFTI,
+    ".nii": _NIFTI,
+    ".nrrd": _ITK,
+    ".mha": _ITK,
+    ".mhd": _ITK,
+    ".gipl": _ITK,
+    ".png": _NATURAL,
+    ".bmp": _NATURAL,
+    ".jpg": _NATURAL,
+    ".jpeg": _NATURAL,
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+}
+SUPPORTED_ENDINGS = tuple(_FORMATS)
+"""With the leading dot, lower case; ``.nii.gz`` before ``.nii``."""
+
+
+def ending_of(path: str | Path) -> str:
+    """Return the ending of a file name as it must be cut off (``.nii.gz``), in the case of the name.
+
+    Raises ``FileFormatError`` if it is not supported.
+    """
+    name = Path(path).name
+    for ending in SUPPORTED_ENDINGS:
+        if name.lower().endswith(ending):
+            return name[len(name) - len(ending) :]
+    raise unreadable(
+        Path(path),
+        f"the ending {Path(path).suffix!r}",
+        f"one of {', '.join(SUPPORTED_ENDINGS)}",
+        "Convert the file, for example to .nii.gz (3-D) or .png (2-D).",
+    )
+
+
+def read_image(paths: Sequence[str | Path]) -> tuple[Float32Array, Geometry]:
+    """Read the files of one case and stack their channels.
+
+    Parameters
+    ----------
+    paths
+        In channel order; each may hold several channels.
+
+    Returns
+    -------
+    image, geometry
+        (C, z, y, x) float32, C-contiguous, NaN and Inf as stored; the geometry of the first file.
+
+    Raises
+    ------
+    FileFormatError
+        If a file is missing, truncated, damaged or not supported, or if the files disagree.
+    """
+    files = [Path(path) for path in paths]
+    if not files:
+        raise ValueError("no files given, expected at least one per case")
+    stored = [_format(path).read(path) for path in files]
+    for path, other in zip(files[1:], stored[1:], strict=True):
+        _check_agreement(files[0], _header_of(stored[0]), path, _header_of(other))
+    if len(stored) == 1:
+        array = stored[0].array
+        image = np.require(array, np.float32, ["C", "W"])
+    else:
+        image = np.empty((sum(len(item.array) for item in stored), *stored[0].array.shape[1:]), np.float32)
+        np.concatenate([item.array for item in stored], out=image, casting="unsafe")
+    return image, stored[0].geometry
+
+
+def read_labels(path: str | Path) -> tuple[NDArray[np.integer[Any]], Geometry]:
+    """Read a label file.
+
+    Returns
+    -------
+    labels, geometry
+        (z, y, x) in the smallest integer type that holds all values (unsigned if none is negative).
+
+    Raises
+    ------
+    FileFormatError
+        As ``read_image``; also if a value is not a whole number, if the format is lossy, or if there are several
+        channels that differ (equal ones, a grey picture saved as colour, count once; alpha does not count).
+    """
+    path = Path(path)
+    if ending_of(path).lower() in LOSSY_ENDINGS:
+        raise unreadable(path, "labels in a lossy format", "labels stored without loss", "Export them as .png.")
+    file_format = _format(path)
+    stored = read_natural(path, as_labels=True) if file_format is _NATURAL else file_format.read(path)
+    return _smallest_integers(path, _single_channel(path, stored.array)), stored.geometry
+
+
+def read_header(path: str | Path) -> tuple[Shape4, Geometry]:
+    """Read the shape (C, z, y, x) and the geometry of one file, without its voxels."""
+    path = Path(path)
+    shape, geometry = _format(path).header(path)
+    return shape, geometry
+
+
+def write_labels(path: str | Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
+    """Write labels (z, y, x), at most 65535, atomically, with the geometry (and NIfTI header) of their image.
+
+    The format follows from the ending of ``path``; the type is uint8 if every value is below 256, else uint16.
+    Raises ``FileFormatError`` if the format cannot hold them: several slices in .png, values above 255 in .bmp.
+    """
+    path = Path(path)
+    if labels.ndim != 3 or (geometry.ndim == 2 and labels.shape[0] != 1):
+        raise ValueError(f"labels of shape {labels.shape}, expected (z, y, x), z = 1 if the geometry is 2-D")
+    if labels.dtype.kind not in "ub":
+        raise ValueError(f"labels of type {labels.dtype}, expected unsigned integers")
+    _format(path).write(path, labels, geometry)
+
+
+def write_probabilities(path: str | Path, probabilities: NDArray[np.floating]) -> Path:
+    """Write probabilities (H, z, y, x) in file axes as ``<path>.npz``, key ``probabilities``, atomically.
+
+    ``path`` has no ending; returns the path with it. Lightly compressed: zlib at its default level takes ten times
+    longer than the prediction of a small case. Source: nnU-Net ``export_prediction.py`` (name and key).
+    """
+    target = Path(path).with_name(f"{Path(path).name}.npz")
+    with (
+        atomic_path(target) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("probabilities.npy", "w", force_zip64=True) as file,
+    ):
+        np.lib.format.write_array(file, np.ascontiguousarray(probabilities), allow_pickle=False)
+    return target
+
+
+def _format(path: Path) -> _Format:
+    return _FORMATS[ending_of(path).lower()]
+
+
+def _header_of(stored: StoredImage) -> StoredHeader:
+    c, z, y, x = stored.array.shape
+    return StoredHeader((c, z, y, x), stored.geometry)
+
+
+def _check_agreement(first_path: Path, first: StoredHeader, path: Path, other: StoredHeader) -> None:
+    """Raise ``FileFormatError`` if two files of a case do not cover the same voxels."""
+    fix = "All files of a case must lie on one grid: resample them, or correct the wrong header."
+    if first.shape[1:] != other.shape[1:]:
+        raise unreadable(path, f"shape {other.shape[1:]}", f"{first.shape[1:]} as in {first_path.name}", fix)
+    for name in first.geometry.differs_from(other.geometry):
+        found, expected = getattr(other.geometry, name), getattr(first.geometry, name)
+        raise unreadable(path, f"{name} {found}", f"{expected} as in {first_path.name}", fix)
+
+
+def _single_channel(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    """Return (z, y, x) of an array whose colour channels are all equal."""
+    colours = array[: len(array) - 1] if len(array) in (2, 4) else array
+    if any(not np.array_equal(colours[0], other) for other in colours[1:]):
+        raise unreadable(
+            path,
+            f"{len(array)} channels that differ",
+            "one value per voxel",
+            "Save class numbers (0, 1, 2 ...) in a grey image, not colours or one channel per class.",
+        )
+    first: NDArray[Any] = colours[0]
+    return first
+
+
+def _smallest_integers(path: Path, array: NDArray[Any]) -> NDArray[np.integer[Any]]:
+    if array.dtype.kind == "f":
+        wrong = ~np.isfinite(array) | (array != np.rint(array)) | (np.abs(array) > np.iinfo(np.int32).max)
+        if wrong.any():
+            examples = ", ".join(f"{value:g}" for value in np.unique(array[wrong])[:5])
+            raise unreadable(
+                path,
+                f"{int(wrong.sum())} voxels that are no whole numbers ({examples})",
+                "integers",
+                "Export the labels as integers, without interpolation.",
+            )
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    dtype = np.min_scalar_type(high) if low >= 0 else np.min_scalar_type(min(low, -high - 1))
+    return np.ascontiguousarray(array, dtype=dtype)

@@ -1,0 +1,231 @@
+"""ITK's formats (.nrrd .mha .mhd .gipl) through SimpleITK, and ITK's view of where the voxels of a file lie.
+
+What ITK 5.4 notices of a damaged file, found by cutting files short and changing single bytes:
+
+* raw NRRD and raw MetaImage: every cut (nothing can tell a changed byte);
+* gzip NRRD: changes and cuts, but *not* a cut through the checksum; the end of the stream is checked here;
+* compressed MetaImage: cuts, but *not* changed bytes, it reads noise; the stream is inflated here, where zlib compares
+  the checksum;
+* GIPL: nothing, missing voxels are noise; the size of the file is compared with its header here.
+
+NaN and Inf are kept by all of them. A complex MetaImage is stored as vectors of two and becomes two channels.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 (the name that its users know)
+from numpy.typing import NDArray
+
+from autoseg.core.atomic import atomic_path
+from autoseg.core.errors import FileFormatError
+from autoseg.core.geometry import Geometry
+from autoseg.io.stored import (
+    Shape4,
+    StoredHeader,
+    StoredImage,
+    check_file,
+    flat_spacing,
+    smallest_unsigned,
+    unreadable,
+)
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters of them is checked and reported here
+
+GIPL_HEADER_BYTES = 256
+META_ENDINGS = (".mha", ".mhd")
+NRRD_HEADER_LIMIT = 1 << 20
+META_HEADER_LIMIT = 65536
+"""A MetaImage header is a few hundred bytes of text; its last line is ElementDataFile."""
+
+
+def read_itk(path: Path) -> StoredImage:
+    """Read a file (C, z, y, x) in its stored type. Raises ``FileFormatError`` if it is damaged or not supported."""
+    reader = open_itk(path)
+    shape, geometry = _describe(path, reader)
+    if path.suffix.lower() == ".gipl":
+        _check_gipl(path, reader)
+    header = _meta_header(path) if path.suffix.lower() in META_ENDINGS else {}
+    if header.get("CompressedData", "").lower() == "true":
+        array = _inflate_meta(path, reader, header)
+    else:
+        array = _execute(path, reader)
+    if path.suffix.lower() == ".nrrd":
+        _check_gzip_end(path, array.nbytes)
+    return StoredImage(_channels_first(array, reader, shape), geometry)
+
+
+def read_itk_header(path: Path) -> StoredHeader:
+    """Read shape (C, z, y, x) and geometry without the voxels."""
+    return StoredHeader(*_describe(path, open_itk(path)))
+
+
+def write_itk(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
+    """Write labels (z, y, x), compressed where the format allows it, atomically."""
+    _check_lower_case(path)
+    array = smallest_unsigned(labels)
+    image = sitk.GetImageFromArray(array[0] if geometry.ndim == 2 else array)
+    n = image.GetDimension()
+    image.SetSpacing([float(edge) for edge in geometry.spacing[::-1][:n]])
+    image.SetOrigin([float(value) for value in geometry.origin[:n]])
+    image.SetDirection(np.asarray(geometry.direction, dtype=float).reshape(3, 3)[:n, :n].ravel().tolist())
+    if path.suffix.lower() == ".mhd":  # one file, so that it can be renamed as one: the text header names the data file
+        raise unreadable(path, "a label file to write as .mhd", "one file per case", "Write .mha instead.")
+    with atomic_path(path) as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=path.suffix.lower() != ".gipl")
+
+
+def open_itk(path: Path) -> sitk.ImageFileReader:
+    """Return a reader that has read the header. Raises ``FileFormatError`` with ITK's reason."""
+    check_file(path)
+    _check_lower_case(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _itk_error(path, error) from error
+    return reader
+
+
+def _check_lower_case(path: Path) -> None:
+    if path.suffix in (".MHA", ".MHD", ".GIPL"):  # the only ones whose case ITK minds
+        raise unreadable(path, f"the ending {path.suffix}", f"{path.suffix.lower()}", "Rename the file.")
+
+
+def itk_geometry(reader: sitk.ImageFileReader) -> Geometry:
+    """Return the geometry of an opened file, exactly as ITK reports it; the first three axes of a 4-D file."""
+    file_ndim = reader.GetDimension()
+    ndim = min(file_ndim, 3)
+    spacing = [abs(edge) for edge in reader.GetSpacing()[:ndim]]
+    direction = np.eye(3)
+    direction[:ndim, :ndim] = np.asarray(reader.GetDirection()).reshape(file_ndim, file_ndim)[:ndim, :ndim]
+    origin = (*reader.GetOrigin()[:ndim], 0.0)[:3]
+    edges = flat_spacing(spacing[1], spacing[0]) if ndim == 2 else (spacing[2], spacing[1], spacing[0])
+    return Geometry(spacing=edges, origin=origin, direction=tuple(direction.ravel().tolist()), ndim=ndim)
+
+
+def _describe(path: Path, reader: sitk.ImageFileReader) -> tuple[Shape4, Geometry]:
+    size = reader.GetSize()
+    components = reader.GetNumberOfComponents()
+    if not 2 <= len(size) <= 4 or (len(size) == 4 and components > 1):
+        found = f"{len(size)} axes and {components} values per voxel"
+        raise unreadable(path, found, "2 or 3 axes, or a 4th that holds channels", "Save one time point per file.")
+    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()).lower():
+        raise unreadable(path, "complex values", "real values", "Save magnitude (and phase) as real images.")
+    x, y, z, t = (*size, 1, 1)[:4] if len(size) < 4 else size
+    return (components * t, z, y, x), itk_geometry(reader)
+
+
+def _channels_first(array: NDArray[Any], reader: sitk.ImageFileReader, shape: Shape4) -> NDArray[Any]:
+    if reader.GetNumberOfComponents() > 1:
+        array = np.moveaxis(array, -1, 0)
+    return array.reshape(shape)
+
+
+def _execute(path: Path, reader: sitk.ImageFileReader) -> NDArray[Any]:
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise _itk_error(path, error) from error
+    array: NDArray[Any] = sitk.GetArrayFromImage(image)
+    return array
+
+
+def _itk_error(path: Path, error: RuntimeError) -> FileFormatError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[-1].split("ERROR: ")[-1] if lines else "no reason given"
+    return unreadable(
+        path,
+        f"a file that cannot be read ({reason})",
+        "a complete file of the format that its ending names",
+        "It may be truncated or damaged: copy or export it again.",
+    )
+
+
+def _check_gipl(path: Path, reader: sitk.ImageFileReader) -> None:
+    dtype = _stored_dtype(reader)
+    expected = GIPL_HEADER_BYTES + math.prod(reader.GetSize()) * dtype.itemsize
+    if path.stat().st_size < expected:
+        raise unreadable(
+            path, f"{path.stat().st_size} bytes", f"{expected} bytes", "It is truncated: copy or export it again."
+        )
+
+
+def _check_gzip_end(path: Path, n_bytes: int) -> None:
+    """Raise ``FileFormatError`` if a gzip stream of a single-file NRRD lacks its end.
+
+    A whole stream ends with the number of bytes that it holds; only where that differs is it inflated to make sure.
+    """
+    with path.open("rb") as file:
+        content = file.read(NRRD_HEADER_LIMIT)
+        start = content.find(b"\n\n") + 2
+        header = content[:start].lower()
+        if start < 2 or not re.search(rb"\nencoding: *gz", header) or re.search(rb"\ndata ?file:", header):
+            return
+        file.seek(-4, os.SEEK_END)
+        if int.from_bytes(file.read(4), "little") == n_bytes % 2**32:
+            return
+        file.seek(start)
+        stream = zlib.decompressobj(wbits=31)
+        stream.decompress(file.read())
+    if not stream.eof:
+        raise unreadable(
+            path, "a gzip stream without its checksum", "a whole stream", "It is truncated: copy or export it again."
+        )
+
+
+def _stored_dtype(reader: sitk.ImageFileReader) -> np.dtype[Any]:
+    pixel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
+    return sitk.GetArrayViewFromImage(pixel).dtype
+
+
+def _meta_header(path: Path) -> dict[str, str]:
+    """Return the keys of a MetaImage header, and under ``""`` the number of bytes that it takes."""
+    with path.open("rb") as file:
+        text = file.read(META_HEADER_LIMIT)
+    keys: dict[str, str] = {}
+    start = 0
+    while start < len(text):
+        end = text.find(b"\n", start)
+        end = len(text) if end < 0 else end
+        key, _, value = text[start:end].decode("latin-1").partition("=")
+        keys[key.strip()] = value.strip()
+        start = end + 1
+        if key.strip() == "ElementDataFile":
+            break
+    return keys | {"": str(start)}
+
+
+def _inflate_meta(path: Path, reader: sitk.ImageFileReader, header: dict[str, str]) -> NDArray[Any]:
+    dtype = _stored_dtype(reader).newbyteorder(">" if header.get("BinaryDataByteOrderMSB") == "True" else "<")
+    components = reader.GetNumberOfComponents()
+    axes = (*reader.GetSize()[::-1], *([components] if components > 1 else []))
+    local = header.get("ElementDataFile") == "LOCAL"
+    data_path = path if local else path.parent / header["ElementDataFile"]
+    check_file(data_path)
+    with data_path.open("rb") as file:
+        file.seek(int(header[""]) if local else 0)
+        stream = file.read()
+    expected = math.prod(axes) * dtype.itemsize
+    try:
+        data = zlib.decompress(stream, bufsize=max(1, expected))
+    except zlib.error as error:
+        raise unreadable(
+            data_path,
+            f"a damaged compressed stream ({error})",
+            f"{expected} bytes and a matching checksum",
+            "It may be truncated: copy or export it again.",
+        ) from error
+    if len(data) != expected:
+        raise unreadable(
+            data_path, f"{len(data)} bytes of voxels", f"{expected} bytes", "It is truncated: copy or export it again."
+        )
+    return np.frombuffer(data, dtype=dtype).reshape(axes)

@@ -1,0 +1,52 @@
+"""Read and write dataset_fingerprint.json and plans.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from autoseg.core.atomic import write_text
+from autoseg.core.errors import PlanError
+from autoseg.core.fingerprint import Fingerprint
+from autoseg.core.plan import Plan
+
+PLAN_FILE = "plans.json"
+FINGERPRINT_FILE = "dataset_fingerprint.json"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write a plan as JSON, atomically."""
+    write_text(path, plan.model_dump_json(indent=2) + "\n")
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan; raise ``PlanError`` if the file is missing or malformed, naming what is wrong in it."""
+    return _load(Plan, path, "Plan again: autoseg_plan_and_preprocess.")
+
+
+def save_fingerprint(fingerprint: Fingerprint, path: Path) -> None:
+    """Write a fingerprint as JSON, atomically."""
+    write_text(path, fingerprint.model_dump_json(indent=2) + "\n")
+
+
+def load_fingerprint(path: Path) -> Fingerprint:
+    """Read a fingerprint; raise ``PlanError`` if the file is missing or malformed, naming what is wrong in it."""
+    return _load(Fingerprint, path, "Delete it and plan again: autoseg_plan_and_preprocess.")
+
+
+def _load(model: type[Model], path: Path, advice: str) -> Model:
+    try:
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PlanError(f"{path}: found no such file, expected a {model.__name__.lower()}. {advice}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: found a file that cannot be read ({error}), expected JSON. {advice}") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()[:5])
+        raise PlanError(
+            f"{path}: found {faults}, expected a {model.__name__.lower()} as autoseg writes it. {advice}"
+        ) from error

@@ -1,0 +1,237 @@
+"""Measure a data set: shapes, spacings, and the intensities of what is certainly foreground."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from autoseg.core.case import BoolArray
+from autoseg.core.dataset import CaseFiles, Dataset
+from autoseg.core.errors import AutosegError, DatasetError, Fault
+from autoseg.core.fingerprint import Fingerprint, IntensityProperties
+from autoseg.core.labels import Labels, foreground_codes, informative_codes
+from autoseg.core.parallel import map_unordered
+from autoseg.io.images import read_image, read_labels
+from autoseg.planning.intensities import Sketch, merge, properties, robust_properties, sketch
+from autoseg.preprocessing.crop import any_nonzero, bounding_box, box_slices, nonzero_mask
+
+_log = logging.getLogger(__name__)
+
+MIN_FOREGROUND_VOXELS = 1000
+"""With fewer annotated foreground voxels in the whole data set, intensities are those of the body."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with (cases done, cases in all)."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class CaseMeasure:
+    """What the fingerprint keeps of one case."""
+
+    spacing: tuple[float, float, float]
+    """mm, file axes."""
+    shape_after_crop: tuple[int, int, int]
+    relative_size: float
+    """Voxels after over voxels before cropping."""
+    annotated: float
+    """Share of voxels that say something about their class."""
+    n_foreground: int
+    """Voxels that are certainly foreground, after cropping."""
+    intensities: tuple[Sketch | None, ...]
+    """Per channel; None without foreground."""
+
+
+def extract_fingerprint(
+    dataset: Dataset,
+    workers: int = 1,
+    progress: Progress | None = None,
+    *,
+    skip: frozenset[str] = frozenset(),
+) -> Fingerprint:
+    """Measure all training cases.
+
+    Intensities come from voxels that are certainly foreground, whatever the annotation style: never from voxels of
+    which nothing is known, which nnU-Net counts as foreground. With fewer than 1,000 such voxels in the whole data set
+    they come from the body (voxels within the non-zero region), robustly, with a warning.
+
+    Parameters
+    ----------
+    workers
+        Processes that read cases.
+    progress
+        Called after every case.
+    skip
+        Names of cases that are left out, for instance those without any informative voxel.
+
+    Raises
+    ------
+    DatasetError, FileFormatError
+        If a case cannot be read, or its image and labels differ in shape; the message names the case.
+
+    Notes
+    -----
+    Source: nnU-Net 2.8.1 ``dataset_fingerprint/fingerprint_extractor.py``; every case with foreground has the same
+    weight there and here. We count all voxels where nnU-Net draws a sample of them.
+    """
+    cases = [case for case in dataset.cases if case.name not in skip]
+    if not cases:
+        raise DatasetError(
+            [Fault(dataset.name, "no case to measure", "at least one training case", "Add images with labels.")]
+        )
+    measures = _measure_all(partial(measure_case, labels=dataset.labels), cases, workers, progress)
+    n_foreground = sum(measure.n_foreground for measure in measures)
+    intensities, source = _intensities(dataset, cases, measures, n_foreground, workers)
+    return Fingerprint(
+        spacings=tuple(measure.spacing for measure in measures),
+        shapes_after_crop=tuple(measure.shape_after_crop for measure in measures),
+        foreground_intensity_properties_per_channel={str(i): item for i, item in enumerate(intensities)},
+        median_relative_size_after_cropping=float(np.median([measure.relative_size for measure in measures])),
+        cases=tuple(case.name for case in cases),
+        intensity_source={str(i): source for i in range(len(intensities))},
+        foreground_voxels=n_foreground,
+        annotated_fraction={case.name: measure.annotated for case, measure in zip(cases, measures, strict=True)},
+        source_hash=source_hash(dataset),
+    )
+
+
+def fingerprint_is_current(fingerprint: Fingerprint, dataset: Dataset) -> bool:
+    """Whether neither a file of a training case nor dataset.json has changed since the fingerprint was extracted."""
+    return fingerprint.source_hash == source_hash(dataset)
+
+
+def source_hash(dataset: Dataset) -> str:
+    """Hash names, sizes and modification times of all files of the training cases, and the content of dataset.json."""
+    digest = hashlib.sha256(json.dumps(dict(dataset.json), sort_keys=True, default=str).encode())
+    for case in dataset.cases:
+        for path in _files(case):
+            status = path.stat() if path.exists() else None
+            stamp = (status.st_size, status.st_mtime_ns) if status else None
+            digest.update(f"{case.name}\0{path.name}\0{stamp}\n".encode())
+    return digest.hexdigest()
+
+
+def measure_case(case: CaseFiles, labels: Labels) -> CaseMeasure:
+    """Read one case and measure it. A case without a label file has no foreground."""
+    image, geometry = read_image(case.images)
+    window = box_slices(*bounding_box(any_nonzero(image)))  # filling holes does not change the box
+    cropped = image[(slice(None), *window)]
+    foreground, annotated = _foreground(case, labels, (image.shape[1], image.shape[2], image.shape[3]))
+    inside = foreground[window]
+    return CaseMeasure(
+        spacing=geometry.spacing,
+        shape_after_crop=(cropped.shape[1], cropped.shape[2], cropped.shape[3]),
+        relative_size=math.prod(cropped.shape[1:]) / math.prod(image.shape[1:]),
+        annotated=annotated,
+        n_foreground=int(inside.sum()),
+        intensities=tuple(sketch(channel[inside]) for channel in cropped),
+    )
+
+
+def measure_body(case: CaseFiles) -> tuple[Sketch | None, ...]:
+    """Read one image and summarise each channel inside its body: the non-zero region, or all of an all-zero image."""
+    image, _ = read_image(case.images)
+    body = nonzero_mask(image)
+    if not body.any():
+        body = np.ones_like(body)
+    return tuple(sketch(channel[body]) for channel in image)
+
+
+def _foreground(case: CaseFiles, labels: Labels, shape: tuple[int, int, int]) -> tuple[BoolArray, float]:
+    """(*S) bool of certain foreground, and the share of informative voxels."""
+    if case.label is None:
+        return np.zeros(shape, dtype=bool), 0.0
+    drawn, _ = read_labels(case.label)
+    if drawn.shape != shape:
+        raise DatasetError(
+            [
+                Fault(
+                    where=f"case {case.name!r}: {case.label.name}",
+                    found=f"labels of shape {drawn.shape}",
+                    expected=f"the shape of the image, {shape}",
+                    fix="Export the labels on the grid of the image.",
+                )
+            ]
+        )
+    codes, label_sets = labels.encode(drawn, case.name)
+    annotated = informative_codes(label_sets)[codes]
+    return foreground_codes(label_sets)[codes], float(annotated.mean()) if annotated.size else 0.0
+
+
+def _intensities(
+    dataset: Dataset, cases: Sequence[CaseFiles], measures: Sequence[CaseMeasure], n_foreground: int, workers: int
+) -> tuple[list[IntensityProperties], str]:
+    """Statistics per channel, and whether they are those of ``"foreground"`` or of the ``"body"``."""
+    pooled = _pool([measure.intensities for measure in measures])
+    if n_foreground >= MIN_FOREGROUND_VOXELS and None not in pooled:
+        return [properties(item) for item in pooled if item is not None], "foreground"
+    _log.warning(
+        "%s: found %d annotated foreground voxels, expected at least %d for intensity statistics. Robust statistics of "
+        "all voxels inside the body are used instead; annotate more if contrast matters (CT).",
+        dataset.name,
+        n_foreground,
+        MIN_FOREGROUND_VOXELS,
+    )
+    body = _pool(_measure_all(measure_body, cases, workers, None))
+    return [_NO_VALUES if item is None else robust_properties(item) for item in body], "body"
+
+
+_NO_VALUES = IntensityProperties(
+    mean=0.0, median=0.0, std=0.0, min=0.0, max=0.0, percentile_99_5=0.0, percentile_00_5=0.0
+)
+"""Of a channel without a single finite value."""
+
+
+def _pool(cases: Sequence[tuple[Sketch | None, ...]]) -> list[Sketch | None]:
+    """Merge each channel over the cases that have values; None where no case has any."""
+    pooled: list[Sketch | None] = []
+    for channel in zip(*cases, strict=True):
+        present = [item for item in channel if item is not None]
+        pooled.append(merge(present) if present else None)
+    return pooled
+
+
+def _measure_all(
+    function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: int, progress: Progress | None
+) -> list[Result]:
+    """Apply ``function`` to all cases, results in case order; raise the first error in that order, with its case."""
+    results: dict[int, Result] = {}
+    errors: dict[int, AutosegError] = {}
+    for done, (index, result) in enumerate(map_unordered(function, cases, workers=workers), start=1):
+        if isinstance(result, AutosegError):
+            errors[index] = result
+        else:
+            results[index] = result
+        if progress is not None:
+            progress(done, len(cases), cases[index].name)
+    if errors:
+        raise _named(errors, cases)
+    return [results[index] for index in range(len(cases))]
+
+
+def _named(errors: dict[int, AutosegError], cases: Sequence[CaseFiles]) -> AutosegError:
+    """One error for all cases that failed: all faults together, or the first error with the name of its case."""
+    ordered = [errors[index] for index in sorted(errors)]
+    faults = [fault for error in ordered if isinstance(error, DatasetError) for fault in error.faults]
+    if len(faults) >= len(ordered) and all(isinstance(error, DatasetError) for error in ordered):
+        return DatasetError(faults)
+    index = next(index for index in sorted(errors) if not isinstance(errors[index], DatasetError))
+    error, name = errors[index], cases[index].name
+    more = f" ({len(errors) - 1} further cases failed)" if len(errors) > 1 else ""
+    return type(error)(f"case {name!r}: {error}{more}")
+
+
+def _files(case: CaseFiles) -> Iterator[Path]:
+    yield from case.images
+    if case.label is not None:
+        yield case.label

@@ -1,0 +1,64 @@
+"""How much memory a network needs, as the number of values in its feature maps: plain arithmetic on the topology."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from autoseg.core.plan import Topology
+
+
+def feature_map_values(topology: Topology, patch_size: Sequence[int], n_outputs: int) -> int:
+    """Count the values that the convolutions of a U-Net put out for one patch.
+
+    A proxy for the memory (and time) of training: encoder, decoder with its transposed convolutions, and the output
+    layer at full resolution, but not the outputs of deep supervision. Input channels do not matter.
+
+    Parameters
+    ----------
+    topology
+        The network.
+    patch_size
+        Voxels per axis.
+    n_outputs
+        Channels of the output layer.
+
+    Notes
+    -----
+    Source: ``compute_conv_feature_map_size`` of dynamic-network-architectures 0.4, by which nnU-Net 2.8.1 plans.
+    """
+    voxels = _voxels_per_stage(topology, patch_size)
+    encoder = _plain_encoder if topology.kind == "plain" else _residual_encoder
+    skips = range(topology.n_stages - 2, -1, -1)
+    decoder = sum(
+        (blocks + 1) * topology.features[stage] * voxels[stage]
+        for blocks, stage in zip(topology.decoder_blocks, skips, strict=True)
+    )
+    return encoder(topology, voxels) + decoder + n_outputs * voxels[0]
+
+
+def _voxels_per_stage(topology: Topology, patch_size: Sequence[int]) -> list[int]:
+    size = list(patch_size)
+    voxels = []
+    for stride in topology.strides:
+        size = [edge // step for edge, step in zip(size, stride, strict=True)]
+        voxels.append(math.prod(size))
+    return voxels
+
+
+def _plain_encoder(topology: Topology, voxels: Sequence[int]) -> int:
+    return sum(
+        blocks * features * count
+        for blocks, features, count in zip(topology.encoder_blocks, topology.features, voxels, strict=True)
+    )
+
+
+def _residual_encoder(topology: Topology, voxels: Sequence[int]) -> int:
+    """Stem, two convolutions per block, and a projection of the skip where a stage changes shape."""
+    total = topology.features[0] * voxels[0]
+    before = topology.features[0]
+    for stage, (features, blocks) in enumerate(zip(topology.features, topology.encoder_blocks, strict=True)):
+        projected = features != before or any(step != 1 for step in topology.strides[stage])
+        total += (2 * blocks + projected) * features * voxels[stage]
+        before = features
+    return total

@@ -1,0 +1,118 @@
+"""The planners: the numbers in which they differ, as one frozen table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from autoseg.core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerSettings:
+    """All numbers that a planner uses. Budgets are sums of feature map values (see ``planning.memory``)."""
+
+    kind: Literal["plain", "residual"]
+    """Encoder of the network."""
+    memory_gb: float
+    """GPU memory for which the budgets below were measured."""
+    budget_2d: float
+    """Feature map values of ``reference_batch_2d`` patches of 2-D configurations, per GPU of ``memory_gb``."""
+    budget_3d: float
+    """The same for 3-D configurations and ``reference_batch_3d``."""
+    encoder_blocks: tuple[int, ...]
+    """Blocks (plain: convolutions) per encoder stage; the last entry repeats."""
+    decoder_blocks: int
+    """Convolutions per decoder stage."""
+    covered_by_batch: float
+    """Largest share of the voxels of the data set that a batch may hold."""
+    patch_batch: int | None = None
+    """Batch size with which a patch has to fit the budget; None stands for the reference batch."""
+    base_features: int = 32
+    max_features_2d: int = 512
+    max_features_3d: int = 320
+    reference_batch_2d: int = 12
+    reference_batch_3d: int = 2
+    min_batch: int = 2
+    max_batch: int | None = None
+    min_bottleneck_edge: int = 4
+    """No axis is pooled below this many voxels."""
+    anisotropy: float = 3.0
+    """From this ratio of spacings (and of extents) on, the coarse axis is planned for apart."""
+    lowres_below: float = 0.25
+    """A low resolution configuration is sought while a patch sees less than this share of the median case."""
+
+    def budget(self, n_dims: int) -> float:
+        """Return the budget for patches of 2 or 3 axes."""
+        return self.budget_2d if n_dims == 2 else self.budget_3d
+
+    def reference_batch(self, n_dims: int) -> int:
+        """Return the batch size to which :meth:`budget` belongs."""
+        return self.reference_batch_2d if n_dims == 2 else self.reference_batch_3d
+
+    def max_features(self, n_dims: int) -> int:
+        """Return the largest number of channels of a stage."""
+        return self.max_features_2d if n_dims == 2 else self.max_features_3d
+
+    def blocks(self, n_stages: int) -> tuple[int, ...]:
+        """Return the encoder blocks of each of ``n_stages`` stages."""
+        last = len(self.encoder_blocks) - 1
+        return tuple(self.encoder_blocks[min(stage, last)] for stage in range(n_stages))
+
+
+def _residual(memory_gb: float, budget_2d: float, budget_3d: float) -> PlannerSettings:
+    return PlannerSettings(
+        kind="residual",
+        memory_gb=memory_gb,
+        budget_2d=budget_2d,
+        budget_3d=budget_3d,
+        encoder_blocks=(1, 3, 4, 6),
+        decoder_blocks=1,
+        covered_by_batch=1.0,
+    )
+
+
+PLANNERS = MappingProxyType(
+    {
+        "default": PlannerSettings(
+            kind="plain",
+            memory_gb=8,
+            budget_2d=85e6,
+            budget_3d=560e6,
+            encoder_blocks=(2,),
+            decoder_blocks=2,
+            covered_by_batch=0.05,
+            patch_batch=2,
+        ),
+        "resenc_m": _residual(8, 135e6, 680e6),
+        "resenc_l": _residual(24, 380e6, 2100e6),
+        "resenc_xl": _residual(40, 560e6, 3600e6),
+        "small": PlannerSettings(
+            kind="plain",
+            memory_gb=1,
+            budget_2d=4e6,
+            budget_3d=14e6,
+            encoder_blocks=(2,),
+            decoder_blocks=2,
+            covered_by_batch=0.05,
+            base_features=16,
+            max_features_2d=128,
+            max_features_3d=128,
+            reference_batch_2d=8,
+            max_batch=8,
+        ),
+    }
+)
+"""Planner name -> settings.
+
+Source: nnU-Net 2.8.1 ``ExperimentPlanner`` (default) and ``nnUNetPlannerResEnc{M,L,XL}``. ``small`` is ours: the same
+rules with a budget for which a training iteration takes well under a second on two CPU cores.
+"""
+
+
+def planner_settings(name: str) -> PlannerSettings:
+    """Return the settings of a planner; raise ``ConfigError`` naming those that exist."""
+    if name not in PLANNERS:
+        raise ConfigError(f"planner: found {name!r}, expected one of {list(PLANNERS)}. Choose with --planner.")
+    return PLANNERS[name]

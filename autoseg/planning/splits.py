@@ -1,0 +1,197 @@
+"""Divide training cases into folds for cross-validation, by nnU-Net's rule, and keep the division in a file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from autoseg.core.atomic import write_json
+from autoseg.core.dataset import Dataset
+from autoseg.core.errors import ConfigError, DatasetError, Fault
+
+_log = logging.getLogger(__name__)
+
+N_FOLDS = 5
+SPLITS_FILE = "splits.json"
+NNUNET_SPLITS_FILE = "splits_final.json"
+_SEED = 12345
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One fold: names of the cases to train on and to validate on, sorted."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+def make_splits(names: Sequence[str], groups: Mapping[str, str | None] | None = None) -> list[Split]:
+    """Divide cases into five folds, or into as many as there are cases (or groups) if these are fewer.
+
+    Cases of one group stay together; a case without a group is a group of its own. One case (or group) alone gives one
+    fold that trains and validates on it, with a warning.
+
+    Parameters
+    ----------
+    names
+        Training cases, in any order.
+    groups
+        Case -> group, where it has one.
+
+    Raises
+    ------
+    ConfigError
+        If there is no case.
+
+    Notes
+    -----
+    Source: nnU-Net 2.8.1 ``utilities/crossval_split.py``: scikit-learn's ``KFold(5, shuffle=True, random_state=12345)``
+    over sorted names, here over sorted groups.
+    """
+    if not names:
+        raise ConfigError("splits: found no training case, expected at least one. Annotate a case, at least in part.")
+    units = _units(names, groups or {})
+    if len(units) == 1:
+        _log.warning("found one case or group only: training and validation use the same cases, scores will flatter.")
+        everything = tuple(sorted(names))
+        return [Split(everything, everything)]
+    n_folds = min(N_FOLDS, len(units))
+    order = np.arange(len(units))
+    np.random.RandomState(_SEED).shuffle(order)
+    splits = []
+    for held_out in np.array_split(order, n_folds):
+        val = {name for index in held_out for name in units[index]}
+        splits.append(Split(tuple(sorted(set(names) - val)), tuple(sorted(val))))
+    return splits
+
+
+def load_or_make_splits(dataset: Dataset, folder: Path, names: Sequence[str]) -> list[Split]:
+    """Return the folds of a data set, the same in every run.
+
+    In this order: nnU-Net's ``splits_final.json`` in ``folder`` or beside dataset.json, taken as it is; ``splits.json``
+    in ``folder`` if it still holds exactly the cases and keeps groups together; otherwise new ones, written there.
+
+    Parameters
+    ----------
+    folder
+        Of the preprocessed data set.
+    names
+        Cases to train on: those of the data set without uninformative ones.
+
+    Raises
+    ------
+    DatasetError
+        If ``splits_final.json`` names cases that do not exist, or has a fold without cases; lists all faults.
+    ConfigError
+        If a file does not hold folds at all.
+    """
+    for path in (folder / NNUNET_SPLITS_FILE, dataset.folder / NNUNET_SPLITS_FILE):
+        if path.is_file():
+            return _honour(path, dataset, names)
+    path = folder / SPLITS_FILE
+    groups = {case.name: case.group for case in dataset.cases}
+    if path.is_file():
+        splits = read_splits(path)
+        reason = _outdated(splits, names, groups)
+        if reason is None:
+            return splits
+        _log.warning("%s: %s; the cases are divided anew. Folds trained before are not comparable.", path, reason)
+    splits = make_splits(names, groups)
+    write_json(path, [{"train": list(split.train), "val": list(split.val)} for split in splits])
+    return splits
+
+
+def select_fold(splits: Sequence[Split], fold: int | Literal["all"], names: Sequence[str] | None = None) -> Split:
+    """Return one fold; ``"all"`` trains and validates on every case.
+
+    ``names`` are the cases that ``"all"`` means, by default those that occur in any fold. Raises ``ConfigError`` naming
+    the folds that exist.
+    """
+    if fold == "all":
+        every = {name for split in splits for name in (*split.train, *split.val)} if names is None else set(names)
+        everything = tuple(sorted(every))
+        return Split(everything, everything)
+    if not 0 <= fold < len(splits):
+        raise ConfigError(
+            f"fold: found {fold}, expected one of {list(range(len(splits)))} or 'all'. "
+            "More folds need more cases, or a splits_final.json that lists them."
+        )
+    return splits[fold]
+
+
+def read_splits(path: Path) -> list[Split]:
+    """Read a list of ``{"train": [...], "val": [...]}``; raise ``ConfigError`` if the file holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: found a file that cannot be read ({error}), expected JSON. Correct or delete it."
+        ) from error
+    if not isinstance(content, list) or not content or not all(_is_fold(item) for item in content):
+        raise ConfigError(
+            f'{path}: found no list of folds, expected [{{"train": [case, ...], "val": [case, ...]}}, ...]. '
+            "Correct it, or delete it for new folds."
+        )
+    return [Split(tuple(sorted(set(item["train"]))), tuple(sorted(set(item["val"])))) for item in content]
+
+
+def _is_fold(item: Any) -> bool:
+    return isinstance(item, dict) and all(
+        isinstance(item.get(part), list) and all(isinstance(name, str) for name in item[part])
+        for part in ("train", "val")
+    )
+
+
+def _units(names: Sequence[str], groups: Mapping[str, str | None]) -> list[tuple[str, ...]]:
+    """Cases that must stay together, ordered by group, or by name where there is none."""
+    units: dict[tuple[str, bool], list[str]] = {}
+    for name in sorted(set(names)):
+        group = groups.get(name)
+        key = (name, False) if group is None else (group, True)
+        units.setdefault(key, []).append(name)
+    return [tuple(units[key]) for key in sorted(units)]
+
+
+def _outdated(splits: Sequence[Split], names: Sequence[str], groups: Mapping[str, str | None]) -> str | None:
+    """Why folds do not fit the cases any more; None if they do."""
+    held = {name for split in splits for name in (*split.train, *split.val)}
+    if held != set(names):
+        return f"{len(held - set(names))} cases are gone and {len(set(names) - held)} are new"
+    for split in splits:
+        train_groups = {groups.get(name) for name in split.train} - {None}
+        if split.train != split.val and train_groups & {groups.get(name) for name in split.val}:
+            return "a group is divided between training and validation"
+    return None
+
+
+def _honour(path: Path, dataset: Dataset, names: Sequence[str]) -> list[Split]:
+    """Validate folds that the user gave; cases that carry no information leave them, with a warning."""
+    splits = read_splits(path)
+    known, usable = {case.name for case in dataset.cases} | set(names), set(names)
+    faults, result = [], []
+    for fold, split in enumerate(splits):
+        listed = {*split.train, *split.val}
+        if unknown := sorted(listed - known):
+            faults.append(
+                Fault(f"{path}: fold {fold}", f"unknown cases {unknown}", "cases of the data set", "Correct the names.")
+            )
+        kept = Split(*(tuple(name for name in part if name in usable) for part in (split.train, split.val)))
+        faults += [
+            Fault(f"{path}: fold {fold}", f"no usable case in {part!r}", "at least one", "List annotated cases.")
+            for part, cases in (("train", kept.train), ("val", kept.val))
+            if not cases
+        ]
+        if left_out := sorted((listed & known) - usable):
+            _log.warning("%s: fold %d: %s are left out: no voxel is annotated.", path, fold, left_out)
+        if both := sorted({*kept.train} & {*kept.val}):
+            _log.warning("%s: fold %d: %s are in both train and val: scores will flatter.", path, fold, both)
+        result.append(kept)
+    if faults:
+        raise DatasetError(faults)
+    return result

@@ -1,0 +1,87 @@
+"""Decide whether a cached case is still what its sources and settings would give, and say why not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from autoseg.core.dataset import CaseFiles
+from autoseg.core.labels import Labels
+from autoseg.core.plan import Configuration, Plan
+
+PREPROCESSING_VERSION = 1
+"""Raised whenever the same input would give another cache."""
+
+REASONS = {
+    "version": "written by another version of autoseg",
+    "plan": "plan changed",
+    "labels": "dataset.json changed what the labels mean",
+    "image": "image file changed",
+    "label": "label file changed",
+}
+"""Part of a fingerprint -> why a case with another value there is stale."""
+
+
+def case_fingerprint(files: CaseFiles, labels: Labels, plan: Plan, configuration: Configuration) -> str:
+    """Return the fingerprint of a case: ``part:hash`` for each part of ``REASONS``, joined by ``;``.
+
+    Files count with name, size and time of modification, not with their content: reading a data set to see that
+    nothing changed would take minutes. A file rewritten with the same content is therefore preprocessed again, and
+    one that is changed within the same size and time stamp is not noticed. Of dataset.json and the plan only what
+    reaches the cache counts. A file that does not exist counts as such and raises nothing.
+    """
+    parts: dict[str, Any] = {
+        "version": PREPROCESSING_VERSION,
+        "plan": _plan_part(plan, configuration),
+        "labels": _labels_part(labels, files.name),
+        "image": [_file_part(path) for path in files.images],
+        "label": None if files.label is None else _file_part(files.label),
+    }
+    return ";".join(f"{part}:{_hash(parts[part])}" for part in REASONS)
+
+
+def staleness(found: str, expected: str) -> str | None:
+    """Return why a case with fingerprint ``found`` is stale when ``expected`` is wanted, or None if it is not."""
+    if found == expected:
+        return None
+    before, after = _split(found), _split(expected)
+    reasons = [reason for part, reason in REASONS.items() if before.get(part) != after.get(part)]
+    return ", ".join(reasons) or REASONS["version"]
+
+
+def _plan_part(plan: Plan, configuration: Configuration) -> Any:
+    intensities = [
+        list(plan.intensities[index].model_dump().values()) if scheme == "ct" else None
+        for index, scheme in enumerate(configuration.normalization)
+    ]
+    return [
+        plan.transpose_forward,
+        configuration.spacing,
+        configuration.normalization,
+        configuration.use_mask_for_norm,
+        intensities,
+    ]
+
+
+def _labels_part(labels: Labels, case: str) -> Any:
+    sets = [[value, sorted(members)] for value, members in sorted(labels.sets_by_value(case).items())]
+    return [labels.n_classes, sets]
+
+
+def _file_part(path: Path) -> Sequence[Any]:
+    try:
+        status = path.stat()
+    except OSError:
+        return [path.name]
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def _split(fingerprint: str) -> dict[str, str]:
+    return dict(part.split(":", 1) for part in fingerprint.split(";") if ":" in part)

@@ -1,0 +1,130 @@
+"""Bring the intensities of each channel to a common scale, as the plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from autoseg.core.case import BoolArray, Float32Array
+from autoseg.core.errors import FileFormatError, PlanError
+from autoseg.core.fingerprint import IntensityProperties
+from autoseg.core.plan import Configuration, Normalization, Plan
+from autoseg.preprocessing.crop import nonzero_mask
+
+_SMALLEST = 1e-8
+_PIECE = 1 << 20  # values per float64 piece when summing
+
+
+def normalize(image: Float32Array, plan: Plan, configuration: Configuration) -> Float32Array:
+    """Normalise each channel with the scheme that ``configuration`` names for it.
+
+    Parameters
+    ----------
+    image
+        (C, *S) float32, cropped. Never changed.
+    plan, configuration
+        Schemes, masks and the intensity statistics of the training data.
+
+    Returns
+    -------
+    (C, *S) float32, C-contiguous.
+
+    Raises
+    ------
+    PlanError
+        If the number of channels is not the plan's.
+    FileFormatError
+        If a channel planned as RGB holds values outside 0 to 255.
+
+    Notes
+    -----
+    Source: nnU-Net ``preprocessing/normalization/default_normalization_schemes.py``. Differs in that the mask of the
+    masked z-score is the filled non-zero part of the image, with and without annotation (nnU-Net adds annotated
+    voxels, so that its training and its prediction see different intensities).
+    """
+    if image.shape[0] != len(configuration.normalization):
+        raise PlanError(
+            f"configuration {configuration.name!r}: found an image with {image.shape[0]} channels, expected "
+            f"{len(configuration.normalization)} ({', '.join(plan.channel_names)}). Give the channels of the training "
+            "data, in the same order."
+        )
+    result = np.empty(image.shape, dtype=np.float32)
+    mask: BoolArray | None = None
+    for index, (scheme, is_masked) in enumerate(
+        zip(configuration.normalization, configuration.use_mask_for_norm, strict=True)
+    ):
+        if is_masked and scheme == "zscore" and mask is None:
+            mask = nonzero_mask(image)
+        used = mask if is_masked else None
+        SCHEMES[scheme](image[index], result[index], plan.intensities[index], used)
+    return result
+
+
+def mean_and_std(values: Float32Array) -> tuple[float, float]:
+    """Return mean and population standard deviation, accumulated in float64 piece by piece; (0, 0) if empty."""
+    if values.size == 0:
+        return 0.0, 0.0
+    mean = sum(float(piece.sum(dtype=np.float64)) for piece in _pieces(values)) / values.size
+    squares = sum(float(np.square(piece - np.float64(mean)).sum()) for piece in _pieces(values))
+    return mean, float(np.sqrt(squares / values.size))
+
+
+def _ct(values: Float32Array, out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
+    """Clip to the percentiles 0.5 and 99.5 of the training data, then its mean and standard deviation."""
+    np.clip(values, np.float32(training.percentile_00_5), np.float32(training.percentile_99_5), out=out)
+    out -= np.float32(training.mean)
+    out /= np.float32(max(training.std, _SMALLEST))
+
+
+def _zscore(values: Float32Array, out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
+    """Mean 0 and standard deviation 1 over the image, or inside the mask, outside of which nothing changes."""
+    if mask is None:
+        mean, std = mean_and_std(values)
+        np.subtract(values, np.float32(mean), out=out)
+        out /= np.float32(max(std, _SMALLEST))
+        return
+    inside = values[mask]
+    mean, std = mean_and_std(inside)
+    inside -= np.float32(mean)
+    inside /= np.float32(max(std, _SMALLEST))
+    out[...] = values
+    out[mask] = inside
+
+
+def _none(values: Float32Array, out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
+    """Leave the values as they are."""
+    out[...] = values
+
+
+def _rescale(values: Float32Array, out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
+    """Map the smallest value to 0 and the largest to 1."""
+    np.subtract(values, values.min(initial=np.inf), out=out)
+    out /= np.float32(max(float(out.max(initial=0)), _SMALLEST))
+
+
+def _rgb(values: Float32Array, out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
+    """Divide by 255."""
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if low < 0 or high > 255:
+        raise FileFormatError(
+            f"RGB channel: found values from {low:g} to {high:g}, expected 0 to 255. "
+            "Name the channel otherwise in dataset.json (for z-score), or convert the images to 8 bit."
+        )
+    np.divide(values, np.float32(255), out=out)
+
+
+SCHEMES: Mapping[Normalization, Callable[[Float32Array, Float32Array, IntensityProperties, BoolArray | None], None]] = {
+    "ct": _ct,
+    "zscore": _zscore,
+    "none": _none,
+    "rescale_to_0_1": _rescale,
+    "rgb_to_0_1": _rgb,
+}
+"""Per name: fills ``out`` (*S) from ``values`` (*S), given the training statistics and the mask."""
+
+
+def _pieces(values: Float32Array) -> Iterator[Float32Array]:
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, _PIECE):
+        yield flat[start : start + _PIECE]

@@ -1,0 +1,162 @@
+"""From a case as read to the grid that the network sees, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.core.case import Case, CaseRecord, CodeArray, Float32Array, Shape3
+from autoseg.core.plan import Configuration, Plan
+from autoseg.preprocessing.crop import any_nonzero, bounding_box, box_slices
+from autoseg.preprocessing.normalize import normalize
+from autoseg.preprocessing.resample_codes import resample_codes
+from autoseg.preprocessing.resample_image import resample_image
+
+ANISOTROPY = 3.0
+"""Above this ratio of the largest to the smallest spacing, the coarsest axis is resampled on its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessed:
+    """A case on the grid of a configuration."""
+
+    image: Float32Array
+    """(C, *S), normalised, C-contiguous."""
+    codes: CodeArray | None
+    """(*S), or None for a case without annotation."""
+    record: CaseRecord
+    """What was done, for :func:`restore`."""
+
+
+def preprocess(case: Case, plan: Plan, configuration: Configuration, *, unknown: int | None) -> Preprocessed:
+    """Transpose, crop, normalise and resample a case; the same for training, validation and prediction.
+
+    Normalisation comes before resampling, so that clipped outliers do not ring through the spline, and after the
+    crop, so that an empty border does not shift the mean.
+
+    Parameters
+    ----------
+    case
+        Image (C, *S) and, if it has one, target, in the axes of the file.
+    plan, configuration
+        The decisions.
+    unknown
+        Code of voxels of which nothing is known, or None if every code is a known one (dense data).
+
+    Raises
+    ------
+    PlanError
+        If the channels are not the plan's.
+    FileFormatError
+        If a channel planned as RGB holds values outside 0 to 255.
+
+    Notes
+    -----
+    Source: nnU-Net ``preprocessing/preprocessors/default_preprocessor.py:run_case_npy``.
+    """
+    order = plan.transpose_forward
+    image = case.image.transpose(0, *(axis + 1 for axis in order))
+    spacing_before = _permuted(case.geometry.spacing, order)
+    low, high = bounding_box(any_nonzero(image))
+    box = box_slices(low, high)
+    image = normalize(image[(slice(None), *box)], plan, configuration)
+    spacing = target_spacing(spacing_before, configuration)
+    shape = resampled_shape(image.shape[1:], spacing_before, spacing)
+    separate_axis = anisotropic_axis(spacing_before, spacing)
+    codes = None
+    if case.target is not None:
+        cropped = case.target.codes.transpose(order)[box]
+        codes = resample_codes(cropped, shape, unknown=unknown, separate_axis=separate_axis)
+    record = CaseRecord(
+        case=case.name,
+        geometry=case.geometry,
+        transpose=order,
+        shape_before_crop=_permuted(_triple(case.image.shape[1:]), order),
+        crop_low=low,
+        crop_high=high,
+        spacing_before=spacing_before,
+        spacing=spacing,
+        shape=shape,
+    )
+    if image.shape[1:] != shape:
+        image = resample_image(image, shape, separate_axis=separate_axis)
+    return Preprocessed(image=image, codes=codes, record=record)
+
+
+def restore(array: NDArray[Any], record: CaseRecord, *, fill: float = 0) -> NDArray[Any]:
+    """Put an array on the grid after the crop back into the axes and the shape of the file.
+
+    Parameters
+    ----------
+    array
+        (*S) or (H, *S) with *S = ``record.shape_after_crop``, transposed axes.
+    record
+        What preprocessing did.
+    fill
+        Value of voxels outside the crop.
+
+    Returns
+    -------
+    (*S) or (H, *S) of the file, C-contiguous, same type. Inverts transpose and crop: inside the box it equals what was
+    cropped, outside it is ``fill``.
+
+    Raises
+    ------
+    ValueError
+        If the spatial shape of ``array`` is not ``record.shape_after_crop``.
+    """
+    if array.ndim not in (3, 4) or array.shape[-3:] != record.shape_after_crop:
+        raise ValueError(
+            f"case {record.case!r}: found an array of shape {array.shape}, expected (*S) or (H, *S) with spatial shape "
+            f"{record.shape_after_crop}. Resample it to the shape after the crop first."
+        )
+    leading = array.shape[:-3]
+    backward = [record.transpose.index(axis) for axis in range(3)]
+    file_shape = [record.shape_before_crop[axis] for axis in backward]
+    restored = np.full((*leading, *file_shape), fill, dtype=array.dtype)
+    forward = (*range(len(leading)), *(axis + len(leading) for axis in record.transpose))
+    transposed = restored.transpose(forward)  # a view: filling it fills the result
+    box: tuple[Any, ...] = (..., *box_slices(record.crop_low, record.crop_high))
+    transposed[box] = array
+    return restored
+
+
+def anisotropic_axis(spacing_before: Sequence[float], spacing_after: Sequence[float]) -> int | None:
+    """Return the axis that must be resampled on its own, or None.
+
+    It is the coarsest axis of the spacing before, if that is more than 3 times the finest; else of the spacing after,
+    likewise; None if two axes are equally coarse. Source: nnU-Net
+    ``default_resampling.py:determine_do_sep_z_and_axis``.
+    """
+    for spacing in (spacing_before, spacing_after):
+        if max(spacing) / min(spacing) > ANISOTROPY:
+            coarsest = [axis for axis, edge in enumerate(spacing) if edge == max(spacing)]
+            return coarsest[0] if len(coarsest) == 1 else None
+    return None
+
+
+def target_spacing(spacing_before: Sequence[float], configuration: Configuration) -> tuple[float, float, float]:
+    """Return the spacing after resampling (mm, transposed axes); a 2-D configuration keeps the case's slice spacing."""
+    if len(configuration.spacing) == 2:
+        return (spacing_before[0], *configuration.spacing)
+    z, y, x = configuration.spacing
+    return (z, y, x)
+
+
+def resampled_shape(shape: Sequence[int], spacing_before: Sequence[float], spacing: Sequence[float]) -> Shape3:
+    """Return the shape with the same field of view at another spacing: rounded half to even, at least 1."""
+    return _triple([max(1, round(old / new * n)) for old, new, n in zip(spacing_before, spacing, shape, strict=True)])
+
+
+def _permuted(values: tuple[Any, Any, Any], order: Shape3) -> tuple[Any, Any, Any]:
+    z, y, x = (values[axis] for axis in order)
+    return (z, y, x)
+
+
+def _triple(values: Sequence[int]) -> Shape3:
+    z, y, x = values
+    return (z, y, x)

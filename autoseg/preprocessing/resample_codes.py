@@ -1,0 +1,257 @@
+"""Resample maps of codes at a cost that does not depend on the number of labels, and without losing a scribble."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.preprocessing.axes import IndexArray, linear_taps, mapped_positions, nearest_indices, positions
+from autoseg.preprocessing.resample_image import check_shape
+from autoseg.preprocessing.survival import rescue_classes
+
+Codes = NDArray[Any]
+_VOXELS = 1 << 16  # voxels decided at once: all their votes stay in the processor's cache
+
+
+def resample_codes(
+    codes: Codes, shape: Sequence[int], *, unknown: int | None, separate_axis: int | None = None
+) -> Codes:
+    """Resample a map of codes to another number of voxels in the same field of view.
+
+    **Dense maps** (``unknown`` is None or does not occur). Every output voxel takes the code with the largest sum of
+    linear interpolation weights; on ties the nearest voxel's code if it is among the tied, else the smallest.
+
+    **Partially annotated maps.** Known beats unknown, within bounds:
+
+    1. An output voxel is known if a known source voxel lies in its extent (the source voxels whose centres map into
+       it, and the nearest one), or if known voxels hold at least half of the linear weight. So an annotated region
+       grows by half a voxel (of the coarser grid) at most.
+    2. Its code wins the linear vote among known codes; where only the extent is known, it is the code of the known
+       voxel in the extent that is nearest axis by axis.
+    3. A class survives: for each annotated source voxel there is an output voxel of the same code less than one output
+       voxel from its mapped position along each axis. Where codes compete for the same voxels, one that would vanish
+       there takes a voxel that its present code can spare. Only where more codes meet within two output voxels per
+       axis than these can hold is one lost.
+
+    Parameters
+    ----------
+    codes
+        (*S) integers, one to three axes. Never changed.
+    shape
+        New *S, every length at least 1.
+    unknown
+        Code of voxels of which nothing is known, or None.
+    separate_axis
+        Axis along which the nearest slice is taken instead of the linear vote (known before unknown, as above).
+
+    Returns
+    -------
+    ``shape``, same type, C-contiguous. An empty map gives zeros; the same shape gives a copy.
+
+    Raises
+    ------
+    ValueError
+        If the number of axes differs or a length is below 1.
+
+    Notes
+    -----
+    Source of the dense rule: ``batchgenerators.augmentations.utils.resize_segmentation`` 0.25.5 with order 1, and
+    nnU-Net's ``default_resampling.py:resample_data_or_seg`` for ``separate_axis``. The rule for unknown voxels is ours:
+    with the dense rule a scribble one voxel wide vanishes when it is resampled by 0.5. Votes are counted only where
+    neighbouring source voxels differ.
+    """
+    shape = check_shape(codes.shape, shape, separate_axis)
+    if codes.size == 0:
+        return np.zeros(shape, dtype=codes.dtype)
+    if codes.shape == shape:
+        return codes.copy(order="C")
+    padding = 3 - codes.ndim
+    source = codes.reshape((1,) * padding + codes.shape)
+    full = (1,) * padding + shape
+    separate = None if separate_axis is None else separate_axis + padding
+    if unknown is not None and not (source == unknown).any():
+        unknown = None
+    result = _nearest(source, full) if unknown is None else _nearest_known(source, full, unknown)
+    _decide_by_votes(source, result, unknown, separate)
+    if unknown is not None:
+        rescue_classes(source, result, unknown)
+    return result.reshape(shape)
+
+
+def _nearest(source: Codes, shape: Sequence[int]) -> Codes:
+    """Take the nearest voxel, shrinking axes first, then from the last axis to the first."""
+    result = source
+    for axis in _cheapest_order(source.shape, shape):
+        result = result.take(nearest_indices(source.shape[axis], shape[axis]), axis=axis)
+    return np.ascontiguousarray(result) if result is not source else source.copy()
+
+
+def _nearest_known(source: Codes, shape: Sequence[int], unknown: int) -> Codes:
+    """Take, axis by axis, the nearest voxel, or the nearest known one in the extent of the output voxel if unknown."""
+    result = source
+    for axis in _cheapest_order(source.shape, shape):
+        n, m = source.shape[axis], shape[axis]
+        before = result
+        result = before.take(nearest_indices(n, m), axis=axis)
+        for outputs, sources in _extent(n, m):
+            where = (slice(None),) * axis + (outputs,)
+            present = result[where]
+            result[where] = np.where(present == unknown, before.take(sources, axis=axis), present)
+    return np.ascontiguousarray(result) if result is not source else source.copy()
+
+
+def _cheapest_order(before: Sequence[int], after: Sequence[int]) -> list[int]:
+    """Axes whose length changes, those that shrink most first; of equals the later axis is copied in longer runs."""
+    changing = [axis for axis in range(len(before)) if before[axis] != after[axis]]
+    return sorted(changing, key=lambda axis: after[axis] / before[axis])
+
+
+def _extent(n: int, m: int) -> list[tuple[IndexArray, IndexArray]]:
+    """Pair output voxels with the source voxels in their extent other than the nearest, closest first.
+
+    Each pair of arrays holds every output voxel at most once. Empty unless the axis shrinks.
+    """
+    if m >= n:
+        return []
+    owner = np.floor(mapped_positions(n, m) + 0.5).astype(np.intp)
+    members = np.flatnonzero(nearest_indices(n, m)[owner] != np.arange(n))
+    distance = np.abs(positions(n, m)[owner[members]] - members)
+    order = np.lexsort((distance, owner[members]))
+    members = members[order]
+    owners = owner[members]
+    starts = np.searchsorted(owners, owners)  # first position of each owner's run
+    rank = np.arange(len(owners)) - starts
+    return [(owners[rank == step], members[rank == step]) for step in range(int(rank.max(initial=-1)) + 1)]
+
+
+def _decide_by_votes(source: Codes, result: Codes, unknown: int | None, separate: int | None) -> None:
+    """Overwrite ``result`` with the winners of the linear vote wherever the voxels that vote differ."""
+    axes = [axis for axis in range(3) if source.shape[axis] != result.shape[axis] and axis != separate]
+    contested = _cells_that_differ(source, axes)
+    if contested is None:
+        return
+    tables = [_corner_table(source.shape, result.shape, axis, is_linear=axis in axes) for axis in range(3)]
+    for axis in _cheapest_order(source.shape, result.shape):
+        lower = (
+            linear_taps(source.shape[axis], result.shape[axis])[0]
+            if axis in axes
+            else nearest_indices(source.shape[axis], result.shape[axis])
+        )
+        contested = contested.take(lower, axis=axis)
+    chosen = np.flatnonzero(contested)
+    del contested
+    flat_source, flat_result = np.ascontiguousarray(source).reshape(-1), result.reshape(-1)
+    for start in range(0, len(chosen), _VOXELS):
+        piece = chosen[start : start + _VOXELS]
+        ballot = _Ballot.collect(flat_source, piece, result.shape, tables)
+        if unknown is None:
+            flat_result[piece] = _winner(ballot)
+        else:
+            flat_result[piece] = _known_winner(ballot, flat_result[piece], unknown)
+
+
+def _cells_that_differ(source: Codes, axes: Sequence[int]) -> NDArray[np.bool_] | None:
+    """(*S) bool: the cell of 2 voxels per axis of ``axes`` that begins at a voxel is not uniform. None if all are."""
+    differs = np.zeros(source.shape, dtype=bool)
+    for axis in axes:
+        lead = (slice(None),) * axis
+        here, there = (*lead, slice(None, -1)), (*lead, slice(1, None))
+        # a cell is uniform if its lower face is, its upper face is, and the two agree
+        differs[here] |= differs[there]
+        differs[here] |= source[here] != source[there]
+    return differs if differs.any() else None
+
+
+@dataclass(frozen=True, slots=True)
+class _AxisTable:
+    """What an output index along one axis means for the vote."""
+
+    steps: tuple[IndexArray, ...]
+    """One or two (m,) arrays: flat source offsets of the voxels that vote."""
+    weights: tuple[NDArray[np.float64], ...]
+    """Their weights, (m,) each; empty if there is only one."""
+    nearest: NDArray[np.intp]
+    """(m,) which of ``steps`` is the nearest voxel's."""
+
+
+def _corner_table(before: Sequence[int], after: Sequence[int], axis: int, *, is_linear: bool) -> _AxisTable:
+    n, m = before[axis], after[axis]
+    stride = int(np.prod(before[axis + 1 :], dtype=np.intp))
+    nearest = nearest_indices(n, m)
+    if not is_linear:
+        return _AxisTable((nearest * stride,), (), np.zeros(m, dtype=np.intp))
+    lower, upper, weight = linear_taps(n, m)
+    return _AxisTable((lower * stride, upper * stride), (1 - weight, weight), (nearest != lower).astype(np.intp))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ballot:
+    """The votes for some output voxels."""
+
+    votes: Codes
+    """(2**d, n) codes of the source voxels around each."""
+    weights: NDArray[np.float64]
+    """(2**d, n), positive, sum 1 along the first axis."""
+    nearest: Codes
+    """(n,) code of the nearest source voxel."""
+
+    @classmethod
+    def collect(
+        cls, flat_source: Codes, chosen: NDArray[np.intp], shape: Sequence[int], tables: Sequence[_AxisTable]
+    ) -> _Ballot:
+        """Return the ballot for output voxels given by flat index into ``shape`` (z, y, x)."""
+        rows, x = np.divmod(chosen, shape[2])
+        z, y = np.divmod(rows, shape[1])
+        offsets = np.zeros((1, len(chosen)), dtype=np.intp)
+        weights = np.ones((1, len(chosen)))
+        nearest = np.zeros(len(chosen), dtype=np.intp)
+        for coordinate, table in zip((z, y, x), tables, strict=True):
+            steps = np.stack([step[coordinate] for step in table.steps])
+            offsets = (offsets[:, None] + steps).reshape(-1, len(chosen))
+            if table.weights:
+                shares = np.stack([weight[coordinate] for weight in table.weights])
+                weights = (weights[:, None] * shares).reshape(-1, len(chosen))
+                nearest = 2 * nearest + table.nearest[coordinate]
+        votes = flat_source[offsets]
+        return cls(votes, weights, votes[nearest, np.arange(len(chosen))])
+
+    def score(self, code: Codes) -> NDArray[np.float64]:
+        """(n,) sum of the weights of the votes for ``code`` (n,)."""
+        score = np.zeros(len(code))
+        for vote, weight in zip(self.votes, self.weights, strict=True):
+            score += weight * (vote == code)
+        return score
+
+    def subset(self, rows: NDArray[np.intp]) -> _Ballot:
+        """Return the ballot of some of the voxels."""
+        return _Ballot(self.votes[:, rows], self.weights[:, rows], self.nearest[rows])
+
+
+def _winner(ballot: _Ballot) -> Codes:
+    """Return the code with the largest sum of weights; on ties the nearest voxel's if it is tied, else the smallest."""
+    best = ballot.nearest.copy()
+    open_rows = np.flatnonzero(ballot.score(best) < 0.5)  # from a half on, no other code can have more
+    if len(open_rows) == 0:
+        return best
+    rest = ballot.subset(open_rows)
+    winner = rest.nearest.copy()
+    best_score = rest.score(winner)
+    for vote in rest.votes:
+        score = rest.score(vote)
+        wins = (score > best_score) | ((score == best_score) & (winner != rest.nearest) & (vote < winner))
+        np.copyto(winner, vote, where=wins)
+        np.maximum(best_score, score, out=best_score)
+    best[open_rows] = winner
+    return best
+
+
+def _known_winner(ballot: _Ballot, present: Codes, unknown: int) -> Codes:
+    """Return the winner among known codes where the voxel is known by the law, else ``present``."""
+    known = _Ballot(ballot.votes, ballot.weights * (ballot.votes != unknown), ballot.nearest)
+    winner = _winner(known)  # an unknown nearest voxel scores 0 and so loses against any known vote
+    is_known = (known.weights.sum(axis=0) >= 0.5) | (ballot.nearest != unknown)
+    return np.where(is_known & (winner != unknown), winner, present)

@@ -1,0 +1,135 @@
+"""The second half of annotation-preserving resampling: keep a class that would vanish from where it was annotated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from autoseg.preprocessing.axes import mapped_positions
+
+Codes = NDArray[Any]
+_ROUNDS = 24  # each gives back all that can be given back at once; more are needed only where many codes meet
+_TILE = 3  # in a round at most one voxel per tile of this edge changes, so that changes rarely meet
+
+
+@dataclass(frozen=True, slots=True)
+class _Voxels:
+    """Annotated source voxels and the output voxels less than one voxel from their mapped position."""
+
+    code: Codes
+    """(n,)."""
+    candidates: NDArray[np.intp]
+    """(n, 2**d) flat output indices, closest first; a voxel may be listed more than once at the border."""
+
+    def kept(self, flat: Codes) -> NDArray[np.bool_]:
+        """(n, 2**d) bool: the candidate carries the voxel's code."""
+        match: NDArray[np.bool_] = flat[self.candidates] == self.code[:, None]
+        return match
+
+    def subset(self, chosen: NDArray[np.bool_]) -> _Voxels:
+        """Return some of the voxels, by mask (n,)."""
+        return _Voxels(self.code[chosen], self.candidates[chosen])
+
+
+def rescue_classes(source: Codes, result: Codes, unknown: int) -> None:
+    """Change ``result`` in place until every annotated source voxel finds its code near its mapped position.
+
+    A voxel of ``source`` (z, y, x) is lost if none of the (up to 2 per axis) output voxels less than one voxel from
+    its mapped position carries its code. It takes the closest of them that is unknown, or whose code no other source
+    voxel would lose by it. What is still lost when nothing more can be given is looked for, in the same way, among
+    the 3 voxels per axis around its mapped position.
+    """
+    lost = _lost_voxels(source, result, unknown)
+    if len(lost) == 0:
+        return
+    around = _annotated_around(source, result.shape, lost, unknown)
+    for is_wide in (False, True):
+        if _give_back(_describe(around, source, result.shape, is_wide=is_wide), result, unknown):
+            return
+
+
+def _give_back(voxels: _Voxels, result: Codes, unknown: int) -> bool:
+    """Change ``result`` in place, round by round; return whether nothing is lost any more."""
+    flat = result.reshape(-1)
+    for step in range(_ROUNDS):
+        kept = voxels.kept(flat)
+        is_lost: NDArray[np.bool_] = np.logical_not(kept.any(axis=1))
+        if not is_lost.any():
+            return True
+        needed = _indispensable(voxels, kept, flat.size)
+        if not _give(voxels.subset(is_lost), flat, needed, unknown, step, result.shape):
+            return False
+    return False
+
+
+def _lost_voxels(source: Codes, result: Codes, unknown: int) -> NDArray[np.intp]:
+    """Flat source indices of annotated voxels whose code is at no candidate."""
+    back = result
+    for axis, (n, m) in enumerate(zip(source.shape, result.shape, strict=True)):
+        if n != m:
+            back = back.take(np.floor(mapped_positions(n, m) + 0.5).astype(np.intp), axis=axis)
+    doubtful = np.flatnonzero((back != source) & (source != unknown))
+    if len(doubtful) == 0:
+        return doubtful
+    return doubtful[~_describe(doubtful, source, result.shape).kept(result.reshape(-1)).any(axis=1)]
+
+
+def _describe(flat: NDArray[np.intp], source: Codes, shape: Sequence[int], *, is_wide: bool = False) -> _Voxels:
+    """Return codes and candidates of source voxels given by flat index; ``is_wide``: 3 candidates per axis."""
+    code = np.ascontiguousarray(source).reshape(-1)[flat]
+    per_axis: list[list[tuple[NDArray[np.intp], NDArray[np.float64]]]] = []
+    for coordinate, n, m in zip(np.unravel_index(flat, source.shape), source.shape, shape, strict=True):
+        mapped = mapped_positions(n, m)[coordinate]
+        low, centre, high = np.floor(mapped), np.floor(mapped + 0.5), np.ceil(mapped)
+        near = (low,) if n == m else (low, high)
+        choices = (centre - 1, centre, centre + 1) if is_wide and m > 1 else near
+        per_axis.append([(np.clip(choice, 0, m - 1).astype(np.intp), np.abs(choice - mapped)) for choice in choices])
+    candidates, distances = [], []
+    for corner in product(*per_axis):
+        candidates.append(np.ravel_multi_index(tuple(index for index, _ in corner), tuple(shape)))
+        distances.append(sum(distance**2 for _, distance in corner))
+    order = np.argsort(np.stack(distances, axis=1), axis=1, kind="stable")
+    return _Voxels(code, np.take_along_axis(np.stack(candidates, axis=1), order, axis=1))
+
+
+def _annotated_around(source: Codes, shape: Sequence[int], lost: NDArray[np.intp], unknown: int) -> NDArray[np.intp]:
+    """Flat indices of all annotated source voxels that share a candidate with a lost one, or could after a change."""
+    touched = np.zeros(tuple(shape), dtype=bool)
+    touched.reshape(-1)[_describe(lost, source, shape).candidates] = True
+    touched = ndimage.maximum_filter(touched, size=3, mode="nearest")
+    for axis, (n, m) in enumerate(zip(source.shape, shape, strict=True)):
+        if n != m:
+            touched = touched.take(np.floor(mapped_positions(n, m) + 0.5).astype(np.intp), axis=axis)
+    return np.flatnonzero(touched & (source != unknown))
+
+
+def _indispensable(voxels: _Voxels, kept: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """(output voxels,) bool: some source voxel finds its code there and nowhere else."""
+    needed = np.zeros(size, dtype=bool)
+    first = kept.argmax(axis=1)
+    only = np.take_along_axis(voxels.candidates, first[:, None], axis=1)
+    is_only = kept.any(axis=1) & ~(kept & (voxels.candidates != only)).any(axis=1)
+    needed[only[is_only]] = True
+    return needed
+
+
+def _give(
+    waiting: _Voxels, flat: Codes, needed: NDArray[np.bool_], unknown: int, step: int, shape: Sequence[int]
+) -> bool:
+    """Give lost voxels their closest free candidate, at most one per tile; return whether any could be given."""
+    free = (flat[waiting.candidates] == unknown) | ~needed[waiting.candidates]
+    rows = np.flatnonzero(free.any(axis=1))
+    if len(rows) == 0:
+        return False
+    wanted = np.take_along_axis(waiting.candidates[rows], free[rows].argmax(axis=1)[:, None], axis=1)[:, 0]
+    tiles = tuple((index + step) // _TILE for index in np.unravel_index(wanted, tuple(shape)))
+    tile = np.ravel_multi_index(tiles, tuple(length // _TILE + _ROUNDS for length in shape))
+    _, first = np.unique(tile, return_index=True)
+    flat[wanted[first]] = waiting.code[rows[first]]
+    return True

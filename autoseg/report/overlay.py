@@ -1,0 +1,246 @@
+"""One picture of a case that shows whether a model works: image, annotation, prediction and truth side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.core.labels import Labels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Rgb = tuple[float, float, float]
+
+BACKGROUND_COLOUR: Rgb = (0.34, 0.71, 0.91)
+"""Of drawn background, in sparse annotation only; dense maps leave background clear."""
+SET_COLOUR: Rgb = (0.75, 0.75, 0.75)
+"""Of values that stand for several classes."""
+PALETTE: tuple[Rgb, ...] = (
+    (0.90, 0.62, 0.00), (0.00, 0.62, 0.45), (0.80, 0.47, 0.65), (0.94, 0.89, 0.26), (0.84, 0.37, 0.00),
+    (0.00, 0.45, 0.70), (0.65, 0.33, 0.16), (0.60, 0.87, 0.54), (0.58, 0.40, 0.74), (0.97, 0.71, 0.82),
+)  # fmt: skip
+"""Of the foreground classes, in order, then again from the start. The first ones are Okabe and Ito's, which people with
+any colour vision tell apart."""
+
+_PANEL_INCHES = 2.6
+_DPI = 130
+_TITLE_INCHES, _ROW_LABEL_INCHES, _GAP = 0.33, 0.35, 0.06
+_LEGEND_ROW_INCHES, _LEGEND_COLUMN_INCHES = 0.24, 1.6
+_LEAST_WIDTH = 4.0
+_POINTS_PER_LETTER = 110.0
+"""A text of n letters in points of size s is about n * s / 110 inches wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One column of the picture: a label map drawn over the image."""
+
+    title: str
+    labels: NDArray[np.integer[Any]]
+    """(z, y, x) file values. Where the ignore value occurs, everything drawn is shown, background too."""
+
+
+def draw_overlay(
+    image: NDArray[np.floating[Any]],
+    layers: Sequence[Layer],
+    labels: Labels,
+    spacing: tuple[float, float, float],
+    *,
+    title: str = "",
+    n_slices: int = 3,
+    channel: int | None = 0,
+) -> NDArray[np.uint8]:
+    """Draw slices of a case, one row each: the image, then the image under each layer, with a legend of the classes.
+
+    Parameters
+    ----------
+    image
+        (C, z, y, x), any intensity range.
+    layers
+        Label maps of the image's shape; the last one decides which slices are shown.
+    labels
+        What their values mean.
+    spacing
+        mm, (z, y, x): pixels are drawn with their true aspect ratio.
+    title
+        Above the picture, as the name of the case.
+    n_slices
+        Rows; fewer if the image has fewer slices.
+    channel
+        Channel to show, 0-based; None shows the first three as red, green and blue.
+
+    Returns
+    -------
+    picture
+        (y, x, 3) uint8.
+
+    Raises
+    ------
+    ValueError
+        If a layer has another shape than the image.
+    """
+    for layer in layers:
+        if layer.labels.shape != image.shape[1:]:
+            raise ValueError(f"layer {layer.title!r}: found shape {layer.labels.shape}, expected {image.shape[1:]}.")
+    shown = choose_slices(_foreground(layers[-1].labels, labels) if layers else np.ones(image.shape[1:]), n_slices)
+    grey = _displayed(image, channel)
+    colours = class_colours(labels)
+    entries = _legend_entries(layers, labels, colours)
+    size_mm = (image.shape[2] * spacing[1], image.shape[3] * spacing[2])
+    figure, panels = _canvas(size_mm, len(shown), 1 + len(layers), len(entries), has_title=bool(title))
+    aspect = spacing[1] / spacing[2]
+    for row, z in enumerate(shown):
+        for axes in panels[row]:
+            axes.imshow(grey[z], aspect=aspect, interpolation="nearest")
+        for axes, layer in zip(panels[row][1:], layers, strict=True):
+            axes.imshow(_painted(layer.labels, z, labels, colours), aspect=aspect, interpolation="nearest")
+        panels[row][0].set_ylabel(f"slice {z}", fontsize=9)
+    for axes, text in zip(panels[0], ["image", *(layer.title for layer in layers)], strict=True):
+        _set_title(axes, text, figure.get_figwidth())
+    if title:
+        size = min(12.0, _POINTS_PER_LETTER * figure.get_figwidth() / len(title))
+        figure.suptitle(title, fontsize=size, y=1 - 0.12 / figure.get_figheight(), va="top")
+    _add_legend(figure, entries)
+    return _rendered(figure)
+
+
+def choose_slices(foreground: NDArray[Any], n_slices: int) -> tuple[int, ...]:
+    """Return up to ``n_slices`` slice numbers, ascending: those with most foreground that are not close neighbours.
+
+    Parameters
+    ----------
+    foreground
+        (z, y, x), non-zero where something is to be seen. If nothing is, slices are spread evenly.
+    n_slices
+        How many, at least 1.
+    """
+    n = len(foreground)
+    if n <= n_slices:
+        return tuple(range(n))
+    areas = np.count_nonzero(foreground, axis=(1, 2)).astype(float)
+    if not areas.any():
+        return tuple((2 * index + 1) * n // (2 * n_slices) for index in range(n_slices))
+    apart = max(1, int(np.count_nonzero(areas)) // (n_slices + 1))
+    chosen: list[int] = []
+    while len(chosen) < n_slices:
+        if areas.max() < 0:  # every slice is chosen or close to one that is
+            apart //= 2
+            areas = np.count_nonzero(foreground, axis=(1, 2)).astype(float)
+            for z in chosen:
+                areas[max(0, z - apart + 1) : z + apart] = -1
+            areas[chosen] = -1
+        best = int(np.argmax(areas))
+        chosen.append(best)
+        areas[max(0, best - apart + 1) : best + apart] = -1
+    return tuple(sorted(chosen))
+
+
+def class_colours(labels: Labels) -> dict[int, Rgb]:
+    """Return the colour of every file value but ignore, 0 to 1 per component."""
+    colours = {0: BACKGROUND_COLOUR}
+    colours |= {value: PALETTE[index % len(PALETTE)] for index, value in enumerate(labels.class_values[1:])}
+    return colours | dict.fromkeys(labels.set_values, SET_COLOUR)
+
+
+def _foreground(values: NDArray[np.integer[Any]], labels: Labels) -> NDArray[np.bool_]:
+    clear = [0] if labels.ignore is None else [0, labels.ignore]
+    return ~np.isin(values, clear)
+
+
+def _displayed(image: NDArray[np.floating[Any]], channel: int | None) -> NDArray[np.float32]:
+    """Return (z, y, x, 3) between 0 and 1; the darkest and brightest 0.5 % are clipped."""
+    channels = image[:3] if channel is None else image[channel : channel + 1].repeat(3, axis=0)
+    finite = channels[np.isfinite(channels)]
+    low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
+    scaled = (np.nan_to_num(channels) - low) / max(high - low, 1e-12)
+    displayed: NDArray[np.float32] = np.moveaxis(np.clip(scaled, 0, 1), 0, -1).astype(np.float32)
+    return displayed
+
+
+def _painted(
+    values: NDArray[np.integer[Any]], z: int, labels: Labels, colours: Mapping[int, Rgb]
+) -> NDArray[np.float32]:
+    """Return (y, x, 4) of one slice: strokes opaque, areas half transparent, what is not known clear."""
+    sparse = _is_sparse(values, labels)
+    picture = np.zeros((*values.shape[1:], 4), dtype=np.float32)
+    for value, colour in colours.items():
+        if value != 0 or sparse:
+            picture[values[z] == value] = (*colour, 0.95 if sparse else 0.55)
+    return picture
+
+
+def _is_sparse(values: NDArray[np.integer[Any]], labels: Labels) -> bool:
+    return labels.ignore is not None and bool((values == labels.ignore).any())
+
+
+def _legend_entries(layers: Sequence[Layer], labels: Labels, colours: Mapping[int, Rgb]) -> list[tuple[str, Rgb]]:
+    """Return name and colour of what any layer shows."""
+    drawn: set[int] = set()
+    for layer in layers:
+        present = {int(value) for value in np.unique(layer.labels)}
+        drawn |= present if _is_sparse(layer.labels, labels) else present - {0}
+    entries = [
+        (name, colours[value])
+        for name, value in zip(labels.class_names, labels.class_values, strict=True)
+        if value in drawn
+    ]
+    for value, members in sorted(labels.set_values.items()):
+        if value in drawn:
+            entries.append((" or ".join(labels.class_names[index] for index in sorted(members)), colours[value]))
+    return entries
+
+
+def _canvas(
+    size_mm: tuple[float, float], n_rows: int, n_columns: int, n_entries: int, *, has_title: bool
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure with equal panels of the slice's proportions, and room for title, legend and row labels."""
+    from matplotlib.figure import Figure  # takes a second to import: only when a picture is drawn
+
+    height, width = (max(0.6, _PANEL_INCHES * edge / max(size_mm)) for edge in size_mm)
+    total_width = max(_ROW_LABEL_INCHES + n_columns * (width + _GAP), _LEAST_WIDTH)
+    bottom = 0.1 + _LEGEND_ROW_INCHES * math.ceil(n_entries / _legend_columns(total_width))
+    total_height = _TITLE_INCHES * (1 + has_title) + n_rows * (height + _GAP) + bottom
+    figure = Figure(figsize=(total_width, total_height), dpi=_DPI, facecolor="white")
+    relative_size = (width / total_width, height / total_height)
+    panels: list[list[Axes]] = []
+    for row in reversed(range(n_rows)):
+        y = (bottom + row * (height + _GAP)) / total_height
+        lefts = [(_ROW_LABEL_INCHES + column * (width + _GAP)) / total_width for column in range(n_columns)]
+        panels.append([figure.add_axes((x, y, *relative_size), xticks=[], yticks=[]) for x in lefts])
+    return figure, panels
+
+
+def _legend_columns(width_inches: float) -> int:
+    return max(1, int(width_inches / _LEGEND_COLUMN_INCHES))
+
+
+def _set_title(axes: Axes, text: str, figure_width: float) -> None:
+    """Write a title that is no wider than its panel."""
+    width = axes.get_position().width * figure_width
+    axes.set_title(text, fontsize=min(10.0, _POINTS_PER_LETTER * width / max(1, len(text))), pad=4)
+
+
+def _add_legend(figure: Figure, entries: Sequence[tuple[str, Rgb]]) -> None:
+    from matplotlib.patches import Patch
+
+    if entries:
+        longest = max(len(name) for name, _ in entries)
+        size = min(9.0, _POINTS_PER_LETTER * (_LEGEND_COLUMN_INCHES - 0.6) / longest)
+        columns = min(len(entries), _legend_columns(figure.get_figwidth()))
+        patches = [Patch(color=colour, label=name) for name, colour in entries]
+        figure.legend(handles=patches, loc="lower center", ncols=columns, fontsize=size, frameon=False, columnspacing=1)
+
+
+def _rendered(figure: Figure) -> NDArray[np.uint8]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])

@@ -1,0 +1,298 @@
+"""Train one fold: the one place where data, network, loss, loop and checkpoints are wired together."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from autoseg.augmentation.recipes import Recipe, augment_intensity, no_augmentation, nnunet_recipe
+from autoseg.core.atomic import write_json
+from autoseg.core.components import resolve
+from autoseg.core.dataset import Dataset
+from autoseg.core.errors import ModelError
+from autoseg.core.plan import Configuration, Plan
+from autoseg.data.loader import Batch, CaseSource, make_loader
+from autoseg.data.sampling import SamplingConfig, intensity_generator
+from autoseg.nn.build import build_network
+from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from autoseg.nn.device import autocast_dtype, select_device
+from autoseg.nn.losses import PartialLoss
+from autoseg.nn.supervision import DeepSupervisionLoss
+from autoseg.training.config import TrainingConfig
+from autoseg.training.history import draw_history, write_history
+from autoseg.training.optim import build_optimization, optimizer_name
+from autoseg.training.trainer import Hooks, Parts, Progress, train
+
+log = logging.getLogger(__name__)
+
+LATEST, BEST, FINAL = "checkpoint_latest.pt", "checkpoint_best.pt", "checkpoint_final.pt"
+RECIPES: dict[str, Callable[[Configuration], Recipe]] = {
+    "nnunet": nnunet_recipe,
+    "none": lambda configuration: no_augmentation(),
+}
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+VALIDATION_SEED_OFFSET = 1_000_003
+"""Added to the seed for validation patches, so that they are not the training patches."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldRequest:
+    """What to train, on what, and where it goes."""
+
+    dataset: Dataset
+    plan: Plan
+    configuration: Configuration
+    cache: Path
+    """Folder of the preprocessed cases of this configuration."""
+    train_cases: tuple[str, ...]
+    val_cases: tuple[str, ...]
+    fold: str
+    """``"0"`` .. or ``"all"``."""
+    folder: Path
+    """``.../<name>__<configuration>/fold_<k>``."""
+    config: TrainingConfig
+    device: str = "auto"
+    workers: int = 1
+    pretrained: Path | None = None
+    """Checkpoint whose weights are the start, but for the heads where they do not fit."""
+    max_runtime_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoldResult:
+    """How a call of :func:`train_fold` ended."""
+
+    progress: Progress
+    is_finished: bool
+    """False when it was interrupted: the latest checkpoint holds all that is needed to go on."""
+    seconds: float
+
+
+def train_fold(
+    request: FoldRequest,
+    *,
+    resume: bool = False,
+    on_steps: Callable[[Progress, float, float], None] = lambda progress, loss, rate: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FoldResult:
+    """Train (or go on training) one fold and write its checkpoints, history and picture.
+
+    ``checkpoint_latest.pt`` is written after every epoch and when asked to stop, ``checkpoint_best.pt`` when the
+    smoothed online Dice is the highest so far, ``checkpoint_final.pt`` at the end. On the CPU a run that was stopped
+    or killed and resumed has bit by bit the weights of one that was not. With ``max_runtime_s`` the run ends, as
+    finished, after the step in which that time is up.
+
+    Raises
+    ------
+    ModelError
+        ``resume`` without a checkpoint, or with one of another plan or other settings.
+    ConfigError
+        A component or device that is not there, or weights that do not fit the network.
+    """
+    started = time.monotonic()
+    latest = load_checkpoint(request.folder / LATEST) if resume else None
+    precision = _precision(request, latest)
+    parts = build_parts(request, precision)
+    progress = Progress()
+    if latest is not None:
+        progress = _restore(parts, request, latest)
+    elif request.pretrained is not None:
+        _load_pretrained(parts.network, request.pretrained)
+    _write_settings(request, precision, parts)
+
+    def save(name: str, progress: Progress) -> None:
+        save_checkpoint(request.folder / name, _checkpoint(request, parts, progress, precision))
+
+    def on_epoch(progress: Progress, is_best: bool) -> None:
+        save(LATEST, progress)
+        if is_best:
+            save(BEST, progress)
+        write_history(request.folder / "history.jsonl", progress.records)
+        draw_history(request.folder / "progress.png", progress.records)
+
+    def out_of_time() -> bool:
+        return request.max_runtime_s is not None and time.monotonic() - started >= request.max_runtime_s
+
+    hooks = Hooks(on_steps, on_epoch, lambda: should_stop() or out_of_time())
+    progress = train(parts, request.config, progress, hooks)
+    is_finished = progress.iteration >= request.config.iterations or (out_of_time() and not should_stop())
+    save(FINAL if is_finished else LATEST, progress)
+    return FoldResult(progress, is_finished, time.monotonic() - started)
+
+
+def build_parts(request: FoldRequest, precision: str) -> Parts:
+    """Put together everything that :func:`autoseg.training.trainer.train` needs, weights drawn from the seed."""
+    config, labels, configuration = request.config, request.dataset.labels, request.configuration
+    device = select_device(request.device)
+    torch.manual_seed(config.seed)
+    network: nn.Module = build_network(
+        configuration.topology,
+        n_channels=len(request.plan.channel_names),
+        n_heads=labels.n_heads,
+        deep_supervision=config.deep_supervision,
+    ).to(device)
+    regions = torch.from_numpy(labels.regions).to(device) if labels.has_regions else None
+    partial = PartialLoss(regions, configuration.batch_dice)
+    supervised = DeepSupervisionLoss(partial, configuration.topology.strides, labels.unknown)
+    return Parts(
+        network=network,
+        loss=supervised if config.deep_supervision else lambda logits, codes, sets: partial(logits[0], codes, sets),
+        optimization=build_optimization(network.parameters(), config),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16"),
+        device=device,
+        autocast_dtype=PRECISIONS[precision],
+        training_batches=lambda start: training_batches(request, device, start),
+        validation_batches=lambda: validation_batches(request),
+        regions=regions,
+        head_names=tuple(head.name for head in labels.heads),
+        foreground_heads=labels.foreground_heads,
+    )
+
+
+def _precision(request: FoldRequest, latest: Checkpoint | None) -> str:
+    """Name the arithmetic: as set, as the run was begun, or what is fastest on the device."""
+    if request.config.precision != "auto":
+        return request.config.precision
+    if latest is not None:
+        return str(latest.state["precision"])
+    dtype = autocast_dtype(select_device(request.device))
+    return next(name for name, value in PRECISIONS.items() if value is dtype)
+
+
+def _write_settings(request: FoldRequest, precision: str, parts: Parts) -> None:
+    settings = request.config.model_dump() | {
+        "optimizer": optimizer_name(request.config),
+        "batch_size": batch_size(request),
+        "precision": precision,
+        "device": str(parts.device),
+        "n_parameters": sum(parameter.numel() for parameter in parts.network.parameters()),
+        "fold": request.fold,
+        "train_cases": request.train_cases,
+        "val_cases": request.val_cases,
+        "pretrained": None if request.pretrained is None else str(request.pretrained),
+    }
+    write_json(request.folder / "training.json", settings)
+
+
+def batch_size(request: FoldRequest) -> int:
+    """Patches per step: as set, else the plan's."""
+    return request.config.batch_size or request.configuration.batch_size
+
+
+def recipe(request: FoldRequest) -> Recipe:
+    """Augmentation of a run: the named recipe, without mirroring if that is off."""
+    built: Recipe = resolve("augmentation", request.config.augmentation, RECIPES)(request.configuration)
+    return built if request.config.mirror else built.model_copy(update={"mirror_axes": ()})
+
+
+def training_batches(request: FoldRequest, device: torch.device, start: int) -> Iterator[Batch]:
+    """Yield the batches from iteration ``start`` on, the same whenever they are asked for.
+
+    On the CPU the worker processes change intensities; a GPU does it itself.
+    """
+    config, chosen = request.config, recipe(request)
+    on_device = device.type != "cpu"
+    loader = make_loader(
+        _sources(request, request.train_cases),
+        request.configuration,
+        SamplingConfig(forced_fraction=config.forced_fraction, context_fraction=config.context_fraction),
+        chosen,
+        labels=request.dataset.labels,
+        start=start,
+        stop=config.iterations,
+        seed=config.seed,
+        workers=request.workers,
+        batch_size=batch_size(request),
+        augment_in_worker=not on_device,
+        pin_memory=device.type == "cuda",
+    )
+    for iteration, batch in enumerate(loader, start):
+        if on_device:
+            moved = batch.to(device, non_blocking=True)
+            images = augment_intensity(moved.images, chosen, intensity_generator(config.seed, iteration))
+            yield replace(moved, images=images)
+        else:
+            yield batch
+
+
+def validation_batches(request: FoldRequest) -> Iterator[Batch]:
+    """Yield the validation patches of an epoch: without augmentation, and the same in every epoch."""
+    config = request.config
+    return make_loader(
+        _sources(request, request.val_cases),
+        request.configuration,
+        SamplingConfig(forced_fraction=config.forced_fraction, context_fraction=config.context_fraction),
+        None,
+        labels=request.dataset.labels,
+        start=0,
+        stop=config.validation_iterations,
+        seed=config.seed + VALIDATION_SEED_OFFSET,
+        batch_size=batch_size(request),
+    )
+
+
+def _sources(request: FoldRequest, names: Sequence[str]) -> list[CaseSource]:
+    return [CaseSource(request.cache, name, request.dataset.case(name).priority) for name in names]
+
+
+def _checkpoint(request: FoldRequest, parts: Parts, progress: Progress, precision: str) -> Checkpoint:
+    return Checkpoint(
+        weights=parts.network.state_dict(),
+        plan=request.plan,
+        configuration=request.configuration.name,
+        dataset={**request.dataset.json, "name": request.dataset.name},
+        mirror_axes=recipe(request).mirror_axes,
+        fold=request.fold,
+        training=request.config.model_dump(),
+        state={
+            "optimizer": parts.optimization.optimizer.state_dict(),
+            "scaler": parts.scaler.state_dict(),
+            "progress": progress.to_dict(),
+            "precision": precision,
+        },
+    )
+
+
+def _restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress:
+    """Put a checkpoint's weights and optimiser into ``parts``; refuse one of another plan, data or configuration."""
+    path = request.folder / LATEST
+    settings = request.config.model_dump()
+    changed = [
+        f"{key} is {settings[key]!r}, was {latest.training.get(key)!r}"
+        for key in settings
+        if settings[key] != latest.training.get(key)
+    ]
+    if latest.plan != request.plan:
+        changed.append("the plan is another one")
+    if latest.configuration != request.configuration.name:
+        changed.append(f"configuration is {request.configuration.name!r}, was {latest.configuration!r}")
+    if changed:
+        raise ModelError(
+            f"{path}: found a run with other settings ({'; '.join(changed)}), expected the same to go on. "
+            "Give the same flags as at first, start anew with --overwrite, or use --pretrained to build on its weights."
+        )
+    parts.network.load_state_dict(latest.weights)
+    parts.optimization.optimizer.load_state_dict(latest.state["optimizer"])
+    parts.scaler.load_state_dict(latest.state["scaler"])
+    return Progress.from_dict(latest.state["progress"])
+
+
+def _load_pretrained(network: nn.Module, path: Path) -> None:
+    """Copy the weights that fit; those of the heads may differ in shape, all others must fit."""
+    given, own = load_checkpoint(path).weights, network.state_dict()
+    fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    left = [name for name in own if name not in fitting]
+    if any(not name.startswith("heads.") for name in left) or not fitting:
+        raise ModelError(
+            f"{path}: found weights that do not fit {left[:5]} of this plan's network, expected the same network but "
+            "for the heads. Train the other data set with this plan, or leave --pretrained out."
+        )
+    if left:
+        log.warning("%s: the heads %s do not fit and start fresh", path, left)
+    network.load_state_dict(fitting, strict=False)

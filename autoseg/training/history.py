@@ -1,0 +1,68 @@
+"""What happened in each epoch: one JSON line each, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict
+
+from autoseg.core.atomic import atomic_path, write_text
+
+
+class EpochRecord(BaseModel):
+    """One line of history.jsonl."""
+
+    model_config = ConfigDict(frozen=True)
+
+    epoch: int
+    """From 1."""
+    iteration: int
+    """Optimiser steps done."""
+    train_loss: float
+    validation_loss: float | None
+    """None if no validation patch had a decided voxel."""
+    dice: float | None
+    """Mean over foreground heads, on decided voxels of validation patches; None if nothing was decided."""
+    dice_per_head: dict[str, float | None]
+    dice_smooth: float | None
+    """Exponential mean over epochs; the best checkpoint is the one where it was highest."""
+    learning_rate: float
+    seconds: float
+
+
+def write_history(path: Path, records: Sequence[EpochRecord]) -> None:
+    """Write history.jsonl, whole and atomically: what it says is always what the latest checkpoint knows."""
+    write_text(path, "".join(record.model_dump_json() + "\n" for record in records))
+
+
+def draw_history(path: Path, records: Sequence[EpochRecord]) -> None:
+    """Draw losses, Dice and learning rate over iterations as a PNG."""
+    figure = Figure(figsize=(9, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, dice, rate = figure.subplots(3, 1, sharex=True)
+    iterations = [record.iteration for record in records]
+    losses.plot(iterations, [record.train_loss for record in records], label="training loss")
+    losses.plot(iterations, _gaps([record.validation_loss for record in records]), label="validation loss")
+    names = list(records[-1].dice_per_head) if records else []
+    for name in names if len(names) <= 12 else []:
+        values = _gaps([record.dice_per_head[name] for record in records])
+        dice.plot(iterations, values, linewidth=1, alpha=0.6, label=name)
+    dice.plot(iterations, _gaps([record.dice for record in records]), ".", color="black", label="mean")
+    dice.plot(iterations, _gaps([record.dice_smooth for record in records]), color="black", label="mean, smoothed")
+    rate.plot(iterations, [record.learning_rate for record in records], color="grey")
+    losses.set_ylabel("loss")
+    dice.set(ylabel="Dice on decided voxels", ylim=(-0.02, 1.02))
+    rate.set(ylabel="learning rate", xlabel="iteration")
+    for axes in (losses, dice):
+        axes.legend(loc="best", fontsize="small", ncols=2)
+    for axes in (losses, dice, rate):
+        axes.grid(alpha=0.3)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def _gaps(values: Sequence[float | None]) -> list[float]:
+    return [float("nan") if value is None else value for value in values]

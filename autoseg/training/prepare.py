@@ -1,0 +1,138 @@
+"""From a workspace and what the user asked for to a :class:`FoldRequest`, everything checked before anything is computed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from autoseg.core.dataset import Dataset
+from autoseg.core.errors import CacheError, ConfigError
+from autoseg.core.findings import listed
+from autoseg.core.plan import Configuration, Plan
+from autoseg.core.workspace import Workspace
+from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
+from autoseg.planning.splits import Split, load_or_make_splits, select_fold
+from autoseg.preprocessing.runner import stale_cases
+from autoseg.training.config import SMALL_ITERATIONS, TrainingConfig, resolve_config
+from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a user may say about a run, as on the command line."""
+
+    fold: str
+    """``"0"`` .. or ``"all"``."""
+    configuration: str | None = None
+    """None takes 3d_fullres, or 2d where the plan has no other."""
+    name: str = "default"
+    device: str = "auto"
+    epochs: int | None = None
+    iterations: int | None = None
+    max_runtime_s: float | None = None
+    seed: int = 0
+    pretrained: Path | None = None
+    settings: Sequence[str] = ()
+    """``key=value`` for :class:`TrainingConfig`."""
+    workers: int = 1
+
+
+def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) -> FoldRequest:
+    """Find plan, split and cache of ``dataset`` and resolve the configuration.
+
+    Raises
+    ------
+    PlanError
+        No plan yet, or no such configuration.
+    ConfigError
+        No such fold, or a setting that is wrong.
+    CacheError
+        A case of the fold is not preprocessed, or its cache is stale; says which and why.
+    """
+    preprocessed = workspace.preprocessed(dataset.name)
+    plan = load_plan(preprocessed / PLAN_FILE)
+    names = load_fingerprint(preprocessed / FINGERPRINT_FILE).informative_cases
+    configuration = plan.configuration(options.configuration or default_configuration(plan))
+    split = select_fold(load_or_make_splits(dataset, preprocessed, names), parse_fold(options.fold), names)
+    cache = preprocessed / configuration.name
+    check_cache(dataset, plan, configuration.name, cache, split)
+    return FoldRequest(
+        dataset=dataset,
+        plan=plan,
+        configuration=configuration,
+        cache=cache,
+        train_cases=split.train,
+        val_cases=split.val,
+        fold=options.fold,
+        folder=workspace.model(dataset.name, configuration.name, options.name) / f"fold_{options.fold}",
+        config=training_config(plan, configuration, options),
+        device=options.device,
+        workers=options.workers,
+        pretrained=options.pretrained,
+        max_runtime_s=options.max_runtime_s,
+    )
+
+
+def parse_fold(text: str) -> int | Literal["all"]:
+    """Turn the argument FOLD into a number or ``"all"``; raise ``ConfigError`` on anything else."""
+    if text == "all":
+        return "all"
+    if not text.isdecimal():
+        raise ConfigError(f"fold: found {text!r}, expected a number from 0 or 'all'. Write for example 0.")
+    return int(text)
+
+
+def default_configuration(plan: Plan) -> str:
+    """Return ``3d_fullres`` if the plan has it, else its first configuration."""
+    return "3d_fullres" if "3d_fullres" in plan.configurations else next(iter(plan.configurations))
+
+
+def check_cache(dataset: Dataset, plan: Plan, configuration: str, cache: Path, split: Split) -> None:
+    """Raise ``CacheError`` unless every case of the split is preprocessed from what the files say now."""
+    stale = stale_cases(dataset, plan, configuration, cache, sorted({*split.train, *split.val}))
+    if stale:
+        reasons = listed(f"{case} ({reason})" for case, reason in stale.items())
+        raise CacheError(
+            f"{cache}: found {len(stale)} stale cases: {reasons}; expected caches made from the present files and plan. "
+            f"Run autoseg_plan_and_preprocess {dataset.name} -c {configuration}."
+        )
+
+
+def training_config(plan: Plan, configuration: Configuration, options: RunOptions) -> TrainingConfig:
+    """Resolve flags and settings; runs with the ``small`` planner are short unless told otherwise."""
+    if options.epochs is not None and options.iterations is not None:
+        raise ConfigError("--epochs and --iterations: found both, expected one. Leave one out.")
+    defaults: dict[str, Any] = {"seed": options.seed}
+    if plan.planner == "small":
+        defaults["iterations"] = SMALL_ITERATIONS
+    if options.iterations is not None:
+        defaults["iterations"] = options.iterations
+    config = resolve_config(defaults, options.settings)
+    if options.epochs is not None:
+        per_epoch = config.iterations_per_epoch
+        config = resolve_config({**defaults, "iterations": options.epochs * per_epoch}, [
+            f"iterations_per_epoch={per_epoch}", *options.settings,
+        ])  # fmt: skip
+    return config
+
+
+def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Make sure that a run neither destroys nor mixes with another; return whether there is something to resume.
+
+    ``overwrite`` empties the folder. Raises ``ConfigError`` if the folder holds a run and neither flag is given, or
+    both are.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite: found both, expected one. Leave one out.")
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    exists = any((folder / name).exists() for name in (LATEST, BEST, FINAL))
+    if exists and not resume:
+        raise ConfigError(
+            f"{folder}: found the checkpoints of an earlier run, expected none. Go on with --resume, start anew with "
+            "--overwrite, or give the run another --name."
+        )
+    return resume and exists

@@ -1,0 +1,194 @@
+"""The training loop, readable top to bottom: step, validate, save, stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.core.errors import AutosegError
+from autoseg.data.loader import Batch
+from autoseg.training.config import TrainingConfig
+from autoseg.training.history import EpochRecord
+from autoseg.training.online import count_heads, dice_per_head, mean_known, smooth
+from autoseg.training.optim import Optimization
+
+FLUSH_EVERY = 10
+"""Steps between two readings of the loss, each of which makes a GPU wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that a run is made of; put together in ``training.fold``."""
+
+    network: nn.Module
+    loss: Callable[[list[Tensor], Tensor, Tensor], Tensor]
+    """(logits per resolution, codes, label sets) -> scalar."""
+    optimization: Optimization
+    scaler: torch.amp.GradScaler
+    """Disabled unless the arithmetic is float16."""
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+    """None computes in float32."""
+    training_batches: Callable[[int], Iterator[Batch]]
+    """First iteration -> that iteration's batch and all that follow; the same whenever it is asked."""
+    validation_batches: Callable[[], Iterator[Batch]]
+    regions: Tensor | None
+    """(R, K) bool, or None for a softmax over classes."""
+    head_names: tuple[str, ...]
+    foreground_heads: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is; with weights and optimiser all that is needed to go on."""
+
+    iteration: int = 0
+    epoch_loss: float = 0.0
+    """Sum over the steps of the epoch under way."""
+    epoch_seconds: float = 0.0
+    """Time spent in the epoch under way."""
+    records: tuple[EpochRecord, ...] = ()
+    best: float | None = None
+    """Highest smoothed Dice so far."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {
+            "iteration": self.iteration,
+            "epoch_loss": self.epoch_loss,
+            "epoch_seconds": self.epoch_seconds,
+            "best": self.best,
+            "records": [record.model_dump() for record in self.records],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Progress:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**(values | {"records": tuple(EpochRecord.model_validate(item) for item in values["records"])}))
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the caller wants to hear of a run, and how it stops one."""
+
+    on_steps: Callable[[Progress, float, float], None]
+    """After some steps: (progress, latest loss, learning rate)."""
+    on_epoch: Callable[[Progress, bool], None]
+    """After an epoch: (progress, whether it is the best so far). Saves."""
+    should_stop: Callable[[], bool]
+    """Asked after every step."""
+
+
+def train(parts: Parts, config: TrainingConfig, progress: Progress, hooks: Hooks) -> Progress:
+    """Train from ``progress`` to ``config.iterations``, or until ``hooks.should_stop``; return how far it came.
+
+    Raises ``AutosegError`` when the loss is no longer finite; the latest checkpoint is then still good.
+    """
+    batches = parts.training_batches(progress.iteration)
+    pending: list[Tensor] = []
+    started = time.monotonic() - progress.epoch_seconds
+    for iteration in range(progress.iteration, config.iterations):
+        rate = parts.optimization.set_learning_rate(iteration)
+        pending.append(training_step(parts, next(batches), config.gradient_clip))
+        is_epoch = (iteration + 1) % config.iterations_per_epoch == 0 or iteration + 1 == config.iterations
+        stop = hooks.should_stop()
+        if not (is_epoch or stop or len(pending) >= FLUSH_EVERY):
+            continue
+        losses = _read_losses(pending, iteration)
+        pending.clear()
+        progress = replace(
+            progress,
+            iteration=iteration + 1,
+            epoch_loss=sum(losses, start=progress.epoch_loss),  # in order, so that a resumed sum is the same sum
+            epoch_seconds=time.monotonic() - started,
+        )
+        hooks.on_steps(progress, losses[-1], rate)
+        if is_epoch:
+            progress, is_best = _end_epoch(parts, config, progress, rate)
+            hooks.on_epoch(progress, is_best)
+            started = time.monotonic()
+        if stop:
+            break
+    return progress
+
+
+def training_step(parts: Parts, batch: Batch, gradient_clip: float) -> Tensor:
+    """Do one optimiser step; return the detached loss, a scalar on the device."""
+    batch = batch.to(parts.device)
+    parts.network.train()
+    parts.optimization.optimizer.zero_grad(set_to_none=True)
+    loss = _loss(parts, batch)[0]
+    scaler = parts.scaler
+    scaler.scale(loss).backward()
+    scaler.unscale_(parts.optimization.optimizer)
+    nn.utils.clip_grad_norm_(parts.network.parameters(), gradient_clip)
+    scaler.step(parts.optimization.optimizer)
+    scaler.update()
+    return loss.detach()
+
+
+@torch.inference_mode()
+def validate(parts: Parts) -> tuple[float | None, list[float | None]]:
+    """Return the mean loss over the validation batches and Dice per head, None where nothing was decided."""
+    parts.network.train()  # instance norm has no running statistics; deep supervision stays on for the loss
+    losses: list[float | None] = []
+    counts: Tensor | None = None
+    for batch in parts.validation_batches():
+        moved = batch.to(parts.device)
+        loss, logits = _loss(parts, moved)
+        seen = count_heads(logits[0], moved.codes, moved.label_sets, parts.regions)
+        counts = seen if counts is None else counts + seen
+        losses.append(loss.item())
+    dice = [None] * len(parts.head_names) if counts is None else dice_per_head(counts.cpu())
+    return mean_known(losses), dice
+
+
+def _loss(parts: Parts, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+    enabled = parts.autocast_dtype is not None
+    with torch.autocast(parts.device.type, dtype=parts.autocast_dtype, enabled=enabled):
+        output = parts.network(batch.images)
+    logits = output if isinstance(output, list) else [output]
+    return parts.loss(logits, batch.codes, batch.label_sets), logits
+
+
+def _end_epoch(
+    parts: Parts, config: TrainingConfig, progress: Progress, rate: float
+) -> tuple[Progress, bool]:
+    started = time.monotonic()
+    validation_loss, dice = validate(parts)
+    mean = mean_known([dice[head] for head in parts.foreground_heads])
+    past = progress.records[-1] if progress.records else None
+    smoothed = smooth(past.dice_smooth if past else None, mean)
+    steps = progress.iteration - (past.iteration if past else 0)
+    record = EpochRecord(
+        epoch=len(progress.records) + 1,
+        iteration=progress.iteration,
+        train_loss=progress.epoch_loss / steps,
+        validation_loss=validation_loss,
+        dice=mean,
+        dice_per_head={parts.head_names[head]: dice[head] for head in parts.foreground_heads},
+        dice_smooth=smoothed,
+        learning_rate=rate,
+        seconds=progress.epoch_seconds + time.monotonic() - started,
+    )
+    is_best = smoothed is not None and (progress.best is None or smoothed > progress.best)
+    best = smoothed if is_best else progress.best
+    records = (*progress.records, record)
+    return Progress(iteration=progress.iteration, records=records, best=best), is_best
+
+
+def _read_losses(pending: list[Tensor], iteration: int) -> list[float]:
+    """Return the losses of the last steps; raise when one is not finite."""
+    losses: list[float] = torch.stack(pending).tolist()
+    if not all(map(math.isfinite, losses)):
+        raise AutosegError(
+            f"training: the loss is {losses[-1]} near iteration {iteration + 1}, expected a finite number. The latest "
+            "checkpoint is from before; resume with --set precision=float32 or a lower --set learning_rate."
+        )
+    return losses

@@ -1,0 +1,40 @@
+"""Predict a fold's validation cases densely and score them where their labels decide."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from autoseg.core.errors import AutosegError
+from autoseg.evaluation import Summary, evaluate_folder
+from autoseg.inference import Predictor
+from autoseg.training.fold import FoldRequest
+
+log = logging.getLogger(__name__)
+
+
+def validate_fold(
+    request: FoldRequest, *, workers: int = 1, progress: Callable[[int, int, str], None] | None = None
+) -> Summary:
+    """Predict the validation cases of a finished fold into ``validation/`` and write ``summary.json`` beside them.
+
+    With ``mirror`` off in the configuration neither training nor prediction mirrors. Raises ``AutosegError`` naming the
+    cases that could not be predicted.
+    """
+    folder = request.folder / "validation"
+    predictor = Predictor.load(request.folder.parent, folds=[request.fold], device=request.device)
+    cases = {name: request.dataset.case(name) for name in request.val_cases}
+    report = predictor.predict_files(
+        {name: case.images for name, case in cases.items()},
+        folder,
+        overwrite=True,
+        workers=workers,
+        progress=progress,
+    )
+    if report.failed:
+        failures = "\n".join(f"{name}: {error}" for name, error in report.failed.items())
+        raise AutosegError(f"validation of {request.folder}: {len(report.failed)} cases failed.\n{failures}")
+    references = next(case.label.parent for case in cases.values() if case.label is not None)
+    summary = evaluate_folder(references, folder, request.dataset, cases=request.val_cases, workers=workers)
+    summary.write(folder / "summary.json")
+    return summary

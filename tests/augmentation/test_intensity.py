@@ -1,0 +1,171 @@
+"""Intensity changes: who is chosen, hand-computed effects, moments, and what must not change."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.augmentation.intensity import (
+    adjust_contrast_,
+    adjust_gamma_,
+    blur_,
+    draw_factors,
+    kernel_length,
+    lower_resolution_,
+    multiply_brightness_,
+    noise_,
+)
+
+SHAPES = pytest.mark.parametrize("shape", [(12, 10), (6, 12, 10)], ids=["2d", "3d"])
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def batch(shape: tuple[int, ...], samples: int = 3, channels: int = 2) -> torch.Tensor:
+    return torch.randn(samples, channels, *shape, generator=generator(7))
+
+
+@pytest.mark.parametrize(
+    ("change", "channel_share"),
+    [
+        (lambda x, g: noise_(x, 0.3, (0.05, 0.1), g), 1.0),
+        (lambda x, g: blur_(x, 0.3, 0.5, (0.5, 1.0), g), 0.5),
+        (lambda x, g: multiply_brightness_(x, 0.3, (0.75, 1.25), g), 1.0),
+        (lambda x, g: adjust_contrast_(x, 0.3, (0.75, 1.25), g), 1.0),
+        (lambda x, g: lower_resolution_(x, 0.3, 0.5, (0.5, 0.7), g), 0.5),
+        (lambda x, g: adjust_gamma_(x, 0.3, (0.7, 1.5), g, inverted=False), 1.0),
+    ],
+    ids=["noise", "blur", "brightness", "contrast", "low resolution", "gamma"],
+)
+def test_samples_and_channels_are_chosen_with_their_probabilities(change, channel_share):
+    images = batch((5, 5), samples=800)
+    changed = images.clone()
+    change(changed, generator())
+    touched = (changed != images).flatten(2).any(2)
+    share_of_samples = 1 - (1 - channel_share) ** 2
+    assert touched.any(1).float().mean().item() == pytest.approx(0.3 * share_of_samples, abs=0.05)
+    assert touched[touched.any(1)].float().mean().item() == pytest.approx(channel_share / share_of_samples, abs=0.07)
+    again = images.clone()
+    change(again, generator())
+    assert torch.equal(again, changed)
+
+
+@SHAPES
+def test_noise_has_one_drawn_deviation_per_sample(shape):
+    images = torch.zeros(200, 2, *shape)
+    noise_(images, 1, (0.0, 0.1), generator())
+    deviations = images.flatten(2).std(2)
+    assert deviations.mean().item() == pytest.approx(0.05, abs=0.006)
+    assert (deviations[:, 0] / deviations[:, 1]).median().item() == pytest.approx(1, abs=0.05)
+    assert images.mean().item() == pytest.approx(0, abs=0.001)
+
+
+def test_the_kernel_has_the_odd_length_nearest_to_6_sigma_and_a_half():
+    assert [kernel_length(sigma) for sigma in (0.2, 0.5, 0.6, 0.75, 0.9, 1.0, 2.0)] == [1, 3, 5, 5, 5, 7, 13]
+
+
+@SHAPES
+def test_blur_is_a_normalised_mirrored_gaussian(shape):
+    images = batch(shape, samples=1, channels=1)
+    blurred = images.clone()
+    blur_(blurred, 1, 1, (0.8, 0.8), generator())
+    taps = np.exp(-0.5 * (np.arange(-2, 3) / 0.8) ** 2)
+    expected = images[0, 0].numpy()
+    for axis in range(len(shape)):
+        padded = np.pad(expected, [(2, 2) if axis == a else (0, 0) for a in range(len(shape))], mode="reflect")
+        expected = np.apply_along_axis(lambda row: np.convolve(row, taps / taps.sum(), "valid"), axis, padded)
+    assert np.allclose(blurred[0, 0], expected, atol=1e-5)
+
+
+def test_blur_bears_axes_shorter_than_its_kernel():
+    images = torch.ones(1, 1, 1, 2, 3)
+    blur_(images, 1, 1, (1.0, 1.0), generator())
+    assert torch.allclose(images, torch.ones(1, 1, 1, 2, 3))
+
+
+def test_factors_lie_below_and_above_one_equally_often():
+    factors = draw_factors(4000, (0.7, 1.5), generator())
+    below = factors < 1
+    assert below.float().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert factors.min() >= 0.7 and factors.max() <= 1.5
+    assert factors[below].mean().item() == pytest.approx(0.85, abs=0.01)
+    assert factors[~below].mean().item() == pytest.approx(1.25, abs=0.01)
+    for low, high in ((1.1, 1.2), (0.5, 0.9)):
+        factors = draw_factors(500, (low, high), generator())
+        assert factors.min() >= low and factors.max() <= high
+        assert factors.mean().item() == pytest.approx((low + high) / 2, abs=0.02)
+
+
+@SHAPES
+def test_brightness_multiplies_each_channel_by_its_own_factor(shape):
+    images = batch(shape)
+    changed = images.clone()
+    multiply_brightness_(changed, 1, (0.75, 1.25), generator())
+    ratio = (changed / images).flatten(2)
+    assert torch.allclose(ratio, ratio[:, :, :1].expand_as(ratio), rtol=1e-4)
+    assert len(ratio[:, :, 0].flatten().unique()) == 6
+
+
+def test_contrast_scales_around_the_mean_within_the_old_range():
+    images = torch.tensor([0.0, 2.0, 3.0, 7.0]).view(1, 1, 2, 2)
+    wider, narrower = images.clone(), images.clone()
+    adjust_contrast_(wider, 1, (1.2, 1.2), generator())
+    assert torch.allclose(wider.flatten(), torch.tensor([0.0, 1.8, 3.0, 7.0]))
+    adjust_contrast_(narrower, 1, (0.5, 0.5), generator())
+    assert torch.allclose(narrower.flatten(), torch.tensor([1.5, 2.5, 3.0, 5.0]))
+
+
+@SHAPES
+def test_low_resolution_averages_out_detail_and_keeps_fixed_axes(shape):
+    constant = torch.full((1, 1, *shape), 3.0)
+    lower_resolution_(constant, 1, 1, (0.5, 0.5), generator())
+    assert torch.allclose(constant, torch.full_like(constant, 3.0))
+    images = torch.randn(1, 1, shape[0], *(1,) * (len(shape) - 1), generator=generator()).expand(1, 1, *shape)
+    changed, kept = images.clone(), images.clone()
+    lower_resolution_(changed, 1, 1, (0.5, 0.5), generator())
+    lower_resolution_(kept, 1, 1, (0.5, 0.5), generator(), fixed_axes=(0,))
+    assert not torch.allclose(changed, images)
+    assert torch.allclose(kept, images, atol=1e-6)
+
+
+@SHAPES
+@pytest.mark.parametrize("inverted", [False, True])
+def test_gamma_keeps_mean_deviation_and_order(shape, inverted):
+    images = batch(shape)
+    changed = images.clone()
+    adjust_gamma_(changed, 1, (0.7, 1.5), generator(), inverted=inverted)
+    assert not torch.allclose(changed, images, atol=1e-2)
+    assert torch.allclose(changed.flatten(2).mean(2), images.flatten(2).mean(2), atol=1e-4)
+    assert torch.allclose(changed.flatten(2).std(2), images.flatten(2).std(2), rtol=1e-3)
+    for before, after in zip(images.flatten(0, 1), changed.flatten(0, 1), strict=True):
+        assert torch.equal(before.flatten().argsort(), after.flatten().argsort())
+
+
+def test_inverted_gamma_is_gamma_of_the_negative():
+    images = batch((6, 6))
+    inverted, negative = images.clone(), -images
+    adjust_gamma_(inverted, 1, (0.7, 1.5), generator(), inverted=True)
+    adjust_gamma_(negative, 1, (0.7, 1.5), generator(), inverted=False)
+    assert torch.allclose(inverted, -negative, atol=1e-6)
+
+
+def test_gamma_by_hand():
+    images = torch.tensor([0.0, 1.0, 4.0]).view(1, 1, 1, 3)
+    adjust_gamma_(images, 1, (1.5, 1.5), generator(), inverted=False)
+    curve = np.array([0, 4 * 0.25**1.5, 4])
+    low = (curve - curve.mean()) / curve.std(ddof=1) * math.sqrt(13 / 3) + 5 / 3
+    assert np.allclose(images.flatten(), low, atol=1e-5)
+
+
+@SHAPES
+def test_constant_channels_stay_constant_and_finite(shape):
+    images = torch.full((2, 1, *shape), 1.5)
+    adjust_gamma_(images, 1, (0.7, 1.5), generator(), inverted=True)
+    adjust_contrast_(images, 1, (0.75, 1.25), generator())
+    blur_(images, 1, 1, (0.5, 1), generator())
+    assert torch.allclose(images, torch.full_like(images, 1.5), atol=1e-5)

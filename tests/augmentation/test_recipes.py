@@ -1,0 +1,91 @@
+"""Recipes follow the configuration, refuse nonsense, and compose the changes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from autoseg.augmentation.recipes import Recipe, augment_intensity, nnunet_recipe, no_augmentation
+from autoseg.core.plan import Configuration, Topology
+
+
+def configuration(patch: tuple[int, ...], masked: tuple[bool, ...] = (False,)) -> Configuration:
+    n = len(patch)
+    topology = Topology(
+        kind="plain", features=(4,), strides=((1,) * n,), kernels=((3,) * n,), encoder_blocks=(1,), decoder_blocks=()
+    )
+    return Configuration(
+        name="2d", spacing=(1.0,) * n, patch_size=patch, batch_size=2, median_shape=patch, batch_dice=False,
+        normalization=("zscore",) * len(masked), use_mask_for_norm=masked, topology=topology,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("patch", "degrees", "in_plane"),
+    [
+        ((128, 128, 128), 30, False),
+        ((16, 320, 320), 180, True),
+        ((40, 120, 120), 30, False),
+        ((40, 121, 100), 180, True),
+        ((512, 512), 180, False),
+        ((300, 200), 180, False),
+        ((301, 200), 15, False),
+    ],
+)
+def test_rotation_follows_the_shape_of_the_patch(patch, degrees, in_plane):
+    recipe = nnunet_recipe(configuration(patch))
+    assert (recipe.rotation_degrees, recipe.in_plane) == (degrees, in_plane)
+    assert recipe.mirror_axes == tuple(range(len(patch)))
+
+
+def test_masked_channels_come_from_the_configuration():
+    assert nnunet_recipe(configuration((8, 8), (True, False, True))).masked_channels == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("noise_probability", 1.2, "less than or equal to 1"),
+        ("scaling_range", (1.4, 0.7), "expected two numbers with 0 <= low <= high"),
+        ("gamma_range", (0.0, 1.0), "expected numbers above 0"),
+        ("elastic", 1, "Extra inputs are not permitted"),
+    ],
+)
+def test_nonsense_is_refused(field, value, message):
+    with pytest.raises(ValidationError, match=message):
+        Recipe(**{field: value})
+
+
+ALWAYS = Recipe(
+    noise_probability=1, blur_probability=1, blur_channel_probability=1, brightness_probability=1,
+    contrast_probability=1, low_resolution_probability=1, gamma_probability=1, gamma_inverted_probability=1,
+    masked_channels=(1,),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(12, 10), (6, 12, 10)], ids=["2d", "3d"])
+def test_masked_channels_stay_zero_where_they_were_and_the_input_stays_as_it_is(shape):
+    images = torch.randn(2, 2, *shape, generator=torch.Generator().manual_seed(0))
+    images[:, :, :3] = 0
+    before = images.clone()
+    changed = augment_intensity(images, ALWAYS, torch.Generator().manual_seed(1))
+    assert torch.equal(images, before)
+    assert not changed[:, 1, :3].any()
+    assert changed[:, 0, :3].any()
+    assert changed.shape == images.shape and changed.dtype == torch.float32
+    assert (changed[:, :, 3:] != images[:, :, 3:]).float().mean() > 0.99
+    assert torch.isfinite(changed).all()
+
+
+def test_no_augmentation_changes_nothing():
+    images = torch.randn(4, 2, 6, 6)
+    assert torch.equal(augment_intensity(images, no_augmentation(), torch.Generator()), images)
+
+
+def test_how_often_nnunets_recipe_changes_a_sample():
+    """1 - (0.9 noise)(0.85 brightness)(0.85 contrast)(0.9 gamma inverted)(0.7 gamma)(1 - 0.2/2)(1 - 0.25/2)."""
+    images = torch.randn(1500, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    changed = augment_intensity(images, Recipe(), torch.Generator().manual_seed(1))
+    share = (changed != images).flatten(1).any(1).float().mean().item()
+    assert share == pytest.approx(1 - 0.9 * 0.85 * 0.85 * 0.9 * 0.7 * 0.9 * 0.875, abs=0.04)

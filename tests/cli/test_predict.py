@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import torch
+
+from autoseg.cli import common, predict
+from autoseg.core.fingerprint import IntensityProperties
+from autoseg.core.plan import Configuration, Plan, Topology
+from autoseg.nn.build import build_network
+from autoseg.nn.checkpoint import Checkpoint, save_checkpoint
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Return a function that runs the command in this process and gives its exit code."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["autoseg_predict", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            predict.main()
+        return left.value.code
+
+    yield call
+    common.log.handlers.clear()
+    common.log.propagate = True
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """A workspace with a model of data set Toy (folds 0 and 1), and two images in ``in``."""
+    topology = Topology(
+        kind="plain", features=(2,), strides=((1, 1, 1),), kernels=((3, 3, 3),), encoder_blocks=(1,), decoder_blocks=()
+    )
+    configuration = Configuration(
+        name="3d_fullres", spacing=(1.0, 1.0, 1.0), patch_size=(8, 8, 8), batch_size=2, median_shape=(9.0, 9.0, 9.0),
+        normalization=("zscore",), use_mask_for_norm=(False,), topology=topology, batch_dice=False,
+    )  # fmt: skip
+    statistics = IntensityProperties(mean=0, median=0, std=1, min=0, max=1, percentile_99_5=1, percentile_00_5=0)
+    plan = Plan(
+        dataset_name="Toy", planner="small", transpose_forward=(0, 1, 2), transpose_backward=(0, 1, 2),
+        original_median_spacing=(1.0, 1.0, 1.0), original_median_shape=(9, 9, 9), channel_names=("MR",),
+        intensities=(statistics,), configurations={"3d_fullres": configuration},
+    )  # fmt: skip
+    dataset = {
+        "channel_names": {"0": "MR"},
+        "labels": {"background": 0, "organ": 1},
+        "file_ending": ".mha",
+        "name": "Toy",
+    }
+    for fold in ("0", "1"):
+        torch.manual_seed(int(fold))
+        weights = build_network(topology, 1, 2).state_dict()
+        path = tmp_path / "results" / "Toy" / "default__3d_fullres" / f"fold_{fold}" / "checkpoint_final.pt"
+        save_checkpoint(path, Checkpoint(weights, plan, "3d_fullres", dataset, (0, 1, 2), fold))
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate("ab"):
+        array = np.random.default_rng(seed).normal(size=(9, 8, 10)).astype(np.float32)
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "in" / f"{name}_0000.mha"))
+    return tmp_path
+
+
+def test_a_model_is_found_by_data_set_and_configuration(run, workspace, monkeypatch):
+    monkeypatch.setenv("AUTOSEG_ROOT", str(workspace))
+    common_arguments = ("-i", workspace / "in", "-d", "Toy", "-c", "3d_fullres", "--device", "cpu", "-q")
+    assert run(*common_arguments, "-o", workspace / "out") == 0
+    assert sorted(path.name for path in (workspace / "out").glob("*.mha")) == ["a.mha", "b.mha"]
+    monkeypatch.delenv("AUTOSEG_ROOT")
+    assert run(*common_arguments, "-o", workspace / "out2", "--root", workspace, "-f", "0", "1") == 0
+    for name in "ab":
+        first, second = (sitk.ReadImage(str(workspace / out / f"{name}.mha")) for out in ("out", "out2"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(first), sitk.GetArrayFromImage(second))
+
+
+def test_a_data_set_given_by_its_folder_names_the_model(run, workspace):
+    raw = workspace / "elsewhere" / "Toy"
+    (raw / "imagesTr").mkdir(parents=True)
+    (raw / "labelsTr").mkdir()
+    content = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".mha"}
+    (raw / "dataset.json").write_text(json.dumps(content | {"numTraining": 1}))
+    for path in (raw / "imagesTr" / "x_0000.mha", raw / "labelsTr" / "x.mha"):
+        path.write_bytes((workspace / "in" / "a_0000.mha").read_bytes())
+    arguments = ("-i", workspace / "in", "-o", workspace / "out", "-c", "3d_fullres", "--root", workspace, "-q")
+    assert run(*arguments, "-d", raw, "--device", "cpu") == 0
+
+
+def test_the_result_is_printed_for_machines(run, workspace, capsys):
+    model = workspace / "results" / "Toy" / "default__3d_fullres"
+    arguments = ("-i", workspace / "in", "-o", workspace / "out", "-m", model, "--device", "cpu", "--json", "--no-tta")
+    assert run(*arguments, "--save-probabilities", "-j", "0") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["done"], result["skipped"], result["failed"]) == (["a", "b"], [], {})
+    assert (workspace / "out" / "a.npz").is_file()
+    assert run(*arguments) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["skipped"] == ["a", "b"]
+    assert "0 predicted, 2 existed already" in captured.err
+
+
+def test_a_broken_case_gives_exit_code_1_and_is_named_at_the_end(run, workspace, capsys):
+    broken = workspace / "in" / "a_0000.mha"
+    broken.write_bytes(broken.read_bytes()[:-100])
+    model = workspace / "results" / "Toy" / "default__3d_fullres"
+    assert run("-i", workspace / "in", "-o", workspace / "out", "-m", model, "--device", "cpu") == 1
+    last = capsys.readouterr().err.splitlines()[-2:]
+    assert last[0] == "failed: 1 cases could not be predicted:"
+    assert last[1].startswith("  a: ")
+    assert (workspace / "out" / "b.mha").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "found no model, expected -m MODEL_FOLDER, or -d DATASET with -c CONFIGURATION"),
+        (("-d", "Toy"), "found no model, expected -m"),
+        (("-m", "x", "-d", "Toy"), "found -m together with -d or -c"),
+        (("-m", "x"), "x: found no such folder, expected a model folder"),
+        (("-d", "Other", "-c", "2d"), "data set 'Other': found neither a folder"),
+        (("-d", "Toy", "-c", "2d"), "default__2d: found no such folder"),
+        (("-d", "Toy", "-c", "2d"), "(there: default__3d_fullres)"),
+        (
+            ("-d", "Toy", "-c", "3d_fullres", "-f", "7"),
+            "found no finished fold 7, expected one of the finished folds: 0, 1",
+        ),
+        (("-d", "Toy", "-c", "3d_fullres", "--step", "2"), "step: found 2.0"),
+        (("-d", "Toy", "-c", "3d_fullres", "--device", "tpu"), "device: found 'tpu'"),
+    ],
+)
+def test_wrong_arguments_give_exit_code_2_and_one_line(run, workspace, capsys, arguments, message):
+    code = run("-i", workspace / "in", "-o", workspace / "out", "--root", workspace, *arguments)
+    captured = capsys.readouterr().err
+    assert code == 2
+    assert message in captured
+    assert "Traceback" not in captured
+    assert not (workspace / "out").exists()
+
+
+def test_help_does_not_import_torch():
+    code = (
+        "import sys; sys.argv = ['autoseg_predict', '--help']\n"
+        "import autoseg.cli.predict as command\n"
+        "try: command.main()\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    start = time.perf_counter()
+    wide = {**os.environ, "COLUMNS": "120"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=wide)
+    assert result.returncode == 0
+    assert "--save-probabilities" in result.stdout
+    assert time.perf_counter() - start < 10

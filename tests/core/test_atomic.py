@@ -1,0 +1,43 @@
+import json
+
+import pytest
+
+from autoseg.core.atomic import atomic_path, write_json, write_text
+
+
+def test_the_file_appears_when_the_block_succeeds_and_the_temporary_name_keeps_the_ending(tmp_path):
+    target = tmp_path / "new" / "case.nii.gz"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == target.parent
+        assert temporary.name.startswith(".")
+        assert temporary.name.endswith(".nii.gz")
+        temporary.write_bytes(b"whole")
+        assert not target.exists()
+    assert target.read_bytes() == b"whole"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_failed_block_leaves_the_former_file_and_no_debris(tmp_path):
+    target = tmp_path / "case.txt"
+    write_text(target, "former")
+    with pytest.raises(RuntimeError, match="interrupted"), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("interrupted")
+    assert target.read_text() == "former"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_block_that_writes_nothing_is_an_error_and_leaves_the_former_file(tmp_path):
+    target = tmp_path / "case.txt"
+    write_text(target, "former")
+    with pytest.raises(FileNotFoundError), atomic_path(target):
+        pass
+    assert target.read_text() == "former"
+
+
+def test_json_is_valid_json_and_refuses_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"dice": 0.5, "name": "größe"})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"dice": 0.5, "name": "größe"}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "b.json", {"dice": float("nan")})
+    assert not (tmp_path / "b.json").exists()

@@ -1,0 +1,224 @@
+"""Folders are matched by case name; whatever cannot be compared is named, the rest is scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoseg import Dataset
+from autoseg.core.errors import DatasetError, EvaluationError
+from autoseg.core.geometry import FLAT_SPACING, Geometry
+from autoseg.evaluation import evaluate_folder
+from autoseg.io.images import write_labels
+
+CONTENT = {
+    "channel_names": {"0": "MR"},
+    "labels": {"background": 0, "a": 1, "b": 2, "ignore": 3},
+    "numTraining": 2,
+    "file_ending": ".nii.gz",
+}
+GEOMETRY = Geometry(spacing=(2.5, 1.0, 0.5))
+
+
+def volume(seed: int, n_values: int, shape: tuple[int, int, int] = (3, 6, 5)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, n_values, size=shape).astype(np.uint8)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Two sparse references and two predictions."""
+    reference, predictions = tmp_path / "labelsTr", tmp_path / "predictions"
+    for index, name in enumerate(("one", "two")):
+        write_labels(reference / f"{name}.nii.gz", volume(index, 4), GEOMETRY)
+        write_labels(predictions / f"{name}.nii.gz", volume(10 + index, 3), GEOMETRY)
+    return reference, predictions
+
+
+def test_counts_and_volumes_come_from_the_files(folders: tuple[Path, Path]) -> None:
+    seen: list[tuple[int, int, str]] = []
+    summary = evaluate_folder(*folders, CONTENT, progress=lambda *step: seen.append(step))
+    assert [case.case for case in summary.metric_per_case] == ["one", "two"]
+    reference, prediction = volume(0, 4), volume(10, 3)
+    metrics = summary.metric_per_case[0].metrics["1"]
+    decided = reference != 3
+    assert np.sum((reference == 1) & (prediction == 1)) == metrics.TP
+    assert np.sum((reference != 1) & (prediction == 1) & decided) == metrics.FP
+    assert np.sum((reference == 1) & (prediction != 1)) == metrics.FN
+    assert np.sum((reference != 1) & (prediction != 1) & decided) == metrics.TN
+    assert metrics.ref_volume_mm3 == pytest.approx(1.25 * np.sum(reference == 1))
+    assert summary.metric_per_case[0].reference_file == str(folders[0] / "one.nii.gz")
+    assert summary.scored_on == "annotated voxels"
+    assert seen == [(1, 2, "one"), (2, 2, "two")]
+
+
+def test_workers_give_the_same_summary(folders: tuple[Path, Path]) -> None:
+    assert evaluate_folder(*folders, CONTENT, workers=2) == evaluate_folder(*folders, CONTENT)
+
+
+def test_the_data_set_may_be_given_in_any_form(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    expected = evaluate_folder(*folders, Dataset.from_json(CONTENT, name="x", folder=None))
+    (tmp_path / "dataset.json").write_text(json.dumps(CONTENT), encoding="utf-8")
+    assert evaluate_folder(*folders, tmp_path / "dataset.json") == expected
+    assert evaluate_folder(*folders, str(tmp_path)) == expected
+    assert evaluate_folder(*folders) == expected  # found in the parent of the references
+
+
+def test_the_nearest_dataset_json_is_found(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(
+        EvaluationError, match=r"dataset.json: found none in .*predictions, .*labelsTr.* Give it with -d"
+    ):
+        evaluate_folder(*folders)
+    (tmp_path / "dataset.json").write_text("{", encoding="utf-8")
+    (folders[1] / "dataset.json").write_text(json.dumps(CONTENT), encoding="utf-8")
+    assert evaluate_folder(*folders).n_cases == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "no valid JSON"), ("[]", "expected a JSON object"), ('{"labels": {}}', "file_ending")],
+)
+def test_a_wrong_dataset_json_is_named(folders: tuple[Path, Path], tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "wrong.json").write_text(text, encoding="utf-8")
+    with pytest.raises(DatasetError, match=message):
+        evaluate_folder(*folders, tmp_path / "wrong.json")
+
+
+def test_missing_and_extra_predictions_are_named_and_not_scored(folders: tuple[Path, Path]) -> None:
+    reference, predictions = folders
+    (predictions / "two.nii.gz").rename(predictions / "three.nii.gz")
+    summary = evaluate_folder(reference, predictions, CONTENT)
+    assert (summary.n_cases, summary.missing, summary.extra) == (1, ("two",), ("three",))
+    with pytest.raises(EvaluationError) as caught:
+        evaluate_folder(reference, predictions, CONTENT, strict=True)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("missing predictions: found none of 'two', expected one per reference")
+    assert second.startswith("extra predictions: found no reference of 'three', expected one")
+
+
+def test_only_the_chosen_cases_are_expected(folders: tuple[Path, Path]) -> None:
+    summary = evaluate_folder(*folders, CONTENT, cases=["two"], strict=True)
+    assert (summary.n_cases, summary.missing, summary.extra) == (1, (), ())
+    with pytest.raises(EvaluationError, match=r"labelsTr: found no reference of \['nine'\], expected one per case"):
+        evaluate_folder(*folders, CONTENT, cases=["one", "nine"])
+
+
+def test_a_misshapen_prediction_is_named_with_both_shapes(folders: tuple[Path, Path]) -> None:
+    reference, predictions = folders
+    write_labels(predictions / "two.nii.gz", volume(0, 3, (3, 5, 6)), GEOMETRY)
+    summary = evaluate_folder(reference, predictions, CONTENT)
+    assert summary.n_cases == 1
+    (fault,) = summary.faults
+    assert "prediction of case 'two'" in fault
+    assert "found shape (3, 5, 6), expected (3, 6, 5) (z, y, x)" in fault
+
+
+@pytest.mark.parametrize(
+    ("change", "found", "expected"),
+    [
+        ({"spacing": (2.5, 1.0, 0.6)}, "spacing (2.5, 1, 0.6)", "spacing (2.5, 1, 0.5)"),
+        ({"origin": (5.0, 0.0, 0.0)}, "origin (5, 0, 0)", "origin (0, 0, 0)"),
+        (
+            {"direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)},
+            "direction (-1, 0, 0, 0, -1, 0, 0, 0, 1)",
+            "direction (1, 0, 0, 0, 1, 0, 0, 0, 1)",
+        ),
+    ],
+)
+def test_another_geometry_is_scored_with_a_warning(
+    folders: tuple[Path, Path], change: dict[str, tuple[float, ...]], found: str, expected: str
+) -> None:
+    reference, predictions = folders
+    write_labels(predictions / "two.nii.gz", volume(11, 3), GEOMETRY.model_copy(update=change))
+    summary = evaluate_folder(reference, predictions, CONTENT)
+    assert summary.n_cases == 2
+    (warning,) = summary.warnings
+    assert "prediction of case 'two'" in warning
+    assert found in warning
+    assert expected in warning
+    with pytest.raises(EvaluationError, match=f"found {next(iter(change))}"):
+        evaluate_folder(reference, predictions, CONTENT, strict=True)
+
+
+def test_strict_reports_everything_at_once(folders: tuple[Path, Path]) -> None:
+    reference, predictions = folders
+    write_labels(reference / "three.nii.gz", volume(0, 4), GEOMETRY)
+    write_labels(predictions / "one.nii.gz", volume(0, 3, (2, 6, 5)), GEOMETRY)
+    write_labels(predictions / "two.nii.gz", volume(1, 4), GEOMETRY)
+    write_labels(predictions / "four.nii.gz", volume(0, 3), GEOMETRY)
+    with pytest.raises(EvaluationError) as caught:
+        evaluate_folder(reference, predictions, CONTENT, strict=True)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4
+    for words, line in zip(("'three'", "'four'", "'one'", "the ignore value"), lines, strict=True):
+        assert words in line
+
+
+def test_an_unreadable_file_does_not_stop_the_others(folders: tuple[Path, Path]) -> None:
+    reference, predictions = folders
+    damaged = (predictions / "one.nii.gz").read_bytes()
+    (predictions / "one.nii.gz").write_bytes(damaged[: len(damaged) // 2])
+    summary = evaluate_folder(reference, predictions, CONTENT)
+    assert [case.case for case in summary.metric_per_case] == ["two"]
+    assert "one.nii.gz" in summary.faults[0]
+
+
+def test_nothing_to_score_is_an_error(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    reference, predictions = folders
+    for name in ("one", "two"):
+        (predictions / f"{name}.nii.gz").rename(predictions / f"{name}_0000.nii.gz")
+    with pytest.raises(EvaluationError, match="missing predictions: found none of 'one', 'two'"):
+        evaluate_folder(reference, predictions, CONTENT)
+    with pytest.raises(EvaluationError, match="nowhere: found no such folder"):
+        evaluate_folder(reference, tmp_path / "nowhere", CONTENT)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EvaluationError, match=r"empty: found no label map, expected files ending in '.nii.gz'"):
+        evaluate_folder(tmp_path / "empty", predictions, CONTENT)
+
+
+def test_long_lists_of_names_are_shortened(folders: tuple[Path, Path]) -> None:
+    reference, predictions = folders
+    for index in range(60):
+        (reference / f"case_{index:02d}.nii.gz").touch()
+    with pytest.raises(EvaluationError, match=r"'case_49' and 10 more, expected"):
+        evaluate_folder(reference, predictions, CONTENT, strict=True)
+
+
+def test_another_ending_is_accepted_if_there_is_only_one(folders: tuple[Path, Path]) -> None:
+    reference, predictions = folders
+    expected = evaluate_folder(reference, predictions, CONTENT)
+    (predictions / "summary.json").write_text("{}", encoding="utf-8")
+    (predictions / ".1.tmp.one.nii.gz").touch()
+    for index, name in enumerate(("one", "two")):
+        (predictions / f"{name}.nii.gz").unlink()
+        write_labels(predictions / f"{name}.nrrd", volume(10 + index, 3), GEOMETRY)
+    assert evaluate_folder(reference, predictions, CONTENT).mean == expected.mean
+    write_labels(predictions / "one.mha", volume(10, 3), GEOMETRY)
+    with pytest.raises(EvaluationError, match=r"files of several kinds \(.mha, .nrrd\), expected files ending"):
+        evaluate_folder(reference, predictions, CONTENT)
+
+
+def test_pictures_are_scored_by_area(tmp_path: Path) -> None:
+    geometry = Geometry(spacing=(FLAT_SPACING, 1.0, 1.0), ndim=2)
+    content = CONTENT | {"file_ending": ".png", "labels": {"background": 0, "a": 1, "ignore": 255}}
+    reference = np.array([[[0, 1, 255], [1, 1, 255]]], dtype=np.uint8)
+    prediction = np.array([[[0, 1, 1], [0, 1, 0]]], dtype=np.uint8)
+    write_labels(tmp_path / "r" / "x.png", reference, geometry)
+    write_labels(tmp_path / "p" / "x.png", prediction, geometry)
+    metrics = evaluate_folder(tmp_path / "r", tmp_path / "p", content).metric_per_case[0].metrics["1"]
+    assert (metrics.TP, metrics.FP, metrics.FN, metrics.TN) == (2, 0, 1, 1)
+    assert (metrics.ref_volume_mm3, metrics.Dice) == (3.0, 0.8)
+
+
+def test_real_scribbles_agree_with_the_dense_labels(real_data: Path) -> None:
+    folder = real_data / "Dataset027_ACDC"
+    cases = [f"patient00{number}_frame01" for number in (1, 2)]
+    sparse, dense = (
+        evaluate_folder(folder / references, folder / "labelsTr", folder / "dataset_scribble.json", cases=cases)
+        for references in ("labelsTr_scribble", "labelsTr")
+    )
+    assert (sparse.scored_on, dense.scored_on) == ("annotated voxels", "dense")
+    assert 0.005 < sparse.decided_fraction < 0.02
+    assert 0.98 < (sparse.foreground_mean["Dice"] or 0) < (dense.foreground_mean["Dice"] or 0) == 1

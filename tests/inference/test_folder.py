@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+from torch import nn
+
+from autoseg.core.dataset import Dataset
+from autoseg.core.errors import ConfigError, DatasetError, ModelError
+from autoseg.inference import folder as folder_module
+from autoseg.inference.folder import _Run
+from autoseg.io.images import read_header, read_labels
+
+OBLIQUE = (0.9396926, -0.3420201, 0.0, 0.3420201, 0.9396926, 0.0, 0.0, 0.0, 1.0)
+
+
+def volume(seed=0, shape=(9, 14, 12)):
+    return np.random.default_rng(seed).integers(1, 200, size=shape).astype(np.int16)
+
+
+def write_volume(path, array, *, spacing=(1.0, 1.0, 2.0), origin=(-12.3, 45.6, 7.89), direction=OBLIQUE):
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    image.SetDirection(direction)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """Three volumes a, b, c in a folder."""
+    folder = tmp_path / "in"
+    for seed, name in enumerate("abc"):
+        write_volume(folder / f"{name}_0000.nii.gz", volume(seed))
+    return folder
+
+
+def assert_right(path, array):
+    labels, _ = read_labels(path)
+    np.testing.assert_array_equal(labels, array > 100)
+
+
+def visible(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_predictions_have_format_and_geometry_of_their_images(threshold_predictor, tmp_path, ending):
+    write_volume(tmp_path / "in" / f"x_0000{ending}", volume(), spacing=(1.1, 0.9, 2.3))
+    report = threshold_predictor(spacing=(2.3, 0.9, 1.1), ending=ending).predict_files(
+        tmp_path / "in", tmp_path / "out"
+    )
+    assert report.done == ("x",)
+    assert_right(tmp_path / "out" / f"x{ending}", volume())
+    image, labels = (sitk.ReadImage(str(tmp_path / name)) for name in (f"in/x_0000{ending}", f"out/x{ending}"))
+    assert labels.GetSize() == image.GetSize()
+    for mine, expected in (
+        (labels.GetSpacing(), (1.1, 0.9, 2.3)),
+        (labels.GetOrigin(), (-12.3, 45.6, 7.89)),
+        (labels.GetDirection(), OBLIQUE),
+    ):
+        np.testing.assert_allclose(mine, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".bmp"])
+def test_2d_pictures_are_predicted(threshold_predictor, tmp_path, ending):
+    picture = volume(shape=(1, 21, 17))[0].astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(picture), str(tmp_path / "in" / f"x_0000{ending}"))
+    predictor = threshold_predictor(n_dims=2, spacing=(999.0, 1.0, 1.0), ending=ending)
+    assert predictor.predict_files(tmp_path / "in", tmp_path / "out").done == ("x",)
+    assert_right(tmp_path / "out" / f"x{ending}", picture[None])
+    before, after = (read_header(tmp_path / name) for name in (f"in/x_0000{ending}", f"out/x{ending}"))
+    assert before == after
+
+
+def test_colour_pictures_without_loss_or_with_it_give_png(threshold_predictor, tmp_path):
+    (tmp_path / "in").mkdir()
+    colour = np.random.default_rng(0).integers(0, 255, size=(24, 24, 3)).astype(np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(colour, isVector=True), str(tmp_path / "in" / "x_0000.jpg"))
+    predictor = threshold_predictor(n_dims=2, n_channels=3, spacing=(999.0, 1.0, 1.0), ending=".jpg")
+    predictor.predict_files(tmp_path / "in", tmp_path / "out")
+    assert visible(tmp_path / "out") == ["dataset.json", "plans.json", "x.png"]
+
+
+def test_channels_in_files_of_their_own_are_stacked(threshold_predictor, tmp_path):
+    for channel in range(2):
+        write_volume(tmp_path / "in" / f"x_000{channel}.nii.gz", volume(channel))
+    threshold_predictor(n_channels=2).predict_files(tmp_path / "in", tmp_path / "out")
+    assert_right(tmp_path / "out" / "x.nii.gz", volume(0))
+
+
+def test_inputs_of_another_format_than_the_models_keep_theirs(threshold_predictor, tmp_path):
+    write_volume(tmp_path / "in" / "x_0000.nrrd", volume())
+    threshold_predictor(ending=".nii.gz").predict_files(tmp_path / "in", tmp_path / "out")
+    assert_right(tmp_path / "out" / "x.nrrd", volume())
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["file_ending"] == ".nrrd"
+
+
+def test_inputs_of_two_foreign_formats_are_refused(threshold_predictor, tmp_path):
+    for ending in (".nrrd", ".mha"):
+        write_volume(tmp_path / "in" / f"x_0000{ending}", volume())
+    with pytest.raises(DatasetError, match=r"images ending in \['.mha', '.nrrd'\], expected one ending"):
+        threshold_predictor(ending=".nii.gz").predict_files(tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_every_case_is_predicted_and_reported(threshold_predictor, inputs, tmp_path, workers):
+    seen = []
+    report = threshold_predictor().predict_files(
+        inputs, tmp_path / "out", workers=workers, progress=lambda *news: seen.append(news)
+    )
+    assert report.done == ("a", "b", "c")
+    assert (report.skipped, report.failed, report.warnings) == ((), {}, ())
+    assert seen == [(1, 3, "a"), (2, 3, "b"), (3, 3, "c")]
+    for seed, name in enumerate("abc"):
+        assert_right(tmp_path / "out" / f"{name}.nii.gz", volume(seed))
+    assert visible(tmp_path / "out") == ["a.nii.gz", "b.nii.gz", "c.nii.gz", "dataset.json", "plans.json"]
+
+
+def test_the_output_folder_describes_its_labels(threshold_predictor, inputs, tmp_path):
+    predictor = threshold_predictor()
+    predictor.predict_files(inputs, tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert Dataset.from_json(content, name="x", folder=None).labels == predictor.model.dataset.labels
+    assert type(predictor.model.plan).model_validate_json((tmp_path / "out" / "plans.json").read_text()) == (
+        predictor.model.plan
+    )
+
+
+def test_what_exists_is_kept_unless_told_otherwise(threshold_predictor, inputs, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "b.nii.gz").write_bytes(b"mine")
+    predictor = threshold_predictor()
+    report = predictor.predict_files(inputs, out)
+    assert (report.done, report.skipped) == (("a", "c"), ("b",))
+    assert (out / "b.nii.gz").read_bytes() == b"mine"
+    again = predictor.predict_files(inputs, out, overwrite=True)
+    assert (again.done, again.skipped) == (("a", "b", "c"), ())
+    assert_right(out / "b.nii.gz", volume(1))
+    assert predictor.predict_files(inputs, out).skipped == ("a", "b", "c")
+
+
+def test_probabilities_are_saved_and_a_case_without_them_is_not_done(threshold_predictor, inputs, tmp_path):
+    predictor, out = threshold_predictor(), tmp_path / "out"
+    predictor.predict_files(inputs, out)
+    report = predictor.predict_files(inputs, out, save_probabilities=True)
+    assert report.done == ("a", "b", "c")
+    with np.load(out / "b.npz") as stored:
+        values = stored["probabilities"]
+    assert values.shape == (2, 9, 14, 12)
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values.argmax(0), volume(1) > 100)
+    assert predictor.predict_files(inputs, out, save_probabilities=True).done == ()
+
+
+def test_cases_may_be_given_as_lists_or_by_name(threshold_predictor, inputs, tmp_path):
+    predictor = threshold_predictor()
+    assert predictor.predict_files([[inputs / "a_0000.nii.gz"]], tmp_path / "out").done == ("a",)
+    assert predictor.predict_files({"new": [str(inputs / "b_0000.nii.gz")]}, tmp_path / "out").done == ("new",)
+    assert_right(tmp_path / "out" / "new.nii.gz", volume(1))
+    with pytest.raises(ConfigError, match="two cases named 'a'"):
+        predictor.predict_files([[inputs / "a_0000.nii.gz"]] * 2, tmp_path / "out")
+    with pytest.raises(ConfigError, match="a case without files"):
+        predictor.predict_files([[]], tmp_path / "out")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("broken", ["a", "b", "c"])
+def test_a_corrupt_file_does_not_stop_the_others(threshold_predictor, inputs, tmp_path, broken, workers, caplog):
+    path = inputs / f"{broken}_0000.nii.gz"
+    path.write_bytes(path.read_bytes()[:-200])
+    with caplog.at_level(logging.WARNING, logger="autoseg"):
+        report = threshold_predictor().predict_files(inputs, tmp_path / "out", workers=workers)
+    assert set(report.done) == set("abc") - {broken}
+    assert set(report.failed) == {broken}
+    assert path.name in report.failed[broken]
+    assert broken in caplog.text
+    assert not (tmp_path / "out" / f"{broken}.nii.gz").exists()
+
+
+def test_a_case_with_nan_does_not_stop_the_others(threshold_predictor, inputs, tmp_path):
+    array = volume(1).astype(np.float32)
+    array[1, 2, 3] = np.nan
+    write_volume(inputs / "b_0000.nii.gz", array)
+    report = threshold_predictor().predict_files(inputs, tmp_path / "out")
+    assert report.done == ("a", "c")
+    assert "case b: found 1 voxels that are NaN or infinite" in report.failed["b"]
+
+
+def test_a_case_with_missing_channels_is_reported_before_and_the_others_are_predicted(threshold_predictor, tmp_path):
+    for name, n_channels in (("a", 2), ("b", 1), ("c", 2)):
+        for channel in range(n_channels):
+            write_volume(tmp_path / "in" / f"{name}_000{channel}.nii.gz", volume(channel))
+    report = threshold_predictor(n_channels=2).predict_files(tmp_path / "in", tmp_path / "out")
+    assert report.done == ("a", "c")
+    assert "b" in str(report.failed)
+    assert len(report.failed) == 1
+
+
+def test_inputs_none_of_which_fits_are_refused_before_anything_is_written(threshold_predictor, inputs, tmp_path):
+    with pytest.raises(DatasetError, match=r"case a: found 1 channel, expected 2") as caught:
+        threshold_predictor(n_channels=2).predict_files(inputs, tmp_path / "out")
+    assert len(caught.value.faults) == 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_or_missing_input_folder_is_refused(threshold_predictor, tmp_path):
+    with pytest.raises(DatasetError, match="no such folder"):
+        threshold_predictor().predict_files(tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "in").mkdir()
+    with pytest.raises(DatasetError, match="found nothing"):
+        threshold_predictor().predict_files(tmp_path / "in", tmp_path / "out")
+
+
+def test_predictions_never_go_among_images_or_into_a_data_set(threshold_predictor, inputs, tmp_path):
+    with pytest.raises(ConfigError, match="found the input images in it"):
+        threshold_predictor().predict_files(inputs, inputs)
+    (tmp_path / "raw" / "imagesTr").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="found a data set in it"):
+        threshold_predictor().predict_files(inputs, tmp_path / "raw")
+    assert visible(inputs) == ["a_0000.nii.gz", "b_0000.nii.gz", "c_0000.nii.gz"]
+
+
+class FailsOn(nn.Module):
+    """A network that raises for one image, recognised by its first voxel."""
+
+    def __init__(self, network, value, error):
+        super().__init__()
+        self.network, self.value, self.error = network, value, error
+
+    def forward(self, images):
+        if (images == self.value).any():
+            raise self.error
+        return self.network(images)
+
+
+def with_network(predictor, value, error):
+    network = FailsOn(predictor.model.networks[0], value, error)
+    return replace(predictor, model=replace(predictor.model, networks=(network,)))
+
+
+@pytest.mark.parametrize("error", [ModelError("logits: found NaN"), RuntimeError("out of memory")])
+def test_a_case_on_which_the_network_fails_does_not_stop_the_others(threshold_predictor, inputs, tmp_path, error):
+    marked = volume(1)
+    marked[4, 7, 6] = 12345
+    write_volume(inputs / "b_0000.nii.gz", marked)
+    report = with_network(threshold_predictor(), 12345, error).predict_files(inputs, tmp_path / "out")
+    assert report.done == ("a", "c")
+    assert str(error) in report.failed["b"]
+
+
+def test_a_case_that_cannot_be_written_does_not_stop_the_others(threshold_predictor, inputs, tmp_path, monkeypatch):
+    original = folder_module.write_labels
+
+    def write(path, labels, geometry):
+        if path.name.startswith("b"):
+            raise OSError(28, "No space left on device")
+        original(path, labels, geometry)
+
+    monkeypatch.setattr(folder_module, "write_labels", write)
+    report = threshold_predictor().predict_files(inputs, tmp_path / "out")
+    assert report.done == ("a", "c")
+    assert "No space left" in report.failed["b"]
+
+
+def test_an_interrupt_leaves_whole_files_only(threshold_predictor, inputs, tmp_path):
+    marked = volume(1)
+    marked[4, 7, 6] = 12345
+    write_volume(inputs / "b_0000.nii.gz", marked)
+    predictor = with_network(threshold_predictor(), 12345, KeyboardInterrupt())
+    threads_before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        predictor.predict_files(inputs, tmp_path / "out")
+    assert visible(tmp_path / "out") == ["a.nii.gz", "dataset.json", "plans.json"]
+    assert_right(tmp_path / "out" / "a.nii.gz", volume(0))
+    assert threading.active_count() == threads_before
+
+
+def test_reading_is_at_most_one_case_ahead(threshold_predictor, inputs, tmp_path, monkeypatch):
+    """Whenever the network starts, only its case and the next one have been read."""
+    read, at_start = [], []
+    original_read, original_logits = _Run._read, _Run._guarded_logits
+
+    def reading(self, job):
+        read.append(job.name)
+        return original_read(self, job)
+
+    def predicting(self, job, prepared):
+        at_start.append((job.name, len(read)))
+        return original_logits(self, job, prepared)
+
+    monkeypatch.setattr(_Run, "_read", reading)
+    monkeypatch.setattr(_Run, "_guarded_logits", predicting)
+    threshold_predictor().predict_files(inputs, tmp_path / "out")
+    assert read == ["a", "b", "c"]
+    assert all(count <= index + 2 for index, (_, count) in enumerate(at_start))

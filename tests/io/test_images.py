@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+
+from autoseg.core.errors import FileFormatError
+from autoseg.core.geometry import Geometry
+from autoseg.io.images import (
+    SUPPORTED_ENDINGS,
+    ending_of,
+    read_image,
+    read_labels,
+    write_labels,
+    write_probabilities,
+)
+from autoseg.io.itk import sitk
+
+GEOMETRY = Geometry(spacing=(3.0, 2.0, 1.0), origin=(4.0, 5.0, 6.0))
+
+
+def save(path, array, **geometry):
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(geometry.get("spacing", (1.0, 2.0, 3.0)))
+    image.SetOrigin(geometry.get("origin", (0.0, 0.0, 0.0)))
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [("a.nii.gz", ".nii.gz"), ("a.b.nii", ".nii"), ("A.NII.GZ", ".NII.GZ"), ("d.png/a.mha", ".mha"), ("a.TIF", ".TIF")],
+)
+def test_the_ending_is_what_must_be_cut_off(name, ending):
+    assert ending_of(name) == ending
+
+
+def test_endings_that_are_not_supported_are_named_with_those_that_are():
+    with pytest.raises(FileFormatError, match=r"case\.dcm: found the ending '\.dcm', expected one of \.nii\.gz"):
+        ending_of("case.dcm")
+    assert ".gz" not in SUPPORTED_ENDINGS
+
+
+def test_what_is_no_file_is_said(tmp_path):
+    (tmp_path / "folder.nii.gz").mkdir()
+    (tmp_path / "empty.nii.gz").touch()
+    for name, message in {"folder": "found a folder", "empty": "an empty file", "absent": "no such file"}.items():
+        for ending in (".nii.gz",):
+            with pytest.raises(FileFormatError, match=message):
+                read_image([tmp_path / f"{name}{ending}"])
+    for ending in (".nrrd", ".mha", ".png", ".tif"):
+        (tmp_path / f"empty{ending}").touch()
+        with pytest.raises(FileFormatError, match="an empty file"):
+            read_image([tmp_path / f"empty{ending}"])
+    with pytest.raises(ValueError, match="at least one"):
+        read_image([])
+
+
+def test_channels_of_several_files_are_stacked_in_order_whatever_their_type(tmp_path):
+    first = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    second = first.astype(np.float64) / 2
+    image, geometry = read_image([save(tmp_path / "a_0000.nii.gz", first), save(tmp_path / "a_0001.nrrd", second)])
+    np.testing.assert_array_equal(image, np.stack([first, second]))
+    assert image.dtype == np.float32
+    assert image.flags.c_contiguous
+    assert image.flags.writeable
+    assert geometry.spacing == (3.0, 2.0, 1.0)
+
+
+def test_a_single_file_gives_a_writeable_array(tmp_path):
+    image, _ = read_image([save(tmp_path / "a.nii", np.zeros((2, 3, 4), np.float32))])
+    image += 1
+    assert image.min() == 1
+
+
+@pytest.mark.parametrize(
+    ("array", "geometry", "message"),
+    [
+        (np.zeros((2, 3, 5)), {}, r"b\.nii: found shape \(2, 3, 5\), expected \(2, 3, 4\) as in a\.nii"),
+        (np.zeros((2, 3, 4)), {"spacing": (1, 2, 4)}, r"found spacing \(4\.0, 2\.0, 1\.0\), expected \(3\.0,"),
+        (np.zeros((2, 3, 4)), {"origin": (0, 0, 9)}, r"found origin .*9\.0.*expected .*as in a\.nii"),
+    ],
+    ids=["shape", "spacing", "origin"],
+)  # fmt: skip
+def test_files_of_a_case_that_disagree_are_refused(tmp_path, array, geometry, message):
+    first = save(tmp_path / "a.nii", np.zeros((2, 3, 4), np.float32))
+    with pytest.raises(FileFormatError, match=message):
+        read_image([first, save(tmp_path / "b.nii", array, **geometry)])
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([0, 2], "u1"), ([0, 255], "u1"), ([0, 300], "u2"), ([0, 70000], "u4"), ([-1, 2], "i1"), ([-1, 200], "i2")],
+)
+@pytest.mark.parametrize("stored", [np.int32, np.float32, np.float64])
+def test_labels_get_the_smallest_type_that_holds_them(tmp_path, values, dtype, stored):
+    array = np.array(values, stored).reshape(1, 1, 2)
+    labels, _ = read_labels(save(tmp_path / "a.nii.gz", array))
+    assert labels.dtype == np.dtype(dtype)
+    assert labels.ravel().tolist() == values
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf])
+def test_labels_that_are_no_whole_numbers_are_refused(tmp_path, value):
+    array = np.array([0, 1, value], np.float32).reshape(1, 1, 3)
+    with pytest.raises(FileFormatError, match=f"found 1 voxels that are no whole numbers \\({value:g}\\)"):
+        read_labels(save(tmp_path / "a.nii.gz", array))
+
+
+def test_labels_with_several_channels_are_refused(tmp_path):
+    array = np.arange(48, dtype=np.float32).reshape(2, 2, 3, 4)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "a.nii.gz"))
+    with pytest.raises(FileFormatError, match="channels that differ"):
+        read_labels(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha", ".gipl"])
+@pytest.mark.parametrize(("largest", "dtype"), [(255, np.uint8), (256, np.uint16)])
+def test_labels_are_written_in_8_bits_if_they_fit(tmp_path, ending, largest, dtype):
+    labels = np.zeros((2, 3, 4), np.uint32)
+    labels[1, 2, 3] = largest
+    write_labels(tmp_path / f"a{ending}", labels, GEOMETRY)
+    stored = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / f"a{ending}")))
+    assert stored.dtype == dtype
+    np.testing.assert_array_equal(stored, labels)
+    assert read_labels(tmp_path / f"a{ending}")[1].spacing == GEOMETRY.spacing
+    assert [path.name for path in tmp_path.iterdir()] == [f"a{ending}"]
+
+
+def test_what_is_no_label_map_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match=r"expected \(z, y, x\)"):
+        write_labels(tmp_path / "a.nii.gz", np.zeros((1, 2, 3, 4), np.uint8), GEOMETRY)
+    with pytest.raises(ValueError, match="expected unsigned integers"):
+        write_labels(tmp_path / "a.nii.gz", np.zeros((2, 3, 4), np.float32), GEOMETRY)
+    with pytest.raises(ValueError, match="largest label 70000"):
+        write_labels(tmp_path / "a.nii.gz", np.full((2, 3, 4), 70000, np.uint32), GEOMETRY)
+    assert not list(tmp_path.iterdir())
+
+
+def test_probabilities_come_back_under_nnunets_key(tmp_path):
+    probabilities = np.random.default_rng(0).random((2, 3, 4, 5)).astype(np.float32)
+    path = write_probabilities(tmp_path / "case.v1", probabilities)
+    assert path == tmp_path / "case.v1.npz"
+    with np.load(path) as archive:
+        np.testing.assert_array_equal(archive["probabilities"], probabilities)
