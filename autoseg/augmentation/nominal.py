@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -96,14 +96,13 @@ def _corners(
 ) -> tuple[Tensor, Tensor]:
     """Codes and linear weights of the neighbours of M points: both (2^m, M)."""
     flat = padded.flatten()
-    codes, weights = [], []
-    for corner in product((0, 1), repeat=len(moving)):
-        step = dict(zip(moving, corner, strict=True))
-        codes.append(flat[_flat_index([floor + step.get(axis, 0) for axis, floor in enumerate(floors)], padded.shape)])
-        weight = torch.ones_like(fractions[0])
-        for axis, is_upper in step.items():
-            weight = weight * (fractions[axis] if is_upper else 1 - fractions[axis])
-        weights.append(weight)
+    base = _flat_index(floors, padded.shape)
+    weights, offsets = [torch.ones_like(fractions[0])], [0]
+    for axis in moving:  # every axis doubles the corners
+        offsets += [offset + padded.stride(axis) for offset in offsets]
+        upper = [weight * fractions[axis] for weight in weights]
+        weights = [weight - part for weight, part in zip(weights, upper, strict=True)] + upper
+    codes = [flat[base + offset] for offset in offsets]
     return torch.stack(codes), torch.stack(weights)
 
 
@@ -111,14 +110,24 @@ def _vote(codes: Tensor, weights: Tensor, unknown: int) -> Tensor:
     """Return the winning code of each of M points; ``codes`` and ``weights`` are (2^m, M)."""
     known = codes != unknown
     votes = weights * known
+    nearest_is_known = known.gather(0, weights.argmax(0)[None])[0]
+    is_known = nearest_is_known | (votes.sum(0) >= 0.5)
+    lowest = codes.masked_fill(~known, codes.max()).amin(0)
+    winner = codes.masked_fill(~known, 0).amax(0)
+    contested = (is_known & (lowest != winner)).nonzero().flatten()  # few: mostly one known code meets unknown
+    if len(contested):
+        winner[contested] = _count_votes(codes[:, contested], votes[:, contested])
+    return torch.where(is_known, winner, unknown)
+
+
+def _count_votes(codes: Tensor, votes: Tensor) -> Tensor:
+    """Return for each of M points the code with most votes; ``codes`` and ``votes`` are (2^m, M)."""
     score = votes * (1 + TIE_BREAK)
     for one, other in combinations(range(len(codes)), 2):
         same = codes[one] == codes[other]
         score[one] += votes[other] * same
         score[other] += votes[one] * same
-    winner = codes.gather(0, score.argmax(0)[None])[0]
-    nearest_is_known = known.gather(0, weights.argmax(0)[None])[0]
-    return torch.where(nearest_is_known | (votes.sum(0) >= 0.5), winner, unknown)
+    return codes.gather(0, score.argmax(0)[None])[0]
 
 
 def _keep_annotation_(moved: Tensor, box: Tensor, draw: SpatialDraw, centre: Sequence[float], unknown: int) -> None:

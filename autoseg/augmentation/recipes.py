@@ -160,5 +160,5 @@ def augment_intensity(images: Tensor, recipe: Recipe, generator: Generator) -> T
     adjust_gamma_(changed, recipe.gamma_inverted_probability, recipe.gamma_range, generator, inverted=True)
     adjust_gamma_(changed, recipe.gamma_probability, recipe.gamma_range, generator, inverted=False)
     for channel in recipe.masked_channels:
-        changed[:, channel][images[:, channel] == 0] = 0
+        changed[:, channel].masked_fill_(images[:, channel] == 0, 0)
     return changed

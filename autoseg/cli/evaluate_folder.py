@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -50,7 +49,7 @@ def evaluate_folder(
     from autoseg.evaluation import evaluate_folder as evaluate  # readers of image formats would slow down --help
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
-    with common.progress("evaluate", quiet=quiet or not sys.stderr.isatty()) as report:
+    with common.progress("evaluate", quiet=quiet) as report:
         summary = evaluate(
             reference, predictions, dataset_json, workers=common.n_workers(workers), strict=strict, progress=report
         )

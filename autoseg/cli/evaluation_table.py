@@ -24,7 +24,7 @@ def print_tables(summary: Summary, console: Console | None = None) -> None:
 
 def mean_table(summary: Summary) -> Table:
     """One row per class or region, and the foreground mean."""
-    title = f"{summary.n_cases} cases, scored on {_scored_on(summary)}"
+    title = f"{summary.n_cases} case{'' if summary.n_cases == 1 else 's'}, scored on {_scored_on(summary)}"
     table = Table(title=title, title_justify="left")
     table.add_column("class")
     for column in ("Dice", "IoU", "cases with Dice", "mean reference mm³", "mean predicted mm³"):

@@ -17,8 +17,12 @@ from autoseg.core.labels import Labels, head_states
 
 CHUNK = 1 << 19
 """Voxels counted at a time: bounds the temporary indices to 4 MB, which stay in the processor's cache."""
-TABLE_LIMIT = 1 << 12
+DIRECT_LIMIT = 255
 """Largest value that indexes the histogram directly; maps with larger or negative values are renumbered first."""
+RANGE_LIMIT = 1 << 22
+"""Widest range of values that is renumbered by a table; wider ones are sorted."""
+BIN_LIMIT = 1 << 24
+"""Most pairs of values that are counted (128 MB); maps with more are no label maps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def count_pairs(reference: NDArray[np.generic], prediction: NDArray[np.generic])
     Raises
     ------
     EvaluationError
-        If the shapes differ.
+        If the shapes differ, or if there are millions of pairs of values.
     """
     if reference.shape != prediction.shape:
         raise EvaluationError(
@@ -92,6 +96,11 @@ def count_pairs(reference: NDArray[np.generic], prediction: NDArray[np.generic])
     columns, column_values = _indexed(prediction)
     n_columns = len(column_values)
     n_bins = len(row_values) * n_columns
+    if n_bins > BIN_LIMIT:
+        raise EvaluationError(
+            f"label maps: found {len(row_values)} values in the reference and {n_columns} in the prediction, expected "
+            "one per class. Check that the files are label maps, not images."
+        )
     table = np.zeros(n_bins, dtype=np.int64)
     for start in range(0, rows.size, CHUNK):
         pairs = rows[start : start + CHUNK].astype(np.intp)
@@ -159,10 +168,17 @@ def _indexed(values: NDArray[np.generic]) -> tuple[NDArray[np.integer], NDArray[
     flat: NDArray[np.integer] = values.reshape(-1).view(np.uint8 if values.dtype == np.bool_ else values.dtype)
     if flat.size == 0:
         return flat, np.zeros(0, dtype=np.int64)
-    if flat.dtype.kind in "ui" and flat.min() >= 0 and flat.max() <= TABLE_LIMIT:
-        return flat, np.arange(int(flat.max()) + 1, dtype=np.int64)
-    found, indices = np.unique(flat, return_inverse=True)
-    return indices.reshape(-1), found.astype(np.int64)
+    low, high = int(flat.min()), int(flat.max())
+    if flat.dtype.kind == "f" or high - low > RANGE_LIMIT:
+        found, indices = np.unique(flat, return_inverse=True)
+        return indices.reshape(-1), found.astype(np.int64)
+    if low >= 0 and high <= DIRECT_LIMIT:
+        return flat, np.arange(high + 1, dtype=np.int64)
+    shifted = flat.astype(np.int64) - low
+    occurs = np.zeros(high - low + 1, dtype=bool)
+    occurs[shifted] = True
+    numbers = np.cumsum(occurs) - 1
+    return numbers[shifted], np.flatnonzero(occurs) + low
 
 
 def _reference_faults(pairs: PairCounts, labels: Labels, case: str) -> list[Fault]:

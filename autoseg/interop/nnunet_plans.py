@@ -9,7 +9,7 @@ from typing import Any
 
 from autoseg.core.errors import ConfigError, PlanError
 from autoseg.core.plan import Configuration, Topology
-from autoseg.planning.planner import Decisions, Evidence, decide
+from autoseg.planning.planner import Decisions, Evidence, budget_scale_of, decide
 from autoseg.planning.presets import PLANNERS
 
 
@@ -92,7 +92,7 @@ def plan_like_nnunet(
     Raises
     ------
     ConfigError
-        If nnU-Net has no such planner.
+        If nnU-Net has no such planner, or the memory is not a positive number.
     PlanError
         If a key is missing, or the fingerprint cannot be planned for.
     """
@@ -100,8 +100,7 @@ def plan_like_nnunet(
         raise ConfigError(f"planner: found {planner!r}, expected one of {list(NNUNET_PLANNERS)}. nnU-Net has no other.")
     settings, names = PLANNERS[planner], NNUNET_PLANNERS[planner]
     evidence = _evidence(dataset_json, fingerprint)
-    scale = 1.0 if gpu_memory_gb is None else gpu_memory_gb / settings.memory_gb
-    decided = decide(evidence, settings, budget_scale=scale)
+    decided = decide(evidence, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))
     name = dataset_name if dataset_name is not None else str(dataset_json.get("name", "Dataset"))
     return {
         "dataset_name": name,

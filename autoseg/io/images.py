@@ -96,12 +96,12 @@ def read_image(paths: Sequence[str | Path]) -> tuple[Float32Array, Geometry]:
     stored = [_format(path).read(path) for path in files]
     for path, other in zip(files[1:], stored[1:], strict=True):
         _check_agreement(files[0], _header_of(stored[0]), path, _header_of(other))
-    if len(stored) == 1:
-        array = stored[0].array
-        image = np.require(array, np.float32, ["C", "W"])
-    else:
-        image = np.empty((sum(len(item.array) for item in stored), *stored[0].array.shape[1:]), np.float32)
-        np.concatenate([item.array for item in stored], out=image, casting="unsafe")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf, which the integrity check reports
+        if len(stored) == 1:
+            image = np.require(stored[0].array, np.float32, ["C", "W"])
+        else:
+            image = np.empty((sum(len(item.array) for item in stored), *stored[0].array.shape[1:]), np.float32)
+            np.concatenate([item.array for item in stored], out=image, casting="unsafe")
     return image, stored[0].geometry
 
 
@@ -124,7 +124,9 @@ def read_labels(path: str | Path) -> tuple[NDArray[np.integer[Any]], Geometry]:
         raise unreadable(path, "labels in a lossy format", "labels stored without loss", "Export them as .png.")
     file_format = _format(path)
     stored = read_natural(path, as_labels=True) if file_format is _NATURAL else file_format.read(path)
-    return _smallest_integers(path, _single_channel(path, stored.array)), stored.geometry
+    has_alpha = file_format in (_NATURAL, _TIFF) and len(stored.array) in (2, 4)
+    values = stored.array[:-1] if has_alpha else stored.array
+    return _smallest_integers(path, _single_channel(path, values)), stored.geometry
 
 
 def read_header(path: str | Path) -> tuple[Shape4, Geometry]:
@@ -184,16 +186,15 @@ def _check_agreement(first_path: Path, first: StoredHeader, path: Path, other: S
 
 
 def _single_channel(path: Path, array: NDArray[Any]) -> NDArray[Any]:
-    """Return (z, y, x) of an array whose colour channels are all equal."""
-    colours = array[: len(array) - 1] if len(array) in (2, 4) else array
-    if any(not np.array_equal(colours[0], other) for other in colours[1:]):
+    """Return (z, y, x) of an array whose channels are all equal."""
+    if any(not np.array_equal(array[0], other) for other in array[1:]):
         raise unreadable(
             path,
             f"{len(array)} channels that differ",
             "one value per voxel",
             "Save class numbers (0, 1, 2 ...) in a grey image, not colours or one channel per class.",
         )
-    first: NDArray[Any] = colours[0]
+    first: NDArray[Any] = array[0]
     return first
 
 

@@ -61,7 +61,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, n_out, *P / stride)."""
-        summed = self.conv2(self.conv1(features)) + self.skip(self.pool(features))
+        summed: Tensor = self.conv2(self.conv1(features)).add_(self.skip(self.pool(features)))
         return functional.leaky_relu(summed, NEGATIVE_SLOPE, inplace=True)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = {"cpu": 2**17, "cuda": 2**26}
-"""Size of the indicator (B, N, chunk) made at a time in :func:`sum_by_code`: fits the cache, or saves launches."""
+CHUNK_ELEMENTS = {"cpu": 2**17}
+"""Size of the indicator (B, N, chunk) made at a time in :func:`sum_by_code`: fits the cache.
+Other devices take 2**24, which saves launches."""
 
 
 def flat_codes(codes: Tensor) -> Tensor:

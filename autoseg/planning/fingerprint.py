@@ -21,7 +21,7 @@ from autoseg.core.fingerprint import Fingerprint, IntensityProperties
 from autoseg.core.labels import Labels, foreground_codes, informative_codes
 from autoseg.core.parallel import map_unordered
 from autoseg.io.images import read_image, read_labels
-from autoseg.planning.intensities import Sketch, merge, properties, robust_properties, sketch
+from autoseg.planning.intensities import Sketch, knots_per_case, merge, properties, robust_properties, sketch
 from autoseg.preprocessing.crop import any_nonzero, bounding_box, box_slices, nonzero_mask
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ MIN_FOREGROUND_VOXELS = 1000
 """With fewer annotated foreground voxels in the whole data set, intensities are those of the body."""
 
 Progress = Callable[[int, int, str], None]
-"""Called with (cases done, cases in all)."""
+"""Called with (cases done, cases in all, name of the case just done)."""
 
 Result = TypeVar("Result")
 
@@ -89,7 +89,8 @@ def extract_fingerprint(
         raise DatasetError(
             [Fault(dataset.name, "no case to measure", "at least one training case", "Add images with labels.")]
         )
-    measures = _measure_all(partial(measure_case, labels=dataset.labels), cases, workers, progress)
+    measure = partial(measure_case, labels=dataset.labels, n_knots=knots_per_case(len(cases)))
+    measures = _measure_all(measure, cases, workers, progress)
     n_foreground = sum(measure.n_foreground for measure in measures)
     intensities, source = _intensities(dataset, cases, measures, n_foreground, workers)
     return Fingerprint(
@@ -121,8 +122,8 @@ def source_hash(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def measure_case(case: CaseFiles, labels: Labels) -> CaseMeasure:
-    """Read one case and measure it. A case without a label file has no foreground."""
+def measure_case(case: CaseFiles, labels: Labels, n_knots: int) -> CaseMeasure:
+    """Read one case and measure it, keeping ``n_knots`` values a channel. Without a label file it has no foreground."""
     image, geometry = read_image(case.images)
     window = box_slices(*bounding_box(any_nonzero(image)))  # filling holes does not change the box
     cropped = image[(slice(None), *window)]
@@ -134,17 +135,17 @@ def measure_case(case: CaseFiles, labels: Labels) -> CaseMeasure:
         relative_size=math.prod(cropped.shape[1:]) / math.prod(image.shape[1:]),
         annotated=annotated,
         n_foreground=int(inside.sum()),
-        intensities=tuple(sketch(channel[inside]) for channel in cropped),
+        intensities=tuple(sketch(channel[inside], n_knots) for channel in cropped),
     )
 
 
-def measure_body(case: CaseFiles) -> tuple[Sketch | None, ...]:
+def measure_body(case: CaseFiles, n_knots: int) -> tuple[Sketch | None, ...]:
     """Read one image and summarise each channel inside its body: the non-zero region, or all of an all-zero image."""
     image, _ = read_image(case.images)
     body = nonzero_mask(image)
     if not body.any():
         body = np.ones_like(body)
-    return tuple(sketch(channel[body]) for channel in image)
+    return tuple(sketch(channel[body], n_knots) for channel in image)
 
 
 def _foreground(case: CaseFiles, labels: Labels, shape: tuple[int, int, int]) -> tuple[BoolArray, float]:
@@ -182,7 +183,7 @@ def _intensities(
         n_foreground,
         MIN_FOREGROUND_VOXELS,
     )
-    body = _pool(_measure_all(measure_body, cases, workers, None))
+    body = _pool(_measure_all(partial(measure_body, n_knots=knots_per_case(len(cases))), cases, workers, None))
     return [_NO_VALUES if item is None else robust_properties(item) for item in body], "body"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,8 +100,3 @@ def _shrink(pooled: Pooling, request: Request, min_edge: int) -> Pooling | None:
         trial[axis] = patch[axis] - pooling(request.spacing, trial, min_edge).divisor[axis]
         return pooling(request.spacing, trial, min_edge)
     return None
-
-
-def median_voxels(shape: Sequence[float]) -> float:
-    """Return the number of voxels of a shape that may have half voxels."""
-    return float(np.prod(shape, dtype=np.float64))

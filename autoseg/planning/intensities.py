@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from autoseg.core.fingerprint import IntensityProperties
 
 _KNOTS = 32_768
-"""Order statistics kept of a case; a smaller case is kept whole."""
+"""Most order statistics kept of a case; a smaller case is kept whole."""
 
 _TAIL = 0.02
 """Half of the knots lie in the lowest and highest 2 %, where the clipping bounds of CT are."""
 
 _MAX_POINTS = 4_194_304
-"""Points of a merged sketch above which it is thinned out (about 64 MB)."""
+"""Points of all cases of one channel, and of a merged sketch (about 50 MB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,17 @@ class Sketch:
         return np.interp(targets, positions, self.points.astype(np.float64))
 
 
-def sketch(values: NDArray[np.floating]) -> Sketch | None:
+def knots_per_case(n_cases: int) -> int:
+    """Return how many values a case may keep so that all cases together stay within bounds: 1,024 to 32,768."""
+    return min(max(_MAX_POINTS // max(n_cases, 1), 1024), _KNOTS)
+
+
+def sketch(values: NDArray[np.floating], n_knots: int = _KNOTS) -> Sketch | None:
     """Summarise the values (any shape) of one case; values that are not finite are left out. None if none is left."""
     ordered = np.sort(values[np.isfinite(values)], axis=None)
     if ordered.size == 0:
         return None
-    points, weights = _thin(ordered.astype(np.float32, copy=False), np.ones(ordered.size))
+    points, weights = _thin(ordered.astype(np.float32, copy=False), np.ones(ordered.size), n_knots)
     return Sketch(
         count=float(ordered.size),
         mean=float(ordered.mean(dtype=np.float64)),
@@ -114,7 +119,7 @@ def robust_properties(pooled: Sketch) -> IntensityProperties:
 
 
 def _thin(
-    points: NDArray[np.float32], weights: NDArray[np.float64], n_knots: int = _KNOTS
+    points: NDArray[np.float32], weights: NDArray[np.float64], n_knots: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Keep at most about ``n_knots`` of the ascending points, denser in the tails; the total weight stays."""
     if points.size <= n_knots:

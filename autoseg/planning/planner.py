@@ -91,10 +91,10 @@ def plan(
     PlanError
         If the fingerprint has no cases, or does not fit the data set.
     """
-    n_channels = len(fingerprint.foreground_intensity_properties_per_channel)
-    if n_channels != len(dataset.channels):
+    statistics = fingerprint.foreground_intensity_properties_per_channel
+    if statistics.keys() != {str(channel) for channel in range(len(dataset.channels))}:
         raise PlanError(
-            f"fingerprint of {dataset.name}: found {n_channels} channels, expected {len(dataset.channels)} "
+            f"fingerprint of {dataset.name}: found {len(statistics)} channels, expected {len(dataset.channels)} "
             f"{list(dataset.channels)}. Extract the fingerprint again."
         )
     evidence = Evidence(
@@ -106,7 +106,7 @@ def plan(
         n_outputs=dataset.labels.n_heads + int(dataset.labels.has_regions),
     )
     settings = planner_settings(planner)
-    decided = decide(evidence, settings, budget_scale=_budget_scale(settings, gpu_memory_gb))
+    decided = decide(evidence, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))
     return Plan(
         dataset_name=dataset.name,
         planner=planner,
@@ -115,9 +115,7 @@ def plan(
         original_median_spacing=decided.original_median_spacing,
         original_median_shape=decided.original_median_shape,
         channel_names=dataset.channels,
-        intensities=tuple(
-            fingerprint.foreground_intensity_properties_per_channel[str(channel)] for channel in range(n_channels)
-        ),
+        intensities=tuple(statistics[str(channel)] for channel in range(len(dataset.channels))),
         configurations=decided.configurations,
     )
 
@@ -204,7 +202,8 @@ def normalizations(channel_names: Sequence[str]) -> tuple[Normalization, ...]:
     return tuple(_NORMALIZATION_OF_CHANNEL.get(name.casefold(), "zscore") for name in channel_names)
 
 
-def _budget_scale(settings: PlannerSettings, gpu_memory_gb: float | None) -> float:
+def budget_scale_of(settings: PlannerSettings, gpu_memory_gb: float | None) -> float:
+    """Return the memory to plan for over the planner's own; raise ``ConfigError`` unless it is a positive number."""
     if gpu_memory_gb is None:
         return 1.0
     if not (math.isfinite(gpu_memory_gb) and gpu_memory_gb > 0):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from autoseg.core.case import BoolArray, CodeArray
 from autoseg.core.labels import informative_codes
@@ -14,6 +15,7 @@ from autoseg.core.labels import informative_codes
 SEED = 1234
 _AT_LEAST = 10_000
 _SHARE = 0.01
+_PIECE = 1 << 22  # voxels searched at once, so that a large volume needs no list of all its background
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,12 @@ def find_locations(codes: CodeArray, label_sets: BoolArray) -> Locations:
     Source: nnU-Net ``default_preprocessor.py:_sample_foreground_locations``. Differs in that codes, not labels and
     regions, are sampled: background counts as annotated where it was drawn, and each code has its own generator.
     """
-    flat = codes.reshape(-1)
+    flat = np.ascontiguousarray(codes).reshape(-1)
     counts = np.bincount(flat, minlength=len(label_sets)) if flat.size else np.zeros(len(label_sets), dtype=np.int64)
     wanted = [int(code) for code in np.flatnonzero(informative_codes(label_sets)) if counts[code]]
     dtype = np.int32 if flat.size <= np.iinfo(np.int32).max else np.int64
-    runs = [_sample(flat, code, int(counts[code])).astype(dtype) for code in wanted]
+    extents = _extents(codes)
+    runs = [_sample(flat, extents.get(code, (0, flat.size)), code, int(counts[code])).astype(dtype) for code in wanted]
     stops = np.cumsum([len(run) for run in runs], dtype=np.int64).tolist()
     return Locations(
         indices=np.concatenate(runs) if runs else np.zeros(0, dtype=dtype),
@@ -64,11 +67,25 @@ def sample_size(count: int) -> int:
     return max(min(_AT_LEAST, count), math.ceil(_SHARE * count))
 
 
-def _sample(flat: CodeArray, code: int, count: int) -> NDArray[np.intp]:
-    """Return ascending flat indices of some voxels of ``code``, which occurs ``count`` times."""
+def _extents(codes: CodeArray) -> dict[int, tuple[int, int]]:
+    """For each code above 0 that occurs, the first and one past the last flat index of the slices that hold it."""
+    if codes.size == 0:
+        return {}
+    slice_size = codes.size // len(codes)
+    boxes = enumerate(ndimage.find_objects(codes), start=1)
+    return {code: (box[0].start * slice_size, box[0].stop * slice_size) for code, box in boxes if box is not None}
+
+
+def _sample(flat: CodeArray, extent: tuple[int, int], code: int, count: int) -> NDArray[np.intp]:
+    """Return ascending flat indices of some voxels of ``code``, which occurs ``count`` times, all within ``extent``."""
     size = sample_size(count)
-    found = np.flatnonzero(flat == code)
-    if size == count:
-        return found
     rng = np.random.default_rng([SEED, code])
-    return found[np.sort(rng.choice(count, size=size, replace=False, shuffle=False))]
+    ranks = np.arange(count) if size == count else np.sort(rng.choice(count, size=size, replace=False, shuffle=False))
+    chosen = []
+    n_before = 0
+    for start in range(extent[0], extent[1], _PIECE):
+        found = np.flatnonzero(flat[start : min(start + _PIECE, extent[1])] == code)
+        first, last = np.searchsorted(ranks, (n_before, n_before + len(found)))
+        chosen.append(start + found[ranks[first:last] - n_before])
+        n_before += len(found)
+    return np.concatenate(chosen)

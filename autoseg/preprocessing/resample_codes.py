@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,10 @@ from numpy.typing import NDArray
 from autoseg.preprocessing.axes import IndexArray, linear_taps, mapped_positions, nearest_indices, positions
 from autoseg.preprocessing.resample_image import check_shape
 from autoseg.preprocessing.survival import rescue_classes
+from autoseg.preprocessing.votes import collect_votes, corner_table, known_winner, winner
 
 Codes = NDArray[Any]
-_VOXELS = 1 << 16  # voxels decided at once: all their votes stay in the processor's cache
+_VOXELS = 1 << 14  # voxels decided at once: all their votes stay in the processor's cache
 
 
 def resample_codes(
@@ -134,7 +134,7 @@ def _decide_by_votes(source: Codes, result: Codes, unknown: int | None, separate
     contested = _cells_that_differ(source, axes)
     if contested is None:
         return
-    tables = [_corner_table(source.shape, result.shape, axis, is_linear=axis in axes) for axis in range(3)]
+    tables = [corner_table(source.shape, result.shape, axis, is_linear=axis in axes) for axis in range(3)]
     for axis in _cheapest_order(source.shape, result.shape):
         lower = (
             linear_taps(source.shape[axis], result.shape[axis])[0]
@@ -147,11 +147,11 @@ def _decide_by_votes(source: Codes, result: Codes, unknown: int | None, separate
     flat_source, flat_result = np.ascontiguousarray(source).reshape(-1), result.reshape(-1)
     for start in range(0, len(chosen), _VOXELS):
         piece = chosen[start : start + _VOXELS]
-        ballot = _Ballot.collect(flat_source, piece, result.shape, tables)
+        ballot = collect_votes(flat_source, piece, result.shape, tables)
         if unknown is None:
-            flat_result[piece] = _winner(ballot)
+            flat_result[piece] = winner(ballot)
         else:
-            flat_result[piece] = _known_winner(ballot, flat_result[piece], unknown)
+            flat_result[piece] = known_winner(ballot, flat_result[piece], unknown)
 
 
 def _cells_that_differ(source: Codes, axes: Sequence[int]) -> NDArray[np.bool_] | None:
@@ -164,94 +164,3 @@ def _cells_that_differ(source: Codes, axes: Sequence[int]) -> NDArray[np.bool_] 
         differs[here] |= differs[there]
         differs[here] |= source[here] != source[there]
     return differs if differs.any() else None
-
-
-@dataclass(frozen=True, slots=True)
-class _AxisTable:
-    """What an output index along one axis means for the vote."""
-
-    steps: tuple[IndexArray, ...]
-    """One or two (m,) arrays: flat source offsets of the voxels that vote."""
-    weights: tuple[NDArray[np.float64], ...]
-    """Their weights, (m,) each; empty if there is only one."""
-    nearest: NDArray[np.intp]
-    """(m,) which of ``steps`` is the nearest voxel's."""
-
-
-def _corner_table(before: Sequence[int], after: Sequence[int], axis: int, *, is_linear: bool) -> _AxisTable:
-    n, m = before[axis], after[axis]
-    stride = int(np.prod(before[axis + 1 :], dtype=np.intp))
-    nearest = nearest_indices(n, m)
-    if not is_linear:
-        return _AxisTable((nearest * stride,), (), np.zeros(m, dtype=np.intp))
-    lower, upper, weight = linear_taps(n, m)
-    return _AxisTable((lower * stride, upper * stride), (1 - weight, weight), (nearest != lower).astype(np.intp))
-
-
-@dataclass(frozen=True, slots=True)
-class _Ballot:
-    """The votes for some output voxels."""
-
-    votes: Codes
-    """(2**d, n) codes of the source voxels around each."""
-    weights: NDArray[np.float64]
-    """(2**d, n), positive, sum 1 along the first axis."""
-    nearest: Codes
-    """(n,) code of the nearest source voxel."""
-
-    @classmethod
-    def collect(
-        cls, flat_source: Codes, chosen: NDArray[np.intp], shape: Sequence[int], tables: Sequence[_AxisTable]
-    ) -> _Ballot:
-        """Return the ballot for output voxels given by flat index into ``shape`` (z, y, x)."""
-        rows, x = np.divmod(chosen, shape[2])
-        z, y = np.divmod(rows, shape[1])
-        offsets = np.zeros((1, len(chosen)), dtype=np.intp)
-        weights = np.ones((1, len(chosen)))
-        nearest = np.zeros(len(chosen), dtype=np.intp)
-        for coordinate, table in zip((z, y, x), tables, strict=True):
-            steps = np.stack([step[coordinate] for step in table.steps])
-            offsets = (offsets[:, None] + steps).reshape(-1, len(chosen))
-            if table.weights:
-                shares = np.stack([weight[coordinate] for weight in table.weights])
-                weights = (weights[:, None] * shares).reshape(-1, len(chosen))
-                nearest = 2 * nearest + table.nearest[coordinate]
-        votes = flat_source[offsets]
-        return cls(votes, weights, votes[nearest, np.arange(len(chosen))])
-
-    def score(self, code: Codes) -> NDArray[np.float64]:
-        """(n,) sum of the weights of the votes for ``code`` (n,)."""
-        score = np.zeros(len(code))
-        for vote, weight in zip(self.votes, self.weights, strict=True):
-            score += weight * (vote == code)
-        return score
-
-    def subset(self, rows: NDArray[np.intp]) -> _Ballot:
-        """Return the ballot of some of the voxels."""
-        return _Ballot(self.votes[:, rows], self.weights[:, rows], self.nearest[rows])
-
-
-def _winner(ballot: _Ballot) -> Codes:
-    """Return the code with the largest sum of weights; on ties the nearest voxel's if it is tied, else the smallest."""
-    best = ballot.nearest.copy()
-    open_rows = np.flatnonzero(ballot.score(best) < 0.5)  # from a half on, no other code can have more
-    if len(open_rows) == 0:
-        return best
-    rest = ballot.subset(open_rows)
-    winner = rest.nearest.copy()
-    best_score = rest.score(winner)
-    for vote in rest.votes:
-        score = rest.score(vote)
-        wins = (score > best_score) | ((score == best_score) & (winner != rest.nearest) & (vote < winner))
-        np.copyto(winner, vote, where=wins)
-        np.maximum(best_score, score, out=best_score)
-    best[open_rows] = winner
-    return best
-
-
-def _known_winner(ballot: _Ballot, present: Codes, unknown: int) -> Codes:
-    """Return the winner among known codes where the voxel is known by the law, else ``present``."""
-    known = _Ballot(ballot.votes, ballot.weights * (ballot.votes != unknown), ballot.nearest)
-    winner = _winner(known)  # an unknown nearest voxel scores 0 and so loses against any known vote
-    is_known = (known.weights.sum(axis=0) >= 0.5) | (ballot.nearest != unknown)
-    return np.where(is_known & (winner != unknown), winner, present)

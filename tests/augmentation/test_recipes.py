@@ -89,3 +89,12 @@ def test_how_often_nnunets_recipe_changes_a_sample():
     changed = augment_intensity(images, Recipe(), torch.Generator().manual_seed(1))
     share = (changed != images).flatten(1).any(1).float().mean().item()
     assert share == pytest.approx(1 - 0.9 * 0.85 * 0.85 * 0.9 * 0.7 * 0.9 * 0.875, abs=0.04)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_parameters_are_the_same_on_a_gpu():
+    images = torch.randn(8, 2, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+    recipe = ALWAYS.model_copy(update={"noise_probability": 0})
+    on_cpu = augment_intensity(images, recipe, torch.Generator().manual_seed(1))
+    on_gpu = augment_intensity(images.cuda(), recipe, torch.Generator().manual_seed(1))
+    assert torch.allclose(on_cpu, on_gpu.cpu(), atol=1e-3)

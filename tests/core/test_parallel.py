@@ -58,7 +58,7 @@ def test_a_killed_worker_costs_only_its_own_item_and_does_not_serialise_the_othe
 
 
 def test_other_exceptions_are_raised():
-    with pytest.raises(ZeroDivisionError, match="bug at 1"):
+    with pytest.raises(ZeroDivisionError, match="bug at"):
         list(map_unordered(_raise_bug, [1, 2], workers=2))
 
 

@@ -145,13 +145,14 @@ def test_an_empty_map_has_no_counts() -> None:
     assert count(empty, empty, make_labels(PLAIN)) == (HeadCounts(0, 0, 0, 0),) * 3
 
 
-@pytest.mark.parametrize("offset", [0, -300, 70_000])
-def test_pairs_of_any_values_are_counted(offset: int) -> None:
-    reference = np.array([1, 1, 5, 5, 5]) + offset
-    prediction = np.array([2, 2, 2, 9, 9]) - offset
+@pytest.mark.parametrize("offset", [0, -300, 70_000, 1 << 40])
+@pytest.mark.parametrize("spread", [1, 1 << 30])
+def test_pairs_of_any_values_are_counted(offset: int, spread: int) -> None:
+    reference = spread * np.array([1, 1, 5, 5, 5]) + offset
+    prediction = spread * np.array([2, 2, 2, 9, 9]) - offset
     pairs = count_pairs(reference, prediction)
-    assert pairs.reference_values.tolist() == [1 + offset, 5 + offset]
-    assert pairs.prediction_values.tolist() == [2 - offset, 9 - offset]
+    assert pairs.reference_values.tolist() == [spread + offset, 5 * spread + offset]
+    assert pairs.prediction_values.tolist() == [2 * spread - offset, 9 * spread - offset]
     assert pairs.counts.tolist() == [[2, 0], [1, 2]]
 
 
@@ -174,3 +175,9 @@ def test_every_undeclared_value_is_named_with_its_voxels() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(EvaluationError, match=r"found shape \(1, 2, 3\), expected \(1, 3, 2\)"):
         count_pairs(np.zeros((1, 3, 2), dtype=np.uint8), np.zeros((1, 2, 3), dtype=np.uint8))
+
+
+def test_images_are_not_counted_as_label_maps() -> None:
+    values = np.arange(5000).reshape(1, 50, 100)
+    with pytest.raises(EvaluationError, match="found 5000 values in the reference and 5000 in the prediction"):
+        count_pairs(values, values)

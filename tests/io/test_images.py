@@ -104,11 +104,17 @@ def test_labels_that_are_no_whole_numbers_are_refused(tmp_path, value):
         read_labels(save(tmp_path / "a.nii.gz", array))
 
 
-def test_labels_with_several_channels_are_refused(tmp_path):
-    array = np.arange(48, dtype=np.float32).reshape(2, 2, 3, 4)
-    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "a.nii.gz"))
-    with pytest.raises(FileFormatError, match="channels that differ"):
+@pytest.mark.parametrize("n_channels", [2, 3, 4])
+def test_labels_with_several_channels_are_refused(tmp_path, n_channels):
+    array = np.arange(n_channels * 24, dtype=np.float32).reshape(n_channels, 2, 3, 4)
+    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=False), str(tmp_path / "a.nii.gz"))
+    with pytest.raises(FileFormatError, match=f"found {n_channels} channels that differ"):
         read_labels(tmp_path / "a.nii.gz")
+
+
+def test_what_float32_cannot_hold_becomes_inf(tmp_path):
+    image, _ = read_image([save(tmp_path / "a.nii", np.full((2, 3, 4), 1e300))])
+    assert np.isinf(image).all()
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha", ".gipl"])

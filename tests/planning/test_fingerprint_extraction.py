@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import DatasetError, FileFormatError
@@ -15,13 +15,13 @@ from autoseg.planning import extract_fingerprint, fingerprint_is_current
 
 BACKGROUND, ORGAN, IGNORE = 0, 1, 2
 HEADS = (Head("background", (0,), (0,), True), Head("organ", (1,), (1,)))
-SHAPE = (12, 16, 20)
+SHAPE = (24, 16, 20)
 
 
 def _write(path, array, spacing=(1.0, 2.0, 3.0)):
-    image = sitk.GetImageFromArray(array)
+    image = SimpleITK.GetImageFromArray(array)
     image.SetSpacing(spacing)
-    sitk.WriteImage(image, str(path))
+    SimpleITK.WriteImage(image, str(path))
     return path
 
 
@@ -45,7 +45,7 @@ def toy_case(seed, *, brightness=200.0):
     """An image with an organ brighter than all else, and its dense labels."""
     rng = np.random.default_rng(seed)
     labels = np.zeros(SHAPE, dtype=np.uint8)
-    labels[1:11, 2:14, 2:18] = ORGAN
+    labels[1:23, 2:14, 2:18] = ORGAN
     image = rng.normal(50, 5, SHAPE)
     image[labels == ORGAN] = rng.normal(brightness, 10, int(labels.sum()))
     return image, labels
@@ -84,7 +84,7 @@ def test_nothing_depends_on_what_is_unknown(tmp_path):
     key = "foreground_intensity_properties_per_channel"
     assert getattr(first, key) == getattr(second, key)
     assert first.intensity_source == {"0": "foreground"}
-    assert first.annotated_fraction["a"] == pytest.approx(4 / 12)
+    assert first.annotated_fraction["a"] == pytest.approx(8 / 24)
 
 
 def test_sparse_labels_give_nearly_the_statistics_of_dense_ones(tmp_path):
@@ -153,8 +153,8 @@ def test_every_channel_has_its_statistics(tmp_path):
 def test_workers_change_nothing_and_skipped_cases_are_left_out(tmp_path):
     dataset = make_dataset(tmp_path, {name: toy_case(seed) for seed, name in enumerate("abc")})
     seen = []
-    alone = extract_fingerprint(dataset, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    alone = extract_fingerprint(dataset, progress=lambda *report: seen.append(report))
+    assert seen == [(1, 3, "a"), (2, 3, "b"), (3, 3, "c")]
     assert extract_fingerprint(dataset, workers=2) == alone
     assert extract_fingerprint(dataset, skip=frozenset("b")).cases == ("a", "c")
 
@@ -178,7 +178,7 @@ def test_failing_case_is_named(tmp_path):
 def test_labels_of_another_shape_are_refused_for_all_cases_at_once(tmp_path):
     image, labels = toy_case(10)
     dataset = make_dataset(tmp_path, {"a": (image, labels[1:]), "b": (image, labels[:, 1:])})
-    with pytest.raises(DatasetError, match=r"case 'a': a\.nii\.gz: found labels of shape \(11, 16, 20\)") as error:
+    with pytest.raises(DatasetError, match=r"case 'a': a\.nii\.gz: found labels of shape \(23, 16, 20\)") as error:
         extract_fingerprint(dataset)
     assert len(error.value.faults) == 2
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.planning.presets import PLANNERS
@@ -45,6 +45,7 @@ def test_single_axis_stops_at_twelve_voxels():
     assert pooling((1, 1), (12, 4)).divisor == (2, 1)
 
 
+@settings(deadline=None)
 @given(PATCHES)
 def test_patch_is_the_smallest_multiple_of_the_divisor_that_holds_what_was_asked(case):
     spacing, patch = case
@@ -58,12 +59,13 @@ def test_patch_is_the_smallest_multiple_of_the_divisor_that_holds_what_was_asked
         assert product == factor
 
 
+@settings(deadline=None)
 @given(PATCHES)
 def test_stages_strides_and_kernels_agree_in_number(case):
     spacing, patch = case
     pooled = pooling(spacing, patch)
-    for name, settings in PLANNERS.items():
-        topology = build_topology(pooled, settings)
+    for name, preset in PLANNERS.items():
+        topology = build_topology(pooled, preset)
         lengths = {len(topology.features), len(topology.kernels), len(topology.encoder_blocks), topology.n_stages}
         assert len(lengths) == 1, name
         assert len(topology.decoder_blocks) == topology.n_stages - 1
@@ -71,9 +73,9 @@ def test_stages_strides_and_kernels_agree_in_number(case):
 
 
 def test_features_double_up_to_the_limit_of_2d_and_3d():
-    settings = PLANNERS["default"]
-    assert build_topology(pooling((1, 1), (512, 512)), settings).features == (32, 64, 128, 256, 512, 512, 512, 512)
-    assert build_topology(pooling((1, 1, 1), (128,) * 3), settings).features == (32, 64, 128, 256, 320, 320)
+    preset = PLANNERS["default"]
+    assert build_topology(pooling((1, 1), (512, 512)), preset).features == (32, 64, 128, 256, 512, 512, 512, 512)
+    assert build_topology(pooling((1, 1, 1), (128,) * 3), preset).features == (32, 64, 128, 256, 320, 320)
 
 
 def test_last_entry_of_the_encoder_blocks_repeats():
