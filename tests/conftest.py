@@ -7,6 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from autoseg.core.dataset import Dataset
+from autoseg.core.plan import Topology
+from autoseg.core.workspace import Workspace
+from autoseg.planning import extract_fingerprint, plan
+from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, save_fingerprint, save_plan
+from autoseg.planning.splits import load_or_make_splits
+from autoseg.preprocessing.runner import preprocess_dataset
+from toy import write_toy_dataset
+
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -17,3 +26,46 @@ def real_data() -> Path:
     if not (folder / "Dataset004_Hippocampus").is_dir():
         pytest.skip("real data not present (set AUTOSEG_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five sparse 3-D toy cases; do not change them."""
+    return write_toy_dataset(tmp_path_factory.mktemp("toy") / "Dataset900_Toy")
+
+
+@pytest.fixture(scope="session")
+def toy_workspace(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The toy data set, planned for a tiny network and preprocessed; do not change it."""
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"))
+    prepare_toy(Dataset.load(toy_folder), workspace)
+    return workspace
+
+
+def prepare_toy(dataset: Dataset, workspace: Workspace) -> None:
+    """Plan, with the network shrunk to a few thousand weights, and preprocess the first configuration of the plan."""
+    folder = workspace.preprocessed(dataset.name)
+    fingerprint = extract_fingerprint(dataset)
+    planned = plan(dataset, fingerprint, "small")
+    name = "3d_fullres" if "3d_fullres" in planned.configurations else "2d"
+    configuration = planned.configurations[name]
+    n_dims = len(configuration.patch_size)
+    tiny = configuration.model_copy(
+        update={
+            "patch_size": (8, 16, 16)[-n_dims:],
+            "batch_size": 2,
+            "topology": Topology(
+                kind="plain",
+                features=(8, 16),
+                strides=((1,) * n_dims, (2,) * n_dims),
+                kernels=((3,) * n_dims, (3,) * n_dims),
+                encoder_blocks=(1, 1),
+                decoder_blocks=(1,),
+            ),
+        }
+    )
+    planned = planned.model_copy(update={"configurations": {name: tiny}})
+    save_fingerprint(fingerprint, folder / FINGERPRINT_FILE)
+    save_plan(planned, folder / PLAN_FILE)
+    load_or_make_splits(dataset, folder, fingerprint.informative_cases)
+    preprocess_dataset(dataset, planned, name, folder / name)

@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -183,7 +184,10 @@ class BatchBuilder(Dataset[Batch]):
         return max(self.stop - self.start, 0)
 
     def __getitem__(self, index: int) -> Batch | Failure:  # type: ignore[override]
-        iteration = self.start + index
+        with _one_thread():
+            return self._build(self.start + index)
+
+    def _build(self, iteration: int) -> Batch | Failure:
         parts = []
         for sample in range(self.batch_size):
             rng = sample_rng(self.seed, iteration, sample)
@@ -219,6 +223,17 @@ class BatchBuilder(Dataset[Batch]):
         if len(opened) > MAX_OPEN_CASES:
             opened.popitem(last=False)
         return opened[key]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread, as workers do: sums over many voxels depend on the number of threads in the last bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _checked(batches: Iterator[Batch | Failure], builder: BatchBuilder, workers: int) -> Iterator[Batch]:

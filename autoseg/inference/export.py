@@ -83,7 +83,7 @@ def resampled_slabs(
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield ``(first plane, logits (H, planes, y, x) float32)`` of the grid between crop and resampling, in order."""
     shape = record.shape_after_crop
-    source = torch.from_numpy(logits)
+    source = torch.from_numpy(np.require(logits, np.float32, ["W"]))
     coarse = anisotropic_axis(record.spacing, record.spacing_before)
     planes = max(1, slab_values // max(1, source.shape[0] * math.prod(shape[1:])))
     for first in range(0, shape[0], planes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -112,6 +113,8 @@ def predict_files(
     """
     dataset = predictor.model.dataset
     cases, failed = _gather(inputs, dataset)
+    if not cases:
+        raise DatasetError([Fault("inputs", "no cases", "at least one", "Name the files of a case.")])
     _check_output_folder(output_folder, cases)
     jobs = [_job(name, files, output_folder, save_probabilities) for name, files in cases.items()]
     skipped = tuple(job.name for job in jobs if job.is_done and not overwrite)
@@ -251,7 +254,13 @@ def _gather_folder(folder: Path, dataset: Dataset) -> tuple[dict[str, tuple[Path
     cases, faults = find_image_cases(folder, ending, len(dataset.channels))
     if not cases:
         raise DatasetError(faults)
-    return dict(cases), {fault.where: str(fault) for fault in faults}
+    return dict(cases), {_case_name(fault): str(fault) for fault in faults}
+
+
+def _case_name(fault: Fault) -> str:
+    """Return the case, else the file name, that a fault of ``find_image_cases`` is about."""
+    match = re.search(r": case '(.+)'$", fault.where)
+    return match[1] if match else Path(fault.where).name
 
 
 def _ending_in(folder: Path, preferred: str) -> str:

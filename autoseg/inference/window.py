@@ -137,7 +137,7 @@ def predict_logits(
     patch = configuration.patch_size
     ensemble = _Ensemble(members, _mirrorings(mirror_axes), device, autocast_dtype)
     with torch.inference_mode():
-        volume = torch.as_tensor(image)
+        volume = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
         spatial = volume.shape[2:] if configuration.is_2d else volume.shape[1:]
         grid = window_grid(spatial, patch, step)
         volume = _pad(volume, grid)

@@ -18,8 +18,7 @@ from autoseg.nn.coded import flat_codes, head_states, informative_codes, look_up
 from autoseg.nn.set_likelihood import sum_of_set_losses
 
 AllReduce = Callable[[Tensor], Tensor]
-"""Sums a tensor over ranks, differentiably (``torch.distributed.nn.functional.all_reduce``). Its backward sums the
-gradients too, which the mean over ranks of DistributedDataParallel undoes: N ranks step as one would."""
+"""Sums a tensor over ranks, differentiably: :func:`autoseg.nn.ranks.sum_over_ranks`."""
 
 NOT_SINGLE = -100
 """Class index of a code that is not one class; skipped by the plain cross entropy."""

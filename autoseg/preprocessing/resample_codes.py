@@ -33,9 +33,9 @@ def resample_codes(
     2. Its code wins the linear vote among known codes; where only the extent is known, it is the code of the known
        voxel in the extent that is nearest axis by axis.
     3. A class survives: for each annotated source voxel there is an output voxel of the same code less than one output
-       voxel from its mapped position along each axis. Where codes compete for the same voxels, one that would vanish
-       there takes a voxel that its present code can spare. Only where more codes meet within two output voxels per
-       axis than these can hold is one lost.
+       voxel from its mapped position along each axis. Where codes compete, one that would vanish takes the closest
+       voxel that is unknown or that its present code can spare; if there is none, it looks among the 3 voxels per axis
+       around its mapped position. Only where more codes meet than these voxels can hold is one lost.
 
     Parameters
     ----------

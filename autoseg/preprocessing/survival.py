@@ -45,27 +45,25 @@ def rescue_classes(source: Codes, result: Codes, unknown: int) -> None:
     voxel would lose by it. What is still lost when nothing more can be given is looked for, in the same way, among
     the 3 voxels per axis around its mapped position.
     """
-    lost = _lost_voxels(source, result, unknown)
-    if len(lost) == 0:
-        return
-    around = _annotated_around(source, result.shape, lost, unknown)
     for is_wide in (False, True):
-        if _give_back(_describe(around, source, result.shape, is_wide=is_wide), result, unknown):
+        lost = _lost_voxels(source, result, unknown)
+        if len(lost) == 0:
             return
+        around = _annotated_around(source, result.shape, lost, unknown)
+        _give_back(_describe(around, source, result.shape, is_wide=is_wide), result, unknown)
 
 
-def _give_back(voxels: _Voxels, result: Codes, unknown: int) -> bool:
-    """Change ``result`` in place, round by round; return whether nothing is lost any more."""
+def _give_back(voxels: _Voxels, result: Codes, unknown: int) -> None:
+    """Change ``result`` in place, round by round, until none of ``voxels`` is lost or nothing can be given."""
     flat = result.reshape(-1)
     for step in range(_ROUNDS):
         kept = voxels.kept(flat)
         is_lost: NDArray[np.bool_] = np.logical_not(kept.any(axis=1))
         if not is_lost.any():
-            return True
+            return
         needed = _indispensable(voxels, kept, flat.size)
         if not _give(voxels.subset(is_lost), flat, needed, unknown, step, result.shape):
-            return False
-    return False
+            return
 
 
 def _lost_voxels(source: Codes, result: Codes, unknown: int) -> NDArray[np.intp]:

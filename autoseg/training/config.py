@@ -70,7 +70,8 @@ def resolve_config(defaults: dict[str, Any], assignments: Sequence[str] = ()) ->
             known = ", ".join(TrainingConfig.model_fields)
             faults.append(f"--set {assignment}: expected key=value with key one of {known}.")
         else:
-            values[key] = None if value.lower() in ("none", "null") else value
+            is_optional = TrainingConfig.model_fields[key].default is None
+            values[key] = None if is_optional and value.lower() in ("none", "null") else value
     if not faults:
         try:
             config = TrainingConfig.model_validate(values)

@@ -69,6 +69,18 @@ def test_workers_give_the_same_batches_and_leave_the_global_generator_alone(load
     assert all(same(a, b) for a, b in zip(with_worker, load(stop=3), strict=True))
 
 
+def test_the_number_of_threads_does_not_matter(load):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        several = list(load((24, 60, 60), stop=4))
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        assert all(same(a, b) for a, b in zip(several, load((24, 60, 60), stop=4), strict=True))
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_intensity_augmentation_outside_the_workers_is_the_same(load, make_configuration):
     recipe = nnunet_recipe(make_configuration((4, 12, 12)))
     inside, outside = load(), load(augment_in_worker=False)

@@ -80,7 +80,31 @@ def test_2d_pictures_are_predicted(threshold_predictor, tmp_path, ending):
     assert before == after
 
 
-def test_colour_pictures_without_loss_or_with_it_give_png(threshold_predictor, tmp_path):
+@pytest.mark.parametrize(
+    ("data_set", "ending", "options"),
+    [
+        ("Dataset004_Hippocampus", ".nii.gz", {"spacing": (1.0, 1.0, 1.0)}),
+        ("Dataset027_ACDC", ".nii.gz", {"spacing": (10.0, 1.5, 1.5)}),
+    ],
+)
+def test_real_images_get_predictions_in_their_geometry(
+    threshold_predictor, real_data, tmp_path, data_set, ending, options
+):
+    files = sorted((real_data / data_set / "imagesTr").glob(f"*_0000{ending}"))[:2]
+    predictor = threshold_predictor(ending=ending, **options)
+    report = predictor.predict_files([[file] for file in files], tmp_path)
+    assert len(report.done) == 2
+    for file in files:
+        before = sitk.ReadImage(str(file))
+        after = sitk.ReadImage(str(tmp_path / file.name.replace("_0000", "")))
+        assert after.GetSize() == before.GetSize()
+        for name in ("GetSpacing", "GetOrigin", "GetDirection"):
+            np.testing.assert_allclose(getattr(after, name)(), getattr(before, name)(), atol=1e-4)
+        truth = sitk.GetArrayFromImage(before) > 100
+        assert np.mean((sitk.GetArrayFromImage(after) == 1) == truth) > 0.95
+
+
+def test_pictures_with_lossy_compression_give_png(threshold_predictor, tmp_path):
     (tmp_path / "in").mkdir()
     colour = np.random.default_rng(0).integers(0, 255, size=(24, 24, 3)).astype(np.uint8)
     sitk.WriteImage(sitk.GetImageFromArray(colour, isVector=True), str(tmp_path / "in" / "x_0000.jpg"))
@@ -168,6 +192,9 @@ def test_cases_may_be_given_as_lists_or_by_name(threshold_predictor, inputs, tmp
     assert_right(tmp_path / "out" / "new.nii.gz", volume(1))
     with pytest.raises(ConfigError, match="two cases named 'a'"):
         predictor.predict_files([[inputs / "a_0000.nii.gz"]] * 2, tmp_path / "out")
+    for nothing in ([], {}):
+        with pytest.raises(DatasetError, match="inputs: found no cases, expected at least one"):
+            predictor.predict_files(nothing, tmp_path / "out")
     with pytest.raises(ConfigError, match="a case without files"):
         predictor.predict_files([[]], tmp_path / "out")
 
@@ -201,8 +228,16 @@ def test_a_case_with_missing_channels_is_reported_before_and_the_others_are_pred
             write_volume(tmp_path / "in" / f"{name}_000{channel}.nii.gz", volume(channel))
     report = threshold_predictor(n_channels=2).predict_files(tmp_path / "in", tmp_path / "out")
     assert report.done == ("a", "c")
-    assert "b" in str(report.failed)
-    assert len(report.failed) == 1
+    assert list(report.failed) == ["b"]
+    assert "expected 2 files" in report.failed["b"]
+
+
+def test_a_file_without_channel_number_is_named_and_the_others_are_predicted(threshold_predictor, inputs, tmp_path):
+    (inputs / "c_0000.nii.gz").rename(inputs / "c.nii.gz")
+    report = threshold_predictor().predict_files(inputs, tmp_path / "out")
+    assert report.done == ("a", "b")
+    assert list(report.failed) == ["c.nii.gz"]
+    assert "Rename it, say to c_0000.nii.gz" in report.failed["c.nii.gz"]
 
 
 def test_inputs_none_of_which_fits_are_refused_before_anything_is_written(threshold_predictor, inputs, tmp_path):

@@ -140,6 +140,23 @@ def test_a_2d_model_predicts_every_slice(threshold_predictor):
     np.testing.assert_array_equal(labels, image[0] > 100)
 
 
+@pytest.mark.parametrize("spacing", [(2.0, 1.0, 1.0), (1.0, 1.0, 1.0), (0.5, 1.5, 0.7), (6.0, 1.3, 1.0)])
+@pytest.mark.parametrize("transpose", [(0, 1, 2), (1, 2, 0)])
+def test_resampling_there_and_back_leaves_objects_where_they_are(threshold_predictor, spacing, transpose):
+    """A ball in world coordinates, off centre, on grids that the plan resamples: no shift, hardly another size."""
+    shape, centre = tuple(round(36 / edge) for edge in spacing), (15.0, 20.0, 17.0)
+    grid = np.indices(shape, dtype=np.float64) + 0.5
+    squared = sum((axis * edge - mid) ** 2 for axis, edge, mid in zip(grid, spacing, centre, strict=True))
+    image = (110 - np.sqrt(squared))[None].astype(np.float32)  # 100 on a sphere of radius 10
+    labels = threshold_predictor(spacing=(2.0, 1.0, 1.0), transpose=transpose).predict_array(
+        image, Geometry(spacing=spacing)
+    )
+    expected = image[0] > 100
+    assert 2 * np.sum(labels * expected) / (labels.sum() + expected.sum()) > 0.97
+    for mine, true, edge in zip(np.nonzero(labels), np.nonzero(expected), spacing, strict=True):
+        assert abs(mine.mean() - true.mean()) * edge < 0.1
+
+
 def test_the_target_of_a_case_is_not_looked_at_and_its_image_not_changed(threshold_predictor):
     predictor, image = threshold_predictor(), random_image()
     before = image.copy()

@@ -239,6 +239,20 @@ def test_an_image_without_voxels_is_refused():
         predict_logits(Fixed(1.0), np.zeros((1, 0, 9, 9), np.float32), configuration((8, 8)))
 
 
+@pytest.mark.parametrize("kind", ["read-only", "reversed", "float64", "tensor"])
+def test_any_array_of_numbers_will_do(kind):
+    image, settings = random_image((5, 9, 9)), configuration((4, 8, 8))
+    expected = predict_logits(convolution(3, 3), image, settings)
+    given = {
+        "read-only": image.copy(), "reversed": np.ascontiguousarray(image[:, ::-1])[:, ::-1],
+        "float64": image.astype(np.float64), "tensor": torch.from_numpy(image),
+    }[kind]  # fmt: skip
+    if kind == "read-only":
+        given.flags.writeable = False
+    np.testing.assert_array_equal(predict_logits(convolution(3, 3), given, settings), expected)
+    np.testing.assert_array_equal(image, random_image((5, 9, 9)))
+
+
 def test_progress_counts_the_windows():
     seen = []
     predict_logits(

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from autoseg.core.dataset import Dataset
+from autoseg.core.errors import AutosegError, CacheError, ConfigError, ModelError, PlanError
+from autoseg.core.workspace import Workspace
+from autoseg.nn.checkpoint import load_checkpoint
+from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest, build_parts, train_fold
+from autoseg.training.prepare import RunOptions, check_folder, prepare_fold
+from autoseg.training.validation import validate_fold
+
+SETTINGS = ("precision=float32", "iterations_per_epoch=4", "validation_iterations=2")
+
+
+@pytest.fixture
+def request_of(toy_folder: Path, toy_workspace: Workspace, tmp_path: Path):
+    torch.set_num_threads(1)
+
+    def make(iterations: int = 10, **options) -> FoldRequest:
+        settings = (*SETTINGS, *options.pop("settings", ()))
+        run = RunOptions("0", iterations=iterations, settings=settings, workers=0, device="cpu", **options)
+        return replace(prepare_fold(toy_workspace, Dataset.load(toy_folder), run), folder=tmp_path / "run" / "fold_0")
+
+    return make
+
+
+def weights_of(folder: Path, name: str = FINAL) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / name).weights
+
+
+def stop_after(n: int):
+    steps = iter(range(n))
+    return lambda: next(steps, None) is None
+
+
+@pytest.mark.parametrize("stops", [(0,), (2,), (3, 1), (4, 3)], ids=str)
+def test_a_run_that_was_stopped_and_resumed_is_bit_by_bit_the_one_that_was_not(request_of, tmp_path, stops):
+    whole = replace(request_of(), folder=tmp_path / "whole" / "fold_0")
+    train_fold(whole)
+    request = request_of()
+    for index, n in enumerate(stops):
+        assert not train_fold(request, resume=index > 0, should_stop=stop_after(n)).is_finished
+    assert train_fold(request, resume=True).is_finished
+    expected, found = weights_of(whole.folder), weights_of(request.folder)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+    def lines(folder):
+        records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        return [record | {"seconds": None} for record in records]
+
+    assert lines(whole.folder) == lines(request.folder)
+    assert [record["iteration"] for record in lines(request.folder)] == [4, 8, 10]
+
+
+def test_seed_decides_everything_and_another_seed_is_another_run(request_of, tmp_path):
+    results = []
+    for number, seed in enumerate((1, 1, 2)):
+        request = replace(request_of(iterations=3, seed=seed), folder=tmp_path / str(number) / "fold_0")
+        train_fold(request)
+        results.append(weights_of(request.folder))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+    assert not all(torch.equal(results[0][name], results[2][name]) for name in results[0])
+
+
+def test_the_number_of_workers_changes_nothing(request_of, tmp_path):
+    results = []
+    for workers in (0, 2):
+        request = replace(request_of(iterations=3), workers=workers, folder=tmp_path / str(workers) / "fold_0")
+        train_fold(request)
+        results.append(weights_of(request.folder))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_training_learns_the_toy_task_and_validation_scores_it(request_of):
+    request = request_of(iterations=150, settings=("augmentation=none", "iterations_per_epoch=50"))
+    result = train_fold(request)
+    assert result.progress.records[-1].train_loss < result.progress.records[0].train_loss
+    summary = validate_fold(request)
+    assert summary.foreground_mean["Dice"] > 0.5
+    assert {case.case for case in summary.metric_per_case} == set(request.val_cases)
+    assert json.loads((request.folder / "validation" / "summary.json").read_text())["scored_on"] != "dense"
+    for name in (LATEST, BEST, FINAL, "history.jsonl", "progress.png", "training.json"):
+        assert (request.folder / name).stat().st_size > 0
+
+
+def test_time_that_is_up_ends_a_run_as_finished(request_of):
+    request = replace(request_of(iterations=10_000), max_runtime_s=0.0)
+    result = train_fold(request)
+    assert result.is_finished
+    assert result.progress.iteration == 1
+    assert (request.folder / FINAL).is_file()
+
+
+def test_pretrained_weights_are_the_start(request_of, tmp_path):
+    first = request_of(iterations=2)
+    train_fold(first)
+    start = replace(request_of(), pretrained=first.folder / FINAL, folder=tmp_path / "second" / "fold_0")
+    train_fold(start, should_stop=lambda: True)
+    moved = weights_of(start.folder, LATEST)
+    fresh = build_parts(start, "float32").network.state_dict()
+    trained = weights_of(first.folder)
+    name = "encoder.0.0.conv.weight" if "encoder.0.0.conv.weight" in trained else next(iter(trained))
+    assert (moved[name] - trained[name]).abs().max() < (moved[name] - fresh[name]).abs().max()
+
+
+def test_resume_refuses_other_settings_and_names_them(request_of):
+    train_fold(request_of(), should_stop=lambda: True)
+    with pytest.raises(ModelError, match=r"seed is 3, was 0"):
+        train_fold(request_of(seed=3), resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(request_of):
+    request = request_of(settings=("learning_rate=1e30", "optimizer=sgd", "gradient_clip=1e30"))
+    with pytest.raises(AutosegError, match=r"training: the loss is .* near iteration"):
+        train_fold(request)
+
+
+def test_regions_train_with_sigmoid_heads(toy_folder, toy_workspace, tmp_path):
+    torch.set_num_threads(1)
+    content = json.loads((toy_folder / "dataset.json").read_text())
+    content["labels"] = {"background": 0, "whole": [1, 2], "brighter": 2, "ignore": 3}
+    content["regions_class_order"] = [1, 2]
+    described = Dataset.from_json(content, name="regions", folder=toy_folder)
+    options = RunOptions("0", iterations=4, settings=SETTINGS, workers=0, device="cpu")
+    plain = prepare_fold(toy_workspace, Dataset.load(toy_folder), options)
+    dataset = replace(described, cases=Dataset.load(toy_folder).cases)
+    request = replace(plain, dataset=dataset, folder=tmp_path / "run" / "fold_0")
+    result = train_fold(request)
+    assert set(result.progress.records[-1].dice_per_head) == {"whole", "brighter"}
+    assert validate_fold(request).mean.keys() == {"(1, 2)", "2"}
+
+
+def test_prepare_names_what_is_missing(toy_folder, toy_workspace, tmp_path):
+    dataset = Dataset.load(toy_folder)
+    with pytest.raises(PlanError, match=r"plans\.json: found no such file"):
+        prepare_fold(Workspace(tmp_path), dataset, RunOptions("0"))
+    with pytest.raises(PlanError, match="found no configuration '2d'"):
+        prepare_fold(toy_workspace, dataset, RunOptions("0", configuration="2d"))
+    with pytest.raises(ConfigError, match="fold: found 5, expected one of"):
+        prepare_fold(toy_workspace, dataset, RunOptions("5"))
+    with pytest.raises(ConfigError, match="fold: found 'x', expected a number"):
+        prepare_fold(toy_workspace, dataset, RunOptions("x"))
+    with pytest.raises(ConfigError, match="--epochs and --iterations: found both"):
+        prepare_fold(toy_workspace, dataset, RunOptions("0", epochs=1, iterations=1))
+
+
+def test_prepare_refuses_a_stale_cache_and_says_which_case(toy_folder, toy_workspace):
+    content = json.loads((toy_folder / "dataset.json").read_text())
+    content["labels"] = {"background": 0, "one": 1, "two": 2, "ignore": 250}
+    changed = replace(Dataset.from_json(content, name="Dataset900_Toy", folder=toy_folder), cases=Dataset.load(toy_folder).cases)
+    with pytest.raises(CacheError, match=r"stale cases: toy_000 .*Run autoseg_plan_and_preprocess"):
+        prepare_fold(toy_workspace, changed, RunOptions("0"))
+
+
+def test_fold_all_trains_and_validates_on_everything(toy_folder, toy_workspace):
+    request = prepare_fold(toy_workspace, Dataset.load(toy_folder), RunOptions("all", epochs=3))
+    assert request.train_cases == request.val_cases == Dataset.load(toy_folder).case_names
+    assert request.config.iterations == 3 * request.config.iterations_per_epoch
+
+
+def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(request_of):
+    request = request_of(iterations=1)
+    assert not check_folder(request.folder, resume=True, overwrite=False)
+    train_fold(request)
+    with pytest.raises(ConfigError, match="found the checkpoints of an earlier run"):
+        check_folder(request.folder, resume=False, overwrite=False)
+    with pytest.raises(ConfigError, match="--resume and --overwrite: found both"):
+        check_folder(request.folder, resume=True, overwrite=True)
+    assert check_folder(request.folder, resume=True, overwrite=False)
+    assert not check_folder(request.folder, resume=False, overwrite=True)
+    assert not request.folder.exists()

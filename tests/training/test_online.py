@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from autoseg.training.online import count_heads, dice_per_head, mean_known, smooth
+
+SETS = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1]], dtype=torch.bool)  # codes 0..4
+
+
+def logits_for(winners: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.one_hot(winners, 3).movedim(-1, 1).float()
+
+
+def test_counts_by_hand_with_unknown_and_partly_known_voxels():
+    codes = torch.tensor([[0, 1, 2, 3, 4, 1]])
+    winners = torch.tensor([[0, 1, 1, 1, 0, 2]])
+    counts = count_heads(logits_for(winners), codes, SETS[None], None)
+    # class 0: voxel 0 right; voxel 4 may be 1 or 2, so "0" is wrong. class 1: voxel 1 right, voxel 2 wrongly, voxel 5 missed
+    assert counts.tolist() == [[1, 1, 0], [1, 1, 1], [0, 1, 1]]
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (3, 4, 5)], ids=["2d", "3d"])
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_what_is_predicted_where_nothing_is_known_does_not_count(shape, has_regions):
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 5, (2, *shape), generator=generator)
+    logits = torch.randn(2, 3, *shape, generator=generator)
+    regions = torch.tensor([[0, 1, 1], [0, 0, 1], [1, 0, 0]], dtype=torch.bool) if has_regions else None
+    sets = SETS.expand(2, -1, -1)
+    scrambled = torch.where((codes == 3)[:, None], -logits, logits)
+    assert torch.equal(count_heads(logits, codes, sets, regions), count_heads(scrambled, codes, sets, regions))
+
+
+def test_dice_is_none_where_nothing_was_decided_and_the_smoothed_value_survives():
+    assert dice_per_head(torch.tensor([[3, 0], [1, 0], [1, 0]])) == [0.75, None]
+    assert mean_known([0.75, None]) == 0.75
+    assert mean_known([None]) is None
+    assert smooth(None, None) is None
+    assert smooth(None, 0.5) == 0.5
+    assert smooth(0.5, None) == 0.5
+    assert smooth(0.5, 1.0) == pytest.approx(0.55)
