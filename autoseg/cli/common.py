@@ -29,7 +29,9 @@ Report = Callable[[int, int, str], None]
 
 RootOption = Annotated[
     Path | None,
-    typer.Option("--root", help="Workspace folder (default: $AUTOSEG_ROOT, else ./autoseg_workspace).", file_okay=False),
+    typer.Option(
+        "--root", help="Workspace folder (default: $AUTOSEG_ROOT, else ./autoseg_workspace).", file_okay=False
+    ),
 ]
 WorkersOption = Annotated[
     int | None, typer.Option("-j", "--workers", min=0, help="Worker processes (default: all cores).")
@@ -41,11 +43,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 log = logging.getLogger("autoseg")
 
 
-class Failed(Exception):
+class IncompleteError(Exception):
     """Part of the work could not be done although the input was accepted: exit code 1, the message, no traceback."""
 
 
-class Interrupted(Exception):
+class StoppedError(Exception):
     """The user or the system asked to stop; the state is saved. Exit code 130."""
 
 
@@ -75,15 +77,20 @@ def _exit_code(call: Callable[[], None]) -> int:
     """Run a command; say what went wrong on stderr, the user's mistakes without a traceback."""
     try:
         call()
-    except (KeyboardInterrupt, Interrupted) as stop:
+    except (KeyboardInterrupt, StoppedError) as stop:
         print(f"interrupted. {stop}".rstrip(), file=sys.stderr)
         return EXIT_INTERRUPTED
-    except Failed as error:
+    except IncompleteError as error:
         print(f"failed: {error}", file=sys.stderr)
         return EXIT_INTERNAL
     except UserError as error:
         lines = str(error).splitlines()
-        print(f"{len(lines)} errors:" if len(lines) > 1 else "error:", *lines, sep="\n  " if lines[1:] else " ", file=sys.stderr)
+        print(
+            f"{len(lines)} errors:" if len(lines) > 1 else "error:",
+            *lines,
+            sep="\n  " if lines[1:] else " ",
+            file=sys.stderr,
+        )
         return EXIT_USER
     except Exception:
         traceback.print_exc()

@@ -60,7 +60,7 @@ def evaluate_folder(
     _show(summary, as_json=json_, quiet=quiet)
     log.info("written: %s", ", ".join(str(path) for path in (written, csv) if path is not None))
     if summary.faults:
-        raise common.Failed(f"{len(summary.faults)} of the cases could not be scored; they are named above.")
+        raise common.IncompleteError(f"{len(summary.faults)} of the cases could not be scored; they are named above.")
 
 
 def _show(summary: Summary, *, as_json: bool, quiet: bool) -> None:

@@ -31,7 +31,9 @@ def plan_and_preprocess(
     configurations: Annotated[
         list[str] | None, typer.Option("-c", metavar="NAME ...", help=f"{CONFIGURATIONS} (default: all of the plan).")
     ] = None,
-    planner: Annotated[str, typer.Option(help="default, resenc_m, resenc_l, resenc_xl, or small for CPUs.")] = "default",
+    planner: Annotated[
+        str, typer.Option(help="default, resenc_m, resenc_l, resenc_xl, or small for CPUs.")
+    ] = "default",
     gpu_memory_gb: Annotated[float | None, typer.Option(min=0.1, help="Plan for a GPU with this much memory.")] = None,
     check_only: Annotated[
         bool, typer.Option("--check-only", help="Only look into the files, and report what is annotated.")
@@ -91,7 +93,7 @@ def check(dataset: Dataset, workers: int, *, as_json: bool, quiet: bool) -> None
     splits = make_splits(names, {case.name: case.group for case in dataset.cases}) if names else []
     gaps = fold_report(found, [{"train": split.train, "val": split.val} for split in splits])
     if as_json:
-        common.print_json(found.as_json() | {"fold_gaps": [gap.as_json() for gap in gaps]})
+        common.print_json(found.as_json() | {"fold_gaps": [str(gap) for gap in gaps]})
     else:
         print_report(found, gaps)
     found.raise_if_faulty()
@@ -126,9 +128,16 @@ def current_fingerprint(dataset: Dataset, folder: Path, workers: int, *, quiet: 
 
 
 def preprocess(
-    dataset: Dataset, plan: Plan, fingerprint: Fingerprint, chosen: list[str], folder: Path, workers: int, *, quiet: bool
+    dataset: Dataset,
+    plan: Plan,
+    fingerprint: Fingerprint,
+    chosen: list[str],
+    folder: Path,
+    workers: int,
+    *,
+    quiet: bool,
 ) -> None:
-    """Write the caches of the chosen configurations; raise ``Failed`` naming the cases that could not be done."""
+    """Write the caches of the chosen configurations; raise ``IncompleteError`` naming the cases that failed."""
     from autoseg.preprocessing.runner import preprocess_dataset
 
     skip = frozenset(dataset.case_names) - frozenset(fingerprint.informative_cases)
@@ -140,7 +149,7 @@ def preprocess(
         failed |= {f"{name}: {case}": error for case, error in result.failed.items()}
     if failed:
         lines = "\n".join(f"{where}: {error}" for where, error in failed.items())
-        raise common.Failed(f"{len(failed)} cases could not be preprocessed.\n{lines}")
+        raise common.IncompleteError(f"{len(failed)} cases could not be preprocessed.\n{lines}")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def _model_folder(
 
 
 def _conclude(result: PredictionReport, output: Path, *, as_json: bool) -> None:
-    """Say what was done; raise ``Failed`` if some case could not be predicted."""
+    """Say what was done; raise ``IncompleteError`` if some case could not be predicted."""
     if as_json:
         common.print_json(
             {
@@ -117,7 +117,7 @@ def _conclude(result: PredictionReport, output: Path, *, as_json: bool) -> None:
     log.info("%s: %d predicted%s", output, len(result.done), skipped)
     if result.failed:
         lines = "\n  ".join(f"{name}: {reason}" for name, reason in result.failed.items())
-        raise common.Failed(f"{len(result.failed)} cases could not be predicted:\n  {lines}")
+        raise common.IncompleteError(f"{len(result.failed)} cases could not be predicted:\n  {lines}")
 
 
 if __name__ == "__main__":

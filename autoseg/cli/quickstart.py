@@ -112,9 +112,9 @@ def _run_command(name: str, arguments: list[str]) -> None:
     print(f"$ autoseg_{name} {shlex.join(arguments)}", flush=True)
     done = subprocess.run([sys.executable, "-m", f"autoseg.cli.{name}", *arguments], check=False)  # noqa: S603
     if done.returncode == common.EXIT_INTERRUPTED:
-        raise common.Interrupted(f"autoseg_{name} was stopped.")
+        raise common.StoppedError(f"autoseg_{name} was stopped.")
     if done.returncode != common.EXIT_DONE:
-        raise common.Failed(f"autoseg_{name} ended with exit code {done.returncode}; its message is above.")
+        raise common.IncompleteError(f"autoseg_{name} ended with exit code {done.returncode}; its message is above.")
 
 
 def _write_case(folder: Path, kind: str, name: str, phantom: Phantom, labels: Any) -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoseg.cli.common import (
-    Interrupted,
     JsonOption,
     QuietOption,
     RootOption,
+    StoppedError,
     VerboseOption,
     WorkersOption,
     log,
@@ -83,7 +83,9 @@ def train(
     with stop_on_signals() as signals, steps_bar(request, quiet=quiet) as on_steps:
         result = train_fold(request, resume=is_resumed, on_steps=on_steps, should_stop=lambda: bool(signals))
     if not result.is_finished:
-        raise Interrupted(f"Saved after iteration {result.progress.iteration} in {request.folder}. Go on with --resume.")
+        raise StoppedError(
+            f"Saved after iteration {result.progress.iteration} in {request.folder}. Go on with --resume."
+        )
     log.info("trained %d iterations in %.0f s: %s", result.progress.iteration, result.seconds, request.folder)
     with progress("validating", quiet=quiet) as report:
         summary = validate_fold(request, workers=n_workers(workers), progress=report)

@@ -77,7 +77,8 @@ def resolve_config(defaults: dict[str, Any], assignments: Sequence[str] = ()) ->
             config = TrainingConfig.model_validate(values)
         except ValidationError as error:
             faults.extend(
-                f"--set {'.'.join(map(str, item['loc']))}: found {item['input']!r}, {item['msg']}." for item in error.errors()
+                f"--set {'.'.join(map(str, item['loc']))}: found {item['input']!r}, {item['msg']}."
+                for item in error.errors()
             )
     if faults:
         raise ConfigError("\n".join(faults))

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from autoseg.augmentation.recipes import Recipe, augment_intensity, no_augmentation, nnunet_recipe
+from autoseg.augmentation.recipes import Recipe, augment_intensity, nnunet_recipe, no_augmentation
 from autoseg.core.atomic import write_json
 from autoseg.core.components import resolve
 from autoseg.core.dataset import Dataset

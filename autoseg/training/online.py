@@ -42,7 +42,9 @@ def count_heads(logits: Tensor, codes: Tensor, label_sets: Tensor, regions: Tens
         is_positive = positive[:, :, head].gather(1, index)
         is_negative = negative[:, :, head].gather(1, index)
         counts.append(
-            torch.stack([(predicted & is_positive).sum(), (predicted & is_negative).sum(), (~predicted & is_positive).sum()])
+            torch.stack(
+                [(predicted & is_positive).sum(), (predicted & is_negative).sum(), (~predicted & is_positive).sum()]
+            )
         )
     return torch.stack(counts, 1)
 

@@ -39,7 +39,7 @@ def _adamw(parameters: Iterable[nn.Parameter], learning_rate: float, weight_deca
 
 
 def _polynomial(done: float) -> float:
-    return (1 - done) ** 0.9
+    return math.pow(1 - done, 0.9)
 
 
 def _cosine(done: float) -> float:

@@ -1,4 +1,4 @@
-"""From a workspace and what the user asked for to a :class:`FoldRequest`, everything checked before anything is computed."""
+"""From a workspace and what the user asked for to a :class:`FoldRequest`; what is wrong is said before computing."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def check_cache(dataset: Dataset, plan: Plan, configuration: str, cache: Path, s
     if stale:
         reasons = listed(f"{case} ({reason})" for case, reason in stale.items())
         raise CacheError(
-            f"{cache}: found {len(stale)} stale cases: {reasons}; expected caches made from the present files and plan. "
-            f"Run autoseg_plan_and_preprocess {dataset.name} -c {configuration}."
+            f"{cache}: found {len(stale)} stale cases: {reasons}; expected caches made from the present files and "
+            f"plan. Run autoseg_plan_and_preprocess {dataset.name} -c {configuration}."
         )
 
 

@@ -125,7 +125,7 @@ def training_step(parts: Parts, batch: Batch, gradient_clip: float) -> Tensor:
     parts.optimization.optimizer.zero_grad(set_to_none=True)
     loss = _loss(parts, batch)[0]
     scaler = parts.scaler
-    scaler.scale(loss).backward()
+    torch.autograd.backward(scaler.scale(loss))
     scaler.unscale_(parts.optimization.optimizer)
     nn.utils.clip_grad_norm_(parts.network.parameters(), gradient_clip)
     scaler.step(parts.optimization.optimizer)
@@ -145,8 +145,9 @@ def validate(parts: Parts) -> tuple[float | None, list[float | None]]:
         seen = count_heads(logits[0], moved.codes, moved.label_sets, parts.regions)
         counts = seen if counts is None else counts + seen
         losses.append(loss.item())
-    dice = [None] * len(parts.head_names) if counts is None else dice_per_head(counts.cpu())
-    return mean_known(losses), dice
+    if counts is None:
+        return None, [None] * len(parts.head_names)
+    return mean_known(losses), dice_per_head(counts.cpu())
 
 
 def _loss(parts: Parts, batch: Batch) -> tuple[Tensor, list[Tensor]]:
@@ -157,9 +158,7 @@ def _loss(parts: Parts, batch: Batch) -> tuple[Tensor, list[Tensor]]:
     return parts.loss(logits, batch.codes, batch.label_sets), logits
 
 
-def _end_epoch(
-    parts: Parts, config: TrainingConfig, progress: Progress, rate: float
-) -> tuple[Progress, bool]:
+def _end_epoch(parts: Parts, config: TrainingConfig, progress: Progress, rate: float) -> tuple[Progress, bool]:
     started = time.monotonic()
     validation_loss, dice = validate(parts)
     mean = mean_known([dice[head] for head in parts.foreground_heads])

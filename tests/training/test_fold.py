@@ -154,7 +154,9 @@ def test_prepare_names_what_is_missing(toy_folder, toy_workspace, tmp_path):
 def test_prepare_refuses_a_stale_cache_and_says_which_case(toy_folder, toy_workspace):
     content = json.loads((toy_folder / "dataset.json").read_text())
     content["labels"] = {"background": 0, "one": 1, "two": 2, "ignore": 250}
-    changed = replace(Dataset.from_json(content, name="Dataset900_Toy", folder=toy_folder), cases=Dataset.load(toy_folder).cases)
+    changed = replace(
+        Dataset.from_json(content, name="Dataset900_Toy", folder=toy_folder), cases=Dataset.load(toy_folder).cases
+    )
     with pytest.raises(CacheError, match=r"stale cases: toy_000 .*Run autoseg_plan_and_preprocess"):
         prepare_fold(toy_workspace, changed, RunOptions("0"))
 

@@ -16,7 +16,8 @@ def test_counts_by_hand_with_unknown_and_partly_known_voxels():
     codes = torch.tensor([[0, 1, 2, 3, 4, 1]])
     winners = torch.tensor([[0, 1, 1, 1, 0, 2]])
     counts = count_heads(logits_for(winners), codes, SETS[None], None)
-    # class 0: voxel 0 right; voxel 4 may be 1 or 2, so "0" is wrong. class 1: voxel 1 right, voxel 2 wrongly, voxel 5 missed
+    # class 0: voxel 0 right; voxel 4 may be 1 or 2, so "0" is wrong.
+    # class 1: voxel 1 right, voxel 2 wrongly so, voxel 5 missed. class 2: voxel 2 missed, voxel 5 wrongly so
     assert counts.tolist() == [[1, 1, 0], [1, 1, 1], [0, 1, 1]]
 
 

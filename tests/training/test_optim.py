@@ -46,5 +46,7 @@ def test_settings_override_the_optimizers_own():
 
 
 def test_an_unknown_optimizer_is_named_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"optimizer 'sdg': found no such component, expected one of \['adamw', 'sgd'\]"):
+    with pytest.raises(
+        ConfigError, match=r"optimizer 'sdg': found no such component, expected one of \['adamw', 'sgd'\]"
+    ):
         optimization(optimizer="sdg")
