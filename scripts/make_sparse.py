@@ -148,7 +148,7 @@ def read_case_labels(dataset: Dataset, case: CaseFiles) -> tuple[NDArray[np.uint
 
 
 def balanced_offset(n_slices: int, every: int) -> int:
-    """Return the first annotated slice for which as many slices lie before the first as after the last (or one less)."""
+    """Return the first annotated slice for which as many slices lie before it as after the last one, or one fewer."""
     return (n_slices - 1) % every // 2
 
 

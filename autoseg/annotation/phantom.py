@@ -97,7 +97,7 @@ def _scribbles(rng: np.random.Generator, body: BoolArray, truth: NDArray[np.uint
         tissue = inside & (labels == 0)
         around = ring(labels > 0, 3) & tissue
         background = draw_strokes(rng, around, n=1, length=1.6) | draw_strokes(rng, tissue, n=3, length=0.3)
-        drawn[background | draw_strokes(rng, erode(~inside), n=1, length=0.3)] = CLASSES["background"]
+        drawn[background | draw_strokes(rng, erode(~inside), n=3, length=0.5)] = CLASSES["background"]
     return scribbles
 
 

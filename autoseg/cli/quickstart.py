@@ -23,7 +23,7 @@ N_TRAINING, N_TEST = 10, 4
 
 
 def quickstart(
-    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Training iterations.")] = 300,
+    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Training iterations.")] = 150,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     root: common.RootOption = None,
 ) -> None:
@@ -83,7 +83,7 @@ def draw_median_case(folder: Path, predictions: Path, summary: dict[str, Any], p
         Layer(f"prediction, Dice {dice:.3f}", prediction),
         Layer("truth", phantom.truth),
     ]
-    title = f"test case {case}: trained on scribbles of {N_TRAINING} other cases"
+    title = f"test case {case}: the model has seen only scribbles, on other cases"
     labels = Dataset.load(folder).labels
     write_png(picture, draw_overlay(phantom.image, layers, labels, phantom.spacing, title=title))
 

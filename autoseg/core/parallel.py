@@ -23,6 +23,19 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def is_running(process: int) -> bool:
+    """Whether a process with this id lives; True where that cannot be asked without ending it (not on POSIX)."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def map_unordered(
     function: Callable[[Item], Result], items: Sequence[Item], *, workers: int = 1
 ) -> Iterator[tuple[int, Result | AutosegError]]:

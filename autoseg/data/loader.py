@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,11 +144,12 @@ def make_loader(
     )
     workers = min(workers, available_cores(), max(len(batches), 1))
     options: dict[str, Any] = {}
+    lifeline, held = _process_context().Pipe(duplex=False)
     if workers > 0:
         options = {
             "multiprocessing_context": _process_context(),
             "prefetch_factor": BATCHES_AHEAD,
-            "worker_init_fn": _leave_interrupts_to_the_main_process,
+            "worker_init_fn": partial(_serve, lifeline),
         }
     loader = DataLoader(
         batches,
@@ -153,7 +159,7 @@ def make_loader(
         generator=Generator().manual_seed(0),  # or the loader would draw from the global one
         **options,
     )
-    return _checked(iter(loader), batches, workers)
+    return _checked(iter(loader), batches, workers, held)
 
 
 @dataclass(frozen=True)
@@ -236,23 +242,36 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _checked(batches: Iterator[Batch | Failure], builder: BatchBuilder, workers: int) -> Iterator[Batch]:
-    """Pass batches on; raise what a worker reported, and name the cases in flight if a worker process died."""
-    for index in range(len(builder)):
-        try:
-            batch = next(batches)
-        except RuntimeError as error:
-            if workers == 0:
-                raise
-            ahead = range(index, min(index + workers * BATCHES_AHEAD, len(builder)))
-            names = sorted({name for later in ahead for name in builder.case_names(later)})
-            raise WorkerError(
-                f"patch loader: a worker process died ({str(error).splitlines()[0]}), expected a batch. "
-                f"One of the cases {names} was in work. If memory ran out, use fewer workers."
-            ) from error
-        if isinstance(batch, Failure):
-            raise CacheError(batch.message) if batch.is_cache_error else WorkerError(batch.message)
-        yield batch
+def _checked(
+    batches: Iterator[Batch | Failure], builder: BatchBuilder, workers: int, held: Connection
+) -> Iterator[Batch]:
+    """Pass batches on; raise what a worker reported, and name the cases in flight if a worker process died.
+
+    ``held`` is the trainer's end of the workers' lifeline: closed after they have been told to leave.
+    """
+    try:
+        for index in range(len(builder)):
+            batch = _next(batches, builder, workers, index)
+            if isinstance(batch, Failure):
+                raise CacheError(batch.message) if batch.is_cache_error else WorkerError(batch.message)
+            yield batch
+    finally:
+        del batches
+        held.close()
+
+
+def _next(batches: Iterator[Batch | Failure], builder: BatchBuilder, workers: int, index: int) -> Batch | Failure:
+    try:
+        return next(batches)
+    except RuntimeError as error:
+        if workers == 0:
+            raise
+        ahead = range(index, min(index + workers * BATCHES_AHEAD, len(builder)))
+        names = sorted({name for later in ahead for name in builder.case_names(later)})
+        raise WorkerError(
+            f"patch loader: a worker process died ({str(error).splitlines()[0]}), expected a batch. "
+            f"One of the cases {names} was in work. If memory ran out, use fewer workers."
+        ) from error
 
 
 def _content(case: CachedCase | CaseSource | tuple[Path, str, float], labels: Labels) -> CaseContent:
@@ -287,6 +306,19 @@ def _process_context() -> BaseContext:
     return context
 
 
-def _leave_interrupts_to_the_main_process(_worker: int) -> None:
-    """Let Ctrl-C reach only the trainer, which still needs batches to finish its iteration and save."""
+def _serve(lifeline: Connection, _worker: int) -> None:
+    """Set up a worker: signals reach only the trainer, which needs batches until it has saved; its end is ours.
+
+    torch's own check asks whether the parent lives, which for these workers is the fork server: after a SIGKILL of the
+    trainer the two would keep each other alive for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+
+
+def _end_with(lifeline: Connection) -> None:
+    """Wait for the end of a pipe that only the trainer holds open, then leave."""
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    os._exit(1)

@@ -92,19 +92,45 @@ def evaluate_folder(
     predicted = label_files(predictions, dataset.file_ending)
     missing = [name for name in references if name not in predicted]
     extra = [name for name in predicted if name not in references] if cases is None else []
-    common = [name for name in references if name in predicted]
-    jobs = [_Job(name, references[name], predicted[name], dataset.labels) for name in common]
-    scored, faults = _run(jobs, workers, progress)
+    pairs = {name: (path, predicted[name]) for name, path in references.items() if name in predicted}
+    scored, faults = _run(_jobs(pairs, dataset.labels), workers, progress)
     warnings = [case.warning for case in scored if case.warning is not None]
     if not scored or (strict and (missing or extra or faults or warnings)):
         raise EvaluationError("\n".join([*unmatched_lines(missing, extra), *faults, *warnings]))
+    return _summary(scored, dataset.labels, missing=missing, extra=extra, faults=faults)
+
+
+def evaluate_files(
+    pairs: Mapping[str, tuple[Path, Path]],
+    labels: Labels,
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Summary:
+    """Score files wherever they lie: case -> (reference, prediction). Otherwise as :func:`evaluate_folder`.
+
+    Raises ``EvaluationError`` if no case can be scored; the others are in ``faults``.
+    """
+    scored, faults = _run(_jobs(pairs, labels), workers, progress)
+    if not scored:
+        raise EvaluationError("\n".join(faults) or "evaluation: found no case, expected at least one. Name its files.")
+    return _summary(scored, labels, missing=[], extra=[], faults=faults)
+
+
+def _jobs(pairs: Mapping[str, tuple[Path, Path]], labels: Labels) -> list[_Job]:
+    return [_Job(name, reference, prediction, labels) for name, (reference, prediction) in pairs.items()]
+
+
+def _summary(
+    scored: Sequence[_Scored], labels: Labels, *, missing: Sequence[str], extra: Sequence[str], faults: Sequence[str]
+) -> Summary:
     return summarise(
         [case.metrics for case in scored],
-        {head.key: head.name for head in map(dataset.labels.heads.__getitem__, dataset.labels.foreground_heads)},
+        {head.key: head.name for head in map(labels.heads.__getitem__, labels.foreground_heads)},
         missing=missing,
         extra=extra,
         faults=faults,
-        warnings=warnings,
+        warnings=[case.warning for case in scored if case.warning is not None],
     )
 
 

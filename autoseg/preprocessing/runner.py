@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from autoseg.core.case import Case, Target
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.labels import Labels
-from autoseg.core.parallel import map_unordered
+from autoseg.core.parallel import is_running, map_unordered
 from autoseg.core.plan import Configuration, Plan
 from autoseg.io.cache import ARRAYS, CacheEntry, read_entry, write_case
 from autoseg.io.images import read_image, read_labels
@@ -208,17 +207,5 @@ def _remove_leftovers(folder: Path) -> None:
     """Remove temporary files of processes that do not live any more."""
     for path in folder.glob(".*.tmp.*"):
         process = path.name[1:].split(".", 1)[0]
-        if process.isdigit() and not _is_alive(int(process)):
+        if process.isdigit() and not is_running(int(process)):
             path.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    if os.name != "posix":  # elsewhere signal 0 would end the process
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 
 from autoseg.core.errors import AutosegError
-from autoseg.evaluation import Summary, evaluate_folder
+from autoseg.evaluation import Summary, evaluate_files
 from autoseg.inference import Predictor
+from autoseg.io.images import ending_of
 from autoseg.training.fold import FoldRequest
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,11 @@ def validate_fold(
     if report.failed:
         failures = "\n".join(f"{name}: {error}" for name, error in report.failed.items())
         raise AutosegError(f"validation of {request.folder}: {len(report.failed)} cases failed.\n{failures}")
-    references = next(case.label.parent for case in cases.values() if case.label is not None)
-    summary = evaluate_folder(references, folder, request.dataset, cases=request.val_cases, workers=workers)
+    pairs = {
+        name: (case.label, folder / f"{name}{ending_of(case.images[0])}")
+        for name, case in cases.items()
+        if case.label is not None
+    }
+    summary = evaluate_files(pairs, request.dataset.labels, workers=workers)
     summary.write(folder / "summary.json")
     return summary

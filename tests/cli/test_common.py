@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+
+from autoseg.cli import common
+from autoseg.core.errors import DatasetError, Fault
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["D", "-c", "2d", "3d_fullres"], ["D", "-c", "2d", "-c", "3d_fullres"]),
+        (["-c", "2d", "D"], ["-c", "2d", "D"]),
+        (["-c", "2d", "3d_fullres", "--json", "D"], ["-c", "2d", "-c", "3d_fullres", "--json", "D"]),
+        (["D"], ["D"]),
+        (["D", "-c"], ["D", "-c"]),
+        (["D", "-c", "wrong"], ["D", "-c", "wrong"]),
+    ],
+)
+def test_an_option_takes_several_values_in_a_row(argv, expected):
+    assert common.spread_lists(argv, {"-c": "2d|3d_fullres|3d_lowres"}) == expected
+
+
+def raising(error: BaseException):
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            DatasetError([Fault("file: key", "1", "2", "Write 2.")]),
+            2,
+            "error: file: key: found 1, expected 2. Write 2.",
+        ),
+        (common.IncompleteError("two cases"), 1, "failed: two cases"),
+        (common.StoppedError("Saved."), 130, "interrupted. Saved."),
+        (KeyboardInterrupt(), 130, "interrupted."),
+        (RuntimeError("bug"), 1, "RuntimeError: bug"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_end_has_its_exit_code(error, code, message, capsys):
+    with pytest.raises(SystemExit) as left:
+        common.run(raising(error), argv=[])
+    assert left.value.code == code
+    captured = capsys.readouterr().err
+    assert message in captured
+    assert ("Traceback" in captured) == isinstance(error, RuntimeError)
+
+
+def test_several_faults_are_counted_and_listed_one_a_line(capsys):
+    faults = [Fault(f"file {number}", "1", "2", "Write 2.") for number in range(3)]
+    with pytest.raises(SystemExit):
+        common.run(raising(DatasetError(faults)), argv=[])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "3 errors:"
+    assert [line.strip().split(":")[0] for line in lines[1:]] == ["file 0", "file 1", "file 2"]
+
+
+def test_the_workspace_is_the_flag_then_the_variable_then_the_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("AUTOSEG_ROOT", raising=False)
+    assert common.workspace(None).root.name == "autoseg_workspace"
+    monkeypatch.setenv("AUTOSEG_ROOT", str(tmp_path / "variable"))
+    assert common.workspace(None).root == tmp_path / "variable"
+    assert common.workspace(tmp_path / "flag").root == tmp_path / "flag"
+
+
+def test_progress_is_about_ten_plain_lines_where_there_is_no_terminal(capsys):
+    with common.progress("work") as report:
+        for done in range(1, 101):
+            report(done, 100, "x")
+    assert capsys.readouterr().err.splitlines() == [f"work: {done}/100 x" for done in range(10, 101, 10)]
+    with common.progress("work", quiet=True) as report:
+        report(1, 1, "x")
+    assert capsys.readouterr().err == ""
