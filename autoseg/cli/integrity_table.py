@@ -25,7 +25,7 @@ def print_report(report: IntegrityReport, gaps: Sequence[FoldGap], console: Cons
     for line in lines:
         out.print(f"warning: {line}", markup=False, soft_wrap=True)
     verdict = f"{len(report.faults)} faults" if report.faults else "no faults"
-    out.print(f"{len(report.cases)} cases read: {verdict}, {len(lines)} warnings")
+    out.print(f"labels of {len(report.cases)} cases read: {verdict}, {len(lines)} warnings")
 
 
 def annotation_table(report: IntegrityReport) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from autoseg.cli import common
 from autoseg.core.dataset import Dataset
+from autoseg.core.errors import Fault, PlanError
 
 if TYPE_CHECKING:
     from autoseg.core.fingerprint import Fingerprint
@@ -50,11 +52,13 @@ def plan_and_preprocess(
     """
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
-    described = Dataset.load(space.find_dataset(dataset))
+    described, faults = Dataset.examine(space.find_dataset(dataset))
     processes = common.n_workers(workers)
-    if check_only:
-        check(described, processes, as_json=json_, quiet=quiet)
+    if check_only or faults:
+        check(described, faults, processes, as_json=json_, quiet=quiet)
         return
+    for warning in described.warnings:
+        log.warning("%s", warning)
     from autoseg.planning import plan
     from autoseg.planning.files import PLAN_FILE, save_plan
     from autoseg.planning.presets import planner_settings
@@ -81,14 +85,14 @@ def plan_and_preprocess(
             print(f"  {name}: patches of {shape} voxels at {spacing} mm, {configuration.batch_size} per batch")
 
 
-def check(dataset: Dataset, workers: int, *, as_json: bool, quiet: bool) -> None:
-    """Report what the files hold; raise ``DatasetError`` with every fault."""
+def check(dataset: Dataset, faults: Sequence[Fault], workers: int, *, as_json: bool, quiet: bool) -> None:
+    """Report what the files hold; raise ``DatasetError`` with every fault, those of dataset.json first."""
     from autoseg.cli.integrity_table import print_report
     from autoseg.planning.integrity import check_dataset, fold_report
     from autoseg.planning.splits import make_splits
 
     with common.progress("check", quiet=quiet) as report:
-        found = check_dataset(dataset, workers=workers, progress=report)
+        found = check_dataset(dataset, known_faults=faults, workers=workers, progress=report)
     names = [name for name in found.cases if name not in found.uninformative]
     splits = make_splits(names, {case.name: case.group for case in dataset.cases}) if names else []
     gaps = fold_report(found, [{"train": split.train, "val": split.val} for split in splits])
@@ -101,7 +105,6 @@ def check(dataset: Dataset, workers: int, *, as_json: bool, quiet: bool) -> None
 
 def current_fingerprint(dataset: Dataset, folder: Path, workers: int, *, quiet: bool) -> Fingerprint:
     """Return the fingerprint in ``folder`` if the files are still those it was made of; else check and measure them."""
-    from autoseg.core.errors import PlanError
     from autoseg.planning import extract_fingerprint
     from autoseg.planning.files import FINGERPRINT_FILE, load_fingerprint, save_fingerprint
     from autoseg.planning.fingerprint import fingerprint_is_current
@@ -117,7 +120,7 @@ def current_fingerprint(dataset: Dataset, folder: Path, workers: int, *, quiet: 
         return known
     with common.progress("check", quiet=quiet) as report:
         found = check_dataset(dataset, workers=workers, progress=report)
-    for warning in found.warnings:
+    for warning in found.warnings[len(dataset.warnings) :]:
         log.warning("%s", warning)
     found.raise_if_faulty()
     with common.progress("fingerprint", quiet=quiet) as report:

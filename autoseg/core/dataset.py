@@ -62,6 +62,25 @@ class Dataset:
         DatasetError
             With every fault of the dataset.json and of the file names.
         """
+        dataset, faults = cls.examine(path)
+        if faults:
+            raise DatasetError(faults)
+        for warning in dataset.warnings:
+            logger.warning(warning)
+        return dataset
+
+    @classmethod
+    def examine(cls, path: str | Path) -> tuple[Dataset, tuple[Fault, ...]]:
+        """Read a data set as :meth:`load` does, and return what could be made of it with every fault.
+
+        After a fault in ``labels`` the labels have no classes, after one in ``channel_names`` there are no channels;
+        cases are those that have an image and a label file. Enough to look into the files all the same.
+
+        Raises
+        ------
+        DatasetError
+            If there is no dataset.json, or it is no JSON.
+        """
         json_path = _json_path(Path(path).expanduser())
         folder = json_path.parent.absolute()
         findings = Findings(json_path.name)
@@ -73,10 +92,7 @@ class Dataset:
             found = find_training_cases(folder, content, description.file_ending, n_channels, findings)
             check_number_of_cases(content, len(found), findings)
         labels, said = _complete_labels(content, description, found.keys() if found else None, findings)
-        findings.raise_if_faulty()
-        for warning in findings.warnings:
-            logger.warning(warning)
-        return cls(
+        dataset = cls(
             name=_dataset_name(folder, json_path),
             folder=folder,
             channels=description.channels,
@@ -86,6 +102,7 @@ class Dataset:
             json=content,
             warnings=tuple(findings.warnings),
         )
+        return dataset, tuple(findings.faults)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], *, name: str, folder: Path | None) -> Dataset:

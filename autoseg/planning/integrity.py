@@ -103,20 +103,29 @@ class _Finding:
 
 
 def check_dataset(
-    dataset: Dataset, *, workers: int = 1, progress: Callable[[int, int, str], None] | None = None
+    dataset: Dataset,
+    *,
+    known_faults: Sequence[Fault] = (),
+    workers: int = 1,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> IntegrityReport:
     """Read every case once, ``workers`` at a time, and report all faults; nothing is raised for them.
 
+    A data set without classes or channels (``Dataset.examine`` after a fault in dataset.json) is looked into as far as
+    that goes without them.
+
     Parameters
     ----------
+    known_faults
+        Those of dataset.json and the file names; they come first in the report.
     workers
         Processes; 1 reads in this one.
     progress
         Called with the number of cases done, of all cases, and the name of the case.
     """
-    unsupported = _ending_fault(dataset.file_ending)
+    unsupported = _ending_fault(dataset.file_ending) if dataset.file_ending else None
     if unsupported is not None:
-        return IntegrityReport((unsupported,), dataset.warnings, {})
+        return IntegrityReport((*known_faults, unsupported), dataset.warnings, {})
     findings: dict[str, _Finding] = {}
     check = partial(_check_case, labels=dataset.labels, n_channels=len(dataset.channels))
     for index, result in map_unordered(check, dataset.cases, workers=workers):
@@ -136,7 +145,7 @@ def check_dataset(
         f"{dataset.name}: {head!r} has no annotated voxel in any case, so it cannot be learnt" for head in never
     ]
     return IntegrityReport(
-        faults=(*faults, *_undeclared_faults(ordered, dataset.labels)),
+        faults=(*known_faults, *faults, *_undeclared_faults(ordered, dataset.labels)),
         warnings=tuple(warnings),
         cases=annotations,
         heads=heads,
@@ -193,6 +202,8 @@ def _check_case(case: CaseFiles, *, labels: Labels, n_channels: int) -> _Finding
         return _Finding(tuple(faults), tuple(warnings))
     if image is not None:
         faults += _mismatch_faults(case, image, file_labels, image_geometry, label_geometry)
+    if not labels.n_classes:
+        return _Finding(tuple(faults), tuple(warnings))
     counts = count_values(file_labels)
     annotation = summarise_annotation(counts, labels, case.name)
     for what, number in contradictions(counts, labels, case.name).items():
@@ -222,7 +233,7 @@ def _lost(name: str, error: AutosegError) -> _Finding:
 def _image_faults(case: CaseFiles, conditions: Sequence[ChannelCondition], n_channels: int) -> list[Fault]:
     where = f"image of case {case.name!r} ({listed([path.name for path in case.images])})"
     faults = []
-    if len(conditions) != n_channels:
+    if n_channels and len(conditions) != n_channels:
         found, expected = f"{len(conditions)} channels", f"{n_channels}, as in channel_names"
         faults.append(Fault(where, found, expected, "Correct channel_names, or the files of the case."))
     for number, condition in enumerate(conditions):

@@ -165,7 +165,7 @@ def test_check_only_reports_what_is_annotated(toy_folder, tmp_path):
     result = autoseg("plan_and_preprocess", toy_folder, "--check-only", "-j", "1", root=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "toy_004" in result.stdout
-    assert "5 cases read: no faults" in result.stdout
+    assert "labels of 5 cases read: no faults" in result.stdout
     as_json = autoseg("plan_and_preprocess", toy_folder, "--check-only", "--json", "-j", "1", root=tmp_path)
     cases = json.loads(as_json.stdout)["cases"]
     assert cases["toy_000"]["annotated_fraction"] == pytest.approx(1 / 3)
