@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor, nn
 
 from autoseg.core.case import Float32Array
@@ -140,7 +141,7 @@ def predict_logits(
         volume = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
         spatial = volume.shape[2:] if configuration.is_2d else volume.shape[1:]
         grid = window_grid(spatial, patch, step)
-        volume = _pad(volume, grid)
+        volume = pad_nd_image(volume, grid.padded)  # zeros, the odd voxel on the high side
         windows = list(_windows(grid, patch, volume.shape[1] if configuration.is_2d else None))
         sums = _accumulate(ensemble, volume, windows, patch, batch_size or default_batch(patch, device), progress)
         _normalize(sums, grid, patch)
@@ -190,15 +191,6 @@ def _mirrorings(mirror_axes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """Return all subsets of the axes, shifted past batch and channel; the empty one first."""
     axes = [axis + 2 for axis in mirror_axes]
     return tuple(subset for size in range(len(axes) + 1) for subset in itertools.combinations(axes, size))
-
-
-def _pad(volume: Tensor, grid: WindowGrid) -> Tensor:
-    """Return (C, *S) with zeros around the axes of the windows, the odd voxel on the high side."""
-    axes = len(grid.padded)
-    amounts: list[int] = []
-    for size, low, padded in reversed(list(zip(volume.shape[-axes:], grid.pad_low, grid.padded, strict=True))):
-        amounts += [low, padded - size - low]
-    return nn.functional.pad(volume, amounts) if any(amounts) else volume
 
 
 def _windows(grid: WindowGrid, patch: Sequence[int], n_slices: int | None) -> Iterator[tuple[int | slice, ...]]:

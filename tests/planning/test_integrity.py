@@ -261,6 +261,29 @@ def test_all_faults_come_in_one_run_in_the_order_of_the_cases(folder: Path):
     assert raised.value.faults == report.faults and str(raised.value).count("\n") == 2
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("labels", {"background": 0, "liver": 1, "Ignore": 9}, "labels.Ignore"),
+        ("channel_names", ["T1"], "channel_names"),
+    ],
+)
+def test_files_are_looked_into_even_when_dataset_json_is_wrong(folder: Path, key: str, value: Any, named: str):
+    content = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(content | {key: value}))
+    (folder / "labelsTr/a.mha").unlink()
+    array = array_of(folder / "imagesTr/b_0000.mha")
+    array.flat[0] = np.nan
+    write(folder / "imagesTr/b_0000.mha", array)
+    dataset, known = Dataset.examine(folder)
+    faults = list(map(str, check_dataset(dataset, known_faults=known).faults))
+    assert named in faults[0]
+    assert sum("an image without label" in fault for fault in faults) == 1
+    assert "1 NaN" in faults[-1]
+    with pytest.raises(DatasetError, match=named):
+        Dataset.load(folder)
+
+
 @pytest.mark.parametrize(("ending", "found"), [(".dcm", "'.dcm'"), (".jpg", "'.jpg', a lossy format")])
 def test_an_ending_that_cannot_be_used_is_one_fault(tmp_path, ending: str, found: str):
     for name in ("imagesTr/a_0000", "imagesTr/b_0000", "labelsTr/a", "labelsTr/b"):
