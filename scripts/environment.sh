@@ -18,7 +18,12 @@ if [ ! -e "$stamp" ]; then
     "$venv/bin/python" -m pip install --quiet --upgrade pip
     # torch alone and first: a range would fetch the newest build, with gigabytes of GPU libraries
     "$venv/bin/python" -m pip install --quiet "$(grep '^torch==' "$repository/constraints.txt")"
-    "$venv/bin/python" -m pip install --quiet --constraint "$repository/constraints.txt" --editable "$repository[dev]"
+    constraint=(--constraint "$repository/constraints.txt")
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        echo "the tested versions need Python 3.11; taking the newest that Python 3.10 has"
+        constraint=()
+    fi
+    "$venv/bin/python" -m pip install --quiet "${constraint[@]}" --editable "$repository[dev]"
     rm -f "$venv"/.autoseg-*
     touch "$stamp"
 fi

@@ -70,7 +70,7 @@ def plan_and_preprocess(
     planned = plan(described, fingerprint, planner, gpu_memory_gb)
     chosen = [name for name in planned.configurations if planned.configurations[name].previous_stage is None]
     if configurations:
-        chosen = [planned.configuration(name).name for name in dict.fromkeys(configurations)]
+        chosen = [planned.trainable(name).name for name in dict.fromkeys(configurations)]
     load_or_make_splits(described, folder, fingerprint.informative_cases)
     save_plan(planned, folder / PLAN_FILE)
     preprocess(described, planned, fingerprint, chosen, folder, processes, quiet=quiet)

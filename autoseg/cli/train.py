@@ -90,7 +90,7 @@ def train(
     with progress("validating", quiet=quiet) as report:
         summary = validate_fold(request, workers=n_workers(workers), progress=report)
     if as_json:
-        print_json(summary.model_dump(mode="json"))
+        print_json(summary.as_json())
     elif not quiet:
         print_tables(summary)
 

@@ -96,3 +96,17 @@ class Plan(_Frozen):
                 f"{list(self.configurations)}. Choose with -c, or plan again with another planner."
             )
         return self.configurations[name]
+
+    def trainable(self, name: str) -> Configuration:
+        """Return a configuration that can be preprocessed and trained by itself; raise ``PlanError`` for others.
+
+        The second stage of a cascade is planned, as nnU-Net plans it, but not trained yet.
+        """
+        configuration = self.configuration(name)
+        if configuration.previous_stage is not None:
+            others = [key for key, value in self.configurations.items() if value.previous_stage is None]
+            raise PlanError(
+                f"plan of {self.dataset_name}: found configuration {name!r}, the second stage of a cascade, which this "
+                f"version does not train, expected one of {others}. Choose with -c."
+            )
+        return configuration

@@ -102,6 +102,7 @@ def train_fold(
     progress = Progress()
     if latest is not None:
         progress = _restore(parts, request, latest)
+        write_history(request.folder / "history.jsonl", progress.records)  # a kill may have come between the two
     elif request.pretrained is not None:
         _load_pretrained(parts.network, request.pretrained)
     _write_settings(request, precision, parts)

@@ -55,7 +55,7 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     preprocessed = workspace.preprocessed(dataset.name)
     plan = load_plan(preprocessed / PLAN_FILE)
     names = load_fingerprint(preprocessed / FINGERPRINT_FILE).informative_cases
-    configuration = plan.configuration(options.configuration or default_configuration(plan))
+    configuration = plan.trainable(options.configuration or default_configuration(plan))
     split = select_fold(load_or_make_splits(dataset, preprocessed, names), parse_fold(options.fold), names)
     cache = preprocessed / configuration.name
     check_cache(dataset, plan, configuration.name, cache, split)
