@@ -52,6 +52,8 @@ class TrainingConfig(BaseModel):
     """Share of patches centred on a foreground class, classes balanced over the data set."""
     context_fraction: float = Field(default=0.0, ge=0, le=1)
     """Share of patches placed anywhere, where annotation is sparse."""
+    background_prior: float = Field(default=0.0, ge=0)
+    """Weight of the prior that an unannotated voxel is more likely background than not; 0 switches it off."""
     seed: int = Field(default=0, ge=0)
     """Everything random in a run follows from it."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autoseg.augmentation.recipes import Recipe, augment_intensity, nnunet_recipe, no_augmentation
 from autoseg.core.atomic import write_json
@@ -23,6 +23,7 @@ from autoseg.nn.build import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.nn.losses import PartialLoss
+from autoseg.nn.prior import background_prior
 from autoseg.nn.supervision import DeepSupervisionLoss
 from autoseg.training.config import TrainingConfig
 from autoseg.training.history import draw_history, write_history
@@ -140,10 +141,17 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     ).to(device)
     regions = torch.from_numpy(labels.regions).to(device) if labels.has_regions else None
     partial = PartialLoss(regions, configuration.batch_dice)
-    supervised = DeepSupervisionLoss(partial, configuration.topology.strides, labels.unknown)
+
+    def loss(logits: Tensor, codes: Tensor, label_sets: Tensor) -> Tensor:
+        drawn = partial(logits, codes, label_sets)
+        if not config.background_prior:
+            return drawn
+        return drawn + config.background_prior * background_prior(logits, codes, label_sets, regions)
+
+    supervised = DeepSupervisionLoss(loss, configuration.topology.strides, labels.unknown)
     return Parts(
         network=network,
-        loss=supervised if config.deep_supervision else lambda logits, codes, sets: partial(logits[0], codes, sets),
+        loss=supervised if config.deep_supervision else lambda logits, codes, sets: loss(logits[0], codes, sets),
         optimization=build_optimization(network.parameters(), config),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16"),
         device=device,
