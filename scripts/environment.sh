@@ -23,7 +23,7 @@ if [ ! -e "$stamp" ]; then
         echo "the tested versions need Python 3.11; taking the newest that Python 3.10 has"
         constraint=()
     fi
-    "$venv/bin/python" -m pip install --quiet "${constraint[@]}" --editable "$repository[dev]"
+    PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --quiet "${constraint[@]}" --editable "$repository[dev]"
     rm -f "$venv"/.autoseg-*
     touch "$stamp"
 fi

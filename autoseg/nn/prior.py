@@ -1,4 +1,8 @@
-"""The weak prior that a voxel of which nobody said anything is more likely background than not."""
+"""The weak prior that a voxel of which nobody said anything is more likely background than not.
+
+Inferred evidence, kept apart from what was drawn: a term of its own with its own normalisation, which steps back as
+soon as a drawn class is no longer found.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autoseg.core.case import BoolArray
-from autoseg.nn.coded import flat_codes, look_up
+from autoseg.nn.coded import flat_codes, head_states, look_up, sum_by_code
 from autoseg.nn.losses import AllReduce, no_reduction
 
 POWER = 0.7
@@ -55,3 +59,34 @@ def background_prior(
         losses = ((1 - (-POWER * torch.nn.functional.softplus(scores)).exp()) / POWER).mean(1)
     sums = all_reduce(torch.stack([(losses * is_unknown).sum(), is_unknown.sum()]))
     return sums[0] / sums[1].clamp_min(1)
+
+
+@torch.no_grad()
+def lowest_recall(
+    logits: Tensor,
+    codes: Tensor,
+    label_sets: Tensor,
+    regions: Tensor | BoolArray | None = None,
+    *,
+    all_reduce: AllReduce = no_reduction,
+) -> Tensor:
+    """Soft recall, on drawn voxels of the batch, of the foreground head that is found worst: a scalar in [0, 1].
+
+    Recall of a head is the mean probability that it has on the voxels drawn as it. Heads without such a voxel do not
+    count; 0 if there is none at all, for then nothing tells whether the prior does harm. Parameters as in
+    :func:`background_prior`.
+    """
+    sets = label_sets.to(logits.device, non_blocking=True)
+    n_codes, n_classes = sets.shape[1:]
+    scores = logits.flatten(2).float()
+    probabilities = scores.softmax(1) if regions is None else scores.sigmoid()
+    heads = torch.eye(n_classes, dtype=torch.bool) if regions is None else torch.as_tensor(regions)
+    first = 1 if regions is None else 0  # softmax: without background
+    positive, _ = head_states(sets, heads.to(sets.device))
+    sums, counts = sum_by_code(probabilities, flat_codes(codes), n_codes)
+    found = (sums * positive).sum((0, 1))[first:]
+    drawn = (counts[..., None] * positive).sum((0, 1))[first:]
+    found, drawn = all_reduce(torch.stack([found, drawn]))
+    recall = torch.where(drawn > 0, found / drawn.clamp_min(1), 1.0)
+    lowest: Tensor = recall.min() * (drawn > 0).any()
+    return lowest

@@ -23,7 +23,7 @@ from autoseg.nn.build import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.nn.losses import PartialLoss
-from autoseg.nn.prior import background_prior
+from autoseg.nn.prior import background_prior, lowest_recall
 from autoseg.nn.supervision import DeepSupervisionLoss
 from autoseg.training.config import TrainingConfig
 from autoseg.training.history import draw_history, write_history
@@ -146,7 +146,8 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         drawn = partial(logits, codes, label_sets)
         if not config.background_prior:
             return drawn
-        return drawn + config.background_prior * background_prior(logits, codes, label_sets, regions)
+        gate = lowest_recall(logits, codes, label_sets, regions) ** 2
+        return drawn + config.background_prior * gate * background_prior(logits, codes, label_sets, regions)
 
     supervised = DeepSupervisionLoss(loss, configuration.topology.strides, labels.unknown)
     return Parts(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autoseg.nn.prior import POWER, background_prior
+from autoseg.nn.prior import POWER, background_prior, lowest_recall
 
 SETS = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1]], dtype=torch.bool)  # codes 0..4, 3 unknown
 REGIONS = torch.tensor([[0, 1, 1], [0, 0, 1]], dtype=torch.bool)
@@ -66,3 +66,20 @@ def test_two_ranks_equal_one():
     background_prior(logits[:1], codes[:1], sets[:1], all_reduce=lambda sums: parts.append(sums) or sums)
     both = background_prior(logits[1:], codes[1:], sets[1:], all_reduce=lambda sums: sums + parts[0])
     assert torch.allclose(whole, both)
+
+
+def test_lowest_recall_by_hand():
+    probabilities = torch.tensor([[0.2, 0.1, 0.3, 0.5], [0.6, 0.1, 0.4, 0.25], [0.2, 0.8, 0.3, 0.25]])
+    codes = torch.tensor([[1, 2, 1, 3]])  # class 1 found with 0.6 and 0.4, class 2 with 0.8; the last is unknown
+    assert lowest_recall(probabilities.log()[None], codes, SETS[None]).item() == pytest.approx(0.5)
+    assert lowest_recall(probabilities.log()[None], torch.tensor([[0, 3, 0, 3]]), SETS[None]).item() == 0
+    logits = torch.logit(torch.tensor([[[0.5, 0.5, 0.7, 0.9], [0.2, 0.4, 0.2, 0.9]]]))
+    # "whole" is drawn at voxels 0, 1, 2 (0.5, 0.5, 0.7), the inner region at voxel 1 only (0.4)
+    assert lowest_recall(logits, codes, SETS[None], REGIONS).item() == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("regions", [None, REGIONS], ids=["classes", "regions"])
+def test_recall_does_not_see_unknown_voxels(regions):
+    logits, codes, sets = draw((6, 5), 3 if regions is None else 2)
+    scrambled = torch.where((codes == 3)[:, None], -logits, logits)
+    assert torch.equal(lowest_recall(logits, codes, sets, regions), lowest_recall(scrambled, codes, sets, regions))
