@@ -13,6 +13,12 @@ from autoseg.core.errors import ConfigError
 NNUNET_ITERATIONS = 250_000
 """1000 epochs of 250 iterations. Source: nnU-Net ``nnUNetTrainer.py``."""
 
+SCRIBBLED_FRACTION = 0.05
+"""Data with a smaller annotated share are scribbled: large parts of the images lie far from any annotation."""
+
+SCRIBBLED: dict[str, Any] = {"background_prior": 5.0, "context_fraction": 0.5}
+"""What scribbled data are trained with unless told otherwise: see docs/results.md."""
+
 SMALL_ITERATIONS = 2_000
 """Length of a run with the ``small`` planner unless told otherwise: minutes on two CPU cores."""
 
@@ -51,9 +57,9 @@ class TrainingConfig(BaseModel):
     forced_fraction: float = Field(default=1 / 3, ge=0, le=1)
     """Share of patches centred on a foreground class, classes balanced over the data set."""
     context_fraction: float = Field(default=0.0, ge=0, le=1)
-    """Share of patches placed anywhere, where annotation is sparse."""
+    """Share of the other patches that is placed anywhere, where annotation is sparse. Scribbled data: 0.5."""
     background_prior: float = Field(default=0.0, ge=0)
-    """Weight of the prior that an unannotated voxel is more likely background than not; 0 switches it off."""
+    """Weight of the prior that an unannotated voxel is rather background than not; 0 is none. Scribbled data: 5."""
     seed: int = Field(default=0, ge=0)
     """Everything random in a run follows from it."""
 

@@ -6,17 +6,19 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import CacheError, ConfigError
 from autoseg.core.findings import listed
-from autoseg.core.plan import Configuration, Plan
+from autoseg.core.fingerprint import Fingerprint
+from autoseg.core.plan import Plan
 from autoseg.core.workspace import Workspace
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.planning.splits import Split, load_or_make_splits, select_fold
 from autoseg.preprocessing.runner import stale_cases
-from autoseg.training.config import SMALL_ITERATIONS, TrainingConfig, resolve_config
+from autoseg.training.config import SCRIBBLED, SCRIBBLED_FRACTION, SMALL_ITERATIONS, TrainingConfig, resolve_config
 from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest
 
 
@@ -54,7 +56,8 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     """
     preprocessed = workspace.preprocessed(dataset.name)
     plan = load_plan(preprocessed / PLAN_FILE)
-    names = load_fingerprint(preprocessed / FINGERPRINT_FILE).informative_cases
+    fingerprint = load_fingerprint(preprocessed / FINGERPRINT_FILE)
+    names = fingerprint.informative_cases
     configuration = plan.trainable(options.configuration or default_configuration(plan))
     split = select_fold(load_or_make_splits(dataset, preprocessed, names), parse_fold(options.fold), names)
     cache = preprocessed / configuration.name
@@ -68,7 +71,7 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         val_cases=split.val,
         fold=options.fold,
         folder=workspace.model(dataset.name, configuration.name, options.name) / f"fold_{options.fold}",
-        config=training_config(plan, configuration, options),
+        config=training_config(plan, options, is_scribbled=is_scribbled(dataset, fingerprint)),
         device=options.device,
         workers=options.workers,
         pretrained=options.pretrained,
@@ -101,11 +104,22 @@ def check_cache(dataset: Dataset, plan: Plan, configuration: str, cache: Path, s
         )
 
 
-def training_config(plan: Plan, configuration: Configuration, options: RunOptions) -> TrainingConfig:
+def is_scribbled(dataset: Dataset, fingerprint: Fingerprint) -> bool:
+    """Whether so little is annotated that most of an image lies far from any annotation.
+
+    True if the median case has fewer annotated voxels than ``SCRIBBLED_FRACTION``, all of them through the ignore
+    label: where dataset.json states more of a case's classes, unannotated is not the same as not mentioned.
+    """
+    shares = [fingerprint.annotated_fraction.get(name, 1.0) for name in fingerprint.informative_cases]
+    has_ignore_only = dataset.labels.ignore is not None and not dataset.labels.statements
+    return has_ignore_only and median(shares) < SCRIBBLED_FRACTION
+
+
+def training_config(plan: Plan, options: RunOptions, *, is_scribbled: bool) -> TrainingConfig:
     """Resolve flags and settings; runs with the ``small`` planner are short unless told otherwise."""
     if options.epochs is not None and options.iterations is not None:
         raise ConfigError("--epochs and --iterations: found both, expected one. Leave one out.")
-    defaults: dict[str, Any] = {"seed": options.seed}
+    defaults: dict[str, Any] = {"seed": options.seed} | (SCRIBBLED if is_scribbled else {})
     if plan.planner == "small":
         defaults["iterations"] = SMALL_ITERATIONS
     if options.iterations is not None:

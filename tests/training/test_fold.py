@@ -9,10 +9,13 @@ import torch
 
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import AutosegError, CacheError, ConfigError, ModelError, PlanError
+from autoseg.core.labels import CaseStatement
 from autoseg.core.workspace import Workspace
+from autoseg.io.images import read_labels
 from autoseg.nn.checkpoint import load_checkpoint
+from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest, build_parts, train_fold
-from autoseg.training.prepare import RunOptions, check_folder, prepare_fold
+from autoseg.training.prepare import RunOptions, check_folder, is_scribbled, prepare_fold, training_config
 from autoseg.training.validation import validate_fold
 
 SETTINGS = ("precision=float32", "iterations_per_epoch=4", "validation_iterations=2")
@@ -178,3 +181,33 @@ def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(request_of):
     assert check_folder(request.folder, resume=True, overwrite=False)
     assert not check_folder(request.folder, resume=False, overwrite=True)
     assert not request.folder.exists()
+
+
+def test_only_scribbled_data_get_the_background_prior_and_context(toy_folder, toy_workspace):
+    dataset = Dataset.load(toy_folder)
+    sliced = load_fingerprint(toy_workspace.preprocessed(dataset.name) / FINGERPRINT_FILE)
+    scribbled = sliced.model_copy(update={"annotated_fraction": dict.fromkeys(sliced.cases, 0.01)})
+    assert not is_scribbled(dataset, sliced)
+    assert is_scribbled(dataset, scribbled)
+    stated = replace(dataset, labels=replace(dataset.labels, statements={"toy_000": CaseStatement(frozenset({1}))}))
+    assert not is_scribbled(stated, scribbled)
+    assert not is_scribbled(replace(dataset, labels=replace(dataset.labels, ignore=None)), scribbled)
+    plan = load_plan(toy_workspace.preprocessed(dataset.name) / PLAN_FILE)
+    config = training_config(plan, RunOptions("0"), is_scribbled=True)
+    assert (config.background_prior, config.context_fraction) == (5.0, 0.5)
+    switched_off = RunOptions("0", settings=("background_prior=0", "context_fraction=0"))
+    assert training_config(plan, switched_off, is_scribbled=True).background_prior == 0
+    assert training_config(plan, RunOptions("0"), is_scribbled=False).background_prior == 0
+
+
+def test_the_prior_lowers_the_probability_of_foreground_where_nothing_is_annotated(request_of, tmp_path):
+    foreground = []
+    for prior in (0, 5):
+        settings = ("augmentation=none", f"background_prior={prior}", "context_fraction=0.5")
+        request = replace(request_of(iterations=60, settings=settings), folder=tmp_path / str(prior) / "fold_0")
+        train_fold(request)
+        summary = validate_fold(request)
+        case = summary.metric_per_case[0]
+        labels, _ = read_labels(Path(case.prediction_file))
+        foreground.append((labels > 0).sum())
+    assert foreground[1] < foreground[0]
