@@ -23,7 +23,7 @@ N_TRAINING, N_TEST = 10, 4
 
 
 def quickstart(
-    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Training iterations.")] = 150,
+    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Training iterations.")] = 300,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     root: common.RootOption = None,
 ) -> None:
