@@ -82,7 +82,7 @@ class Comparison:
         """Return the settings of the command line that all runs in ``work`` must share, as plain values."""
         return {
             "dataset": self.dataset.name,
-            "folder": str(self.dataset.folder),
+            "folder": str(self.dataset.folder.resolve()),
             "references": str(self.references),
             "configuration": self.options.configuration,
             "fold": self.options.fold,
@@ -168,7 +168,7 @@ def compare(
     options = RunOptions(
         fold, configuration, device=device, iterations=iterations, settings=tuple(settings or ()), workers=workers
     )
-    folder = (references or loaded.folder / "labelsTr").absolute()
+    folder = (references or loaded.folder / "labelsTr").resolve()
     comparison = Comparison(loaded, work.absolute(), folder, options, threads)
     asked = comparison.asked() | {"planner": planner}
     check_settings(work, asked)

@@ -27,7 +27,7 @@ def mean_table(summary: Summary) -> Table:
     title = f"{summary.n_cases} case{'' if summary.n_cases == 1 else 's'}, scored on {_scored_on(summary)}"
     table = Table(title=title, title_justify="left")
     table.add_column("class")
-    for column in ("Dice", "IoU", "cases with Dice", "mean reference mm³", "mean predicted mm³"):
+    for column in ("Dice", "IoU", "cases with Dice", "mean reference volume", "mean predicted volume"):
         table.add_column(column, justify="right")
     for key, mean in summary.mean.items():
         volumes = (_volume(mean["ref_volume_mm3"]), _volume(mean["pred_volume_mm3"]))
