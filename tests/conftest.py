@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from toy import write_toy_dataset
 
 from autoseg.core.dataset import Dataset
@@ -15,6 +16,9 @@ from autoseg.planning import extract_fingerprint, plan
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, save_fingerprint, save_plan
 from autoseg.planning.splits import load_or_make_splits
 from autoseg.preprocessing.runner import preprocess_dataset
+
+settings.register_profile("autoseg", deadline=None)  # slow machines are no failures
+settings.load_profile("autoseg")
 
 REPOSITORY = Path(__file__).parent.parent
 
