@@ -112,9 +112,9 @@ def train_fold(
         save_checkpoint(request.folder / name, _checkpoint(request, parts, progress, precision))
 
     def on_epoch(progress: Progress, is_best: bool) -> None:
-        save(LATEST, progress)
-        if is_best:
+        if is_best:  # before the latest: a kill between the two repeats the epoch, and neither is lost
             save(BEST, progress)
+        save(LATEST, progress)
         write_history(request.folder / "history.jsonl", progress.records)
         draw_history(request.folder / "progress.png", progress.records)
 
