@@ -25,7 +25,7 @@ def print_tables(summary: Summary, console: Console | None = None) -> None:
 def mean_table(summary: Summary) -> Table:
     """One row per class or region, and the foreground mean."""
     title = f"{summary.n_cases} case{'' if summary.n_cases == 1 else 's'}, scored on {_scored_on(summary)}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", caption="volumes in mm³, areas of 2-D images in mm²")
     table.add_column("class")
     for column in ("Dice", "IoU", "cases with Dice", "mean reference volume", "mean predicted volume"):
         table.add_column(column, justify="right")

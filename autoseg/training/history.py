@@ -23,7 +23,7 @@ class EpochRecord(BaseModel):
     """Optimiser steps done."""
     train_loss: float
     validation_loss: float | None
-    """None if no validation patch had a decided voxel."""
+    """Mean over the validation batches; a batch that decides nothing counts as 0."""
     dice: float | None
     """Mean over foreground heads, on decided voxels of validation patches; None if nothing was decided."""
     dice_per_head: dict[str, float | None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from autoseg.planning.splits import Split, load_or_make_splits, select_fold
 from autoseg.preprocessing.runner import stale_cases
 from autoseg.training.config import SCRIBBLED, SCRIBBLED_FRACTION, SMALL_ITERATIONS, TrainingConfig, resolve_config
 from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,10 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     names = fingerprint.informative_cases
     configuration = plan.trainable(options.configuration or default_configuration(plan))
     split = select_fold(load_or_make_splits(dataset, preprocessed, names), parse_fold(options.fold), names)
+    scribbled = is_scribbled(dataset, fingerprint)
+    if scribbled:
+        settings = " ".join(f"{key}={value}" for key, value in SCRIBBLED.items())
+        log.info("under %.0f %% is annotated: %s unless --set says otherwise", 100 * SCRIBBLED_FRACTION, settings)
     cache = preprocessed / configuration.name
     check_cache(dataset, plan, configuration.name, cache, split)
     return FoldRequest(
@@ -71,7 +78,7 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         val_cases=split.val,
         fold=options.fold,
         folder=workspace.model(dataset.name, configuration.name, options.name) / f"fold_{options.fold}",
-        config=training_config(plan, options, is_scribbled=is_scribbled(dataset, fingerprint)),
+        config=training_config(plan, options, is_scribbled=scribbled),
         device=options.device,
         workers=options.workers,
         pretrained=options.pretrained,
