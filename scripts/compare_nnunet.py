@@ -263,8 +263,7 @@ def run_once(comparison: Comparison, side: NnunetSide, system: str, seed: int, s
         measured = side.train_and_predict(
             request, comparison.cases, folder, takes_our_optimizer=system == "nnunet-adamw", seconds=seconds
         )
-    dense, annotated = score(comparison, folder / "predictions")
-    run = Run(system, limit, seed, **measured, dense=dense, annotated=annotated)
+    run = Run(system, limit, seed, **measured, **score(comparison, folder / "predictions"))
     write_json(result, run.as_json())
     log.info(
         "%s: %.0f s, Dice %s dense, %s annotated", name, run.training_seconds, *map(shown, (run.dense, run.annotated))
@@ -301,24 +300,51 @@ def run_autoseg(comparison: Comparison, request: FoldRequest, folder: Path) -> d
     }
 
 
-def score(comparison: Comparison, predictions: Path) -> tuple[Scores | None, Scores | None]:
-    """Return the Dice of predictions on dense references and, if the data set is sparse, on its annotated voxels."""
+def score(comparison: Comparison, predictions: Path) -> dict[str, Any]:
+    """Return the Dice fields of a run: on dense references, also per case, and on annotated voxels of a sparse set."""
     dataset, cases = comparison.dataset, comparison.cases
-    without_cases = {key: value for key, value in dataset.json.items() if key != "cases"}  # not said of the references
-    summary = evaluate_folder(comparison.references, predictions, without_cases, cases=cases)
-    dense = dice(summary) if summary.scored_on == "dense" else None
-    if dataset.labels.is_dense:
-        return dense, None
-    labels = next(case.label.parent for case in dataset.cases if case.label is not None)
-    return dense, dice(evaluate_folder(labels, predictions, dataset, cases=cases))
+    own = (
+        "cases",
+        "valid_mask_folder",
+        "annotation_protocol",
+    )  # said of the data set's label files, not of the references
+    summary = evaluate_folder(
+        comparison.references, predictions, {key: value for key, value in dataset.json.items() if key not in own},
+        cases=cases,
+    )  # fmt: skip
+    is_dense = summary.scored_on == "dense"
+    annotated = None
+    if not dataset.labels.is_dense:
+        labels = next(case.label.parent for case in dataset.cases if case.label is not None)
+        annotated = dice(evaluate_folder(labels, predictions, dataset, cases=cases))
+    return {
+        "dense": dice(summary) if is_dense else None,
+        "annotated": annotated,
+        "dense_per_case": dice_per_case(summary) if is_dense else None,
+    }
 
 
 def dice(summary: Summary) -> Scores:
-    """Return the mean Dice over the foreground and of each class; raise ``AutosegError`` if a case is not scored."""
+    """Return the mean Dice over the foreground and of each class; raise ``AutosegError`` if a case is not scored.
+
+    Where some scores are dense and others on annotated voxels, the latter.
+    """
     if summary.missing or summary.faults:
         raise AutosegError("\n".join([f"not predicted: {listed(summary.missing)}", *summary.faults]))
-    per_class = {summary.names[key]: metrics["Dice"] for key, metrics in summary.mean.items()}
-    return {"foreground": summary.foreground_mean["Dice"], **per_class}
+    scores = summary.groups.get("annotated voxels") or summary.groups["dense"]
+    per_class = {summary.names[key]: metrics["Dice"] for key, metrics in scores.mean.items()}
+    return {"foreground": scores.foreground_mean["Dice"], **per_class}
+
+
+def dice_per_case(summary: Summary) -> dict[str, dict[str, float | None]]:
+    """Return case -> class or region -> Dice; None where there is none, and for classes that are not scored at all."""
+    return {
+        case.case: {
+            summary.names[key]: None if key in summary.not_scored else metrics.Dice
+            for key, metrics in case.metrics.items()
+        }
+        for case in summary.metric_per_case
+    }
 
 
 def shown(scores: Scores | None) -> str:

@@ -14,7 +14,6 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from raw_layout import put_file, put_images
 
 from autoseg.core.atomic import write_json
 from autoseg.core.dataset import CaseFiles, Dataset
@@ -23,6 +22,7 @@ from autoseg.core.label_json import IGNORE
 from autoseg.core.plan import Configuration, Topology
 from autoseg.interop.nnunet_plans import NNUNET_PLANNERS
 from autoseg.io.images import read_labels, write_labels
+from autoseg.io.raw_layout import put_file, put_images
 from autoseg.training.config import TrainingConfig
 from autoseg.training.fold import FoldRequest, batch_size
 from autoseg.training.optim import build_optimization

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,16 @@ settings.register_profile("autoseg", deadline=None)  # slow machines are no fail
 settings.load_profile("autoseg")
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def same_logging() -> Iterator[None]:
+    """Leave the logger as it was: commands that run within a test set it up for themselves."""
+    log = logging.getLogger("autoseg")
+    before = (log.handlers[:], log.level, log.propagate)
+    yield
+    log.handlers[:], log.propagate = before[0], before[2]
+    log.setLevel(before[1])
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +56,12 @@ def toy_workspace(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     workspace = Workspace(tmp_path_factory.mktemp("workspace"))
     prepare_toy(Dataset.load(toy_folder), workspace)
     return workspace
+
+
+@pytest.fixture(scope="session")
+def toy_preparation() -> Callable[[Dataset, Workspace], None]:
+    """Return :func:`prepare_toy`, for data sets of a test's own."""
+    return prepare_toy
 
 
 def prepare_toy(dataset: Dataset, workspace: Workspace) -> None:

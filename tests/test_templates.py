@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from autoseg import Dataset
+from autoseg.core.protocol import AnnotationProtocol
 
 TEMPLATES = Path(__file__).parent.parent / "dataset_templates"
 
@@ -19,7 +20,10 @@ def load(style: str) -> Dataset:
 
 def test_every_template_is_parsed_and_explained() -> None:
     styles = {path.parent.name for path in TEMPLATES.glob("*/dataset.json")}
-    assert styles == {"dense", "ignore_scribbles", "regions_with_ignore", "rgb_2d", "multimodal_mr"}
+    assert styles == {
+        "dense", "ignore_scribbles", "regions_with_ignore", "rgb_2d", "multimodal_mr", "lazy_labels", "coarse_labels",
+        "valid_masks", "merged", "scribbles_with_protocol",
+    }  # fmt: skip
     readme = (TEMPLATES / "README.md").read_text(encoding="utf-8")
     for style in styles:
         assert load(style).labels.n_classes >= 3
@@ -34,6 +38,11 @@ def test_every_template_is_parsed_and_explained() -> None:
         ("ignore_scribbles", 4, False),
         ("regions_with_ignore", 4, False),
         ("rgb_2d", 255, False),
+        ("lazy_labels", 4, False),
+        ("coarse_labels", 6, False),
+        ("valid_masks", None, False),
+        ("merged", None, False),
+        ("scribbles_with_protocol", 4, False),
     ],
 )
 def test_ignore_makes_a_template_sparse(style: str, ignore: int | None, is_dense: bool) -> None:
@@ -53,10 +62,41 @@ def test_channels_are_as_explained() -> None:
     assert load("multimodal_mr").channels == ("T2", "ADC")
 
 
-def test_a_copied_template_is_a_data_set(tmp_path: Path) -> None:
-    content = json.loads((TEMPLATES / "ignore_scribbles" / "dataset.json").read_text(encoding="utf-8"))
-    (tmp_path / "dataset.json").write_text(json.dumps(content | {"numTraining": 1}), encoding="utf-8")
-    for name in ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).touch()
-    assert Dataset.load(tmp_path).case_names == ("a",)
+def test_lazy_labels_leave_open_what_nobody_drew():
+    labels = load("lazy_labels").labels
+    assert labels.sets_by_value("case_1")[0] == {0}
+    assert labels.sets_by_value("case_2")[0] == {0, 2, 3}
+    assert labels.sets_by_value("case_3")[0] == {0}  # kidney and liver are drawn, spleen is absent
+    assert labels.sets_by_value("case_4")[4] == {0, 1, 2}
+
+
+def test_coarse_labels_are_choices():
+    assert load("coarse_labels").labels.set_values == {4: frozenset({1, 2}), 5: frozenset({1, 2, 3})}
+
+
+def test_merged_cases_know_their_own_classes():
+    labels = load("merged").labels
+    assert labels.sets_by_value("liver_1")[0] == {0, 3} and labels.sets_by_value("kidney_2")[0] == {0, 1, 2}
+
+
+def test_the_protocol_promises_what_it_says():
+    assert load("scribbles_with_protocol").protocol == AnnotationProtocol(
+        "slice", {1: 40, 2: 30, 3: "auto"}, True, False
+    )
+    assert load("ignore_scribbles").protocol.is_empty
+
+
+@pytest.mark.parametrize("style", [path.parent.name for path in TEMPLATES.glob("*/dataset.json")])
+def test_a_copied_template_is_a_data_set(style: str, tmp_path: Path) -> None:
+    content = json.loads((TEMPLATES / style / "dataset.json").read_text(encoding="utf-8"))
+    cases = sorted(content.get("cases", {"case_1": {}}))
+    (tmp_path / "dataset.json").write_text(json.dumps(content | {"numTraining": len(cases)}), encoding="utf-8")
+    ending = content["file_ending"]
+    channels = [f"_{number:04d}" for number in range(1 if style == "rgb_2d" else len(content["channel_names"]))]
+    for folder, suffixes in (("imagesTr", channels), ("labelsTr", [""]), ("masksTr", [""])):
+        (tmp_path / folder).mkdir()
+        for name in (f"{case}{suffix}{ending}" for case in cases for suffix in suffixes):
+            (tmp_path / folder / name).touch()
+    dataset = Dataset.load(tmp_path)
+    assert dataset.case_names == tuple(cases) and dataset.warnings == ()
+    assert all((case.valid_mask is not None) == (style == "valid_masks") for case in dataset.cases)

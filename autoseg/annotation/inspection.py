@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.case import Float32Array
-from autoseg.core.labels import CaseStatement, Labels, head_states, informative_codes
+from autoseg.core.labels import CaseStatement, Labels, drawn_sets, head_states, informative_codes
 
 _BINNED_VALUES = 1 << 16
 _PIECE_VOXELS = 1 << 20
@@ -76,15 +76,32 @@ def undeclared_values(counts: Mapping[int, int], labels: Labels) -> dict[int, in
     return {value: number for value, number in counts.items() if value not in declared}
 
 
-def contradictions(counts: Mapping[int, int], labels: Labels, case: str) -> dict[str, int]:
-    """Return what ``dataset.json: cases`` excludes from ``case`` and is drawn there all the same, with its voxels.
+def contradictions(counts: Mapping[int, int], labels: Labels, case: str) -> dict[int, str]:
+    """Return the file values that are drawn in ``case`` though no class is left for them, with what they stand for.
 
-    These are the classes declared absent, by name, and the values of which no class is left (``"value 5"``).
+    These are the values of classes that ``dataset.json: cases`` declares absent, by name, and the further values all
+    of whose classes are absent (``"value 5"``). ``counts``: file value -> voxels.
     """
-    absent = labels.statements.get(case, CaseStatement()).absent - {0}
-    drawn = {repr(labels.class_names[index]): labels.class_values[index] for index in sorted(absent)}
-    emptied = {f"value {value}": value for value, members in labels.sets_by_value(case).items() if not members}
-    return {what: counts[value] for what, value in (drawn | emptied).items() if counts.get(value, 0)}
+    absent = labels.statements.get(case, CaseStatement()).absent
+    drawn = drawn_sets(labels, case)
+    found = {value: f"value {value}" for value, members in drawn.items() if members <= absent}
+    for index in absent:
+        value = labels.class_values[index]
+        if index != 0 or value in found:  # 0 may mean "none of the annotated classes"
+            found[value] = repr(labels.class_names[index])
+    return {value: what for value, what in sorted(found.items()) if counts.get(value, 0)}
+
+
+def drawn_unannotated(counts: Mapping[int, int], labels: Labels, case: str) -> dict[str, int]:
+    """Return the foreground classes that ``annotated`` of ``case`` leaves out and that are drawn, with their voxels."""
+    annotated = labels.statements.get(case, CaseStatement()).annotated
+    left_out = () if annotated is None else range(1, labels.n_classes)
+    voxels = {
+        labels.class_names[index]: counts.get(labels.class_values[index], 0)
+        for index in left_out
+        if annotated is not None and index not in annotated
+    }
+    return {name: number for name, number in voxels.items() if number}
 
 
 def summarise_annotation(counts: Mapping[int, int], labels: Labels, case: str = "") -> CaseAnnotation:

@@ -2,7 +2,7 @@
 
 A case is a body with two organs that no threshold separates: vessels have the kidney's intensity, nodules the liver's,
 and texture, noise and a bias field overlap what remains. The annotation is what a person draws in a minute: in each
-slice a curve inside each organ, part of a loop around the organs, a few curves elsewhere, and nothing on the rest.
+slice two lines inside each organ, parts of a loop around the organs, a few lines elsewhere, and nothing on the rest.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.annotation.strokes import draw_strokes, erode, ring
+from autoseg.annotation.shapes import Spacing, Volume, blob, millimetres, smooth_field
+from autoseg.annotation.simulation import scribble_slice
 from autoseg.core.case import BoolArray, Float32Array, Shape3
 
 CLASSES = {"background": 0, "liver": 1, "kidney": 2}
 IGNORE = 3
 """Value of voxels without a scribble."""
 CHANNEL = "MR"
-
-Spacing = tuple[float, float, float]
-Volume = NDArray[np.float64]
 
 _BODY, _LIVER, _KIDNEY = 300.0, 440.0, 580.0
 _NOISE = 36.0
@@ -54,17 +52,17 @@ def phantom_case(seed: int) -> Phantom:
 
 def _anatomy(rng: np.random.Generator, shape: Shape3, spacing: Spacing) -> tuple[BoolArray, NDArray[np.uint8]]:
     """Return the body and the label map: a liver, and a bent kidney beside it."""
-    z, y, x = _millimetres(shape, spacing)
+    z, y, x = millimetres(shape, spacing)
     half_y, half_x = 0.46 * shape[1] * spacing[1], 0.46 * shape[2] * spacing[2]
     body = np.broadcast_to((y / half_y) ** 2 + (x / half_x) ** 2 < 1, shape)
     lateral = rng.uniform(8, 11)
     centre = (rng.uniform(-5, 5), rng.uniform(-4, 4), lateral)
     radii = (rng.uniform(19, 25), rng.uniform(13, 17), rng.uniform(11, 14))
-    liver = _blob(rng, (z, y, x), centre, radii, shape, spacing)
+    liver = blob(rng, (z, y, x), centre, radii, shape, spacing)
     centre = (rng.uniform(-6, 6), rng.uniform(-5, 5), -lateral - rng.uniform(3, 5))
     radii = (rng.uniform(14, 19), rng.uniform(9, 12), rng.uniform(7, 9))
     dent = ((y - centre[1]) / 5) ** 2 + ((x - centre[2] - 7) / 5) ** 2 + ((z - centre[0]) / 9) ** 2
-    kidney = _blob(rng, (z, y, x), centre, radii, shape, spacing) & (dent > 1)
+    kidney = blob(rng, (z, y, x), centre, radii, shape, spacing) & (dent > 1)
     truth = np.zeros(shape, dtype=np.uint8)
     truth[body & liver] = CLASSES["liver"]
     truth[body & kidney & ~liver] = CLASSES["kidney"]
@@ -80,40 +78,28 @@ def _image(rng: np.random.Generator, body: BoolArray, truth: NDArray[np.uint8], 
     tissue[background & _nodules(rng, shape, spacing)] = _LIVER
     tissue[truth == CLASSES["liver"]] = _LIVER
     tissue[truth == CLASSES["kidney"]] = _KIDNEY
-    tissue += body * 25.0 * _smooth_field(rng, shape, spacing, 10.0)
-    tissue += (truth == CLASSES["liver"]) * 25.0 * _smooth_field(rng, shape, spacing, 4.0)
-    bias = 1 + 0.09 * _smooth_field(rng, shape, spacing, 40.0)
+    tissue += body * 25.0 * smooth_field(rng, shape, spacing, 10.0)
+    tissue += (truth == CLASSES["liver"]) * 25.0 * smooth_field(rng, shape, spacing, 4.0)
+    bias = 1 + 0.09 * smooth_field(rng, shape, spacing, 40.0)
     gain = rng.uniform(0.8, 1.25)
     return gain * (tissue * np.clip(bias, 0.75, 1.3) + rng.normal(0.0, _NOISE, shape))
 
 
 def _scribbles(rng: np.random.Generator, body: BoolArray, truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Annotate every slice: curves inside each organ, around the organs, elsewhere in the body and in the air."""
+    """Annotate every slice: lines inside each organ and along its border, beside the organs, elsewhere, in the air."""
     scribbles = np.full(truth.shape, IGNORE, dtype=np.uint8)
+    air = len(CLASSES)
     for labels, inside, drawn in zip(truth, body, scribbles, strict=True):
-        for value in (CLASSES["liver"], CLASSES["kidney"]):
-            organ = labels == value
-            drawn[draw_strokes(rng, erode(organ), n=1 + (organ.sum() > 150), length=0.7)] = value
-        tissue = inside & (labels == 0)
-        around = ring(labels > 0, 3) & tissue
-        background = draw_strokes(rng, around, n=1, length=1.6) | draw_strokes(rng, tissue, n=3, length=0.3)
-        drawn[background | draw_strokes(rng, erode(~inside), n=3, length=0.5)] = CLASSES["background"]
+        tissue = np.where(inside, labels, air)
+        for zones, is_wanted in ((labels, True), (tissue, True), (tissue, ~inside)):
+            marked = scribble_slice(rng, zones, thickness=1) & is_wanted
+            drawn[marked] = labels[marked]
     return scribbles
-
-
-def _blob(
-    rng: np.random.Generator, position: tuple[Volume, Volume, Volume], centre: Spacing, radii: Spacing,
-    shape: Shape3, spacing: Spacing,
-) -> BoolArray:  # fmt: skip
-    """Return an ellipsoid (centre and radii in mm) with an irregular, smooth surface."""
-    distance = sum(((p - c) / r) ** 2 for p, c, r in zip(position, centre, radii, strict=True))
-    blob: BoolArray = np.asarray(distance) < 1 + 0.22 * np.clip(_smooth_field(rng, shape, spacing, 14.0), -2, 2)
-    return blob
 
 
 def _vessels(rng: np.random.Generator, shape: Shape3, spacing: Spacing) -> BoolArray:
     """Return three winding tubes of 2 to 3 mm radius that run through all slices."""
-    z, y, x = _millimetres(shape, spacing)
+    z, y, x = millimetres(shape, spacing)
     tubes = np.zeros(shape, dtype=bool)
     reach_y, reach_x = 0.35 * shape[1] * spacing[1], 0.35 * shape[2] * spacing[2]
     for _ in range(3):
@@ -126,7 +112,7 @@ def _vessels(rng: np.random.Generator, shape: Shape3, spacing: Spacing) -> BoolA
 
 def _nodules(rng: np.random.Generator, shape: Shape3, spacing: Spacing) -> BoolArray:
     """Return five balls of 3 to 5 mm radius anywhere."""
-    position = _millimetres(shape, spacing)
+    position = millimetres(shape, spacing)
     half = [0.4 * n * edge for n, edge in zip(shape, spacing, strict=True)]
     balls = np.zeros(shape, dtype=bool)
     for _ in range(5):
@@ -134,31 +120,3 @@ def _nodules(rng: np.random.Generator, shape: Shape3, spacing: Spacing) -> BoolA
         squares = sum((p - c) ** 2 for p, c in zip(position, centre, strict=True))
         balls |= np.asarray(squares) < rng.uniform(3, 5) ** 2
     return balls
-
-
-def _millimetres(shape: Shape3, spacing: Spacing) -> tuple[Volume, Volume, Volume]:
-    """Return the distance of every voxel from the centre along z, y and x, mm, ready for broadcasting."""
-    axes = [(np.arange(n) - (n - 1) / 2) * edge for n, edge in zip(shape, spacing, strict=True)]
-    z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
-    return z, y, x
-
-
-def _smooth_field(rng: np.random.Generator, shape: Shape3, spacing: Spacing, period_mm: float) -> Volume:
-    """Return (z, y, x) noise of mean about 0 and standard deviation 1 that varies over ``period_mm``."""
-    knots = [max(2, round(n * edge / period_mm) + 1) for n, edge in zip(shape, spacing, strict=True)]
-    field = rng.normal(size=knots)
-    for axis, (n, k) in enumerate(zip(shape, knots, strict=True)):
-        field = np.moveaxis(np.tensordot(_interpolation(n, k), field, axes=(1, axis)), 0, axis)
-    return np.asarray(field / field.std())
-
-
-def _interpolation(n: int, n_knots: int) -> Volume:
-    """Return the (n, n_knots) matrix that interpolates smoothly between equidistant knots."""
-    at = np.linspace(0, n_knots - 1, n)
-    low = np.minimum(at.astype(int), n_knots - 2)
-    rest = at - low
-    weight = rest * rest * (3 - 2 * rest)
-    matrix = np.zeros((n, n_knots))
-    matrix[np.arange(n), low] = 1 - weight
-    matrix[np.arange(n), low + 1] += weight
-    return matrix

@@ -32,7 +32,12 @@ def evaluate_folder(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Summary to write (default: PREDICTIONS/summary.json).")
     ] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Also write one row per case and class.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Also write one row per case and class, and NAME_means.csv.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Folder of other predictions: show the paired difference to them.")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Accept nothing missing, extra, misshapen or of another geometry.")
     ] = False,
@@ -43,22 +48,32 @@ def evaluate_folder(
 ) -> None:
     """Score PREDICTIONS against REFERENCE: Dice, IoU, counts and volumes per class or region and case.
 
-    Only voxels that the reference decides count. Missing and extra predictions are named; a case that cannot be scored
+    Only voxels that the reference decides count, dense and sparse references apart; means come with 95 % intervals by
+    bootstrap over cases. Missing and extra predictions are named; a case that cannot be scored
     does not stop the others and makes the exit code 1 (with --strict: 2, and nothing is written).
     """
     from autoseg.evaluation import evaluate_folder as evaluate  # readers of image formats would slow down --help
+    from autoseg.evaluation.summary import means_path
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     with common.progress("evaluate", quiet=quiet) as report:
         summary = evaluate(
-            reference, predictions, dataset_json, workers=common.n_workers(workers), strict=strict, progress=report
+            reference,
+            predictions,
+            dataset_json,
+            against=against,
+            workers=common.n_workers(workers),
+            strict=strict,
+            progress=report,
         )
     written = output or predictions / "summary.json"
     summary.write(written)
+    paths = [written]
     if csv is not None:
         summary.to_csv(csv)
+        paths += [csv, means_path(csv)]
     _show(summary, as_json=json_, quiet=quiet)
-    log.info("written: %s", ", ".join(str(path) for path in (written, csv) if path is not None))
+    log.info("written: %s", ", ".join(map(str, paths)))
     if summary.faults:
         raise common.IncompleteError(f"{len(summary.faults)} of the cases could not be scored; they are named above.")
 
@@ -68,7 +83,9 @@ def _show(summary: Summary, *, as_json: bool, quiet: bool) -> None:
     from autoseg.cli.evaluation_table import print_tables
     from autoseg.evaluation.evaluator import unmatched_lines
 
-    for line in (*unmatched_lines(summary.missing, summary.extra), *summary.warnings):
+    left_out = () if summary.comparison is None else summary.comparison.left_out
+    compared = [f"--against: not compared, since only one folder has them: {', '.join(left_out)}."] if left_out else []
+    for line in (*unmatched_lines(summary.missing, summary.extra), *summary.warnings, *compared):
         log.warning("%s", line)
     for line in summary.faults:
         log.error("%s", line)

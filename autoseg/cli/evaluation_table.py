@@ -1,72 +1,166 @@
-"""The result of an evaluation as tables on a terminal: means per class, and the cases to look at first."""
+"""The result of an evaluation as tables on a terminal: means per class, what was not scored, the cases to look at."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from autoseg.evaluation.summary import CaseMetrics, Summary
+from autoseg.evaluation.bootstrap import Interval
+from autoseg.evaluation.cases import CaseMetrics, ScoredOn
+from autoseg.evaluation.comparison import CASES_FOR_A_VERDICT, Comparison, Difference
+from autoseg.evaluation.scores import Scores
+from autoseg.evaluation.summary import FOREGROUND, Summary, score_name
 
 WORST = 5
-"""Cases named in the second table."""
+"""Cases named in the table of the lowest."""
+VOLUMES: dict[ScoredOn, tuple[str, str]] = {
+    "dense": ("mean reference volume", "mean predicted volume"),
+    "annotated voxels": ("mean volume drawn", "mean volume predicted there"),
+}
 
 
 def print_tables(summary: Summary, console: Console | None = None) -> None:
-    """Print the means per class or region and, if there is more than one case, those with the lowest Dice."""
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else 120) if console is None else console
-    out.print(mean_table(summary))
+    """Print means per class or region for dense references and annotated voxels apart, and what else is to be known.
+
+    That is: classes without a score and why, false positives of absent classes, the difference to other predictions
+    if asked for and, if there is more than one case, those with the lowest Dice.
+    """
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 150) if console is None else console
+    for kind, scores in summary.groups.items():
+        out.print(mean_table(summary, kind, scores))
+    for reason in summary.not_scored.values():
+        out.print(f"not scored: {escape(reason)}", soft_wrap=True)
+    if summary.absent:
+        out.print(absent_table(summary))
+    if summary.comparison is not None:
+        out.print(f"compared with {escape(summary.comparison.against)}:", soft_wrap=True)
+        for kind in summary.comparison.groups:
+            out.print(comparison_table(summary, summary.comparison, kind))
     if summary.n_cases > 1:
         out.print(worst_table(summary))
 
 
-def mean_table(summary: Summary) -> Table:
-    """One row per class or region, and the foreground mean."""
-    title = f"{summary.n_cases} case{'' if summary.n_cases == 1 else 's'}, scored on {_scored_on(summary)}"
-    table = Table(title=title, title_justify="left", caption="volumes in mm³, areas of 2-D images in mm²")
-    table.add_column("class")
-    for column in ("Dice", "IoU", "cases with Dice", "mean reference volume", "mean predicted volume"):
-        table.add_column(column, justify="right")
-    for key, mean in summary.mean.items():
-        volumes = (_volume(mean["ref_volume_mm3"]), _volume(mean["pred_volume_mm3"]))
-        scores = (_score(mean["Dice"]), _score(mean["IoU"]))
-        table.add_row(escape(f"{summary.names[key]} {key}"), *scores, str(summary.n_cases_per_head[key]), *volumes)
+def mean_table(summary: Summary, kind: ScoredOn, scores: Scores) -> Table:
+    """One row per class or region measured on ``kind``, and the foreground mean."""
+    title = f"{_cases(scores.n_cases)}, scored on {_scored_on(summary, kind)}"
+    few = f" (too narrow: fewer than {CASES_FOR_A_VERDICT} cases)" if scores.n_cases < CASES_FOR_A_VERDICT else ""
+    caption = f"95 %: bootstrap over cases{few}; volumes in mm³, areas of 2-D images in mm²"
+    dice, iou = score_name("Dice", kind), score_name("IoU", kind)
+    numbers = ("95 %", iou, "cases", "voxels decided", *VOLUMES[kind])
+    table = _table(title, ["class"], [dice, *numbers], caption)
+    for key, mean in scores.mean.items():
+        table.add_row(
+            _class(summary, key),
+            _score(mean["Dice"]),
+            _interval(scores.mean_interval[key]["Dice"]),
+            _score(mean["IoU"]),
+            str(scores.n_cases_per_head[key]),
+            _number(scores.n_decided_per_head[key]),
+            _number(mean["ref_volume_mm3"]),
+            _number(mean["pred_volume_mm3"]),
+        )
     table.add_section()
-    foreground = summary.foreground_mean
-    table.add_row("foreground mean", _score(foreground["Dice"]), _score(foreground["IoU"]))
+    foreground, interval = scores.foreground_mean, scores.foreground_mean_interval["Dice"]
+    table.add_row(FOREGROUND, _score(foreground["Dice"]), _interval(interval), _score(foreground["IoU"]))
+    return table
+
+
+def absent_table(summary: Summary) -> Table:
+    """Return the false positives of classes in the cases that do not have them."""
+    numbers = ["cases without it", "with false positives", "mean voxels", "mean volume mm³", "ml"]
+    table = _table("predicted where dataset.json says that it is absent", ["class"], numbers)
+    for key, scores in summary.absent.items():
+        volume = scores.mean_volume_mm3
+        counts = (str(scores.n_cases), str(scores.n_cases_with_false_positives))
+        table.add_row(
+            _class(summary, key), *counts, _number(scores.mean_voxels), _number(volume), f"{volume / 1000:.3g}"
+        )
+    return table
+
+
+def comparison_table(summary: Summary, comparison: Comparison, kind: ScoredOn) -> Table:
+    """Return the differences to other predictions, class by class."""
+    group = comparison.groups[kind]
+    title = f"difference, the same {_cases(group.foreground_mean.n_cases)}"
+    caption = f"paired bootstrap; a verdict needs {CASES_FOR_A_VERDICT} cases and an interval without 0"
+    numbers = [f"difference of {score_name('Dice', kind)}", "95 %", "cases", "verdict"]
+    table = _table(title, ["class"], numbers, caption)
+    for key, difference in group.mean.items():
+        table.add_row(_class(summary, key), *_difference(difference))
+    table.add_section()
+    table.add_row(FOREGROUND, *_difference(group.foreground_mean))
     return table
 
 
 def worst_table(summary: Summary) -> Table:
     """Return the cases with the lowest mean Dice, lowest first; cases without any Dice are left out."""
-    ranked: list[tuple[float, CaseMetrics]] = []
-    for case in summary.metric_per_case:
-        scores = [metrics.Dice for metrics in case.metrics.values() if metrics.Dice is not None]
-        if scores:
-            ranked.append((sum(scores) / len(scores), case))
-    ranked.sort(key=lambda pair: pair[0])
-    table = Table(title="lowest Dice", title_justify="left")
-    table.add_column("case")
-    table.add_column("mean Dice", justify="right")
-    table.add_column("lowest class")
-    table.add_column("its Dice", justify="right")
-    for dice, case in ranked[:WORST]:
-        lowest, key = min((metrics.Dice, key) for key, metrics in case.metrics.items() if metrics.Dice is not None)
-        table.add_row(escape(case.case), _score(dice), escape(f"{summary.names[key]} {key}"), _score(lowest))
+    rows = {kind: _ranked(summary, kind) for kind in summary.groups}
+    table = _table("lowest Dice", ["case", "scored on"], ["mean Dice", "lowest class", "its Dice"])
+    for kind, ranked in rows.items():
+        for dice, case in ranked[:WORST]:
+            lowest, key = min((value, key) for value, key in _dices(case, kind))
+            table.add_row(escape(case.case), kind, _score(dice), _class(summary, key), _score(lowest))
     return table
 
 
-def _scored_on(summary: Summary) -> str:
-    if summary.scored_on == "dense":
-        return "dense references"
-    return f"annotated voxels only ({summary.decided_fraction:.1%} of all)"
+def _ranked(summary: Summary, kind: ScoredOn) -> list[tuple[float, CaseMetrics]]:
+    ranked: list[tuple[float, CaseMetrics]] = []
+    for case in summary.metric_per_case:
+        scores = [dice for dice, _ in _dices(case, kind)]
+        if scores:
+            ranked.append((sum(scores) / len(scores), case))
+    return sorted(ranked, key=lambda pair: pair[0])
+
+
+def _dices(case: CaseMetrics, kind: ScoredOn) -> Iterator[tuple[float, str]]:
+    for key, metrics in case.metrics.items():
+        if metrics.Dice is not None and case.scored_on[key] == kind:
+            yield metrics.Dice, key
+
+
+def _table(title: str, texts: list[str], numbers: list[str], caption: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", caption=caption)
+    for column in texts:
+        table.add_column(column)
+    for column in numbers:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _scored_on(summary: Summary, kind: ScoredOn) -> str:
+    if kind == "annotated voxels":
+        whole = "" if summary.scored_on == "mixed" else f" ({summary.decided_fraction:.1%} of all)"
+        return f"annotated voxels only{whole}"
+    partly = any(kind in case.scored_on.values() and case.decided_fraction < 1 for case in summary.metric_per_case)
+    return "dense references" + (" of the classes that are drawn completely" if partly else "")
+
+
+def _cases(number: int) -> str:
+    return f"{number} case{'' if number == 1 else 's'}"
+
+
+def _class(summary: Summary, key: str) -> str:
+    return escape(f"{summary.names[key]} {key}")
+
+
+def _difference(difference: Difference) -> tuple[str, ...]:
+    mean = "-" if difference.mean is None else f"{difference.mean:+.4f}"
+    interval = "-" if difference.interval is None else "{:+.4f} to {:+.4f}".format(*difference.interval)
+    verdict = ("better" if (difference.mean or 0) > 0 else "worse") if difference.is_clear else "not clear"
+    return mean, interval, str(difference.n_cases), "-" if difference.mean is None else verdict
 
 
 def _score(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _volume(value: float | None) -> str:
+def _interval(interval: Interval | None) -> str:
+    return "-" if interval is None else "{:.4f} to {:.4f}".format(*interval)
+
+
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"

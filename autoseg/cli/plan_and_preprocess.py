@@ -11,11 +11,12 @@ import typer
 
 from autoseg.cli import common
 from autoseg.core.dataset import Dataset
-from autoseg.core.errors import Fault, PlanError
+from autoseg.core.errors import DatasetError, Fault, PlanError
 
 if TYPE_CHECKING:
     from autoseg.core.fingerprint import Fingerprint
     from autoseg.core.plan import Plan
+    from autoseg.planning.promises import PromiseReport
 
 log = logging.getLogger("autoseg.plan_and_preprocess")
 
@@ -63,6 +64,7 @@ def plan_and_preprocess(
     from autoseg.planning.files import PLAN_FILE, save_plan
     from autoseg.planning.presets import planner_settings
     from autoseg.planning.splits import load_or_make_splits
+    from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 
     planner_settings(planner)  # a misspelt name is said before the files are read
     folder = space.preprocessed(described.name)
@@ -71,7 +73,10 @@ def plan_and_preprocess(
     chosen = [name for name in planned.configurations if planned.configurations[name].previous_stage is None]
     if configurations:
         chosen = [planned.trainable(name).name for name in dict.fromkeys(configurations)]
-    load_or_make_splits(described, folder, fingerprint.informative_cases)
+    splits = load_or_make_splits(described, folder, fingerprint.informative_cases, fingerprint)
+    heads = [head.name for head in described.labels.heads]
+    for gap in find_gaps([(fold.train, fold.val) for fold in splits], profiles_from_fingerprint(fingerprint), heads):
+        log.warning("%s", gap)
     save_plan(planned, folder / PLAN_FILE)
     preprocess(described, planned, fingerprint, chosen, folder, processes, quiet=quiet)
     if json_:
@@ -88,19 +93,42 @@ def plan_and_preprocess(
 def check(dataset: Dataset, faults: Sequence[Fault], workers: int, *, as_json: bool, quiet: bool) -> None:
     """Report what the files hold; raise ``DatasetError`` with every fault, those of dataset.json first."""
     from autoseg.cli.integrity_table import print_report
-    from autoseg.planning.integrity import check_dataset, fold_report
-    from autoseg.planning.splits import make_splits
+    from autoseg.cli.promise_table import print_promises
+    from autoseg.planning.integrity import check_dataset
+    from autoseg.planning.splits import make_splits, partial_profiles
+    from autoseg.planning.strata import find_gaps, profiles_from_report
 
     with common.progress("check", quiet=quiet) as report:
         found = check_dataset(dataset, known_faults=faults, workers=workers, progress=report)
     names = [name for name in found.cases if name not in found.uninformative]
-    splits = make_splits(names, {case.name: case.group for case in dataset.cases}) if names else []
-    gaps = fold_report(found, [{"train": split.train, "val": split.val} for split in splits])
+    profiles = profiles_from_report(found)
+    groups = {case.name: case.group for case in dataset.cases}
+    splits = make_splits(names, groups, partial_profiles(dataset, profiles)) if names else []
+    gaps = find_gaps([(split.train, split.val) for split in splits], profiles, found.heads)
+    promises = check_promised(dataset, workers, quiet=quiet)
     if as_json:
-        common.print_json(found.as_json() | {"fold_gaps": [str(gap) for gap in gaps]})
+        added = {} if promises is None else {"promises": promises.as_json()}
+        common.print_json(found.as_json() | {"fold_gaps": [str(gap) for gap in gaps]} | added)
     else:
         print_report(found, gaps)
-    found.raise_if_faulty()
+        if promises is not None:
+            print_promises(promises)
+    all_faults = (*found.faults, *(() if promises is None else promises.faults))
+    if all_faults:
+        raise DatasetError(all_faults)
+
+
+def check_promised(dataset: Dataset, workers: int, *, quiet: bool) -> PromiseReport | None:
+    """Hold the annotators' promises against what they drew; None where no promise could settle a voxel."""
+    from autoseg.annotation.reach import is_estimated
+    from autoseg.planning.promises import check_promises, estimate_promises, settles_anything
+
+    if not settles_anything(dataset):
+        return None
+    with common.progress("estimate reach", quiet=quiet or not is_estimated(dataset.protocol)) as report:
+        estimates = estimate_promises(dataset, workers=workers, progress=report)
+    with common.progress("check promises", quiet=quiet) as report:
+        return check_promises(dataset, estimates, workers=workers, progress=report)
 
 
 def current_fingerprint(dataset: Dataset, folder: Path, workers: int, *, quiet: bool) -> Fingerprint:
@@ -123,11 +151,35 @@ def current_fingerprint(dataset: Dataset, folder: Path, workers: int, *, quiet: 
     for warning in found.warnings[len(dataset.warnings) :]:
         log.warning("%s", warning)
     found.raise_if_faulty()
+    refuse_contradictions(dataset, folder, workers, quiet=quiet)
     with common.progress("fingerprint", quiet=quiet) as report:
         skip = frozenset(found.uninformative)
         fingerprint = extract_fingerprint(dataset, workers=workers, skip=skip, progress=report)
     save_fingerprint(fingerprint, path)
     return fingerprint
+
+
+def refuse_contradictions(dataset: Dataset, folder: Path, workers: int, *, quiet: bool) -> None:
+    """Raise ``DatasetError`` with every case whose drawing contradicts a promise of its annotators."""
+    from autoseg.planning.promises import find_contradictions, settles_anything
+
+    if not settles_anything(dataset):
+        return
+    reach = promised_reach(dataset, folder, workers, quiet=quiet)
+    with common.progress("check promises", quiet=quiet) as report:
+        faults = find_contradictions(dataset, reach, workers=workers, progress=report)
+    if faults:
+        raise DatasetError(faults)
+
+
+def promised_reach(dataset: Dataset, folder: Path, workers: int, *, quiet: bool) -> dict[int, float]:
+    """Return class index -> reach in mm; what is left to be estimated is, once, and kept in ``folder``."""
+    from autoseg.annotation.reach import is_estimated, resolve_reach
+    from autoseg.planning.promises import current_estimates
+
+    with common.progress("estimate reach", quiet=quiet or not is_estimated(dataset.protocol)) as report:
+        estimates = current_estimates(dataset, folder, workers=workers, progress=report)
+    return resolve_reach(dataset.protocol, dataset.labels.n_classes, estimates.classes)
 
 
 def preprocess(
@@ -141,14 +193,25 @@ def preprocess(
     quiet: bool,
 ) -> None:
     """Write the caches of the chosen configurations; raise ``IncompleteError`` naming the cases that failed."""
+    from autoseg.planning.promises import not_estimated
     from autoseg.preprocessing.runner import preprocess_dataset
 
     skip = frozenset(dataset.case_names) - frozenset(fingerprint.informative_cases)
+    reach = promised_reach(dataset, folder, workers, quiet=quiet)
+    for warning in not_estimated(dataset, reach):
+        log.warning("%s", warning)
+    if reach:
+        names = dataset.labels.class_names
+        log.info("reach: %s", ", ".join(f"{names[index]} {distance:g} mm" for index, distance in reach.items()))
     failed: dict[str, object] = {}
     for name in chosen:
         with common.progress(name, quiet=quiet) as report:
-            result = preprocess_dataset(dataset, plan, name, folder / name, workers=workers, skip=skip, progress=report)
+            result = preprocess_dataset(
+                dataset, plan, name, folder / name, workers=workers, skip=skip, reach=reach, progress=report
+            )
         log.info("%s: %d cases preprocessed, %d were up to date", name, len(result.done), len(result.kept))
+        for case, n_voxels in result.conflicts.items():
+            log.warning("%s: case %r: a promise leaves no class to %d drawn voxels; ignored", name, case, n_voxels)
         failed |= {f"{name}: {case}": error for case, error in result.failed.items()}
     if failed:
         lines = "\n".join(f"{where}: {error}" for where, error in failed.items())

@@ -117,12 +117,15 @@ def stop_on_signals() -> Iterator[list[int]]:
 @contextmanager
 def steps_bar(request: FoldRequest, *, quiet: bool) -> Iterator[Callable[[Progress, float, float], None]]:
     """Yield what the trainer reports its steps to: a bar with loss, Dice, learning rate and remaining time."""
+    from autoseg.training.history import dice_name
+
     with progress("training", quiet=quiet) as report:
 
         def on_steps(state: Progress, loss: float, rate: float) -> None:
-            dice = state.records[-1].dice if state.records else None
-            shown = "-" if dice is None else f"{dice:.3f}"
-            report(state.iteration, request.config.iterations, f"loss {loss:.3f}  Dice {shown}  lr {rate:.1e}")
+            record = state.records[-1] if state.records else None
+            shown = "-" if record is None or record.dice is None else f"{record.dice:.3f}"
+            name = "Dice" if record is None else dice_name(record)
+            report(state.iteration, request.config.iterations, f"loss {loss:.3f}  {name} {shown}  lr {rate:.1e}")
 
         yield on_steps
 

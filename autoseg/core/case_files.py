@@ -18,6 +18,8 @@ from typing import Any
 from autoseg.core.errors import Fault
 from autoseg.core.findings import Findings, listed, shown
 
+MASK_FOLDER = "valid_mask_folder"
+
 
 @dataclass(frozen=True, slots=True)
 class FoundFiles:
@@ -116,6 +118,60 @@ def find_training_cases(
             )
         )
     return {case: FoundFiles(images[case], labels[case]) for case in sorted(images.keys() & labels.keys())}
+
+
+def find_masks(
+    folder: Path, content: Mapping[str, Any], cases: Mapping[str, FoundFiles], ending: str, findings: Findings
+) -> dict[str, Path]:
+    """Return the valid mask of every case, named as its label file; what is missing is added to ``findings``.
+
+    Empty without ``valid_mask_folder`` in the dataset.json, or after a fault in it.
+    """
+    check_mask_folder(content, findings)
+    if not names_mask_folder(content):
+        return {}
+    mask_folder = mask_folder_of(folder, content)
+    names = Counter(files.label.name for files in cases.values())
+    expected = f"one mask per case, named as its label file (<case>{ending}), 0 where nothing is annotated"
+    if not mask_folder.is_dir() or any(files.label.parent == mask_folder for files in cases.values()):
+        found = f"{content[MASK_FOLDER]!r}, {'the folder of the label files' if mask_folder.is_dir() else 'no folder'}"
+        fix = f"Correct the path (it starts at {folder}), or remove the key."
+        findings.fault(MASK_FOLDER, found=found, expected=f"a folder with {expected}", fix=fix)
+        return {}
+    masks = {}
+    for case, files in cases.items():
+        mask = mask_folder / files.label.name
+        if mask.is_file() and names[mask.name] == 1:
+            masks[case] = mask
+            continue
+        found = "no mask" if names[mask.name] == 1 else f"{names[mask.name]} cases whose label files have this name"
+        fix = "Add it; where all of the case is annotated, every voxel of the mask is 1."
+        findings.faults.append(Fault(f"{mask} of case {case!r}", found, expected, fix))
+    for path in _visible_files(mask_folder):
+        if path.name.endswith(ending) and path.name not in names:
+            fix = "Add image and label of the case, correct the name, or remove the mask."
+            findings.faults.append(Fault(str(path), "a mask without case", "the name of a label file", fix))
+    return masks
+
+
+def names_mask_folder(content: Mapping[str, Any]) -> bool:
+    """Whether a dataset.json names a folder of valid masks."""
+    name = content.get(MASK_FOLDER)
+    return isinstance(name, str) and bool(name.strip())
+
+
+def mask_folder_of(folder: Path, content: Mapping[str, Any]) -> Path:
+    """Return the folder of valid masks that the dataset.json in ``folder`` names."""
+    return _resolved(folder, content[MASK_FOLDER])
+
+
+def check_mask_folder(content: Mapping[str, Any], findings: Findings) -> None:
+    """Add a fault if ``valid_mask_folder`` is no text; whether the folder is there is for :func:`find_masks`."""
+    if MASK_FOLDER in content and not names_mask_folder(content):
+        findings.fault(
+            MASK_FOLDER, found=shown(content[MASK_FOLDER]), expected="the path of a folder as text",
+            fix=f'Write "{MASK_FOLDER}": "masksTr" (it starts at the folder of dataset.json), or remove the key.',
+        )  # fmt: skip
 
 
 def label_folder_name(folder: Path, json_name: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast, get_args
 
 from autoseg.core.findings import Findings, did_you_mean, listed, shown
 from autoseg.core.label_json import MAX_VALUE, classes_by_name
-from autoseg.core.labels import CaseStatement, Labels
+from autoseg.core.labels import CaseStatement, Labels, LazySemantics
 
 CASE_KEYS = ("annotated", "absent", "priority", "group", "experts")
 
@@ -52,6 +52,24 @@ def parse_label_sets(content: Mapping[str, Any], labels: Labels, findings: Findi
     return result
 
 
+def parse_lazy_semantics(content: Mapping[str, Any], findings: Findings) -> LazySemantics:
+    """Return ``lazy_semantics``: how cases are read whose ``annotated`` leaves classes out."""
+    known = get_args(LazySemantics)
+    value = content.get("lazy_semantics", "marginal")
+    if value not in known:
+        hint = did_you_mean(value, known, 0.6) if isinstance(value, str) else ""
+        findings.fault(
+            "lazy_semantics", found=shown(value), expected='"marginal" or "seed"',
+            fix='Remove the key ("marginal": 0 means "none of the annotated classes"), or write "seed" (what is drawn '
+            'as a class outside annotated, 0 included, means only "not an absent class").' + hint,
+        )  # fmt: skip
+        return "marginal"
+    entries = content["cases"].values() if isinstance(content.get("cases"), Mapping) else ()
+    if value == "seed" and not any(isinstance(entry, Mapping) and "annotated" in entry for entry in entries):
+        findings.warn("lazy_semantics", "changes nothing, because no case says which classes are annotated")
+    return cast("LazySemantics", value)
+
+
 def parse_cases(
     content: Mapping[str, Any], labels: Labels, names: Collection[str] | None, findings: Findings
 ) -> CaseSection:
@@ -60,7 +78,7 @@ def parse_cases(
     Parameters
     ----------
     labels
-        With its ``set_values``.
+        With its ``set_values`` and ``lazy_semantics``.
     names
         The training cases, for the check of the keys; None where they are not known (model folders).
     """
@@ -133,14 +151,25 @@ def _statement(key: str, entry: Mapping[str, Any], labels: Labels, findings: Fin
         _class_names(f"{key}.{name}", entry[name], labels, findings) if name in entry else None
         for name in ("annotated", "absent")
     )
-    if annotated is not None and 0 in annotated:
-        annotated = None  # a complete background leaves no voxel of another class undrawn
+    if annotated is not None and _is_complete(annotated, labels):
+        annotated = None
     if absent is not None and len(absent) == labels.n_classes:
         findings.fault(
             f"{key}.absent", found="all classes", expected="at least one class that may be there",
             fix="Remove a class that does occur in this case.",
         )  # fmt: skip
     return CaseStatement(annotated, absent or frozenset())
+
+
+def _is_complete(annotated: frozenset[int], labels: Labels) -> bool:
+    """Whether a list of annotated classes says as much as none.
+
+    A complete background leaves no voxel of another class undrawn, and nor does a complete foreground; "seed" takes
+    neither for granted.
+    """
+    if labels.lazy_semantics == "seed":
+        return len(annotated) == labels.n_classes
+    return 0 in annotated or len(annotated) == labels.n_classes - 1
 
 
 def _priority(key: str, value: object, findings: Findings) -> float:

@@ -8,12 +8,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from autoseg.core.case_files import FoundFiles, find_training_cases
-from autoseg.core.case_json import CaseSection, parse_cases, parse_label_sets
+from autoseg.core.case_files import (
+    FoundFiles,
+    check_mask_folder,
+    find_masks,
+    find_training_cases,
+    names_mask_folder,
+)
+from autoseg.core.case_json import CaseSection, parse_cases, parse_label_sets, parse_lazy_semantics
 from autoseg.core.dataset_json import Description, check_number_of_cases, parse_description, read_dataset_json
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import Findings, did_you_mean, listed
 from autoseg.core.labels import Labels
+from autoseg.core.protocol import AnnotationProtocol
+from autoseg.core.protocol_json import parse_protocol
 
 DATASET_JSON = "dataset.json"
 logger = logging.getLogger(__name__)
@@ -31,6 +39,8 @@ class CaseFiles:
     """Cases of one group (patient, volume) stay in one fold."""
     priority: float = 1.0
     """Relative sampling weight."""
+    valid_mask: Path | None = None
+    """Mask on the grid of the label file: of voxels with 0 nothing is known, whatever is drawn there."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class Dataset:
     """Training cases, sorted by name."""
     json: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """dataset.json as read."""
+    protocol: AnnotationProtocol = field(default=AnnotationProtocol(), repr=False)
+    """What the annotators promise about how they worked."""
     warnings: tuple[str, ...] = field(default=(), repr=False)
     """What is probably not wanted though it can be used; each was logged by :meth:`load`."""
 
@@ -87,19 +99,22 @@ class Dataset:
         content = read_dataset_json(json_path, findings)
         description = parse_description(content, findings)
         found: dict[str, FoundFiles] = {}
+        masks: dict[str, Path] = {}
         if description.file_ending or "dataset" in content:
             n_channels = len(description.channels) or 10_000  # after a fault any number of channel files will do
             found = find_training_cases(folder, content, description.file_ending, n_channels, findings)
             check_number_of_cases(content, len(found), findings)
-        labels, said = _complete_labels(content, description, found.keys() if found else None, findings)
+            masks = find_masks(folder, content, found, description.file_ending, findings)
+        labels, said, protocol = _complete_labels(content, description, found.keys() if found else None, findings)
         dataset = cls(
             name=_dataset_name(folder, json_path),
             folder=folder,
             channels=description.channels,
             labels=labels,
             file_ending=description.file_ending,
-            cases=tuple(_case_files(name, files, said) for name, files in found.items()),
+            cases=tuple(_case_files(name, files, masks.get(name), said) for name, files in found.items()),
             json=content,
+            protocol=protocol,
             warnings=tuple(findings.warnings),
         )
         return dataset, tuple(findings.faults)
@@ -112,7 +127,8 @@ class Dataset:
         """
         findings = Findings(f"{DATASET_JSON} of {name}")
         description = parse_description(content, findings)
-        labels, _ = _complete_labels(content, description, None, findings)
+        check_mask_folder(content, findings)
+        labels, _, protocol = _complete_labels(content, description, None, findings)
         findings.raise_if_faulty()
         return cls(
             name=name,
@@ -122,6 +138,7 @@ class Dataset:
             file_ending=description.file_ending,
             cases=(),
             json=dict(content),
+            protocol=protocol,
         )
 
     @property
@@ -159,20 +176,28 @@ def _dataset_name(folder: Path, json_path: Path) -> str:
 
 def _complete_labels(
     content: Mapping[str, Any], description: Description, names: Collection[str] | None, findings: Findings
-) -> tuple[Labels, CaseSection]:
-    """Add ``label_sets`` and ``cases`` to the labels. After a fault in ``labels`` a stand-in is returned."""
+) -> tuple[Labels, CaseSection, AnnotationProtocol]:
+    """Add what is said of values and cases to the labels. After a fault in ``labels`` a stand-in is returned."""
+    semantics = parse_lazy_semantics(content, findings)
     if description.labels is None:
-        return Labels((), (), ()), CaseSection()
-    labels = replace(description.labels, set_values=parse_label_sets(content, description.labels, findings))
+        return Labels((), (), ()), CaseSection(), parse_protocol(content, None, findings)
+    labels = replace(
+        description.labels,
+        set_values=parse_label_sets(content, description.labels, findings),
+        lazy_semantics=semantics,
+        has_masks=names_mask_folder(content),
+    )
     said = parse_cases(content, labels, names, findings)
-    return replace(labels, statements=said.statements), said
+    labels = replace(labels, statements=said.statements)
+    return labels, said, parse_protocol(content, labels, findings)
 
 
-def _case_files(name: str, files: FoundFiles, said: CaseSection) -> CaseFiles:
+def _case_files(name: str, files: FoundFiles, mask: Path | None, said: CaseSection) -> CaseFiles:
     return CaseFiles(
         name=name,
         images=files.images,
         label=files.label,
         group=said.groups.get(name),
         priority=said.priorities.get(name, 1.0),
+        valid_mask=mask,
     )

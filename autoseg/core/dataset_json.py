@@ -30,8 +30,7 @@ NNUNET_KEYS = frozenset(
         "dataset",
     }
 )
-OWN_KEYS = frozenset({"label_sets", "cases", "annotation_protocol", "valid_mask_folder"})
-NOT_SUPPORTED = ("annotation_protocol", "valid_mask_folder")
+OWN_KEYS = frozenset({"label_sets", "cases", "lazy_semantics", "annotation_protocol", "valid_mask_folder"})
 MISSPELLING_CUTOFF = 0.85
 
 
@@ -104,12 +103,6 @@ def parse_description(content: Mapping[str, Any], findings: Findings) -> Descrip
         file_ending=_parse_ending(content, findings),
         labels=parse_labels(content, findings),
     )
-    for key in NOT_SUPPORTED:
-        if key in content:
-            findings.fault(
-                key, found=shown(content[key]), expected="no such key: it is not supported by this version",
-                fix="Remove it.",
-            )  # fmt: skip
     optional = OWN_KEYS | {"regions_class_order"}
     for key in content:
         hint = did_you_mean(key, optional, MISSPELLING_CUTOFF) if key not in NNUNET_KEYS | OWN_KEYS else ""

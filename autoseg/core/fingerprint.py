@@ -39,6 +39,8 @@ class Fingerprint(BaseModel):
     """How many informative foreground voxels the statistics saw."""
     annotated_fraction: dict[str, float] = Field(default_factory=dict)
     """Case -> share of voxels that say something about their class."""
+    annotated_classes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """Case -> indices of the heads (classes, or regions) with a voxel that is certainly theirs; ascending."""
     source_hash: str = ""
     """Hash over the source files and dataset.json; a fingerprint with another hash is stale."""
 

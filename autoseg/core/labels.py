@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.case import BoolArray, CodeArray
 from autoseg.core.errors import DatasetError, Fault
+
+LazySemantics: TypeAlias = Literal["marginal", "seed"]
+"""What a voxel means that is drawn as a class which ``annotated`` of its case leaves out; see ``Labels``."""
 
 _LOOK_UP_VOXELS = 1 << 20
 
@@ -64,6 +67,11 @@ class Labels:
     """Further file values and the class indices that they may be (``dataset.json: label_sets``)."""
     statements: Mapping[str, CaseStatement] = field(default_factory=dict)
     """Per case, where something was said."""
+    lazy_semantics: LazySemantics = "marginal"
+    """Where ``annotated`` leaves classes out: "marginal" takes 0 as "none of the annotated classes" and a drawn class
+    for what it is; "seed" takes either as "not an absent class" and nothing more."""
+    has_masks: bool = False
+    """Whether a mask per case says which voxels are annotated (``dataset.json: valid_mask_folder``)."""
 
     @property
     def n_classes(self) -> int:
@@ -83,7 +91,7 @@ class Labels:
     @property
     def is_dense(self) -> bool:
         """Whether every voxel of every case is said to carry exactly one class."""
-        return self.ignore is None and not self.set_values and not self.statements
+        return self.ignore is None and not self.set_values and not self.statements and not self.has_masks
 
     @property
     def unknown(self) -> int:
@@ -116,19 +124,16 @@ class Labels:
     def sets_by_value(self, case: str = "") -> dict[int, frozenset[int]]:
         """For each file value the classes that a voxel of ``case`` with that value may be.
 
-        Source: ``design.md`` section 2; lazy labels as in ELEKTRONN (``convlayer3d.NLL``), stated as sets.
+        Source: lazy labels as in ELEKTRONN (``convlayer3d.NLL``), stated as sets. We differ from it, unless
+        ``lazy_semantics`` is "seed", in that 0 says "none of the annotated classes" where ELEKTRONN drops the voxel.
         """
-        everything = frozenset(range(self.n_classes))
-        statement = self.statements.get(case, CaseStatement())
-        sets = {value: frozenset({index}) for index, value in enumerate(self.class_values)}
-        if statement.annotated is not None and 0 not in statement.annotated:
-            sets[0] = everything - statement.annotated
-        sets |= self.set_values
-        if self.ignore is not None:
-            sets[self.ignore] = everything
-        return {value: members if len(members) == 1 else members - statement.absent for value, members in sets.items()}
+        absent = self.statements.get(case, CaseStatement()).absent
+        sets = drawn_sets(self, case)
+        return {value: members if len(members) == 1 else members - absent for value, members in sets.items()}
 
-    def encode(self, file_labels: NDArray[Any], case: str = "") -> tuple[CodeArray, BoolArray]:
+    def encode(
+        self, file_labels: NDArray[Any], case: str = "", valid: BoolArray | None = None
+    ) -> tuple[CodeArray, BoolArray]:
         """Turn the integers of a label file into codes and their label sets.
 
         Parameters
@@ -137,6 +142,9 @@ class Labels:
             (*S) integers (a floating type with integral values is accepted), values as in ``dataset.json``.
         case
             Name of the case, for what ``dataset.json: cases`` says of it.
+        valid
+            (*S): where False, nothing is drawn, whatever the file holds there, be it declared or not; the voxel may
+            be any class that is not absent. None: everywhere drawn.
 
         Returns
         -------
@@ -156,7 +164,14 @@ class Labels:
             if members not in rows:
                 rows.append(members)
             codes_by_value[value] = rows.index(members)
-        codes = _look_up(file_labels, codes_by_value, np.uint8 if len(rows) <= 256 else np.uint16, case)
+        undrawn = undrawn_set(self, case)
+        if valid is not None and undrawn not in rows:
+            rows.append(undrawn)
+        dtype = np.uint8 if len(rows) <= 256 else np.uint16
+        drawn = file_labels if valid is None else np.where(valid, file_labels, file_labels.dtype.type(0))
+        codes = _look_up(drawn, codes_by_value, dtype, case)
+        if valid is not None:
+            codes[~valid] = rows.index(undrawn)
         label_sets = np.zeros((len(rows), self.n_classes), dtype=bool)
         for code, members in enumerate(rows):
             label_sets[code, list(members)] = True
@@ -178,6 +193,26 @@ class Labels:
         for value, logit in zip(self.paint_values, logits, strict=True):
             painted[logit > 0] = value
         return painted
+
+
+def drawn_sets(labels: Labels, case: str = "") -> dict[int, frozenset[int]]:
+    """For each file value the classes that it leaves in ``case``, whatever is said to be absent there."""
+    everything = frozenset(range(labels.n_classes))
+    annotated = labels.statements.get(case, CaseStatement()).annotated
+    sets = {value: frozenset({index}) for index, value in enumerate(labels.class_values)}
+    if annotated is not None and labels.lazy_semantics == "seed":
+        sets |= {labels.class_values[index]: everything for index in everything - annotated}
+    elif annotated is not None and 0 not in annotated:
+        sets[0] = everything - annotated
+    sets |= labels.set_values
+    if labels.ignore is not None:
+        sets[labels.ignore] = everything
+    return sets
+
+
+def undrawn_set(labels: Labels, case: str = "") -> frozenset[int]:
+    """Return the classes that a voxel of ``case`` may be where nothing is drawn: all that are not absent."""
+    return frozenset(range(labels.n_classes)) - labels.statements.get(case, CaseStatement()).absent
 
 
 def informative_codes(label_sets: BoolArray) -> BoolArray:

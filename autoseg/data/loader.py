@@ -8,9 +8,9 @@ import os
 import signal
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
@@ -28,7 +28,8 @@ from autoseg.core.errors import AutosegError, CacheError, WorkerError
 from autoseg.core.labels import Labels
 from autoseg.core.parallel import available_cores
 from autoseg.core.plan import Configuration
-from autoseg.data.patches import draw_place, read_patch
+from autoseg.data.marks import NO_RING, Marking, Marks, Tables, mark_case, plain_tables
+from autoseg.data.patches import Sample, draw_place, read_patch
 from autoseg.data.sampling import CaseContent, Sampler, SamplingConfig, intensity_generator, sample_rng
 from autoseg.io.cache import REMEDY, CachedCase, open_case, read_entry
 
@@ -46,7 +47,7 @@ class CaseSource(NamedTuple):
     priority: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch:
     """The patches of one iteration."""
 
@@ -58,19 +59,26 @@ class Batch:
     """(B, N, K) bool: per sample the classes of each code. Rows that a case does not have are all True (unknown)."""
     cases: tuple[str, ...] = ()
     """(B,) names."""
+    inferred_sets: Tensor | None = None
+    """(B, N, K) bool: what promises leave of ``label_sets``; None if that is all of it."""
+    held_sets: Tensor | None = None
+    """(B, N, K) bool: what is known of codes that training does not see, all True for the others; None if none is."""
+    rings: Tensor | None = None
+    """(B, N) int64: for codes of unknown voxels the ring around annotation, else -1; None if none is told apart."""
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch on ``device``."""
-        return Batch(
-            self.images.to(device, non_blocking=non_blocking),
-            self.codes.to(device, non_blocking=non_blocking),
-            self.label_sets.to(device, non_blocking=non_blocking),
-            self.cases,
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory, from which copies to a GPU are asynchronous."""
-        return Batch(self.images.pin_memory(), self.codes.pin_memory(), self.label_sets.pin_memory(), self.cases)
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **changed)
 
 
 def make_loader(
@@ -87,6 +95,7 @@ def make_loader(
     batch_size: int | None = None,
     augment_in_worker: bool = True,
     pin_memory: bool = False,
+    marking: Marking | None = None,
 ) -> Iterator[Batch]:
     """Return an iterator over the batches of iterations ``start`` to ``stop - 1``.
 
@@ -119,6 +128,8 @@ def make_loader(
         intensity_generator(seed, iteration))`` on the device: up to rounding and the noise field the same result.
     pin_memory
         Whether batches lie in page-locked memory.
+    marking
+        What the batches tell apart as ``held_sets`` and ``rings``; None: nothing.
 
     Raises
     ------
@@ -141,6 +152,7 @@ def make_loader(
         stop=stop,
         unknown=labels.unknown,
         outside=labels.outside,
+        marking=marking,
     )
     workers = min(workers, available_cores(), max(len(batches), 1))
     options: dict[str, Any] = {}
@@ -170,6 +182,14 @@ class Failure:
     is_cache_error: bool
 
 
+class _OpenCase(NamedTuple):
+    """A case as the builder keeps it."""
+
+    case: CachedCase
+    marks: Marks | None
+    tables: Tables
+
+
 @dataclass
 class BatchBuilder(Dataset[Batch]):
     """Builds the batch of an iteration; a map-style data set over iterations, pickled to the workers."""
@@ -184,7 +204,8 @@ class BatchBuilder(Dataset[Batch]):
     stop: int
     unknown: int
     outside: int
-    _open_cases: OrderedDict[tuple[Path, str], CachedCase] = field(default_factory=OrderedDict, init=False, repr=False)
+    marking: Marking | None = None
+    _open_cases: OrderedDict[tuple[Path, str], _OpenCase] = field(default_factory=OrderedDict, init=False, repr=False)
 
     def __len__(self) -> int:
         return max(self.stop - self.start, 0)
@@ -194,37 +215,52 @@ class BatchBuilder(Dataset[Batch]):
             return self._build(self.start + index)
 
     def _build(self, iteration: int) -> Batch | Failure:
-        parts = []
+        samples: list[Sample] = []
+        tables: list[Tables] = []
+        names: list[str] = []
         for sample in range(self.batch_size):
             rng = sample_rng(self.seed, iteration, sample)
             aim = self.sampler.draw(rng)
             try:
-                case = self._open(aim.case)
-                place = draw_place(aim, case, self.patch, self.recipe, rng)
-                patch = read_patch(case, place, self.patch, unknown=self.unknown, outside=self.outside)
+                case, marks, case_tables = self._open(aim.case)
+                place = draw_place(aim, case, self.patch, self.recipe, rng, self.sampler.rejection)
+                samples.append(
+                    read_patch(
+                        case,
+                        place,
+                        self.patch,
+                        unknown=self.unknown,
+                        outside=self.outside,
+                        marks=marks,
+                        tables=None if marks is None else case_tables,
+                    )
+                )
             except Exception as error:  # any fault of one case must name it
                 known = isinstance(error, AutosegError)
                 message = str(error) if known else f"{type(error).__name__}: {error}"
                 return Failure(f"case {aim.case.name}: {message}", isinstance(error, CacheError))
-            parts.append((patch, case.entry.table, aim.case.name))
-        images = torch.stack([patch.image for patch, _, _ in parts])
+            tables.append(case_tables)
+            names.append(aim.case.name)
+        images = torch.stack([sample.image for sample in samples])
         if self.augments_intensity and self.recipe is not None:
             images = augment_intensity(images, self.recipe, intensity_generator(self.seed, iteration))
-        codes = _stack_codes([patch.codes for patch, _, _ in parts])
-        tables = _pad_tables([table for _, table, _ in parts])
-        return Batch(images, codes, tables, tuple(name for _, _, name in parts))
+        return _batch(images, samples, tables, names)
 
     def case_names(self, index: int) -> tuple[str, ...]:
         """Names of the cases that the batch at ``index`` is made of."""
         rngs = (sample_rng(self.seed, self.start + index, sample) for sample in range(self.batch_size))
         return tuple(self.sampler.draw(rng).case.name for rng in rngs)
 
-    def _open(self, content: CaseContent) -> CachedCase:
+    def _open(self, content: CaseContent) -> _OpenCase:
         """Open a case once per process; the least recently used one is closed when there are too many."""
         opened = self._open_cases
         key = (content.folder, content.name)
         if key not in opened:
-            opened[key] = open_case(*key)
+            case = open_case(*key)
+            drawn, inferred = case.entry.table, case.entry.inferred_table
+            marks = None if self.marking is None else mark_case(case, self.marking, self.unknown)
+            tables = plain_tables(drawn, inferred) if marks is None else marks.tables(drawn, inferred)
+            opened[key] = _OpenCase(case, marks, tables)
         opened.move_to_end(key)
         if len(opened) > MAX_OPEN_CASES:
             opened.popitem(last=False)
@@ -282,6 +318,24 @@ def _content(case: CachedCase | CaseSource | tuple[Path, str, float], labels: La
     if entry is None:
         raise CacheError(f"case {name}: found it missing or incomplete in {folder}, expected a cached case. {REMEDY}")
     return CaseContent.from_entry(folder, name, entry, labels, priority=priority)
+
+
+def _batch(images: Tensor, samples: Sequence[Sample], tables: Sequence[Tables], names: Sequence[str]) -> Batch:
+    drawn, inferred, held = (
+        _pad_tables([getattr(of_case, kind) for of_case in tables]) for kind in ("drawn", "inferred", "held")
+    )
+    rings = torch.full(drawn.shape[:2], NO_RING)
+    for sample, of_case in enumerate(tables):
+        rings[sample, : len(of_case.rings)] = torch.from_numpy(of_case.rings)
+    return Batch(
+        images,
+        _stack_codes([sample.codes for sample in samples]),
+        drawn,
+        tuple(names),
+        None if torch.equal(drawn, inferred) else inferred,
+        None if bool(held.all()) else held,
+        None if bool((rings == NO_RING).all()) else rings,
+    )
 
 
 def _stack_codes(codes: Sequence[Tensor]) -> Tensor:

@@ -21,8 +21,10 @@ from autoseg.augmentation.spatial import (
     move_image,
     source_box,
 )
+from autoseg.data.marks import Marks, Tables
+from autoseg.data.rejection import Box, Rejection
 from autoseg.data.sampling import Aim, box_anywhere, box_around, draw_voxel
-from autoseg.io.cache import CachedCase
+from autoseg.io.cache import CachedCase, CacheEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,47 @@ class Sample:
 
 
 def draw_place(
-    aim: Aim, case: CachedCase, patch: Sequence[int], recipe: Recipe | None, rng: np.random.Generator
+    aim: Aim,
+    case: CachedCase,
+    patch: Sequence[int],
+    recipe: Recipe | None,
+    rng: np.random.Generator,
+    rejection: Rejection | None = None,
 ) -> Place:
     """Draw voxel, box and transform for a patch of 2 or 3 axes; ``recipe=None`` transforms nothing.
 
-    A 2-D patch lies in the slice of the voxel, or in any slice when the patch may lie anywhere.
+    A 2-D patch lies in the slice of the voxel, or in any slice when the patch may lie anywhere. Places that
+    ``rejection`` refuses are drawn again (but those of context patches, which may lie anywhere by intent); after
+    ``rejection.max_attempts`` the best of them is taken, with a warning. Nothing is read for this but the case's codes,
+    once; what counts is the box of the patch's size around its centre, whatever the transform.
     """
+    if rejection is None or aim.is_context:
+        return _draw_once(aim, case, patch, recipe, rng)
+    drawn = []
+    for _ in range(rejection.max_attempts):
+        place = _draw_once(aim, case, patch, recipe, rng)
+        content = rejection.content(case, covered_box(place, patch), n_axes=len(patch))
+        if rejection.accepts(content, rng):
+            return place
+        drawn.append((place, content))
+    place, best = min(drawn, key=lambda pair: rejection.shortfall(pair[1]))
+    rejection.warn(case.name, best)
+    return place
+
+
+def covered_box(place: Place, patch: Sequence[int]) -> Box:
+    """Return the box (z, y, x) of the patch's size around its centre: what it shows if it is not rotated or scaled."""
+    low = [middle - (edge - 1) / 2 for middle, edge in zip(place.centre, patch, strict=True)]
+    high = [start + edge for start, edge in zip(low, patch, strict=True)]
+    if place.slice_index is None:
+        return low, high
+    return [place.slice_index, *low], [place.slice_index + 1, *high]
+
+
+def _draw_once(
+    aim: Aim, case: CachedCase, patch: Sequence[int], recipe: Recipe | None, rng: np.random.Generator
+) -> Place:
+    """Draw a place, whatever it holds."""
     n_axes = len(patch)
     shape = case.codes.shape[-n_axes:]
     voxel = None if aim.code is None else draw_voxel(case, aim.code, rng)
@@ -69,23 +106,88 @@ def draw_place(
     return Place(centre, draw, slice_index if n_axes == 2 else None)
 
 
-def read_patch(case: CachedCase, place: Place, patch: Sequence[int], *, unknown: int, outside: int) -> Sample:
+def read_patch(
+    case: CachedCase,
+    place: Place,
+    patch: Sequence[int],
+    *,
+    unknown: int,
+    outside: int,
+    marks: Marks | None = None,
+    tables: Tables | None = None,
+) -> Sample:
     """Read the box that the transform needs from the memory maps, and move it: one pass each for image and codes.
 
-    Outside the image lie 0 and the code ``outside``.
+    Outside the image lie 0 and the code ``outside``. With ``marks`` and their ``tables`` the codes are those of
+    :meth:`autoseg.data.marks.Marks.mark`.
     """
     low, high = source_box(place.draw, place.centre, patch)
     shape = case.codes.shape[-len(patch) :]
     first = [min(max(start, 0), edge) for start, edge in zip(low, shape, strict=True)]
     box = tuple(slice(start, max(min(stop, edge), start)) for start, stop, edge in zip(first, high, shape, strict=True))
-    layer = () if place.slice_index is None else (place.slice_index,)
-    image = _tensor(case.image[(slice(None), *layer, *box)], np.float32)
-    codes = _tensor(case.codes[(*layer, *box)], np.uint8 if case.codes.dtype == np.uint8 else np.int32)
+    layers = slice(None) if place.slice_index is None else slice(place.slice_index, place.slice_index + 1)
+    whole = box if place.slice_index is None else (layers, *box)
+    drawn = np.asarray(case.codes[whole])
+    if marks is not None:
+        drawn = marks.mark(drawn, [part.start for part in whole])
+    codes = _tensor(drawn if place.slice_index is None else drawn[0], np.uint8 if drawn.dtype == np.uint8 else np.int32)
+    image_box: tuple[Any, ...] = box if place.slice_index is None else (place.slice_index, *box)
+    image = _tensor(case.image[(slice(None), *image_box)], np.float32)
     centre = [middle - start for middle, start in zip(place.centre, first, strict=True)]
-    return Sample(
-        move_image(image, place.draw, centre, patch),
-        move_codes(codes, place.draw, centre, patch, unknown=unknown, outside=outside),
-    )
+    undrawn = undrawn_code(case.entry, unknown)
+    to_drawn = _to_drawn(case.entry, tables)
+    if to_drawn is None:
+        moved = move_codes(codes, place.draw, centre, patch, unknown=undrawn, outside=outside)
+    else:
+        moved = _move_pairs(codes, to_drawn, place.draw, centre, patch, undrawn, outside)
+    return Sample(move_image(image, place.draw, centre, patch), moved)
+
+
+def undrawn_code(entry: CacheEntry, unknown: int) -> int:
+    """Return the code over which drawn ones win: that of the set that holds all others of the case, or ``unknown``.
+
+    Where a class is absent from a case, voxels that nobody drew carry "not this class", and scribbles must survive
+    between them as they do between voxels of which nothing is known.
+    """
+    kinds = {frozenset(entry.label_sets[code]) for code, count in entry.code_counts.items() if count}
+    widest = frozenset[int]().union(*kinds)
+    if len(kinds) < 2 or len(widest) < 2 or 0 not in widest or widest not in kinds:
+        return unknown
+    return next(code for code, members in enumerate(entry.label_sets) if frozenset(members) == widest)
+
+
+def _to_drawn(entry: CacheEntry, tables: Tables | None) -> Tensor | None:
+    """Return for each code the one that was drawn there; None if codes stand for nothing else."""
+    if entry.inferred_sets is None and tables is None:
+        return None
+    first_row: dict[tuple[int, ...], int] = {}
+    drawn = [first_row.setdefault(members, code) for code, members in enumerate(entry.label_sets)]
+    if tables is None:
+        return torch.tensor(drawn)
+    n_codes = len(drawn)  # held-out codes follow those of the case, and stand for what was drawn until they are moved
+    plain = [*drawn, *(n_codes + code for code in drawn)]
+    return torch.tensor([plain[code] for code in tables.unmarked.tolist()])
+
+
+def _move_pairs(
+    codes: Tensor,
+    to_drawn: Tensor,
+    draw: SpatialDraw,
+    centre: Sequence[float],
+    patch: Sequence[int],
+    unknown: int,
+    outside: int,
+) -> Tensor:
+    """Move what was drawn as without promises and marks, and what is told apart beside it by the rule for dense maps.
+
+    A voxel keeps what is told apart where the two agree on what was drawn there.
+    """
+    nobody = len(to_drawn)  # a code that does not occur
+    if nobody > np.iinfo(np.uint8).max:
+        codes = codes.int()
+    drawn = move_codes(to_drawn[codes.long()].to(codes.dtype), draw, centre, patch, unknown=unknown, outside=outside)
+    pairs = move_codes(codes, draw, centre, patch, unknown=nobody, outside=outside)
+    return torch.where(to_drawn[pairs.long()] == drawn, pairs, drawn)
 
 
 def _tensor(part: NDArray[Any], dtype: type[np.generic]) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Generator
 from autoseg.core.case import Shape3
 from autoseg.core.errors import ConfigError
 from autoseg.core.labels import Labels, head_states, informative_codes
+from autoseg.data.rejection import Rejection
 from autoseg.io.cache import CachedCase, CacheEntry
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -32,6 +33,19 @@ class SamplingConfig(BaseModel):
     """Share of samples centred on a foreground class, each class of the data set equally often."""
     context_fraction: Fraction = 0.0
     """Share of the remaining samples of sparsely annotated cases that are placed anywhere, annotated or not."""
+    min_annotated: Fraction = 0.0
+    """Smallest share of annotated voxels in a patch, of those in the image; context patches are exempt. 0 is off."""
+    min_foreground_voxels: Annotated[int, Field(ge=0)] = 0
+    """Patches with fewer annotated foreground voxels are mostly drawn again; context patches are exempt. 0 is off."""
+    reject_probability: Fraction = 0.95
+    """How often a patch with too little foreground is refused."""
+    max_attempts: Annotated[int, Field(ge=1)] = 20
+    """Places drawn for a patch before the best of them is taken."""
+
+    @property
+    def rejects(self) -> bool:
+        """Whether any place can be refused."""
+        return self.min_annotated > 0 or (self.min_foreground_voxels > 0 and self.reject_probability > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +63,32 @@ class CaseContent:
     head_codes: tuple[tuple[int, ...], ...]
     """Per network head the codes of this case for which it is certainly positive; () for background heads."""
     is_dense: bool
-    """Whether every voxel is informative."""
+    """Whether every voxel is informative, and at least half of them carry exactly one class."""
+    code_groups: tuple[tuple[int, ...], ...] = ()
+    """The codes of ``counts``, those of the same drawn set together."""
 
     @classmethod
     def from_entry(
         cls, folder: Path, name: str, entry: CacheEntry, labels: Labels, *, priority: float = 1.0
     ) -> CaseContent:
-        """Summarise a cached case."""
+        """Summarise a cached case. Only what was drawn counts: ``entry.table``, not what follows from promises."""
         table = entry.table
         informative = informative_codes(table)
         positive, _ = head_states(table, labels.regions)
         counts = {code: entry.code_counts[code] for code in entry.locations if entry.code_counts.get(code, 0) > 0}
         counts = {code: count for code, count in counts.items() if informative[code]}
-        n_voxels = int(np.prod(entry.record.shape))
+        groups: dict[bytes, list[int]] = {}
+        for code in counts:
+            groups.setdefault(table[code].tobytes(), []).append(code)
         head_codes = tuple(
             tuple(code for code in counts if positive[code, head]) if head in labels.foreground_heads else ()
             for head in range(labels.n_heads)
         )
-        return cls(folder, name, priority, entry.record.shape, counts, head_codes, sum(counts.values()) == n_voxels)
+        n_voxels = int(np.prod(entry.record.shape))
+        n_certain = sum(count for code, count in counts.items() if table[code].sum() == 1)
+        is_dense = sum(counts.values()) == n_voxels and 2 * n_certain >= n_voxels
+        code_groups = tuple(map(tuple, groups.values()))
+        return cls(folder, name, priority, entry.record.shape, counts, head_codes, is_dense, code_groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +97,8 @@ class Aim:
 
     case: CaseContent
     code: int | None
+    is_context: bool = False
+    """Whether the patch shall lie anywhere in a sparse case, annotated or not."""
 
 
 class Sampler:
@@ -83,8 +107,11 @@ class Sampler:
     The rules, in order: (a) cases are drawn by priority among those with an informative voxel. (b) A sample is forced
     with probability ``forced_fraction``: a foreground head is drawn among those that occur in the data set, then a case
     that has it (by priority), then a voxel. (c) Otherwise a densely labelled case gives a box anywhere; a sparse one a
-    box around an informative voxel, its code drawn uniformly among the codes present (so that the most voluminous
-    annotation does not dominate), or with ``context_fraction`` a box anywhere.
+    box around an informative voxel, its label set drawn uniformly among the sets drawn in the case (so that the most
+    voluminous annotation does not dominate), or with ``context_fraction`` a box anywhere. (d) ``rejection`` (None if
+    off) has the place, never the case or the code, drawn again: the balance of (a) to (c) stays.
+
+    A case of which is only known what it does not hold is sparse, has no head, and gives boxes around its voxels.
 
     Source: nnU-Net ``dataloading/data_loader.py``. Differs in (b): nnU-Net forces the last third of each batch and
     balances classes within a case, so that a class of few cases is rare; in (c) nnU-Net draws uniformly over voxels.
@@ -99,6 +126,12 @@ class Sampler:
                 "one. Check the annotation with autoseg_plan_and_preprocess --check-only."
             )
         self._weights = _normalised([case.priority for case in self.cases])
+        self.rejection: Rejection | None = None
+        if config.rejects:
+            self.rejection = Rejection(
+                config.min_annotated, config.min_foreground_voxels, config.reject_probability, config.max_attempts,
+                len(self.cases),
+            )  # fmt: skip
         n_heads = len(self.cases[0].head_codes)
         holders = [[case for case in self.cases if case.head_codes[head]] for head in range(n_heads)]
         self._heads = [
@@ -121,10 +154,15 @@ class Sampler:
             share = _normalised([case.counts[code] for code in codes])
             return Aim(case, codes[rng.choice(len(codes), p=share)])
         case = self.cases[rng.choice(len(self.cases), p=self._weights)]
-        if case.is_dense or rng.random() < self.config.context_fraction:
+        if case.is_dense:
             return Aim(case, None)
-        codes = tuple(case.counts)
-        return Aim(case, codes[rng.integers(len(codes))])
+        if rng.random() < self.config.context_fraction:
+            return Aim(case, None, is_context=True)
+        groups = case.code_groups or tuple((code,) for code in case.counts)
+        codes = groups[rng.integers(len(groups))]
+        if len(codes) == 1:
+            return Aim(case, codes[0])
+        return Aim(case, codes[rng.choice(len(codes), p=_normalised([case.counts[code] for code in codes]))])
 
 
 def sample_rng(seed: int, iteration: int, sample: int) -> np.random.Generator:

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autoseg.core.dataset import Dataset
+from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, EvaluationError
 from autoseg.core.geometry import Geometry
-from autoseg.core.labels import Labels
+from autoseg.core.labels import CaseStatement, Labels
 from autoseg.core.parallel import map_unordered
-from autoseg.evaluation.matching import find_dataset_json, label_files, load_dataset
+from autoseg.evaluation.cases import CaseMetrics, case_metrics, is_left_out
+from autoseg.evaluation.comparison import compare
+from autoseg.evaluation.matching import find_dataset_json, find_reference_masks, label_files, load_dataset
 from autoseg.evaluation.metrics import count
-from autoseg.evaluation.summary import CaseMetrics, Summary, case_metrics, summarise
+from autoseg.evaluation.summary import Summary, summarise
+from autoseg.io.annotation import apply_mask, read_valid_mask
 from autoseg.io.images import read_labels
 
 LISTED = 50
@@ -29,6 +32,8 @@ class _Job:
     reference: Path
     prediction: Path
     labels: Labels
+    mask: Path | None = None
+    """Valid mask of the reference."""
 
     def __repr__(self) -> str:
         return self.case
@@ -37,7 +42,7 @@ class _Job:
 @dataclass(frozen=True, slots=True)
 class _Scored:
     metrics: CaseMetrics
-    warning: str | None
+    warnings: tuple[str, ...]
 
 
 def evaluate_folder(
@@ -46,6 +51,7 @@ def evaluate_folder(
     dataset_json: str | Path | Mapping[str, Any] | Dataset | None = None,
     *,
     cases: Collection[str] | None = None,
+    against: str | Path | None = None,
     workers: int = 1,
     strict: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
@@ -53,9 +59,11 @@ def evaluate_folder(
     """Score predictions against references, over the voxels that each reference decides.
 
     Files are matched by case name (the file name without its ending). A reference may hold the ignore value and
-    label-set values, and ``dataset.json: cases`` is respected: a voxel counts for a head only if its label set decides
-    that head, so nothing depends on what is predicted where nothing is known. What cannot be computed is None; the
-    rules are in :mod:`autoseg.evaluation.summary`.
+    label-set values, and ``dataset.json: cases`` is respected, as are the valid masks of the data set's own label
+    files (not of other references of the same cases): a voxel counts for a head only if its label set decides that
+    head, so nothing depends on what is predicted where nothing is known. What is inferred from promises
+    (``annotation_protocol``) is no reference. What cannot be computed is None; the rules are in
+    :mod:`autoseg.evaluation.summary`.
 
     Parameters
     ----------
@@ -67,6 +75,8 @@ def evaluate_folder(
         ``reference`` and its parent.
     cases
         Names of the references to score, as of one fold; None means all. Others are neither scored nor missing.
+    against
+        Folder of other predictions of the same cases; ``summary.comparison`` is then the difference to them.
     workers
         Processes; 1 runs in this one.
     strict
@@ -87,51 +97,106 @@ def evaluate_folder(
         dataset.json is wrong.
     """
     reference, predictions = Path(reference), Path(predictions)
-    dataset = load_dataset(find_dataset_json(reference, predictions) if dataset_json is None else dataset_json)
+    given = find_dataset_json(reference, predictions) if dataset_json is None else dataset_json
+    dataset = load_dataset(given)
     references = _chosen(label_files(reference, dataset.file_ending), cases, reference)
-    predicted = label_files(predictions, dataset.file_ending)
-    missing = [name for name in references if name not in predicted]
-    extra = [name for name in predicted if name not in references] if cases is None else []
-    pairs = {name: (path, predicted[name]) for name, path in references.items() if name in predicted}
-    scored, faults = _run(_jobs(pairs, dataset.labels), workers, progress)
-    warnings = [case.warning for case in scored if case.warning is not None]
-    if not scored or (strict and (missing or extra or faults or warnings)):
-        raise EvaluationError("\n".join([*unmatched_lines(missing, extra), *faults, *warnings]))
-    return _summary(scored, dataset.labels, missing=missing, extra=extra, faults=faults)
+    masks = find_reference_masks(given, dataset, references)
+
+    def score(folder: Path) -> Summary:
+        predicted = label_files(folder, dataset.file_ending)
+        pairs = {name: (path, predicted[name]) for name, path in references.items() if name in predicted}
+        return _summary(
+            *_run(_jobs(pairs, dataset.labels, masks), workers, progress),
+            dataset.labels,
+            missing=[name for name in references if name not in predicted],
+            extra=[name for name in predicted if name not in references] if cases is None else [],
+        )
+
+    summary = _checked(score(predictions), strict=strict)
+    note = _left_out_note(summary, dataset.labels)
+    summary = summary.model_copy(update={"warnings": (*summary.warnings, *([note] if note else []))})
+    if against is None:
+        return summary
+    other = _checked(score(Path(against)), strict=strict)
+    comparison = compare(summary.metric_per_case, other.metric_per_case, list(summary.names), str(against))
+    return summary.model_copy(update={"comparison": comparison})
+
+
+def _checked(summary: Summary, *, strict: bool) -> Summary:
+    """Raise ``EvaluationError`` if nothing was scored or, if ``strict``, anything is wrong."""
+    wrong = [*unmatched_lines(summary.missing, summary.extra), *summary.faults, *summary.warnings]
+    if not summary.n_cases or (strict and wrong):
+        raise EvaluationError("\n".join(wrong))
+    return summary
+
+
+def _left_out_note(summary: Summary, labels: Labels) -> str | None:
+    """Say that references show classes that ``annotated`` leaves out: perhaps they are dense ones of the same cases."""
+    heads = {head.key: head for head in labels.heads}
+    cases = [
+        case.case
+        for case in summary.metric_per_case
+        if any(
+            metrics.n_ref and is_left_out(heads[key], labels.statements.get(case.case, CaseStatement()))
+            for key, metrics in case.metrics.items()
+        )
+    ]
+    if not cases:
+        return None
+    return (
+        f"references of {_named(cases)}: found voxels of classes that dataset.json: cases leaves out of 'annotated'; "
+        "0 was taken as 'none of the annotated classes'. If these references are complete, score them with a "
+        "dataset.json without cases (-d)."
+    )
 
 
 def evaluate_files(
     pairs: Mapping[str, tuple[Path, Path]],
     labels: Labels,
     *,
+    masks: Mapping[str, Path] | None = None,
     workers: int = 1,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Summary:
     """Score files wherever they lie: case -> (reference, prediction). Otherwise as :func:`evaluate_folder`.
 
-    Raises ``EvaluationError`` if no case can be scored; the others are in ``faults``.
+    ``masks`` gives the valid mask of cases that have one. Raises ``EvaluationError`` if no case can be scored; the
+    others are in ``faults``.
     """
-    scored, faults = _run(_jobs(pairs, labels), workers, progress)
-    if not scored:
-        raise EvaluationError("\n".join(faults) or "evaluation: found no case, expected at least one. Name its files.")
-    return _summary(scored, labels, missing=[], extra=[], faults=faults)
+    summary = _summary(*_run(_jobs(pairs, labels, masks or {}), workers, progress), labels)
+    if not summary.n_cases:
+        nothing = "evaluation: found no case, expected at least one. Name its files."
+        raise EvaluationError("\n".join(summary.faults) or nothing)
+    return summary
 
 
-def _jobs(pairs: Mapping[str, tuple[Path, Path]], labels: Labels) -> list[_Job]:
-    return [_Job(name, reference, prediction, labels) for name, (reference, prediction) in pairs.items()]
+def _jobs(pairs: Mapping[str, tuple[Path, Path]], labels: Labels, masks: Mapping[str, Path]) -> list[_Job]:
+    return [
+        _Job(name, reference, prediction, labels, masks.get(name)) for name, (reference, prediction) in pairs.items()
+    ]
 
 
 def _summary(
-    scored: Sequence[_Scored], labels: Labels, *, missing: Sequence[str], extra: Sequence[str], faults: Sequence[str]
+    scored: Sequence[_Scored],
+    faults: Sequence[str],
+    labels: Labels,
+    *,
+    missing: Sequence[str] = (),
+    extra: Sequence[str] = (),
 ) -> Summary:
     return summarise(
         [case.metrics for case in scored],
-        {head.key: head.name for head in map(labels.heads.__getitem__, labels.foreground_heads)},
+        _names(labels),
         missing=missing,
         extra=extra,
         faults=faults,
-        warnings=[case.warning for case in scored if case.warning is not None],
+        warnings=[warning for case in scored for warning in case.warnings],
     )
+
+
+def _names(labels: Labels) -> dict[str, str]:
+    """Key -> name of the foreground heads."""
+    return {head.key: head.name for head in map(labels.heads.__getitem__, labels.foreground_heads)}
 
 
 def _chosen(references: Mapping[str, Path], cases: Collection[str] | None, folder: Path) -> dict[str, Path]:
@@ -166,7 +231,9 @@ def _score(job: _Job) -> _Scored:
             f"prediction of case {job.case!r} ({job.prediction}): found shape {prediction.shape}, expected "
             f"{reference.shape} (z, y, x) as in {job.reference}. Predict on the grid of the reference."
         )
-    counts = count(reference, prediction, job.labels, job.case)
+    files = CaseFiles(job.case, (), label=job.reference, valid_mask=job.mask)
+    reference, labels = apply_mask(reference, read_valid_mask(files, job.labels, reference.shape), job.labels)
+    counts = count(reference, prediction, labels, job.case)
     metrics = case_metrics(
         job.case,
         str(job.reference),
@@ -176,7 +243,18 @@ def _score(job: _Job) -> _Scored:
         n_voxels=reference.size,
         voxel_volume=geometry.voxel_volume,
     )
-    return _Scored(metrics, _geometry_warning(job, geometry, predicted_geometry))
+    found = (_geometry_warning(job, geometry, predicted_geometry), _absence_warning(job, metrics))
+    return _Scored(metrics, tuple(warning for warning in found if warning is not None))
+
+
+def _absence_warning(job: _Job, metrics: CaseMetrics) -> str | None:
+    drawn = [_names(job.labels)[key] for key in metrics.absent if metrics.metrics[key].n_ref]
+    if not drawn:
+        return None
+    return (
+        f"reference of case {job.case!r} ({job.reference}): found voxels of {', '.join(drawn)}, expected none, since "
+        f"dataset.json: cases.{job.case}.absent names it. Correct one of the two."
+    )
 
 
 def _geometry_warning(job: _Job, reference: Geometry, prediction: Geometry) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoseg.core.case_files import label_folder_name, mask_folder_of
 from autoseg.core.dataset import Dataset
 from autoseg.core.dataset_json import read_dataset_json
 from autoseg.core.errors import EvaluationError
@@ -44,6 +45,34 @@ def load_dataset(given: str | Path | Mapping[str, Any] | Dataset) -> Dataset:
     content = read_dataset_json(path, findings)
     findings.raise_if_faulty()
     return Dataset.from_json(content, name=path.resolve().parent.name, folder=None)
+
+
+def find_reference_masks(
+    given: str | Path | Mapping[str, Any] | Dataset, dataset: Dataset, references: Mapping[str, Path]
+) -> dict[str, Path]:
+    """Return the valid masks of references that are the label files of the data set itself; others have none.
+
+    Parameters
+    ----------
+    given
+        What ``dataset`` was loaded from. The content of a dataset.json alone does not say where the masks are.
+    references
+        Case -> file.
+    """
+    if not dataset.labels.has_masks or isinstance(given, Mapping):
+        return {}
+    if isinstance(given, Dataset):
+        masks = {case.label.resolve(): case.valid_mask for case in dataset.cases if case.label and case.valid_mask}
+        return {name: masks[path.resolve()] for name, path in references.items() if path.resolve() in masks}
+    path = Path(given).resolve()
+    path = path / "dataset.json" if path.is_dir() else path
+    labels = path.parent / label_folder_name(path.parent, path.name)
+    masks_folder = mask_folder_of(path.parent, dataset.json)
+    return {
+        name: masks_folder / reference.name
+        for name, reference in references.items()
+        if reference.parent.resolve() == labels.resolve()
+    }
 
 
 def label_files(folder: Path, ending: str) -> dict[str, Path]:

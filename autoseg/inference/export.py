@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -17,10 +17,19 @@ from autoseg.preprocessing import anisotropic_axis, restore
 from autoseg.preprocessing.axes import linear_taps, nearest_indices
 
 LabelMap = NDArray[np.unsignedinteger]
+Amend = Callable[[LabelMap, Float32Array, int], LabelMap]
+"""Changes a slab of decided voxels (planes, y, x), given its logits (H, planes, y, x) and its first plane."""
 _SLAB_VALUES = 2**23
 
 
-def decide(logits: Float32Array, record: CaseRecord, labels: Labels, *, slab_values: int = _SLAB_VALUES) -> LabelMap:
+def decide(
+    logits: Float32Array,
+    record: CaseRecord,
+    labels: Labels,
+    *,
+    amend: Amend | None = None,
+    slab_values: int = _SLAB_VALUES,
+) -> LabelMap:
     """Return the label map that logits mean, in the axes and shape of the case's file.
 
     Parameters
@@ -31,6 +40,8 @@ def decide(logits: Float32Array, record: CaseRecord, labels: Labels, *, slab_val
         What preprocessing did to the case.
     labels
         What the heads mean; the ignore value never occurs in the result. Voxels outside the crop are background.
+    amend
+        Has the last word on each slab, on the grid between crop and resampling (the plan's axes).
     slab_values
         Resampled logits held at a time; at least one plane of all heads.
 
@@ -48,6 +59,8 @@ def decide(logits: Float32Array, record: CaseRecord, labels: Labels, *, slab_val
     decided: LabelMap | None = None
     for first, slab in resampled_slabs(logits, record, slab_values=slab_values):
         values = labels.decode(slab.numpy())
+        if amend is not None:
+            values = amend(values, slab.numpy(), first)
         if decided is None:
             decided = np.zeros(record.shape_after_crop, dtype=values.dtype)
         decided[first : first + slab.shape[1]] = values

@@ -27,7 +27,9 @@ class CacheEntry(BaseModel):
 
     record: CaseRecord
     label_sets: tuple[tuple[int, ...], ...]
-    """Per code the class indices that a voxel with that code may be."""
+    """Per code the class indices that a voxel with that code may be by what was drawn."""
+    inferred_sets: tuple[tuple[int, ...], ...] | None = None
+    """Per code those that promises of the annotators leave of them; None: all."""
     n_classes: int
     locations: dict[int, tuple[int, int]]
     """Informative code -> [start, stop) in ``CASE.locations.npy``."""
@@ -38,9 +40,17 @@ class CacheEntry(BaseModel):
 
     @property
     def table(self) -> BoolArray:
-        """The label sets as a table (N, K) bool."""
-        table = np.zeros((len(self.label_sets), self.n_classes), dtype=bool)
-        for code, members in enumerate(self.label_sets):
+        """The label sets as a table (N, K) bool: what was drawn."""
+        return self._as_table(self.label_sets)
+
+    @property
+    def inferred_table(self) -> BoolArray:
+        """What is left of the label sets after inference, as a table (N, K) bool; ``table`` if nothing is inferred."""
+        return self._as_table(self.label_sets if self.inferred_sets is None else self.inferred_sets)
+
+    def _as_table(self, sets: tuple[tuple[int, ...], ...]) -> BoolArray:
+        table = np.zeros((len(sets), self.n_classes), dtype=bool)
+        for code, members in enumerate(sets):
             table[code, list(members)] = True
         return table
 

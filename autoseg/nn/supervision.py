@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from autoseg.nn.coded import informative_codes
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(logits (B, H, *P), codes (B, *P), label_sets (B, N, K)) -> scalar."""
+Loss = Callable[..., Tensor]
+"""(logits (B, H, *P), codes (B, *P), label_sets (B, N, K), further tables of codes (B, N, ...)) -> scalar."""
 
 
 def deep_supervision_weights(n: int) -> list[float]:
@@ -28,7 +28,9 @@ def downsample_codes(codes: Tensor, label_sets: Tensor, stride: Sequence[int], u
     """Bring codes to a coarser grid without losing annotated voxels.
 
     A coarse cell takes the code of the voxel that nearest-exact interpolation picks if that voxel is informative, else
-    that of another informative voxel of the cell, else ``unknown``. Densely known codes come out as nearest-exact.
+    that of another informative voxel of the cell, else the picked one after all. Densely known codes come out as
+    nearest-exact. A set of background and other classes that holds all others of the sample, as "not the class that is
+    absent" does where scribbles are drawn, gives way like "nothing known".
 
     Parameters
     ----------
@@ -57,7 +59,7 @@ def downsample_codes(codes: Tensor, label_sets: Tensor, stride: Sequence[int], u
 
 def code_pyramid(codes: Tensor, label_sets: Tensor, strides: Sequence[Sequence[int]], unknown: int) -> Iterator[Tensor]:
     """Yield :func:`downsample_codes` for growing strides, each a multiple of the one before; the work is shared."""
-    informative = informative_codes(label_sets).to(codes.device, non_blocking=True)
+    informative = _telling_codes(codes, label_sets)
     padded = _pad_to_multiple(codes, strides[-1], unknown)
     known: Tensor | None = None  # codes on the grid of ``reached``, uninformative ones replaced by ``unknown``
     reached = (1,) * (codes.ndim - 1)
@@ -75,10 +77,22 @@ def code_pyramid(codes: Tensor, label_sets: Tensor, strides: Sequence[Sequence[i
                 known = torch.where(says_something, padded, unknown)
             known = _first_known(known, [new // old for new, old in zip(stride, reached, strict=True)], unknown)
             reached = tuple(stride)
-            coarse = torch.where(is_known, picked, known)
+            coarse = torch.where(is_known | (known == unknown), picked, known)
         yield coarse[
             (slice(None), *(slice(-(-edge // step)) for edge, step in zip(codes.shape[1:], stride, strict=True)))
         ]
+
+
+def _telling_codes(codes: Tensor, label_sets: Tensor) -> Tensor:
+    """(B, N) bool on the device of ``codes``: informative codes that say more than all codes of the sample together."""
+    informative = informative_codes(label_sets)
+    is_wide = informative & label_sets[:, :, 0] & (label_sets.sum(dim=2) > 1)  # what nobody drew may be background
+    if not is_wide.is_cuda and not bool(is_wide.any()):  # (on CUDA asking costs a wait)
+        return informative.to(codes.device, non_blocking=True)
+    table, informative, is_wide = (item.to(codes.device) for item in (label_sets, informative, is_wide))
+    occurs = torch.zeros_like(informative).scatter_(1, codes.flatten(1).long(), True)
+    together = (table & occurs[..., None]).any(dim=1, keepdim=True)  # (B, 1, K)
+    return informative & ~(is_wide & (table == together).all(dim=2))
 
 
 class DeepSupervisionLoss:
@@ -100,8 +114,10 @@ class DeepSupervisionLoss:
         self.scales = _cumulative(strides)[: max(len(strides) - 1, 1)]
         self.weights = deep_supervision_weights(len(self.scales))
 
-    def __call__(self, logits: Sequence[Tensor], codes: Tensor, label_sets: Tensor) -> Tensor:
+    def __call__(self, logits: Sequence[Tensor], codes: Tensor, label_sets: Tensor, *tables: Tensor) -> Tensor:
         """Return the scalar loss of logits per head, full resolution first, and codes (B, *P) of the full resolution.
+
+        ``label_sets`` (B, N, K) say which codes are informative; they and ``tables`` are handed on to the loss.
 
         Heads of weight 0 are not evaluated, but stay in the graph with a zero gradient, as distributed training needs.
         """
@@ -112,7 +128,7 @@ class DeepSupervisionLoss:
         total = sum(unused, start=torch.zeros((), device=codes.device))
         pyramid = code_pyramid(codes, label_sets, [self.scales[index] for index in used], self.unknown)
         for index, coarse in zip(used, pyramid, strict=True):
-            total = total + self.weights[index] * self.loss(logits[index], coarse, label_sets)
+            total = total + self.weights[index] * self.loss(logits[index], coarse, label_sets, *tables)
         return total
 
 

@@ -1,4 +1,4 @@
-"""Read and write dataset_fingerprint.json and plans.json."""
+"""Read and write dataset_fingerprint.json, plans.json and annotation_promises.json."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from autoseg.core.atomic import write_text
 from autoseg.core.errors import PlanError
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
+from autoseg.core.reach import ReachEstimates
 
 PLAN_FILE = "plans.json"
 FINGERPRINT_FILE = "dataset_fingerprint.json"
@@ -36,6 +37,16 @@ def save_fingerprint(fingerprint: Fingerprint, path: Path) -> None:
 def load_fingerprint(path: Path) -> Fingerprint:
     """Read a fingerprint; raise ``PlanError`` if the file is missing or malformed, naming what is wrong in it."""
     return _load(Fingerprint, path, "Delete it and plan again: autoseg_plan_and_preprocess.")
+
+
+def save_promises(estimates: ReachEstimates, path: Path) -> None:
+    """Write what was estimated of the promises as JSON, atomically."""
+    write_text(path, estimates.model_dump_json(indent=2) + "\n")
+
+
+def load_promises(path: Path) -> ReachEstimates:
+    """Read estimates; raise ``PlanError`` if the file is missing or malformed, naming what is wrong in it."""
+    return _load(ReachEstimates, path, "Delete it and plan again: autoseg_plan_and_preprocess.")
 
 
 def _load(model: type[Model], path: Path, advice: str) -> Model:

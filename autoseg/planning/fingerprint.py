@@ -14,13 +14,15 @@ from typing import TypeVar
 
 import numpy as np
 
+from autoseg.annotation.inspection import count_values
 from autoseg.core.case import BoolArray
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
-from autoseg.core.labels import Labels, foreground_codes, informative_codes
+from autoseg.core.labels import Labels, foreground_codes, head_states, informative_codes
 from autoseg.core.parallel import map_unordered
-from autoseg.io.images import read_image, read_labels
+from autoseg.io.annotation import read_annotation
+from autoseg.io.images import read_image
 from autoseg.planning.intensities import Sketch, knots_per_case, merge, properties, robust_properties, sketch
 from autoseg.preprocessing.crop import any_nonzero, bounding_box, box_slices, nonzero_mask
 
@@ -46,6 +48,8 @@ class CaseMeasure:
     """Voxels after over voxels before cropping."""
     annotated: float
     """Share of voxels that say something about their class."""
+    heads: tuple[int, ...]
+    """Indices of the heads with a voxel that is certainly theirs."""
     n_foreground: int
     """Voxels that are certainly foreground, after cropping."""
     intensities: tuple[Sketch | None, ...]
@@ -102,6 +106,7 @@ def extract_fingerprint(
         intensity_source={str(i): source for i in range(len(intensities))},
         foreground_voxels=n_foreground,
         annotated_fraction={case.name: measure.annotated for case, measure in zip(cases, measures, strict=True)},
+        annotated_classes={case.name: measure.heads for case, measure in zip(cases, measures, strict=True)},
         source_hash=source_hash(dataset),
     )
 
@@ -127,13 +132,14 @@ def measure_case(case: CaseFiles, labels: Labels, n_knots: int) -> CaseMeasure:
     image, geometry = read_image(case.images)
     window = box_slices(*bounding_box(any_nonzero(image)))  # filling holes does not change the box
     cropped = image[(slice(None), *window)]
-    foreground, annotated = _foreground(case, labels, (image.shape[1], image.shape[2], image.shape[3]))
+    foreground, annotated, heads = _annotation(case, labels, (image.shape[1], image.shape[2], image.shape[3]))
     inside = foreground[window]
     return CaseMeasure(
         spacing=geometry.spacing,
         shape_after_crop=(cropped.shape[1], cropped.shape[2], cropped.shape[3]),
         relative_size=math.prod(cropped.shape[1:]) / math.prod(image.shape[1:]),
         annotated=annotated,
+        heads=heads,
         n_foreground=int(inside.sum()),
         intensities=tuple(sketch(channel[inside], n_knots) for channel in cropped),
     )
@@ -148,25 +154,18 @@ def measure_body(case: CaseFiles, n_knots: int) -> tuple[Sketch | None, ...]:
     return tuple(sketch(channel[body], n_knots) for channel in image)
 
 
-def _foreground(case: CaseFiles, labels: Labels, shape: tuple[int, int, int]) -> tuple[BoolArray, float]:
-    """(*S) bool of certain foreground, and the share of informative voxels."""
+def _annotation(
+    case: CaseFiles, labels: Labels, shape: tuple[int, int, int]
+) -> tuple[BoolArray, float, tuple[int, ...]]:
+    """(*S) bool of certain foreground, the share of informative voxels, and the heads with a voxel of their own."""
     if case.label is None:
-        return np.zeros(shape, dtype=bool), 0.0
-    drawn, _ = read_labels(case.label)
-    if drawn.shape != shape:
-        raise DatasetError(
-            [
-                Fault(
-                    where=f"case {case.name!r}: {case.label.name}",
-                    found=f"labels of shape {drawn.shape}",
-                    expected=f"the shape of the image, {shape}",
-                    fix="Export the labels on the grid of the image.",
-                )
-            ]
-        )
-    codes, label_sets = labels.encode(drawn, case.name)
-    annotated = informative_codes(label_sets)[codes]
-    return foreground_codes(label_sets)[codes], float(annotated.mean()) if annotated.size else 0.0
+        return np.zeros(shape, dtype=bool), 0.0, ()
+    target = read_annotation(case, labels, shape)
+    annotated = informative_codes(target.label_sets)[target.codes]
+    positive, _ = head_states(target.label_sets, labels.regions)
+    heads = np.flatnonzero(positive[list(count_values(target.codes))].any(axis=0))
+    share = float(annotated.mean()) if annotated.size else 0.0
+    return foreground_codes(target.label_sets)[target.codes], share, tuple(heads.tolist())
 
 
 def _intensities(
@@ -234,5 +233,4 @@ def _named(errors: dict[int, AutosegError], cases: Sequence[CaseFiles]) -> Autos
 
 def _files(case: CaseFiles) -> Iterator[Path]:
     yield from case.images
-    if case.label is not None:
-        yield case.label
+    yield from (path for path in (case.label, case.valid_mask) if path is not None)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from autoseg.annotation.inspection import (
     ChannelCondition,
     contradictions,
     count_values,
+    drawn_unannotated,
     inspect_channels,
     summarise_annotation,
     undeclared_values,
@@ -29,9 +31,11 @@ from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatError
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
+from autoseg.core.label_json import BACKGROUND
 from autoseg.core.labels import Labels
 from autoseg.core.parallel import map_unordered
-from autoseg.io.images import LOSSY_ENDINGS, SUPPORTED_ENDINGS, read_image, read_labels
+from autoseg.io.annotation import apply_mask, read_valid_mask
+from autoseg.io.images import LOSSY_ENDINGS, SUPPORTED_ENDINGS, read_header, read_image, read_labels
 
 MAX_VALUES_REPORTED = 10
 _MESSAGE = re.compile(r"(?P<where>.+?): found (?P<found>.+?), expected (?P<expected>.+?)\. (?P<fix>.+)")
@@ -76,19 +80,24 @@ class IntegrityReport:
 
 @dataclass(frozen=True, slots=True)
 class FoldGap:
-    """Classes that a fold cannot learn, or cannot be validated on."""
+    """Classes, and densities of annotation, that a fold cannot learn, or cannot be validated on."""
 
     fold: int
     part: str
     """``"train"`` or ``"val"``."""
     heads: tuple[str, ...]
+    densities: tuple[str, ...] = ()
+    """In words."""
 
     def __str__(self) -> str:
         """Return one line for a user."""
         consequence = "cannot be learnt" if self.part == "train" else "cannot be validated"
-        return (
-            f"fold {self.fold}: no {self.part} case has an annotated voxel of {listed(self.heads, 20)}: {consequence}"
-        )
+        lacks = []
+        if self.heads:
+            lacks.append(f"an annotated voxel of {listed(self.heads, 20)}: {consequence}")
+        if self.densities:
+            lacks.append(f"{' or '.join(self.densities)}, as others have: scores say nothing about such cases")
+        return "; ".join(f"fold {self.fold}: no {self.part} case has {lack}" for lack in lacks)
 
 
 @dataclass(frozen=True)
@@ -137,9 +146,10 @@ def check_dataset(
     annotations = {name: item.annotation for name, item in ordered.items() if item.annotation is not None}
     heads = tuple(head.name for head in dataset.labels.heads)
     never = tuple(
-        head for head in heads if annotations and not any(item.positive[head] for item in annotations.values())
+        head for head in heads if annotations and not any(_has_drawn(item, head) for item in annotations.values())
     )
     faults = [fault for item in ordered.values() for fault in item.faults]
+    faults += _priority_faults(dataset, annotations)
     warnings = [*dataset.warnings, *(warning for item in ordered.values() for warning in item.warnings)]
     warnings += [
         f"{dataset.name}: {head!r} has no annotated voxel in any case, so it cannot be learnt" for head in never
@@ -166,10 +176,20 @@ def fold_report(report: IntegrityReport, splits: Sequence[Mapping[str, Sequence[
     for fold, split in enumerate(splits):
         for part in ("train", "val"):
             annotations = [report.cases[name] for name in split[part] if name in report.cases]
-            missing = tuple(head for head in report.heads if not any(item.positive[head] for item in annotations))
+            missing = tuple(head for head in report.heads if not any(_has_drawn(item, head) for item in annotations))
             if missing and split[part]:
                 gaps.append(FoldGap(fold, part, missing))
     return tuple(gaps)
+
+
+def _has_drawn(annotation: CaseAnnotation, head: str) -> bool:
+    """Whether a case has voxels to learn ``head`` from.
+
+    Background also counts where it is drawn as "none of the annotated classes": such voxels say something and leave
+    background open. In other cases other classes are annotated, and together they single it out.
+    """
+    is_left_open = head == BACKGROUND and annotation.informative > annotation.decided[head]
+    return bool(annotation.positive[head]) or is_left_open
 
 
 def _ending_fault(ending: str) -> Fault | None:
@@ -204,21 +224,53 @@ def _check_case(case: CaseFiles, *, labels: Labels, n_channels: int) -> _Finding
         faults += _mismatch_faults(case, image, file_labels, image_geometry, label_geometry)
     if not labels.n_classes:
         return _Finding(tuple(faults), tuple(warnings))
+    try:
+        valid = read_valid_mask(case, labels, file_labels.shape)
+        if image is not None and case.valid_mask is not None:
+            faults += _geometry_faults(case, case.valid_mask, image_geometry, read_header(case.valid_mask)[1])
+    except DatasetError as error:
+        return _Finding((*faults, *error.faults), tuple(warnings))
+    except FileFormatError as error:
+        return _Finding((*faults, _unreadable("", error)), tuple(warnings))
+    said = _check_annotation(case, *apply_mask(file_labels, valid, labels))
+    return replace(said, faults=(*faults, *said.faults), warnings=(*warnings, *said.warnings))
+
+
+def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], labels: Labels) -> _Finding:
+    """Hold the values of a case (z, y, x) against what dataset.json says of them."""
     counts = count_values(file_labels)
     annotation = summarise_annotation(counts, labels, case.name)
-    for what, number in contradictions(counts, labels, case.name).items():
-        found, expected = f"{number} voxels of {what}, which is declared absent", "none"
+    faults = []
+    for value, what in contradictions(counts, labels, case.name).items():
+        first = np.unravel_index(int(np.argmax(file_labels == value)), file_labels.shape)
+        voxel = tuple(int(position) for position in first)
+        found = f"{counts[value]} voxels of {what}, which is declared absent, the first at {voxel} (z, y, x)"
         fix = f"Correct cases.{case.name}.absent in dataset.json, or the label file."
-        faults.append(Fault(str(case.label), found, expected, fix))
+        faults.append(Fault(f"{case.label} of case {case.name!r}", found, "none", fix))
+    warnings = [
+        f"case {case.name!r}: {number} voxels are drawn as {name!r}, which cases.{case.name}.annotated leaves out: "
+        + _LEFT_OUT[labels.lazy_semantics]
+        for name, number in drawn_unannotated(counts, labels, case.name).items()
+    ]
     if not annotation.informative:
         warnings.append(f"case {case.name!r}: not one voxel says anything about its class; training leaves it out")
     return _Finding(tuple(faults), tuple(warnings), annotation, undeclared_values(counts, labels))
+
+
+_LEFT_OUT = {
+    "marginal": "they count as that class, and voxels drawn as 0 may be of it too. Add it there if it is completely "
+    "drawn",
+    "seed": 'with lazy_semantics "seed" they say nothing but that no absent class is there. Add it there if it is '
+    "completely drawn",
+}
 
 
 def _unreadable(where: str, error: AutosegError) -> Fault:
     """Turn the error of a reader into a fault that also names the case."""
     text = " ".join(str(error).split())
     parts = _MESSAGE.fullmatch(text)
+    if parts and not where:
+        return Fault(**parts.groupdict())
     if parts:
         return Fault(f"{where}: {parts['where']}", parts["found"], parts["expected"], parts["fix"])
     return Fault(where, text.rstrip("."), "a file that can be read", "Replace the file, or remove the case.")
@@ -271,10 +323,16 @@ def _mismatch_faults(
     if image.shape[1:] != file_labels.shape:
         found, expected = f"shape {file_labels.shape} (z, y, x)", f"{image.shape[1:]}, as {case.images[0].name}"
         faults.append(Fault(where, found, expected, "Resample or crop the label file as its image was."))
-    for name in of_labels.differs_from(of_image):
-        found, expected = (f"{name} {_rounded(getattr(geometry, name))}" for geometry in (of_labels, of_image))
+    return faults + _geometry_faults(case, case.label, of_image, of_labels)
+
+
+def _geometry_faults(case: CaseFiles, path: Path | None, of_image: Geometry, of_file: Geometry) -> list[Fault]:
+    """Compare the geometry of a label file or mask with that of its image."""
+    faults = []
+    for name in of_file.differs_from(of_image):
+        found, expected = (f"{name} {_rounded(getattr(geometry, name))}" for geometry in (of_file, of_image))
         fix = f"Copy the header of the image if the voxels do lie on one another; {_ORDERS[name]}."
-        faults.append(Fault(where, found, f"{expected}, as {case.images[0].name}", fix))
+        faults.append(Fault(str(path), found, f"{expected}, as {case.images[0].name}", fix))
     return faults
 
 
@@ -283,6 +341,16 @@ _ORDERS = {"spacing": "order (z, y, x)", "origin": "order (x, y, z)", "direction
 
 def _rounded(numbers: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(np.round(number, 6)) + 0.0 for number in numbers)  # + 0.0 turns -0.0 into 0.0
+
+
+def _priority_faults(dataset: Dataset, annotations: Mapping[str, CaseAnnotation]) -> list[Fault]:
+    """Find that no case is left to train on: those with a priority say nothing, the others are never drawn."""
+    informative = [case for case in dataset.cases if case.name in annotations and annotations[case.name].informative]
+    if not informative or any(case.priority for case in informative):
+        return []
+    found = f"priority 0 for every case that says something ({listed(case.name for case in informative)})"
+    fix = "Give some of these cases a priority above 0."
+    return [Fault("dataset.json: cases", found, "at least one case to train on", fix)]
 
 
 def _undeclared_faults(findings: Mapping[str, _Finding], labels: Labels) -> list[Fault]:

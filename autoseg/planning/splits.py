@@ -1,4 +1,7 @@
-"""Divide training cases into folds for cross-validation, by nnU-Net's rule, and keep the division in a file."""
+"""Divide training cases into folds for cross-validation, by nnU-Net's rule, and keep the division in a file.
+
+Where annotation is partial, kinds of cases are spread over the folds by as few swaps as that takes.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ import numpy as np
 from autoseg.core.atomic import write_json
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError, DatasetError, Fault
+from autoseg.core.fingerprint import Fingerprint
+from autoseg.planning.strata import CaseProfile, profiles_from_fingerprint, spread
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +36,11 @@ class Split:
     val: tuple[str, ...]
 
 
-def make_splits(names: Sequence[str], groups: Mapping[str, str | None] | None = None) -> list[Split]:
+def make_splits(
+    names: Sequence[str],
+    groups: Mapping[str, str | None] | None = None,
+    profiles: Mapping[str, CaseProfile] | None = None,
+) -> list[Split]:
     """Divide cases into five folds, or into as many as there are cases (or groups) if these are fewer.
 
     Cases of one group stay together; a case without a group is a group of its own. One case (or group) alone gives one
@@ -43,6 +52,9 @@ def make_splits(names: Sequence[str], groups: Mapping[str, str | None] | None = 
         Training cases, in any order.
     groups
         Case -> group, where it has one.
+    profiles
+        Case -> what is annotated in it. If given for every case, each class and each density of annotation shall occur
+        in every fold; cases (or groups) change places only where one does not though it could.
 
     Raises
     ------
@@ -52,7 +64,7 @@ def make_splits(names: Sequence[str], groups: Mapping[str, str | None] | None = 
     Notes
     -----
     Source: nnU-Net 2.8.1 ``utilities/crossval_split.py``: scikit-learn's ``KFold(5, shuffle=True, random_state=12345)``
-    over sorted names, here over sorted groups.
+    over sorted names, here over sorted groups. nnU-Net does not look at what the cases hold.
     """
     if not names:
         raise ConfigError("splits: found no training case, expected at least one. Annotate a case, at least in part.")
@@ -64,14 +76,25 @@ def make_splits(names: Sequence[str], groups: Mapping[str, str | None] | None = 
     n_folds = min(N_FOLDS, len(units))
     order = np.arange(len(units))
     np.random.RandomState(_SEED).shuffle(order)
+    folds: list[list[int]] = [part.tolist() for part in np.array_split(order, n_folds)]
+    if profiles is not None and all(name in profiles for name in names):
+        folds = spread(folds, [[profiles[name] for name in unit] for unit in units])
     splits = []
-    for held_out in np.array_split(order, n_folds):
+    for held_out in folds:
         val = {name for index in held_out for name in units[index]}
         splits.append(Split(tuple(sorted(set(names) - val)), tuple(sorted(val))))
     return splits
 
 
-def load_or_make_splits(dataset: Dataset, folder: Path, names: Sequence[str]) -> list[Split]:
+def partial_profiles(dataset: Dataset, profiles: Mapping[str, CaseProfile]) -> Mapping[str, CaseProfile] | None:
+    """Return the profiles if the annotation of a data set is partial, else None: dense data keep nnU-Net's folds."""
+    is_dense = dataset.labels.is_dense and all(profile.share == 1 for profile in profiles.values())
+    return None if is_dense else profiles
+
+
+def load_or_make_splits(
+    dataset: Dataset, folder: Path, names: Sequence[str], fingerprint: Fingerprint | None = None
+) -> list[Split]:
     """Return the folds of a data set, the same in every run.
 
     In this order: nnU-Net's ``splits_final.json`` in ``folder`` or beside dataset.json, taken as it is; ``splits.json``
@@ -83,6 +106,8 @@ def load_or_make_splits(dataset: Dataset, folder: Path, names: Sequence[str]) ->
         Of the preprocessed data set.
     names
         Cases to train on: those of the data set without uninformative ones.
+    fingerprint
+        Says what is annotated in each case, for new folds of partially annotated data.
 
     Raises
     ------
@@ -102,7 +127,8 @@ def load_or_make_splits(dataset: Dataset, folder: Path, names: Sequence[str]) ->
         if reason is None:
             return splits
         _log.warning("%s: %s; the cases are divided anew. Folds trained before are not comparable.", path, reason)
-    splits = make_splits(names, groups)
+    profiles = None if fingerprint is None else partial_profiles(dataset, profiles_from_fingerprint(fingerprint))
+    splits = make_splits(names, groups, profiles)
     write_json(path, [{"train": list(split.train), "val": list(split.val)} for split in splits])
     return splits
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from autoseg.core.dataset import CaseFiles
-from autoseg.core.labels import Labels
+from autoseg.core.labels import Labels, undrawn_set
 from autoseg.core.plan import Configuration, Plan
+from autoseg.core.protocol import AnnotationProtocol
 
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 """Raised whenever the same input would give another cache."""
+NO_PROMISE = AnnotationProtocol()
 
 REASONS = {
     "version": "written by another version of autoseg",
@@ -21,17 +23,29 @@ REASONS = {
     "labels": "dataset.json changed what the labels mean",
     "image": "image file changed",
     "label": "label file changed",
+    "mask": "valid mask changed",
+    "protocol": "annotation_protocol, or the reach estimated for it, changed",
 }
-"""Part of a fingerprint -> why a case with another value there is stale."""
+"""Part of a fingerprint -> why a case with another value there is stale. A part that a case lacks is left out."""
 
 
-def case_fingerprint(files: CaseFiles, labels: Labels, plan: Plan, configuration: Configuration) -> str:
+def case_fingerprint(
+    files: CaseFiles,
+    labels: Labels,
+    plan: Plan,
+    configuration: Configuration,
+    *,
+    protocol: AnnotationProtocol = NO_PROMISE,
+    reach: Mapping[int, float] | None = None,
+) -> str:
     """Return the fingerprint of a case: ``part:hash`` for each part of ``REASONS``, joined by ``;``.
 
     Files count with name, size and time of modification, not with their content: reading a data set to see that
     nothing changed would take minutes. A file rewritten with the same content is therefore preprocessed again, and
     one that is changed within the same size and time stamp is not noticed. Of dataset.json and the plan only what
     reaches the cache counts. A file that does not exist counts as such and raises nothing.
+
+    ``protocol`` and ``reach`` (class index -> mm) are what is inferred from; where that is nothing, they leave no part.
     """
     parts: dict[str, Any] = {
         "version": PREPROCESSING_VERSION,
@@ -40,7 +54,12 @@ def case_fingerprint(files: CaseFiles, labels: Labels, plan: Plan, configuration
         "image": [_file_part(path) for path in files.images],
         "label": None if files.label is None else _file_part(files.label),
     }
-    return ";".join(f"{part}:{_hash(parts[part])}" for part in REASONS)
+    if files.valid_mask is not None:
+        parts["mask"] = _file_part(files.valid_mask)
+    if protocol.classes_complete_in or protocol.background_encloses or reach:
+        distances = sorted((reach or {}).items())
+        parts["protocol"] = [protocol.classes_complete_in, protocol.background_encloses, distances]
+    return ";".join(f"{part}:{_hash(parts[part])}" for part in REASONS if part in parts)
 
 
 def staleness(found: str, expected: str) -> str | None:
@@ -68,7 +87,8 @@ def _plan_part(plan: Plan, configuration: Configuration) -> Any:
 
 def _labels_part(labels: Labels, case: str) -> Any:
     sets = [[value, sorted(members)] for value, members in sorted(labels.sets_by_value(case).items())]
-    return [labels.n_classes, sets]
+    # is_dense: what is said of one case makes padding unknown in all; the last: what a mask leaves open
+    return [labels.n_classes, sets, labels.is_dense, sorted(undrawn_set(labels, case))]
 
 
 def _file_part(path: Path) -> Sequence[Any]:

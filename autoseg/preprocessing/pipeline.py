@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.core.case import Case, CaseRecord, CodeArray, Float32Array, Shape3
+from autoseg.core.case import BoolArray, Case, CaseRecord, CodeArray, Float32Array, Shape3
 from autoseg.core.plan import Configuration, Plan
 from autoseg.preprocessing.crop import any_nonzero, bounding_box, box_slices
 from autoseg.preprocessing.normalize import normalize
 from autoseg.preprocessing.resample_codes import resample_codes
 from autoseg.preprocessing.resample_image import resample_image
+from autoseg.preprocessing.unions import Unions
 
 ANISOTROPY = 3.0
 """Above this ratio of the largest to the smallest spacing, the coarsest axis is resampled on its own."""
@@ -30,9 +31,20 @@ class Preprocessed:
     """(*S), or None for a case without annotation."""
     record: CaseRecord
     """What was done, for :func:`restore`."""
+    inferred: CodeArray | None = None
+    """(*S) codes of what promises leave, or None where nothing is inferred."""
+    label_sets: BoolArray | None = None
+    """(N', K): the rows of the target, then unions that ties in resampling made; None without annotation."""
 
 
-def preprocess(case: Case, plan: Plan, configuration: Configuration, *, unknown: int | None) -> Preprocessed:
+def preprocess(
+    case: Case,
+    plan: Plan,
+    configuration: Configuration,
+    *,
+    unknown: int | None,
+    inferred: CodeArray | None = None,
+) -> Preprocessed:
     """Transpose, crop, normalise and resample a case; the same for training, validation and prediction.
 
     Normalisation comes before resampling, so that clipped outliers do not ring through the spline, and after the
@@ -45,7 +57,10 @@ def preprocess(case: Case, plan: Plan, configuration: Configuration, *, unknown:
     plan, configuration
         The decisions.
     unknown
-        Code of voxels of which nothing is known, or None if every code is a known one (dense data).
+        Code of voxels that nobody drew, over which drawn ones win, or None if every code is a drawn one (dense data).
+    inferred
+        (*S) codes of what promises leave (``annotation.promises.infer``). They are resampled on their own, so that
+        they change nothing of what was drawn, and by the dense rule, so that no inferred set grows.
 
     Raises
     ------
@@ -67,10 +82,13 @@ def preprocess(case: Case, plan: Plan, configuration: Configuration, *, unknown:
     spacing = target_spacing(spacing_before, configuration)
     shape = resampled_shape(image.shape[1:], spacing_before, spacing)
     separate_axis = anisotropic_axis(spacing_before, spacing)
-    codes = None
+    codes = label_sets = None
     if case.target is not None:
-        cropped = case.target.codes.transpose(order)[box]
-        codes = resample_codes(cropped, shape, unknown=unknown, separate_axis=separate_axis)
+        cropped, unions = case.target.codes.transpose(order)[box], Unions(case.target.label_sets)
+        codes = resample_codes(cropped, shape, unknown=unknown, separate_axis=separate_axis, unions=unions)
+        label_sets = unions.label_sets
+    if inferred is not None:
+        inferred = resample_codes(inferred.transpose(order)[box], shape, unknown=None, separate_axis=separate_axis)
     record = CaseRecord(
         case=case.name,
         geometry=case.geometry,
@@ -84,7 +102,7 @@ def preprocess(case: Case, plan: Plan, configuration: Configuration, *, unknown:
     )
     if image.shape[1:] != shape:
         image = resample_image(image, shape, separate_axis=separate_axis)
-    return Preprocessed(image=image, codes=codes, record=record)
+    return Preprocessed(image=image, codes=codes, record=record, inferred=inferred, label_sets=label_sets)
 
 
 def restore(array: NDArray[Any], record: CaseRecord, *, fill: float = 0) -> NDArray[Any]:

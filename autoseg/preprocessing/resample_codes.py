@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from autoseg.preprocessing.axes import IndexArray, linear_taps, mapped_positions, nearest_indices, positions
 from autoseg.preprocessing.resample_image import check_shape
 from autoseg.preprocessing.survival import rescue_classes
+from autoseg.preprocessing.unions import Unions
 from autoseg.preprocessing.votes import collect_votes, corner_table, known_winner, winner
 
 Codes = NDArray[Any]
@@ -18,7 +19,12 @@ _VOXELS = 1 << 14  # voxels decided at once: all their votes stay in the process
 
 
 def resample_codes(
-    codes: Codes, shape: Sequence[int], *, unknown: int | None, separate_axis: int | None = None
+    codes: Codes,
+    shape: Sequence[int],
+    *,
+    unknown: int | None,
+    separate_axis: int | None = None,
+    unions: Unions | None = None,
 ) -> Codes:
     """Resample a map of codes to another number of voxels in the same field of view.
 
@@ -31,7 +37,9 @@ def resample_codes(
        it, and the nearest one), or if known voxels hold at least half of the linear weight. So an annotated region
        grows by half a voxel (of the coarser grid) at most.
     2. Its code wins the linear vote among known codes; where only the extent is known, it is the code of the known
-       voxel in the extent that is nearest axis by axis.
+       voxel in the extent that is nearest axis by axis. Codes that tie, as two classes do on either side of a voxel
+       of half the resolution, give the union of their sets if ``unions`` are given ("nothing known" if that is all
+       classes), else as in dense maps.
     3. A class survives: for each annotated source voxel there is an output voxel of the same code less than one output
        voxel from its mapped position along each axis. Where codes compete, one that would vanish takes the closest
        voxel that is unknown or that its present code can spare; if there is none, it looks among the 3 voxels per axis
@@ -47,6 +55,8 @@ def resample_codes(
         Code of voxels of which nothing is known, or None.
     separate_axis
         Axis along which the nearest slice is taken instead of the linear vote (known before unknown, as above).
+    unions
+        The label sets of the codes; gets those of the ties. Of no effect on dense maps.
 
     Returns
     -------
@@ -76,7 +86,7 @@ def resample_codes(
     if unknown is not None and not (source == unknown).any():
         unknown = None
     result = _nearest(source, full) if unknown is None else _nearest_known(source, full, unknown)
-    _decide_by_votes(source, result, unknown, separate)
+    _decide_by_votes(source, result, unknown, separate, unions)
     if unknown is not None:
         rescue_classes(source, result, unknown)
     return result.reshape(shape)
@@ -128,7 +138,9 @@ def _extent(n: int, m: int) -> list[tuple[IndexArray, IndexArray]]:
     return [(owners[rank == step], members[rank == step]) for step in range(int(rank.max(initial=-1)) + 1)]
 
 
-def _decide_by_votes(source: Codes, result: Codes, unknown: int | None, separate: int | None) -> None:
+def _decide_by_votes(
+    source: Codes, result: Codes, unknown: int | None, separate: int | None, unions: Unions | None
+) -> None:
     """Overwrite ``result`` with the winners of the linear vote wherever the voxels that vote differ."""
     axes = [axis for axis in range(3) if source.shape[axis] != result.shape[axis] and axis != separate]
     contested = _cells_that_differ(source, axes)
@@ -151,7 +163,7 @@ def _decide_by_votes(source: Codes, result: Codes, unknown: int | None, separate
         if unknown is None:
             flat_result[piece] = winner(ballot)
         else:
-            flat_result[piece] = known_winner(ballot, flat_result[piece], unknown)
+            flat_result[piece] = known_winner(ballot, flat_result[piece], unknown, unions)
 
 
 def _cells_that_differ(source: Codes, axes: Sequence[int]) -> NDArray[np.bool_] | None:

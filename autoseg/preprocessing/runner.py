@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from autoseg.core.case import Case, Target
+from autoseg.annotation.promises import Inference, infer
+from autoseg.annotation.reach import resolve_reach
+from autoseg.core.case import BoolArray, Case
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
-from autoseg.core.labels import Labels
+from autoseg.core.labels import CaseStatement, Labels, undrawn_set
 from autoseg.core.parallel import is_running, map_unordered
 from autoseg.core.plan import Configuration, Plan
+from autoseg.core.protocol import AnnotationProtocol
+from autoseg.io.annotation import read_annotation
 from autoseg.io.cache import ARRAYS, CacheEntry, read_entry, write_case
-from autoseg.io.images import read_image, read_labels
+from autoseg.io.images import read_image
 from autoseg.preprocessing.freshness import case_fingerprint, staleness
 from autoseg.preprocessing.locations import find_locations
+from autoseg.preprocessing.pairing import pair
 from autoseg.preprocessing.pipeline import preprocess
 
 NEVER = "never preprocessed"
@@ -35,6 +40,8 @@ class RunReport:
     """Cached before and still fresh, sorted."""
     failed: dict[str, AutosegError] = field(default_factory=dict)
     """Case -> why it could not be preprocessed."""
+    conflicts: dict[str, int] = field(default_factory=dict)
+    """Case -> voxels, on the grid of the file, whose drawing contradicts a promise; there the drawing holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,8 @@ class _Job:
     plan: Plan
     configuration: Configuration
     folder: Path
+    protocol: AnnotationProtocol
+    reach: Mapping[int, float]
     fingerprint: str
     is_alone: bool
 
@@ -61,6 +70,7 @@ def preprocess_dataset(
     *,
     workers: int = 1,
     skip: Collection[str] = frozenset(),
+    reach: Mapping[int, float] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> RunReport:
     """Preprocess all cases of a data set into ``folder``, those that are fresh there excepted.
@@ -77,6 +87,8 @@ def preprocess_dataset(
         Number of processes. Each uses one core; a single one uses all.
     skip
         Cases to leave out; what is cached of them is removed.
+    reach
+        Class index -> mm, for what the protocol of the data set promises; None: as far as dataset.json itself says it.
     progress
         Called after each case with the number of cases settled, their total and the name.
 
@@ -94,28 +106,44 @@ def preprocess_dataset(
     _remove_leftovers(folder)
     cases = [files for files in dataset.cases if files.name not in skip]
     _remove_cases(folder, skip)
-    stale = stale_cases(dataset, plan, configuration_name, folder, [files.name for files in cases])
+    reach = resolve_reach(dataset.protocol, dataset.labels.n_classes) if reach is None else reach
+    names = [files.name for files in cases]
+    stale = stale_cases(dataset, plan, configuration_name, folder, names, reach=reach)
     todo = [files for files in cases if files.name in stale]
     kept = tuple(sorted(files.name for files in cases if files.name not in stale))
     failed: dict[str, AutosegError] = {}
     done: list[str] = []
-    jobs = [_job(files, dataset.labels, plan, configuration, folder, min(workers, len(todo)) <= 1) for files in todo]
+    conflicts: dict[str, int] = {}
+    is_alone = min(workers, len(todo)) <= 1
+    jobs = [_job(files, dataset, plan, configuration, folder, reach, is_alone=is_alone) for files in todo]
     for index, result in map_unordered(_run, jobs, workers=workers):
         name = todo[index].name
         if isinstance(result, AutosegError):
             failed[name] = result
         else:
             done.append(name)
+            if result:
+                conflicts[name] = result
         if progress is not None:
             progress(len(kept) + len(done) + len(failed), len(cases), name)
     _remove_leftovers(folder)
-    return RunReport(done=tuple(sorted(done)), kept=kept, failed=dict(sorted(failed.items())))
+    return RunReport(tuple(sorted(done)), kept, dict(sorted(failed.items())), dict(sorted(conflicts.items())))
 
 
 def stale_cases(
-    dataset: Dataset, plan: Plan, configuration_name: str, folder: Path, names: Iterable[str]
+    dataset: Dataset,
+    plan: Plan,
+    configuration_name: str,
+    folder: Path,
+    names: Iterable[str],
+    *,
+    reach: Mapping[int, float] | None = None,
 ) -> dict[str, str]:
-    """Return those of the cases ``names`` whose cache is missing or stale, each with the reason; reads no voxels."""
+    """Return those of the cases ``names`` whose cache is missing or stale, each with the reason; reads no voxels.
+
+    ``reach`` as for :func:`preprocess_dataset`.
+    """
+    reach = resolve_reach(dataset.protocol, dataset.labels.n_classes) if reach is None else reach
     configuration = plan.configuration(configuration_name)
     files_of = {files.name: files for files in dataset.cases}
     stale: dict[str, str] = {}
@@ -126,7 +154,7 @@ def stale_cases(
         elif name not in files_of:
             stale[name] = "no longer a case of the data set"
         else:
-            expected = case_fingerprint(files_of[name], dataset.labels, plan, configuration)
+            expected = _fingerprint(files_of[name], dataset, plan, configuration, reach)
             reason = staleness(entry.fingerprint, expected)
             if reason is not None:
                 stale[name] = reason
@@ -141,58 +169,85 @@ def read_case(files: CaseFiles, labels: Labels) -> Case:
     FileFormatError
         If a file cannot be read faithfully.
     DatasetError
-        If image and label file differ in shape, the case has no label file, or a value is not declared.
+        If label file or valid mask do not have the shape of the image, the mask is zero everywhere, the case has no
+        label file, or a value is not declared.
     """
     image, geometry = read_image(files.images)
-    if files.label is None:
-        raise DatasetError(
-            [Fault(f"case {files.name!r}", "no label file", "one per training case", "Add it, or remove the image.")]
-        )
-    drawn, _ = read_labels(files.label)
-    if drawn.shape != image.shape[1:]:
-        raise DatasetError(
-            [
-                Fault(
-                    where=f"{files.label}: shape",
-                    found=str(drawn.shape),
-                    expected=f"{image.shape[1:]}, as in {files.images[0].name}",
-                    fix="Resample the labels onto the image's voxels.",
-                )
-            ]
-        )
-    codes, label_sets = labels.encode(drawn, files.name)
-    return Case(name=files.name, image=image, geometry=geometry, target=Target(codes, label_sets))
+    target = read_annotation(files, labels, image.shape[1:])
+    return Case(name=files.name, image=image, geometry=geometry, target=target)
+
+
+def infer_case(
+    case: Case, labels: Labels, protocol: AnnotationProtocol, reach: Mapping[int, float]
+) -> Inference | None:
+    """Return what the promises leave of a case on the grid of its file; None where they add nothing."""
+    if labels.is_dense or protocol.is_empty or case.target is None:
+        return None
+    statement = labels.statements.get(case.name, CaseStatement())
+    target = case.target
+    inference = infer(target.codes, target.label_sets, case.geometry.spacing, protocol, reach, statement=statement)
+    return inference if len(inference.label_sets) > 1 or inference.n_conflicts else None
+
+
+def _fingerprint(
+    files: CaseFiles, dataset: Dataset, plan: Plan, configuration: Configuration, reach: Mapping[int, float]
+) -> str:
+    protocol = dataset.protocol
+    return case_fingerprint(files, dataset.labels, plan, configuration, protocol=protocol, reach=reach)
 
 
 def _job(
-    files: CaseFiles, labels: Labels, plan: Plan, configuration: Configuration, folder: Path, is_alone: bool
+    files: CaseFiles,
+    dataset: Dataset,
+    plan: Plan,
+    configuration: Configuration,
+    folder: Path,
+    reach: Mapping[int, float],
+    *,
+    is_alone: bool,
 ) -> _Job:
-    fingerprint = case_fingerprint(files, labels, plan, configuration)  # before reading: a later change makes it stale
-    return _Job(files, labels, plan, configuration, folder, fingerprint, is_alone)
+    fingerprint = _fingerprint(files, dataset, plan, configuration, reach)  # before reading: a later change is noticed
+    return _Job(files, dataset.labels, plan, configuration, folder, dataset.protocol, reach, fingerprint, is_alone)
 
 
-def _run(job: _Job) -> str:
-    """Preprocess one case and write it; return its name."""
+def _run(job: _Job) -> int:
+    """Preprocess one case and write it; return the number of voxels whose drawing contradicts a promise."""
     with contextlib.nullcontext() if job.is_alone else threadpool_limits(1):
         case = read_case(job.files, job.labels)
-        unknown = None if job.labels.is_dense else job.labels.unknown
-        prepared = preprocess(case, job.plan, job.configuration, unknown=unknown)
-    label_sets = case.target.label_sets if case.target is not None else np.zeros((0, 0), dtype=bool)
-    if prepared.codes is None:
+        unknown = None if job.labels.is_dense else undrawn_code(case, job.labels)
+        inference = infer_case(case, job.labels, job.protocol, job.reach)
+        inferred = None if inference is None else inference.codes
+        prepared = preprocess(case, job.plan, job.configuration, unknown=unknown, inferred=inferred)
+    codes, label_sets, inferred_sets = prepared.codes, prepared.label_sets, None
+    if codes is None or label_sets is None:
         raise DatasetError([Fault(f"case {case.name!r}", "no annotation", "a label file", "Add it.")])
-    locations = find_locations(prepared.codes, label_sets)
+    if inference is not None and prepared.inferred is not None:
+        paired = pair(codes, label_sets, prepared.inferred, inference.label_sets)
+        codes, label_sets, inferred_sets = paired.codes, paired.label_sets, _members(paired.inferred_sets)
+    locations = find_locations(codes, label_sets)
     entry = CacheEntry(
         record=prepared.record,
-        label_sets=tuple(tuple(np.flatnonzero(row).tolist()) for row in label_sets),
+        label_sets=_members(label_sets),
+        inferred_sets=inferred_sets,
         n_classes=job.labels.n_classes,
         locations=locations.slices,
         code_counts=locations.counts,
         fingerprint=job.fingerprint,
     )
-    write_case(
-        job.folder, case.name, image=prepared.image, codes=prepared.codes, locations=locations.indices, entry=entry
-    )
-    return case.name
+    write_case(job.folder, case.name, image=prepared.image, codes=codes, locations=locations.indices, entry=entry)
+    return 0 if inference is None else inference.n_conflicts
+
+
+def undrawn_code(case: Case, labels: Labels) -> int:
+    """Return the code of the voxels of a case that nobody drew: all classes but those that are absent from it."""
+    undrawn = np.isin(np.arange(labels.n_classes), list(undrawn_set(labels, case.name)))
+    rows = [] if case.target is None else np.flatnonzero((case.target.label_sets == undrawn).all(axis=1)).tolist()
+    return int(rows[0]) if rows and undrawn.sum() > 1 else labels.unknown
+
+
+def _members(table: BoolArray) -> tuple[tuple[int, ...], ...]:
+    """Return the class indices of each row of a table (N, K)."""
+    return tuple(tuple(np.flatnonzero(row).tolist()) for row in table)
 
 
 def _remove_cases(folder: Path, names: Iterable[str]) -> None:

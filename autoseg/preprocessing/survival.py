@@ -1,4 +1,7 @@
-"""The second half of annotation-preserving resampling: keep a class that would vanish from where it was annotated."""
+"""The second half of annotation-preserving resampling: keep a class that would vanish from where it was annotated.
+
+And the measure of it: which annotated voxels find their class again.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from autoseg.preprocessing.axes import mapped_positions
 
 Codes = NDArray[Any]
 _ROUNDS = 24  # each gives back all that can be given back at once; more are needed only where many codes meet
+_PIECE = 1 << 20  # annotated voxels described at once
 _TILE = 3  # in a round at most one voxel per tile of this edge changes, so that changes rarely meet
 
 
@@ -35,6 +39,28 @@ class _Voxels:
     def subset(self, chosen: NDArray[np.bool_]) -> _Voxels:
         """Return some of the voxels, by mask (n,)."""
         return _Voxels(self.code[chosen], self.candidates[chosen])
+
+
+def find_survivors(source: Codes, result: Codes, unknown: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return which annotated voxels of a map find their code again after it was resampled.
+
+    Parameters
+    ----------
+    source, result
+        (z, y, x) codes of the same field of view.
+    unknown
+        Code of voxels that are not annotated.
+
+    Returns
+    -------
+    (n,) flat indices of the annotated voxels of ``source``, ascending, and (n,) bool: an output voxel less than one
+    voxel from the mapped position, along each axis, carries the code. Both are empty if nothing is annotated.
+    """
+    annotated = np.flatnonzero(source != unknown)
+    flat = np.ascontiguousarray(result).reshape(-1)
+    pieces = (annotated[start : start + _PIECE] for start in range(0, len(annotated), _PIECE))
+    found = [_describe(piece, source, result.shape).kept(flat).any(axis=1) for piece in pieces]
+    return annotated, np.concatenate(found) if found else np.zeros(0, dtype=bool)
 
 
 def rescue_classes(source: Codes, result: Codes, unknown: int) -> None:

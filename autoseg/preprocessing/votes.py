@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
+from autoseg.preprocessing.unions import Unions
 
 Codes = NDArray[Any]
 _CLOSE = 1e-5  # scores nearer to a half than this are counted again in float64, since an exact tie is decided otherwise
@@ -95,15 +96,41 @@ def winner(ballot: Ballot) -> Codes:
     return best
 
 
-def known_winner(ballot: Ballot, present: Codes, unknown: int) -> Codes:
-    """Return the winner among known codes if the nearest is known or half of the weight is, else ``present`` (n,)."""
+def known_winner(ballot: Ballot, present: Codes, unknown: int, unions: Unions | None = None) -> Codes:
+    """Return the winner among known codes if the nearest is known or half of the weight is, else ``present`` (n,).
+
+    With ``unions`` known codes that tie give the code of the union of their sets.
+    """
     weights = [
         weight * (vote != unknown) for vote, weight in zip(ballot.votes, ballot.weights(np.float64), strict=True)
     ]
     # an unknown nearest voxel scores 0 and so loses against any known vote
     best = _exact_winner(ballot, weights)
     is_known = (sum(weights) >= 0.5) | (ballot.nearest != unknown)
-    return np.where(is_known & (best != unknown), best, present)
+    chosen = np.where(is_known & (best != unknown), best, present)
+    if unions is not None:
+        _unite_ties_(chosen, np.flatnonzero(is_known), ballot.votes, weights, unions)
+    return chosen
+
+
+def _unite_ties_(
+    chosen: Codes, rows: NDArray[np.intp], votes: Codes, weights: Sequence[NDArray[np.float64]], unions: Unions
+) -> None:
+    """Overwrite ``chosen`` (n,) in those of ``rows`` where several codes share the highest score above 0."""
+    rows = rows[(votes[:, rows] != votes[0, rows]).any(axis=0)]
+    votes, weights = votes[:, rows], [weight[rows] for weight in weights]
+    scores = np.stack([_score(votes, weights, vote) for vote in votes])
+    is_tied = (scores == scores.max(axis=0)) & (scores > 0)
+    first = np.take_along_axis(votes, is_tied.argmax(axis=0)[None], axis=0)
+    tied = np.sort(np.where(is_tied, votes, first), axis=0)
+    several = np.flatnonzero((tied[0] != tied[-1]) & is_tied.any(axis=0))
+    if len(several) == 0:
+        return
+    kinds, kind_of = np.unique(tied[:, several], axis=1, return_inverse=True)
+    for kind, codes in enumerate(kinds.T.tolist()):
+        code = unions.code_of(sorted({*codes}))
+        if code is not None:
+            chosen[rows[several[kind_of.reshape(-1) == kind]]] = code
 
 
 def _exact_winner(ballot: Ballot, weights: Sequence[NDArray[np.float64]]) -> Codes:

@@ -55,6 +55,7 @@ def draw_overlay(
     *,
     title: str = "",
     n_slices: int = 3,
+    slices: Sequence[int] | None = None,
     channel: int | None = 0,
 ) -> NDArray[np.uint8]:
     """Draw slices of a case, one row each: the image, then the image under each layer, with a legend of the classes.
@@ -73,6 +74,8 @@ def draw_overlay(
         Above the picture, as the name of the case.
     n_slices
         Rows; fewer if the image has fewer slices.
+    slices
+        Which slices, instead of choosing ``n_slices`` of them.
     channel
         Channel to show, 0-based; None shows the first three as red, green and blue.
 
@@ -89,7 +92,8 @@ def draw_overlay(
     for layer in layers:
         if layer.labels.shape != image.shape[1:]:
             raise ValueError(f"layer {layer.title!r}: found shape {layer.labels.shape}, expected {image.shape[1:]}.")
-    shown = choose_slices(_foreground(layers[-1].labels, labels) if layers else np.ones(image.shape[1:]), n_slices)
+    foreground = _foreground(layers[-1].labels, labels) if layers else np.ones(image.shape[1:])
+    shown = choose_slices(foreground, n_slices) if slices is None else tuple(slices)
     grey = _displayed(image, channel)
     colours = class_colours(labels)
     entries = _legend_entries(layers, labels, colours)

@@ -16,7 +16,7 @@ NNUNET_ITERATIONS = 250_000
 SCRIBBLED_FRACTION = 0.05
 """Data with a smaller annotated share are scribbled: large parts of the images lie far from any annotation."""
 
-SCRIBBLED: dict[str, Any] = {"background_prior": 5.0, "context_fraction": 0.5}
+SCRIBBLED: dict[str, Any] = {"background_prior": 0.5, "context_fraction": 0.7}
 """What scribbled data are trained with unless told otherwise: see docs/results.md."""
 
 SMALL_ITERATIONS = 2_000
@@ -57,9 +57,32 @@ class TrainingConfig(BaseModel):
     forced_fraction: float = Field(default=1 / 3, ge=0, le=1)
     """Share of patches centred on a foreground class, classes balanced over the data set."""
     context_fraction: float = Field(default=0.0, ge=0, le=1)
-    """Share of the other patches that is placed anywhere, where annotation is sparse. Scribbled data: 0.5."""
+    """Share of the other patches that is placed anywhere, where annotation is sparse. Scribbled data: 0.7."""
+    min_annotated: float = Field(default=0.0, ge=0, le=1)
+    """Smallest share of annotated voxels in a training patch, context patches apart; poorer places are drawn again."""
+    min_foreground_voxels: int = Field(default=0, ge=0)
+    """Training patches with fewer annotated foreground voxels are drawn again, with reject_probability."""
+    reject_probability: float = Field(default=0.95, ge=0, le=1)
+    """How often a patch with fewer than min_foreground_voxels is refused."""
+    max_attempts: int = Field(default=20, ge=1)
+    """Places drawn for a patch before the best of those refused is taken."""
     background_prior: float = Field(default=0.0, ge=0)
-    """Weight of the prior that an unannotated voxel is rather background than not; 0 is none. Scribbled data: 5."""
+    """Strength of the prior that an unannotated voxel is rather background than not: how much the unannotated voxels of
+    a class may weigh as background, relative to its annotated ones. 0 is none. Scribbled data: 0.5."""
+    promise_weight: float = Field(default=2.5, ge=0)
+    """Weight of what annotation_protocol settles, all voxels together, relative to all that was drawn."""
+    held_out_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the annotation that is kept from training to check what is inferred; 0 where nothing needs it."""
+    teacher_weight: float = Field(default=0.0, ge=0)
+    """Weight of the loss on what the mean of past weights predicts where nothing is certain; 0 is none."""
+    teacher_confidence: float = Field(default=0.9, gt=0.5, lt=1)
+    """Probability above which a prediction of the teacher is taken."""
+    teacher_precision: float = Field(default=0.9, ge=0, le=1)
+    """Share of confident predictions that must be right on held-out annotation for a class to be taught."""
+    teacher_start: float = Field(default=0.3, ge=0, le=1)
+    """Share of the run after which the teacher begins."""
+    teacher_decay: float = Field(default=0.98, ge=0, lt=1)
+    """Weight of the past in the teacher's weights, per step."""
     seed: int = Field(default=0, ge=0)
     """Everything random in a run follows from it."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoseg.augmentation.recipes import Recipe, augment_intensity, nnunet_recipe, no_augmentation
 from autoseg.core.atomic import write_json
@@ -18,17 +18,19 @@ from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ModelError
 from autoseg.core.plan import Configuration, Plan
 from autoseg.data.loader import Batch, CaseSource, make_loader
+from autoseg.data.marks import Marking
 from autoseg.data.sampling import SamplingConfig, intensity_generator
+from autoseg.io.cache import read_entry
 from autoseg.nn.build import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.nn.losses import PartialLoss
-from autoseg.nn.prior import background_prior, lowest_recall
-from autoseg.nn.supervision import DeepSupervisionLoss
 from autoseg.training.config import TrainingConfig
+from autoseg.training.evidence import EvidenceLoss
 from autoseg.training.history import draw_history, write_history
 from autoseg.training.optim import build_optimization, optimizer_name
 from autoseg.training.trainer import Hooks, Parts, Progress, train
+from autoseg.training.unannotated import RINGS, Totals, Unannotated
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ RECIPES: dict[str, Callable[[Configuration], Recipe]] = {
     "none": lambda configuration: no_augmentation(),
 }
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+HELD_OUT_BLOCKS = 8
+"""Held-out blocks along an edge of a patch."""
 VALIDATION_SEED_OFFSET = 1_000_003
 """Added to the seed for validation patches, so that they are not the training patches."""
 
@@ -142,17 +146,18 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     regions = torch.from_numpy(labels.regions).to(device) if labels.has_regions else None
     partial = PartialLoss(regions, configuration.batch_dice)
 
-    def loss(logits: Tensor, codes: Tensor, label_sets: Tensor) -> Tensor:
-        drawn = partial(logits, codes, label_sets)
-        if not config.background_prior:
-            return drawn
-        gate = lowest_recall(logits, codes, label_sets, regions) ** 2
-        return drawn + config.background_prior * gate * background_prior(logits, codes, label_sets, regions)
-
-    supervised = DeepSupervisionLoss(loss, configuration.topology.strides, labels.unknown)
+    unannotated = _unannotated(request, device)
+    teacher = None if unannotated is None else unannotated.teacher
+    loss = EvidenceLoss(
+        partial,
+        configuration.topology.strides if config.deep_supervision else None,
+        labels.unknown,
+        None if teacher is None else teacher.table(device),
+        config.teacher_weight,
+    )
     return Parts(
         network=network,
-        loss=supervised if config.deep_supervision else lambda logits, codes, sets: loss(logits[0], codes, sets),
+        loss=loss,
         optimization=build_optimization(network.parameters(), config),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16"),
         device=device,
@@ -162,7 +167,34 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         regions=regions,
         head_names=tuple(head.name for head in labels.heads),
         foreground_heads=labels.foreground_heads,
+        unannotated=unannotated,
+        is_dense=labels.is_dense,
     )
+
+
+def _unannotated(request: FoldRequest, device: torch.device) -> Unannotated | None:
+    """Put together what is inferred where nobody annotated; None if that is nothing."""
+    config, labels = request.config, request.dataset.labels
+    entries = [entry for name in request.train_cases if (entry := read_entry(request.cache, name)) is not None]
+    totals = Totals.of(entries, labels)
+    infers = totals.n_promised > 0 and config.promise_weight > 0
+    if labels.is_dense or not (infers or config.background_prior or config.teacher_weight):
+        return None
+    is_whole = not request.configuration.is_2d or all(entry.record.shape[0] == 1 for entry in entries)
+    touches_all = request.dataset.protocol.instances_touched and is_whole
+    return Unannotated(config, labels, totals, device, touches_all=touches_all)
+
+
+def _marking(request: FoldRequest) -> Marking | None:
+    """Say what is told apart in the annotation; None where nothing inferred needs it."""
+    config, configuration = request.config, request.configuration
+    if request.dataset.labels.is_dense or not (config.background_prior or config.teacher_weight):
+        return None
+    patch = configuration.patch_size
+    edges = [1] * (3 - len(patch)) + [max(1, edge // HELD_OUT_BLOCKS) for edge in patch]
+    longest = max(edge * step for edge, step in zip(patch, configuration.spacing, strict=True))
+    distances = tuple(share * longest for share in RINGS) if config.background_prior else ()
+    return Marking(config.held_out_fraction, (edges[0], edges[1], edges[2]), config.seed, distances)
 
 
 def _precision(request: FoldRequest, latest: Checkpoint | None) -> str:
@@ -211,7 +243,7 @@ def training_batches(request: FoldRequest, device: torch.device, start: int) -> 
     loader = make_loader(
         _sources(request, request.train_cases),
         request.configuration,
-        SamplingConfig(forced_fraction=config.forced_fraction, context_fraction=config.context_fraction),
+        SamplingConfig.model_validate(config.model_dump(include=set(SamplingConfig.model_fields))),
         chosen,
         labels=request.dataset.labels,
         start=start,
@@ -221,6 +253,7 @@ def training_batches(request: FoldRequest, device: torch.device, start: int) -> 
         batch_size=batch_size(request),
         augment_in_worker=not on_device,
         pin_memory=device.type == "cuda",
+        marking=_marking(request),
     )
     for iteration, batch in enumerate(loader, start):
         if on_device:
@@ -265,6 +298,7 @@ def _checkpoint(request: FoldRequest, parts: Parts, progress: Progress, precisio
             "scaler": parts.scaler.state_dict(),
             "progress": progress.to_dict(),
             "precision": precision,
+            "unannotated": None if parts.unannotated is None else parts.unannotated.state(),
         },
     )
 
@@ -290,6 +324,8 @@ def _restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress
     parts.network.load_state_dict(latest.weights)
     parts.optimization.optimizer.load_state_dict(latest.state["optimizer"])
     parts.scaler.load_state_dict(latest.state["scaler"])
+    if parts.unannotated is not None:
+        parts.unannotated.restore(latest.state["unannotated"], parts.network)
     return Progress.from_dict(latest.state["progress"])
 
 

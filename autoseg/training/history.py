@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -27,6 +28,8 @@ class EpochRecord(BaseModel):
     dice: float | None
     """Mean over foreground heads, on decided voxels of validation patches; None if nothing was decided."""
     dice_per_head: dict[str, float | None]
+    scored_on: Literal["dense", "annotated voxels"] = "annotated voxels"
+    """What Dice was counted on; in dense data all voxels are annotated."""
     dice_smooth: float | None
     """Exponential mean over epochs; the best checkpoint is the one where it was highest."""
     learning_rate: float
@@ -54,7 +57,7 @@ def draw_history(path: Path, records: Sequence[EpochRecord]) -> None:
     dice.plot(iterations, _gaps([record.dice_smooth for record in records]), color="black", label="mean, smoothed")
     rate.plot(iterations, [record.learning_rate for record in records], color="grey")
     losses.set_ylabel("loss")
-    dice.set(ylabel="Dice on decided voxels", ylim=(-0.02, 1.02))
+    dice.set(ylabel=dice_name(records[-1]) if records else "Dice", ylim=(-0.02, 1.02))
     rate.set(ylabel="learning rate", xlabel="iteration")
     for axes in (losses, dice):
         axes.legend(loc="best", fontsize="small", ncols=2)
@@ -62,6 +65,11 @@ def draw_history(path: Path, records: Sequence[EpochRecord]) -> None:
         axes.grid(alpha=0.3)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def dice_name(record: EpochRecord) -> str:
+    """Return the name of the online Dice: ``"Dice (annotated voxels)"``, or ``"Dice"`` of dense data."""
+    return "Dice" if record.scored_on == "dense" else f"Dice ({record.scored_on})"
 
 
 def _gaps(values: Sequence[float | None]) -> list[float]:

@@ -1,4 +1,7 @@
-"""Dice while training: counted on decided voxels of validation patches, and unharmed by epochs that decide nothing."""
+"""Dice while training: counted on annotated voxels of validation patches, and unharmed by epochs that decide nothing.
+
+It is no estimate of the Dice on dense references: what is predicted where nobody annotated does not enter it.
+"""
 
 from __future__ import annotations
 

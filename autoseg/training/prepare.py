@@ -17,7 +17,9 @@ from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
 from autoseg.core.workspace import Workspace
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
+from autoseg.planning.promises import known_reach
 from autoseg.planning.splits import Split, load_or_make_splits, select_fold
+from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 from autoseg.preprocessing.runner import stale_cases
 from autoseg.training.config import SCRIBBLED, SCRIBBLED_FRACTION, SMALL_ITERATIONS, TrainingConfig, resolve_config
 from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest
@@ -62,7 +64,12 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     fingerprint = load_fingerprint(preprocessed / FINGERPRINT_FILE)
     names = fingerprint.informative_cases
     configuration = plan.trainable(options.configuration or default_configuration(plan))
-    split = select_fold(load_or_make_splits(dataset, preprocessed, names), parse_fold(options.fold), names)
+    splits, fold = load_or_make_splits(dataset, preprocessed, names, fingerprint), parse_fold(options.fold)
+    split = select_fold(splits, fold, names)
+    heads = [head.name for head in dataset.labels.heads]
+    for gap in find_gaps([(each.train, each.val) for each in splits], profiles_from_fingerprint(fingerprint), heads):
+        if gap.fold == fold:
+            log.warning("%s", gap)
     scribbled = is_scribbled(dataset, fingerprint)
     if scribbled:
         settings = " ".join(f"{key}={value}" for key, value in SCRIBBLED.items())
@@ -102,7 +109,8 @@ def default_configuration(plan: Plan) -> str:
 
 def check_cache(dataset: Dataset, plan: Plan, configuration: str, cache: Path, split: Split) -> None:
     """Raise ``CacheError`` unless every case of the split is preprocessed from what the files say now."""
-    stale = stale_cases(dataset, plan, configuration, cache, sorted({*split.train, *split.val}))
+    names = sorted({*split.train, *split.val})
+    stale = stale_cases(dataset, plan, configuration, cache, names, reach=known_reach(dataset, cache.parent))
     if stale:
         reasons = listed(f"{case} ({reason})" for case, reason in stale.items())
         raise CacheError(
@@ -114,12 +122,13 @@ def check_cache(dataset: Dataset, plan: Plan, configuration: str, cache: Path, s
 def is_scribbled(dataset: Dataset, fingerprint: Fingerprint) -> bool:
     """Whether so little is annotated that most of an image lies far from any annotation.
 
-    True if the median case has fewer annotated voxels than ``SCRIBBLED_FRACTION``, all of them through the ignore
-    label: where dataset.json states more of a case's classes, unannotated is not the same as not mentioned.
+    True if something marks voxels as unannotated (the ignore label or valid masks) and the median case has a smaller
+    annotated share than ``SCRIBBLED_FRACTION``. Cases of which dataset.json says that only some classes were annotated
+    are spared by the prior itself.
     """
     shares = [fingerprint.annotated_fraction.get(name, 1.0) for name in fingerprint.informative_cases]
-    has_ignore_only = dataset.labels.ignore is not None and not dataset.labels.statements
-    return has_ignore_only and median(shares) < SCRIBBLED_FRACTION
+    marks_unknown = dataset.labels.ignore is not None or dataset.labels.has_masks
+    return marks_unknown and median(shares) < SCRIBBLED_FRACTION
 
 
 def training_config(plan: Plan, options: RunOptions, *, is_scribbled: bool) -> TrainingConfig:

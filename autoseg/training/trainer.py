@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from autoseg.core.errors import AutosegError
 from autoseg.data.loader import Batch
 from autoseg.training.config import TrainingConfig
+from autoseg.training.evidence import Evidence, drawn_evidence
 from autoseg.training.history import EpochRecord
 from autoseg.training.online import count_heads, dice_per_head, mean_known, smooth
 from autoseg.training.optim import Optimization
+from autoseg.training.unannotated import Unannotated
 
 FLUSH_EVERY = 10
 """Steps between two readings of the loss, each of which makes a GPU wait."""
@@ -27,8 +29,8 @@ class Parts:
     """All that a run is made of; put together in ``training.fold``."""
 
     network: nn.Module
-    loss: Callable[[list[Tensor], Tensor, Tensor], Tensor]
-    """(logits per resolution, codes, label sets) -> scalar."""
+    loss: Callable[[list[Tensor], Evidence], Tensor]
+    """(logits per resolution, what the batch says) -> scalar."""
     optimization: Optimization
     scaler: torch.amp.GradScaler
     """Disabled unless the arithmetic is float16."""
@@ -42,6 +44,10 @@ class Parts:
     """(R, K) bool, or None for a softmax over classes."""
     head_names: tuple[str, ...]
     foreground_heads: tuple[int, ...]
+    unannotated: Unannotated | None = None
+    """What is inferred where nobody annotated; None where nothing is."""
+    is_dense: bool = False
+    """Whether every voxel is annotated, so that the online Dice needs no qualification."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ def train(parts: Parts, config: TrainingConfig, progress: Progress, hooks: Hooks
     started = time.monotonic() - progress.epoch_seconds
     for iteration in range(progress.iteration, config.iterations):
         rate = parts.optimization.set_learning_rate(iteration)
-        pending.append(training_step(parts, next(batches), config.gradient_clip))
+        pending.append(training_step(parts, next(batches), iteration, config.gradient_clip))
         is_epoch = (iteration + 1) % config.iterations_per_epoch == 0 or iteration + 1 == config.iterations
         stop = hooks.should_stop()
         if not (is_epoch or stop or len(pending) >= FLUSH_EVERY):
@@ -118,18 +124,27 @@ def train(parts: Parts, config: TrainingConfig, progress: Progress, hooks: Hooks
     return progress
 
 
-def training_step(parts: Parts, batch: Batch, gradient_clip: float) -> Tensor:
+def training_step(parts: Parts, batch: Batch, iteration: int, gradient_clip: float) -> Tensor:
     """Do one optimiser step; return the detached loss, a scalar on the device."""
     batch = batch.to(parts.device)
+    inferred = parts.unannotated
     parts.network.train()
     parts.optimization.optimizer.zero_grad(set_to_none=True)
-    loss = _loss(parts, batch)[0]
+    if inferred is None:
+        evidence = drawn_evidence(batch)
+    else:
+        evidence = inferred.evidence(batch, iteration, lambda network, images: _logits(parts, network, images)[0])
+    logits = _logits(parts, parts.network, batch.images)
+    loss = parts.loss(logits, evidence)
     scaler = parts.scaler
     torch.autograd.backward(scaler.scale(loss))
     scaler.unscale_(parts.optimization.optimizer)
     nn.utils.clip_grad_norm_(parts.network.parameters(), gradient_clip)
     scaler.step(parts.optimization.optimizer)
     scaler.update()
+    if inferred is not None:
+        inferred.observe(batch, logits[0].detach())
+        inferred.follow(parts.network)
     return loss.detach()
 
 
@@ -141,7 +156,8 @@ def validate(parts: Parts) -> tuple[float | None, list[float | None]]:
     counts: Tensor | None = None
     for batch in parts.validation_batches():
         moved = batch.to(parts.device)
-        loss, logits = _loss(parts, moved)
+        logits = _logits(parts, parts.network, moved.images)
+        loss = parts.loss(logits, drawn_evidence(moved))
         seen = count_heads(logits[0], moved.codes, moved.label_sets, parts.regions)
         counts = seen if counts is None else counts + seen
         losses.append(loss.item())
@@ -150,12 +166,12 @@ def validate(parts: Parts) -> tuple[float | None, list[float | None]]:
     return mean_known(losses), dice_per_head(counts.cpu())
 
 
-def _loss(parts: Parts, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+def _logits(parts: Parts, network: nn.Module, images: Tensor) -> list[Tensor]:
+    """Logits per resolution, the full one first."""
     enabled = parts.autocast_dtype is not None
     with torch.autocast(parts.device.type, dtype=parts.autocast_dtype, enabled=enabled):
-        output = parts.network(batch.images)
-    logits = output if isinstance(output, list) else [output]
-    return parts.loss(logits, batch.codes, batch.label_sets), logits
+        output = network(images)
+    return output if isinstance(output, list) else [output]
 
 
 def _end_epoch(parts: Parts, config: TrainingConfig, progress: Progress, rate: float) -> tuple[Progress, bool]:
@@ -172,6 +188,7 @@ def _end_epoch(parts: Parts, config: TrainingConfig, progress: Progress, rate: f
         validation_loss=validation_loss,
         dice=mean,
         dice_per_head={parts.head_names[head]: dice[head] for head in parts.foreground_heads},
+        scored_on="dense" if parts.is_dense else "annotated voxels",
         dice_smooth=smoothed,
         learning_rate=rate,
         seconds=progress.epoch_seconds + time.monotonic() - started,

@@ -19,8 +19,8 @@ def validate_fold(
 ) -> Summary:
     """Predict the validation cases of a finished fold into ``validation/`` and write ``summary.json`` beside them.
 
-    With ``mirror`` off in the configuration neither training nor prediction mirrors. Raises ``AutosegError`` naming the
-    cases that could not be predicted.
+    With ``mirror`` off in the configuration neither training nor prediction mirrors. Classes of which no validation
+    case has a voxel are named in a warning. Raises ``AutosegError`` naming the cases that could not be predicted.
     """
     folder = request.folder / "validation"
     predictor = Predictor.load(request.folder.parent, folds=[request.fold], device=request.device)
@@ -40,6 +40,9 @@ def validate_fold(
         for name, case in cases.items()
         if case.label is not None
     }
-    summary = evaluate_files(pairs, request.dataset.labels, workers=workers)
+    masks = {name: case.valid_mask for name, case in cases.items() if case.valid_mask is not None}
+    summary = evaluate_files(pairs, request.dataset.labels, masks=masks, workers=workers)
     summary.write(folder / "summary.json")
+    for reason in summary.not_scored.values():
+        log.warning("fold %s: not scored: %s", request.fold, reason)
     return summary

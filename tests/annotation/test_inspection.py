@@ -12,6 +12,7 @@ from autoseg.annotation.inspection import (
     ChannelCondition,
     contradictions,
     count_values,
+    drawn_unannotated,
     inspect_channels,
     summarise_annotation,
     undeclared_values,
@@ -72,9 +73,30 @@ def test_undeclared_values_are_those_that_no_key_declares():
 
 def test_a_class_drawn_where_it_is_declared_absent_is_a_contradiction():
     labels = make({"a": 1, "b": 2}, label_sets={"5": ["a", "b"]}, cases={"k": {"absent": ["a", "b"]}})
-    assert contradictions({0: 4, 2: 3}, labels, "k") == {"'b'": 3}
-    assert contradictions({0: 4, 5: 2}, labels, "k") == {"value 5": 2}
+    assert contradictions({0: 4, 2: 3}, labels, "k") == {2: "'b'"}
+    assert contradictions({0: 4, 5: 2}, labels, "k") == {5: "value 5"}
     assert contradictions({0: 4, 2: 3, 5: 2}, labels, "other") == {}
+
+
+@pytest.mark.parametrize("semantics", ["marginal", "seed"])
+def test_absent_contradicts_a_drawn_class_whatever_is_annotated(semantics):
+    said = {"annotated": ["a"], "absent": ["a", "b"]}
+    labels = make({"a": 1, "b": 2}, lazy_semantics=semantics, cases={"k": said})
+    assert contradictions({0: 4}, labels, "k") == {}  # completely drawn and not there is one statement
+    assert contradictions({0: 4, 1: 1, 2: 3}, labels, "k") == {1: "'a'", 2: "'b'"}
+
+
+def test_absent_background_contradicts_a_zero_only_where_zero_means_background():
+    cases = {"full": {"absent": ["background"]}, "lazy": {"annotated": ["a"], "absent": ["background"]}}
+    labels = make({"a": 1, "b": 2}, cases=cases)
+    assert contradictions({0: 4, 1: 1}, labels, "full") == {0: "'background'"}
+    assert contradictions({0: 4, 1: 1}, labels, "lazy") == {}
+
+
+def test_classes_drawn_though_annotated_leaves_them_out_are_counted():
+    labels = make({"a": 1, "b": 2, "c": 3}, cases={"k": {"annotated": ["a"]}})
+    assert drawn_unannotated({0: 9, 1: 5, 2: 4}, labels, "k") == {"b": 4}
+    assert drawn_unannotated({0: 9, 1: 5, 2: 4}, labels, "other") == {}
 
 
 def test_annotation_of_scribbles():

@@ -47,7 +47,7 @@ def test_scribbles_tell_the_truth_about_a_few_percent_of_the_voxels(phantoms: li
     for phantom in phantoms:
         drawn = phantom.scribbles != IGNORE
         assert np.array_equal(phantom.scribbles[drawn], phantom.truth[drawn])
-        assert 0.01 < drawn.mean() < 0.06
+        assert 0.01 < drawn.mean() < 0.07
 
 
 def test_every_class_of_every_slice_is_scribbled(phantoms: list[Phantom]) -> None:

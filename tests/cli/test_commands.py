@@ -21,7 +21,17 @@ from autoseg.io.images import read_labels
 from autoseg.nn.checkpoint import load_checkpoint
 
 SCRIPTS = Path(sys.executable).parent
-COMMANDS = ("plan_and_preprocess", "train", "predict", "evaluate_folder")
+COMMANDS = (
+    "plan_and_preprocess",
+    "train",
+    "predict",
+    "evaluate_folder",
+    "simulate_annotation",
+    "complete",
+    "suggest",
+    "merge_datasets",
+    "convert_elektronn",
+)
 QUICK = ["--set", "validation_iterations=1", "batch_size=2", "precision=float32"]
 
 

@@ -43,7 +43,13 @@ def test_a_table_and_the_files_are_written(
 ) -> None:
     assert run(*folders, "-d", tmp_path / "dataset.json", "-o", tmp_path / "s.json", "--csv", tmp_path / "s.csv") == 0
     out = capsys.readouterr().out
-    for words in ("2 cases, scored on annotated voxels only", "a [left] 1", "b 2", "foreground mean", "lowest Dice"):
+    for words in (
+        "2 cases, scored on annotated voxels only",
+        "Dice (annotated",
+        "95 %",
+        "a [left] 1",
+        "foreground mean",
+    ):
         assert words in out
     assert json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["n_cases"] == 2
     assert len((tmp_path / "s.csv").read_text(encoding="utf-8").splitlines()) == 5
@@ -79,3 +85,43 @@ def test_a_case_that_cannot_be_scored_makes_the_exit_code_1(
 def test_a_wrong_folder_is_the_users_mistake(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folders[0], folders[0].parent / "nowhere") == 2
     assert "nowhere: found no such folder" in capsys.readouterr().err
+
+
+def test_dense_and_sparse_cases_have_tables_of_their_own(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_labels(folders[0] / "two.nii.gz", np.ones((3, 6, 5), dtype=np.uint8), Geometry(spacing=(2.0, 1.0, 1.0)))
+    assert run(*folders) == 0
+    out = capsys.readouterr().out
+    for words in ("1 case, scored on dense references", "1 case, scored on annotated voxels only", "lowest Dice"):
+        assert words in out
+
+
+def test_what_is_not_scored_and_what_is_absent_is_said(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = CONTENT | {"cases": {"one": {"absent": ["b"]}}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+    for name in ("one", "two"):
+        write_labels(
+            folders[0] / f"{name}.nii.gz", np.ones((3, 6, 5), dtype=np.uint8), Geometry(spacing=(2.0, 1.0, 1.0))
+        )
+    assert run(*folders) == 0
+    out = capsys.readouterr().out
+    assert "not scored: b: no voxel of it in the references of the 2 cases" in out
+    assert "predicted where dataset.json says that it is absent" in out
+    assert list(json.loads((folders[1] / "summary.json").read_text(encoding="utf-8"))["not_scored"]) == ["2"]
+
+
+def test_the_difference_to_other_predictions_is_shown(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_labels(
+        tmp_path / "other" / "one.nii.gz", np.zeros((3, 6, 5), dtype=np.uint8), Geometry(spacing=(2.0, 1.0, 1.0))
+    )
+    assert run(*folders, "--against", tmp_path / "other") == 0
+    captured = capsys.readouterr()
+    assert f"compared with {tmp_path / 'other'}:" in captured.out
+    assert "difference, the same 1 case" in captured.out
+    assert "not clear" in captured.out
+    assert "warning: --against: not compared, since only one folder has them: two." in captured.err

@@ -14,6 +14,7 @@ from autoseg.core.case_files import find_image_cases
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import DatasetError
 from autoseg.core.labels import CaseStatement
+from autoseg.core.protocol import AnnotationProtocol
 
 LABELS = {"background": 0, "liver": 1, "tumour": 2, "ignore": 3}
 
@@ -271,6 +272,79 @@ def test_a_wrong_statement_gives_one_fault(tmp_path, keys: dict[str, Any], text:
         load_with(tmp_path, **keys)
     (fault,) = raised.value.faults
     assert text in str(fault)
+
+
+def test_seed_semantics_without_a_lazy_case_are_a_warning(tmp_path):
+    dataset = load_with(tmp_path, lazy_semantics="seed", cases={"a": {"absent": ["liver"]}})
+    assert dataset.labels.lazy_semantics == "seed"
+    assert dataset.warnings == (
+        "dataset.json: lazy_semantics: changes nothing, because no case says which classes are annotated",
+    )
+
+
+def test_a_protocol_is_part_of_the_data_set(tmp_path):
+    dataset = load_with(tmp_path, annotation_protocol={"reach_mm": {"liver": 20}})
+    assert dataset.protocol == AnnotationProtocol(reach_mm={1: 20.0}) and dataset.warnings == ()
+
+
+# valid masks
+
+
+def lay_out_masked(folder: Path, masks: list[str], **keys: Any) -> Path:
+    lay_out(folder, ["a_0000.nii.gz", "b_0000.nii.gz"], ["a.nii.gz", "b.nii.gz"], valid_mask_folder="masksTr", **keys)
+    (folder / "masksTr").mkdir()
+    for name in masks:
+        (folder / "masksTr" / name).touch()
+    return folder
+
+
+def test_each_case_has_its_mask(tmp_path):
+    folder = lay_out_masked(tmp_path / "toy", ["a.nii.gz", "b.nii.gz", "notes.txt"])
+    assert [case.valid_mask for case in Dataset.load(folder).cases] == [
+        folder / "masksTr/a.nii.gz", folder / "masksTr/b.nii.gz"
+    ]  # fmt: skip
+
+
+def test_masks_make_a_data_set_sparse_though_nothing_is_ignored(tmp_path):
+    labels = {"background": 0, "liver": 1}
+    dataset = Dataset.load(lay_out_masked(tmp_path / "toy", ["a.nii.gz", "b.nii.gz"], labels=labels))
+    assert dataset.labels.has_masks and not dataset.labels.is_dense
+    again = Dataset.from_json(dataset.json, name="model", folder=None)
+    assert again.labels.has_masks
+
+
+@pytest.mark.parametrize(
+    ("masks", "text"),
+    [
+        (["a.nii.gz"], "masksTr/b.nii.gz of case 'b': found no mask, expected one mask per case, named as its label"),
+        (["a.nii.gz", "b.nii.gz", "c.nii.gz"], "masksTr/c.nii.gz: found a mask without case"),
+    ],
+    ids=["missing", "surplus"],
+)
+def test_masks_that_do_not_fit_give_one_fault(tmp_path, masks: list[str], text: str):
+    (fault,) = faults_of(lay_out_masked(tmp_path / "toy", masks))
+    assert text in fault
+
+
+def test_a_mask_folder_must_be_there_and_be_another_one(tmp_path):
+    images, labels = ["a_0000.nii.gz"], ["a.nii.gz"]
+    (fault,) = faults_of(lay_out(tmp_path / "none", images, labels, valid_mask_folder="masks"))
+    assert "valid_mask_folder: found 'masks', no folder, expected a folder with one mask per case" in fault
+    (fault,) = faults_of(lay_out(tmp_path / "same", images, labels, valid_mask_folder="./labelsTr"))
+    assert "found './labelsTr', the folder of the label files" in fault
+
+
+def test_listed_cases_whose_label_files_share_a_name_cannot_have_masks(tmp_path):
+    folder = lay_out_masked(tmp_path / "toy", ["seg.nii.gz"])
+    listed = {}
+    for case in "ab":
+        (folder / case).mkdir()
+        (folder / case / "seg.nii.gz").touch()
+        listed[case] = {"images": [f"imagesTr/{case}_0000.nii.gz"], "label": f"{case}/seg.nii.gz"}
+    content = json.loads((folder / "dataset.json").read_text()) | {"dataset": listed}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    faults = faults_of(folder)
+    assert len(faults) == 2 and "found 2 cases whose label files have this name" in faults[0]
 
 
 def test_real_data_sets_are_read_unchanged(real_data: Path):

@@ -71,6 +71,82 @@ def test_what_is_said_of_a_case_changes_its_sets_only():
     assert sets("healthy") == [[0], [1], [2], [0, 1], [1]]
 
 
+def sets_of(labels: Labels, file_labels: list[int], case: str, valid: list[bool] | None = None) -> list[list[int]]:
+    """Return the classes that each voxel may be."""
+    mask = None if valid is None else np.array([[valid]])
+    codes, label_sets = labels.encode(np.array([[file_labels]]), case, valid=mask)
+    return [np.flatnonzero(label_sets[code]).tolist() for code in codes.ravel()]
+
+
+def test_seed_semantics_say_only_what_is_absent():
+    said = {"annotated": ["liver"], "absent": ["spot"]}
+    labels = make({"liver": 1, "tumour": 2, "spot": 3, "ignore": 4}, lazy_semantics="seed", cases={"lazy": said})
+    assert sets_of(labels, [0, 1, 2, 3, 4], "lazy") == [[0, 1, 2], [1], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
+    assert sets_of(labels, [0, 1, 2, 3, 4], "other") == [[0], [1], [2], [3], [0, 1, 2, 3]]
+
+
+def test_seed_semantics_take_a_complete_background_for_nothing_but_itself():
+    cases = {"k": {"annotated": ["background", "liver"]}, "all": {"annotated": ["background", "liver", "tumour"]}}
+    labels = make({"liver": 1, "tumour": 2}, lazy_semantics="seed", cases=cases)
+    assert sets_of(labels, [0, 1, 2], "k") == [[0], [1], [0, 1, 2]]
+    assert "all" not in labels.statements
+    assert make({"liver": 1, "tumour": 2}, cases=cases).is_dense  # marginal: what is drawn is drawn
+
+
+def test_a_complete_foreground_leaves_a_data_set_dense_unless_zero_says_nothing():
+    cases = {"k": {"annotated": ["liver", "tumour"]}}
+    assert make({"liver": 1, "tumour": 2}, cases=cases).is_dense
+    seed = make({"liver": 1, "tumour": 2}, cases=cases, lazy_semantics="seed")
+    assert not seed.is_dense and sets_of(seed, [0, 1], "k") == [[0, 1, 2], [1]]
+
+
+CLASSES = ("background", "a", "b", "c")
+
+
+@given(st.sets(st.sampled_from(CLASSES)), st.sets(st.sampled_from(CLASSES[1:])), st.sampled_from(["marginal", "seed"]))
+def test_lazy_labels_are_the_admissible_sets_of_the_two_masks(annotated: set, absent: set, semantics: str):
+    """L: completely drawn, N: not there; y with L_y is {y}, else the undrawn ("seed": all) classes without N."""
+    said = {"annotated": sorted(annotated), "absent": sorted(absent)}
+    labels = make({"a": 1, "b": 2, "c": 3, "ignore": 4}, lazy_semantics=semantics, cases={"k": said})
+    everything = set(range(4))
+    L, N = ({CLASSES.index(name) for name in names} for names in (annotated, absent))
+    sets = [set(row) for row in sets_of(labels, [0, 1, 2, 3, 4], "k")]
+    assert sets[4] == everything - N
+    for value in range(4):
+        if value in L or (semantics == "marginal" and (value != 0 or 0 in L)):
+            assert sets[value] == {value}
+        else:
+            expected = everything if semantics == "seed" else everything - L
+            assert sets[value] == (expected if len(expected) == 1 else expected - N)
+
+
+@given(st.sets(st.sampled_from(CLASSES[1:])), st.sampled_from(CLASSES[1:]), st.sampled_from(["marginal", "seed"]))
+def test_whether_an_absent_class_counts_as_annotated_does_not_matter(annotated: set, absent: str, semantics: str):
+    """Invariant I7, for a case in which the absent class is not drawn."""
+    drawn = [value for value in (0, 1, 2, 3, 4) if value != CLASSES.index(absent)]
+    sets = []
+    for names in (annotated | {absent}, annotated - {absent}):
+        said = {"annotated": sorted(names), "absent": [absent]}
+        labels = make({"a": 1, "b": 2, "c": 3, "ignore": 4}, lazy_semantics=semantics, cases={"k": said})
+        sets.append(sets_of(labels, drawn, "k"))
+    assert sets[0] == sets[1]
+
+
+@SHAPES
+def test_nothing_outside_the_mask_matters(shape):
+    labels = make({"liver": 1, "tumour": 2}, valid_mask_folder="masks", cases={"k": {"absent": ["tumour"]}})
+    rng = np.random.default_rng(0)
+    valid, file_labels = rng.random(shape) < 0.5, rng.integers(0, 2, shape)
+    codes, label_sets = labels.encode(file_labels, "k", valid=valid)
+    scrambled = np.where(valid, file_labels, 77)
+    for case in ("k", "other"):
+        codes, label_sets = labels.encode(file_labels, case, valid=valid)
+        np.testing.assert_array_equal(codes, labels.encode(scrambled, case, valid=valid)[0])
+        np.testing.assert_array_equal(codes[valid], file_labels[valid])
+        assert (label_sets[codes[~valid]] == [True, True, case == "other"]).all()
+    assert (codes[~valid] == labels.unknown).all() and file_labels.max() == 1
+
+
 @pytest.mark.parametrize(
     ("file_labels", "listed"),
     [
@@ -121,6 +197,8 @@ def test_only_a_data_set_with_a_class_for_every_voxel_is_dense():
     for sparse in (SPARSE, REGIONS, make({"a": 1, "b": 2}, label_sets={"5": ["a", "b"]})):
         assert not sparse.is_dense and sparse.outside == sparse.unknown == sparse.n_classes
     assert not make({"a": 1}, cases={"k": {"absent": ["a"]}}).is_dense
+    masked = make({"a": 1}, valid_mask_folder="masks")
+    assert not masked.is_dense and masked.has_masks and masked.outside == masked.unknown
 
 
 def test_heads_and_regions():

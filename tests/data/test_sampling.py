@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,16 +87,78 @@ def test_region_heads_are_forced_through_any_code_inside_the_region(write):
     assert aims[2] / 3000 == pytest.approx(0.5 + 0.5 * 2 / 9, abs=0.04)
 
 
-def test_a_case_is_dense_when_every_voxel_says_something(write, make_labels):
+def test_a_case_is_dense_when_every_voxel_says_something_and_most_carry_one_class(write, make_labels):
     def is_dense(codes: np.ndarray, **more) -> bool:
         case = write("case", codes, **more)
         return CaseContent.from_entry(case.folder, "case", case.entry, make_labels()).is_dense
 
     codes = np.zeros((2, 3, 3))
     assert is_dense(codes)
-    assert is_dense(codes + 4, further=((0, 2),))
+    assert not is_dense(codes + 4, further=((0, 2),))
+    codes[0, 0, 0] = 4  # a coarse value in a dense case
+    assert is_dense(codes, further=((1, 2),))
     codes[0, 0, 0] = 3
     assert not is_dense(codes)
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 30), (6, 20, 30)], ids=["2d", "3d"])
+def test_a_case_that_only_says_what_it_does_not_hold_is_drawn_everywhere_but_never_forced(write, make_labels, shape):
+    case = write("lazy", np.full(shape, 4), further=((0, 1),))
+    other = write("drawn", np.arange(np.prod(shape)).reshape(shape) % 3)
+    lazy, drawn = (CaseContent.from_entry(c.folder, c.name, c.entry, make_labels()) for c in (case, other))
+    assert lazy.head_codes == ((), (), ())
+    aims = draws(Sampler([lazy, drawn], SamplingConfig(forced_fraction=0)))
+    of_lazy = [aim for aim in aims if aim.case.name == "lazy"]
+    assert len(of_lazy) / 3000 == pytest.approx(0.5, abs=0.04)
+    assert {aim.code for aim in of_lazy} == {4}
+    rng = np.random.default_rng(0)
+    voxels = np.array([draw_voxel(case, 4, rng) for _ in range(2000)])
+    assert (np.abs(voxels.mean(0) - (np.array(shape) - 1) / 2) < 0.1 * np.array(shape)).all()
+    forced = draws(Sampler([lazy, drawn], SamplingConfig(forced_fraction=1)))
+    assert {aim.case.name for aim in forced} == {"drawn"}
+    alone = Sampler([lazy], SamplingConfig(forced_fraction=1))
+    assert alone.heads == () and {aim.code for aim in draws(alone, 50)} == {4}
+
+
+def test_scribbles_are_found_in_a_case_that_also_says_what_it_does_not_hold(write, make_labels):
+    codes = np.full((4, 20, 20), 4)  # "not class 2" wherever nothing is drawn
+    codes[1, 3, :10], codes[2, 5, :4] = 0, 1
+    case = write("case", codes, further=((0, 1),))
+    content = CaseContent.from_entry(case.folder, "case", case.entry, make_labels())
+    aims = Counter(aim.code for aim in draws(Sampler([content], SamplingConfig(forced_fraction=0))))
+    assert all(aims[code] / 3000 == pytest.approx(1 / 3, abs=0.04) for code in (0, 1, 4))
+
+
+def test_codes_of_the_same_drawn_set_count_as_one(write, make_labels):
+    """As when a promise narrows a part of what was drawn alike: (drawn, inferred) pairs share their drawn set."""
+    codes = np.full((3, 10, 10), 3)
+    codes[0, 0, :8], codes[1, 0, :6], codes[2, 0, :2] = 1, 4, 5
+    case = write("case", codes, further=((0, 1), (0, 1)))
+    content = CaseContent.from_entry(case.folder, "case", case.entry, make_labels())
+    assert content.code_groups == ((1,), (4, 5))
+    aims = Counter(aim.code for aim in draws(Sampler([content], SamplingConfig(forced_fraction=0))))
+    assert aims[1] / 3000 == pytest.approx(1 / 2, abs=0.04)
+    assert aims[4] / 3000 == pytest.approx(3 / 8, abs=0.04)
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 12, 12)], ids=["2d", "3d"])
+def test_a_class_of_two_cases_in_a_hundred_is_drawn_as_often_as_the_others(write, make_labels, shape):
+    common = np.full(shape, 3)
+    common[0, 2, :5], common[0, 8, :9] = 0, 1
+    rare = common.copy()
+    rare[0, 5, 5] = 2
+    contents = []
+    for name, codes in (("common", common), ("rare", rare)):
+        case = write(name, codes)
+        contents.append(CaseContent.from_entry(case.folder, name, case.entry, make_labels()))
+    cases = [replace(contents[0], name=f"c{index}") for index in range(98)]
+    cases += [replace(contents[1], name=f"rare{index}") for index in range(2)]
+    aims = draws(Sampler(cases, SamplingConfig(forced_fraction=1)))
+    assert np.mean([aim.code == 2 for aim in aims]) == pytest.approx(0.5, abs=0.04)
+    holders = Counter(aim.case.name for aim in aims if aim.code == 2)
+    assert set(holders) == {"rare0", "rare1"} and min(holders.values()) > 0.4 * sum(holders.values())
+    usual = draws(Sampler(cases, SamplingConfig()))
+    assert np.mean([aim.code == 2 for aim in usual]) > 1 / 6 - 0.03
 
 
 def test_drawn_voxels_carry_the_code(write):

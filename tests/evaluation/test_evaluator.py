@@ -212,6 +212,65 @@ def test_pictures_are_scored_by_area(tmp_path: Path) -> None:
     assert (metrics.ref_volume_mm3, metrics.Dice) == (3.0, 0.8)
 
 
+def test_statements_of_a_case_are_honoured(folders: tuple[Path, Path]) -> None:
+    content = CONTENT | {"cases": {"one": {"absent": ["b"]}}}
+    reference = np.where(volume(0, 4) == 2, 3, volume(0, 4)).astype(np.uint8)
+    write_labels(folders[0] / "one.nii.gz", reference, GEOMETRY)
+    summary = evaluate_folder(*folders, content)
+    wrong = int(np.sum(volume(10, 3) == 2))
+    assert summary.metric_per_case[0].absent["2"].voxels == wrong
+    assert summary.absent["2"].mean_volume_mm3 == pytest.approx(1.25 * wrong)
+    assert summary.warnings == ()
+
+
+def test_a_reference_that_shows_an_absent_class_is_named(folders: tuple[Path, Path]) -> None:
+    content = CONTENT | {"cases": {"one": {"absent": ["b"]}}}
+    (warning,) = evaluate_folder(*folders, content).warnings
+    assert "reference of case 'one'" in warning
+    assert "found voxels of b, expected none, since dataset.json: cases.one.absent names it" in warning
+    with pytest.raises(EvaluationError, match=r"cases\.one\.absent"):
+        evaluate_folder(*folders, content, strict=True)
+
+
+def test_complete_references_of_partly_annotated_cases_are_noticed(folders: tuple[Path, Path]) -> None:
+    content = CONTENT | {"cases": {name: {"annotated": ["a"]} for name in ("one", "two")}}
+    (note,) = evaluate_folder(*folders, content, strict=True).warnings
+    assert "references of 'one', 'two': found voxels of classes that dataset.json: cases leaves out" in note
+    assert "score them with a dataset.json without cases" in note
+
+
+def test_the_valid_mask_of_the_data_sets_own_references_is_honoured(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Other references of the same cases, here in another folder, have no mask."""
+    (tmp_path / "dataset.json").write_text(json.dumps(CONTENT | {"valid_mask_folder": "masksTr"}), encoding="utf-8")
+    mask = volume(5, 2)
+    for name in ("one", "two"):
+        write_labels(tmp_path / "masksTr" / f"{name}.nii.gz", mask, GEOMETRY)
+    found = evaluate_folder(*folders, tmp_path).metric_per_case[0].metrics["1"]
+    assert found.n_decided == np.sum((volume(0, 4) != 3) & (mask > 0))
+    for name in ("one", "two"):
+        write_labels(tmp_path / "labelsTr_dense" / f"{name}.nii.gz", volume(0, 3), GEOMETRY)
+    assert evaluate_folder(tmp_path / "labelsTr_dense", folders[1], tmp_path).scored_on == "dense"
+
+
+def test_other_predictions_of_the_same_cases_are_subtracted(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    reference, predictions = folders
+    for index, name in enumerate(("one", "two")):
+        better = np.where(volume(index, 4) == 3, 0, volume(index, 4)).astype(np.uint8)
+        write_labels(tmp_path / "better" / f"{name}.nii.gz", better, GEOMETRY)
+    alone = evaluate_folder(reference, predictions, CONTENT)
+    summary = evaluate_folder(reference, predictions, CONTENT, against=tmp_path / "better")
+    comparison = summary.comparison
+    assert comparison is not None
+    assert summary.model_copy(update={"comparison": None}) == alone
+    difference = comparison.groups["annotated voxels"].foreground_mean
+    assert difference.mean == pytest.approx((alone.foreground_mean["Dice"] or 0) - 1)
+    assert difference.interval is not None
+    assert difference.interval[1] < 0
+    (tmp_path / "better" / "two.nii.gz").unlink()
+    with pytest.raises(EvaluationError, match="missing predictions: found none of 'two'"):
+        evaluate_folder(reference, predictions, CONTENT, against=tmp_path / "better", strict=True)
+
+
 def test_real_scribbles_agree_with_the_dense_labels(real_data: Path) -> None:
     folder = real_data / "Dataset027_ACDC"
     cases = [f"patient00{number}_frame01" for number in (1, 2)]

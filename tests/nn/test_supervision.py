@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_examples import examples
 from torch.nn import functional
 
+from autoseg.nn.coded import informative_codes
 from autoseg.nn.losses import PartialLoss
 from autoseg.nn.supervision import DeepSupervisionLoss, code_pyramid, deep_supervision_weights, downsample_codes
 
@@ -144,3 +146,41 @@ def test_another_number_of_heads_is_refused():
     loss = DeepSupervisionLoss(PartialLoss(None, False), ((1, 1), (2, 2), (2, 2)), UNKNOWN)
     with pytest.raises(ValueError, match="found 1 heads, expected 2"):
         loss(outputs([(8, 8)]), torch.zeros(2, 8, 8), LABEL_SETS)
+
+
+@pytest.mark.parametrize("shape", [(16, 32), (8, 16, 32)], ids=["2d", "3d"])
+def test_scribbles_survive_between_voxels_that_say_only_what_is_absent(shape):
+    """Code 5 is "not class 2" and everywhere; in a sample where it is next to class 2 it is as good as any other."""
+    tables = torch.cat([LABEL_SETS, torch.tensor([[[True, True, False]]])], dim=1).repeat(2, 1, 1)
+    codes = torch.full((2, *shape), 5)
+    codes[:, ..., 5, :] = 1
+    codes[1, ..., -1, :] = 2
+    for stride in [(2,) * len(shape), (4,) * len(shape)]:
+        coarse = downsample_codes(codes, tables, stride, UNKNOWN)
+        assert (coarse[0, ..., 5 // stride[0], :] == 1).all()
+        assert (coarse[0] == 5).sum() + (coarse[0] == 1).sum() == coarse[0].numel()
+        picked = codes[(slice(None), *(slice(step // 2, None, step) for step in stride))]
+        assert torch.equal(coarse[1], picked[1])
+
+
+def test_a_batch_of_wide_sets_only_comes_out_as_nearest_exact():
+    codes = torch.full((1, 8, 8), 4)
+    assert (downsample_codes(codes, LABEL_SETS, (2, 4), UNKNOWN) == 4).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(example=examples(), strides=st.sampled_from([(1, 2, 4), (2, 4), (2, 6), (3,), (1, 4, 8)]))
+def test_no_scale_of_a_pyramid_loses_the_annotation_of_a_cell_or_makes_any_up(example, strides):
+    """Whatever the samples know: sets, nothing, single classes; a cell says something exactly if a voxel of it does."""
+    codes, tables = example.codes, example.label_sets
+    unknown = tables.shape[2]
+    informative = informative_codes(tables)
+    steps = [(1, *(stride,) * (codes.ndim - 2)) for stride in strides]  # the first axis keeps its resolution
+    for stride, coarse in zip(steps, code_pyramid(codes, tables, steps, unknown), strict=True):
+        for place in torch.cartesian_prod(*(torch.arange(edge) for edge in coarse.shape)).tolist():
+            sample, *cell = place
+            around = tuple(slice(i * step, (i + 1) * step) for i, step in zip(cell, stride, strict=True))
+            inside = codes[sample][around].unique()
+            found = coarse[tuple(place)]
+            assert informative[sample, found] == informative[sample, inside].any()
+            assert found in inside or not informative[sample, found]

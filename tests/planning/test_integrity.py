@@ -223,12 +223,95 @@ def test_labels_that_are_no_whole_numbers_are_found(folder: Path):
     assert only_fault(folder).startswith(f"label file of case 'b': {folder / 'labelsTr/b.mha'}: found ")
 
 
-def test_a_class_declared_absent_but_drawn_is_found(tmp_path):
+def test_a_class_declared_absent_but_drawn_is_found_with_its_first_voxel(tmp_path):
     folder = lay_out(tmp_path / "toy", SHAPES["3d"], cases={"b": {"absent": ["tumour"]}})
+    labels = array_of(folder / "labelsTr/b.mha")
+    labels[labels == 2] = 0
+    labels[1, 2, 3] = labels[3, 0, 0] = 2
+    write(folder / "labelsTr/b.mha", labels)
     fault = only_fault(folder)
-    assert (
-        "voxels of 'tumour', which is declared absent, expected none. Correct cases.b.absent in dataset.json" in fault
+    assert fault.startswith(f"{folder / 'labelsTr/b.mha'} of case 'b': found 2 voxels of 'tumour', which is declared")
+    assert "the first at (1, 2, 3) (z, y, x), expected none. Correct cases.b.absent in dataset.json" in fault
+
+
+def test_a_class_completely_drawn_and_absent_is_one_statement(tmp_path):
+    said = {"b": {"annotated": ["liver", "tumour"], "absent": ["tumour"]}}
+    folder = lay_out(tmp_path / "toy", SHAPES["3d"], cases=said)
+    labels = array_of(folder / "labelsTr/b.mha")
+    write(folder / "labelsTr/b.mha", np.where(labels == 2, 0, labels).astype(np.uint8))
+    report = check(folder)
+    assert report.faults == () and report.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("semantics", "meaning"),
+    [("marginal", "they count as that class"), ("seed", "they say nothing but that no absent")],
+)
+def test_a_class_drawn_though_it_is_not_annotated_is_a_warning(tmp_path, semantics: str, meaning: str):
+    said = {"lazy_semantics": semantics, "cases": {"b": {"annotated": ["liver"]}}}
+    folder = lay_out(tmp_path / "toy", SHAPES["3d"], **said)
+    report = check(folder)
+    voxels = (array_of(folder / "labelsTr/b.mha") == 2).sum()
+    (warning,) = report.warnings
+    assert report.faults == () and meaning in warning
+    assert warning.startswith(f"case 'b': {voxels} voxels are drawn as 'tumour', which cases.b.annotated leaves out: ")
+
+
+def test_priorities_must_leave_a_case_that_says_something(folder: Path):
+    content = json.loads((folder / "dataset.json").read_text())
+    silent = {"cases": {"b": {"priority": 0}, "c": {"priority": 0}}}
+    (folder / "dataset.json").write_text(json.dumps(content | silent))
+    assert check(folder).faults == ()
+    write(folder / "labelsTr/a.mha", np.full_like(array_of(folder / "labelsTr/a.mha"), 9))
+    assert "found priority 0 for every case that says something (b, c), expected at least one" in only_fault(folder)
+
+
+def add_masks(folder: Path) -> np.ndarray:
+    """Give each case a mask of half its voxels; return it."""
+    content = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(content | {"valid_mask_folder": "masksTr"}))
+    mask = np.zeros_like(array_of(folder / "labelsTr/a.mha"))
+    mask[..., :3, :] = 1
+    (folder / "masksTr").mkdir()
+    for case in "abc":
+        write(folder / f"masksTr/{case}.mha", mask)
+    return mask != 0
+
+
+def test_nothing_outside_a_mask_is_annotated_or_wrong(folder: Path):
+    valid = add_masks(folder)
+    labels = array_of(folder / "labelsTr/b.mha")
+    labels[~valid] = 77
+    write(folder / "labelsTr/b.mha", labels)
+    report = check(folder)
+    assert report.faults == () and report.cases["b"].voxels == labels.size
+    assert report.cases["b"].informative == (valid & (labels != 9)).sum()
+    assert report.cases["b"].positive["liver"] == (labels == 1).sum()
+
+
+def test_a_mask_of_another_shape_is_found(folder: Path):
+    valid = add_masks(folder)
+    write(folder / "masksTr/b.mha", valid[..., :-1].astype(np.uint8))
+    assert f"valid mask of case 'b': {folder / 'masksTr/b.mha'}: found shape (" in only_fault(folder)
+
+
+def test_a_mask_of_another_geometry_is_found(folder: Path):
+    valid = add_masks(folder)
+    write(folder / "masksTr/b.mha", valid.astype(np.uint8), CHANGES["spacing"])
+    assert only_fault(folder).startswith(f"{folder / 'masksTr/b.mha'}: found spacing (")
+
+
+def test_a_mask_that_is_zero_everywhere_is_found(folder: Path):
+    write(folder / "masksTr/b.mha", np.zeros_like(add_masks(folder), dtype=np.uint8))
+    assert "b.mha: found 0 everywhere, expected voxels above 0: without them the case says nothing" in only_fault(
+        folder
     )
+
+
+def test_a_mask_of_fractions_is_found(folder: Path):
+    write(folder / "masksTr/b.mha", add_masks(folder).astype(np.float32) * 0.5)
+    fault = only_fault(folder)
+    assert fault.startswith(f"valid mask of case 'b': {folder / 'masksTr/b.mha'}: found ") and "0.5" in fault
 
 
 def test_a_case_that_says_nothing_is_a_warning_with_its_name(folder: Path):

@@ -114,6 +114,28 @@ def test_the_reason_of_staleness_is_told(folder, cache, plan, make_plan):
     assert stale_cases(dataset, plan, "3d_fullres", cache, ["c"]) == {"c": "never preprocessed"}
 
 
+def test_a_mask_and_a_statement_about_another_case_reach_the_cache(folder, cache, plan):
+    _write_json(folder, {"background": 0, "organ": 1, "extra": 2})
+    _run(folder, plan, cache)
+    content = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(content | {"cases": {"c": {"absent": ["extra"]}}}))
+    stale = stale_cases(Dataset.load(folder), plan, "3d_fullres", cache, NAMES)  # padding of all cases is unknown now
+    assert stale == dict.fromkeys(NAMES, "dataset.json changed what the labels mean")
+
+    (folder / "masksTr").mkdir()
+    for name in NAMES:
+        _write(folder / "masksTr" / f"{name}.nii.gz", np.ones((6, 8, 9), np.uint8))
+    (folder / "dataset.json").write_text(json.dumps(content | {"valid_mask_folder": "masksTr"}))
+    assert _run(folder, plan, cache).done == NAMES
+    os.utime(folder / "masksTr" / "b.nii.gz", ns=(1, 1))
+    stale = stale_cases(Dataset.load(folder), plan, "3d_fullres", cache, NAMES)
+    assert stale == {"b": "valid mask changed"}
+    said = {"valid_mask_folder": "masksTr", "cases": {"a": {"absent": ["extra"]}}}  # no value means "not extra"
+    (folder / "dataset.json").write_text(json.dumps(content | said))
+    stale = stale_cases(Dataset.load(folder), plan, "3d_fullres", cache, ["a", "c"])
+    assert stale == {"a": "dataset.json changed what the labels mean"}
+
+
 def test_what_does_not_reach_the_cache_makes_nothing_stale(folder, cache, plan):
     _run(folder, plan, cache)
     configuration = plan.configuration("3d_fullres").model_copy(update={"batch_size": 7, "patch_size": (4, 4, 4)})
@@ -131,7 +153,9 @@ def test_a_broken_case_does_not_stop_the_others(folder, cache, plan):
     assert report.done == ("b",)
     assert isinstance(report.failed["a"], FileFormatError)
     assert isinstance(report.failed["c"], DatasetError)
-    assert "c.nii.gz: shape: found (6, 8, 8), expected (6, 8, 9), as in c_0000.nii.gz" in str(report.failed["c"])
+    assert "case 'c': c.nii.gz: found labels of shape (6, 8, 8), expected the shape of the image, (6, 8, 9)" in str(
+        report.failed["c"]
+    )
 
 
 def test_skipped_cases_are_not_written_and_their_cache_goes(folder, cache, plan):

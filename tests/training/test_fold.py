@@ -9,7 +9,6 @@ import torch
 
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import AutosegError, CacheError, ConfigError, ModelError, PlanError
-from autoseg.core.labels import CaseStatement
 from autoseg.core.workspace import Workspace
 from autoseg.io.images import read_labels
 from autoseg.nn.checkpoint import load_checkpoint
@@ -189,15 +188,16 @@ def test_only_scribbled_data_get_the_background_prior_and_context(toy_folder, to
     scribbled = sliced.model_copy(update={"annotated_fraction": dict.fromkeys(sliced.cases, 0.01)})
     assert not is_scribbled(dataset, sliced)
     assert is_scribbled(dataset, scribbled)
-    stated = replace(dataset, labels=replace(dataset.labels, statements={"toy_000": CaseStatement(frozenset({1}))}))
-    assert not is_scribbled(stated, scribbled)
     assert not is_scribbled(replace(dataset, labels=replace(dataset.labels, ignore=None)), scribbled)
     plan = load_plan(toy_workspace.preprocessed(dataset.name) / PLAN_FILE)
     config = training_config(plan, RunOptions("0"), is_scribbled=True)
-    assert (config.background_prior, config.context_fraction) == (5.0, 0.5)
+    assert (config.background_prior, config.context_fraction) == (0.5, 0.7)
     switched_off = RunOptions("0", settings=("background_prior=0", "context_fraction=0"))
     assert training_config(plan, switched_off, is_scribbled=True).background_prior == 0
     assert training_config(plan, RunOptions("0"), is_scribbled=False).background_prior == 0
+
+
+INFERRING = ("augmentation=none", "background_prior=0.5", "context_fraction=0.5", "teacher_weight=0.5")
 
 
 def test_the_prior_lowers_the_probability_of_foreground_where_nothing_is_annotated(request_of, tmp_path):
@@ -211,3 +211,25 @@ def test_the_prior_lowers_the_probability_of_foreground_where_nothing_is_annotat
         labels, _ = read_labels(Path(case.prediction_file))
         foreground.append((labels > 0).sum())
     assert foreground[1] < foreground[0]
+
+
+def test_prior_and_teacher_are_resumed_bit_by_bit(request_of, tmp_path):
+    settings = (*INFERRING, "teacher_start=0.2", "teacher_precision=0", "teacher_confidence=0.51")
+    whole = replace(request_of(settings=settings), folder=tmp_path / "whole" / "fold_0")
+    train_fold(whole)
+    request = request_of(settings=settings)
+    assert not train_fold(request, should_stop=stop_after(6)).is_finished
+    assert train_fold(request, resume=True).is_finished
+    expected, found = load_checkpoint(whole.folder / FINAL), load_checkpoint(request.folder / FINAL)
+    assert all(torch.equal(expected.weights[name], found.weights[name]) for name in expected.weights)
+    state = expected.state["unannotated"], found.state["unannotated"]
+    assert torch.equal(state[0]["unknown"], state[1]["unknown"]) and torch.equal(state[0]["held"], state[1]["held"])
+    teachers = state[0]["teacher"]["weights"], state[1]["teacher"]["weights"]
+    assert all(torch.equal(teachers[0][name], teachers[1][name]) for name in teachers[0])
+
+
+def test_dense_data_infer_nothing(request_of):
+    request = request_of(settings=("background_prior=1",))
+    dense = replace(request.dataset, labels=replace(request.dataset.labels, ignore=None))
+    assert build_parts(request, "float32").unannotated is not None
+    assert build_parts(replace(request, dataset=dense), "float32").unannotated is None

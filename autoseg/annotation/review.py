@@ -1,0 +1,114 @@
+"""Where a model that did not see an annotation disagrees with it: groups of voxels, the most striking first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from scipy import ndimage
+
+
+@dataclass(frozen=True)
+class DisputedVoxels:
+    """Annotated voxels of a case for which a model says another class; n may be 0."""
+
+    index: NDArray[np.integer[Any]]
+    """(n, 3): z, y, x in the axes of the file."""
+    drawn: NDArray[np.integer[Any]]
+    """(n,) index of the class that was drawn."""
+    predicted: NDArray[np.integer[Any]]
+    """(n,) index of the class that is predicted."""
+    probability: NDArray[np.floating[Any]]
+    """(n,) of the predicted class, 0 to 1."""
+    margin: NDArray[np.floating[Any]]
+    """(n,) by how much the predicted class is more probable than the drawn one, 0 to 1."""
+
+    @classmethod
+    def join(cls, parts: Sequence[DisputedVoxels]) -> DisputedVoxels:
+        """Put parts of a case together; none give no voxels."""
+        if not parts:
+            classes, shares = np.zeros(0, dtype=np.uint16), np.zeros(0, dtype=np.float32)
+            return cls(np.zeros((0, 3), dtype=np.int32), classes, classes, shares, shares)
+        return cls(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("index", "drawn", "predicted", "probability", "margin")
+            )
+        )
+
+
+class Disagreement(BaseModel):
+    """A connected group of voxels with one drawn class, for which the model says one other class."""
+
+    model_config = ConfigDict(frozen=True)
+
+    case: str
+    z: int
+    """Of the voxel of the group that is nearest to its centre of mass; axes and numbers of the file, from 0."""
+    y: int
+    x: int
+    drawn: str
+    """Name of the class."""
+    predicted: str
+    n_voxels: int
+    mean_probability: float
+    """Of the predicted class over the group, 0 to 1."""
+    score: float
+    """Sum of the margins: voxels, each weighted with the model's confidence that it is the other class."""
+
+
+def group_disputed(
+    case: str, voxels: DisputedVoxels, class_names: Sequence[str], spacing: Sequence[float] = (1.0, 1.0, 1.0)
+) -> tuple[Disagreement, ...]:
+    """Join disputed voxels that touch (by face, edge or corner) and have the same two classes; highest score first.
+
+    Parameters
+    ----------
+    class_names
+        By class index.
+    spacing
+        mm per z, y, x: for the voxel nearest to the centre.
+    """
+    groups: list[Disagreement] = []
+    pairs = np.stack((voxels.drawn, voxels.predicted), axis=-1)
+    for drawn, predicted in np.unique(pairs, axis=0):
+        chosen = np.flatnonzero((voxels.drawn == drawn) & (voxels.predicted == predicted))
+        components = _components(voxels.index[chosen])
+        order = np.argsort(components, kind="stable")
+        for members in np.split(chosen[order], np.flatnonzero(np.diff(components[order])) + 1):
+            z, y, x = _central(voxels.index[members], np.asarray(spacing))
+            groups.append(
+                Disagreement(
+                    case=case, z=z, y=y, x=x,
+                    drawn=class_names[drawn], predicted=class_names[predicted], n_voxels=len(members),
+                    mean_probability=float(voxels.probability[members].mean(dtype=np.float64)),
+                    score=float(voxels.margin[members].sum(dtype=np.float64)),
+                )
+            )  # fmt: skip
+    return worst_first(groups)
+
+
+def worst_first(groups: Iterable[Disagreement]) -> tuple[Disagreement, ...]:
+    """Sort by score, then by case and place."""
+    return tuple(sorted(groups, key=lambda group: (-group.score, group.case, group.z, group.y, group.x)))
+
+
+def _components(index: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    """(n, 3) -> (n,) number of the connected component, within the box that holds the voxels."""
+    low = index.min(axis=0)
+    mask = np.zeros(index.max(axis=0) - low + 1, dtype=bool)
+    places = tuple((index - low).T)
+    mask[places] = True
+    numbers: NDArray[np.int32] = ndimage.label(mask, structure=np.ones((3, 3, 3)))[0][places]
+    return numbers
+
+
+def _central(index: NDArray[np.integer[Any]], spacing: NDArray[np.float64]) -> tuple[int, int, int]:
+    """Return the voxel nearest to the centre of mass: one of the group, which may be hollow or bent."""
+    distance = (((index - index.mean(axis=0)) * spacing) ** 2).sum(axis=1)
+    z, y, x = (int(edge) for edge in index[int(np.argmin(distance))])
+    return (z, y, x)

@@ -1,0 +1,158 @@
+"""``autoseg_complete``: dense label maps of the training cases themselves, and a review of their annotation."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoseg.cli import common
+from autoseg.cli.out_of_fold import fold_per_case, trained_model
+from autoseg.core.dataset import Dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from autoseg.annotation.review import Disagreement
+    from autoseg.inference.complete_dataset import CompletionReport
+
+log = logging.getLogger("autoseg.complete")
+
+REVIEW_TABLE, REVIEW_PICTURE = "review.csv", "review.png"
+ROWS_SHOWN, GROUPS_DRAWN = 20, 6
+
+
+def complete(
+    dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
+    *,
+    configuration: Annotated[
+        str | None, typer.Option("-c", "--configuration", help="As trained (default: the only one that is).")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="Name given to the training.")] = "default",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the new data set (default: ROOT/raw/completed_*).")
+    ] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="Also list where the model disagrees with what was drawn.")
+    ] = False,
+    seen: Annotated[
+        bool, typer.Option("--seen", help="Where no fold left a case out, take a model that has seen it.")
+    ] = False,
+    tta: Annotated[bool, typer.Option("--tta/--no-tta", help="Average over mirrored copies of the image.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Complete again what is complete.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:<index> or mps.")] = "auto",
+    workers: common.WorkersOption = None,
+    root: common.RootOption = None,
+    json_: common.JsonOption = False,
+    verbose: common.VerboseOption = False,
+    quiet: common.QuietOption = False,
+) -> None:
+    """Write a new data set with the images of DATASET and dense labels: what was drawn stays, the rest is predicted.
+
+    Each case is predicted by the fold that did not train on it. Voxels that may be several classes (coarse labels,
+    classes absent from a case) get the most probable of these. Needs every fold trained. A run that was interrupted
+    goes on; a case that cannot be completed is named at the end, and the exit code is 1.
+
+    With --review, review.csv, review.png and a table list the annotated places where the model says another class,
+    the worst first; they are kept as drawn, and review/ holds what the model says there.
+    """
+    common.set_up_logging(verbose=verbose, quiet=quiet)
+    space = common.workspace(root)
+    source = Dataset.load(space.find_dataset(dataset))
+    model_folder = trained_model(space, source, configuration, name)
+    folds = fold_per_case(space, source, model_folder, seen=seen)
+    target = space.raw(f"completed_{source.name}") if output is None else output
+    from autoseg.inference.complete_dataset import CompletionOptions, complete_dataset  # brings torch
+    from autoseg.planning.promises import known_reach
+
+    options = CompletionOptions(
+        device=device,
+        mirror=tta,
+        review=review,
+        overwrite=overwrite,
+        reach=known_reach(source, space.preprocessed(source.name)),
+        workers=common.n_workers(workers),
+    )
+    with common.progress("complete", quiet=quiet) as report:
+        result = complete_dataset(source, model_folder, folds, target, options, progress=report)
+    if result.disagreements is not None:
+        _write_review(source, target, result.disagreements)
+    _conclude(result, target, as_json=json_, quiet=quiet)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    common.run(complete)
+
+
+def _write_review(source: Dataset, output: Path, groups: Sequence[Disagreement]) -> None:
+    from autoseg.inference.completed_files import REVIEW, label_path, write_disagreements
+    from autoseg.io.images import read_image, read_labels
+    from autoseg.io.pictures import write_png
+    from autoseg.report.review_picture import draw_disagreements
+
+    def read(case: str) -> Any:
+        files = source.case(case)
+        image, geometry = read_image(files.images)
+        drawn, predicted = (read_labels(path)[0] for path in (files.label or Path(), label_path(output, files, REVIEW)))
+        return image, drawn, predicted, geometry
+
+    write_disagreements(output / REVIEW_TABLE, groups)
+    (output / REVIEW_PICTURE).unlink(missing_ok=True)
+    if groups:
+        write_png(output / REVIEW_PICTURE, draw_disagreements(groups[:GROUPS_DRAWN], read, source.labels))
+
+
+def _conclude(result: CompletionReport, output: Path, *, as_json: bool, quiet: bool) -> None:
+    """Say what was done; raise ``IncompleteError`` if some case could not be completed."""
+    groups = result.disagreements
+    if as_json:
+        listed = None if groups is None else [{"slice": group.z, **group.model_dump()} for group in groups]
+        common.print_json(
+            {
+                "output": str(output),
+                "done": result.done,
+                "kept": result.kept,
+                "failed": dict(result.failed),
+                "folds": dict(result.folds),
+                "disagreements": listed,
+            }
+        )
+    elif groups is not None and not quiet:
+        _print_table(groups)
+    kept = f", {len(result.kept)} were complete already (--overwrite completes them again)" if result.kept else ""
+    log.info("%s: %d cases completed%s", output, len(result.done), kept)
+    if groups is not None:
+        log.info("%s: %d places where the model disagrees", output / REVIEW_TABLE, len(groups))
+    if result.failed:
+        lines = "\n  ".join(f"{name}: {reason}" for name, reason in result.failed.items())
+        raise common.IncompleteError(f"{len(result.failed)} cases could not be completed:\n  {lines}")
+
+
+def _print_table(groups: Sequence[Disagreement]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        title=f"where the model disagrees with the annotation: {min(len(groups), ROWS_SHOWN)} of {len(groups)} places",
+        title_justify="left",
+        caption="score: voxels, each weighted with the difference of the two probabilities; numbers from 0",
+    )
+    for column in ("case", "slice", "voxel (z, y, x)", "drawn", "model says"):
+        table.add_column(column)
+    for column in ("voxels", "mean probability", "score"):
+        table.add_column(column, justify="right")
+    for group in groups[:ROWS_SHOWN]:
+        table.add_row(
+            escape(group.case), str(group.z), f"{group.z}, {group.y}, {group.x}", escape(group.drawn),
+            escape(group.predicted), str(group.n_voxels), f"{group.mean_probability:.3f}", f"{group.score:.2f}",
+        )  # fmt: skip
+    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""``autoseg_convert_elektronn``: a data set from the HDF5 cubes that ELEKTRONN trains on."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from autoseg.cli import common
+from autoseg.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from autoseg.interop.elektronn import Cube
+
+log = logging.getLogger("autoseg.convert_elektronn")
+
+LISTS = ("--images", "--labels", "--names", "--case-names", "--priorities", "--channel-names")
+
+
+def main() -> NoReturn:
+    """Entry point of the command."""
+    common.run(convert_elektronn, lists=dict.fromkeys(LISTS, r"[^-].*"))
+
+
+def convert_elektronn(
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the new data set.", file_okay=False)],
+    images: Annotated[
+        list[str], typer.Option("--images", metavar="FILE:KEY ...", help="Image cubes, as in ELEKTRONN's d_files.")
+    ],
+    labels: Annotated[
+        list[str], typer.Option("--labels", metavar="FILE:KEY ...", help="Their labels in the same order (l_files).")
+    ],
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--names", metavar="NAME ...", help="Classes 0, 1, ..., first background (default: class_1, ...)."
+        ),
+    ] = None,
+    priorities: Annotated[
+        list[float] | None,
+        typer.Option("--priorities", metavar="NUMBER ...", help="Sampling weights of the cubes (cube_prios)."),
+    ] = None,
+    case_names: Annotated[
+        list[str] | None,
+        typer.Option("--case-names", metavar="NAME ...", help="Of the cubes (default: those of the image files)."),
+    ] = None,
+    channel_names: Annotated[
+        list[str] | None, typer.Option("--channel-names", metavar="NAME ...", help="Of the image (default: EM).")
+    ] = None,
+    axes: Annotated[
+        str, typer.Option("--axes", help="Order in the files: xyz, or zxy for zchxy_order; c names channels.")
+    ] = "xyz",
+    spacing: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(
+            "--spacing", metavar="X Y Z", help="Edges of a voxel, mm; HDF5 files do not say (default: 1 1 1)."
+        ),
+    ] = None,
+    ending: Annotated[
+        str, typer.Option("--ending", help="Of the new files: .nii.gz, .nii, .nrrd or .mha.")
+    ] = ".nii.gz",
+    verbose: common.VerboseOption = False,
+    quiet: common.QuietOption = False,
+) -> None:
+    """Write cubes of ELEKTRONN as a data set: -1 becomes the ignore label, and info what dataset.json says of a case.
+
+    A key may be left out where a file has one data set only. Labels that are smaller than their image lie in its
+    centre. All cubes are checked before anything is written; every fault is named.
+    """
+    from autoseg.interop.elektronn import ConversionSettings, convert
+
+    common.set_up_logging(verbose=verbose, quiet=quiet)
+    x, y, z = spacing or (1.0, 1.0, 1.0)
+    settings = ConversionSettings(
+        tuple(names) if names else None, tuple(channel_names) if channel_names else None, axes, (z, y, x), ending
+    )
+    if spacing is None:
+        log.warning("voxels are taken to be 1 x 1 x 1 mm: give --spacing, which decides about network and patch")
+    cubes = paired(images, labels, priorities, case_names)
+    with common.progress("convert", quiet=quiet) as report:
+        written = convert(cubes, output, settings, progress=report)
+    shares = written.annotated_fraction
+    log.info(
+        "%s: %d cases of the classes %s, %.1f %% of the voxels labelled", output, len(written.cases),
+        ", ".join(written.class_names), 100 * sum(shares.values()) / len(shares),
+    )  # fmt: skip
+
+
+def paired(
+    images: list[str], labels: list[str], priorities: list[float] | None, case_names: list[str] | None
+) -> list[Cube]:
+    """Return the cubes that the lists mean; raise ``ConfigError`` if their lengths differ."""
+    from autoseg.interop.elektronn import Cube
+    from autoseg.interop.elektronn import case_names as named
+
+    lists = {"--labels": labels, "--priorities": priorities, "--case-names": case_names}
+    for option, given in lists.items():
+        if given and len(given) != len(images):
+            raise ConfigError(
+                f"{option}: found {len(given)} entries, expected {len(images)}, one for each of --images. Correct it."
+            )
+    if priorities and (min(priorities) < 0 or not any(priorities)):
+        raise ConfigError(f"--priorities: found {priorities}, expected numbers of 0 or more, not all 0. Correct them.")
+    weights: list[float | None] = [*priorities] if priorities else [None] * len(images)
+    return [
+        Cube(name, image, label, weight)
+        for name, image, label, weight in zip(case_names or named(images), images, labels, weights, strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    main()

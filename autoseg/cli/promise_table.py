@@ -1,0 +1,52 @@
+"""What promises of the annotators settle, as a table on a terminal."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from autoseg.planning.promises import PromiseReport
+
+
+def print_promises(report: PromiseReport, console: Console | None = None) -> None:
+    """Print the share of voxels that each promise settles, and how each reach was estimated. Faults are not printed."""
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 140) if console is None else console
+    out.print(promise_table(report))
+    for name, estimate in report.estimates.items():
+        background = "none" if estimate.background_mm is None else f"{estimate.background_mm:.1f} mm"
+        out.print(
+            f"reach_mm of {name!r}: {estimate.reach_mm:.1f} mm, estimated in {estimate.n_cases} cases from the half "
+            f"extent of its annotation ({estimate.extent_mm:.1f} mm), the distance of annotated background "
+            f"({background}) and the gap between annotated slices ({estimate.gap_mm:.1f} mm)",
+            markup=False,
+            soft_wrap=True,
+        )
+    for line in report.warnings:
+        out.print(f"warning: {line}", markup=False, soft_wrap=True)
+    verdict = f"{len(report.faults)} contradictions" if report.faults else "no contradictions"
+    out.print(f"promises held against the annotation of {report.n_cases} cases: {verdict}")
+
+
+def promise_table(report: PromiseReport) -> Table:
+    """One row per promise, then all together; with the dense cases, as scribbled, where there are some."""
+    caption = f"scribbled: the {report.n_dense} dense cases, if they had been scribbled" if report.reference else None
+    table = Table(title="what the promises add, % of all voxels", title_justify="left", caption=caption)
+    table.add_column("promise")
+    columns = ["fewer classes left", "one class left", "say something, with what was drawn"]
+    if report.reference:
+        columns += ["scribbled: say something", "scribbled: true foreground excluded, % of it"]
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, counts in report.settled.items():
+        cells = [_percent(counts.share(part)) for part in ("narrowed", "settled", "informative")]
+        if name in report.reference:
+            cells += [_percent(report.reference[name].share(part)) for part in ("informative", "wrong")]
+        table.add_row(escape(name), *cells)
+    return table
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"

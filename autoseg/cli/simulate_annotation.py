@@ -1,0 +1,138 @@
+"""``autoseg_simulate_annotation DATASET -o NEW``: a sparse copy of a densely labelled data set."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from autoseg.cli import common
+from autoseg.core.dataset import Dataset
+
+if TYPE_CHECKING:
+    from autoseg.interop.simulation import Simulation
+
+log = logging.getLogger("autoseg.simulate_annotation")
+
+PICTURES = "pictures"
+
+
+def main() -> NoReturn:
+    """Entry point of the command."""
+    common.run(simulate_annotation)
+
+
+def simulate_annotation(
+    dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the new data set.", file_okay=False)],
+    scribbles: Annotated[
+        bool, typer.Option("--scribbles", help="Per slice and class a curve inside and one along the border.")
+    ] = False,
+    slices: Annotated[
+        float | None, typer.Option(metavar="FRACTION", help="Whole slices, evenly spread; scribbled with --scribbles.")
+    ] = None,
+    patches: Annotated[int, typer.Option(metavar="N", help="Boxes per case, half of them around foreground.")] = 0,
+    points: Annotated[int, typer.Option(metavar="N", help="Voxels per case, balanced over the classes.")] = 0,
+    drop_classes: Annotated[
+        int, typer.Option("--drop-classes", metavar="N", help="Classes that each case's annotator leaves out.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same copy.")] = 0,
+    thickness: Annotated[int, typer.Option(help="Of scribbles, pixels.")] = 3,
+    patch_size: Annotated[
+        tuple[int, int, int] | None, typer.Option(metavar="Z Y X", help="Voxels (default: a quarter of each edge).")
+    ] = None,
+    axis: Annotated[
+        int | None, typer.Option(help="Axis of the slices, 0 1 2 for z y x (default: of the largest spacing).")
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
+    pictures: Annotated[int, typer.Option(min=0, metavar="N", help="Cases to draw into NEW/pictures.")] = 3,
+    root: common.RootOption = None,
+    workers: common.WorkersOption = None,
+    json_: common.JsonOption = False,
+    verbose: common.VerboseOption = False,
+    quiet: common.QuietOption = False,
+) -> None:
+    """Copy the dense DATASET with only part of it annotated, as people with little time would have drawn it.
+
+    Several kinds of annotation together are drawn one over the other. What is not drawn gets the ignore label. A run
+    that was interrupted is repeated with the same command; dataset.json is written last.
+    """
+    from autoseg.annotation.simulation import Style
+    from autoseg.interop.simulation import annotation_report, check_output, finish, plan_simulation, write_cases
+
+    common.set_up_logging(verbose=verbose, quiet=quiet)
+    style = Style(
+        scribbles=scribbles, slices=slices, patches=patches, points=points,
+        thickness=thickness, patch_size=patch_size, axis=axis,
+    )  # fmt: skip
+    check_output(output)
+    source = Dataset.load(common.workspace(root).find_dataset(dataset))
+    processes = common.n_workers(workers)
+    with common.progress("check", quiet=quiet) as report:
+        simulation = plan_simulation(
+            source, style, n_dropped=drop_classes, seed=seed, workers=processes, progress=report
+        )
+    with common.progress("labels", quiet=quiet) as report:
+        shares = write_cases(simulation, output, copy=copy, workers=processes, progress=report)
+    draw_pictures(simulation, output, pictures)
+    result = annotation_report(simulation, shares)
+    finish(simulation, output, result)
+    if json_:
+        common.print_json(result)
+    elif not quiet:
+        print_shares(result)
+    log.info("written: %s", output)
+
+
+def draw_pictures(simulation: Simulation, output: Path, n: int) -> None:
+    """Draw the annotation of ``n`` cases, spread over the data set, beside the dense labels."""
+    import numpy as np
+
+    from autoseg.annotation.simulation import even_slices, slice_axis
+    from autoseg.io.images import read_image, read_labels
+    from autoseg.io.pictures import write_png
+    from autoseg.report.overlay import Layer, draw_overlay
+
+    source = simulation.source
+    labels = Dataset.from_json(simulation.content, name=output.name, folder=output).labels
+    n_cases = len(source.cases)
+    for index in even_slices(n_cases, min(1.0, n / n_cases)) if n else ():
+        case = source.cases[index]
+        image, geometry = read_image(case.images)
+        axis = slice_axis(geometry.spacing) if simulation.style.axis is None else simulation.style.axis
+        files = (case.label or Path(), output / "labelsTr" / f"{case.name}{source.file_ending}")
+        dense, sparse = (np.moveaxis(read_labels(path)[0], axis, 0) for path in files)
+        z, y, x = (geometry.spacing[other] for other in (axis, *(other for other in range(3) if other != axis)))
+        layers = [Layer("dense labels", dense), Layer("simulated", sparse)]
+        picture = draw_overlay(np.moveaxis(image, 1 + axis, 1), layers, labels, (z, y, x), title=case.name)
+        write_png(output / PICTURES / f"{case.name}.png", picture)
+
+
+def print_shares(report: dict[str, Any]) -> None:
+    """Print the annotated share of each class as a table."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"annotated voxels, {len(report['cases'])} cases", title_justify="left")
+    table.add_column("class")
+    rows = {**report["classes"], "all": report["all"]}
+    is_narrowed = any(row["narrowed_share"] for row in rows.values())
+    for column in ("voxels", "annotated", "share, %", *(["only narrowed, %"] if is_narrowed else [])):
+        table.add_column(column, justify="right")
+    for name, row in rows.items():
+        cells = [f"{row['voxels']:,}", f"{row['annotated']:,}", _percent(row["share"])]
+        table.add_row(escape(name), *cells, *([_percent(row["narrowed_share"])] if is_narrowed else []))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""What ``autoseg_suggest`` hands over: a table on the terminal, CSV and JSON, and a contact sheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from autoseg.cli import common
+from autoseg.core.atomic import write_json, write_text
+from autoseg.core.dataset import CaseFiles
+from autoseg.core.labels import Labels
+from autoseg.inference.ranking import AXES, Ranking, Suggestion, load_maps
+from autoseg.inference.uncertainty import SHADES
+from autoseg.io.images import read_image
+from autoseg.io.pictures import write_png
+from autoseg.report.contact_sheet import Tile, draw_contact_sheet
+
+if TYPE_CHECKING:
+    from autoseg.inference.uncertainty import UncertaintyMaps
+
+log = logging.getLogger("autoseg.suggest")
+
+COLUMNS = (
+    "rank", "case", "axis", "slice", "x_first", "x_last", "y_first", "y_last", "z_first", "z_last", "score",
+    "main_class", "drawn_for", "unannotated_share",
+)  # fmt: skip
+
+
+@contextmanager
+def maps_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder for the maps of all cases, beside the results (they may be large), removed at the end.
+
+    ``folder`` is made, and removed again if nothing is written to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".maps_", dir=folder) as temporary:
+            yield Path(temporary)
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def conclude(
+    ranking: Ranking,
+    settings: Mapping[str, Any],
+    cases: Mapping[str, CaseFiles],
+    labels: Labels,
+    folder: Path,
+    maps: Path,
+    *,
+    n_pictures: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write suggestions.csv, suggestions.json and suggestions.png to ``folder``, and print the result."""
+    result = {
+        **settings,
+        "candidates": ranking.n_candidates,
+        "failed": dict(ranking.failed),
+        "suggestions": [suggestion.as_json() for suggestion in ranking.suggestions],
+    }
+    write_text(folder / "suggestions.csv", as_csv(ranking))
+    write_json(folder / "suggestions.json", result)
+    if ranking.suggestions and n_pictures:
+        shown = ranking.suggestions[:n_pictures]
+        title = f"{settings['dataset']}: the first {len(shown)} of {len(ranking.suggestions)} suggestions"
+        write_png(folder / "suggestions.png", contact_sheet(shown, cases, labels, maps, title))
+    if as_json:
+        common.print_json(result)
+    elif not quiet:
+        print_table(ranking)
+    log.info("written: suggestions.csv, suggestions.json and suggestions.png in %s", folder)
+
+
+def as_csv(ranking: Ranking) -> str:
+    """Return one row per suggestion; voxels are counted from 0, ``last`` belongs to the box."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for suggestion in ranking.suggestions:
+        row = suggestion.as_json()
+        for axis, (first, last) in row.pop("box").items():
+            row |= {f"{axis}_first": first, f"{axis}_last": last}
+        writer.writerow(row)
+    return text.getvalue()
+
+
+def print_table(ranking: Ranking, console: Console | None = None) -> None:
+    """Print the suggestions, best first."""
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 140) if console is None else console
+    caption = "voxels and slices count from 0 (ITK-SNAP: from 1); x, y and z as the viewer names them"
+    title = f"{len(ranking.suggestions)} of {ranking.n_candidates} candidates to annotate next"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table.add_column("", justify="right")
+    table.add_column("case")
+    table.add_column("where")
+    for column in ("score", "not annotated"):
+        table.add_column(column, justify="right")
+    table.add_column("unsure of")
+    table.add_column("drawn for")
+    for item in ranking.suggestions:
+        table.add_row(
+            str(item.rank), escape(item.case), where(item), f"{item.score:.4f}", f"{100 * item.open_share:.0f} %",
+            escape(item.main_class or "-"), escape(item.drawn_for or "any class"),
+        )  # fmt: skip
+    out.print(table)
+
+
+def where(item: Suggestion) -> str:
+    """Return the place in one line: ``slice z = 12``, or the voxels of a patch."""
+    if item.axis is not None:
+        return f"slice {AXES[item.axis]} = {item.low[item.axis]}"
+    return ", ".join(f"{AXES[axis]} {item.low[axis]}-{item.high[axis] - 1}" for axis in (2, 1, 0))
+
+
+def contact_sheet(
+    shown: tuple[Suggestion, ...], cases: Mapping[str, CaseFiles], labels: Labels, maps: Path, title: str
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Draw the suggestions; every case is read once."""
+    tiles: dict[int, Tile] = {}
+    for case in dict.fromkeys(item.case for item in shown):
+        image, geometry = read_image(cases[case].images)
+        found = load_maps(maps, case)
+        for item in shown:
+            if item.case == case:
+                tiles[item.rank] = tile(item, image[0], found, geometry.spacing)
+    return draw_contact_sheet([tiles[item.rank] for item in shown], labels, title=title)
+
+
+def tile(
+    item: Suggestion,
+    image: np.ndarray[Any, np.dtype[np.float32]],
+    maps: UncertaintyMaps,
+    spacing: tuple[float, float, float],
+) -> Tile:
+    """Cut the slice of a suggestion out of a case's maps; of a patch the most uncertain one along its shortest edge."""
+    extent = [(high - low) * edge for low, high, edge in zip(item.low, item.high, spacing, strict=True)]
+    axis = int(np.argmin(extent)) if item.axis is None else item.axis
+    axis = 0 if image.shape[0] == 1 else axis
+    rows, columns = (other for other in range(3) if other != axis)
+    inside = maps.entropy[tuple(slice(low, high) for low, high in zip(item.low, item.high, strict=True))]
+    index = item.low[axis] + int(np.argmax(inside.sum(axis=(rows, columns), dtype=np.int64)))
+    box = (item.low[rows], item.low[columns], item.high[rows], item.high[columns])
+    main = "" if item.main_class is None else f", {item.main_class}"
+    plane = (slice(None),) * axis + (index,)
+    return Tile(
+        title=f"{item.rank}. {item.case}, {AXES[axis]} = {index}{main}",
+        image=image[plane],
+        labels=maps.labels[plane],
+        entropy=maps.entropy[plane].astype(np.float32) / np.float32(SHADES),
+        is_open=maps.is_open[plane],
+        spacing=(spacing[rows], spacing[columns]),
+        box=box if item.axis is None else None,
+    )

@@ -1,0 +1,209 @@
+"""A completed data set on disk: linked images, dense labels, and for each case a record of what it was made from."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from autoseg.annotation.review import Disagreement
+from autoseg.core.atomic import write_json, write_text
+from autoseg.core.dataset import DATASET_JSON, CaseFiles, Dataset
+from autoseg.core.errors import ConfigError
+from autoseg.core.label_json import IGNORE
+from autoseg.io.images import ending_of
+from autoseg.io.raw_layout import put_file
+
+IMAGES, LABELS, RECORDS, REVIEW = "imagesTr", "labelsTr", "completion", "review"
+"""Folders of a completed data set."""
+SPARSE_KEYS = ("label_sets", "annotation_protocol", "valid_mask_folder", "lazy_semantics", "dataset")
+"""Keys of a dataset.json that say nothing of dense labels, or are written anew."""
+SPARSE_CASE_KEYS = ("annotated", "absent", "experts")
+_SIDECAR_ENDINGS = (".tif", ".tiff")
+_DETACHED_ENDINGS = (".mhd",)
+"""Headers that name their voxel file by its place beside them: a link elsewhere would not find it."""
+
+
+class CaseOrigin(BaseModel):
+    """What a completed case was made from; hashes of names, sizes and times, not of content."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fold: str
+    image: str
+    annotation: str
+    """Label file, valid mask, and what dataset.json says of the case and of how it was annotated."""
+    model: str
+    """Checkpoint and settings of the prediction."""
+
+    def changes(self, other: CaseOrigin) -> tuple[str, ...]:
+        """Name what differs: ``fold``, ``image``, ``annotation``, ``model``."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        return tuple(name for name in mine if mine[name] != theirs[name])
+
+
+class CaseCompletion(BaseModel):
+    """The record of a completed case."""
+
+    model_config = ConfigDict(frozen=True)
+
+    case: str
+    origin: CaseOrigin
+    disagreements: tuple[Disagreement, ...] | None = None
+    """None if the model was not asked where it disagrees."""
+
+
+def case_origin(
+    dataset: Dataset, files: CaseFiles, fold: str, checkpoint: Path, *, reach: Mapping[int, float], mirror: bool
+) -> CaseOrigin:
+    """Describe what a case would be made from now."""
+    labels = dataset.labels
+    sets = [[value, sorted(members)] for value, members in sorted(labels.sets_by_value(files.name).items())]
+    annotation = [_stamp(path) for path in (files.label, files.valid_mask) if path is not None]
+    return CaseOrigin(
+        fold=fold,
+        image=_hash([_stamp(path) for path in files.images]),
+        annotation=_hash([*annotation, sets, labels.n_classes, repr(dataset.protocol), sorted(reach.items())]),
+        model=_hash([_stamp(checkpoint), mirror]),
+    )
+
+
+def label_path(output: Path, files: CaseFiles, folder: str = LABELS) -> Path:
+    """Return the label file of a case in a completed data set, in the format of its annotation."""
+    ending = ".nii.gz" if files.label is None else ending_of(files.label)
+    return output / folder / f"{files.name}{ending}"
+
+
+def image_links(output: Path, files: CaseFiles) -> list[Path]:
+    """Return where the images of a case are linked to, in channel order."""
+    return [
+        output / IMAGES / f"{files.name}_{number:04d}{ending_of(image)}" for number, image in enumerate(files.images)
+    ]
+
+
+def read_record(output: Path, files: CaseFiles, *, with_review: bool) -> CaseCompletion | None:
+    """Return the record of a case that is complete, else None."""
+    try:
+        text = (output / RECORDS / f"{files.name}.json").read_text(encoding="utf-8")
+        record = CaseCompletion.model_validate_json(text)
+    except (OSError, ValidationError, UnicodeDecodeError):
+        return None
+    reviewed = record.disagreements is not None and label_path(output, files, REVIEW).is_file()
+    return record if label_path(output, files).is_file() and (reviewed or not with_review) else None
+
+
+def write_record(output: Path, record: CaseCompletion) -> None:
+    """Write the record of a case, atomically."""
+    write_text(output / RECORDS / f"{record.case}.json", record.model_dump_json(indent=1) + "\n")
+
+
+def check_output(dataset: Dataset, output: Path) -> None:
+    """Raise ``ConfigError`` if ``output`` holds files that are not those of an earlier completion."""
+    found = [name for name in (IMAGES, LABELS, DATASET_JSON) if (output / name).exists()]
+    if output.resolve() == dataset.folder.resolve() or (found and not (output / RECORDS).is_dir()):
+        raise ConfigError(
+            f"output folder {output}: found a data set in it, expected a new folder, or one that an earlier run of "
+            "this command began. Choose another -o."
+        )
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"output folder {output}: found a file, expected a folder. Choose another -o.")
+
+
+def remove_case(output: Path, files: CaseFiles) -> None:
+    """Remove all that is there of a case, so that it is not taken for a part of the data set."""
+    labels = (label_path(output, files), label_path(output, files, REVIEW))
+    for path in (*labels, output / RECORDS / f"{files.name}.json", *image_links(output, files)):
+        path.unlink(missing_ok=True)
+
+
+def link_images(output: Path, files: CaseFiles) -> None:
+    """Link the images of a case into a completed data set as ``<case>_<CCCC><ending>``, replacing what is there.
+
+    Where links cannot be made the files are copied. The spacing of a TIFF stack, in a JSON file beside it, comes along.
+    """
+    for image, target in zip(files.images, image_links(output, files), strict=True):
+        ending = ending_of(image)
+        if ending.lower() in _DETACHED_ENDINGS:
+            continue
+        _link(image, target)
+        sidecar = image.with_name(re.sub(r"(_[0-9]{4})?$", "", image.name.removesuffix(ending)) + ".json")
+        if ending.lower() in _SIDECAR_ENDINGS and sidecar.is_file():
+            _link(sidecar, output / IMAGES / f"{files.name}.json")
+
+
+def write_disagreements(path: Path, groups: Sequence[Disagreement]) -> None:
+    """Write disagreements as CSV, one row each, in the given order, atomically; ``slice`` is z."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = list(Disagreement.model_fields)
+    writer.writerow(["rank", "slice", *names])
+    for rank, group in enumerate(groups, 1):
+        values = [getattr(group, name) for name in names]
+        writer.writerow([rank, group.z, *(f"{item:.4f}" if isinstance(item, float) else item for item in values)])
+    write_text(path, text.getvalue())
+
+
+def write_dataset_json(dataset: Dataset, output: Path, names: Sequence[str]) -> None:
+    """Write the dataset.json of the completed cases ``names``: that of ``dataset`` without what made it sparse.
+
+    Where the files of a case have several formats, or cannot be linked, they are listed one by one.
+    """
+    cases = [dataset.case(name) for name in names]
+    content = {key: value for key, value in dataset.json.items() if key not in SPARSE_KEYS}
+    content["labels"] = {name: value for name, value in dataset.json["labels"].items() if name != IGNORE}
+    content["numTraining"] = len(cases)
+    said = _remaining_statements(dataset.json.get("cases", {}), names)
+    content.pop("cases", None)
+    if said:
+        content["cases"] = said
+    endings = {ending_of(path) for files in cases for path in (*files.images, label_path(output, files))}
+    if len(endings) == 1 and not endings & set(_DETACHED_ENDINGS):
+        content["file_ending"] = endings.pop()
+    else:
+        content["dataset"] = {files.name: _listed_files(output, files) for files in cases}
+    write_json(output / DATASET_JSON, content)
+
+
+def _remaining_statements(section: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return what ``cases`` says of the cases ``names`` beside their annotation: group and priority."""
+    kept = {
+        name: {key: value for key, value in section[name].items() if key not in SPARSE_CASE_KEYS}
+        for name in names
+        if name in section
+    }
+    return {name: entry for name, entry in kept.items() if entry}
+
+
+def _listed_files(output: Path, files: CaseFiles) -> dict[str, Any]:
+    images = [
+        str(image.resolve()) if ending_of(image).lower() in _DETACHED_ENDINGS else link.relative_to(output).as_posix()
+        for image, link in zip(files.images, image_links(output, files), strict=True)
+    ]
+    return {"images": images, "label": label_path(output, files).relative_to(output).as_posix()}
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        put_file(source, target)
+    except OSError:  # a file system, or Windows without the right, that has no links
+        put_file(source, target, copy=True)
+
+
+def _stamp(path: Path) -> list[Any]:
+    try:
+        status = path.stat()
+    except OSError:
+        return [path.name]
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

@@ -1,0 +1,146 @@
+"""Predict training cases honestly: each with the fold that did not train on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.core.errors import ModelError
+from autoseg.core.findings import listed
+from autoseg.inference.model import find_checkpoints
+from autoseg.inference.predictor import Predictor
+
+ALL = "all"
+"""The fold that trains on every case."""
+TRAINING_FILE = "training.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FoldCases:
+    """Which cases a finished fold has seen, and which it was scored on."""
+
+    train: frozenset[str]
+    val: frozenset[str]
+
+
+def fold_cases(model_folder: str | Path) -> dict[str, FoldCases]:
+    """Return the cases of every finished fold of a model folder, ``all`` left out, from ``fold_<k>/training.json``.
+
+    Raises ``ModelError`` if no fold is finished, or a ``training.json`` is missing or does not list the cases.
+    """
+    return _cases_of(find_checkpoints(Path(model_folder), None))
+
+
+def out_of_fold_models(
+    model_folder: str | Path,
+    cases: Sequence[str],
+    *,
+    seen: bool = False,
+    left_out_by: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Return case -> fold that predicts it: one that did not train on it.
+
+    That is the fold that holds the case out for validation; for a case that no fold was given (it carries no
+    annotation, or came later) the first finished one.
+
+    Parameters
+    ----------
+    model_folder
+        ``ROOT/results/DATASET/<name>__<configuration>``.
+    cases
+        Names of training cases.
+    seen
+        Where every finished fold has trained on a case, take ``all`` if it is finished, else the first fold, instead
+        of refusing: such a model agrees with the annotation that it has learnt by heart.
+    left_out_by
+        Case -> fold of the split that leaves it out, to name the folds that are missing.
+
+    Raises
+    ------
+    ModelError
+        If no fold is finished, or finished folds have seen a case and ``seen`` is off; names the cases and the command
+        that trains what is missing.
+    """
+    folder = Path(model_folder)
+    finished = find_checkpoints(folder, None)
+    folds = _cases_of(finished)
+    chosen = {case: _unseen_by(folds, case) for case in cases}
+    trained_on = [case for case, fold in chosen.items() if fold is None]
+    if trained_on and not seen:
+        raise ModelError(_missing_folds(folder, folds, trained_on, left_out_by or {}))
+    stand_in = ALL if _is_finished(folder / f"fold_{ALL}") else next(iter(finished))
+    return {case: stand_in if fold is None else fold for case, fold in chosen.items()}
+
+
+def out_of_fold_predictors(
+    model_folder: str | Path,
+    folds: Mapping[str, str],
+    device: str = "auto",
+    *,
+    checkpoint: str = "final",
+    mirror: bool = True,
+    step: float = 0.5,
+    batch_size: int | None = None,
+) -> Iterator[tuple[str, Predictor]]:
+    """Yield ``(case, predictor)`` for every case of ``folds``, as :func:`out_of_fold_models` returns them.
+
+    Cases come fold by fold, in the given order within one; the weights of a fold are loaded once, when its first case
+    comes. Further parameters and errors as for :meth:`autoseg.inference.Predictor.load`.
+    """
+    for fold in sorted(set(folds.values())):
+        predictor = Predictor.load(
+            model_folder, [fold], device, checkpoint=checkpoint, mirror=mirror, step=step, batch_size=batch_size
+        )
+        for case, own in folds.items():
+            if own == fold:
+                yield case, predictor
+        del predictor  # before the next fold's weights are loaded
+
+
+def _cases_of(finished: Mapping[str, Path]) -> dict[str, FoldCases]:
+    return {fold: _read_cases(path.parent / TRAINING_FILE) for fold, path in finished.items() if fold != ALL}
+
+
+def _unseen_by(folds: Mapping[str, FoldCases], case: str) -> str | None:
+    """Return the fold that holds ``case`` out, else the first that has not seen it, else None."""
+    unseen = [fold for fold, cases in folds.items() if case not in cases.train]
+    return next((fold for fold in unseen if case in folds[fold].val), unseen[0] if unseen else None)
+
+
+def _read_cases(path: Path) -> FoldCases:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        parts = [content[key] for key in ("train_cases", "val_cases")]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path}: found no list of the cases that the fold was trained on ({type(error).__name__}: {error}), "
+            "expected train_cases and val_cases. Copy the whole fold folder, or train the fold again."
+        ) from error
+    if not all(isinstance(part, list) and all(isinstance(name, str) for name in part) for part in parts):
+        raise ModelError(
+            f"{path}: found train_cases or val_cases that are no lists of names, expected names of cases. Copy the "
+            "whole fold folder, or train the fold again."
+        )
+    return FoldCases(*(frozenset(part) for part in parts))
+
+
+def _is_finished(fold: Path) -> bool:
+    return any((fold / f"checkpoint_{which}.pt").is_file() for which in ("final", "best"))
+
+
+def _missing_folds(
+    folder: Path, folds: Mapping[str, FoldCases], cases: Sequence[str], left_out_by: Mapping[str, str]
+) -> str:
+    """Return the message for cases that every finished fold has trained on."""
+    name, _, configuration = folder.name.rpartition("__")
+    flags = f"-c {configuration} --name {name}" if name != "default" else f"-c {configuration}"
+    missing = sorted({left_out_by[case] for case in cases if case in left_out_by and left_out_by[case] not in folds})
+    commands = [f"autoseg_train {folder.parent.name} {fold} {flags}" for fold in missing or ["FOLD"]]
+    finished = ", ".join(folds) or "only 'all', which sees every case"
+    return (
+        f"{folder}: found {len(cases)} cases that no finished fold left out of its training: {listed(cases, 20)} "
+        f"(finished: {finished}), expected for each case a fold that did not train on it. Train with "
+        f"{'; '.join(commands)}, or add --seen to predict them with a model that has seen them."
+    )

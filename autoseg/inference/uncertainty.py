@@ -1,0 +1,171 @@
+"""How unsure a model is about what nobody annotated: predictive entropy, summed over the boxes of a case."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoseg.core.case import BoolArray, CaseRecord, Float32Array, Target
+from autoseg.core.labels import Labels, head_states
+from autoseg.inference.boxes import BoxGrid, box_sums, count_in_boxes
+from autoseg.inference.export import resampled_slabs
+from autoseg.preprocessing import restore
+
+_SLAB_VALUES = 2**20
+"""Resampled logits held at a time; entropy takes about ten times as much besides."""
+SHADES = 255
+"""Entropy 1 in a stored map."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxUncertainty:
+    """What was measured in the boxes of one case; arrays begin with the number of boxes along each file axis (*n)."""
+
+    grid: BoxGrid
+    """Of the file's axes (z, y, x)."""
+    open_voxels: NDArray[np.float64]
+    """(*n): voxels whose class the annotation leaves open."""
+    entropy: NDArray[np.float64]
+    """(*n): sum over the open voxels, each 0 to 1."""
+    entropy_of: NDArray[np.float64]
+    """(F, *n): the same, each voxel weighted with the probability of a foreground head."""
+    predicted: NDArray[np.float64]
+    """(F, *n): open voxels predicted as each foreground head."""
+
+
+@dataclass(frozen=True, slots=True)
+class UncertaintyMaps:
+    """What a picture of a case needs, in the file's axes (z, y, x)."""
+
+    entropy: NDArray[np.uint8]
+    """0 to ``SHADES``; 0 where the annotation leaves nothing open."""
+    labels: NDArray[np.unsignedinteger]
+    """Predicted file values."""
+    is_open: BoolArray
+    """Where the annotation leaves the class open."""
+
+
+def open_voxels(target: Target | None, labels: Labels, shape: tuple[int, ...]) -> BoolArray:
+    """(*S) bool: voxels of which some head is undecided; all of them without annotation."""
+    if target is None:
+        return np.ones(shape, dtype=bool)
+    by_code: BoolArray = np.asarray(_undecided(target.label_sets, labels).any(axis=1))
+    is_open: BoolArray = by_code[target.codes]
+    return is_open
+
+
+def measure(
+    logits: Float32Array, record: CaseRecord, labels: Labels, target: Target | None, grid: BoxGrid
+) -> tuple[BoxUncertainty, UncertaintyMaps]:
+    """Measure the predictive entropy of a case in every box of ``grid``.
+
+    Parameters
+    ----------
+    logits
+        (H, *S) float32 on the plan's grid.
+    record
+        What preprocessing did to the case.
+    labels
+        What heads and codes mean.
+    target
+        The annotation in the file's axes; None if there is none.
+    grid
+        Slices or patches in the file's axes.
+
+    Notes
+    -----
+    The entropy of a voxel is that of the predicted probabilities *within its label set*, divided by its largest
+    possible value: 0 where the class is drawn, whatever the model says, and everything where nothing is known. Region
+    heads: the mean over heads of the entropy of each undecided one. Logits are resampled slab by slab, so that the
+    heads never exist at full size. Weighting with a class's probability: nnActive (Lüth et al. 2025)
+    ``strategies/uncertainties.py``. Outside the crop the prediction is background, without doubt.
+    """
+    shape = tuple(record.shape_before_crop[record.transpose.index(axis)] for axis in range(3))
+    is_open = open_voxels(target, labels, shape)
+    turned = grid.transposed(record.transpose)
+    foreground = list(labels.foreground_heads)
+    sums = np.zeros((1 + 2 * len(foreground), *turned.shape))
+    shades = np.zeros(record.shape_after_crop, dtype=np.uint8)
+    decided: NDArray[np.unsignedinteger] = np.zeros(record.shape_after_crop, dtype=np.uint8)
+    for first, slab in resampled_slabs(logits, record, slab_values=_SLAB_VALUES):
+        undecided = _slab_of_undecided(target, labels, record, first, slab.shape[1])
+        entropy, weighted, predicted = entropies(slab, undecided, labels)
+        maps = np.concatenate([entropy[None], weighted[foreground], predicted[foreground]])
+        corner = (record.crop_low[0] + first, record.crop_low[1], record.crop_low[2])
+        sums += box_sums(maps, turned, corner)
+        stop = first + slab.shape[1]
+        shades[first:stop] = np.rint(entropy * SHADES)
+        values = labels.decode(slab.numpy())
+        decided = decided.astype(values.dtype, copy=False)
+        decided[first:stop] = values
+    backward = [record.transpose.index(axis) for axis in range(3)]
+    sums = sums.transpose(0, *(axis + 1 for axis in backward))
+    found = BoxUncertainty(
+        grid,
+        count_in_boxes(is_open, grid),
+        sums[0],
+        sums[1 : 1 + len(foreground)],
+        sums[1 + len(foreground) :],
+    )
+    return found, UncertaintyMaps(restore(shades, record), restore(decided, record), is_open)
+
+
+def entropies(
+    logits: Tensor, undecided: BoolArray | None, labels: Labels
+) -> tuple[Float32Array, Float32Array, Float32Array]:
+    """Return the entropy of every voxel, its share for every head, and what is predicted.
+
+    Parameters
+    ----------
+    logits
+        (H, *S) float32.
+    undecided
+        (H, *S) bool: heads that the annotation leaves open; None if it leaves all open everywhere.
+    labels
+        Whether heads are classes (softmax) or regions (sigmoid).
+
+    Returns
+    -------
+    entropy, weighted, predicted
+        (*S) in [0, 1], (H, *S) weighted with the head's probability, and (H, *S) 0 or 1; all 0 where nothing is open.
+    """
+    is_open = torch.ones(logits.shape, dtype=torch.bool) if undecided is None else torch.from_numpy(undecided)
+    somewhere = is_open.any(dim=0)
+    if labels.has_regions:
+        probability = torch.sigmoid(logits)
+        each = (torch.special.entr(probability) + torch.special.entr(1 - probability)) / math.log(2) * is_open
+        entropy, weighted = each.mean(dim=0), each * probability
+        predicted = (logits > 0) & is_open
+    else:
+        inside = torch.where(is_open, logits, -torch.inf)
+        probability = torch.where(somewhere, torch.softmax(inside, dim=0), 0.0)
+        entropy = torch.special.entr(probability).sum(dim=0) / math.log(max(2, len(logits)))
+        weighted = entropy * probability
+        predicted = torch.nn.functional.one_hot(inside.argmax(dim=0), len(logits)).movedim(-1, 0) * somewhere
+    entropy = entropy.clamp(0, 1)
+    return entropy.numpy(), weighted.numpy(), predicted.float().numpy()
+
+
+def _undecided(label_sets: BoolArray, labels: Labels) -> BoolArray:
+    """(N, H) bool: heads that a code leaves open. An empty set leaves nothing open."""
+    positive, negative = head_states(label_sets, labels.regions)
+    undecided: BoolArray = ~(positive | negative) & label_sets.any(axis=1, keepdims=True)
+    return undecided
+
+
+def _slab_of_undecided(
+    target: Target | None, labels: Labels, record: CaseRecord, first: int, planes: int
+) -> BoolArray | None:
+    """(H, planes, y, x) bool of the planes from ``first`` on behind the crop, or None without annotation."""
+    if target is None:
+        return None
+    low, high = record.crop_low, record.crop_high
+    codes: NDArray[Any] = target.codes.transpose(record.transpose)
+    part = codes[low[0] + first : low[0] + first + planes, low[1] : high[1], low[2] : high[2]]
+    return np.ascontiguousarray(np.moveaxis(_undecided(target.label_sets, labels)[part], -1, 0))

@@ -1,0 +1,381 @@
+"""Turn training cubes of ELEKTRONN (HDF5, -1 for unlabelled, lazy labels) into a data set of autoseg."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.annotation.inspection import count_values
+from autoseg.core.atomic import write_json
+from autoseg.core.case import BoolArray, Shape3
+from autoseg.core.dataset import DATASET_JSON, Dataset
+from autoseg.core.errors import ConfigError, FileFormatError
+from autoseg.core.findings import Findings, listed
+from autoseg.core.geometry import Geometry
+from autoseg.io.hdf5 import Hdf5Array, find_array, has_array, parse_array, read_array
+from autoseg.io.images import write_labels
+from autoseg.io.volumes import VOLUME_ENDINGS, write_volume
+
+log = logging.getLogger(__name__)
+
+INFO = "info"
+"""Name of the data set with the lazy labels, in the file of the labels."""
+FOUR_AXES = {"xyz": "cxyz", "zxy": "zcxy"}
+"""ELEKTRONN's two orders (the second with ``zchxy_order``), for images with channels."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionSettings:
+    """What the files do not say."""
+
+    class_names: tuple[str, ...] | None = None
+    """Names of the classes 0, 1, ...; None: background, class_1, ..."""
+    channel_names: tuple[str, ...] | None = None
+    """None: EM, or channel_0, channel_1, ..."""
+    axes: str = "xyz"
+    """Order of the axes in the files, ``c`` for channels; labels have the same without ``c``."""
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """mm, (z, y, x)."""
+    ending: str = ".nii.gz"
+
+    def __post_init__(self) -> None:
+        """Raise ``ConfigError`` if a value is out of range."""
+        if sorted(self.axes) not in (sorted("xyz"), sorted("cxyz")):
+            raise ConfigError(f"axes: found {self.axes!r}, expected x, y and z, and c for channels. Write xyz or zcxy.")
+        if self.ending not in VOLUME_ENDINGS:
+            raise ConfigError(f"ending: found {self.ending!r}, expected one of {', '.join(VOLUME_ENDINGS)}.")
+        if not all(np.isfinite(edge) and edge > 0 for edge in self.spacing):
+            raise ConfigError(f"spacing: found {self.spacing[::-1]} mm, expected positive numbers. Correct it.")
+        names = self.class_names or ("background", "other")
+        if len(names) < 2 or len(set(names)) < len(names) or names[0] != "background" or "ignore" in names:
+            raise ConfigError(
+                f"class names: found {', '.join(names)}, expected two or more different ones, first background, none "
+                "of them ignore. Write --names background membrane."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Cube:
+    """One training cube, as the user names it."""
+
+    name: str
+    """Of the case to make."""
+    image: str
+    """``file.h5:key``; the key may be left out where the file has one data set only."""
+    label: str
+    priority: float | None = None
+    """ELEKTRONN's ``cube_prios``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LazyInfo:
+    """What a label file says of classes as a whole."""
+
+    labelled: BoolArray
+    """(K,): every voxel of the class is drawn."""
+    not_present: BoolArray
+    """(K,): there is no voxel of the class."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was found in the files of a cube."""
+
+    cube: Cube
+    image: Hdf5Array
+    label: Hdf5Array
+    info: LazyInfo | None
+    n_channels: int
+    margin: Shape3
+    """Unlabelled voxels around the labels on either side, (z, y, x)."""
+    counts: Mapping[int, int]
+    """Label value -> voxels."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionReport:
+    """What was written."""
+
+    cases: tuple[str, ...]
+    class_names: tuple[str, ...]
+    annotated_fraction: Mapping[str, float] = field(default_factory=dict)
+    """Case -> share of its voxels that carry a label."""
+
+
+def convert(
+    cubes: Sequence[Cube],
+    output: Path,
+    settings: ConversionSettings,
+    *,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> ConversionReport:
+    """Write a data set from ELEKTRONN's cubes; nothing is written unless all of them are sound.
+
+    Negative labels, and what surrounds labels that are smaller than their image, become the ignore label. The masks in
+    ``info`` become ``annotated`` and ``absent`` of the case, read as ELEKTRONN reads them (``lazy_semantics: seed``).
+    Values of images are kept as they are: ELEKTRONN's division by 255 is left to the plan's normalisation.
+
+    Raises
+    ------
+    ConfigError
+        If the output folder holds a data set, there is no cube, or h5py is not installed.
+    FileFormatError
+        With every file that cannot be read, or lacks the data set named.
+    DatasetError
+        With every fault of every cube.
+
+    Notes
+    -----
+    Source: ELEKTRONN ``elektronn/training/CNNData.py`` (``_read_images``, ``_stripCubes``) and its documentation.
+    Differs in that missing labels around a cube are unknown (there: class 0), and that labels of classes that do not
+    exist are refused (there: passed over).
+    """
+    if (output / DATASET_JSON).exists():
+        raise ConfigError(f"{output}: found a data set, expected a new folder. Delete it, or choose another -o.")
+    findings = Findings("cubes")
+    _check_names(cubes, findings)
+    found = _examine_all(cubes, settings, findings)
+    names = _class_names(found, settings, findings)
+    for item in found:
+        _check_classes(item, names, findings)
+    _check_channels(found, settings, findings)
+    findings.raise_if_faulty()
+    fractions: dict[str, float] = {}
+    for done, item in enumerate(found, 1):
+        fractions[item.cube.name] = _write_cube(item, output, settings, ignore=len(names))
+        if progress is not None:
+            progress(done, len(found), item.cube.name)
+    write_json(output / DATASET_JSON, _dataset_json(found, names, settings, is_dense=min(fractions.values()) == 1))
+    Dataset.load(output)
+    return ConversionReport(tuple(fractions), names, fractions)
+
+
+def case_names(images: Iterable[str]) -> tuple[str, ...]:
+    """Return a case name for each image: the file's, with the key where a file holds several cubes."""
+    parts = [parse_array(text) for text in images]
+    stems = Counter(path.stem for path, _ in parts)
+    return tuple(
+        path.stem if stems[path.stem] == 1 or key is None else f"{path.stem}_{key.strip('/').replace('/', '_')}"
+        for path, key in parts
+    )
+
+
+def to_czyx(array: NDArray[Any], axes: str) -> NDArray[Any]:
+    """Return an image or label map in the order (C, z, y, x); one without channels gets one. A view.
+
+    ``axes`` names those of the file; a ``c`` in it is passed over where the array has three axes. Raises
+    ``ValueError`` if the number of axes does not fit.
+    """
+    named = FOUR_AXES.get(axes, axes) if array.ndim == 4 else axes.replace("c", "")
+    if array.ndim != len(named):
+        raise ValueError(f"{array.ndim} axes {array.shape}, expected {' or '.join(sorted({named, axes}))}")
+    whole = array[None] if array.ndim == 3 else array
+    order = ("c" + named) if array.ndim == 3 else named
+    return whole.transpose([order.index(axis) for axis in "czyx"])
+
+
+def lazy_info(array: NDArray[Any]) -> LazyInfo:
+    """Return what an ``info`` data set says; raise ``ValueError`` if it is not two rows of 0 and 1."""
+    if array.ndim != 2 or len(array) != 2 or not np.isin(array, (0, 1)).all():
+        raise ValueError(f"shape {array.shape} with the values {listed(np.unique(array).tolist())}")
+    return LazyInfo(array[0] == 1, array[1] == 1)
+
+
+def _check_names(cubes: Sequence[Cube], findings: Findings) -> None:
+    if not cubes:
+        raise ConfigError("cubes: found none, expected at least one. Name --images and --labels.")
+    twice = [name for name, count in Counter(cube.name for cube in cubes).items() if count > 1]
+    if twice:
+        findings.fault(
+            "names", found=f"several cases named {listed(twice)}", expected="a name of its own for each",
+            fix="Give them with --case-names.",
+        )  # fmt: skip
+
+
+def _examine_all(cubes: Sequence[Cube], settings: ConversionSettings, findings: Findings) -> list[_Found]:
+    """Look into the files of all cubes; raise ``FileFormatError`` with all that cannot be read."""
+    found: list[_Found] = []
+    unreadable: list[str] = []
+    for cube in cubes:
+        try:
+            item = _examine(cube, settings, findings)
+        except FileFormatError as error:
+            unreadable.append(str(error))
+        else:
+            found += [] if item is None else [item]
+    if unreadable:
+        raise FileFormatError("\n".join([*unreadable, *map(str, findings.faults)]))
+    return found
+
+
+def _examine(cube: Cube, settings: ConversionSettings, findings: Findings) -> _Found | None:
+    """Look into the files of a cube; None if they cannot be used."""
+    try:
+        image, label = find_array(*parse_array(cube.image)), find_array(*parse_array(cube.label), others=(INFO,))
+        info = lazy_info(read_array(Hdf5Array(label.path, INFO))) if has_array(label.path, INFO) else None
+    except ValueError as error:
+        findings.fault(
+            f"{cube.name}: {INFO}", found=str(error), expected="(2, number of classes) with 0 and 1: which classes are "
+            "labelled, and which are not present", fix="Correct or remove it.",
+        )  # fmt: skip
+        return None
+    return _examine_arrays(cube, image, label, info, settings, findings)
+
+
+def _examine_arrays(
+    cube: Cube,
+    image: Hdf5Array,
+    label: Hdf5Array,
+    info: LazyInfo | None,
+    settings: ConversionSettings,
+    findings: Findings,
+) -> _Found | None:
+    labels = read_array(label)
+    try:
+        n_channels, *shape = to_czyx(read_array(image), settings.axes).shape
+        if labels.size == 0 and info is not None:  # ELEKTRONN's cheapest cube: nothing drawn, only info
+            return _Found(cube, image, label, info, n_channels, (0, 0, 0), {})
+        drawn = to_czyx(labels, settings.axes.replace("c", ""))[0]
+    except ValueError as error:
+        findings.fault(cube.name, found=str(error), expected="an image and labels per voxel", fix="Correct --axes.")
+        return None
+    if labels.size == 0:
+        findings.fault(
+            cube.name, found="no labels and no info", expected="labels per voxel, or info about the whole cube",
+            fix="Leave the cube out.",
+        )  # fmt: skip
+        return None
+    surplus = [whole - inner for whole, inner in zip(shape, drawn.shape, strict=True)]
+    if min(surplus) < 0 or any(rest % 2 for rest in surplus):
+        findings.fault(
+            cube.name, found=f"an image of {_xyz(shape)} and labels of {_xyz(drawn.shape)} voxels (x, y, z)",
+            expected="labels as large as the image, or smaller by the same number of voxels on both sides",
+            fix="Labels share the image's centre: cut or pad them.",
+        )  # fmt: skip
+        return None
+    if labels.dtype.kind == "f" and not np.array_equal(labels, np.rint(labels)):
+        findings.fault(
+            cube.name, found="labels that are no whole numbers", expected="classes, -1 where nothing is labelled",
+            fix="Labels for regression are not supported: write classes.",
+        )  # fmt: skip
+        return None
+    z, y, x = (rest // 2 for rest in surplus)
+    return _Found(cube, image, label, info, n_channels, (z, y, x), count_values(drawn))
+
+
+def _xyz(shape: Sequence[int]) -> str:
+    return " x ".join(str(edge) for edge in reversed(shape))
+
+
+def _class_names(found: Sequence[_Found], settings: ConversionSettings, findings: Findings) -> tuple[str, ...]:
+    """Return the names of all classes; how many there are is given, or said by ``info``, or seen in the labels."""
+    stated = sorted({len(item.info.labelled) for item in found if item.info is not None})
+    largest = max((value for item in found for value in item.counts), default=0)
+    n_classes = len(settings.class_names) if settings.class_names else stated[-1] if stated else max(1, largest) + 1
+    for item in found:
+        if item.info is not None and len(item.info.labelled) != n_classes:
+            findings.fault(
+                f"{item.cube.name}: {INFO}", found=f"{len(item.info.labelled)} classes", expected=f"{n_classes}",
+                fix="Name all classes with --names, and correct the masks.",
+            )  # fmt: skip
+    return settings.class_names or ("background", *(f"class_{index}" for index in range(1, n_classes)))
+
+
+def _check_classes(item: _Found, names: Sequence[str], findings: Findings) -> None:
+    """Note labels of classes that do not exist, or that ``info`` says are not present."""
+    unknown = {value: number for value, number in item.counts.items() if value >= len(names)}
+    if unknown:
+        found = ", ".join(f"{value} ({number} voxels)" for value, number in sorted(unknown.items())[:5])
+        findings.fault(
+            f"{item.label}", found=f"the labels {found}", expected=f"0 to {len(names) - 1}, or -1 where nothing is "
+            "labelled", fix="Name all classes with --names; -1 stored as an unsigned number must be written as -1.",
+        )  # fmt: skip
+    if item.info is None or len(item.info.labelled) != len(names):
+        return
+    drawn = [index for index in range(len(names)) if item.counts.get(index)]
+    contradicted = [names[index] for index in drawn if item.info.labelled[index] and item.info.not_present[index]]
+    if contradicted:
+        findings.fault(
+            f"{item.label}", found=f"voxels of {listed(contradicted)}, which info says are labelled but not present",
+            expected="no voxel of them", fix="Correct the second row of info, or the labels.",
+        )  # fmt: skip
+    if item.info.not_present.all():
+        findings.fault(
+            f"{item.cube.name}: {INFO}", found="all classes not present", expected="at least one class that may be",
+            fix="Correct the second row.",
+        )  # fmt: skip
+
+
+def _check_channels(found: Sequence[_Found], settings: ConversionSettings, findings: Findings) -> None:
+    numbers = {item.n_channels for item in found}
+    wanted = {len(settings.channel_names)} if settings.channel_names else set()
+    if len(numbers | wanted) > 1:
+        each = listed((f"{item.n_channels} in {item.cube.name}" for item in found), 20)
+        expected = f"{min(wanted)}, as named" if wanted else "the same number in every cube"
+        findings.fault("channels", found=each, expected=expected, fix="Correct --channel-names or --axes.")
+
+
+def _write_cube(item: _Found, output: Path, settings: ConversionSettings, *, ignore: int) -> float:
+    """Write images and labels of a cube; return the share of its voxels that carry a label."""
+    geometry, name = Geometry(spacing=settings.spacing), item.cube.name
+    image = to_czyx(read_array(item.image), settings.axes)
+    for channel, values in enumerate(image):
+        path = output / "imagesTr" / f"{name}_{channel:04d}{settings.ending}"
+        write_volume(path, np.ascontiguousarray(values), geometry)
+    labels = np.full(image.shape[1:], ignore, dtype=np.uint16)
+    if item.counts:
+        drawn = to_czyx(read_array(item.label), settings.axes.replace("c", ""))[0]
+        inner = tuple(slice(low, low + size) for low, size in zip(item.margin, drawn.shape, strict=True))
+        labels[inner] = np.where(_counts(drawn, item.info), drawn, ignore)
+    write_labels(output / "labelsTr" / f"{name}{settings.ending}", labels, geometry)
+    return float(np.mean(labels != ignore))
+
+
+def _counts(drawn: NDArray[Any], info: LazyInfo | None) -> BoolArray:
+    """Return (*S): voxels that carry a label; not those of a class that is neither labelled nor present."""
+    counts: BoolArray = drawn >= 0
+    if info is not None:
+        void = np.flatnonzero(~info.labelled & info.not_present)
+        counts &= ~np.isin(drawn, void)
+    return counts
+
+
+def _dataset_json(
+    found: Sequence[_Found], names: Sequence[str], settings: ConversionSettings, *, is_dense: bool
+) -> dict[str, Any]:
+    labels = {name: value for value, name in enumerate(names)} | ({} if is_dense else {"ignore": len(names)})
+    n_channels = found[0].n_channels
+    channels = settings.channel_names or (
+        ("EM",) if n_channels == 1 else tuple(f"channel_{index}" for index in range(n_channels))
+    )
+    cases = {item.cube.name: said for item in found if (said := _said(item, names))}
+    content: dict[str, Any] = {
+        "channel_names": {str(index): name for index, name in enumerate(channels)},
+        "labels": labels,
+        "numTraining": len(found),
+        "file_ending": settings.ending,
+    }
+    if any("annotated" in said for said in cases.values()):
+        content["lazy_semantics"] = "seed"
+    return content | ({"cases": cases} if cases else {})
+
+
+def _said(item: _Found, names: Sequence[str]) -> dict[str, Any]:
+    """Return the entry of a case in dataset.json."""
+    said: dict[str, Any] = {}
+    if item.info is not None:
+        labelled, absent = item.info.labelled, item.info.not_present
+        if not labelled.all():  # of what is not there, nothing is drawn
+            said["annotated"] = [names[index] for index in np.flatnonzero(labelled & ~absent).tolist()]
+        if absent.any():
+            said["absent"] = [names[index] for index in np.flatnonzero(absent).tolist()]
+    if item.cube.priority is not None:
+        said["priority"] = item.cube.priority
+    return said

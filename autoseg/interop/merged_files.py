@@ -1,0 +1,125 @@
+"""Write a merged data set: images linked or copied, label files with the new values, dataset.json last."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.annotation.inspection import count_values
+from autoseg.core.atomic import write_json
+from autoseg.core.dataset import DATASET_JSON, CaseFiles, Dataset
+from autoseg.core.errors import AutosegError, DatasetError, Fault
+from autoseg.core.findings import listed
+from autoseg.core.labels import Labels
+from autoseg.core.parallel import map_unordered
+from autoseg.interop.merging import Merger
+from autoseg.io.annotation import read_valid_mask
+from autoseg.io.images import read_labels, write_labels
+from autoseg.io.raw_layout import put_images
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The label file of one case; travels to a worker process."""
+
+    files: CaseFiles
+    labels: Labels
+    values: Mapping[int, int]
+    ignore: int | None
+    target: Path
+
+    def __repr__(self) -> str:
+        return f"case {self.files.name!r}"
+
+
+def write_merged(
+    merger: Merger,
+    folder: Path,
+    *,
+    copy: bool = False,
+    workers: int = 1,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Dataset:
+    """Write the data set that ``merger`` describes into ``folder`` and return it, loaded.
+
+    dataset.json comes last: a folder without it is not finished. If label files are wrong nothing is left behind.
+
+    Parameters
+    ----------
+    copy
+        Copy the images instead of linking to them.
+    workers
+        Processes that write label files.
+    progress
+        Called with the number of label files written, of all, and the name of the case.
+
+    Raises
+    ------
+    DatasetError
+        If ``folder`` is not empty, or label files are wrong: all of these are named.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        found = f"a {DATASET_JSON}" if (folder / DATASET_JSON).exists() else "something there already"
+        raise DatasetError([Fault(str(folder), found, "a new folder", "Choose another folder, or remove this one.")])
+    jobs = _jobs(merger, folder)
+    (folder / "labelsTr").mkdir(parents=True, exist_ok=True)
+    errors: dict[int, AutosegError] = {}
+    for done, (index, result) in enumerate(map_unordered(_write_labels, jobs, workers=workers), start=1):
+        if isinstance(result, AutosegError):
+            errors[index] = result
+        if progress is not None:
+            progress(done, len(jobs), jobs[index].files.name)
+    if errors:
+        shutil.rmtree(folder)  # was not there, or empty
+        raise _combined([errors[index] for index in sorted(errors)])
+    for source in merger.sources:
+        renamed = [replace(case, name=source.case_names[case.name]) for case in source.dataset.cases]
+        put_images(renamed, source.dataset.file_ending, folder / "imagesTr", copy=copy)
+    write_json(folder / DATASET_JSON, dict(merger.content))
+    return Dataset.load(folder)
+
+
+def _jobs(merger: Merger, folder: Path) -> list[_Job]:
+    ending = merger.sources[0].dataset.file_ending
+    return [
+        _Job(
+            files=case,
+            labels=source.dataset.labels,
+            values=source.values,
+            ignore=merger.ignore,
+            target=folder / "labelsTr" / f"{source.case_names[case.name]}{ending}",
+        )
+        for source in merger.sources
+        for case in source.dataset.cases
+    ]
+
+
+def _combined(errors: list[AutosegError]) -> AutosegError:
+    """Return all faults as one error, or the first error that holds none."""
+    faults = [fault for error in errors if isinstance(error, DatasetError) for fault in error.faults]
+    return next((error for error in errors if not isinstance(error, DatasetError)), None) or DatasetError(faults)
+
+
+def _write_labels(job: _Job) -> None:
+    """Read a label file, give its values their new numbers, and write it."""
+    if job.files.label is None:
+        raise DatasetError([Fault(f"{job}", "no label file", "one per training case", "Add it.")])
+    drawn, geometry = read_labels(job.files.label)
+    valid = read_valid_mask(job.files, job.labels, drawn.shape)
+    counts = count_values(drawn if valid is None else drawn[valid])
+    undeclared = {value: number for value, number in counts.items() if value not in job.values}
+    if undeclared:
+        found = f"undeclared values {listed(f'{value} ({number} voxels)' for value, number in undeclared.items())}"
+        fix = "Declare them in dataset.json: labels, or correct the file."
+        raise DatasetError([Fault(f"{job.files.label} of {job}", found, f"only {sorted(job.values)}", fix)])
+    highest = max([*job.values.values(), job.ignore or 0])
+    merged = np.zeros(drawn.shape, dtype=np.uint8 if highest < 256 else np.uint16)
+    for value in counts:
+        merged[drawn == value] = job.values[value]
+    if valid is not None and job.ignore is not None:
+        merged[~valid] = job.ignore
+    write_labels(job.target, merged, geometry)

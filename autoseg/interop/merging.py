@@ -1,0 +1,291 @@
+"""Decide how data sets become one: classes are mapped by name, and each case says which of them its annotators drew.
+
+Nothing is read or written here but what :class:`Dataset` holds; ``interop.merged_files`` writes the result.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autoseg.core.dataset import CaseFiles, Dataset
+from autoseg.core.errors import DatasetError, Fault
+from autoseg.core.findings import listed, shown
+from autoseg.core.label_json import BACKGROUND, IGNORE
+from autoseg.core.labels import CaseStatement
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the data sets, and what becomes of its names and values."""
+
+    dataset: Dataset
+    prefix: str
+    """Of the names of its groups, and of those of its cases that another data set has too."""
+    case_names: Mapping[str, str]
+    """Case -> its name in the merged data set."""
+    values: Mapping[int, int]
+    """File value -> file value in the merged data set."""
+    added: tuple[str, ...]
+    """Classes that only other data sets declare: not annotated here, and part of what this one calls background."""
+
+
+@dataclass(frozen=True)
+class Merger:
+    """All that is decided before a file is written."""
+
+    sources: tuple[Source, ...]
+    content: Mapping[str, Any]
+    """dataset.json of the merged data set."""
+    ignore: int | None
+    """File value of what is not annotated in it."""
+    warnings: tuple[str, ...]
+
+
+def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
+    """Decide how ``datasets`` become the data set ``name``.
+
+    A class is the same class wherever it has the same name. In a case of a data set that lacks some of the classes,
+    only the classes of that data set are annotated; its background, and whatever is said of it, stands for those too.
+    Voxels outside a valid mask get the ignore value.
+
+    Raises
+    ------
+    DatasetError
+        With everything in which the data sets conflict: channels, file endings, regions, lazy semantics.
+    """
+    faults = _conflicts(datasets)
+    if faults:
+        raise DatasetError(faults)
+    classes = _class_names(datasets)
+    first = datasets[0].labels
+    # a region is made of values, so where there are regions the values stay (they are the same in all data sets)
+    class_values = dict(zip(classes, first.class_values if first.has_regions else range(len(classes)), strict=True))
+    set_values = _set_values(datasets, classes, start=max(class_values.values()) + 1)
+    has_unknown = any(dataset.labels.ignore is not None or dataset.labels.has_masks for dataset in datasets)
+    ignore = len(set_values) + max(class_values.values()) + 1 if has_unknown else None
+    sources = tuple(
+        Source(
+            dataset=dataset,
+            prefix=prefix,
+            case_names=names,
+            values=_values(dataset, class_values, set_values, ignore, classes),
+            added=_added(dataset, classes),
+        )
+        for dataset, prefix, names in zip(datasets, _prefixes(datasets), _case_names(datasets), strict=True)
+    )
+    protocol, warnings = _common_protocol(sources)
+    labels = dict(datasets[0].json["labels"]) if first.has_regions else dict(class_values)
+    labels.pop(IGNORE, None)
+    optional = {
+        "regions_class_order": datasets[0].json.get("regions_class_order") if first.has_regions else None,
+        "label_sets": {str(value): list(members) for members, value in set_values.items()},
+        "lazy_semantics": "seed" if _lazy_semantics(datasets) == {"seed"} else None,
+        "annotation_protocol": protocol,
+        "cases": _case_entries(sources),
+    }
+    content = {
+        "name": name,
+        "channel_names": {str(number): channel for number, channel in enumerate(datasets[0].channels)},
+        "labels": labels if ignore is None else labels | {IGNORE: ignore},
+        "numTraining": sum(len(dataset.cases) for dataset in datasets),
+        "file_ending": datasets[0].file_ending,
+    }
+    content |= {key: value for key, value in optional.items() if value}
+    return Merger(sources, content, ignore, (*warnings, *_shared_images(datasets)))
+
+
+def _conflicts(datasets: Sequence[Dataset]) -> list[Fault]:
+    """Return everything that keeps data sets from becoming one."""
+    if len(datasets) < 2:
+        found = listed(dataset.name for dataset in datasets)
+        return [Fault("data sets to merge", found, "at least two", "Name the others too.")]
+    folders = Counter((dataset.folder.resolve(), dataset.name) for dataset in datasets)
+    faults = [
+        Fault(str(folder), f"the data set {name} {times} times", "each data set once", "Name it once.")
+        for (folder, name), times in folders.items()
+        if times > 1
+    ]
+    first = datasets[0]
+    for other in datasets[1:]:
+        faults += _channel_faults(first, other)
+        if other.file_ending != first.file_ending:
+            fix = "Convert the images and labels of one of them."
+            expected = f"{first.file_ending!r}, as in {first.name}"
+            faults.append(Fault(f"{other.name}: file_ending", repr(other.file_ending), expected, fix))
+        faults += _region_faults(first, other)
+    faults += [
+        Fault(
+            f"{dataset.name}: {image}", "an image with another ending", f"{dataset.file_ending!r}, as file_ending says",
+            "Convert the file.",
+        )
+        for dataset in datasets for case in dataset.cases for image in case.images
+        if not image.name.endswith(dataset.file_ending)
+    ]  # fmt: skip
+    if len(_lazy_semantics(datasets)) > 1:
+        found = ", ".join(f"{dataset.labels.lazy_semantics} in {dataset.name}" for dataset in datasets)
+        expected = 'one meaning of 0 in all; where classes differ between the data sets it must be "marginal"'
+        faults.append(Fault("lazy_semantics", found, expected, 'Remove "lazy_semantics" where it is "seed".'))
+    return faults
+
+
+def _channel_faults(first: Dataset, other: Dataset) -> list[Fault]:
+    mine, theirs = ([channel.casefold() for channel in dataset.channels] for dataset in (first, other))
+    if mine == theirs:
+        return []
+    fix = "Data sets with other channels cannot be merged; if they are the same, give them the same names."
+    if sorted(mine) == sorted(theirs):
+        fix = "Bring the channels into one order, files and channel_names alike."
+    elif len(mine) != len(theirs):
+        fix = "Leave out the channels that only one of them has."
+    found, expected = (f"{len(dataset.channels)} ({listed(dataset.channels, 20)})" for dataset in (other, first))
+    return [Fault(f"{other.name}: channel_names", found, f"{expected}, as in {first.name}", fix)]
+
+
+def _region_faults(first: Dataset, other: Dataset) -> list[Fault]:
+    if not first.labels.has_regions and not other.labels.has_regions:
+        return []
+    mine, theirs = (_region_description(dataset) for dataset in (first, other))
+    if mine == theirs:
+        return []
+    fix = "Regions are made of values, not of names: give both the same labels and regions_class_order, or use classes."
+    return [Fault(f"{other.name}: labels", shown(theirs), f"{shown(mine)}, as in {first.name}", fix)]
+
+
+def _region_description(dataset: Dataset) -> list[Any]:
+    labels = dataset.labels
+    return [{head.name: list(head.values) for head in labels.heads}, list(labels.paint_values or ())]
+
+
+def _class_names(datasets: Iterable[Dataset]) -> tuple[str, ...]:
+    """Return the classes of all data sets, background first, in the order in which they are met."""
+    return tuple(dict.fromkeys(name for dataset in datasets for name in dataset.labels.class_names))
+
+
+def _lazy_semantics(datasets: Sequence[Dataset]) -> set[str]:
+    """Return the meanings of 0 on which the cases rely whose annotation leaves classes out."""
+    classes = _class_names(datasets)
+    relied_on = {
+        dataset.labels.lazy_semantics
+        for dataset in datasets
+        if any(statement.annotated is not None for statement in dataset.labels.statements.values())
+    }
+    return relied_on | {"marginal" for dataset in datasets if _added(dataset, classes)}
+
+
+def _added(dataset: Dataset, classes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in classes if name not in dataset.labels.class_names)
+
+
+def _merged_set(dataset: Dataset, members: Iterable[int], classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a set of classes of ``dataset``, in merged order; its background holds what it lacks."""
+    names = {dataset.labels.class_names[index] for index in members}
+    if BACKGROUND in names:
+        names.update(_added(dataset, classes))
+    return tuple(name for name in classes if name in names)
+
+
+def _set_values(datasets: Iterable[Dataset], classes: Sequence[str], *, start: int) -> dict[tuple[str, ...], int]:
+    """Return a value, from ``start``, for each label set of the data sets; equal ones, by class names, share one."""
+    found = {
+        _merged_set(dataset, members, classes) for dataset in datasets for members in dataset.labels.set_values.values()
+    }
+    ordered = sorted(found, key=lambda names: [classes.index(name) for name in names])
+    return {names: value for value, names in enumerate(ordered, start=start)}
+
+
+def _values(
+    dataset: Dataset, class_values: Mapping[str, int], set_values: Mapping[tuple[str, ...], int], ignore: int | None,
+    classes: Sequence[str],
+) -> dict[int, int]:  # fmt: skip
+    labels = dataset.labels
+    values = {value: class_values[name] for name, value in zip(labels.class_names, labels.class_values, strict=True)}
+    values |= {
+        value: set_values[_merged_set(dataset, members, classes)] for value, members in labels.set_values.items()
+    }
+    if labels.ignore is not None and ignore is not None:
+        values[labels.ignore] = ignore
+    return values
+
+
+def _prefixes(datasets: Sequence[Dataset]) -> list[str]:
+    """Return the names of the data sets, numbered where they are equal."""
+    times = Counter(dataset.name for dataset in datasets)
+    return [
+        dataset.name if times[dataset.name] == 1 else f"{dataset.name}_{number}"
+        for number, dataset in enumerate(datasets, start=1)
+    ]
+
+
+def _case_names(datasets: Sequence[Dataset]) -> list[dict[str, str]]:
+    """Return case -> merged name for each data set; names that several data sets have get a prefix."""
+    times = Counter(name for dataset in datasets for name in dataset.case_names)
+    renamed = [
+        {name: name if times[name] == 1 else f"{prefix}_{name}" for name in dataset.case_names}
+        for dataset, prefix in zip(datasets, _prefixes(datasets), strict=True)
+    ]
+    after = Counter(name for names in renamed for name in names.values())
+    faults = [
+        Fault("cases", f"{number} cases that would be named {name!r}", "names that differ", "Rename one of the cases.")
+        for name, number in after.items()
+        if number > 1
+    ]
+    if faults:
+        raise DatasetError(faults)
+    return renamed
+
+
+def _case_entries(sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
+    """Return ``cases`` of the merged dataset.json; cases of which nothing is said are left out."""
+    entries = {
+        source.case_names[case.name]: _case_entry(source, case) for source in sources for case in source.dataset.cases
+    }
+    return {name: entry for name, entry in entries.items() if entry}
+
+
+def _case_entry(source: Source, case: CaseFiles) -> dict[str, Any]:
+    labels = source.dataset.labels
+    statement = labels.statements.get(case.name, CaseStatement())
+    annotated = statement.annotated
+    if annotated is None and source.added:
+        annotated = frozenset(range(1, labels.n_classes))
+    entry: dict[str, Any] = {}
+    if annotated is not None:
+        entry["annotated"] = [labels.class_names[index] for index in sorted(annotated)]
+    if statement.absent:
+        absent = [labels.class_names[index] for index in sorted(statement.absent)]
+        entry["absent"] = absent + list(source.added if BACKGROUND in absent else ())
+    if case.priority != 1:
+        entry["priority"] = case.priority
+    if case.group is not None:
+        entry["group"] = f"{source.prefix}/{case.group}"
+    return entry
+
+
+def _common_protocol(sources: Sequence[Source]) -> tuple[dict[str, Any], list[str]]:
+    """Return the promises that hold for the merged data set, and a warning about those that do not."""
+    sections: list[dict[str, Any]] = [dict(source.dataset.json.get("annotation_protocol", {})) for source in sources]
+    common = {key: value for key, value in sections[0].items() if all(item.get(key) == value for item in sections)}
+    if any(source.added for source in sources):
+        common = {}
+    lost = sorted({key for section in sections for key in section} - common.keys())
+    if not lost:
+        return common, []
+    reason = "they are promised for a whole data set, and here not by every source for every class"
+    return common, [f"annotation_protocol: {listed(lost)} dropped: {reason}"]
+
+
+def _shared_images(datasets: Sequence[Dataset]) -> list[str]:
+    """Warn about an image that lies in several data sets: it could be trained on and validated on at once."""
+    holders: dict[str, list[str]] = {}
+    for dataset in datasets:
+        for case in dataset.cases:
+            holders.setdefault(str(case.images[0].resolve()), []).append(f"{dataset.name}/{case.name}")
+    return [
+        f"{path}: the image of {listed(cases)}. Give these cases one group in the dataset.json of the merged data set, "
+        "or they come into the training and the validation part of one fold"
+        for path, cases in holders.items()
+        if len(cases) > 1
+    ]

@@ -1,0 +1,33 @@
+"""Lay out the images of a data set anew as nnU-Net does, for commands that make one data set of another."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from autoseg.core.dataset import CaseFiles
+
+
+def put_images(cases: Iterable[CaseFiles], ending: str, folder: Path, *, copy: bool = False) -> None:
+    """Link (or copy) the images of ``cases`` into ``folder`` as ``<case>_<CCCC><ending>``, replacing what is there.
+
+    The spacing of a TIFF stack lies in a JSON file beside it, which goes along.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        for number, image in enumerate(case.images):
+            put_file(image, folder / f"{case.name}_{number:04d}{ending}", copy=copy)
+            sidecar = image.with_name(re.sub(r"(_[0-9]{4})?$", "", image.name.removesuffix(ending)) + ".json")
+            if ending in (".tif", ".tiff") and sidecar.is_file():
+                put_file(sidecar, folder / f"{case.name}.json", copy=copy)
+
+
+def put_file(source: Path, target: Path, *, copy: bool = False) -> None:
+    """Make ``target`` a symbolic link to (or a copy of) ``source``, replacing what is there."""
+    target.unlink(missing_ok=True)
+    if copy:
+        shutil.copyfile(source, target)
+    else:
+        target.symlink_to(source.resolve())

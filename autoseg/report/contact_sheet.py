@@ -1,0 +1,159 @@
+"""The first suggestions in one picture: each place with the outline of the prediction, and with its entropy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.core.case import BoolArray, Float32Array
+from autoseg.core.labels import Labels
+from autoseg.report.overlay import Rgb, class_colours
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+HEAT = "inferno"
+"""Colours of the entropy, from dark (certain) to bright; clear where nothing is to be annotated."""
+ANNOTATED_TINT = (0.25, 0.55, 1.0, 0.35)
+BOX_COLOUR = "#33ff66"
+
+_PANEL_INCHES = 2.3
+_DPI = 120
+_MAX_COLUMNS = 3
+_TITLE_INCHES, _GAP, _LEGEND_INCHES = 0.26, 0.08, 0.62
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One suggestion, as the two axes of its slice (rows, columns)."""
+
+    title: str
+    image: Float32Array
+    """(rows, columns), any intensity range."""
+    labels: NDArray[np.integer[Any]]
+    """(rows, columns): predicted file values."""
+    entropy: Float32Array
+    """(rows, columns), 0 to 1."""
+    is_open: BoolArray
+    """(rows, columns): where nothing is annotated."""
+    spacing: tuple[float, float]
+    """mm of (rows, columns)."""
+    box: tuple[int, int, int, int] | None = None
+    """Of a patch: first row, first column, one past the last row, one past the last column."""
+
+
+def draw_contact_sheet(tiles: Sequence[Tile], labels: Labels, *, title: str = "") -> NDArray[np.uint8]:
+    """Draw every tile twice, side by side: with the outline of the prediction, and with its entropy.
+
+    Parameters
+    ----------
+    tiles
+        In the order in which they are shown, at least one.
+    labels
+        What predicted values mean.
+    title
+        Above the picture.
+
+    Returns
+    -------
+    picture
+        (y, x, 3) uint8.
+    """
+    columns = min(_MAX_COLUMNS, len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    figure, panels = _canvas(rows, columns)
+    colours = class_colours(labels)
+    for tile, (left, right) in zip(tiles, panels, strict=False):
+        _draw_tile(tile, left, right, colours)
+    for pair in panels[len(tiles) :]:
+        for axes in pair:
+            axes.set_visible(False)
+    shown = {int(value) for tile in tiles for value in np.unique(tile.labels)}
+    _add_legend(figure, labels, colours, shown, has_annotation=any(not tile.is_open.all() for tile in tiles))
+    if title:
+        figure.suptitle(title, fontsize=10, y=1 - 0.06 / figure.get_figheight(), va="top")
+    return _rendered(figure)
+
+
+def _canvas(rows: int, columns: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
+    """Return a figure with two square panels per tile, and room for titles and the legend."""
+    from matplotlib.figure import Figure  # takes a second to import: only when a picture is drawn
+
+    tile_width, tile_height = 2 * _PANEL_INCHES + 3 * _GAP, _PANEL_INCHES + _TITLE_INCHES + _GAP
+    width, height = columns * tile_width, rows * tile_height + _TITLE_INCHES + _LEGEND_INCHES
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    panels = []
+    for index in range(rows * columns):
+        row, column = divmod(index, columns)
+        bottom = (height - _TITLE_INCHES - (row + 1) * tile_height) / height
+        lefts = [(column * tile_width + _GAP + side * (_PANEL_INCHES + _GAP)) / width for side in (0, 1)]
+        size = (_PANEL_INCHES / width, _PANEL_INCHES / height)
+        left, right = (figure.add_axes((x, bottom, *size), xticks=[], yticks=[], anchor="N") for x in lefts)
+        panels.append((left, right))
+    return figure, panels
+
+
+def _draw_tile(tile: Tile, left: Axes, right: Axes, colours: Mapping[int, Rgb]) -> None:
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    aspect = tile.spacing[0] / tile.spacing[1]
+    grey = _displayed(tile.image)
+    for axes in (left, right):
+        axes.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=aspect, interpolation="nearest")
+    for value in np.unique(tile.labels):
+        inside = tile.labels == value
+        if value != 0 and not inside.all():
+            left.contour(inside.astype(float), levels=[0.5], colors=[colours[int(value)]], linewidths=1.2)
+    annotated = np.zeros((*tile.labels.shape, 4), dtype=np.float32)
+    annotated[~tile.is_open] = ANNOTATED_TINT
+    heat = colormaps[HEAT](np.clip(tile.entropy, 0, 1))
+    heat[..., 3] = np.clip(3 * tile.entropy, 0, 0.8) * tile.is_open
+    for layer in (annotated, heat):
+        right.imshow(layer, aspect=aspect, interpolation="nearest")
+    if tile.box is not None:
+        top, start, bottom, stop = tile.box
+        for axes in (left, right):
+            frame = (start - 0.5, top - 0.5), stop - start, bottom - top
+            axes.add_patch(Rectangle(*frame, fill=False, edgecolor=BOX_COLOUR, linewidth=1.2))
+    size = min(9.0, 110.0 * 2 * _PANEL_INCHES / max(1, len(tile.title)))
+    left.set_title(tile.title, fontsize=size, loc="left", pad=3)
+
+
+def _displayed(image: Float32Array) -> Float32Array:
+    """Return the image between 0 and 1; the darkest and brightest 0.5 % are clipped."""
+    low, high = np.percentile(image, [0.5, 99.5])
+    displayed: Float32Array = np.clip((image - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
+    return displayed
+
+
+def _add_legend(
+    figure: Figure, labels: Labels, colours: Mapping[int, Rgb], shown: set[int], *, has_annotation: bool
+) -> None:
+    from matplotlib import colormaps
+    from matplotlib.patches import Patch
+
+    entries = [
+        Patch(facecolor="none", edgecolor=colours[value], linewidth=1.5, label=f"predicted {name}")
+        for name, value in zip(labels.class_names, labels.class_values, strict=True)
+        if value != 0 and value in shown
+    ]
+    entries += [Patch(color=colormaps[HEAT](level), label=f"entropy {level:g}") for level in (0.3, 0.6, 0.9)]
+    if has_annotation:
+        entries.append(Patch(color=ANNOTATED_TINT, label="annotated"))
+    columns = max(1, int(figure.get_figwidth() / 1.5))
+    figure.legend(handles=entries, loc="lower center", ncols=columns, fontsize=8, frameon=False, columnspacing=1)
+
+
+def _rendered(figure: Figure) -> NDArray[np.uint8]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])

@@ -1,0 +1,94 @@
+"""One picture of the places where a model disagrees most with an annotator, for a first look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.annotation.review import Disagreement
+from autoseg.core.case import Float32Array
+from autoseg.core.geometry import Geometry
+from autoseg.core.labels import Labels
+from autoseg.report.overlay import Layer, draw_overlay
+
+LabelArray = NDArray[np.integer[Any]]
+HALF_WINDOW_MM = 40.0
+"""Shown on each side of a disagreement, at least ``LEAST_HALF_WINDOW`` voxels."""
+LEAST_HALF_WINDOW = 24
+
+
+def draw_disagreements(
+    groups: Sequence[Disagreement],
+    read: Callable[[str], tuple[Float32Array, LabelArray, LabelArray, Geometry]],
+    labels: Labels,
+) -> NDArray[np.uint8]:
+    """Draw a row for each group: image, annotation and prediction of its slice, around its central voxel.
+
+    Parameters
+    ----------
+    groups
+        At least one.
+    read
+        Case -> image (C, z, y, x), annotation and prediction (z, y, x) as file values, geometry.
+    labels
+        What the values mean.
+
+    Returns
+    -------
+    picture
+        (y, x, 3) uint8.
+    """
+    return stacked([_row(rank, group, read, labels) for rank, group in enumerate(groups, 1)])
+
+
+def stacked(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Put pictures (y, x, 3) below each other, left-aligned on white."""
+    width = max(picture.shape[1] for picture in pictures)
+    padded = [
+        np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255) for picture in pictures
+    ]
+    return np.concatenate(padded)
+
+
+def window(centre: int, size: int, edge_mm: float) -> slice:
+    """Return the voxels of an axis that are shown around ``centre``."""
+    half = max(LEAST_HALF_WINDOW, round(HALF_WINDOW_MM / edge_mm))
+    return slice(max(0, centre - half), min(size, centre + half + 1))
+
+
+def _row(
+    rank: int,
+    group: Disagreement,
+    read: Callable[[str], tuple[Float32Array, LabelArray, LabelArray, Geometry]],
+    labels: Labels,
+) -> NDArray[np.uint8]:
+    image, drawn, predicted, geometry = read(group.case)
+    part = (
+        slice(None),
+        window(group.y, image.shape[2], geometry.spacing[1]),
+        window(group.x, image.shape[3], geometry.spacing[2]),
+    )
+    nothing = max(labels.file_values()) + 1 if labels.ignore is None else labels.ignore
+    decided = [value for value, members in labels.sets_by_value(group.case).items() if len(members) == 1]
+    differs = np.isin(drawn[part], decided) & (drawn[part] != predicted[part])
+    own_slice = np.broadcast_to(drawn[part][group.z], differs.shape)  # whether it is sparse decides how it is painted
+    layers = [
+        Layer("drawn", own_slice),
+        Layer("model", predicted[part]),
+        Layer("model where it differs", np.where(differs, predicted[part], nothing)),
+    ]
+    return draw_overlay(
+        image[(slice(None), *part)],
+        layers,
+        replace(labels, ignore=nothing),
+        geometry.spacing,
+        title=(
+            f"{rank}. {group.case}, slice {group.z}, y {group.y}, x {group.x}: drawn {group.drawn}, "
+            f"model says {group.predicted} ({group.n_voxels} voxels, p {group.mean_probability:.2f})"
+        ),
+        slices=(group.z,),
+    )

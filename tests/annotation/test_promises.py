@@ -1,0 +1,296 @@
+"""Promises narrow sets exactly as far as they say, never what was drawn, and never to nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoseg.annotation import set_map
+from autoseg.annotation.promises import (
+    TOGETHER,
+    Settled,
+    check_against_reference,
+    contradictions,
+    infer,
+    promised_classes,
+    single_promises,
+    untouched_components,
+)
+from autoseg.core.labels import CaseStatement
+from autoseg.core.protocol import AnnotationProtocol
+
+UNKNOWN, COARSE = 3, 4
+SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1]], bool)  # background, 1, 2, unknown, "1 or 2"
+THICK = (10.0, 1.0, 1.0)
+SLICE, CASE = AnnotationProtocol(classes_complete_in="slice"), AnnotationProtocol(classes_complete_in="case")
+REACH = AnnotationProtocol(reach_mm=2.0)
+ENCLOSES = AnnotationProtocol(background_encloses=True)
+EVERYTHING = AnnotationProtocol("slice", 3.0, instances_touched=True, background_encloses=True)
+
+
+def blank(*shape: int) -> np.ndarray:
+    return np.full(shape, UNKNOWN, np.uint8)
+
+
+def left(inference) -> np.ndarray:
+    """(*S, K): the inferred sets, written out."""
+    return inference.label_sets[inference.codes]
+
+
+def test_nothing_promised_infers_nothing():
+    codes = blank(2, 4, 5)
+    codes[0, 1, 1] = 1
+    inference = infer(codes, SETS, THICK, AnnotationProtocol())
+    assert not inference.codes.any() and inference.label_sets.tolist() == [[True] * 3]
+
+
+def test_a_class_without_annotation_in_an_annotated_slice_is_not_there():
+    codes = blank(4, 3, 3)
+    codes[0, 0, 0] = 1
+    codes[1, 0, :2] = 1, 2
+    codes[2, 0, 0] = 0  # only background
+    sets = left(infer(codes, SETS, THICK, SLICE))
+    assert sets[0, 2, 2].tolist() == [True, True, False]
+    assert sets[1, 2, 2].tolist() == [True, True, True]
+    assert sets[2, 2, 2].tolist() == [True, False, False]
+    assert sets[3].all()  # nothing was annotated there
+    assert sets[0, 0, 0].all()  # decided: nothing to infer
+
+
+def test_complete_in_the_case_looks_at_all_slices_together():
+    codes = blank(3, 3, 3)
+    codes[0, 0, 0] = 1
+    sets = left(infer(codes, SETS, THICK, CASE))
+    assert (sets[1:] == [True, True, False]).all()
+    assert left(infer(blank(3, 3, 3), SETS, THICK, CASE)).all()
+
+
+@pytest.mark.parametrize(("spacing", "axis"), [((1.0, 5.0, 1.0), 1), ((1.0, 1.0, 5.0), 2), ((1.0, 1.0, 1.0), 0)])
+def test_slices_lie_across_the_coarsest_axis(spacing, axis):
+    codes = blank(3, 3, 3)
+    codes[1, 1, 1] = 1
+    narrowed = infer(codes, SETS, spacing, SLICE).codes > 0
+    others = tuple(other for other in range(3) if other != axis)
+    assert narrowed.any(axis=others).tolist() == [False, True, False]
+
+
+def test_a_2d_image_is_one_slice():
+    codes = blank(1, 4, 5)
+    codes[0, 0, 0] = 2
+    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), SLICE))
+    assert (sets.reshape(-1, 3)[1:] == [True, False, True]).all()
+
+
+def test_the_reach_is_exact_in_mm_and_through_all_axes():
+    codes = blank(5, 9, 9)
+    codes[2, 4, 4] = 1
+    sets = left(infer(codes, SETS, (3.0, 1.0, 2.0), REACH, {1: 5.0}))
+    z, y, x = np.indices(codes.shape)
+    distance = np.sqrt((3 * (z - 2)) ** 2 + (y - 4) ** 2 + (2 * (x - 4)) ** 2)
+    assert (distance == 5).any()  # a voxel at the distance itself is within
+    np.testing.assert_array_equal(sets[..., 1], distance <= 5)
+    assert sets[..., [0, 2]].all()  # class 2 has no reach
+
+
+def test_out_of_reach_of_all_classes_is_background():
+    codes = blank(1, 1, 20)
+    codes[0, 0, 0], codes[0, 0, 19] = 1, 2
+    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), REACH, {1: 3.0, 2: 4.0}))[0, 0]
+    assert sets[:4, 1].all() and not sets[4:19, 1].any()
+    assert sets[15:, 2].all() and not sets[1:15, 2].any()
+    assert (sets[4:15] == [True, False, False]).all()
+
+
+def test_a_class_without_annotation_has_no_reach_to_measure():
+    codes = blank(2, 5, 5)
+    codes[0, 0, 0] = 1
+    assert left(infer(codes, SETS, THICK, REACH, {1: 2.0, 2: 2.0}))[..., 2].all()
+
+
+def test_with_complete_slices_the_reach_lies_within_annotated_slices_and_through_the_volume_elsewhere():
+    codes = blank(3, 1, 30)
+    codes[0, 0, 0] = 1
+    codes[1, 0, 25] = 1
+    protocol = AnnotationProtocol(classes_complete_in="slice", reach_mm=12.0)
+    one = left(infer(codes, SETS, THICK, protocol, {1: 12.0}))[:, 0, :, 1]
+    x = np.arange(30)
+    assert one[0].tolist() == (x <= 12).tolist()  # not what lies beneath the stroke of slice 1
+    assert one[2].tolist() == (np.hypot(10, x - 25) <= 12).tolist()
+    through = left(infer(codes, SETS, THICK, REACH, {1: 12.0}))[0, 0, :, 1]
+    assert through.tolist() == ((x <= 12) | (np.hypot(10, x - 25) <= 12)).tolist()
+
+
+def ring(codes, z, gap=0):
+    """Draw a square of background around the middle of slice ``z`` (21, 21), open over ``gap`` voxels."""
+    codes[z, 3, 3:18] = codes[z, 17, 3:18] = codes[z, 3:18, 3] = codes[z, 3:18, 17] = 0
+    if gap:
+        codes[z, 3, 8 : 8 + gap] = UNKNOWN
+
+
+@pytest.mark.parametrize("gap", [0, 2, 4])
+def test_background_encloses_even_with_a_small_gap(gap):
+    codes = blank(2, 21, 21)
+    ring(codes, 0, gap)
+    codes[0, 10, 10] = 1
+    sets = left(infer(codes, SETS, THICK, ENCLOSES))
+    assert (sets[0, 0] == [True, False, False]).all()
+    assert sets[0, 4:17, 4:17].all()
+    assert sets[1].all()  # another slice
+
+
+def test_a_wide_gap_encloses_nothing():
+    codes = blank(1, 21, 21)
+    ring(codes, 0, gap=6)
+    codes[0, 10, 10] = 1
+    assert left(infer(codes, SETS, (999.0, 1.0, 1.0), ENCLOSES)).all()
+
+
+@pytest.mark.parametrize("offset", [1, 2, 3])
+def test_foreground_beside_the_line_keeps_its_own_side(offset):
+    codes = blank(1, 21, 21)
+    ring(codes, 0)
+    codes[0, 3 + offset, 10] = 1
+    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), ENCLOSES))
+    assert sets[0, 4:17, 4:17].all() and (sets[0, 0] == [True, False, False]).all()
+
+
+def test_without_foreground_or_without_background_nothing_is_enclosed():
+    codes = blank(1, 21, 21)
+    ring(codes, 0)
+    assert left(infer(codes, SETS, (999.0, 1.0, 1.0), ENCLOSES)).all()
+    codes[codes == 0] = UNKNOWN
+    codes[0, 10, 10] = 1
+    assert left(infer(codes, SETS, (999.0, 1.0, 1.0), ENCLOSES)).all()
+
+
+def test_isotropic_volumes_are_flooded_through_all_slices():
+    codes = blank(21, 21, 21)
+    box = np.zeros(codes.shape, bool)
+    box[3:18, 3:18, 3:18] = True
+    box[4:17, 4:17, 4:17] = False
+    codes[box] = 0
+    codes[10, 10, 10] = 2
+    sets = left(infer(codes, SETS, (1.0, 1.0, 1.0), ENCLOSES))
+    assert sets[4:17, 4:17, 4:17].all()
+    assert (sets[0] == [True, False, False]).all()
+    codes[3, 8:14, 8:14] = UNKNOWN
+    assert left(infer(codes, SETS, (1.0, 1.0, 1.0), ENCLOSES)).all()
+
+
+def test_promises_hold_for_the_classes_that_a_cases_annotators_drew():
+    codes = blank(1, 3, 3)
+    codes[0, 0, 0] = 0
+    only_one = CaseStatement(annotated=frozenset({1}))
+    assert promised_classes(3, only_one) == (1,)
+    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), SLICE, statement=only_one))
+    assert sets[0, 1, 1].tolist() == [True, False, True]
+
+
+def test_a_coarse_value_narrows_and_is_annotation_of_none_of_its_classes():
+    codes = blank(2, 3, 3)
+    codes[0, 0, :2] = 1, COARSE
+    inference = infer(codes, SETS, THICK, SLICE)
+    assert (SETS[codes] & left(inference))[0, 0, 1].tolist() == [False, True, False]
+    assert inference.n_conflicts == 0
+
+
+def test_a_contradicted_promise_falls_back_to_what_was_drawn_and_names_the_voxel():
+    codes = blank(2, 4, 9)
+    codes[1, 2, 0] = 1
+    codes[1, 2, 7:] = COARSE
+    inference = infer(codes, SETS, THICK, REACH, {1: 2.0, 2: 2.0})
+    assert inference.n_conflicts == 0  # class 2 is annotated nowhere, so it has no reach
+    codes[1, 3, 0] = 2
+    inference = infer(codes, SETS, THICK, REACH, {1: 2.0, 2: 2.0})
+    assert inference.n_conflicts == 2 and left(inference)[1, 2, 7:].all()
+    (found,) = contradictions(codes, SETS, THICK, REACH, {1: 2.0, 2: 2.0})
+    assert (found.promise, found.voxel, found.classes, found.n_voxels) == ("reach_mm", (1, 2, 7), (1, 2), 2)
+
+
+def test_the_contradicted_promise_is_named_and_else_all_together():
+    codes = blank(1, 1, 9)
+    codes[0, 0, 0] = COARSE
+    flat = (999.0, 1.0, 1.0)
+    assert [item.promise for item in contradictions(codes, SETS, flat, EVERYTHING, {1: 9.0, 2: 9.0})] == [
+        "classes_complete_in"
+    ]
+    codes[0, 0, 8] = 1  # class 2 is excluded by completeness, class 1 by its reach
+    assert contradictions(codes, SETS, flat, SLICE) == contradictions(codes, SETS, flat, REACH, {1: 3.0}) == ()
+    protocol = AnnotationProtocol(classes_complete_in="slice", reach_mm=3.0)
+    assert [item.promise for item in contradictions(codes, SETS, flat, protocol, {1: 3.0, 2: 3.0})] == [TOGETHER]
+
+
+@given(seed=st.integers(0, 10_000), is_flat=st.booleans())
+def test_laws_of_inference(seed, is_flat):
+    rng = np.random.default_rng(seed)
+    shape = (1, 12, 11) if is_flat else (4, 9, 8)
+    codes = rng.choice(5, size=shape, p=[0.05, 0.04, 0.02, 0.88, 0.01]).astype(np.uint8)
+    inference = infer(codes, SETS, (999.0, 1.0, 1.0) if is_flat else THICK, EVERYTHING, {1: 3.0, 2: 5.0})
+    sets = left(inference)
+    assert inference.label_sets[0].all() and sets[..., 0].all()
+    assert sets[codes < 3].all()  # decided voxels are left alone
+    assert (SETS[codes] & sets).any(axis=-1).all()  # never empty
+    assert len(np.unique(inference.label_sets, axis=0)) == len(inference.label_sets)
+    assert set(np.unique(inference.codes)) <= set(range(len(inference.label_sets)))
+    more = left(infer(codes, SETS, (999.0, 1.0, 1.0) if is_flat else THICK, EVERYTHING, {1: 4.0, 2: 6.0}))
+    assert (sets <= more).all() or inference.n_conflicts  # a longer reach never says more
+
+
+def test_too_many_sets_are_widened_never_narrowed(monkeypatch):
+    rng = np.random.default_rng(0)
+    n_classes = 6
+    label_sets = np.concatenate((np.eye(n_classes, dtype=bool), np.ones((1, n_classes), bool)))
+    codes = np.full((1, 40, 40), n_classes, np.uint8)
+    codes[0, rng.integers(0, 40, 5), rng.integers(0, 40, 5)] = np.arange(1, 6)
+    arguments = (codes, label_sets, (999.0, 1.0, 1.0), REACH, dict.fromkeys(range(1, 6), 15.0))
+    exact = infer(*arguments)
+    monkeypatch.setattr(set_map, "MAX_SETS", 4)
+    widened = infer(*arguments)
+    assert len(exact.label_sets) > 4 >= len(widened.label_sets)
+    assert (left(exact) <= left(widened)).all() and not left(widened).all()
+
+
+def test_settled_voxels_and_wrong_foreground_are_counted():
+    codes = blank(1, 1, 10)
+    codes[0, 0, 0] = 1
+    dense = np.zeros((1, 1, 10), np.uint8)
+    dense[0, 0, :5] = 1
+    dense[0, 0, 9] = UNKNOWN  # not known in the reference either
+    inference = infer(codes, SETS, (999.0, 1.0, 1.0), REACH, {1: 2.0})
+    counts = check_against_reference(codes, SETS, inference, dense)
+    assert counts == Settled(voxels=10, drawn=1, narrowed=7, settled=0, informative=8, foreground=5, wrong=2)
+    assert (counts.share("wrong"), counts.share("informative"), Settled().share("wrong")) == (0.4, 0.8, 0.0)
+    assert counts + counts == Settled(20, 2, 14, 0, 16, 10, 4)
+    assert check_against_reference(codes, SETS, inference).foreground == 0
+
+
+def test_single_promises_are_those_that_settle_before_training():
+    assert list(single_promises(EVERYTHING)) == ["classes_complete_in", "reach_mm", "background_encloses"]
+    assert single_promises(AnnotationProtocol(instances_touched=True)) == {}
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 12), (12, 12, 12)], ids=["2d", "3d"])
+def test_components_that_nobody_touched(shape):
+    middle = shape[0] // 2
+    prediction = np.zeros(shape, np.uint8)
+    touched, beside, other, border = np.s_[2:4], np.s_[5:7], np.s_[8:10], np.s_[0:1]
+    for rows in (touched, beside, other, border):
+        prediction[middle, rows, 2:4] = 1
+    prediction[middle, 8:10, 6:8] = 2
+    codes = blank(*shape)
+    codes[middle, 2, 2] = 1
+    codes[middle, 5, 4] = COARSE  # next to it, and perhaps of its class
+    codes[middle, 8, 2] = 2  # another class
+    expected = np.zeros(shape, bool)
+    expected[middle, other, 2:4] = True
+    np.testing.assert_array_equal(untouched_components(prediction, codes, SETS) & (prediction == 1), expected)
+    assert untouched_components(prediction, codes, SETS)[middle, 8, 6]
+    assert not untouched_components(np.zeros(shape, np.uint8), codes, SETS).any()
+
+
+def test_unknown_is_no_annotation_for_components():
+    prediction = np.zeros((1, 5, 5), np.uint8)
+    prediction[0, 2, 2] = 1
+    assert untouched_components(prediction, blank(1, 5, 5), SETS)[0, 2, 2]

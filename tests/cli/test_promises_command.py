@@ -1,0 +1,88 @@
+"""Promises through the real entry point: what they settle, what contradicts them, and a cache that training accepts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy import IGNORE, write_toy_dataset
+
+from autoseg.core.dataset import Dataset
+from autoseg.core.errors import CacheError
+from autoseg.core.workspace import Workspace
+from autoseg.io.cache import open_case
+from autoseg.io.images import read_labels, write_labels
+from autoseg.planning.files import PLAN_FILE, load_plan
+from autoseg.planning.promises import PROMISES_FILE
+from autoseg.planning.splits import Split
+from autoseg.training.prepare import check_cache
+
+PROGRAM = Path(sys.executable).parent / "autoseg_plan_and_preprocess"
+
+
+def run(*arguments: str | Path, root: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "160", "AUTOSEG_ROOT": str(root)}
+    line = [str(PROGRAM), *map(str, arguments), "-j", "1"]
+    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment, timeout=300)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    folder = write_toy_dataset(tmp_path / "Dataset007_Toy", n_cases=3)
+    content = json.loads((folder / "dataset.json").read_text())
+    content["annotation_protocol"] = {"reach_mm": "auto", "background_encloses": True}
+    content["labels"]["ignore"] = 9
+    content["label_sets"] = {"4": ["bright", "brighter"]}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    for path in (folder / "labelsTr").iterdir():
+        labels, geometry = read_labels(path)
+        write_labels(path, np.where(labels == IGNORE, 9, labels).astype(np.uint8), geometry)
+    return folder
+
+
+def test_promises_are_reported_estimated_and_reach_the_cache(raw: Path, tmp_path: Path):
+    checked = run(raw, "--check-only", root=tmp_path)
+    assert checked.returncode == 0, checked.stderr
+    assert "what the promises add" in checked.stdout and "no contradictions" in checked.stdout
+    assert "reach_mm of 'bright'" in checked.stdout
+    as_json = json.loads(run(raw, "--check-only", "--json", root=tmp_path).stdout)["promises"]
+    assert set(as_json["settled"]) == {"reach_mm", "background_encloses", "the promises together"}
+    assert as_json["reach_mm"].keys() == as_json["reach_estimates"].keys() == {"bright", "brighter"}
+
+    made = run(raw, "-c", "2d", "--planner", "small", root=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "reach: bright" in made.stderr
+    again = run(raw, "-c", "2d", "--planner", "small", root=tmp_path)
+    assert "0 cases preprocessed, 3 were up to date" in again.stderr
+
+    dataset = Dataset.load(raw)
+    folder = Workspace(tmp_path).preprocessed(dataset.name)
+    entry = open_case(folder / "2d", "toy_000").entry
+    assert entry.inferred_sets is not None and (entry.inferred_table <= entry.table).all()
+    split = Split(train=("toy_000", "toy_001"), val=("toy_002",))
+    check_cache(dataset, load_plan(folder / PLAN_FILE), "2d", folder / "2d", split)
+    (folder / PROMISES_FILE).unlink()
+    with pytest.raises(CacheError, match="annotation_protocol, or the reach estimated for it, changed"):
+        check_cache(dataset, load_plan(folder / PLAN_FILE), "2d", folder / "2d", split)
+
+
+def test_a_contradiction_is_the_users_mistake_and_names_the_voxel(raw: Path, tmp_path: Path):
+    content = json.loads((raw / "dataset.json").read_text())
+    content["annotation_protocol"] = {"reach_mm": 3}
+    (raw / "dataset.json").write_text(json.dumps(content))
+    path = raw / "labelsTr" / "toy_001.nii.gz"
+    labels, geometry = read_labels(path)
+    labels = labels.copy()
+    labels[1, 0, 17] = 4
+    write_labels(path, labels, geometry)
+    for arguments in (["--check-only"], ["-c", "2d", "--planner", "small"]):
+        result = run(raw, *arguments, root=tmp_path)
+        assert result.returncode == 2
+        assert "toy_001" in result.stderr and "the first at (1, 0, 17)" in result.stderr
+        assert "Traceback" not in result.stderr
+    assert not list((tmp_path / "preprocessed").rglob("*.npy"))

@@ -1,0 +1,213 @@
+"""The command makes a data set that loads, tells the truth, and can be made again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy import write_toy_dataset
+
+from autoseg.cli import common
+from autoseg.cli import simulate_annotation as command
+from autoseg.core.dataset import Dataset
+from autoseg.interop.simulation import REPORT_FILE, UNFINISHED_FILE
+from autoseg.io.images import read_image, read_labels
+
+SHAPES = pytest.mark.parametrize("shape", [(1, 40, 36), (12, 20, 18)], ids=["2d-png", "3d-nifti"])
+
+
+def run(*arguments: object) -> int:
+    quick = [flag for flag in (["-j", "1"], ["--pictures", "0"]) if flag[0] not in arguments]
+    with pytest.raises(SystemExit) as leave:
+        common.run(command.simulate_annotation, argv=[*map(str, arguments), *(text for flag in quick for text in flag)])
+    return int(leave.value.code or 0)
+
+
+def change(folder: Path, **keys: object) -> None:
+    content = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(content | keys))
+
+
+@pytest.fixture
+def dense(tmp_path: Path) -> Path:
+    return write_toy_dataset(tmp_path / "dense", sparse=False, n_cases=4)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@SHAPES
+@pytest.mark.parametrize(
+    "style", [["--scribbles"], ["--points", "20"], ["--patches", "2", "--patch-size", "2", "6", "6"]]
+)
+def test_what_is_annotated_is_true_and_the_rest_is_ignore(tmp_path, shape, style):
+    source = write_toy_dataset(tmp_path / "dense", shape=shape, sparse=False, n_cases=2)
+    new = tmp_path / "new"
+    assert run(source, "-o", new, *style, "-q") == 0
+
+    made = Dataset.load(new)
+    assert made.labels.ignore == 3
+    shares = []
+    for before, after in zip(Dataset.load(source).cases, made.cases, strict=True):
+        truth, geometry = read_labels(before.label)
+        labels, same_geometry = read_labels(after.label)
+        drawn = labels != 3
+        assert np.array_equal(labels[drawn], truth[drawn])
+        assert set(np.unique(labels)) >= {3} | ({0, 1, 2} if style[0] != "--patches" else set())
+        assert truth[drawn].any()
+        assert not geometry.differs_from(same_geometry)
+        assert after.images[0].resolve() == before.images[0].resolve()
+        shares.append(drawn.mean())
+    report = json.loads((new / REPORT_FILE).read_text())
+    assert report["all"]["share"] == pytest.approx(np.mean(shares))
+    assert not (new / UNFINISHED_FILE).exists()
+
+
+def test_the_report_counts_the_annotated_voxels_of_each_class(dense, tmp_path, capsys):
+    assert run(dense, "-o", tmp_path / "new", "--slices", "0.25", "--json", "-q") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads((tmp_path / "new" / REPORT_FILE).read_text())
+    truth, labels = (
+        np.stack([read_labels(case.label)[0] for case in Dataset.load(folder).cases])
+        for folder in (dense, tmp_path / "new")
+    )
+    for name, value in (("background", 0), ("bright", 1), ("brighter", 2)):
+        row = report["classes"][name]
+        assert row["voxels"] == (truth == value).sum()
+        assert row["annotated"] == (labels == value).sum()
+        assert row["share"] == pytest.approx(row["annotated"] / row["voxels"])
+    assert report["all"]["share"] == 0.25
+    assert report["settings"]["slices"] == 0.25
+    assert set(report["cases"]) == {"toy_000", "toy_001", "toy_002", "toy_003"}
+
+
+def test_left_out_classes_are_drawn_as_background_and_named(dense, tmp_path, capsys):
+    assert run(dense, "-o", tmp_path / "new", "--drop-classes", "1", "--seed", "3") == 0
+    out = capsys.readouterr().out
+    made = Dataset.load(tmp_path / "new")
+    assert made.labels.ignore is None
+    annotated = {name: tuple(entry["annotated"]) for name, entry in made.json["cases"].items()}
+    assert sorted(annotated.values()) == [("bright",)] * 2 + [("brighter",)] * 2
+    for case in made.cases:
+        kept = {"bright": 1, "brighter": 2}[annotated[case.name][0]]
+        truth, labels = (read_labels(path)[0] for path in (dense / "labelsTr" / case.label.name, case.label))
+        assert np.array_equal(labels, np.where(truth == kept, kept, 0))
+    assert "only narrowed, %" in out
+    shares = json.loads((tmp_path / "new" / REPORT_FILE).read_text())["classes"]
+    assert shares["background"]["share"] == 0  # 0 means "none of the annotated classes" in every case
+    assert shares["background"]["narrowed_share"] == 1
+    assert shares["bright"]["share"] + shares["bright"]["narrowed_share"] == 1
+
+
+def test_left_out_classes_and_sparse_styles_go_together_and_keep_what_is_said_of_cases(dense, tmp_path):
+    change(dense, cases={"toy_001": {"group": "p1"}})
+    assert run(dense, "-o", tmp_path / "new", "--drop-classes", "1", "--scribbles", "-q") == 0
+    made = Dataset.load(tmp_path / "new")
+    assert made.labels.ignore == 3
+    assert made.case("toy_001").group == "p1"
+    assert all(len(entry["annotated"]) == 1 for entry in made.json["cases"].values())
+
+
+@pytest.mark.slow
+def test_workers_do_not_change_the_result(dense, tmp_path):
+    for name, workers in (("one", "1"), ("two", "2")):
+        style = ["--scribbles", "--slices", "0.5", "--points", "9", "--patches", "1", "--drop-classes", "1"]
+        assert run(dense, "-o", tmp_path / name, *style, "--seed", "5", "-j", workers, "-q", "--copy") == 0
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    assert not (tmp_path / "one" / "imagesTr" / "toy_000_0000.nii.gz").is_symlink()
+
+
+def test_an_interrupted_run_is_repeated(dense, tmp_path, monkeypatch, capsys):
+    flags = ["--points", "9", "-q", "--pictures", "1"]
+    assert run(dense, "-o", tmp_path / "whole", *flags) == 0
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "draw_pictures", stop)
+        assert run(dense, "-o", tmp_path / "new", *flags) == 130
+    assert not (tmp_path / "new" / "dataset.json").exists()
+    assert run(dense, "-o", tmp_path / "new", "--points", "10", "-q") == 2
+    assert "found an unfinished copy with other settings" in capsys.readouterr().err
+    assert run(dense, "-o", tmp_path / "new", *flags) == 0
+    assert files(tmp_path / "new") == files(tmp_path / "whole")
+
+
+@SHAPES
+def test_pictures_of_some_cases_are_drawn(tmp_path, shape):
+    source = write_toy_dataset(tmp_path / "dense", shape=shape, sparse=False, n_cases=3)
+    assert run(source, "-o", tmp_path / "new", "--scribbles", "--pictures", "2", "-q") == 0
+    pictures = sorted((tmp_path / "new" / "pictures").iterdir())
+    assert [path.stem for path in pictures] == ["toy_000", "toy_002"]
+    assert min(read_image([pictures[0]])[0].shape[2:]) > 300
+
+
+def test_regions_stay_regions_and_a_value_of_ignore_its_own(dense, tmp_path):
+    labels = {"background": 0, "whole": [1, 2], "brighter": 2, "ignore": 200}
+    change(dense, labels=labels, regions_class_order=[1, 2], annotation_protocol={"instances_touched": True})
+    assert run(dense, "-o", tmp_path / "new", "--slices", "0.5", "-q") == 0
+    made = Dataset.load(tmp_path / "new")
+    assert [head.name for head in made.labels.heads] == ["whole", "brighter"]
+    assert made.labels.ignore == 200
+    assert "annotation_protocol" not in made.json
+    assert set(np.unique(read_labels(made.cases[0].label)[0])) == {0, 1, 2, 200}
+    assert run(dense, "-o", tmp_path / "other", "--drop-classes", "1") == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "arguments", "message"),
+    [
+        ({}, [], "nothing to simulate: found no kind of annotation"),
+        ({}, ["--drop-classes", "2"], "--drop-classes: found 2, expected 0 to 1"),
+        ({}, ["--slices", "20"], "--slices: found 20.0, expected a fraction"),
+        ({"label_sets": {"5": ["bright", "brighter"]}}, ["--points", "5"], "label_sets: found partial labels"),
+        ({"cases": {"toy_000": {"absent": ["bright"]}}}, ["--points", "5"], "cases: found partial labels"),
+        (
+            {"labels": {"background": 0, "bright": 1, "ignore": 2}},
+            ["--points", "5"],
+            "voxels with the value of ignore in toy_000, toy_001, toy_002, toy_003",
+        ),
+        ({"labels": {"background": 0, "bright": 1}}, ["--points", "5"], "'toy_003': found undeclared values 2"),
+    ],
+)
+def test_what_cannot_be_simulated_is_named_and_nothing_is_written(dense, tmp_path, capsys, keys, arguments, message):
+    change(dense, **keys)
+    assert run(dense, "-o", tmp_path / "new", *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_flat_image_has_no_slices_to_choose_from(tmp_path, capsys):
+    source = write_toy_dataset(tmp_path / "flat", shape=(1, 20, 20), sparse=False, n_cases=1)
+    assert run(source, "-o", tmp_path / "new", "--slices", "0.5") == 2
+    assert "found shape (1, 20, 20) with slices along axis 0, expected several slices" in capsys.readouterr().err
+    assert run(source, "-o", tmp_path / "new", "--scribbles", "--axis", "1") == 2
+
+
+def test_an_output_that_holds_anything_is_left_alone(dense, tmp_path, capsys):
+    before = files(dense)
+    assert run(dense, "-o", dense, "--points", "5", "-q") == 2
+    assert f"{dense}: found a data set, expected a new folder" in capsys.readouterr().err
+    assert files(dense) == before
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("keep")
+    assert run(dense, "-o", tmp_path / "notes", "--points", "5", "-q") == 2
+    assert "found files, expected a new folder" in capsys.readouterr().err
+    assert files(tmp_path / "notes") == {"mine.txt": b"keep"}
+
+
+def test_the_module_is_the_command_and_its_help_is_quick():
+    code = (
+        "import sys; import autoseg.cli.simulate_annotation; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    line = [sys.executable, "-m", "autoseg.cli.simulate_annotation", "--no-such-flag"]
+    wrong = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr

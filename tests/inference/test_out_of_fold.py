@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from autoseg.core.errors import ModelError
+from autoseg.inference.out_of_fold import fold_cases, out_of_fold_models, out_of_fold_predictors
+from autoseg.nn.checkpoint import save_checkpoint
+
+CASES = ("a", "b", "c", "d")
+
+
+def tell(folder, fold, val, train=None):
+    content = {"train_cases": [name for name in CASES if name not in val] if train is None else train, "val_cases": val}
+    (folder / f"fold_{fold}" / "training.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def folds(model_folder):
+    tell(model_folder, 0, ["a", "b"])
+    tell(model_folder, 1, ["c", "d"])
+    return model_folder
+
+
+def test_each_case_gets_the_fold_that_held_it_out(folds):
+    assert out_of_fold_models(folds, CASES) == {"a": "0", "b": "0", "c": "1", "d": "1"}
+    assert fold_cases(folds)["1"].val == {"c", "d"}
+
+
+def test_a_case_that_no_fold_was_given_is_unseen_by_all(folds):
+    assert out_of_fold_models(folds, ["unannotated", "d"]) == {"unannotated": "0", "d": "1"}
+
+
+def test_being_validated_on_is_not_enough_when_the_case_was_trained_on_too(folds):
+    tell(folds, 0, ["a", "b"], train=["a", "c", "d"])
+    with pytest.raises(ModelError, match="found 1 cases that no finished fold left out of its training: a "):
+        out_of_fold_models(folds, CASES)
+
+
+def test_a_missing_fold_is_named_with_its_cases_and_the_command(folds):
+    (folds / "fold_1" / "checkpoint_final.pt").unlink()
+    splits = {"a": "0", "b": "0", "c": "1", "d": "1"}
+    with pytest.raises(ModelError, match=r"training: c, d .*autoseg_train \S+ 1 -c 3d_fullres, or add --seen"):
+        out_of_fold_models(folds, CASES, left_out_by=splits)
+    with pytest.raises(ModelError, match=r"autoseg_train \S+ FOLD -c 3d_fullres"):
+        out_of_fold_models(folds, CASES)
+    assert out_of_fold_models(folds, CASES, seen=True) == {"a": "0", "b": "0", "c": "0", "d": "0"}
+
+
+def test_the_fold_that_sees_everything_is_taken_only_when_asked_for(folds, checkpoint_maker):
+    save_checkpoint(folds / "fold_all" / "checkpoint_final.pt", checkpoint_maker("all"))
+    tell(folds, "all", list(CASES), train=list(CASES))
+    assert "all" not in out_of_fold_models(folds, CASES).values()
+    (folds / "fold_1" / "checkpoint_final.pt").unlink()
+    assert out_of_fold_models(folds, CASES, seen=True) == {"a": "0", "b": "0", "c": "all", "d": "all"}
+    (folds / "fold_0" / "checkpoint_final.pt").unlink()
+    with pytest.raises(ModelError, match="finished: only 'all'"):
+        out_of_fold_models(folds, CASES)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "no json", '{"train_cases": "a", "val_cases": ["b"]}'])
+def test_a_fold_that_does_not_say_what_it_saw_is_refused(folds, content):
+    (folds / "fold_0" / "training.json").write_text(content)
+    with pytest.raises(ModelError, match=r"training\.json: found .*expected"):
+        out_of_fold_models(folds, CASES)
+
+
+def test_the_weights_of_a_fold_are_loaded_once(folds):
+    chosen = {"c": "1", "a": "0", "d": "1", "b": "0"}
+    given = list(out_of_fold_predictors(folds, chosen, "cpu", mirror=False))
+    assert [name for name, _ in given] == ["a", "b", "c", "d"]
+    assert given[0][1] is given[1][1]
+    assert given[2][1] is given[3][1]
+    assert [predictor.model.folds for _, predictor in given] == [("0",), ("0",), ("1",), ("1",)]
+    assert not given[0][1].mirror

@@ -1,0 +1,246 @@
+"""Data sets with different classes become one in which every voxel still says what its annotator meant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy import toy_case
+
+from autoseg import planning
+from autoseg.core.dataset import Dataset
+from autoseg.core.errors import DatasetError
+from autoseg.core.geometry import Geometry
+from autoseg.interop.merged_files import write_merged
+from autoseg.interop.merging import plan_merger
+from autoseg.io.images import read_labels, write_labels
+from autoseg.planning.integrity import FoldGap, check_dataset, fold_report
+from autoseg.preprocessing.runner import read_case
+
+SHAPES = {"2d": (1, 40, 36), "3d": (12, 20, 18)}
+LIVER = {"background": 0, "liver": 1, "tumour": 2}
+KIDNEY = {"background": 0, "kidney": 1, "liver": 2, "ignore": 7}
+
+
+def write(
+    folder: Path, labels: dict[str, Any], names: tuple[str, ...] = ("a", "b"), shape=SHAPES["3d"], **keys: Any
+) -> Path:
+    """Write a toy data set with two balls of the values 1 and 2, and a corner of ``corner``."""
+    is_2d = shape[0] == 1
+    ending, geometry = (".png", Geometry(spacing=(999.0, 1.0, 1.0), ndim=2)) if is_2d else (
+        ".nii.gz", Geometry(spacing=(2.0, 1.0, 1.0))
+    )  # fmt: skip
+    corner = keys.pop("corner", 0)
+    for name in ("imagesTr", "labelsTr", "masksTr"):
+        (folder / name).mkdir(parents=True)
+    for index, case in enumerate(names):
+        image, truth = toy_case(shape, index)
+        truth[0, 0, :4] = corner
+        write_labels(folder / f"imagesTr/{case}_0000{ending}", image, geometry)
+        write_labels(folder / f"labelsTr/{case}{ending}", truth, geometry)
+        mask = np.ones(shape, np.uint8)
+        mask[0, 1] = 0
+        write_labels(folder / f"masksTr/{case}{ending}", mask, geometry)
+    content = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": len(names), "file_ending": ending}
+    (folder / "dataset.json").write_text(json.dumps(content | keys))
+    return folder
+
+
+def merge(*folders: Path, **options: Any) -> Dataset:
+    merger = plan_merger([Dataset.load(folder) for folder in folders], "merged")
+    return write_merged(merger, folders[0].parent / "merged", **options)
+
+
+def sets_of(dataset: Dataset, case: str, value: int) -> set[str]:
+    return {dataset.labels.class_names[index] for index in dataset.labels.sets_by_value(case)[value]}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_classes_are_mapped_by_name_and_the_rest_of_each_case_stays_open(tmp_path, shape):
+    folders = [
+        write(tmp_path / "A", LIVER, ("a", "b"), shape),
+        write(tmp_path / "B", KIDNEY, ("c", "d", "e"), shape, corner=7),
+    ]
+    dataset = merge(*folders)
+    assert dataset.json["labels"] == {"background": 0, "liver": 1, "tumour": 2, "kidney": 3, "ignore": 4}
+    assert dataset.case_names == ("a", "b", "c", "d", "e") and dataset.warnings == ()
+    everything = set(dataset.labels.class_names)
+    for case, original, meaning in (
+        ("a", folders[0], {0: {"background", "kidney"}, 1: {"liver"}, 2: {"tumour"}}),
+        ("c", folders[1], {0: {"background", "tumour"}, 1: {"kidney"}, 2: {"liver"}, 7: everything}),
+    ):
+        drawn, _ = read_labels(Dataset.load(original).case(case).label)
+        target = read_case(dataset.case(case), dataset.labels).target
+        for value in np.unique(drawn):
+            rows = target.label_sets[np.unique(target.codes[drawn == value])]
+            assert [{dataset.labels.class_names[k] for k in np.flatnonzero(row)} for row in rows] == [meaning[value]]
+
+
+def test_the_merged_data_set_can_be_planned(tmp_path):
+    dataset = merge(write(tmp_path / "A", LIVER), write(tmp_path / "B", KIDNEY, ("c", "d", "e"), corner=7))
+    report = check_dataset(dataset)
+    assert report.faults == () and report.uninformative == () and report.never_annotated == ()
+    assert report.warnings == () and fold_report(report, [{"train": ["a", "b"], "val": ["c", "d", "e"]}]) == (
+        FoldGap(0, "train", ("kidney",)),
+        FoldGap(0, "val", ("tumour",)),
+    )
+    plan = planning.plan(dataset, planning.extract_fingerprint(dataset), "small")
+    assert plan.configurations
+
+
+def test_data_sets_with_the_same_classes_stay_dense(tmp_path):
+    dataset = merge(write(tmp_path / "A", LIVER), write(tmp_path / "B", LIVER, ("c",)))
+    assert dataset.labels.is_dense and "cases" not in dataset.json
+
+
+def test_equal_case_names_get_the_name_of_their_data_set(tmp_path):
+    dataset = merge(write(tmp_path / "A", LIVER, ("a", "b")), write(tmp_path / "B", LIVER, ("b", "c")))
+    assert dataset.case_names == ("A_b", "B_b", "a", "c")
+    assert dataset.case("B_b").images[0].resolve() == (tmp_path / "B/imagesTr/b_0000.nii.gz").resolve()
+    other = write(tmp_path / "other" / "A", LIVER, ("b",))
+    merger = plan_merger([Dataset.load(tmp_path / "A"), Dataset.load(other)], "x")
+    assert [source.case_names["b"] for source in merger.sources] == ["A_1_b", "A_2_b"]
+
+
+def test_names_that_still_collide_are_an_error(tmp_path):
+    folders = [write(tmp_path / "A", LIVER, ("b", "B_b")), write(tmp_path / "B", LIVER, ("b",))]
+    with pytest.raises(DatasetError, match="found 2 cases that would be named 'B_b'"):
+        plan_merger([Dataset.load(folder) for folder in folders], "x")
+
+
+def test_what_is_said_of_a_case_goes_along(tmp_path):
+    said = {"annotated": ["liver"], "absent": ["tumour"], "priority": 2, "group": "p"}
+    one = write(tmp_path / "A", LIVER, cases={"a": said, "b": {"absent": ["background"]}})
+    merger = plan_merger([Dataset.load(one), Dataset.load(write(tmp_path / "B", KIDNEY, ("c",)))], "x")
+    assert merger.content["cases"] == {
+        "a": {"annotated": ["liver"], "absent": ["tumour"], "priority": 2, "group": "A/p"},
+        "b": {"annotated": ["liver", "tumour"], "absent": ["background", "kidney"]},
+        "c": {"annotated": ["kidney", "liver"]},
+    }
+
+
+def test_label_sets_are_shared_by_name_and_background_grows(tmp_path):
+    one = write(tmp_path / "A", LIVER, label_sets={"5": ["liver", "tumour"], "6": ["background", "tumour"]}, corner=5)
+    two = write(tmp_path / "B", {**LIVER, "kidney": 3}, ("c",), label_sets={"9": ["tumour", "liver"]}, corner=9)
+    dataset = merge(one, two)
+    assert dataset.json["label_sets"] == {"4": ["background", "tumour", "kidney"], "5": ["liver", "tumour"]}
+    assert sets_of(dataset, "a", 0) == {"background", "kidney"} and sets_of(dataset, "c", 0) == {"background"}
+    for case in ("a", "c"):
+        assert set(read_labels(dataset.case(case).label)[0][0, 0, :4]) == {5}
+
+
+def test_masks_become_the_ignore_label(tmp_path):
+    dataset = merge(write(tmp_path / "A", LIVER, valid_mask_folder="masksTr"), write(tmp_path / "B", LIVER, ("c",)))
+    assert dataset.labels.ignore == 3 and not dataset.labels.has_masks
+    drawn, _ = read_labels(dataset.case("a").label)
+    assert (drawn[0, 1] == 3).all() and (drawn == 3).sum() == drawn.shape[2]
+    assert (read_labels(dataset.case("c").label)[0] != 3).all()
+
+
+def test_equal_regions_stay(tmp_path):
+    regions = {"background": 0, "whole": [1, 2], "core": 2}
+    keys = {"regions_class_order": [1, 2]}
+    dataset = merge(
+        write(tmp_path / "A", regions, **keys), write(tmp_path / "B", regions | {"ignore": 9}, ("c",), **keys)
+    )
+    assert dataset.labels.has_regions and dataset.labels.ignore == 3
+    assert [head.key for head in dataset.labels.heads] == ["(1, 2)", "2"]
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_images_are_linked_or_copied(tmp_path, copy: bool):
+    seen: list[tuple[int, int, str]] = []
+    folders = [write(tmp_path / "A", LIVER), write(tmp_path / "B", LIVER, ("c",))]
+    dataset = merge(*folders, copy=copy, progress=lambda *step: seen.append(step))
+    assert all(image.is_symlink() != copy for case in dataset.cases for image in case.images)
+    assert [step[:2] for step in seen] == [(1, 3), (2, 3), (3, 3)]
+
+
+def keys_of(protocol: dict[str, Any]) -> dict[str, Any]:
+    return {"annotation_protocol": protocol, "valid_mask_folder": "masksTr"}
+
+
+def test_only_what_all_promise_for_all_classes_is_still_promised(tmp_path):
+    one = write(tmp_path / "A", LIVER, **keys_of({"reach_mm": 5, "classes_complete_in": "slice"}))
+    two = write(tmp_path / "B", LIVER, ("c",), **keys_of({"reach_mm": 7, "classes_complete_in": "slice"}))
+    merger = plan_merger([Dataset.load(one), Dataset.load(two)], "x")
+    assert merger.content["annotation_protocol"] == {"classes_complete_in": "slice"}
+    assert len(merger.warnings) == 1 and merger.warnings[0].startswith("annotation_protocol: reach_mm dropped")
+    other = write(tmp_path / "C", KIDNEY, ("d",), **keys_of({"classes_complete_in": "slice"}))
+    merger = plan_merger([Dataset.load(one), Dataset.load(other)], "x")
+    assert "annotation_protocol" not in merger.content and "classes_complete_in, reach_mm" in merger.warnings[0]
+
+
+def test_an_image_in_two_data_sets_is_a_warning(tmp_path):
+    one, two = write(tmp_path / "A", LIVER), write(tmp_path / "B", LIVER)
+    image = two / "imagesTr/a_0000.nii.gz"
+    image.unlink()
+    image.symlink_to(one / "imagesTr/a_0000.nii.gz")
+    (warning,) = plan_merger([Dataset.load(one), Dataset.load(two)], "x").warnings
+    assert "the image of A/a, B/a. Give these cases one group" in warning
+
+
+SEED = {"lazy_semantics": "seed", "cases": {"c": {"annotated": ["liver"]}}}
+CONFLICTS: list[tuple[str, dict[str, Any], str]] = [
+    ("channel", {"channel_names": {"0": "MR"}}, r"B: channel_names: found 1 \(MR\), expected 1 \(CT\), as in A"),
+    (
+        "channels",
+        {"channel_names": {"0": "CT", "1": "PET"}},
+        r"found 2 \(CT, PET\), expected 1 \(CT\), as in A\. Leave",
+    ),
+    ("ending", {"file_ending": ".mha"}, r"B: file_ending: found '\.mha', expected '\.nii\.gz', as in A"),
+    (
+        "regions",
+        {"labels": {"background": 0, "liver": [1, 2], "tumour": 2}, "regions_class_order": [1, 2]},
+        "B: labels: found .* Regions are made of values",
+    ),
+    ("semantics", {"labels": {**LIVER, "kidney": 3}, **SEED}, "lazy_semantics: found marginal in A, seed in B"),
+]
+
+
+@pytest.mark.parametrize(("keys", "message"), [item[1:] for item in CONFLICTS], ids=[item[0] for item in CONFLICTS])
+def test_a_conflict_is_refused(tmp_path, keys: dict[str, Any], message: str):
+    one, two = write(tmp_path / "A", LIVER), write(tmp_path / "B", **({"labels": LIVER} | keys), names=("c",))
+    datasets = [Dataset.load(one), Dataset.examine(two)[0]]
+    with pytest.raises(DatasetError, match=message):
+        plan_merger(datasets, "x")
+
+
+def test_channels_in_another_order_are_told_apart(tmp_path):
+    one, two = (
+        write(tmp_path / name, LIVER, (case,), channel_names={str(n): c for n, c in enumerate(order)})
+        for name, case, order in (("A", "a", ("T1", "T2")), ("B", "b", ("T2", "T1")))
+    )
+    with pytest.raises(DatasetError, match="Bring the channels into one order"):
+        plan_merger([Dataset.examine(one)[0], Dataset.examine(two)[0]], "x")
+
+
+def test_seed_semantics_shared_by_all_are_kept(tmp_path):
+    one = write(tmp_path / "A", LIVER)
+    dataset = merge(one, write(tmp_path / "B", LIVER, ("c",), **SEED))
+    assert sets_of(dataset, "c", 0) == {"background", "liver", "tumour"} and sets_of(dataset, "a", 0) == {"background"}
+
+
+def test_fewer_than_two_data_sets_or_one_twice_are_errors(tmp_path):
+    dataset = Dataset.load(write(tmp_path / "A", LIVER))
+    with pytest.raises(DatasetError, match="data sets to merge: found A, expected at least two"):
+        plan_merger([dataset], "x")
+    with pytest.raises(DatasetError, match="found the data set A 2 times, expected each data set once"):
+        plan_merger([dataset, dataset], "x")
+
+
+def test_wrong_label_files_are_all_named_and_nothing_is_left(tmp_path):
+    folders = [write(tmp_path / "A", LIVER, corner=9), write(tmp_path / "B", LIVER, ("c",))]
+    with pytest.raises(DatasetError, match=r"case 'a': found undeclared values 9 \(4 voxels\), expected only") as error:
+        merge(*folders)
+    assert len(error.value.faults) == 2 and not (tmp_path / "merged").exists()
+
+
+def test_a_folder_with_something_in_it_is_not_written_over(tmp_path):
+    folders = [write(tmp_path / "A", LIVER), write(tmp_path / "B", LIVER, ("c",))]
+    merge(*folders)
+    with pytest.raises(DatasetError, match=r"merged: found a dataset\.json, expected a new folder"):
+        merge(*folders)

@@ -1,0 +1,140 @@
+"""With promises the cache says more, and of what was drawn exactly the same."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from autoseg.core.case import Case, Target
+from autoseg.core.dataset import Dataset
+from autoseg.core.geometry import Geometry
+from autoseg.core.labels import informative_codes
+from autoseg.core.protocol import AnnotationProtocol
+from autoseg.io.cache import open_case
+from autoseg.io.images import read_labels, write_labels
+from autoseg.preprocessing.runner import infer_case, preprocess_dataset, stale_cases
+
+IGNORE, COARSE = 4, 5
+PROMISES = {"classes_complete_in": "slice", "reach_mm": {"bright": 6.0, "dim": "auto"}, "background_encloses": True}
+SHAPES = {"2d": ((1, 24, 26), 2), "3d": ((6, 24, 26), 3)}
+
+
+def write_scribbled(folder, shape, ndim):
+    """Three cases with a stroke of each class in most slices, some of them coarse."""
+    geometry = Geometry(spacing=(999.0, 1.0, 1.0) if ndim == 2 else (4.0, 1.0, 1.0), ndim=ndim)
+    for seed, name in enumerate("abc"):
+        rng = np.random.default_rng(seed)
+        labels = np.full(shape, IGNORE, np.uint8)
+        for number in range(0, shape[0], 2):
+            row = int(rng.integers(4, 8))
+            labels[number, row, 3:9] = 1
+            labels[number, row + 4, 5:8] = 2
+            labels[number, row + 6, 6] = COARSE
+            labels[number, 20, 1:20] = 0
+        for path, array in (("imagesTr", rng.integers(1, 255, shape).astype(np.uint8)), ("labelsTr", labels)):
+            ending = f"{name}_0000.nii.gz" if path == "imagesTr" else f"{name}.nii.gz"
+            (folder / path).mkdir(parents=True, exist_ok=True)
+            write_labels(folder / path / ending, array, geometry)
+    write_json(folder, None)
+    return folder
+
+
+def write_json(folder, protocol):
+    content = {
+        "channel_names": {"0": "MR"},
+        "labels": {"background": 0, "bright": 1, "dim": 2, "ignore": IGNORE},
+        "label_sets": {str(COARSE): ["bright", "dim"]},
+        "numTraining": 3,
+        "file_ending": ".nii.gz",
+    } | ({} if protocol is None else {"annotation_protocol": protocol})
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.fixture(params=list(SHAPES))
+def folder(request, tmp_path):
+    return write_scribbled(tmp_path / "Dataset001_Toy", *SHAPES[request.param])
+
+
+@pytest.fixture
+def plan(make_plan):
+    return make_plan(spacing=(3.0, 0.7, 1.3))
+
+
+def run(folder, plan, cache, protocol, **options):
+    write_json(folder, protocol)
+    dataset = Dataset.load(folder)
+    name = "2d" if read_labels(folder / "labelsTr" / "a.nii.gz")[0].shape[0] == 1 else "3d_fullres"
+    report = preprocess_dataset(dataset, plan, name, cache, **options)
+    assert not report.failed
+    return dataset, name, report
+
+
+def test_drawn_sets_are_what_they_are_without_a_protocol(folder, plan, tmp_path):
+    run(folder, plan, tmp_path / "plain", None)
+    _, _, report = run(folder, plan, tmp_path / "promised", PROMISES, reach={1: 6.0, 2: 5.0})
+    assert report.conflicts == {}
+    for name in "abc":
+        plain, promised = open_case(tmp_path / "plain", name), open_case(tmp_path / "promised", name)
+        assert plain.entry.inferred_sets is None
+        np.testing.assert_array_equal(plain.entry.inferred_table, plain.entry.table)
+        drawn, left = promised.entry.table[promised.codes], promised.entry.inferred_table[promised.codes]
+        np.testing.assert_array_equal(drawn, plain.entry.table[plain.codes])
+        np.testing.assert_array_equal(promised.image, plain.image)
+        assert (left <= drawn).all() and left.any(axis=-1).all()
+        assert (left.sum(axis=-1) < drawn.sum(axis=-1)).mean() > 0.3
+        is_single = drawn.sum(axis=-1) == 1
+        np.testing.assert_array_equal(left[is_single], drawn[is_single])
+
+
+def test_only_what_was_drawn_has_locations(folder, plan, tmp_path):
+    run(folder, plan, tmp_path / "plain", None)
+    run(folder, plan, tmp_path / "promised", PROMISES, reach={1: 6.0, 2: 5.0})
+    plain, promised = open_case(tmp_path / "plain", "a"), open_case(tmp_path / "promised", "a")
+    assert set(promised.entry.locations) <= set(np.flatnonzero(informative_codes(promised.entry.table)).tolist())
+    assert sorted(promised.locations.tolist()) == sorted(plain.locations.tolist())
+    assert sum(promised.entry.code_counts.values()) == promised.codes.size
+
+
+def test_a_protocol_makes_old_caches_stale_and_none_leaves_them_fresh(folder, plan, tmp_path):
+    dataset, name, _ = run(folder, plan, tmp_path / "cache", None)
+    before = open_case(tmp_path / "cache", "a").entry.fingerprint
+    assert "protocol" not in before
+    run(folder, plan, tmp_path / "cache", {"instances_touched": True})
+    assert open_case(tmp_path / "cache", "a").entry.fingerprint == before  # not inferred before training
+
+    write_json(folder, PROMISES)
+    dataset = Dataset.load(folder)
+    reason = "annotation_protocol, or the reach estimated for it, changed"
+    assert set(stale_cases(dataset, plan, name, tmp_path / "cache", "abc").values()) == {reason}
+    preprocess_dataset(dataset, plan, name, tmp_path / "cache", reach={1: 6.0, 2: 5.0})
+    assert stale_cases(dataset, plan, name, tmp_path / "cache", "abc", reach={1: 6.0, 2: 5.0}) == {}
+    assert stale_cases(dataset, plan, name, tmp_path / "cache", "a", reach={1: 6.0, 2: 5.5}) == {"a": reason}
+    write_json(folder, None)
+    assert stale_cases(Dataset.load(folder), plan, name, tmp_path / "cache", "a") == {"a": reason}
+
+
+def test_contradictions_are_counted_and_what_was_drawn_holds(folder, make_plan, tmp_path):
+    plan = make_plan(spacing=(4.0, 1.0, 1.0))  # the files' own: nothing is resampled
+    _, _, report = run(folder, plan, tmp_path / "tight", {"reach_mm": 1.0})
+    assert set(report.conflicts) == {"a", "b", "c"} and min(report.conflicts.values()) >= 1
+    run(folder, plan, tmp_path / "plain", None)
+    plain, tight = open_case(tmp_path / "plain", "a"), open_case(tmp_path / "tight", "a")
+    coarse = plain.codes == plain.entry.label_sets.index((1, 2))
+    assert coarse.any()
+    assert (tight.entry.inferred_table[tight.codes][coarse] == [False, True, True]).all()
+
+
+def test_dense_data_and_empty_protocols_infer_nothing(toy_folder):
+    dataset = Dataset.load(toy_folder)
+    label_sets = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], bool)
+    codes = np.full((2, 3, 3), 3, np.uint8)
+    codes[0, 0, 0] = 1
+    case = Case("x", np.ones((1, 2, 3, 3), np.float32), Geometry(spacing=(4.0, 1.0, 1.0)), Target(codes, label_sets))
+    promise = AnnotationProtocol(classes_complete_in="slice")
+    assert infer_case(case, dataset.labels, AnnotationProtocol(), {}) is None
+    assert infer_case(case, dataset.labels, AnnotationProtocol(instances_touched=True), {}) is None
+    assert infer_case(case, dataset.labels, promise, {}) is not None
+    dense = Case("x", case.image, case.geometry, Target(np.zeros_like(codes), label_sets))
+    assert infer_case(dense, dataset.labels, promise, {}) is None
