@@ -14,7 +14,7 @@ from torch import Tensor
 from autoseg.nn import blockwise, sigmoid_sums, softmax_sums
 from autoseg.nn.losses import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
 
-FEW = settings(max_examples=150, deadline=None)
+FEW = settings(max_examples=15, deadline=None)
 STYLES = ("dense", "sparse", "lazy", "absent", "empty")
 
 

@@ -10,11 +10,11 @@ import torch
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import AutosegError, CacheError, ConfigError, ModelError, PlanError
 from autoseg.core.workspace import Workspace
-from autoseg.io.images import read_labels
 from autoseg.nn.checkpoint import load_checkpoint
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest, build_parts, train_fold
 from autoseg.training.prepare import RunOptions, check_folder, is_scribbled, prepare_fold, training_config
+from autoseg.training.unannotated import LARGEST_RATE
 from autoseg.training.validation import validate_fold
 
 SETTINGS = ("precision=float32", "iterations_per_epoch=4", "validation_iterations=2")
@@ -200,17 +200,16 @@ def test_only_scribbled_data_get_the_background_prior_and_context(toy_folder, to
 INFERRING = ("augmentation=none", "background_prior=0.5", "context_fraction=0.5", "teacher_weight=0.5")
 
 
-def test_the_prior_lowers_the_probability_of_foreground_where_nothing_is_annotated(request_of, tmp_path):
-    foreground = []
-    for prior in (0, 5):
-        settings = ("augmentation=none", f"background_prior={prior}", "context_fraction=0.5")
-        request = replace(request_of(iterations=60, settings=settings), folder=tmp_path / str(prior) / "fold_0")
-        train_fold(request)
-        summary = validate_fold(request)
-        case = summary.metric_per_case[0]
-        labels, _ = read_labels(Path(case.prediction_file))
-        foreground.append((labels > 0).sum())
-    assert foreground[1] < foreground[0]
+def test_the_prior_learns_from_held_out_and_unknown_voxels_of_the_run(request_of):
+    request = request_of(iterations=12, settings=(*INFERRING, "teacher_weight=0", "held_out_fraction=0.3"))
+    train_fold(request)
+    state = load_checkpoint(request.folder / FINAL).state["unannotated"]
+    assert (state["unknown"][1].sum(1) > 0).any() and (state["held"][1::2] > 0).all()
+    parts = build_parts(request, "float32")
+    parts.unannotated.restore(state, parts.network)
+    rates = parts.unannotated.background_rates()
+    assert ((rates > 0) & (rates <= LARGEST_RATE)).all()
+    assert (rates < LARGEST_RATE).any()  # so much of the toy is foreground that the prior is held back
 
 
 def test_prior_and_teacher_are_resumed_bit_by_bit(request_of, tmp_path):
