@@ -294,20 +294,22 @@ def _gradient_of_sets(
     inside = torch.mul(members, powers, out=scratch.get("inside", z.shape))
     mass = inside.sum(1, keepdim=True)
     far = _far(mass)
+    lost = None if far is None else _far_logits(z, members, far)
     share = voxels.share(norm)
-    rows = scratch.get("rows", (len(z), 3, z.shape[2]))
+    rows = scratch.get("rows", (len(z), 2, z.shape[2]))
     single = torch.mul(share, look_up(tables.is_single, voxels.codes)[:, None], out=rows[:, :1])
-    torch.sub(share, single, out=rows[:, 1:2])
-    dots = torch.bmm(torch.stack([overlap, -predicted], 1), inside, out=scratch.get("dots", (len(z), 2, z.shape[2])))
-    dots = dots.mul_(rows[:, :2]).sum(1, keepdim=True).addcmul_(share, predicted[:, None] @ powers)
+    several = share - single
+    dots = (overlap[:, None] @ inside).add_(predicted[:, None] @ powers).mul_(single)
+    # What sets leave open is taken out before multiplying: of large slopes not even rounding errors may be left.
+    dots.addcmul_(predicted[:, None] @ torch.sub(powers, inside, out=inside), several)
     pull = (likelihood if voxels.pull is None else voxels.pull * likelihood).expand_as(mass)
-    torch.div(pull, mass if far is None else mass.masked_fill(far, torch.inf), out=rows[:, 2:])
-    columns = torch.stack([overlap, -predicted, -torch.ones_like(predicted)], 2)  # (b, K, 3)
+    torch.div(pull, mass if far is None else mass.masked_fill(far, torch.inf), out=rows[:, 1:])
+    columns = torch.stack([overlap, -torch.ones_like(overlap)], 2)  # (b, K, 2)
     factor = torch.bmm(columns, rows, out=inside).mul_(members)
-    factor.addcmul_(predicted[..., None], share).add_((pull - dots).div_(norm))
-    torch.mul(powers, factor, out=out)
-    if far is not None:
-        sample, voxel, chosen = _far_logits(z, members, far)
+    factor.addcmul_(predicted[..., None], torch.addcmul(share, members, several, value=-1, out=members))
+    torch.mul(powers, factor.add_((pull - dots).div_(norm)), out=out)
+    if lost is not None:
+        sample, voxel, chosen = lost
         out[sample, :, voxel] -= chosen.softmax(1) * pull[sample, 0, voxel][:, None]
 
 

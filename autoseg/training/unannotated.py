@@ -166,11 +166,13 @@ class Unannotated:
         The adjusted count: the mean prediction on such voxels, less the false alarms, over the hit rate less the false
         alarms; hits and false alarms are those on held-out annotation (Forman 2008, *Data Mining and Knowledge
         Discovery* 17). Where hits hardly exceed false alarms the share comes out large, and the prior steps back; as
-        long as nothing was predicted it is 0.
+        long as nothing was predicted it is 0. No class is taken to be more common farther from foreground annotation
+        than nearer to it: or what is falsely seen far away would be taken for a reason to look away.
         """
         mean_unknown = self.unknown[0] / self.unknown[1].clamp_min(1e-6)
         hits, alarms = self.held[0::2] / self.held[1::2].clamp_min(1e-6)
-        return ((mean_unknown - alarms) / (hits - alarms).clamp_min(LEAST_CONTRAST)).clamp(0, 1)
+        shares = ((mean_unknown - alarms) / (hits - alarms).clamp_min(LEAST_CONTRAST)).clamp(0, 1)
+        return shares.cummin(0).values
 
     @torch.no_grad()
     def observe(self, batch: Batch, logits: Tensor) -> None:

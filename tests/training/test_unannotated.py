@@ -75,10 +75,10 @@ def test_inferred_evidence_changes_nothing_of_what_was_drawn():
 
 def test_a_promise_weighs_as_much_as_it_may_against_all_that_was_drawn():
     # 2.5 x 200 drawn voxels spread over 1000 promised ones
-    evidence = make(TrainingConfig()).evidence(batch(torch.zeros(1, 2, 2).long(), inferred=True), 0, no_prediction)
+    evidence = make(TrainingConfig(promise_weight=2.5)).evidence(batch(torch.zeros(1, 2, 2).long(), inferred=True), 0, no_prediction)
     assert evidence.weights[0].tolist() == [1, 1, 1, 0, 1, 0.5]
     few = replace(TOTALS, n_promised=10)
-    assert make(TrainingConfig(), totals=few).promise_weight == 1  # never more than what was drawn
+    assert make(TrainingConfig(promise_weight=2.5), totals=few).promise_weight == 1  # never more than what was drawn
 
 
 def predicted(unknown: list[list[float]], hits: list[float], alarms: list[float], **settings) -> Unannotated:
@@ -99,7 +99,12 @@ def test_the_rate_follows_from_shares_by_hand():
     # class a: 0.5 * 60 / (0.125 * 10000), and a tenth of that share farther out; class b has no share, hence no bound
     rates = inferred.background_rates()
     torch.testing.assert_close(rates[:2], torch.tensor([0.5 * 60 / 1250, 0.5 * 60 / 125]))
-    assert (rates[2:] == LARGEST_RATE).all() and len(rates) == N_RINGS
+    assert (rates[2:] == LARGEST_RATE).all() and len(rates) == N_RINGS  # farther out nothing was predicted
+
+
+def test_no_class_is_taken_to_be_more_common_farther_away():
+    inferred = predicted([[0.8, 0.2, 0.0], [0.98, 0.11, 0.0], [0.0, 0.9, 0.9]], [0.9, 0.9, 0.9], [0.1, 0.1, 0.1])
+    torch.testing.assert_close(inferred.shares()[:3, 1:], torch.tensor([[0.125, 0.0], [0.0125, 0.0], [0.0125, 0.0]]))
 
 
 def test_the_prior_leaves_alone_what_is_common_and_what_it_has_begun_to_eat():
@@ -123,9 +128,9 @@ def test_what_is_absent_from_a_whole_case_does_not_drown_what_was_drawn():
     codes = torch.zeros(1, 2, 2, dtype=torch.long)
     table = torch.cat([SETS, torch.tensor([[True, True, False]])])[None]
     one = replace(batch(codes, name="healthy"), label_sets=table)
-    assert make(TrainingConfig(), said).evidence(one, 0, no_prediction).weights[0, 6] == 0.5
+    assert make(TrainingConfig(promise_weight=2.5), said).evidence(one, 0, no_prediction).weights[0, 6] == 0.5
     other = replace(one, cases=("x",))  # the same set in a case where it was drawn
-    assert make(TrainingConfig(), said).evidence(other, 0, no_prediction).weights[0, 6] == 1
+    assert make(TrainingConfig(promise_weight=2.5), said).evidence(other, 0, no_prediction).weights[0, 6] == 1
 
 
 def held_table() -> torch.Tensor:
