@@ -172,7 +172,9 @@ class Unannotated:
         mean_unknown = self.unknown[0] / self.unknown[1].clamp_min(1e-6)
         hits, alarms = self.held[0::2] / self.held[1::2].clamp_min(1e-6)
         shares = ((mean_unknown - alarms) / (hits - alarms).clamp_min(LEAST_CONTRAST)).clamp(0, 1)
-        return shares.cummin(0).values
+        seen = torch.where(self.unknown[1] > 0, shares, torch.inf)  # a ring without voxels says nothing of others
+        nearest: Tensor = seen.cummin(0).values
+        return torch.where(nearest.isinf(), 0.0, nearest)
 
     @torch.no_grad()
     def observe(self, batch: Batch, logits: Tensor) -> None:

@@ -209,7 +209,6 @@ def test_the_prior_learns_from_held_out_and_unknown_voxels_of_the_run(request_of
     parts.unannotated.restore(state, parts.network)
     rates = parts.unannotated.background_rates()
     assert ((rates > 0) & (rates <= LARGEST_RATE)).all()
-    assert (rates < LARGEST_RATE).any()  # so much of the toy is foreground that the prior is held back
 
 
 def test_prior_and_teacher_are_resumed_bit_by_bit(request_of, tmp_path):

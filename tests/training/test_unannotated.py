@@ -106,6 +106,9 @@ def test_no_class_is_taken_to_be_more_common_farther_away():
     inferred = predicted([[0.8, 0.2, 0.0], [0.98, 0.11, 0.0], [0.0, 0.9, 0.9]], [0.9, 0.9, 0.9], [0.1, 0.1, 0.1])
     torch.testing.assert_close(inferred.shares()[:3, 1:], torch.tensor([[0.125, 0.0], [0.0125, 0.0], [0.0125, 0.0]]))
 
+    inferred.unknown[:, 0] = 0  # no voxel lies so near
+    torch.testing.assert_close(inferred.shares()[:3, 1:], torch.tensor([[0.0, 0.0], [0.0125, 0.0], [0.0125, 0.0]]))
+
 
 def test_the_prior_leaves_alone_what_is_common_and_what_it_has_begun_to_eat():
     common = predicted([[0.5, 0.5, 0.0]] * N_RINGS, [0.9, 0.9, 0.9], [0.1, 0.1, 0.1])
