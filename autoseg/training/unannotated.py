@@ -28,8 +28,10 @@ from autoseg.training.teacher import Predict, Teacher
 
 DECAY = 0.98
 """Weight of the past in the statistics of predictions, per step."""
-LARGEST_RATE = 0.3
-"""Highest weight of an unannotated voxel as background; a drawn voxel has 1."""
+LARGEST_MASS = 30.0
+"""What unannotated voxels may weigh as background, all together, relative to all that was drawn."""
+RELIABLE_HITS = 0.5
+"""Mean prediction of a class on its held-out voxels below which the prior steps back."""
 RINGS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Borders of the rings around foreground annotation, as shares of a patch's longest edge."""
 N_RINGS = len(RINGS) + 1
@@ -144,21 +146,25 @@ class Unannotated:
         return min(1.0, self.config.promise_weight * totals.n_drawn / max(totals.n_promised, 1))
 
     def background_rates(self) -> Tensor:
-        r"""Weight (rings,) of an unannotated voxel as background, by its distance from foreground annotation, 0 to 0.3.
+        r"""Weight (rings,) of an unannotated voxel as background, by its distance from foreground annotation, 0 to 1.
 
-        .. math:: \rho_r = \min(0.3, \min_h \kappa \, d_h / (\pi_{hr} n))
+        .. math:: \rho_r = g \min(m \, d / n, \; \min_h \kappa \, d_h / (\pi_{hr} n))
 
-        with n the voxels of which nothing is known, :math:`d_h` those drawn as head h, :math:`\pi_{hr}` the share of h
-        among the unknown voxels of ring r and :math:`\kappa` the setting ``background_prior``: unannotated voxels of h,
-        wrongly taken as background, weigh together at most :math:`\kappa` times the drawn ones. So a class that is
-        common, or hardly annotated, is left alone; and what lies far from all annotation counts for more than what
-        lies beside it. See :meth:`shares`.
+        with d the drawn voxels, :math:`d_h` those drawn as head h, n the voxels of which nothing is known,
+        :math:`\pi_{hr}` the share of h among those of ring r, m = 30 and :math:`\kappa` the setting
+        ``background_prior``: unannotated voxels of h, wrongly taken as background, weigh together at most
+        :math:`\kappa` times the drawn ones. So a class that is common, or hardly annotated, is left alone; and what
+        lies far from all annotation counts for more than what lies beside it. The gate g falls with the square of the
+        lowest hit rate below one half: what no longer finds held-out annotation gives way. See :meth:`shares`.
         """
-        wrong = self.shares() * self.totals.n_unknown  # (rings, H)
-        rates = self.config.background_prior * self.drawn_as / wrong.clamp_min(1e-6)
-        rates = torch.where(self.drawn_as > 0, rates, torch.inf)[:, self.foreground]
-        lowest: Tensor = rates.amin(1).clamp_max(LARGEST_RATE)
-        return lowest
+        totals = self.totals
+        largest = min(1.0, LARGEST_MASS * totals.n_drawn / max(totals.n_unknown, 1))
+        rates = self.config.background_prior * self.drawn_as / (self.shares() * totals.n_unknown).clamp_min(1e-6)
+        rates = torch.where(self.drawn_as > 0, rates, torch.inf)[:, self.foreground].amin(1).clamp_max(largest)
+        summed, weight = self.held[:2, self.foreground]
+        hits = torch.where(weight > 0, summed / weight.clamp_min(1e-6), 1.0)
+        gate: Tensor = (hits.amin() / RELIABLE_HITS).clamp_max(1).square()
+        return rates * gate
 
     def shares(self) -> Tensor:
         """Return the estimated share (rings, H) of each head among voxels of which nothing is known.

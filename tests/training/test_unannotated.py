@@ -15,7 +15,7 @@ from autoseg.nn.losses import PartialLoss
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence import EvidenceLoss, drawn_evidence
 from autoseg.training.teacher import Teacher
-from autoseg.training.unannotated import LARGEST_RATE, N_RINGS, Totals, Unannotated
+from autoseg.training.unannotated import LARGEST_MASS, N_RINGS, Totals, Unannotated
 
 K, UNKNOWN = 3, 3
 CPU = torch.device("cpu")
@@ -95,12 +95,15 @@ def predicted(unknown: list[list[float]], hits: list[float], alarms: list[float]
 
 
 def test_the_rate_follows_from_shares_by_hand():
-    assert (make(TrainingConfig(background_prior=0.5)).background_rates() == LARGEST_RATE).all()  # nothing predicted
+    at_first = make(TrainingConfig(background_prior=0.5)).background_rates()  # nothing was predicted yet
+    torch.testing.assert_close(at_first, torch.full((N_RINGS,), LARGEST_MASS * 200 / 10_000))
     inferred = predicted([[0.8, 0.2, 0.1], [0.98, 0.11, 0.1]], [0.9, 0.9, 0.6], [0.1, 0.1, 0.1])
     torch.testing.assert_close(inferred.shares()[0], torch.tensor([0.7 / 0.8, 0.1 / 0.8, 0.0]))
     # class a: 0.5 * 60 / (0.125 * 10000), and a tenth of that share farther out; class b has no share, hence no bound
     rates = inferred.background_rates()
     torch.testing.assert_close(rates[:2], torch.tensor([0.5 * 60 / 1250, 0.5 * 60 / 125]))
+    inferred.held[0, 1] = 2.0  # hits of class a: 0.2, so the gate is 0.4 squared
+    torch.testing.assert_close(inferred.background_rates()[0], 0.16 * torch.tensor(0.5 * 60 / (1.0 * 10_000)))
     assert (rates[2:] == rates[1]).all() and len(rates) == N_RINGS  # no voxel lies farther out: as nearer
 
 
@@ -115,8 +118,8 @@ def test_no_class_is_taken_to_be_more_common_farther_away():
 def test_the_prior_leaves_alone_what_is_common_and_what_it_has_begun_to_eat():
     common = predicted([[0.5, 0.5, 0.0]] * N_RINGS, [0.9, 0.9, 0.9], [0.1, 0.1, 0.1])
     assert (common.background_rates() < 0.01).all()  # a is half of the image
-    eaten = predicted([[0.98, 0.02, 0.0]] * N_RINGS, [0.99, 0.02, 0.5], [0.01, 0.005, 0.005])
-    assert (eaten.background_rates() < 0.02).all()  # a is found no more
+    eaten = predicted([[0.999, 0.001, 0.0]] * N_RINGS, [0.99, 0.001, 0.5], [0.01, 0.001, 0.005])
+    assert (eaten.background_rates() < 1e-4).all()  # a is found no more, neither here nor there
 
 
 def test_the_prior_spares_cases_whose_classes_were_only_partly_annotated():
