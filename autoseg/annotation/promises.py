@@ -18,6 +18,7 @@ from autoseg.annotation.distance import within
 from autoseg.annotation.enclosure import enclosed
 from autoseg.annotation.set_map import compacted, without
 from autoseg.core.case import BoolArray, CodeArray
+from autoseg.core.geometry import slice_axis
 from autoseg.core.labels import CaseStatement, foreground_codes
 from autoseg.core.protocol import AnnotationProtocol
 
@@ -247,11 +248,6 @@ def untouched_components(prediction: NDArray[np.integer[Any]], codes: CodeArray,
                     is_open[np.unique(components.take(end, axis=axis))] = False
         untouched |= is_open[components]
     return untouched
-
-
-def slice_axis(spacing: Sequence[float]) -> int:
-    """Return the axis across which slices are drawn: that of the coarsest spacing, the first on ties."""
-    return int(np.argmax(spacing))
 
 
 def annotated_slices(codes: CodeArray, label_sets: BoolArray, statement: CaseStatement = _NOTHING_SAID) -> BoolArray:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from autoseg.annotation.promises import annotated_slices, promised_classes, slice_axis
+from autoseg.annotation.promises import annotated_slices, promised_classes
 from autoseg.core.case import BoolArray, CodeArray
+from autoseg.core.geometry import slice_axis
 from autoseg.core.labels import CaseStatement, informative_codes
 from autoseg.core.protocol import AnnotationProtocol
 from autoseg.core.reach import ReachEstimate

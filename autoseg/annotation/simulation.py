@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from autoseg.annotation.curves import border_curve, depth_inside, interior_curve, largest_component, paint
 from autoseg.core.case import BoolArray, Shape3
 from autoseg.core.errors import ConfigError
+from autoseg.core.geometry import slice_axis
 
 LabelArray = NDArray[np.integer[Any]]
 
@@ -95,11 +96,6 @@ def case_rng(seed: int, case: str, kind: str) -> np.random.Generator:
     """Return the random numbers of one kind of drawing in one case, the same wherever and whenever it is made."""
     digest = hashlib.sha256(f"{case}\0{kind}".encode()).digest()
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
-
-
-def slice_axis(spacing: Sequence[float]) -> int:
-    """Return the axis across which slices lie: that of the largest spacing, the first on ties."""
-    return int(np.argmax(spacing))
 
 
 def even_slices(n_slices: int, fraction: float) -> tuple[int, ...]:

@@ -92,7 +92,8 @@ def draw_pictures(simulation: Simulation, output: Path, n: int) -> None:
     """Draw the annotation of ``n`` cases, spread over the data set, beside the dense labels."""
     import numpy as np
 
-    from autoseg.annotation.simulation import even_slices, slice_axis
+    from autoseg.annotation.simulation import even_slices
+    from autoseg.core.geometry import slice_axis
     from autoseg.io.images import read_image, read_labels
     from autoseg.io.pictures import write_png
     from autoseg.report.overlay import Layer, draw_overlay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -64,3 +65,8 @@ class Geometry(BaseModel):
             for name, (mine, theirs, limit) in pairs.items()
             if not all(abs(a - b) <= limit + FLOAT32_ROUNDING * abs(a) for a, b in zip(mine, theirs, strict=True))
         )
+
+
+def slice_axis(spacing: Sequence[float]) -> int:
+    """Return the axis across which people draw slices: that of the coarsest spacing, the first on ties."""
+    return max(range(len(spacing)), key=lambda axis: (spacing[axis], -axis))

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from autoseg.annotation.inspection import count_values, undeclared_values
 from autoseg.annotation.left_out import choose_left_out
-from autoseg.annotation.simulation import Style, annotate, slice_axis
+from autoseg.annotation.simulation import Style, annotate
 from autoseg.core.atomic import write_json
 from autoseg.core.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
-from autoseg.core.geometry import Geometry
+from autoseg.core.geometry import Geometry, slice_axis
 from autoseg.core.label_json import IGNORE
 from autoseg.core.labels import Labels
 from autoseg.core.parallel import map_unordered

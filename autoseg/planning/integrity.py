@@ -163,25 +163,6 @@ def check_dataset(
     )
 
 
-def fold_report(report: IntegrityReport, splits: Sequence[Mapping[str, Sequence[str]]]) -> tuple[FoldGap, ...]:
-    """Return the classes without annotated voxel in the training or validation part of a fold.
-
-    Parameters
-    ----------
-    splits
-        One ``{"train": [case names], "val": [case names]}`` per fold. Cases that the report does not hold count as
-        not annotated; a part without cases is passed over.
-    """
-    gaps = []
-    for fold, split in enumerate(splits):
-        for part in ("train", "val"):
-            annotations = [report.cases[name] for name in split[part] if name in report.cases]
-            missing = tuple(head for head in report.heads if not any(_has_drawn(item, head) for item in annotations))
-            if missing and split[part]:
-                gaps.append(FoldGap(fold, part, missing))
-    return tuple(gaps)
-
-
 def _has_drawn(annotation: CaseAnnotation, head: str) -> bool:
     """Whether a case has voxels to learn ``head`` from.
 

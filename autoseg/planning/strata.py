@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.fingerprint import Fingerprint
+from autoseg.core.label_json import BACKGROUND
 from autoseg.planning.integrity import FoldGap, IntegrityReport
 
 THIN, NEARLY_DENSE = 0.02, 0.6
@@ -109,7 +110,8 @@ def find_gaps(
 
     Returns
     -------
-    Every head missing in the training or validation part of a fold; every density missing in its validation part
+    Every head missing in the training or validation part of a fold (background, which is not scored, in the former
+    only); every density missing in its validation part
     though enough cases for all folds have it.
     """
     common = [profiles[name].level for name in sorted({name for _, val in splits for name in val}) if name in profiles]
@@ -119,7 +121,8 @@ def find_gaps(
         for part, names in (("train", train), ("val", val)):
             found = [profiles[name] for name in names if name in profiles]
             drawn = frozenset[int]().union(*(item.heads for item in found))
-            missing = tuple(name for index, name in enumerate(heads) if index not in drawn)
+            scored = heads if part == "train" else [name for name in heads if name != BACKGROUND]
+            missing = tuple(name for name in scored if heads.index(name) not in drawn)
             absent = sorted(levels - {item.level for item in found}) if part == "val" else []
             if names and (missing or absent):
                 gaps.append(FoldGap(fold, part, missing, tuple(LEVELS[level] for level in absent)))

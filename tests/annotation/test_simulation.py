@@ -13,9 +13,9 @@ from autoseg.annotation.simulation import (
     even_slices,
     scribble_slice,
     single_points,
-    slice_axis,
 )
 from autoseg.core.errors import ConfigError
+from autoseg.core.geometry import slice_axis
 
 SPACING = (2.0, 1.0, 1.0)
 

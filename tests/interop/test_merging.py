@@ -17,7 +17,8 @@ from autoseg.core.geometry import Geometry
 from autoseg.interop.merged_files import write_merged
 from autoseg.interop.merging import plan_merger
 from autoseg.io.images import read_labels, write_labels
-from autoseg.planning.integrity import FoldGap, check_dataset, fold_report
+from autoseg.planning.integrity import FoldGap, check_dataset
+from autoseg.planning.strata import find_gaps, profiles_from_report
 from autoseg.preprocessing.runner import read_case
 
 SHAPES = {"2d": (1, 40, 36), "3d": (12, 20, 18)}
@@ -79,12 +80,15 @@ def test_classes_are_mapped_by_name_and_the_rest_of_each_case_stays_open(tmp_pat
             assert [{dataset.labels.class_names[k] for k in np.flatnonzero(row)} for row in rows] == [meaning[value]]
 
 
+FOLD = (("a", "b"), ("c", "d", "e"))
+
+
 def test_the_merged_data_set_can_be_planned(tmp_path):
     dataset = merge(write(tmp_path / "A", LIVER), write(tmp_path / "B", KIDNEY, ("c", "d", "e"), corner=7))
     report = check_dataset(dataset)
     assert report.faults == () and report.uninformative == () and report.never_annotated == ()
-    assert report.warnings == () and fold_report(report, [{"train": ["a", "b"], "val": ["c", "d", "e"]}]) == (
-        FoldGap(0, "train", ("kidney",)),
+    assert report.warnings == () and find_gaps([FOLD], profiles_from_report(report), report.heads) == (
+        FoldGap(0, "train", ("background", "kidney")),  # what is not liver may be kidney
         FoldGap(0, "val", ("tumour",)),
     )
     plan = planning.plan(dataset, planning.extract_fingerprint(dataset), "small")

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813  (the name that its documentation gives it)
 
-from autoseg.annotation.inspection import CaseAnnotation
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import DatasetError, WorkerError
 from autoseg.planning import integrity
-from autoseg.planning.integrity import FoldGap, IntegrityReport, check_dataset, fold_report
+from autoseg.planning.integrity import IntegrityReport, check_dataset
 
 SHAPES = {"2d": (6, 7), "3d": (4, 6, 7)}
 LABELS = {"background": 0, "liver": 1, "tumour": 2, "ignore": 9}
@@ -382,27 +381,6 @@ def test_a_lost_worker_names_its_case(folder: Path, monkeypatch):
     rest = [(index, integrity._Finding()) for index in (1, 2)]
     monkeypatch.setattr(integrity, "map_unordered", lambda *_, **__: iter([*lost, *rest]))
     assert only_fault(folder) == ("case 'a': found its worker process dead, expected a result. Use fewer workers.")
-
-
-# folds
-
-
-def annotation(**positive: int) -> CaseAnnotation:
-    return CaseAnnotation(voxels=10, informative=10, positive=positive, decided=positive)
-
-
-def test_classes_missing_in_a_fold_are_named():
-    cases = {"a": annotation(x=1, y=0), "b": annotation(x=1, y=2), "c": annotation(x=0, y=0)}
-    report = IntegrityReport((), (), cases, heads=("x", "y"))
-    splits = [
-        {"train": ["a", "b"], "val": ["c"]},
-        {"train": ["a", "c"], "val": ["b"]},
-        {"train": ["b", "unreadable"], "val": []},
-    ]
-    gaps = fold_report(report, splits)
-    assert gaps == (FoldGap(0, "val", ("x", "y")), FoldGap(1, "train", ("y",)))
-    assert str(gaps[0]) == "fold 0: no val case has an annotated voxel of x, y: cannot be validated"
-    assert str(gaps[1]) == "fold 1: no train case has an annotated voxel of y: cannot be learnt"
 
 
 def test_real_scribbles_pass_and_are_as_sparse_as_they_are_said_to_be(real_data: Path):
