@@ -148,9 +148,9 @@ class Unannotated:
     def background_rates(self) -> Tensor:
         r"""Weight (rings,) of an unannotated voxel as background, by its distance from foreground annotation, 0 to 1.
 
-        .. math:: \rho_r = g \min(m \, d / n, \; \min_h \kappa \, d_h / (\pi_{hr} n))
+        .. math:: \rho_r = g \min(m \, d / u, \; \min_h \kappa \, d_h / (\pi_{hr} n))
 
-        with d the drawn voxels, :math:`d_h` those drawn as head h, n the voxels of which nothing is known,
+        with d the drawn voxels, :math:`d_h` those drawn as head h, u all others, n those of which nothing is known,
         :math:`\pi_{hr}` the share of h among those of ring r, m = 30 and :math:`\kappa` the setting
         ``background_prior``: unannotated voxels of h, wrongly taken as background, weigh together at most
         :math:`\kappa` times the drawn ones. So a class that is common, or hardly annotated, is left alone; and what
@@ -158,7 +158,8 @@ class Unannotated:
         lowest hit rate below one half: what no longer finds held-out annotation gives way. See :meth:`shares`.
         """
         totals = self.totals
-        largest = min(1.0, LARGEST_MASS * totals.n_drawn / max(totals.n_unknown, 1))
+        n_undrawn = totals.n_unknown + totals.n_promised
+        largest = min(1.0, LARGEST_MASS * totals.n_drawn / max(n_undrawn, 1))
         rates = self.config.background_prior * self.drawn_as / (self.shares() * totals.n_unknown).clamp_min(1e-6)
         rates = torch.where(self.drawn_as > 0, rates, torch.inf)[:, self.foreground].amin(1).clamp_max(largest)
         summed, weight = self.held[:2, self.foreground]

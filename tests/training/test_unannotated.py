@@ -96,7 +96,7 @@ def predicted(unknown: list[list[float]], hits: list[float], alarms: list[float]
 
 def test_the_rate_follows_from_shares_by_hand():
     at_first = make(TrainingConfig(background_prior=0.5)).background_rates()  # nothing was predicted yet
-    torch.testing.assert_close(at_first, torch.full((N_RINGS,), LARGEST_MASS * 200 / 10_000))
+    torch.testing.assert_close(at_first, torch.full((N_RINGS,), LARGEST_MASS * 200 / 11_000))
     inferred = predicted([[0.8, 0.2, 0.1], [0.98, 0.11, 0.1]], [0.9, 0.9, 0.6], [0.1, 0.1, 0.1])
     torch.testing.assert_close(inferred.shares()[0], torch.tensor([0.7 / 0.8, 0.1 / 0.8, 0.0]))
     # class a: 0.5 * 60 / (0.125 * 10000), and a tenth of that share farther out; class b has no share, hence no bound
