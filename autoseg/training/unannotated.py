@@ -30,8 +30,6 @@ DECAY = 0.98
 """Weight of the past in the statistics of predictions, per step."""
 LARGEST_MASS = 30.0
 """What unannotated voxels may weigh as background, all together, relative to all that was drawn."""
-RELIABLE_HITS = 0.5
-"""Mean prediction of a class on its held-out voxels below which the prior steps back."""
 RINGS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Borders of the rings around foreground annotation, as shares of a patch's longest edge."""
 N_RINGS = len(RINGS) + 1
@@ -94,6 +92,7 @@ class Unannotated:
         self.totals = totals
         self.heads = torch.from_numpy(labels.regions).to(device)
         self.has_regions = labels.has_regions
+        self.n_classes = labels.n_classes
         self.foreground = list(labels.foreground_heads)
         self.drawn_as = torch.tensor(totals.drawn_as, dtype=torch.float32, device=device)
         self.contradicted = frozenset(
@@ -155,7 +154,7 @@ class Unannotated:
         ``background_prior``: unannotated voxels of h, wrongly taken as background, weigh together at most
         :math:`\kappa` times the drawn ones. So a class that is common, or hardly annotated, is left alone; and what
         lies far from all annotation counts for more than what lies beside it. The gate g falls with the square of the
-        lowest hit rate below one half: what no longer finds held-out annotation gives way. See :meth:`shares`.
+        lowest hit rate below that of chance: what no longer finds held-out annotation gives way. See :meth:`shares`.
         """
         totals = self.totals
         n_undrawn = totals.n_unknown + totals.n_promised
@@ -164,7 +163,7 @@ class Unannotated:
         rates = torch.where(self.drawn_as > 0, rates, torch.inf)[:, self.foreground].amin(1).clamp_max(largest)
         summed, weight = self.held[:2, self.foreground]
         hits = torch.where(weight > 0, summed / weight.clamp_min(1e-6), 1.0)
-        gate: Tensor = (hits.amin() / RELIABLE_HITS).clamp_max(1).square()
+        gate: Tensor = (hits.amin() * self.n_classes).clamp_max(1).square()
         return rates * gate
 
     def shares(self) -> Tensor:

@@ -102,8 +102,8 @@ def test_the_rate_follows_from_shares_by_hand():
     # class a: 0.5 * 60 / (0.125 * 10000), and a tenth of that share farther out; class b has no share, hence no bound
     rates = inferred.background_rates()
     torch.testing.assert_close(rates[:2], torch.tensor([0.5 * 60 / 1250, 0.5 * 60 / 125]))
-    inferred.held[0, 1] = 2.0  # hits of class a: 0.2, so the gate is 0.4 squared
-    torch.testing.assert_close(inferred.background_rates()[0], 0.16 * torch.tensor(0.5 * 60 / (1.0 * 10_000)))
+    inferred.held[0, 1] = 2.0  # hits of class a: 0.2, below the third of chance, so the gate is 0.6 squared
+    torch.testing.assert_close(inferred.background_rates()[0], 0.36 * torch.tensor(0.5 * 60 / (1.0 * 10_000)))
     assert (rates[2:] == rates[1]).all() and len(rates) == N_RINGS  # no voxel lies farther out: as nearer
 
 
