@@ -55,8 +55,8 @@ def nnunet_sgd() -> OptimizerSettings:
 
 
 def adamw() -> OptimizerSettings:
-    """Return AdamW 1e-3 with a short warm-up and cosine decay, for runs too short for momentum 0.99."""
-    return OptimizerSettings(_adamw, 1e-3, 1e-2, 50, _cosine)
+    """Return AdamW 2e-3 with a short warm-up and cosine decay, for runs too short for momentum 0.99."""
+    return OptimizerSettings(_adamw, 2e-3, 1e-2, 50, _cosine)
 
 
 BUILT_IN: dict[str, Callable[..., OptimizerSettings]] = {"sgd": nnunet_sgd, "adamw": adamw}
