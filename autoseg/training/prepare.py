@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -70,9 +70,9 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     for gap in find_gaps([(each.train, each.val) for each in splits], profiles_from_fingerprint(fingerprint), heads):
         if gap.fold == fold:
             log.warning("%s", gap)
-    scribbled = is_scribbled(dataset, fingerprint)
-    if scribbled:
-        settings = " ".join(f"{key}={value}" for key, value in SCRIBBLED.items())
+    own_settings = settings_for_scribbles(dataset) if is_scribbled(dataset, fingerprint) else {}
+    if own_settings:
+        settings = " ".join(f"{key}={value}" for key, value in own_settings.items())
         log.info("under %.0f %% is annotated: %s unless --set says otherwise", 100 * SCRIBBLED_FRACTION, settings)
     cache = preprocessed / configuration.name
     check_cache(dataset, plan, configuration.name, cache, split)
@@ -85,7 +85,7 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         val_cases=split.val,
         fold=options.fold,
         folder=workspace.model(dataset.name, configuration.name, options.name) / f"fold_{options.fold}",
-        config=training_config(plan, options, is_scribbled=scribbled),
+        config=training_config(plan, options, own_settings),
         device=options.device,
         workers=options.workers,
         pretrained=options.pretrained,
@@ -131,11 +131,20 @@ def is_scribbled(dataset: Dataset, fingerprint: Fingerprint) -> bool:
     return marks_unknown and median(shares) < SCRIBBLED_FRACTION
 
 
-def training_config(plan: Plan, options: RunOptions, *, is_scribbled: bool) -> TrainingConfig:
+def settings_for_scribbles(dataset: Dataset) -> dict[str, Any]:
+    """Return what scribbled data are trained with; without the prior where promises settle what lies far away.
+
+    What they leave open lies beside annotation, where the prior does harm: see docs/results.md.
+    """
+    settles_far = dataset.protocol.reach_mm is not None or dataset.protocol.background_encloses
+    return {**SCRIBBLED, "background_prior": 0.0} if settles_far else dict(SCRIBBLED)
+
+
+def training_config(plan: Plan, options: RunOptions, own_settings: Mapping[str, Any] | None = None) -> TrainingConfig:
     """Resolve flags and settings; runs with the ``small`` planner are short unless told otherwise."""
     if options.epochs is not None and options.iterations is not None:
         raise ConfigError("--epochs and --iterations: found both, expected one. Leave one out.")
-    defaults: dict[str, Any] = {"seed": options.seed} | (SCRIBBLED if is_scribbled else {})
+    defaults: dict[str, Any] = {"seed": options.seed, **(own_settings or {})}
     if plan.planner == "small":
         defaults["iterations"] = SMALL_ITERATIONS
     if options.iterations is not None:

@@ -9,11 +9,19 @@ import torch
 
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import AutosegError, CacheError, ConfigError, ModelError, PlanError
+from autoseg.core.protocol import AnnotationProtocol
 from autoseg.core.workspace import Workspace
 from autoseg.nn.checkpoint import load_checkpoint
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest, build_parts, train_fold
-from autoseg.training.prepare import RunOptions, check_folder, is_scribbled, prepare_fold, training_config
+from autoseg.training.prepare import (
+    RunOptions,
+    check_folder,
+    is_scribbled,
+    prepare_fold,
+    settings_for_scribbles,
+    training_config,
+)
 from autoseg.training.validation import validate_fold
 
 SETTINGS = ("precision=float32", "iterations_per_epoch=4", "validation_iterations=2")
@@ -189,11 +197,13 @@ def test_only_scribbled_data_get_the_background_prior_and_context(toy_folder, to
     assert is_scribbled(dataset, scribbled)
     assert not is_scribbled(replace(dataset, labels=replace(dataset.labels, ignore=None)), scribbled)
     plan = load_plan(toy_workspace.preprocessed(dataset.name) / PLAN_FILE)
-    config = training_config(plan, RunOptions("0"), is_scribbled=True)
+    config = training_config(plan, RunOptions("0"), settings_for_scribbles(dataset))
     assert (config.background_prior, config.context_fraction) == (0.5, 0.7)
     switched_off = RunOptions("0", settings=("background_prior=0", "context_fraction=0"))
-    assert training_config(plan, switched_off, is_scribbled=True).background_prior == 0
-    assert training_config(plan, RunOptions("0"), is_scribbled=False).background_prior == 0
+    assert training_config(plan, switched_off, settings_for_scribbles(dataset)).background_prior == 0
+    assert training_config(plan, RunOptions("0")).background_prior == 0
+    promised = replace(dataset, protocol=AnnotationProtocol(reach_mm=20.0))
+    assert settings_for_scribbles(promised) == {"background_prior": 0, "context_fraction": 0.7}
 
 
 INFERRING = ("augmentation=none", "background_prior=0.5", "context_fraction=0.5", "teacher_weight=0.5")
