@@ -38,6 +38,9 @@ WorkersOption = Annotated[
 ]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:<index> or mps.")]
+MirrorOption = Annotated[bool, typer.Option("--tta/--no-tta", help="Average over mirrored copies of the image.")]
+NameOption = Annotated[str, typer.Option("--name", help="Name given to the training.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 log = logging.getLogger("autoseg")

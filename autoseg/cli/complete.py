@@ -31,7 +31,7 @@ def complete(
     configuration: Annotated[
         str | None, typer.Option("-c", "--configuration", help="As trained (default: the only one that is).")
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="Name given to the training.")] = "default",
+    name: common.NameOption = "default",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder of the new data set (default: ROOT/raw/completed_*).")
     ] = None,
@@ -41,9 +41,9 @@ def complete(
     seen: Annotated[
         bool, typer.Option("--seen", help="Where no fold left a case out, take a model that has seen it.")
     ] = False,
-    tta: Annotated[bool, typer.Option("--tta/--no-tta", help="Average over mirrored copies of the image.")] = True,
+    tta: common.MirrorOption = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Complete again what is complete.")] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:<index> or mps.")] = "auto",
+    device: common.DeviceOption = "auto",
     workers: common.WorkersOption = None,
     root: common.RootOption = None,
     json_: common.JsonOption = False,

@@ -28,7 +28,7 @@ def predict(
     configuration: Annotated[
         str | None, typer.Option("-c", "--configuration", help="Configuration of the model, for example 3d_fullres.")
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="Name given to the training.")] = "default",
+    name: common.NameOption = "default",
     model_folder: Annotated[
         Path | None, typer.Option("-m", "--model", help="Model folder with fold_<k> folders, instead of -d and -c.")
     ] = None,
@@ -36,13 +36,13 @@ def predict(
         list[str] | None, typer.Option("-f", "--folds", help="Folds to average (default: all that are finished).")
     ] = None,
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="Which weights: final or best.")] = "final",
-    tta: Annotated[bool, typer.Option("--tta/--no-tta", help="Average over mirrored copies of the image.")] = True,
+    tta: common.MirrorOption = True,
     step: Annotated[float, typer.Option("--step", help="Distance of windows as a share of the patch, 0 to 1.")] = 0.5,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also write <case>.npz with the probability of every head.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what exists.")] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:<index> or mps.")] = "auto",
+    device: common.DeviceOption = "auto",
     workers: common.WorkersOption = None,
     root: common.RootOption = None,
     json_: common.JsonOption = False,

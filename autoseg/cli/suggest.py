@@ -34,7 +34,7 @@ def suggest(
     configuration: Annotated[
         str | None, typer.Option("-c", "--configuration", help="Of the model (default: the only one that is trained).")
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="Name given to the training.")] = "default",
+    name: common.NameOption = "default",
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many suggestions.")] = 20,
     by: Annotated[By, typer.Option("--by", help="What is annotated at a time.")] = "slice",
     axis: Annotated[
@@ -65,8 +65,8 @@ def suggest(
         list[str] | None, typer.Option("-f", "--folds", help="Folds to predict with (default: all that are finished).")
     ] = None,
     pictures: Annotated[int, typer.Option("--pictures", min=0, help="Suggestions to show in suggestions.png.")] = 12,
-    tta: Annotated[bool, typer.Option("--tta/--no-tta", help="Average over mirrored copies of the image.")] = True,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:<index> or mps.")] = "auto",
+    tta: common.MirrorOption = True,
+    device: common.DeviceOption = "auto",
     workers: common.WorkersOption = None,
     root: common.RootOption = None,
     json_: common.JsonOption = False,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from autoseg.core.errors import ConfigError
 from autoseg.core.label_json import IGNORE
 from autoseg.io.images import ending_of
 from autoseg.io.raw_layout import put_file
+from autoseg.preprocessing.freshness import file_stamp, short_hash
 
 IMAGES, LABELS, RECORDS, REVIEW = "imagesTr", "labelsTr", "completion", "review"
 """Folders of a completed data set."""
@@ -66,12 +65,12 @@ def case_origin(
     """Describe what a case would be made from now."""
     labels = dataset.labels
     sets = [[value, sorted(members)] for value, members in sorted(labels.sets_by_value(files.name).items())]
-    annotation = [_stamp(path) for path in (files.label, files.valid_mask) if path is not None]
+    annotation = [file_stamp(path) for path in (files.label, files.valid_mask) if path is not None]
     return CaseOrigin(
         fold=fold,
-        image=_hash([_stamp(path) for path in files.images]),
-        annotation=_hash([*annotation, sets, labels.n_classes, repr(dataset.protocol), sorted(reach.items())]),
-        model=_hash([_stamp(checkpoint), mirror]),
+        image=short_hash([file_stamp(path) for path in files.images]),
+        annotation=short_hash([*annotation, sets, labels.n_classes, repr(dataset.protocol), sorted(reach.items())]),
+        model=short_hash([file_stamp(checkpoint), mirror]),
     )
 
 
@@ -195,15 +194,3 @@ def _link(source: Path, target: Path) -> None:
         put_file(source, target)
     except OSError:  # a file system, or Windows without the right, that has no links
         put_file(source, target, copy=True)
-
-
-def _stamp(path: Path) -> list[Any]:
-    try:
-        status = path.stat()
-    except OSError:
-        return [path.name]
-    return [path.name, status.st_size, status.st_mtime_ns]
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

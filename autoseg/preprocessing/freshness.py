@@ -51,15 +51,15 @@ def case_fingerprint(
         "version": PREPROCESSING_VERSION,
         "plan": _plan_part(plan, configuration),
         "labels": _labels_part(labels, files.name),
-        "image": [_file_part(path) for path in files.images],
-        "label": None if files.label is None else _file_part(files.label),
+        "image": [file_stamp(path) for path in files.images],
+        "label": None if files.label is None else file_stamp(files.label),
     }
     if files.valid_mask is not None:
-        parts["mask"] = _file_part(files.valid_mask)
+        parts["mask"] = file_stamp(files.valid_mask)
     if protocol.classes_complete_in or protocol.background_encloses or reach:
         distances = sorted((reach or {}).items())
         parts["protocol"] = [protocol.classes_complete_in, protocol.background_encloses, distances]
-    return ";".join(f"{part}:{_hash(parts[part])}" for part in REASONS if part in parts)
+    return ";".join(f"{part}:{short_hash(parts[part])}" for part in REASONS if part in parts)
 
 
 def staleness(found: str, expected: str) -> str | None:
@@ -91,7 +91,8 @@ def _labels_part(labels: Labels, case: str) -> Any:
     return [labels.n_classes, sets, labels.is_dense, sorted(undrawn_set(labels, case))]
 
 
-def _file_part(path: Path) -> Sequence[Any]:
+def file_stamp(path: Path) -> Sequence[Any]:
+    """Return what tells a file from a changed one without reading it; its name alone if it does not exist."""
     try:
         status = path.stat()
     except OSError:
@@ -99,7 +100,8 @@ def _file_part(path: Path) -> Sequence[Any]:
     return [path.name, status.st_size, status.st_mtime_ns]
 
 
-def _hash(value: Any) -> str:
+def short_hash(value: Any) -> str:
+    """Return 16 hexadecimal digits that follow from a value that JSON can hold."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 

@@ -111,6 +111,11 @@ def resolve_config(defaults: dict[str, Any], assignments: Sequence[str] = ()) ->
                 f"--set {'.'.join(map(str, item['loc']))}: found {item['input']!r}, {item['msg']}."
                 for item in error.errors()
             )
+    if not faults and config.held_out_fraction == 0 and (config.background_prior or config.teacher_weight):
+        faults.append(
+            "--set held_out_fraction=0: found nothing held out, expected a share above 0 for background_prior and "
+            "teacher_weight, which are checked on it. Set both to 0 to train on all of the annotation."
+        )
     if faults:
         raise ConfigError("\n".join(faults))
     if "iterations_per_epoch" not in values:

@@ -175,10 +175,12 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
 def _unannotated(request: FoldRequest, device: torch.device) -> Unannotated | None:
     """Put together what is inferred where nobody annotated; None if that is nothing."""
     config, labels = request.config, request.dataset.labels
+    if labels.is_dense:
+        return None
     entries = [entry for name in request.train_cases if (entry := read_entry(request.cache, name)) is not None]
     totals = Totals.of(entries, labels)
     infers = totals.n_promised > 0 and config.promise_weight > 0
-    if labels.is_dense or not (infers or config.background_prior or config.teacher_weight):
+    if not (infers or config.background_prior or config.teacher_weight):
         return None
     is_whole = not request.configuration.is_2d or all(entry.record.shape[0] == 1 for entry in entries)
     touches_all = request.dataset.protocol.instances_touched and is_whole

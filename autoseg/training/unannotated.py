@@ -24,10 +24,8 @@ from autoseg.nn.coded import flat_codes, head_states, sum_by_code
 from autoseg.nn.coded import informative_codes as informative
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence import Evidence, with_teacher
-from autoseg.training.teacher import Predict, Teacher
+from autoseg.training.teacher import DECAY, Predict, Teacher
 
-DECAY = 0.98
-"""Weight of the past in the statistics of predictions, per step."""
 LARGEST_MASS = 30.0
 """What unannotated voxels may weigh as background, all together, relative to all that was drawn."""
 RINGS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)

@@ -49,3 +49,9 @@ def test_durations(text, seconds):
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ConfigError, match="--max-runtime: found"):
         parse_duration(text)
+
+
+def test_what_is_inferred_needs_annotation_to_be_checked_on():
+    with pytest.raises(ConfigError, match="held_out_fraction=0: found nothing held out"):
+        resolve_config({"background_prior": 0.5}, ["held_out_fraction=0"])
+    assert resolve_config({}, ["held_out_fraction=0"]).held_out_fraction == 0
