@@ -45,9 +45,9 @@ TITLES = {
     "autoseg": "autoseg",
     "autoseg-sgd": "autoseg with nnU-Net's SGD",
     "nnunet": "nnU-Net as it comes (SGD)",
-    "nnunet-adamw": "nnU-Net with autoseg's optimiser",
+    "nnunet-ours": "nnU-Net with autoseg's optimiser",
 }
-"""System -> its name in the table. ``nnunet-adamw`` takes optimiser and schedule of ``autoseg``, whatever they are."""
+"""System -> its name in the table. ``nnunet-ours`` takes optimiser and schedule of ``autoseg``, whatever they are."""
 Scores = Mapping[str, float | None]
 """``foreground`` and each class or region -> mean Dice over the cases, None where there is none."""
 SETTINGS = "settings.json"
@@ -261,7 +261,7 @@ def run_once(comparison: Comparison, side: NnunetSide, system: str, seed: int, s
     else:
         request = comparison.request(name, seed)
         measured = side.train_and_predict(
-            request, comparison.cases, folder, takes_our_optimizer=system == "nnunet-adamw", seconds=seconds
+            request, comparison.cases, folder, takes_our_optimizer=system == "nnunet-ours", seconds=seconds
         )
     run = Run(system, limit, seed, **measured, **score(comparison, folder / "predictions"))
     write_json(result, run.as_json())

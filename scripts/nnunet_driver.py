@@ -6,6 +6,7 @@ python nnunet_driver.py prepare|train JOB.json, with nnUNet_raw, nnUNet_preproce
 # mypy: disable-error-code="import-not-found, import-untyped, no-any-unimported, misc, no-untyped-call, attr-defined"
 from __future__ import annotations
 
+import importlib.machinery
 import inspect
 import json
 import math
@@ -15,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -165,7 +167,7 @@ class YardstickTrainer(trainer_module.nnUNetTrainer):
             top = self.initial_lr
             return optimizer, RunSchedule(optimizer, lambda: top * (1 - self.share()) ** POLYNOMIAL)
         rates = given["rates"]
-        build = getattr(torch.optim, given["class"])
+        build = optimizer_class(given["class"], given["file"])
         known = inspect.signature(build).parameters
         optimizer = build(self.network.parameters(), **{k: v for k, v in given["options"].items() if k in known})
         return optimizer, RunSchedule(optimizer, lambda: rates[min(len(rates) - 1, int(self.share() * len(rates)))])
@@ -199,6 +201,18 @@ class YardstickTrainer(trainer_module.nnUNetTrainer):
                 self.on_validation_epoch_end([self.validation_step(next(self.dataloader_val)) for _ in steps])
             self.on_epoch_end()
         self.on_train_end()
+
+
+def optimizer_class(name: str, file: str | None) -> Callable[..., torch.optim.Optimizer]:
+    """Return a class of ``torch.optim``, or of a Python file that stands on its own."""
+    if file is None:
+        found: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, name)
+        return found
+    loader = importlib.machinery.SourceFileLoader("optimizer_of_job", file)
+    module = types.ModuleType(loader.name)
+    loader.exec_module(module)
+    found = getattr(module, name)
+    return found
 
 
 class RunSchedule:

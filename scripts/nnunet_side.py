@@ -23,6 +23,7 @@ from autoseg.core.plan import Configuration, Topology
 from autoseg.interop.nnunet_plans import NNUNET_PLANNERS
 from autoseg.io.images import read_labels, write_labels
 from autoseg.io.raw_layout import put_file, put_images
+from autoseg.training import muon
 from autoseg.training.config import TrainingConfig
 from autoseg.training.fold import FoldRequest, batch_size
 from autoseg.training.optim import build_optimization
@@ -214,20 +215,24 @@ def network_arguments(topology: Topology) -> dict[str, Any]:
 
 
 def describe_optimizer(config: TrainingConfig) -> dict[str, Any]:
-    """Return the optimiser of a run as the name and options of a class in ``torch.optim``, and its rate at every step.
+    """Return the optimiser of a run as its class, the file that defines it, its options and its rate at every step.
 
-    Raises ``ConfigError`` if it is of no such class or treats some weights differently from others.
+    The file is None for a class of ``torch.optim``; one of ours stands in a module that needs nothing but torch, since
+    it is imported by nnU-Net's interpreter. Raises ``ConfigError`` if the optimiser is of neither kind or treats some
+    weights differently from others.
     """
     built = build_optimization([torch.nn.Parameter(torch.zeros(1))], config)
     optimizer = built.optimizer
     name = type(optimizer).__name__
-    if getattr(torch.optim, name, None) is not type(optimizer) or len(optimizer.param_groups) != 1:
+    is_torchs = getattr(torch.optim, name, None) is type(optimizer)
+    if not (is_torchs or isinstance(optimizer, muon.Muon)) or len(optimizer.param_groups) != 1:
         raise ConfigError(
             f"--set optimizer={config.optimizer}: found {name} with {len(optimizer.param_groups)} groups of weights, "
-            "expected a class of torch.optim and one group, to hand over to nnU-Net. Leave out nnunet-adamw."
+            "expected Muon or a class of torch.optim, and one group, to hand over to nnU-Net. Leave out nnunet-ours."
         )
     return {
         "class": name,
+        "file": None if is_torchs else str(Path(muon.__file__).resolve()),
         "options": dict(optimizer.defaults),
         "rates": [built.learning_rate_at(iteration) for iteration in range(config.iterations)],
     }

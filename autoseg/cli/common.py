@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -21,6 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from autoseg.core.errors import UserError
 from autoseg.core.parallel import available_cores
 from autoseg.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from autoseg.core.dataset import Dataset
 
 EXIT_DONE, EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -122,6 +125,13 @@ def spread_lists(argv: Sequence[str], lists: Mapping[str, str]) -> list[str]:
 def workspace(root: Path | None) -> Workspace:
     """Return the workspace: ``--root``, else ``$AUTOSEG_ROOT``, else ``./autoseg_workspace``."""
     return Workspace(root or Path(os.environ.get("AUTOSEG_ROOT", "autoseg_workspace")))
+
+
+def load_dataset(space: Workspace, given: str) -> Dataset:
+    """Return the data set that a command line names; what it needs is imported only now, so that --help is quick."""
+    from autoseg.core.dataset import Dataset
+
+    return Dataset.load(space.find_dataset(given))
 
 
 def n_workers(given: int | None) -> int:

@@ -11,12 +11,12 @@ import typer
 
 from autoseg.cli import common
 from autoseg.cli.out_of_fold import fold_per_case, trained_model
-from autoseg.core.dataset import Dataset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from autoseg.annotation.review import Disagreement
+    from autoseg.core.dataset import Dataset
     from autoseg.inference.complete_dataset import CompletionReport
 
 log = logging.getLogger("autoseg.complete")
@@ -61,7 +61,7 @@ def complete(
     """
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
-    source = Dataset.load(space.find_dataset(dataset))
+    source = common.load_dataset(space, dataset)
     model_folder = trained_model(space, source, configuration, name)
     folds = fold_per_case(space, source, model_folder, seen=seen)
     target = space.raw(f"completed_{source.name}") if output is None else output

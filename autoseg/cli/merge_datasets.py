@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from autoseg.cli import common
-from autoseg.core.dataset import Dataset
 
 if TYPE_CHECKING:
     from autoseg.interop.merging import Merger
@@ -47,7 +46,7 @@ def merge_datasets(
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     workspace = common.workspace(root)
-    merger = plan_merger([Dataset.load(workspace.find_dataset(given)) for given in datasets], name or output.name)
+    merger = plan_merger([common.load_dataset(workspace, given) for given in datasets], name or output.name)
     for warning in merger.warnings:
         log.warning("%s", warning)
     with common.progress("labels", quiet=quiet) as report:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError
 from autoseg.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from autoseg.core.dataset import Dataset
 
 
 def trained_model(workspace: Workspace, dataset: Dataset, configuration: str | None, name: str) -> Path:

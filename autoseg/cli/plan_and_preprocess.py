@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoseg.cli import common
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import DatasetError, Fault, PlanError
 
 if TYPE_CHECKING:
+    from autoseg.core.dataset import Dataset
     from autoseg.core.fingerprint import Fingerprint
     from autoseg.core.plan import Plan
     from autoseg.planning.promises import PromiseReport
@@ -51,6 +51,8 @@ def plan_and_preprocess(
 
     Results go to ROOT/preprocessed/DATASET. A second run redoes only what has changed.
     """
+    from autoseg.core.dataset import Dataset
+
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
     described, faults = Dataset.examine(space.find_dataset(dataset))

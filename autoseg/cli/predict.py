@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoseg.cli import common
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def _model_folder(
     trained = workspace.model(dataset, configuration, name)
     if Path(dataset).name == dataset and trained.parent.is_dir():
         return trained  # the model is enough: the training data may be elsewhere by now
-    return workspace.model(Dataset.load(workspace.find_dataset(dataset)).name, configuration, name)
+    return workspace.model(common.load_dataset(workspace, dataset).name, configuration, name)
 
 
 def _conclude(result: PredictionReport, output: Path, *, as_json: bool) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from autoseg.cli import common
-from autoseg.core.dataset import Dataset
 
 if TYPE_CHECKING:
     from autoseg.interop.simulation import Simulation
@@ -70,7 +69,7 @@ def simulate_annotation(
         thickness=thickness, patch_size=patch_size, axis=axis,
     )  # fmt: skip
     check_output(output)
-    source = Dataset.load(common.workspace(root).find_dataset(dataset))
+    source = common.load_dataset(common.workspace(root), dataset)
     processes = common.n_workers(workers)
     with common.progress("check", quiet=quiet) as report:
         simulation = plan_simulation(
@@ -93,6 +92,7 @@ def draw_pictures(simulation: Simulation, output: Path, n: int) -> None:
     import numpy as np
 
     from autoseg.annotation.simulation import even_slices
+    from autoseg.core.dataset import Dataset
     from autoseg.core.geometry import slice_axis
     from autoseg.io.images import read_image, read_labels
     from autoseg.io.pictures import write_png

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from autoseg.cli import common
-from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
+    from autoseg.core.dataset import CaseFiles, Dataset
     from autoseg.inference.ranking import Ranking, Units
     from autoseg.inference.suggestion import Selection
 
@@ -87,7 +87,7 @@ def suggest(
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
-    data = Dataset.load(space.find_dataset(dataset))
+    data = common.load_dataset(space, dataset)
     model = trained_model(space, data, configuration, name)
     units = Units(by, axis, patch_size)
     selection = Selection(number, method, per_case, round_, seed)
@@ -119,6 +119,7 @@ def check_units(by: By, axis: int | None, patch_size: tuple[int, int, int] | Non
 def images_in(folder: Path, dataset: Dataset) -> dict[str, CaseFiles]:
     """Return the cases of a folder of images, none of them annotated; raise ``DatasetError`` with what is wrong."""
     from autoseg.core.case_files import find_image_cases
+    from autoseg.core.dataset import CaseFiles
 
     found, faults = find_image_cases(folder, dataset.file_ending, len(dataset.channels))
     if faults:

@@ -17,6 +17,7 @@ from autoseg.cli.common import (
     StoppedError,
     VerboseOption,
     WorkersOption,
+    load_dataset,
     log,
     n_workers,
     print_json,
@@ -25,7 +26,6 @@ from autoseg.cli.common import (
     set_up_logging,
     workspace,
 )
-from autoseg.core.dataset import Dataset
 
 if TYPE_CHECKING:
     from autoseg.training.fold import FoldRequest
@@ -78,7 +78,7 @@ def train(
         None if max_runtime is None else parse_duration(max_runtime),
         seed, pretrained, settings or [], n_workers(workers),
     )  # fmt: skip
-    request = prepare_fold(space, Dataset.load(space.find_dataset(dataset)), options)
+    request = prepare_fold(space, load_dataset(space, dataset), options)
     is_resumed = check_folder(request.folder, resume=resume, overwrite=overwrite)
     with stop_on_signals() as signals, steps_bar(request, quiet=quiet) as on_steps:
         result = train_fold(request, resume=is_resumed, on_steps=on_steps, should_stop=lambda: bool(signals))

@@ -37,7 +37,7 @@ class TrainingConfig(BaseModel):
     batch_size: int | None = Field(default=None, ge=1)
     """Patches per step; None takes the plan's."""
     optimizer: str = "auto"
-    """auto (by length of the run), sgd (nnU-Net's), adamw, or package.module:attribute."""
+    """auto (by length of the run), sgd (nnU-Net's), muon, adamw, or package.module:attribute."""
     learning_rate: float | None = Field(default=None, gt=0)
     """Highest learning rate; None takes the optimiser's own."""
     weight_decay: float | None = Field(default=None, ge=0)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,3 +102,13 @@ def test_a_failure_of_nnunet_shows_the_end_of_its_output(tmp_path, interpreter):
 def test_an_interpreter_without_nnunet_is_refused(tmp_path, interpreter):
     with pytest.raises(ConfigError, match="found no interpreter with nnunetv2"):
         NnunetSide(interpreter, tmp_path, workers=1, threads=1).version()
+
+
+def test_our_optimizer_is_handed_over_with_a_file_that_needs_nothing_but_torch(tmp_path):
+    described = describe_optimizer(TrainingConfig(iterations=10, optimizer="muon", weight_decay=0.5))
+    assert described["class"] == "Muon"
+    assert described["options"] == {"lr": 2e-3, "weight_decay": 0.5, "momentum": 0.95}
+    alone = tmp_path / "alone.py"
+    alone.write_bytes(Path(described["file"]).read_bytes())
+    script = "import sys, alone; assert not any(name.startswith('autoseg') for name in sys.modules); alone.Muon"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, env={"PYTHONPATH": str(tmp_path)})

@@ -35,7 +35,7 @@ def test_warm_up_never_takes_more_than_a_tenth_of_a_short_run():
 
 
 def test_auto_takes_what_fits_the_length():
-    assert optimizer_name(TrainingConfig(iterations=LONG_RUN - 1)) == "adamw"
+    assert optimizer_name(TrainingConfig(iterations=LONG_RUN - 1)) == "muon"
     assert optimizer_name(TrainingConfig(iterations=LONG_RUN)) == "sgd"
 
 
@@ -47,6 +47,6 @@ def test_settings_override_the_optimizers_own():
 
 def test_an_unknown_optimizer_is_named_with_the_known_ones():
     with pytest.raises(
-        ConfigError, match=r"optimizer 'sdg': found no such component, expected one of \['adamw', 'sgd'\]"
+        ConfigError, match=r"optimizer 'sdg': found no such component, expected one of \['adamw', 'muon', 'sgd'\]"
     ):
         optimization(optimizer="sdg")
