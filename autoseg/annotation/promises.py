@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from autoseg.annotation.distance import within
 from autoseg.annotation.enclosure import enclosed
@@ -25,7 +24,7 @@ from autoseg.core.protocol import AnnotationProtocol
 ANISOTROPY = 3.0
 """Above this ratio of the coarsest to the finest spacing, people draw slice by slice."""
 SETTLING = ("classes_complete_in", "reach_mm", "background_encloses")
-"""The promises that narrow sets before training; ``instances_touched`` needs a prediction."""
+"""The promises that narrow sets before training; ``instances_touched`` needs a prediction (``annotation.touched``)."""
 TOGETHER = "the promises together"
 _NOTHING_SAID = CaseStatement()
 
@@ -214,40 +213,6 @@ def check_against_reference(
         foreground=foreground,
         wrong=wrong,
     )
-
-
-def untouched_components(prediction: NDArray[np.integer[Any]], codes: CodeArray, label_sets: BoolArray) -> BoolArray:
-    """(*S) bool: predicted foreground that, if every object was touched by its annotators, is not what is predicted.
-
-    A component of a class (neighbours share a face, an edge or a corner) is untouched if no voxel in it or next to it
-    was drawn as that class, alone or in a set without background, and if it does not reach the border of the array,
-    behind which an annotation may lie. An axis of one voxel has no border.
-
-    Parameters
-    ----------
-    prediction
-        (*S) class indices.
-    codes, label_sets
-        The drawn target on the same grid: (*S) and (N, K).
-    """
-    neighbours = np.ones((3,) * prediction.ndim, dtype=bool)
-    is_certain = foreground_codes(label_sets)
-    untouched = np.zeros(prediction.shape, dtype=bool)
-    for index in range(1, label_sets.shape[1]):
-        components, n_components = ndimage.label(prediction == index, structure=neighbours)
-        if n_components == 0:
-            continue
-        is_open = np.ones(n_components + 1, dtype=bool)
-        is_open[0] = False
-        drawn = (label_sets[:, index] & is_certain)[codes]
-        if drawn.any():
-            is_open[np.unique(components[ndimage.binary_dilation(drawn, structure=neighbours)])] = False
-        for axis in range(prediction.ndim):
-            if prediction.shape[axis] > 1:
-                for end in (0, -1):
-                    is_open[np.unique(components.take(end, axis=axis))] = False
-        untouched |= is_open[components]
-    return untouched
 
 
 def annotated_slices(codes: CodeArray, label_sets: BoolArray, statement: CaseStatement = _NOTHING_SAID) -> BoolArray:

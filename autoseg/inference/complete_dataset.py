@@ -184,7 +184,10 @@ class _Run:
         if case.target is None:
             raise AutosegError(f"case {case.name}: found no annotation, expected a label file. Add one.")
         within = what_is_left(case, self._dataset, self._options.reach)
-        completed = complete_case(logits, record, labels, case.target, within=within, review=review)
+        touches_all = self._dataset.protocol.instances_touched
+        completed = complete_case(
+            logits, record, labels, case.target, within=within, touches_all=touches_all, review=review
+        )
         disagreements = None
         if completed.predicted is not None and completed.disputed is not None:
             write_labels(label_path(self._output, files, REVIEW), completed.predicted, case.geometry)

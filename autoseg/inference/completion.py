@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.annotation.review import DisputedVoxels
+from autoseg.annotation.touched import exclude_untouched
 from autoseg.core.case import BoolArray, CaseRecord, CodeArray, Float32Array, Target
 from autoseg.core.labels import Labels
 from autoseg.inference.export import LabelMap, decide
@@ -36,6 +38,7 @@ def complete_case(
     target: Target,
     *,
     within: Target | None = None,
+    touches_all: bool = False,
     review: bool = False,
     slab_values: int | None = None,
 ) -> CompletedCase:
@@ -57,6 +60,9 @@ def complete_case(
         The annotation in the axes and the shape of the file.
     within
         What each voxel may be, likewise, if that is less than was drawn (promises); None: as drawn.
+    touches_all
+        Whether every object is promised to carry an annotation of its class: then a predicted one without it is of
+        another class, the most probable one for which this does not hold again, background at last.
     review
         Also return the prediction and the disputed voxels.
     slab_values
@@ -69,30 +75,68 @@ def complete_case(
         If the logits do not lie on the record's grid or have another number of heads.
     """
     within = target if within is None else within
+    options = {} if slab_values is None else {"slab_values": slab_values}
+    completed = _decide_within(logits, record, labels, within, options)
+    left = _without_untouched(completed, labels, target, within) if touches_all else None
+    while left is not None:  # ends: every time, voxels lose a class, and they have at most K
+        within = left
+        completed = _decide_within(logits, record, labels, within, options)
+        left = _without_untouched(completed, labels, target, within)
+    return CompletedCase(completed, *(_review(logits, record, labels, target, options) if review else ()))
+
+
+def _decide_within(
+    logits: Float32Array, record: CaseRecord, labels: Labels, within: Target, options: Mapping[str, int]
+) -> LabelMap:
+    """Return the label map (z, y, x) of the file in which every voxel is of a class of its set."""
     restriction = Restriction(labels, within.label_sets)
-    box = box_slices(record.crop_low, record.crop_high)
-    drawn, left = (item.codes.transpose(record.transpose)[box] for item in (target, within))
-    said: list[LabelMap] = []
+    left = within.codes.transpose(record.transpose)[box_slices(record.crop_low, record.crop_high)]
+
+    def restrict(values: LabelMap, slab: Float32Array, first: int) -> LabelMap:
+        return restriction.apply(values, slab, left[first : first + len(values)])
+
+    completed = decide(logits, record, labels, amend=restrict, **options)
+    outside = _outside_crop(record)
+    if outside is not None:
+        completed[outside] = restriction.apply(completed[outside], None, within.codes[outside])
+    return completed
+
+
+def _without_untouched(completed: LabelMap, labels: Labels, target: Target, within: Target) -> Target | None:
+    return exclude_untouched(_class_indices(labels)[completed], target, within)
+
+
+def _review(
+    logits: Float32Array, record: CaseRecord, labels: Labels, target: Target, options: Mapping[str, int]
+) -> tuple[LabelMap, DisputedVoxels]:
+    """Return what the model says by itself, (z, y, x) of the file, and the voxels where it was drawn otherwise."""
+    drawn = target.codes.transpose(record.transpose)[box_slices(record.crop_low, record.crop_high)]
     disputed: list[DisputedVoxels] = []
 
-    def amend(values: LabelMap, slab: Float32Array, first: int) -> LabelMap:
-        planes = slice(first, first + len(values))
-        if review:
-            said.append(values)
-            disputed.append(_disputed(values, slab, drawn[planes], labels, record, first))
-        return restriction.apply(values, slab, left[planes])
+    def compare(values: LabelMap, slab: Float32Array, first: int) -> LabelMap:
+        disputed.append(_disputed(values, slab, drawn[first : first + len(values)], labels, record, first))
+        return values
 
-    options = {} if slab_values is None else {"slab_values": slab_values}
-    completed = decide(logits, record, labels, amend=amend, **options)
-    if record.shape_after_crop != record.shape_before_crop:
-        outside = ~restore(np.ones(record.shape_after_crop, dtype=bool), record, fill=0)
-        completed[outside] = restriction.apply(completed[outside], None, within.codes[outside])
-        if review:
-            disputed.append(_disputed_outside(outside, target.codes, labels))
-    if not review:
-        return CompletedCase(completed)
-    predicted: LabelMap = restore(np.concatenate(said), record, fill=0)
-    return CompletedCase(completed, predicted, DisputedVoxels.join(disputed))
+    predicted = decide(logits, record, labels, amend=compare, **options)
+    outside = _outside_crop(record)
+    if outside is not None:
+        disputed.append(_disputed_outside(outside, target.codes, labels))
+    return predicted, DisputedVoxels.join(disputed)
+
+
+def _outside_crop(record: CaseRecord) -> BoolArray | None:
+    """(z, y, x) bool of the file: where the image is empty; None if the crop is the whole case."""
+    if record.shape_after_crop == record.shape_before_crop:
+        return None
+    outside: BoolArray = ~restore(np.ones(record.shape_after_crop, dtype=bool), record, fill=0)
+    return outside
+
+
+def _class_indices(labels: Labels) -> NDArray[np.intp]:
+    """Return file value -> index of the class."""
+    classes = np.zeros(max(labels.class_values) + 1, dtype=np.intp)
+    classes[list(labels.class_values)] = np.arange(labels.n_classes)
+    return classes
 
 
 def _disputed(
@@ -103,9 +147,7 @@ def _disputed(
     With regions, classes that no region tells apart are not held against each other, and the confidence is that of the
     region, among those in which the two classes differ, about which the network is surest.
     """
-    classes = np.zeros(max(labels.class_values) + 1, dtype=np.intp)
-    classes[list(labels.class_values)] = np.arange(labels.n_classes)
-    predicted = classes[values]
+    predicted = _class_indices(labels)[values]
     places: tuple[Any, ...] = np.nonzero((codes < labels.n_classes) & (codes != predicted))
     drawn, other, own = codes[places].astype(np.intp), predicted[places], logits[(slice(None), *places)]
     if labels.has_regions:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoseg.annotation.promises import untouched_components
+from autoseg.annotation.touched import untouched_components
 from autoseg.core.errors import ConfigError
 from autoseg.core.labels import Labels
 from autoseg.data.loader import Batch

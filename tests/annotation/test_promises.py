@@ -16,7 +16,6 @@ from autoseg.annotation.promises import (
     infer,
     promised_classes,
     single_promises,
-    untouched_components,
 )
 from autoseg.core.labels import CaseStatement
 from autoseg.core.protocol import AnnotationProtocol
@@ -269,28 +268,3 @@ def test_settled_voxels_and_wrong_foreground_are_counted():
 def test_single_promises_are_those_that_settle_before_training():
     assert list(single_promises(EVERYTHING)) == ["classes_complete_in", "reach_mm", "background_encloses"]
     assert single_promises(AnnotationProtocol(instances_touched=True)) == {}
-
-
-@pytest.mark.parametrize("shape", [(1, 12, 12), (12, 12, 12)], ids=["2d", "3d"])
-def test_components_that_nobody_touched(shape):
-    middle = shape[0] // 2
-    prediction = np.zeros(shape, np.uint8)
-    touched, beside, other, border = np.s_[2:4], np.s_[5:7], np.s_[8:10], np.s_[0:1]
-    for rows in (touched, beside, other, border):
-        prediction[middle, rows, 2:4] = 1
-    prediction[middle, 8:10, 6:8] = 2
-    codes = blank(*shape)
-    codes[middle, 2, 2] = 1
-    codes[middle, 5, 4] = COARSE  # next to it, and perhaps of its class
-    codes[middle, 8, 2] = 2  # another class
-    expected = np.zeros(shape, bool)
-    expected[middle, other, 2:4] = True
-    np.testing.assert_array_equal(untouched_components(prediction, codes, SETS) & (prediction == 1), expected)
-    assert untouched_components(prediction, codes, SETS)[middle, 8, 6]
-    assert not untouched_components(np.zeros(shape, np.uint8), codes, SETS).any()
-
-
-def test_unknown_is_no_annotation_for_components():
-    prediction = np.zeros((1, 5, 5), np.uint8)
-    prediction[0, 2, 2] = 1
-    assert untouched_components(prediction, blank(1, 5, 5), SETS)[0, 2, 2]

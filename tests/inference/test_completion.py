@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autoseg.annotation.touched import untouched_components
 from autoseg.core.case import CaseRecord, Target
 from autoseg.core.geometry import Geometry
 from autoseg.core.labels import CaseStatement, Head, Labels
@@ -93,6 +94,27 @@ def test_with_nothing_drawn_the_completion_is_the_prediction(place, labels):
     made = complete_case(logits, place, labels, nothing, review=True)
     np.testing.assert_array_equal(made.labels, made.predicted)
     assert not len(made.disputed.index)
+
+
+@EVERY_RECORD
+@EVERY_LABELS
+def test_where_every_object_was_touched_no_other_one_is_made(place, labels):
+    rng = np.random.default_rng(3)
+    values = [value for value, members in labels.sets_by_value("x").items() if len(members) == labels.n_classes]
+    drawn = np.full(file_shape(place), values[0], dtype=np.uint8)
+    corner = tuple(slice(max(1, edge // 2)) for edge in drawn.shape)
+    drawn[corner] = rng.choice([0, labels.class_values[1]], size=drawn[corner].shape)
+    target = Target(*labels.encode(drawn, "x"))
+    logits = random_case(place, labels, "x")[2]
+    free = complete_case(logits, place, labels, target).labels
+    made = complete_case(logits, place, labels, target, touches_all=True).labels
+    classes = np.zeros(max(labels.class_values) + 1, dtype=int)
+    classes[list(labels.class_values)] = range(labels.n_classes)
+    left_over = untouched_components(classes[made], target.codes, target.label_sets, is_whole=True)
+    assert untouched_components(classes[free], target.codes, target.label_sets, is_whole=True).any()
+    assert not left_over.any()
+    is_drawn = target.codes < labels.n_classes
+    np.testing.assert_array_equal(made[is_drawn], free[is_drawn])
 
 
 @EVERY_LABELS

@@ -1,0 +1,54 @@
+"""Our side of the training step, in the arithmetic that the processor computes fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from benchmark_rows.step import topology
+
+from autoseg.core.plan import Topology
+from autoseg.data.loader import Batch
+from autoseg.nn.build import build_network
+from autoseg.nn.device import autocast_dtype
+from autoseg.nn.losses import PartialLoss
+from autoseg.training.config import TrainingConfig
+from autoseg.training.evidence import EvidenceLoss
+from autoseg.training.optim import build_optimization
+from autoseg.training.trainer import Parts, training_step
+
+
+def steps(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
+    """Train ``steps`` steps on one batch; each call goes on where the last ended and returns its losses."""
+    n_classes, device = settings["classes"], torch.device("cpu")
+    torch.manual_seed(0)
+    torch.set_num_threads(settings.get("threads", 1))
+    shape = Topology.model_validate({"kind": "plain", **topology(settings)})
+    network = build_network(shape, 1, n_classes)
+    config = TrainingConfig(optimizer="sgd", iterations=100_000)
+    label_sets = torch.cat([torch.eye(n_classes, dtype=torch.bool), torch.ones(1, n_classes, dtype=torch.bool)])
+    images = torch.from_numpy(np.load(folder / "images.npy"))
+    codes = torch.from_numpy(np.load(folder / "classes.npy"))
+    batch = Batch(images, codes, label_sets.expand(len(images), -1, -1))
+    parts = Parts(
+        network=network,
+        loss=EvidenceLoss(PartialLoss(None, False), shape.strides, n_classes),
+        optimization=build_optimization(network.parameters(), config),
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        device=device,
+        autocast_dtype=autocast_dtype(device),
+        training_batches=lambda _: iter(()),
+        validation_batches=lambda: iter(()),
+        regions=None,
+        head_names=(),
+        foreground_heads=(),
+    )
+    parts.optimization.set_learning_rate(0)
+
+    def run() -> list[float]:
+        return [float(training_step(parts, batch, index, config.gradient_clip)) for index in range(settings["steps"])]
+
+    return run
