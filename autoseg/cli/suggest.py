@@ -82,8 +82,10 @@ def suggest(
     check_units(by, axis, patch_size)
     from autoseg.cli.out_of_fold import trained_model
     from autoseg.cli.suggestion_files import conclude, maps_folder
+    from autoseg.inference.complete_dataset import what_is_left
     from autoseg.inference.ranking import CaseModels, Units, members_of, rank
     from autoseg.inference.suggestion import Selection
+    from autoseg.planning.promises import known_reach
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
@@ -93,13 +95,15 @@ def suggest(
     selection = Selection(number, method, per_case, round_, seed)
     cases = {case.name: case for case in data.cases} if inputs is None else images_in(inputs, data)
     models = CaseModels(model, members_of(model, list(cases), folds or None), device, mirror=tta)
+    reach = known_reach(data, space.preprocessed(data.name))
     folder = output or model / "suggestions"
     refuse_data_sets(folder)
     with maps_folder(folder) as maps:
         with common.progress("predict", quiet=quiet) as report:
             ranking = rank(
                 cases, models, data.labels, units, selection,
-                maps=maps, read_ahead=common.n_workers(workers) > 0, progress=report,
+                left=lambda case: what_is_left(case, data, reach) or case.target, maps=maps,
+                read_ahead=common.n_workers(workers) > 0, progress=report,
             )  # fmt: skip
         settings = described(data, model, inputs, units, selection)
         conclude(ranking, settings, cases, data.labels, folder, maps, n_pictures=pictures, as_json=json_, quiet=quiet)

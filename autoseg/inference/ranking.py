@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from autoseg.core.case import Case, Shape3
+from autoseg.core.case import Case, Shape3, Target
 from autoseg.core.dataset import CaseFiles
 from autoseg.core.errors import AutosegError, ConfigError, ModelError
 from autoseg.core.findings import listed
@@ -173,6 +173,7 @@ def rank(
     units: Units,
     selection: Selection,
     *,
+    left: Callable[[Case], Target | None] = lambda case: case.target,
     maps: Path | None = None,
     read_ahead: bool = True,
     progress: Progress | None = None,
@@ -189,6 +190,9 @@ def rank(
         Of the data set.
     units, selection
         What to choose from, and how.
+    left
+        What each voxel of a case may still be, on the grid of its file; the default is what was drawn. Promises leave
+        less, and what they settle needs no annotation.
     maps
         Folder for the maps of each case that a picture needs, see :func:`load_maps`.
     read_ahead
@@ -211,7 +215,7 @@ def rank(
     for (name, predictor), read in zip(models.predictors(), readings, strict=True):
         _check_classes(predictor, labels, models.folder)
         try:
-            part, found = _measured(read(), predictor, labels, units)
+            part, found = _measured(read(), predictor, labels, units, left)
         except AutosegError as error:
             failed[name] = str(error)
             log.warning("%s: %s", name, error)
@@ -268,12 +272,14 @@ def _read(files: CaseFiles, labels: Labels) -> Case:
     return Case(files.name, image, geometry)
 
 
-def _measured(case: Case, predictor: Predictor, labels: Labels, units: Units) -> tuple[Candidates, UncertaintyMaps]:
+def _measured(
+    case: Case, predictor: Predictor, labels: Labels, units: Units, left: Callable[[Case], Target | None]
+) -> tuple[Candidates, UncertaintyMaps]:
     prepared = predictor.prepare(case)
     z, y, x = case.image.shape[1:]
     grid = units.grid((z, y, x), case.geometry, predictor.model.plan, predictor.model.configuration)
     logits = predictor.logits(prepared.image)
-    measured, maps = measure(logits, prepared.record, labels, case.target, grid)
+    measured, maps = measure(logits, prepared.record, labels, left(case), grid)
     classes = [labels.heads[index].name for index in labels.foreground_heads]
     return candidates_of(case.name, measured, classes, spread=SLICE_SPREAD), maps
 

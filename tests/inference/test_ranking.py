@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autoseg.core.case import Target
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, ConfigError, ModelError
 from autoseg.core.geometry import Geometry
@@ -83,6 +84,20 @@ def test_annotated_slices_are_not_suggested(trained, tmp_path, read_ahead):
     assert first["axis"] == "z"
     assert first["box"]["x"] == [0, 9]
     assert first["slice"] == first["box"]["z"][0]
+
+
+def test_what_promises_settle_is_not_suggested(trained, tmp_path):
+    cases = {"a": write_case(tmp_path, "a", annotated=[0])}
+    models = CaseModels(trained, members_of(trained, ["a"]), "cpu", mirror=False)
+    labels = labels_with()
+
+    def left(case):
+        codes = case.target.codes.copy()
+        codes[4:] = 0  # a promise that nothing but background lies there
+        return Target(codes, case.target.label_sets)
+
+    ranking = rank(cases, models, labels, Units(), Selection(9, case_share=1.0), left=left)
+    assert {item.low[0] for item in ranking.suggestions} == {1, 2, 3}
 
 
 def test_patches_are_of_the_size_asked_for_and_do_not_overlap(trained, tmp_path):
