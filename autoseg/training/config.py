@@ -69,7 +69,7 @@ class TrainingConfig(BaseModel):
     background_prior: float = Field(default=0.0, ge=0)
     """Strength of the prior that an unannotated voxel is rather background than not: how much the unannotated voxels of
     a class may weigh as background, relative to its annotated ones. 0 is none. Scribbled data: 0.5."""
-    promise_weight: float = Field(default=10.0, ge=0)
+    promise_weight: float = Field(default=25.0, ge=0)
     """Weight of what annotation_protocol settles, all voxels together, relative to all that was drawn."""
     held_out_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of the annotation that is kept from training to check what is inferred; 0 where nothing needs it."""
