@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, EvaluationError
 from autoseg.core.geometry import Geometry
@@ -30,7 +33,8 @@ class _Job:
 
     case: str
     reference: Path
-    prediction: Path
+    predictions: tuple[Path | None, ...]
+    """From each of the folders that are scored; None where it has none of the case."""
     labels: Labels
     mask: Path | None = None
     """Valid mask of the reference."""
@@ -43,6 +47,10 @@ class _Job:
 class _Scored:
     metrics: CaseMetrics
     warnings: tuple[str, ...]
+
+
+_Outcome = _Scored | AutosegError | None
+"""What became of one prediction."""
 
 
 def evaluate_folder(
@@ -102,24 +110,33 @@ def evaluate_folder(
     references = _chosen(label_files(reference, dataset.file_ending), cases, reference)
     masks = find_reference_masks(given, dataset, references)
 
-    def score(folder: Path) -> Summary:
-        predicted = label_files(folder, dataset.file_ending)
-        pairs = {name: (path, predicted[name]) for name, path in references.items() if name in predicted}
-        return _summary(
-            *_run(_jobs(pairs, dataset.labels, masks), workers, progress),
-            dataset.labels,
-            missing=[name for name in references if name not in predicted],
-            extra=[name for name in predicted if name not in references] if cases is None else [],
+    folders = [
+        label_files(Path(folder), dataset.file_ending) for folder in (predictions, against) if folder is not None
+    ]
+    jobs = [
+        _Job(name, path, tuple(files.get(name) for files in folders), dataset.labels, masks.get(name))
+        for name, path in references.items()
+        if any(name in files for files in folders)
+    ]
+    outcomes = _run(jobs, workers, progress)
+    summary, *others = (
+        _checked(
+            _summary(
+                [of_case[index] for of_case in outcomes],
+                dataset.labels,
+                missing=[name for name in references if name not in files],
+                extra=[name for name in files if name not in references] if cases is None else [],
+            ),
+            strict=strict,
         )
-
-    summary = _checked(score(predictions), strict=strict)
+        for index, files in enumerate(folders)
+    )
     note = _left_out_note(summary, dataset.labels)
     summary = summary.model_copy(update={"warnings": (*summary.warnings, *([note] if note else []))})
-    if against is None:
-        return summary
-    other = _checked(score(Path(against)), strict=strict)
-    comparison = compare(summary.metric_per_case, other.metric_per_case, list(summary.names), str(against))
-    return summary.model_copy(update={"comparison": comparison})
+    for other in others:
+        comparison = compare(summary.metric_per_case, other.metric_per_case, list(summary.names), str(against))
+        summary = summary.model_copy(update={"comparison": comparison})
+    return summary
 
 
 def _checked(summary: Summary, *, strict: bool) -> Summary:
@@ -163,33 +180,27 @@ def evaluate_files(
     ``masks`` gives the valid mask of cases that have one. Raises ``EvaluationError`` if no case can be scored; the
     others are in ``faults``.
     """
-    summary = _summary(*_run(_jobs(pairs, labels, masks or {}), workers, progress), labels)
+    jobs = [
+        _Job(name, reference, (prediction,), labels, (masks or {}).get(name))
+        for name, (reference, prediction) in pairs.items()
+    ]
+    summary = _summary([outcome for (outcome,) in _run(jobs, workers, progress)], labels)
     if not summary.n_cases:
         nothing = "evaluation: found no case, expected at least one. Name its files."
         raise EvaluationError("\n".join(summary.faults) or nothing)
     return summary
 
 
-def _jobs(pairs: Mapping[str, tuple[Path, Path]], labels: Labels, masks: Mapping[str, Path]) -> list[_Job]:
-    return [
-        _Job(name, reference, prediction, labels, masks.get(name)) for name, (reference, prediction) in pairs.items()
-    ]
-
-
 def _summary(
-    scored: Sequence[_Scored],
-    faults: Sequence[str],
-    labels: Labels,
-    *,
-    missing: Sequence[str] = (),
-    extra: Sequence[str] = (),
+    outcomes: Sequence[_Outcome], labels: Labels, *, missing: Sequence[str] = (), extra: Sequence[str] = ()
 ) -> Summary:
+    scored = [outcome for outcome in outcomes if isinstance(outcome, _Scored)]
     return summarise(
         [case.metrics for case in scored],
         _names(labels),
         missing=missing,
         extra=extra,
-        faults=faults,
+        faults=[str(outcome) for outcome in outcomes if isinstance(outcome, AutosegError)],
         warnings=[warning for case in scored for warning in case.warnings],
     )
 
@@ -210,40 +221,52 @@ def _chosen(references: Mapping[str, Path], cases: Collection[str] | None, folde
 
 def _run(
     jobs: Sequence[_Job], workers: int, progress: Callable[[int, int, str], None] | None
-) -> tuple[list[_Scored], list[str]]:
-    """Score all jobs; return the scored cases and the messages of the others, both sorted by case."""
-    results: dict[int, _Scored | AutosegError] = {}
+) -> list[tuple[_Outcome, ...]]:
+    """Score all jobs; return for each what became of its predictions."""
+    results: dict[int, tuple[_Outcome, ...]] = {}
     for index, result in map_unordered(_score, jobs, workers=workers):
+        if isinstance(result, AutosegError):  # of the reference, or of the worker
+            result = tuple(result if path is not None else None for path in jobs[index].predictions)
         results[index] = result
         if progress is not None:
             progress(len(results), len(jobs), jobs[index].case)
-    ordered = [results[index] for index in range(len(jobs))]
-    scored = [result for result in ordered if isinstance(result, _Scored)]
-    return scored, [str(result) for result in ordered if isinstance(result, AutosegError)]
+    return [results[index] for index in range(len(jobs))]
 
 
-def _score(job: _Job) -> _Scored:
-    """Read the two files of a case once and count."""
+def _score(job: _Job) -> tuple[_Outcome, ...]:
+    """Read each file of a case once and count."""
     reference, geometry = read_labels(job.reference)
-    prediction, predicted_geometry = read_labels(job.prediction)
-    if reference.shape != prediction.shape:
-        raise EvaluationError(
-            f"prediction of case {job.case!r} ({job.prediction}): found shape {prediction.shape}, expected "
-            f"{reference.shape} (z, y, x) as in {job.reference}. Predict on the grid of the reference."
-        )
     files = CaseFiles(job.case, (), label=job.reference, valid_mask=job.mask)
     reference, labels = apply_mask(reference, read_valid_mask(files, job.labels, reference.shape), job.labels)
-    counts = count(reference, prediction, labels, job.case)
+    return tuple(
+        None if path is None else _compared(job, path, reference, geometry, labels) for path in job.predictions
+    )
+
+
+def _compared(
+    job: _Job, prediction_file: Path, reference: NDArray[np.integer[Any]], geometry: Geometry, labels: Labels
+) -> _Scored | AutosegError:
+    """Score one prediction; ``labels`` holds the ignore value of a mask, which ``job.labels`` may not have."""
+    try:
+        prediction, predicted_geometry = read_labels(prediction_file)
+        if reference.shape != prediction.shape:
+            raise EvaluationError(
+                f"prediction of case {job.case!r} ({prediction_file}): found shape {prediction.shape}, expected "
+                f"{reference.shape} (z, y, x) as in {job.reference}. Predict on the grid of the reference."
+            )
+        counts = count(reference, prediction, labels, job.case)
+    except AutosegError as error:
+        return error
     metrics = case_metrics(
         job.case,
         str(job.reference),
-        str(job.prediction),
+        str(prediction_file),
         job.labels,
         counts,
         n_voxels=reference.size,
         voxel_volume=geometry.voxel_volume,
     )
-    found = (_geometry_warning(job, geometry, predicted_geometry), _absence_warning(job, metrics))
+    found = (_geometry_warning(job, prediction_file, geometry, predicted_geometry), _absence_warning(job, metrics))
     return _Scored(metrics, tuple(warning for warning in found if warning is not None))
 
 
@@ -257,14 +280,14 @@ def _absence_warning(job: _Job, metrics: CaseMetrics) -> str | None:
     )
 
 
-def _geometry_warning(job: _Job, reference: Geometry, prediction: Geometry) -> str | None:
+def _geometry_warning(job: _Job, prediction_file: Path, reference: Geometry, prediction: Geometry) -> str | None:
     differing = prediction.differs_from(reference)
     if not differing:
         return None
     found = ", ".join(f"{name} {_shown(getattr(prediction, name))}" for name in differing)
     expected = ", ".join(f"{name} {_shown(getattr(reference, name))}" for name in differing)
     return (
-        f"prediction of case {job.case!r} ({job.prediction}): found {found}, expected {expected} as in "
+        f"prediction of case {job.case!r} ({prediction_file}): found {found}, expected {expected} as in "
         f"{job.reference}. Write predictions with the geometry of their image; they were compared voxel by voxel."
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,18 +76,18 @@ def complete_case(
         If the logits do not lie on the record's grid or have another number of heads.
     """
     within = target if within is None else within
-    options = {} if slab_values is None else {"slab_values": slab_values}
-    completed = _decide_within(logits, record, labels, within, options)
+    decided = decide if slab_values is None else partial(decide, slab_values=slab_values)
+    completed = _decide_within(logits, record, labels, within, decided)
     left = _without_untouched(completed, labels, target, within) if touches_all else None
     while left is not None:  # ends: every time, voxels lose a class, and they have at most K
         within = left
-        completed = _decide_within(logits, record, labels, within, options)
+        completed = _decide_within(logits, record, labels, within, decided)
         left = _without_untouched(completed, labels, target, within)
-    return CompletedCase(completed, *(_review(logits, record, labels, target, options) if review else ()))
+    return CompletedCase(completed, *(_review(logits, record, labels, target, decided) if review else ()))
 
 
 def _decide_within(
-    logits: Float32Array, record: CaseRecord, labels: Labels, within: Target, options: Mapping[str, int]
+    logits: Float32Array, record: CaseRecord, labels: Labels, within: Target, decided: Callable[..., LabelMap]
 ) -> LabelMap:
     """Return the label map (z, y, x) of the file in which every voxel is of a class of its set."""
     restriction = Restriction(labels, within.label_sets)
@@ -95,7 +96,7 @@ def _decide_within(
     def restrict(values: LabelMap, slab: Float32Array, first: int) -> LabelMap:
         return restriction.apply(values, slab, left[first : first + len(values)])
 
-    completed = decide(logits, record, labels, amend=restrict, **options)
+    completed = decided(logits, record, labels, amend=restrict)
     outside = _outside_crop(record)
     if outside is not None:
         completed[outside] = restriction.apply(completed[outside], None, within.codes[outside])
@@ -107,7 +108,7 @@ def _without_untouched(completed: LabelMap, labels: Labels, target: Target, with
 
 
 def _review(
-    logits: Float32Array, record: CaseRecord, labels: Labels, target: Target, options: Mapping[str, int]
+    logits: Float32Array, record: CaseRecord, labels: Labels, target: Target, decided: Callable[..., LabelMap]
 ) -> tuple[LabelMap, DisputedVoxels]:
     """Return what the model says by itself, (z, y, x) of the file, and the voxels where it was drawn otherwise."""
     drawn = target.codes.transpose(record.transpose)[box_slices(record.crop_low, record.crop_high)]
@@ -117,7 +118,7 @@ def _review(
         disputed.append(_disputed(values, slab, drawn[first : first + len(values)], labels, record, first))
         return values
 
-    predicted = decide(logits, record, labels, amend=compare, **options)
+    predicted = decided(logits, record, labels, amend=compare)
     outside = _outside_crop(record)
     if outside is not None:
         disputed.append(_disputed_outside(outside, target.codes, labels))

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoseg.core.case import CaseRecord, Float32Array, Shape3
+from autoseg.core.case import CaseRecord, Float32Array
 from autoseg.core.errors import PlanError
 from autoseg.core.labels import Labels
+from autoseg.inference.behind import map_behind
+from autoseg.inference.window import Slab
 from autoseg.preprocessing import anisotropic_axis, restore
-from autoseg.preprocessing.axes import linear_taps, nearest_indices
+from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
 
 LabelMap = NDArray[np.unsignedinteger]
+Logits = Float32Array | Iterable[Slab]
+"""(H, *S) float32 on ``CaseRecord.shape``, the plan's axes: all at once, or slab by slab in the order of the planes."""
 Amend = Callable[[LabelMap, Float32Array, int], LabelMap]
 """Changes a slab of decided voxels (planes, y, x), given its logits (H, planes, y, x) and its first plane."""
+Keep = Callable[[int, Float32Array], None]
+"""Takes the first plane of a slab and its probabilities (H, planes, y, x), in the plan's axes, within the crop."""
 _SLAB_VALUES = 2**23
 
 
 def decide(
-    logits: Float32Array,
+    logits: Logits,
     record: CaseRecord,
     labels: Labels,
     *,
     amend: Amend | None = None,
+    keep: Keep | None = None,
+    pool: Executor | None = None,
     slab_values: int = _SLAB_VALUES,
 ) -> LabelMap:
     """Return the label map that logits mean, in the axes and shape of the case's file.
@@ -35,13 +45,18 @@ def decide(
     Parameters
     ----------
     logits
-        (H, *S) float32 on ``record.shape``, the plan's axes.
+        On the plan's grid, as an array or as slabs, such as :func:`autoseg.inference.window.stream_logits` yields:
+        then no more than a slab and the few planes between two of them exist at a time.
     record
         What preprocessing did to the case.
     labels
         What the heads mean; the ignore value never occurs in the result. Voxels outside the crop are background.
     amend
         Has the last word on each slab, on the grid between crop and resampling (the plan's axes).
+    keep
+        Gets the probabilities of each slab, in order (as :func:`probabilities`, but for the crop only).
+    pool
+        One thread, which resamples and decides while this one makes the next slab; None: this one does both.
     slab_values
         Resampled logits held at a time; at least one plane of all heads.
 
@@ -55,86 +70,168 @@ def decide(
     PlanError
         If the logits do not lie on the record's grid or have another number of heads.
     """
-    _check(logits, record, labels)
-    decided: LabelMap | None = None
-    for first, slab in resampled_slabs(logits, record, slab_values=slab_values):
+
+    def decided(part: _Part) -> tuple[int, LabelMap]:
+        slab = _resampled(part, record)
         values = labels.decode(slab.numpy())
-        if amend is not None:
-            values = amend(values, slab.numpy(), first)
-        if decided is None:
-            decided = np.zeros(record.shape_after_crop, dtype=values.dtype)
-        decided[first : first + slab.shape[1]] = values
-    if decided is None:
+        if keep is not None:
+            keep(part.first, _probabilities(slab, labels))
+        return part.first, values if amend is None else amend(values, slab.numpy(), part.first)
+
+    parts = _parts(_checked(logits, record, labels), record, slab_values)
+    whole: LabelMap | None = None
+    for first, values in map(decided, parts) if pool is None else map_behind(pool, decided, parts):
+        if whole is None:
+            whole = np.zeros(record.shape_after_crop, dtype=values.dtype)
+        whole[first : first + len(values)] = values
+    if whole is None:
         raise PlanError(f"case {record.case}: found an empty crop, expected at least one voxel. Preprocess it again.")
-    restored: LabelMap = restore(decided, record, fill=0)
+    restored: LabelMap = restore(whole, record, fill=0)
     return restored
 
 
 def probabilities(
-    logits: Float32Array, record: CaseRecord, labels: Labels, *, slab_values: int = _SLAB_VALUES
+    logits: Logits, record: CaseRecord, labels: Labels, *, slab_values: int = _SLAB_VALUES
 ) -> Float32Array:
     """Return (H, *S) float32 in [0, 1] in the file's axes: softmax over classes, or one sigmoid per region.
 
     Parameters and errors as for :func:`decide`. Outside the crop background has 1 and every other head 0 (regions: all
     0). Source: nnU-Net ``export_prediction.py`` (resampled logits first, then softmax).
     """
-    _check(logits, record, labels)
     result = np.zeros((labels.n_heads, *record.shape_after_crop), dtype=np.float32)
-    for first, slab in resampled_slabs(logits, record, slab_values=slab_values):
-        values = torch.sigmoid(slab) if labels.has_regions else torch.softmax(slab, dim=0)
-        result[:, first : first + slab.shape[1]] = values.numpy()
+    for part in _parts(_checked(logits, record, labels), record, slab_values):
+        result[:, part.first : part.stop] = _probabilities(_resampled(part, record), labels)
     restored: Float32Array = restore(result, record, fill=0)
-    if not labels.has_regions:
-        background = next(index for index, head in enumerate(labels.heads) if head.is_background)
-        inside = restore(np.ones(record.shape_after_crop, dtype=bool), record, fill=0)
-        restored[background][~inside] = 1
+    for values, own, fill in zip(restored, result, outside(labels), strict=True):
+        if fill:
+            values[...] = restore(own, record, fill=fill)
     return restored
 
 
+def outside(labels: Labels) -> tuple[int, ...]:
+    """Return the probability of each head where the image is empty: 1 for background, 0 for every other head."""
+    return tuple(int(head.is_background and not labels.has_regions) for head in labels.heads)
+
+
 def resampled_slabs(
-    logits: Float32Array, record: CaseRecord, *, slab_values: int = _SLAB_VALUES
+    logits: Logits, record: CaseRecord, *, slab_values: int = _SLAB_VALUES
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield ``(first plane, logits (H, planes, y, x) float32)`` of the grid between crop and resampling, in order."""
+    for part in _parts(_as_slabs(logits), record, slab_values):
+        yield part.first, _resampled(part, record)
+
+
+def _as_slabs(logits: Logits) -> Iterable[Slab]:
+    return [(0, logits)] if isinstance(logits, np.ndarray) else logits
+
+
+def _checked(logits: Logits, record: CaseRecord, labels: Labels) -> Iterator[Slab]:
+    """Yield the slabs; raise ``PlanError`` if they are not those of the record's grid, one behind the other."""
+    n_planes, *plane = record.shape
+    done = 0
+    for first, slab in _as_slabs(logits):
+        heads, planes = slab.shape[0], slab.shape[1]
+        if (heads, *slab.shape[2:]) != (labels.n_heads, *plane) or first != done or done + planes > n_planes:
+            raise _other_grid(f"logits of shape {slab.shape} for the planes from {first} on", record, labels)
+        yield first, slab
+        done += planes
+    if done != n_planes:
+        raise _other_grid(f"logits of {done} planes", record, labels)
+
+
+def _other_grid(found: str, record: CaseRecord, labels: Labels) -> PlanError:
+    return PlanError(
+        f"case {record.case}: found {found}, expected {(labels.n_heads, *record.shape)} (heads, then the grid of the "
+        "plan). Predict with the model's own plan and labels."
+    )
+
+
+def _probabilities(slab: Tensor, labels: Labels) -> Float32Array:
+    values: Float32Array = (torch.sigmoid(slab) if labels.has_regions else torch.softmax(slab, dim=0)).numpy()
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Source planes, and the planes of the grid before resampling that follow from them."""
+
+    first: int
+    stop: int
+    source: Tensor
+    """(H, planes, y', x') float32."""
+    source_first: int
+
+
+def _parts(slabs: Iterable[Slab], record: CaseRecord, slab_values: int) -> Iterator[_Part]:
+    """Cut slabs into parts that can be resampled by themselves: planes that two need are held over."""
     shape = record.shape_after_crop
-    source = torch.from_numpy(np.require(logits, np.float32, ["W"]))
-    coarse = anisotropic_axis(record.spacing, record.spacing_before)
-    planes = max(1, slab_values // max(1, source.shape[0] * math.prod(shape[1:])))
-    for first in range(0, shape[0], planes):
-        stop = min(first + planes, shape[0])
-        slab = _take(source, 1, shape[0], first, stop, nearest=coarse == 0)
-        yield first, _resample_planes(slab, shape, coarse)
+    taps = _taps(record.shape[0], shape[0], nearest=_coarse_axis(record) == 0)
+    held, held_first, done = torch.empty(0), 0, 0
+    for first, slab in slabs:
+        tensor = torch.from_numpy(np.require(slab, np.float32, ["W"]))
+        held = torch.cat((held, tensor), dim=1) if first > held_first else tensor
+        end = first + tensor.shape[1]
+        most = max(1, slab_values // max(1, len(tensor) * math.prod(shape[1:])))
+        ready = int(np.searchsorted(taps.upper, end))  # planes whose last source plane is there
+        while done < ready:
+            stop = min(done + most, ready)
+            low, high = int(taps.lower[done]), int(taps.upper[stop - 1]) + 1
+            yield _Part(done, stop, held[:, low - held_first : high - held_first], low)
+            done = stop
+        keep_from = min(end, int(taps.lower[done])) if done < shape[0] else end
+        held, held_first = held[:, keep_from - held_first :], keep_from
 
 
-def _check(logits: Float32Array, record: CaseRecord, labels: Labels) -> None:
-    expected = (labels.n_heads, *record.shape)
-    if logits.shape != expected:
-        raise PlanError(
-            f"case {record.case}: found logits of shape {logits.shape}, expected {expected} (heads, then the grid of "
-            "the plan). Predict with the model's own plan and labels."
-        )
-
-
-def _resample_planes(slab: Tensor, shape: Shape3, coarse: int | None) -> Tensor:
-    """(H, planes, y', x') -> (H, planes, y, x)."""
+def _resampled(part: _Part, record: CaseRecord) -> Tensor:
+    """(H, planes, y, x) float32 of the grid between crop and resampling."""
+    shape, coarse = record.shape_after_crop, _coarse_axis(record)
+    slab = _taps(record.shape[0], shape[0], nearest=coarse == 0).take(
+        part.source, 1, part.first, part.stop, part.source_first
+    )
     if tuple(slab.shape[2:]) == shape[1:]:
         return slab
     if coarse in (1, 2):
         for axis in (1, 2):
-            slab = _take(slab, axis + 1, shape[axis], 0, shape[axis], nearest=coarse == axis)
+            slab = _taps(record.shape[axis], shape[axis], nearest=coarse == axis).take(slab, axis + 1, 0, shape[axis])
         return slab
     return nn.functional.interpolate(slab, size=shape[1:], mode="bilinear", align_corners=False)
 
 
-def _take(values: Tensor, axis: int, size: int, first: int, stop: int, *, nearest: bool) -> Tensor:
-    """Resample ``axis`` to ``size`` points and return the points ``first`` to ``stop``.
+def _coarse_axis(record: CaseRecord) -> int | None:
+    return anisotropic_axis(record.spacing, record.spacing_before)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taps:
+    """Which source points each point along an axis lies between; ascending."""
+
+    lower: IndexArray
+    upper: IndexArray
+    weight: NDArray[np.float64] | None
+    """Of the upper one; None where both are the same."""
+    is_same: bool
+    """Whether nothing is resampled."""
+
+    def take(self, values: Tensor, axis: int, first: int, stop: int, offset: int = 0) -> Tensor:
+        """Return the points ``first`` to ``stop`` along an axis of ``values``, which begins at source ``offset``."""
+        if self.is_same:
+            return values
+        lower, upper = (torch.from_numpy(index[first:stop] - offset) for index in (self.lower, self.upper))
+        if self.weight is None:
+            return values.index_select(axis, lower)
+        shape = [1] * values.ndim
+        shape[axis] = -1
+        weight = torch.from_numpy(self.weight[first:stop].astype(np.float32)).view(shape)
+        return torch.lerp(values.index_select(axis, lower), values.index_select(axis, upper), weight)
+
+
+def _taps(n: int, m: int, *, nearest: bool) -> _Taps:
+    """Return how ``n`` points along an axis are resampled to ``m``.
 
     Linear between voxel centres and constant beyond the outer ones, or the nearest (the higher one on a tie).
     """
-    if values.shape[axis] == size:
-        return values.narrow(axis, first, stop - first)
+    if n == m:
+        return _Taps(np.arange(n), np.arange(n), None, is_same=True)
     if nearest:
-        return values.index_select(axis, torch.from_numpy(nearest_indices(values.shape[axis], size)[first:stop].copy()))
-    lower, upper, weight = (torch.from_numpy(taps[first:stop].copy()) for taps in linear_taps(values.shape[axis], size))
-    shape = [1] * values.ndim
-    shape[axis] = -1
-    return torch.lerp(values.index_select(axis, lower), values.index_select(axis, upper), weight.float().view(shape))
+        return _Taps(nearest_indices(n, m), nearest_indices(n, m), None, is_same=False)
+    return _Taps(*linear_taps(n, m), is_same=False)

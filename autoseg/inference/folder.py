@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.core.atomic import write_json, write_text
-from autoseg.core.case import Case, CaseRecord, Float32Array
+from autoseg.core.case import Case, CaseRecord
 from autoseg.core.case_files import find_image_cases
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
+from autoseg.inference.export import LabelMap
 from autoseg.inference.inputs import check_inputs
+from autoseg.inference.spool import ProbabilitySpool
 from autoseg.io.images import (
     LOSSY_ENDINGS,
     SUPPORTED_ENDINGS,
@@ -34,9 +36,6 @@ log = logging.getLogger(__name__)
 Files = Sequence[str | Path]
 Inputs = str | Path | Sequence[Files] | Mapping[str, Files]
 Progress = Callable[[int, int, str], None]
-
-_LARGE_BYTES = 2**30
-"""Logits above this size are written before the next case's are made, so that only one set exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +96,12 @@ def predict_files(
     overwrite
         Predict cases whose output exists, too.
     save_probabilities
-        Also write ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32.
+        Also write ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32. Their size uncompressed is needed on the
+        disk of the output folder meanwhile, for up to two cases.
     workers
         Threads that check headers. 0 also reads, predicts and writes strictly one after the other; else the next case
-        is read, and the last one written, while the network works: at most one case ahead.
+        is read, finished slabs are decided, and the last case is written while the network works: at most one case
+        ahead.
     progress
         Called with (cases done, cases in all, name of the last).
 
@@ -138,8 +139,17 @@ def predict_files(
     return PredictionReport(done, skipped, failed | errors, check.warnings)
 
 
+@dataclass(frozen=True, slots=True)
+class _Prediction:
+    """What is to be written of a case."""
+
+    labels: LabelMap
+    record: CaseRecord
+    probabilities: ProbabilitySpool | None
+
+
 class _Run:
-    """One pass over cases: a thread reads ahead, a thread writes behind, this one drives the network."""
+    """One pass over cases: this thread drives the network, others read ahead, decide its slabs, and write behind."""
 
     def __init__(self, predictor: Predictor, *, overlap: bool, progress: Progress) -> None:
         self._predictor = predictor
@@ -152,7 +162,7 @@ class _Run:
     def predict(self, jobs: Sequence[_Job]) -> dict[str, str]:
         """Predict all jobs; return case -> error for those that failed."""
         self._total = len(jobs)
-        reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        reader, decider, writer = (ThreadPoolExecutor(1) for _ in range(3))
         writing: tuple[_Job, Future[None]] | None = None
         try:
             reading = reader.submit(self._read, jobs[0]) if jobs else None
@@ -161,41 +171,48 @@ class _Run:
                 following = jobs[index + 1] if index + 1 < len(jobs) else None
                 if following is not None and self._overlap:
                     reading = reader.submit(self._read, following)
-                logits = self._guarded_logits(job, prepared)
+                prediction = self._predicted(job, prepared, decider if self._overlap else None)
+                del prepared
                 self._finish(writing)
-                writing = None
-                if prepared is not None and logits is not None:
-                    writing = (job, writer.submit(self._write, job, logits, prepared.record))
-                    if not self._overlap or logits.nbytes > _LARGE_BYTES:
-                        self._finish(writing)
-                        writing = None
-                del prepared, logits
+                writing = (job, writer.submit(self._write, job, prediction)) if prediction is not None else None
+                del prediction
                 if following is not None and not self._overlap:
+                    self._finish(writing)
+                    writing = None
                     reading = reader.submit(self._read, following)
             self._finish(writing)
         finally:
-            reader.shutdown(wait=True, cancel_futures=True)
-            writer.shutdown(wait=True, cancel_futures=True)
+            for pool in (reader, decider, writer):
+                pool.shutdown(wait=True, cancel_futures=True)
         return self._errors
 
     def _read(self, job: _Job) -> Preprocessed:
         image, geometry = read_image(job.files)
         return self._predictor.prepare(Case(job.name, image, geometry))
 
-    def _write(self, job: _Job, logits: Float32Array, record: CaseRecord) -> None:
-        if job.probabilities is not None:
-            values = self._predictor.probabilities(logits, record)
-            write_probabilities(job.probabilities, values)
-        write_labels(job.output, self._predictor.decide(logits, record), record.geometry)
-
-    def _guarded_logits(self, job: _Job, prepared: Preprocessed | None) -> Float32Array | None:
+    def _predicted(self, job: _Job, prepared: Preprocessed | None, decider: Executor | None) -> _Prediction | None:
+        """Return a case's label map, decided while the network goes on; None if it failed."""
         if prepared is None:
             return None
+        record, labels = prepared.record, self._predictor.model.dataset.labels
+        spool: ProbabilitySpool | None = None
         try:
-            return self._predictor.logits(prepared.image)
+            if job.probabilities is not None:
+                spool = ProbabilitySpool(job.probabilities.parent, record, labels)
+            slabs = self._predictor.slabs(prepared.image)
+            keep = None if spool is None else spool.keep
+            return _Prediction(self._predictor.decide(slabs, record, keep=keep, pool=decider), record, spool)
         except Exception as error:
+            if spool is not None:
+                spool.close()
             self._fail(job, error)
             return None
+
+    def _write(self, job: _Job, prediction: _Prediction) -> None:
+        if job.probabilities is not None and prediction.probabilities is not None:
+            with prediction.probabilities as spool:
+                write_probabilities(job.probabilities, spool.heads(), self._predictor.model.dataset.labels.n_heads)
+        write_labels(job.output, prediction.labels, prediction.record.geometry)
 
     def _outcome(self, job: _Job, reading: Future[Preprocessed] | None) -> Preprocessed | None:
         try:

@@ -20,8 +20,8 @@ UNUSUAL_SPACING = 3.0
 """From this factor away from the training data's spacing a warning is given."""
 IMPOSSIBLE_SPACING = 100.0
 """From this factor on the header is taken to be wrong (metres or micrometres for millimetres) and the case refused."""
-LARGE_VOXELS = 2**29
-"""Voxels on the plan's grid from which on a warning names the memory that the logits need."""
+LARGE_GB = 8
+"""Memory from which on a warning names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,12 @@ def header_warnings(
             f"{where}: found spacing {_mm(geometry.spacing)}, {factor:.1f} times off the training data's "
             f"{_mm(_in_file_axes(plan.original_median_spacing, plan))}. The prediction may be poor."
         )
-    voxels = _resampled_voxels(shape[1:], geometry, plan, configuration)
-    if voxels >= LARGE_VOXELS:
+    resampled = _resampled_shape(shape[1:], geometry, plan, configuration)
+    needed_gb = _needed_bytes(shape, resampled, configuration, n_heads) / 2**30
+    if needed_gb >= LARGE_GB:
         warnings.append(
-            f"{where}: found {voxels:.2g} voxels at the plan's spacing; {n_heads} heads need about "
-            f"{voxels * n_heads * 4 / 2**30:.0f} GB of memory. Cut the image, or predict at a lower resolution."
+            f"{where}: found {math.prod(resampled):.2g} voxels at the plan's spacing; with {n_heads} heads that needs "
+            f"about {needed_gb:.0f} GB of memory. Cut the image, or predict at a lower resolution."
         )
     return tuple(warnings)
 
@@ -170,13 +171,28 @@ def _spacing_factor(geometry: Geometry, plan: Plan) -> float:
     return max(max(ratio, 1 / ratio) for ratio in ratios)
 
 
-def _resampled_voxels(shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration) -> float:
-    """Return the voxels of the whole image at the configuration's spacing (before cropping)."""
-    voxels = float(math.prod(shape))
-    axes = plan.transpose_forward[3 - len(configuration.spacing) :]
-    for axis, target in zip(axes, configuration.spacing, strict=True):
-        voxels *= geometry.spacing[axis] / target
-    return voxels
+def _resampled_shape(
+    shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration
+) -> tuple[float, float, float]:
+    """Return the edges of the whole image at the configuration's spacing (before cropping), the plan's axes."""
+    edges = [float(shape[axis]) for axis in plan.transpose_forward]
+    first = 3 - len(configuration.spacing)
+    for axis, target in enumerate(configuration.spacing, start=first):
+        edges[axis] *= geometry.spacing[plan.transpose_forward[axis]] / target
+    z, y, x = edges
+    return (z, y, x)
+
+
+def _needed_bytes(
+    shape: Sequence[int], resampled: Sequence[float], configuration: Configuration, n_heads: int
+) -> float:
+    """Return what a prediction holds: the image (C, z, y, x) as read and resampled, and the sums of unfinished planes.
+
+    These are as many planes as a patch has along the first axis (:class:`autoseg.inference.rolling.RollingSums`).
+    """
+    depth, y, x = (1,) * (3 - len(configuration.patch_size)) + configuration.patch_size
+    sums = n_heads * depth * max(y, resampled[1]) * max(x, resampled[2])
+    return 4 * (math.prod(shape) + shape[0] * math.prod(resampled) + sums)
 
 
 def _in_file_axes(values: Sequence[float], plan: Plan) -> list[float]:

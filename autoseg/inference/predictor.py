@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,11 @@ import torch
 from autoseg.core.case import Case, CaseRecord, Float32Array
 from autoseg.core.errors import DatasetError
 from autoseg.core.geometry import Geometry
-from autoseg.inference.export import LabelMap, decide, probabilities
+from autoseg.inference.export import Keep, LabelMap, Logits, decide, probabilities
 from autoseg.inference.folder import PredictionReport, predict_files
 from autoseg.inference.inputs import header_faults, image_fault
 from autoseg.inference.model import Model, load_model
-from autoseg.inference.window import check_window_settings, predict_logits
+from autoseg.inference.window import Progress, Slab, check_window_settings, join_slabs, stream_logits
 from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.preprocessing import Preprocessed, preprocess
 
@@ -88,7 +89,7 @@ class Predictor:
     def predict_case(self, case: Case) -> LabelMap:
         """Return the label map (z, y, x) of a case, in the file's axes; its target is not looked at."""
         prepared = self.prepare(case)
-        return self.decide(self.logits(prepared.image), prepared.record)
+        return self.decide(self.slabs(prepared.image), prepared.record)
 
     def predict_probabilities(self, image: Float32Array, geometry: Geometry) -> tuple[LabelMap, Float32Array]:
         """Return the label map (z, y, x) and (H, z, y, x) float32 in [0, 1]: softmax, or one sigmoid per region."""
@@ -129,9 +130,9 @@ class Predictor:
             raise DatasetError(faults)
         return preprocess(Case(case.name, case.image, case.geometry), plan, configuration, unknown=None)
 
-    def logits(self, image: Float32Array, progress: Callable[[int, int], None] | None = None) -> Float32Array:
-        """Return the logits (H, *S) float32 of a preprocessed image (C, *S)."""
-        return predict_logits(
+    def slabs(self, image: Float32Array, progress: Progress | None = None) -> Iterator[Slab]:
+        """Yield the logits (H, planes, y, x) of a preprocessed image (C, *S) slab by slab; see ``stream_logits``."""
+        return stream_logits(
             self.model.networks,
             image,
             self.model.configuration,
@@ -143,10 +144,19 @@ class Predictor:
             progress=progress,
         )
 
-    def decide(self, logits: Float32Array, record: CaseRecord) -> LabelMap:
-        """Return the label map (z, y, x) in the file's axes that logits (H, *S) on the plan's grid mean."""
-        return decide(logits, record, self.model.dataset.labels)
+    def logits(self, image: Float32Array, progress: Progress | None = None) -> Float32Array:
+        """Return the logits (H, *S) float32 of a preprocessed image (C, *S)."""
+        return join_slabs(self.slabs(image, progress), image.shape[1])
 
-    def probabilities(self, logits: Float32Array, record: CaseRecord) -> Float32Array:
-        """Return (H, z, y, x) float32 in the file's axes that logits (H, *S) on the plan's grid mean."""
+    def decide(
+        self, logits: Logits, record: CaseRecord, *, keep: Keep | None = None, pool: Executor | None = None
+    ) -> LabelMap:
+        """Return the label map (z, y, x) in the file's axes that logits on the plan's grid mean, whole or in slabs.
+
+        Further parameters as for :func:`autoseg.inference.export.decide`.
+        """
+        return decide(logits, record, self.model.dataset.labels, keep=keep, pool=pool)
+
+    def probabilities(self, logits: Logits, record: CaseRecord) -> Float32Array:
+        """Return (H, z, y, x) float32 in the file's axes that logits on the plan's grid mean, whole or in slabs."""
         return probabilities(logits, record, self.model.dataset.labels)

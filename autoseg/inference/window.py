@@ -1,10 +1,10 @@
-"""Dense logits of a whole image from a network that sees one patch: windows, Gaussian weights, mirroring, folds."""
+"""Dense logits of a whole image from networks that see one patch: windows, Gaussian weights, slab by slab."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,20 @@ import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor, nn
 
-from autoseg.core.case import Float32Array
+from autoseg.core.case import Float32Array, Shape3
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.plan import Configuration
+from autoseg.inference.ensemble import Ensemble, mirrorings
+from autoseg.inference.rolling import RollingSums, outer
+
+Slab = tuple[int, Float32Array]
+"""First plane, and logits (H, planes, y, x) of that plane and those behind it; belongs to whoever gets it."""
+Progress = Callable[[int, int], None]
 
 _SIGMA_SHARE = 1 / 8
 _VOXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22, "mps": 2**20}
 _MAX_BATCH = 16
+_SLAB_VALUES = 2**23
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +103,51 @@ def predict_logits(
     device: torch.device | None = None,
     batch_size: int | None = None,
     autocast_dtype: torch.dtype | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Float32Array:
-    """Return the logits of a preprocessed image: Gaussian-weighted mean of overlapping windows.
+    """Return the logits (H, *S) float32 of a preprocessed image, all at once; see :func:`stream_logits`."""
+    slabs = stream_logits(
+        networks,
+        image,
+        configuration,
+        mirror_axes=mirror_axes,
+        step=step,
+        device=device,
+        batch_size=batch_size,
+        autocast_dtype=autocast_dtype,
+        progress=progress,
+    )
+    return join_slabs(slabs, image.shape[1])
+
+
+def join_slabs(slabs: Iterable[Slab], n_planes: int) -> Float32Array:
+    """Return the logits (H, n_planes, y, x) whose planes ``slabs`` hold; without a slab there are no heads."""
+    logits: Float32Array = np.empty((0, n_planes, 0, 0), dtype=np.float32)
+    for first, slab in slabs:
+        if first == 0:
+            logits = np.empty((len(slab), n_planes, *slab.shape[2:]), dtype=np.float32)
+        logits[:, first : first + slab.shape[1]] = slab
+    return logits
+
+
+def stream_logits(
+    networks: nn.Module | Sequence[nn.Module],
+    image: Float32Array | Tensor,
+    configuration: Configuration,
+    *,
+    mirror_axes: Sequence[int] = (),
+    step: float = 0.5,
+    device: torch.device | None = None,
+    batch_size: int | None = None,
+    autocast_dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
+    slab_values: int = _SLAB_VALUES,
+) -> Iterator[Slab]:
+    """Yield the logits of a preprocessed image, slab by slab: Gaussian-weighted means of overlapping windows.
+
+    A plane of axis 0 comes as soon as no later window covers it. Sums are kept for as many planes as a patch has (one
+    for 2-D patches), in float32. A window that is constant in every channel (air, clipped; zeros) has the logits of
+    the last such window with the same values: the networks see it once.
 
     Parameters
     ----------
@@ -116,147 +165,172 @@ def predict_logits(
     batch_size
         Windows per forward pass; the result does not depend on it. Default by patch size and device.
     autocast_dtype
-        Type for mixed precision; None computes in float32. Sums are float32 in any case.
+        Type for mixed precision; None computes in float32.
     progress
         Called with (windows done, windows in all).
+    slab_values
+        About how many logits a slab has; at least one plane of all heads.
 
-    Returns
-    -------
-    ndarray
-        (H, *S) float32.
+    Yields
+    ------
+    first, logits
+        First plane and (H, planes, y, x) float32, in the order of the planes; together (H, *S).
 
     Raises
     ------
     ConfigError
         If ``step`` or ``batch_size`` is out of range.
     ModelError
-        If the networks give NaN or infinite logits in float32 too.
+        If there is no network or no voxel, or the networks give NaN or infinite logits in float32 too.
     """
     check_window_settings(step, batch_size)
+    if 0 in image.shape[1:]:
+        raise ModelError("image: found no voxels, expected at least one. Check the preprocessed image.")
     members = (networks,) if isinstance(networks, nn.Module) else tuple(networks)
     device = device or torch.device("cpu")
-    patch = configuration.patch_size
-    ensemble = _Ensemble(members, _mirrorings(mirror_axes), device, autocast_dtype)
-    with torch.inference_mode():
-        volume = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
-        spatial = volume.shape[2:] if configuration.is_2d else volume.shape[1:]
-        grid = window_grid(spatial, patch, step)
-        volume = pad_nd_image(volume, grid.padded)  # zeros, the odd voxel on the high side
-        windows = list(_windows(grid, patch, volume.shape[1] if configuration.is_2d else None))
-        sums = _accumulate(ensemble, volume, windows, patch, batch_size or default_batch(patch, device), progress)
-        _normalize(sums, grid, patch)
-        for axis, (low, size) in enumerate(zip(grid.pad_low, spatial, strict=True), start=-len(patch)):
-            sums = sums.narrow(axis, low, size)
-        result: Float32Array = sums.cpu().numpy()
-    return result
+    ensemble = Ensemble(members, mirrorings(mirror_axes), device, autocast_dtype)
+    n_windows = batch_size or default_batch(configuration.patch_size, device)
+    return _stream(ensemble, image, configuration.patch_size, step, n_windows, progress, slab_values)
 
 
-@dataclass(frozen=True, slots=True)
-class _Ensemble:
-    """Networks and mirrorings whose logits are averaged."""
-
-    members: tuple[nn.Module, ...]
-    mirrorings: tuple[tuple[int, ...], ...]
-    device: torch.device
-    autocast_dtype: torch.dtype | None
-
-    def __call__(self, patches: Tensor) -> Tensor:
-        """(B, C, *P) -> (B, H, *P) float32; computed again in float32 if mixed precision overflowed."""
-        patches = patches.to(self.device)
-        logits = self._mean(patches, self.autocast_dtype)
-        if bool(torch.isfinite(logits).all()):
-            return logits
-        if self.autocast_dtype is not None:
-            logits = self._mean(patches, None)
-        if not bool(torch.isfinite(logits).all()):
-            raise ModelError(
-                "network: found NaN or infinite logits, expected numbers. The training diverged: train again, "
-                "or choose another checkpoint."
-            )
-        return logits
-
-    def _mean(self, patches: Tensor, dtype: torch.dtype | None) -> Tensor:
-        total: Tensor | None = None
-        with torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            for network, axes in itertools.product(self.members, self.mirrorings):
-                logits = network(patches.flip(axes) if axes else patches)
-                logits = (logits.flip(axes) if axes else logits).float()
-                total = logits if total is None else total.add_(logits)
-        if total is None:
-            raise ModelError("ensemble: found no network, expected at least one. Name a fold that is trained.")
-        return total.div_(len(self.members) * len(self.mirrorings))
-
-
-def _mirrorings(mirror_axes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Return all subsets of the axes, shifted past batch and channel; the empty one first."""
-    axes = [axis + 2 for axis in mirror_axes]
-    return tuple(subset for size in range(len(axes) + 1) for subset in itertools.combinations(axes, size))
-
-
-def _windows(grid: WindowGrid, patch: Sequence[int], n_slices: int | None) -> Iterator[tuple[int | slice, ...]]:
-    """Yield the index of every window into (*S); slices of a 2-D configuration are integers."""
-    axes: list[list[int | slice]] = [
-        [slice(first, first + edge) for first in positions]
-        for positions, edge in zip(grid.positions, patch, strict=True)
-    ]
-    if n_slices is not None:
-        axes.insert(0, list(range(n_slices)))
-    yield from itertools.product(*axes)
-
-
-def _accumulate(
-    ensemble: _Ensemble,
-    volume: Tensor,
-    windows: Sequence[tuple[int | slice, ...]],
-    patch: Sequence[int],
+@torch.inference_mode()
+def _stream(
+    ensemble: Ensemble,
+    image: Float32Array | Tensor,
+    patch_size: Sequence[int],
+    step: float,
     batch_size: int,
-    progress: Callable[[int, int], None] | None,
-) -> Tensor:
-    """Return the sum of weighted logits (H, *S) float32 on the ensemble's device, or the CPU if it is too large."""
-    importance = _outer([gaussian_profile(edge) for edge in patch]).to(ensemble.device)
-    sums: Tensor | None = None
-    for start in range(0, len(windows), batch_size):
-        indices = windows[start : start + batch_size]
-        logits = ensemble(torch.stack([volume[(slice(None), *index)] for index in indices]))
+    progress: Progress | None,
+    slab_values: int,
+) -> Iterator[Slab]:
+    volume = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
+    grid = _grid(volume.shape[1:], patch_size, step)
+    inside = tuple(slice(low, low + size) for low, size in zip(grid.pad_low, volume.shape[1:], strict=True))
+    volume = pad_nd_image(volume, grid.padded)  # zeros, the odd voxel on the high side
+    sums: RollingSums | None = None
+    for corner, window in _weighted_windows(ensemble, volume, grid, patch_size, batch_size, progress):
         if sums is None:
-            sums = _zeros((logits.shape[1], *volume.shape[1:]), ensemble.device)
-        weighted = logits.mul_(importance).to(sums.device)
-        for index, window in zip(indices, weighted, strict=True):
-            sums[(slice(None), *index)] += window
+            sums = RollingSums(window.shape, _weights(grid, patch_size), ensemble.device)
+        yield from _cut(sums.take(corner[0], slab_values), inside)
+        sums.add(corner, window)
+        del window  # as large as what the networks make next
+    if sums is not None:
+        yield from _cut(sums.take(grid.padded[0], slab_values), inside)
+
+
+def _cut(slabs: Iterable[tuple[int, Tensor]], inside: tuple[slice, ...]) -> Iterator[Slab]:
+    """Leave the padding out of planes (H, planes, y, x) that are numbered with it."""
+    for first, planes in slabs:
+        low, high = max(first, inside[0].start), min(first + planes.shape[1], inside[0].stop)
+        if low < high:
+            cut = planes[(slice(None), slice(low - first, high - first), *inside[1:])]
+            yield low - inside[0].start, cut.cpu().numpy()
+
+
+def _grid(shape: Sequence[int], patch_size: Sequence[int], step: float) -> WindowGrid:
+    """Lay windows over three axes: those of a 2-D configuration are one plane deep, one for every plane."""
+    if len(patch_size) == 3:
+        return window_grid(shape, patch_size, step)
+    across = window_grid(shape[1:], patch_size, step)
+    every_plane = tuple(range(shape[0]))
+    return WindowGrid((0, *across.pad_low), (shape[0], *across.padded), (every_plane, *across.positions))
+
+
+def _patch(patch_size: Sequence[int]) -> Shape3:
+    """Return the voxels of a window in three axes."""
+    z, y, x = (*[1] * (3 - len(patch_size)), *patch_size)
+    return (z, y, x)
+
+
+@dataclass(eq=False, slots=True)
+class _Content:
+    """What windows show, and what the networks say of it."""
+
+    voxels: Tensor
+    """(C, *patch) in three axes."""
+    constant: Tensor | None
+    """(C,) the one value of each channel, if there is one."""
+    logits: Tensor | None = None
+    """(H, *patch) times their importance, once they are there."""
+
+
+def _weighted_windows(
+    ensemble: Ensemble,
+    volume: Tensor,
+    grid: WindowGrid,
+    patch_size: Sequence[int],
+    batch_size: int,
+    progress: Progress | None,
+) -> Iterator[tuple[Shape3, Tensor]]:
+    """Yield ``(first voxel, logits (H, *patch) times their importance)`` of every window, in order.
+
+    Windows whose logits are there already do not count for a batch: all batches but the last are full.
+    """
+    patch = _patch(patch_size)
+    importance = outer([gaussian_profile(edge) for edge in patch]).div_(ensemble.n_copies).to(ensemble.device)
+    n_windows = math.prod(map(len, grid.positions))
+    batch: list[_Content] = []
+    waiting: list[tuple[Shape3, _Content]] = []
+    for number, (corner, content) in enumerate(_contents(volume, grid, patch), 1):
+        waiting.append((corner, content))
+        if content.logits is None and content not in batch:
+            batch.append(content)
+        if 0 < len(batch) < batch_size and number < n_windows:
+            continue
+        if batch:
+            _fill(batch, ensemble, importance, patch_size)
+            batch = []
+        yield from ((corner, content.logits) for corner, content in waiting if content.logits is not None)
+        waiting = []
         if progress is not None:
-            progress(start + len(indices), len(windows))
-    if sums is None:
-        raise ModelError("image: found no voxels, expected at least one. Check the preprocessed image.")
-    return sums
+            progress(number, n_windows)
 
 
-def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return zeros on ``device`` if they leave half of its free memory, else on the CPU."""
-    if device.type == "cuda" and 4 * math.prod(shape) > torch.cuda.mem_get_info(device)[0] // 2:
-        device = torch.device("cpu")
-    return torch.zeros(shape, dtype=torch.float32, device=device)
+def _fill(batch: Sequence[_Content], ensemble: Ensemble, importance: Tensor, patch_size: Sequence[int]) -> None:
+    """Compute the weighted logits of windows together."""
+    patches = torch.stack([item.voxels for item in batch])
+    logits = ensemble(patches.reshape(*patches.shape[:2], *patch_size))
+    logits = logits.reshape(*logits.shape[:2], *importance.shape).mul_(importance)
+    for item, own in zip(batch, logits, strict=True):
+        item.logits = own
 
 
-def _normalize(sums: Tensor, grid: WindowGrid, patch: Sequence[int]) -> None:
-    """Divide by the summed importance of the windows, in place.
+def _contents(volume: Tensor, grid: WindowGrid, patch: Shape3) -> Iterator[tuple[Shape3, _Content]]:
+    """Yield first voxel and content of every window, in order; a constant one shares that of the last with its values.
+
+    Only the last is remembered, so that no more than one is kept.
+    """
+    last: _Content | None = None
+    for z, y, x in itertools.product(*grid.positions):
+        voxels = volume[:, z : z + patch[0], y : y + patch[1], x : x + patch[2]]
+        content = _Content(voxels, _constant_values(voxels))
+        if content.constant is not None:
+            if last is not None and last.constant is not None and torch.equal(last.constant, content.constant):
+                content = last
+            last = content
+        yield (z, y, x), content
+
+
+def _constant_values(voxels: Tensor) -> Tensor | None:
+    """(C,) the values of a window (C, z, y, x) that is constant in every channel, else None."""
+    first = voxels[:, 0, 0, 0]
+    z, y, x = (edge // 2 for edge in voxels.shape[1:])
+    if not (torch.equal(first, voxels[:, z, y, x]) and torch.equal(first, voxels[:, -1, -1, -1])):
+        return None  # most windows need no closer look
+    return first if bool((voxels == first[:, None, None, None]).all()) else None
+
+
+def _weights(grid: WindowGrid, patch_size: Sequence[int]) -> tuple[Tensor, ...]:
+    """Return one over the summed importance of the windows as three profiles (float64) whose product it is.
 
     The windows are a grid and the Gaussian is a product over axes, so the sum over windows is a product of sums, too:
     no map of weights is kept.
     """
-    n_axes = len(patch)
-    for axis, (positions, edge, size) in enumerate(zip(grid.positions, patch, grid.padded, strict=True)):
+    weights = []
+    for positions, edge, size in zip(grid.positions, _patch(patch_size), grid.padded, strict=True):
         profile = gaussian_profile(edge).double()
         total = torch.zeros(size, dtype=torch.float64)
         for first in positions:
             total[first : first + edge] += profile
-        shape = [1] * n_axes
-        shape[axis] = size
-        sums.mul_((1 / total).float().view(shape).to(sums.device))
-
-
-def _outer(profiles: Sequence[Tensor]) -> Tensor:
-    """Return the product of 1-D profiles as an array with one axis for each."""
-    product = torch.ones(())
-    for profile in profiles:
-        product = product[..., None] * profile
-    return product
+        weights.append(1 / total)
+    return tuple(weights)

@@ -7,7 +7,7 @@ never a silent change: truncated streams, failed checksums, labels that are not 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.atomic import atomic_path
-from autoseg.core.case import Float32Array
+from autoseg.core.case import BoolArray, Float32Array
 from autoseg.core.geometry import Geometry
 from autoseg.io.itk import read_itk, read_itk_header, write_itk
 from autoseg.io.natural import read_natural, read_natural_header, write_natural
@@ -90,19 +90,22 @@ def read_image(paths: Sequence[str | Path]) -> tuple[Float32Array, Geometry]:
     FileFormatError
         If a file is missing, truncated, damaged or not supported, or if the files disagree.
     """
-    files = [Path(path) for path in paths]
-    if not files:
-        raise ValueError("no files given, expected at least one per case")
-    stored = [_format(path).read(path) for path in files]
-    for path, other in zip(files[1:], stored[1:], strict=True):
-        _check_agreement(files[0], _header_of(stored[0]), path, _header_of(other))
+    stored = _read_stored(paths)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf, which the integrity check reports
-        if len(stored) == 1:
-            image = np.require(stored[0].array, np.float32, ["C", "W"])
-        else:
-            image = np.empty((sum(len(item.array) for item in stored), *stored[0].array.shape[1:]), np.float32)
-            np.concatenate([item.array for item in stored], out=image, casting="unsafe")
-    return image, stored[0].geometry
+        return _stacked(stored, np.dtype(np.float32)), stored[0].geometry
+
+
+def read_intensities(paths: Sequence[str | Path]) -> tuple[NDArray[Any], Geometry]:
+    """Read the files of one case as :func:`read_image` does, but keep integers of at most 16 bits as they are.
+
+    A CT takes half the memory then. The array (C, z, y, x) may be read-only.
+    """
+    stored = _read_stored(paths)
+    shared = np.result_type(*(item.array.dtype for item in stored))
+    is_small = shared.kind in "iu" and shared.itemsize <= 2
+    with np.errstate(over="ignore"):
+        array = _stacked(stored, shared.newbyteorder("=") if is_small else np.dtype(np.float32))
+    return array, stored[0].geometry
 
 
 def read_labels(path: str | Path) -> tuple[NDArray[np.integer[Any]], Geometry]:
@@ -150,11 +153,12 @@ def write_labels(path: str | Path, labels: NDArray[np.unsignedinteger], geometry
     _format(path).write(path, labels, geometry)
 
 
-def write_probabilities(path: str | Path, probabilities: NDArray[np.floating]) -> Path:
+def write_probabilities(path: str | Path, heads: Iterable[NDArray[np.floating]], n_heads: int) -> Path:
     """Write probabilities (H, z, y, x) in file axes as ``<path>.npz``, key ``probabilities``, atomically.
 
-    ``path`` has no ending; returns the path with it. Lightly compressed: zlib at its default level takes ten times
-    longer than the prediction of a small case. Source: nnU-Net ``export_prediction.py`` (name and key).
+    ``heads`` yields the volumes (z, y, x) of the ``n_heads`` heads, all alike; one of them at a time is all that need
+    exist. ``path`` has no ending; returns the path with it. Lightly compressed: zlib at its default level takes ten
+    times longer than the prediction of a small case. Source: nnU-Net ``export_prediction.py`` (name and key).
     """
     target = Path(path).with_name(f"{Path(path).name}.npz")
     with (
@@ -162,8 +166,32 @@ def write_probabilities(path: str | Path, probabilities: NDArray[np.floating]) -
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open("probabilities.npy", "w", force_zip64=True) as file,
     ):
-        np.lib.format.write_array(file, np.ascontiguousarray(probabilities), allow_pickle=False)
+        for index, values in enumerate(heads):
+            volume = np.ascontiguousarray(values)
+            if index == 0:
+                header = np.lib.format.header_data_from_array_1_0(volume) | {"shape": (n_heads, *volume.shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+            for plane in volume:
+                file.write(plane.data)
     return target
+
+
+def _read_stored(paths: Sequence[str | Path]) -> list[StoredImage]:
+    files = [Path(path) for path in paths]
+    if not files:
+        raise ValueError("no files given, expected at least one per case")
+    stored = [_format(path).read(path) for path in files]
+    for path, other in zip(files[1:], stored[1:], strict=True):
+        _check_agreement(files[0], _header_of(stored[0]), path, _header_of(other))
+    return stored
+
+
+def _stacked(stored: Sequence[StoredImage], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the channels of all files as one array (C, z, y, x), C-contiguous; writable if it had to be made."""
+    if len(stored) == 1:
+        return np.require(stored[0].array, dtype, ["C", "W"] if dtype.kind == "f" else ["C"])
+    image = np.empty((sum(len(item.array) for item in stored), *stored[0].array.shape[1:]), dtype)
+    return np.concatenate([item.array for item in stored], out=image, casting="unsafe")
 
 
 def _format(path: Path) -> _Format:
@@ -199,16 +227,22 @@ def _single_channel(path: Path, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _smallest_integers(path: Path, array: NDArray[Any]) -> NDArray[np.integer[Any]]:
+    """Return (z, y, x) labels of any real type as the smallest integers, looking at one slice at a time."""
     if array.dtype.kind == "f":
-        wrong = ~np.isfinite(array) | (array != np.rint(array)) | (np.abs(array) > np.iinfo(np.int32).max)
-        if wrong.any():
-            examples = ", ".join(f"{value:g}" for value in np.unique(array[wrong])[:5])
+        wrong = [values for plane in array if (values := plane[_is_no_label(plane)]).size]
+        if wrong:
+            examples = ", ".join(f"{value:g}" for value in np.unique(np.concatenate(wrong))[:5])
             raise unreadable(
                 path,
-                f"{int(wrong.sum())} voxels that are no whole numbers ({examples})",
+                f"{sum(map(len, wrong))} voxels that are no whole numbers ({examples})",
                 "integers",
                 "Export the labels as integers, without interpolation.",
             )
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     dtype = np.min_scalar_type(high) if low >= 0 else np.min_scalar_type(min(low, -high - 1))
     return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _is_no_label(values: NDArray[np.floating[Any]]) -> BoolArray:
+    is_wrong: BoolArray = ~np.isfinite(values) | (values != np.rint(values)) | (np.abs(values) > np.iinfo(np.int32).max)
+    return is_wrong

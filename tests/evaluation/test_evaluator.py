@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 from autoseg import Dataset
 from autoseg.core.errors import DatasetError, EvaluationError
 from autoseg.core.geometry import FLAT_SPACING, Geometry
-from autoseg.evaluation import evaluate_folder
-from autoseg.io.images import write_labels
+from autoseg.evaluation import evaluate_folder, evaluator
+from autoseg.io.images import read_labels, write_labels
 
 CONTENT = {
     "channel_names": {"0": "MR"},
@@ -269,6 +270,40 @@ def test_other_predictions_of_the_same_cases_are_subtracted(folders: tuple[Path,
     (tmp_path / "better" / "two.nii.gz").unlink()
     with pytest.raises(EvaluationError, match="missing predictions: found none of 'two'"):
         evaluate_folder(reference, predictions, CONTENT, against=tmp_path / "better", strict=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_other_predictions_may_lack_cases_and_be_broken_on_their_own(
+    folders: tuple[Path, Path], tmp_path: Path, workers: int
+) -> None:
+    reference, predictions = folders
+    write_labels(reference / "three.nii.gz", volume(2, 4), GEOMETRY)
+    write_labels(tmp_path / "other" / "three.nii.gz", volume(12, 3), GEOMETRY)
+    write_labels(tmp_path / "other" / "two.nii.gz", volume(11, 3), GEOMETRY)
+    (tmp_path / "other" / "one.nii.gz").write_bytes(b"broken")
+    alone = evaluate_folder(reference, predictions, CONTENT)
+    summary = evaluate_folder(reference, predictions, CONTENT, against=tmp_path / "other", workers=workers)
+    assert summary.model_copy(update={"comparison": None}) == alone
+    assert summary.faults == ()
+    assert summary.comparison is not None
+    assert (summary.comparison.n_cases, summary.comparison.left_out) == (1, ("one", "three"))
+
+
+@pytest.mark.parametrize("against", [False, True])
+def test_every_file_is_read_once(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, against: bool
+) -> None:
+    reference, predictions = folders
+    shutil.copytree(predictions, tmp_path / "other")
+    read: list[Path] = []
+
+    def reading(path: Path) -> object:
+        read.append(path)
+        return read_labels(path)
+
+    monkeypatch.setattr(evaluator, "read_labels", reading)
+    evaluate_folder(reference, predictions, CONTENT, against=tmp_path / "other" if against else None)
+    assert len(read) == len(set(read)) == (6 if against else 4)
 
 
 def test_real_scribbles_agree_with_the_dense_labels(real_data: Path) -> None:

@@ -100,6 +100,25 @@ def test_counts_equal_counting_voxel_by_voxel(
         assert list(count(reference, prediction, labels, case)) == one_by_one(reference, prediction, labels, case)
 
 
+@pytest.mark.parametrize("run", [1, 2, 3, 4, 5, 9, 1000])
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 19])
+def test_counts_do_not_depend_on_how_long_values_stay_the_same(
+    run: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long runs are counted whole, short ones voxel by voxel, per chunk of whatever size."""
+    monkeypatch.setattr(metrics, "CHUNK", chunk)
+    rng = np.random.default_rng(run)
+    reference, prediction = (np.repeat(rng.integers(0, 4, size=90), run)[: 4 * 5 * 6] for _ in range(2))
+    prediction = np.roll(np.resize(prediction, 120), 1)
+    reference = np.resize(reference, 120)
+    pairs = count_pairs(reference.reshape(4, 5, 6), prediction.reshape(4, 5, 6))
+    for row, truth in enumerate(pairs.reference_values):
+        for column, predicted in enumerate(pairs.prediction_values):
+            assert pairs.counts[row, column] == np.sum((reference == truth) & (prediction == predicted))
+    assert pairs.counts.sum() == 120
+    assert pairs.counts.dtype == np.int64
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_random_label_sets_and_regions(seed: int) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -39,6 +42,12 @@ RECORDS = {
     "same": record((8, 9, 10), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (8, 9, 10)),
     "transposed": record((12, 10, 9), (2.0, 2.0, 2.0), (1.3, 1.1, 1.0), (18, 17, 16), transpose=(2, 0, 1)),
     "one slice": record((1, 20, 16), (999.0, 1.0, 1.0), (999.0, 0.7, 0.7), (1, 29, 23), margin=(0, 2, 3)),
+    "from one slice": record((1, 6, 5), (9.0, 3.0, 3.0), (3.0, 3.0, 3.0), (3, 6, 5)),
+    "to one slice": record((5, 6, 5), (1.0, 1.0, 1.0), (5.0, 1.0, 1.0), (1, 6, 5), margin=(0, 1, 1)),
+    "few of many slices": record((40, 6, 5), (1.0, 1.0, 1.0), (9.0, 1.0, 1.0), (4, 6, 5)),
+    "coarse and other axis first": record(
+        (20, 7, 9), (1.0, 5.0, 1.0), (0.8, 6.0, 1.0), (25, 6, 9), transpose=(1, 2, 0)
+    ),
 }
 EVERY_RECORD = pytest.mark.parametrize("case", RECORDS.values(), ids=RECORDS)
 
@@ -68,6 +77,76 @@ def test_slabs_are_the_resampled_logits(case, slab_values):
     assert planes == case.shape_after_crop[0]
 
 
+def in_slabs(logits, n_planes):
+    """Yield slabs of ``n_planes`` planes, the last perhaps of fewer."""
+    for first in range(0, logits.shape[1], n_planes):
+        yield first, logits[:, first : first + n_planes].copy()
+
+
+@EVERY_RECORD
+@pytest.mark.parametrize("n_planes", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("slab_values", [1, 10**9])
+def test_a_stream_is_resampled_as_the_whole_is(case, n_planes, slab_values):
+    logits = smooth_logits(case.shape, 3)
+    expected = np.concatenate([slab.numpy() for _, slab in resampled_slabs(logits, case)], axis=1)
+    planes = 0
+    for first, slab in resampled_slabs(in_slabs(logits, n_planes), case, slab_values=slab_values):
+        assert first == planes
+        np.testing.assert_allclose(slab.numpy(), expected[:, first : first + slab.shape[1]], rtol=1e-5, atol=1e-5)
+        planes += slab.shape[1]
+    assert planes == case.shape_after_crop[0]
+
+
+@EVERY_RECORD
+@pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
+@pytest.mark.parametrize("threaded", [False, True])
+def test_labels_and_probabilities_of_a_stream_are_those_of_the_whole(case, labels, threaded):
+    logits = smooth_logits(case.shape, labels.n_heads)
+    kept = np.full((labels.n_heads, *case.shape_after_crop), np.nan, np.float32)
+    threads = set()
+
+    def keep(first, values):
+        threads.add(threading.current_thread())
+        kept[:, first : first + values.shape[1]] = values
+
+    with ThreadPoolExecutor(1) as pool:
+        decided = decide(in_slabs(logits, 2), case, labels, keep=keep, pool=pool if threaded else None)
+    np.testing.assert_array_equal(decided, decide(logits, case, labels))
+    expected = probabilities(logits, case, labels)
+    np.testing.assert_allclose(probabilities(in_slabs(logits, 3), case, labels), expected, rtol=1e-4, atol=1e-5)
+    inside = restore(np.ones(case.shape_after_crop, bool), case)
+    np.testing.assert_allclose(restore(kept, case)[:, inside], expected[:, inside], rtol=1e-4, atol=1e-5)
+    assert (threading.current_thread() in threads) != threaded
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_what_a_stream_raises_is_raised(threaded):
+    def broken():
+        yield from [(0, np.zeros((3, 4, 10, 9), np.float32))]
+        raise RuntimeError("out of memory")
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="out of memory"):
+        decide(broken(), RECORDS["up"], CLASSES, pool=pool if threaded else None)
+
+
+@pytest.mark.parametrize(
+    ("slabs", "message"),
+    [
+        ([(0, 4), (5, 7)], r"logits of shape \(3, 7, 10, 9\) for the planes from 5 on"),
+        ([(0, 4), (0, 8)], "for the planes from 0 on"),
+        ([(0, 4), (4, 9)], "for the planes from 4 on"),
+        ([(0, 4), (4, 7)], "found logits of 11 planes"),
+        ([], "found logits of 0 planes"),
+    ],
+    ids=["gap", "twice", "too many", "too few", "none"],
+)
+def test_a_stream_that_is_not_the_whole_is_refused(slabs, message):
+    stream = [(first, np.zeros((3, planes, 10, 9), np.float32)) for first, planes in slabs]
+    for function in (decide, probabilities):
+        with pytest.raises(PlanError, match=rf"{message}.*expected \(3, 12, 10, 9\)"):
+            function(stream, RECORDS["up"], CLASSES)
+
+
 @EVERY_RECORD
 @pytest.mark.parametrize("labels", [CLASSES, REGIONS], ids=["classes", "regions"])
 def test_deciding_slab_by_slab_equals_resampling_everything_first(case, labels):
@@ -77,7 +156,7 @@ def test_deciding_slab_by_slab_equals_resampling_everything_first(case, labels):
     assert decided.shape == expected.shape
     assert decided.dtype == np.uint8
     assert np.mean(decided == expected) >= 0.9999
-    assert len(np.unique(decided)) == 3
+    assert len(np.unique(decided)) == 3 or decided.size < 1000
 
 
 def test_the_result_has_the_axes_and_shape_of_the_file_with_background_around_the_crop():
@@ -126,7 +205,7 @@ def test_outside_the_crop_background_is_certain():
     np.testing.assert_allclose(values[:, 1, 2, 3], 1 / 3, rtol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(2, 12, 10, 9), (3, 12, 10, 8)])
+@pytest.mark.parametrize("shape", [(2, 12, 10, 9), (3, 12, 10, 8), (3, 13, 10, 9)])
 @pytest.mark.parametrize("function", [decide, probabilities])
 def test_logits_of_another_shape_are_refused(shape, function):
     with pytest.raises(PlanError, match=r"found logits of shape .* expected \(3, 12, 10, 9\)"):

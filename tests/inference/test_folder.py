@@ -13,8 +13,9 @@ from torch import nn
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError, DatasetError, ModelError
 from autoseg.inference import folder as folder_module
+from autoseg.inference import predictor as predictor_module
 from autoseg.inference.folder import _Run
-from autoseg.io.images import read_header, read_labels
+from autoseg.io.images import read_header, read_image, read_labels
 
 OBLIQUE = (0.9396926, -0.3420201, 0.0, 0.3420201, 0.9396926, 0.0, 0.0, 0.0, 1.0)
 
@@ -185,6 +186,34 @@ def test_probabilities_are_saved_and_a_case_without_them_is_not_done(threshold_p
     assert predictor.predict_files(inputs, out, save_probabilities=True).done == ()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1)])
+def test_files_hold_what_the_arrays_hold_though_logits_never_exist_as_a_whole(
+    threshold_predictor, inputs, tmp_path, monkeypatch, workers, transpose
+):
+    predictor = threshold_predictor(spacing=(1.5, 1.5, 1.5), transpose=transpose)
+    expected = {name: predictor.predict_probabilities(*read_image([inputs / f"{name}_0000.nii.gz"])) for name in "abc"}
+    monkeypatch.setattr(predictor_module, "join_slabs", None)
+    report = predictor.predict_files(inputs, tmp_path / "out", save_probabilities=True, workers=workers)
+    assert report.done == ("a", "b", "c")
+    for name, (labels, probabilities) in expected.items():
+        np.testing.assert_array_equal(read_labels(tmp_path / "out" / f"{name}.nii.gz")[0], labels)
+        with np.load(tmp_path / "out" / f"{name}.npz") as stored:
+            np.testing.assert_allclose(stored["probabilities"], probabilities, rtol=1e-4, atol=1e-6)
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith((".", "tmp"))]
+
+
+def test_a_network_that_fails_in_the_middle_of_a_case_leaves_nothing_of_it(threshold_predictor, inputs, tmp_path):
+    marked = volume(1, shape=(40, 14, 12))
+    marked[39, 13, 11] = 12345
+    write_volume(inputs / "b_0000.nii.gz", marked)
+    predictor = with_network(threshold_predictor(), 12345, RuntimeError("out of memory"))
+    report = predictor.predict_files(inputs, tmp_path / "out", save_probabilities=True)
+    assert report.done == ("a", "c")
+    assert "out of memory" in report.failed["b"]
+    assert visible(tmp_path / "out") == ["a.nii.gz", "a.npz", "c.nii.gz", "c.npz", "dataset.json", "plans.json"]
+
+
 def test_cases_may_be_given_as_lists_or_by_name(threshold_predictor, inputs, tmp_path):
     predictor = threshold_predictor()
     assert predictor.predict_files([[inputs / "a_0000.nii.gz"]], tmp_path / "out").done == ("a",)
@@ -322,18 +351,18 @@ def test_an_interrupt_leaves_whole_files_only(threshold_predictor, inputs, tmp_p
 def test_reading_is_at_most_one_case_ahead(threshold_predictor, inputs, tmp_path, monkeypatch):
     """Whenever the network starts, only its case and the next one have been read."""
     read, at_start = [], []
-    original_read, original_logits = _Run._read, _Run._guarded_logits
+    original_read, original_predicted = _Run._read, _Run._predicted
 
     def reading(self, job):
         read.append(job.name)
         return original_read(self, job)
 
-    def predicting(self, job, prepared):
+    def predicting(self, job, prepared, decider):
         at_start.append((job.name, len(read)))
-        return original_logits(self, job, prepared)
+        return original_predicted(self, job, prepared, decider)
 
     monkeypatch.setattr(_Run, "_read", reading)
-    monkeypatch.setattr(_Run, "_guarded_logits", predicting)
+    monkeypatch.setattr(_Run, "_predicted", predicting)
     threshold_predictor().predict_files(inputs, tmp_path / "out")
     assert read == ["a", "b", "c"]
     assert all(count <= index + 2 for index, (_, count) in enumerate(at_start))

@@ -93,8 +93,19 @@ def test_spacings_are_compared_in_the_axes_of_the_file(planned):
 
 
 def test_an_image_that_needs_much_memory_is_a_warning(planned):
-    (warning,) = header_warnings("case x", (1, 1000, 1000, 1000), Geometry(spacing=SPACING), *planned(), 27)
-    assert "1e+09 voxels at the plan's spacing; 27 heads need about 101 GB" in warning
+    """1e9 voxels twice, and 100 heads in as many planes as a patch has: 8, or 1 in 2-D."""
+    image, geometry = (1, 1000, 1000, 1000), Geometry(spacing=SPACING)
+    (warning,) = header_warnings("case x", image, geometry, *planned(), 100)
+    assert "1e+09 voxels at the plan's spacing; with 100 heads that needs about 10 GB" in warning
+    assert header_warnings("case x", image, geometry, *planned(), 2) == ()
+    assert header_warnings("case x", image, geometry, *planned(n_dims=2), 100) == ()
+
+
+def test_memory_is_that_of_planes_across_the_plans_first_axis(planned):
+    pair = planned(transpose=(2, 0, 1))
+    geometry = Geometry(spacing=(1.0, 1.0, 2.0))
+    (warning,) = header_warnings("case x", (1, 2000, 1000, 500), geometry, *pair, 100)
+    assert "needs about 13 GB" in warning  # planes of 2000 x 1000
 
 
 def test_nan_and_inf_are_counted():

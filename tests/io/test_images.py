@@ -7,6 +7,7 @@ from autoseg.io.images import (
     SUPPORTED_ENDINGS,
     ending_of,
     read_image,
+    read_intensities,
     read_labels,
     write_labels,
     write_probabilities,
@@ -62,6 +63,25 @@ def test_channels_of_several_files_are_stacked_in_order_whatever_their_type(tmp_
     assert image.flags.c_contiguous
     assert image.flags.writeable
     assert geometry.spacing == (3.0, 2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (["i2"], "i2"), (["u1"], "u1"), (["u2"], "u2"), (["u1", "i2"], "i2"), (["u2", "i2"], "f4"), (["i4"], "f4"),
+        (["f8"], "f4"), (["i2", "f4"], "f4"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_small_integers_can_be_kept_as_they_are(tmp_path, stored, expected):
+    arrays = [np.arange(24).reshape(2, 3, 4).astype(dtype) for dtype in stored]
+    paths = [save(tmp_path / f"a_{number:04d}.nii.gz", array) for number, array in enumerate(arrays)]
+    image, geometry = read_intensities(paths)
+    assert image.dtype == np.dtype(expected)
+    assert image.dtype.isnative
+    as_floats, same_geometry = read_image(paths)
+    np.testing.assert_array_equal(image, as_floats)
+    assert geometry == same_geometry
 
 
 def test_a_single_file_gives_a_writeable_array(tmp_path):
@@ -140,9 +160,26 @@ def test_what_is_no_label_map_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_probabilities_come_back_under_nnunets_key(tmp_path):
-    probabilities = np.random.default_rng(0).random((2, 3, 4, 5)).astype(np.float32)
-    path = write_probabilities(tmp_path / "case.v1", probabilities)
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (3, 1, 4, 5), (1, 1, 1, 1)])
+def test_probabilities_written_head_by_head_come_back_under_nnunets_key(tmp_path, shape):
+    probabilities = np.random.default_rng(0).random(shape).astype(np.float32)
+    heads = (np.asfortranarray(head) for head in probabilities)
+    path = write_probabilities(tmp_path / "case.v1", heads, len(probabilities))
     assert path == tmp_path / "case.v1.npz"
     with np.load(path) as archive:
+        assert archive.files == ["probabilities"]
+        assert archive["probabilities"].dtype == np.float32
         np.testing.assert_array_equal(archive["probabilities"], probabilities)
+
+
+def test_probabilities_that_fail_on_the_way_leave_what_was_there(tmp_path):
+    def heads():
+        yield np.zeros((3, 4, 5), np.float32)
+        raise OSError(28, "No space left on device")
+
+    write_probabilities(tmp_path / "case", np.ones((2, 3, 4, 5), np.float32), 2)
+    with pytest.raises(OSError, match="No space left"):
+        write_probabilities(tmp_path / "case", heads(), 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["case.npz"]
+    with np.load(tmp_path / "case.npz") as archive:
+        assert archive["probabilities"].all()

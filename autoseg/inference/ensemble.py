@@ -1,0 +1,99 @@
+"""Networks and mirrored copies whose logits are averaged."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.core.errors import ModelError
+
+_CACHED_VALUES = 2**17
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """Sums the logits of all members and mirrored copies; whoever uses the sum divides it by ``n_copies``."""
+
+    members: tuple[nn.Module, ...]
+    """On ``device``, in evaluation mode; each maps (B, C, *P) to (B, H, *P)."""
+    mirrorings: tuple[tuple[int, ...], ...]
+    """Axes of (B, C, *P) that are flipped together, as :func:`mirrorings` gives them: the empty one first."""
+    device: torch.device
+    autocast_dtype: torch.dtype | None = None
+    """Type for mixed precision; None computes in float32."""
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ModelError("ensemble: found no network, expected at least one. Name a fold that is trained.")
+
+    @property
+    def n_copies(self) -> int:
+        """Number of logits in the sum."""
+        return len(self.members) * len(self.mirrorings)
+
+    def __call__(self, patches: Tensor) -> Tensor:
+        """(B, C, *P) -> (B, H, *P) float32; a patch that overflows in mixed precision is computed again in float32.
+
+        Raises ``ModelError`` if logits are NaN or infinite in float32 too.
+        """
+        patches = patches.to(self.device)
+        total = self._sum(patches, self.autocast_dtype)
+        if _is_finite(total):
+            return total
+        if self.autocast_dtype is not None:
+            broken = ~torch.isfinite(total).flatten(1).all(dim=1)
+            total[broken] = self._sum(patches[broken], None)
+        if not bool(torch.isfinite(total).all()):
+            raise ModelError(
+                "network: found NaN or infinite logits, expected numbers. The training diverged: train again, "
+                "or choose another checkpoint."
+            )
+        return total
+
+    def _sum(self, patches: Tensor, dtype: torch.dtype | None) -> Tensor:
+        with torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+            total = self._members_sum(patches)
+            for axes in self.mirrorings[1:]:
+                _add_flipped(total, self._members_sum(patches.flip(axes)), axes)
+        return total
+
+    def _members_sum(self, patches: Tensor) -> Tensor:
+        """Sum over the networks: a mirrored copy is mirrored back once, however many there are."""
+        first, *others = self.members
+        total: Tensor = first(patches).float()
+        if total.untyped_storage().data_ptr() == patches.untyped_storage().data_ptr():
+            total = total.clone()  # a network that hands its input on, which the others still need
+        for member in others:
+            total.add_(member(patches))
+        return total
+
+
+def mirrorings(mirror_axes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Return all subsets of the axes of a patch (0 is its first) as axes of (B, C, *P), the empty one first."""
+    axes = [axis + 2 for axis in mirror_axes]
+    return tuple(subset for size in range(len(axes) + 1) for subset in itertools.combinations(axes, size))
+
+
+def _add_flipped(total: Tensor, values: Tensor, axes: tuple[int, ...]) -> None:
+    """Add (B, H, *P), mirrored along ``axes``; on a CPU in pieces whose mirrored copy stays in its cache."""
+    if total.device.type != "cpu":
+        total.add_(values.flip(axes))
+        return
+    n_planes = total.shape[2]
+    most = max(1, _CACHED_VALUES // max(1, total[0, :, 0].numel()))
+    own_axes = [axis - 1 for axis in axes]
+    for target, source in zip(total, values, strict=True):  # (H, *P)
+        for first in range(0, n_planes, most):
+            stop = min(first + most, n_planes)
+            planes = slice(n_planes - stop, n_planes - first) if 2 in axes else slice(first, stop)
+            target[:, first:stop].add_(source[:, planes].flip(own_axes))
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether all values are numbers; their sum, one quick pass, is none if one of them is not."""
+    return math.isfinite(float(values.sum())) or bool(torch.isfinite(values).all())
