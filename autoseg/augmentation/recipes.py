@@ -128,12 +128,19 @@ def no_augmentation() -> Recipe:
 
 
 def augment_intensity(images: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
-    """Return the batch with noise, blur, brightness, contrast, low resolution and gamma changed, in nnU-Net's order.
+    """Return the batch with intensities changed as :func:`augment_intensity_` does; ``images`` stays as it is."""
+    changed = images.clone(memory_format=contiguous_format)
+    augment_intensity_(changed, recipe, generator)
+    return changed
+
+
+def augment_intensity_(images: Tensor, recipe: Recipe, generator: Generator) -> None:
+    """Change noise, blur, brightness, contrast, resolution and gamma of the batch in place, in nnU-Net's order.
 
     Parameters
     ----------
     images
-        (B, C, *P) float32 on any device; left as it is.
+        (B, C, *P) float32, contiguous, on any device.
     recipe
         Probabilities and ranges. ``masked_channels`` stay 0 where ``images`` is 0.
     generator
@@ -144,21 +151,20 @@ def augment_intensity(images: Tensor, recipe: Recipe, generator: Generator) -> T
     Source: nnU-Net 2.8.1 ``nnUNetTrainer.get_training_transforms``. Differs in that "outside" of a masked channel is
     where the image itself is 0, not where the label map says so; and mirroring has happened before.
     """
-    changed = images.clone(memory_format=contiguous_format)
-    noise_(changed, recipe.noise_probability, recipe.noise_sigma_range, generator)
-    blur_(changed, recipe.blur_probability, recipe.blur_channel_probability, recipe.blur_sigma_range, generator)
-    multiply_brightness_(changed, recipe.brightness_probability, recipe.brightness_range, generator)
-    adjust_contrast_(changed, recipe.contrast_probability, recipe.contrast_range, generator)
+    outside = [(channel, images[:, channel] == 0) for channel in recipe.masked_channels]
+    noise_(images, recipe.noise_probability, recipe.noise_sigma_range, generator)
+    blur_(images, recipe.blur_probability, recipe.blur_channel_probability, recipe.blur_sigma_range, generator)
+    multiply_brightness_(images, recipe.brightness_probability, recipe.brightness_range, generator)
+    adjust_contrast_(images, recipe.contrast_probability, recipe.contrast_range, generator)
     lower_resolution_(
-        changed,
+        images,
         recipe.low_resolution_probability,
         recipe.low_resolution_channel_probability,
         recipe.low_resolution_range,
         generator,
         fixed_axes=(0,) if recipe.in_plane else (),
     )
-    adjust_gamma_(changed, recipe.gamma_inverted_probability, recipe.gamma_range, generator, inverted=True)
-    adjust_gamma_(changed, recipe.gamma_probability, recipe.gamma_range, generator, inverted=False)
-    for channel in recipe.masked_channels:
-        changed[:, channel].masked_fill_(images[:, channel] == 0, 0)
-    return changed
+    adjust_gamma_(images, recipe.gamma_inverted_probability, recipe.gamma_range, generator, inverted=True)
+    adjust_gamma_(images, recipe.gamma_probability, recipe.gamma_range, generator, inverted=False)
+    for channel, mask in outside:
+        images[:, channel].masked_fill_(mask, 0)

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import grid_sample
 
+from autoseg.augmentation.cells import Source, interpolate, make_source
 from autoseg.augmentation.recipes import Recipe
 
 Matrix = NDArray[np.float64]
@@ -126,48 +125,29 @@ def move_image(box: Tensor, draw: SpatialDraw, centre: Sequence[float], patch: S
     Tensor
         (C, *patch) float32.
     """
-    if draw.is_identity:
-        moved = cut(box, centre, patch, 0)
-    elif draw.is_in_plane:
-        slices = cut(box, [centre[0], *((edge - 1) / 2 for edge in box.shape[2:])], [patch[0], *box.shape[2:]], 0)
-        stacked = slices.flatten(0, 1)
-        moved = _interpolate(stacked, draw.array[1:, 1:], centre[1:], patch[1:])
-        moved = moved.view(box.shape[0], patch[0], *moved.shape[1:])
-    else:
-        moved = _interpolate(box, draw.array, centre, patch)
-    return flip(moved, draw.mirrors)
+    if draw.is_identity or 0 in box.shape:
+        return flip(cut(box, centre, patch, 0), draw.mirrors)
+    moved = interpolate(as_source(box, draw, centre, patch, 0))
+    return flip(moved.view(-1, *patch), draw.mirrors)
 
 
-def _interpolate(box: Tensor, matrix: Matrix, centre: Sequence[float], patch: Sequence[int]) -> Tensor:
-    """Sample (C, *box) linearly, 0 outside."""
-    if 0 in box.shape:
-        return box.new_zeros((box.shape[0], *patch))
-    points = source_points(matrix, centre, patch, box.device)
-    scaled = [(2 * point + 1) / edge - 1 for point, edge in zip(points, box.shape[1:], strict=True)]
-    grid = torch.stack(scaled[::-1], dim=-1)
-    return grid_sample(box[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0]
-
-
-def source_points(matrix: Matrix, centre: Sequence[float], patch: Sequence[int], device: torch.device) -> list[Tensor]:
-    """Return for each source axis the coordinate (voxels) that every patch voxel shows: n tensors (*patch) float32."""
-    n_axes = len(patch)
-    points = []
-    for row, middle in zip(matrix, centre, strict=True):
-        point = torch.full((1,) * n_axes, middle, device=device)
-        for axis, (edge, factor) in enumerate(zip(patch, row, strict=True)):
-            shape = [edge if other == axis else 1 for other in range(n_axes)]
-            steps = (torch.arange(edge, device=device) - (edge - 1) / 2) * float(factor)
-            point = point + steps.view(shape)
-        points.append(point.expand(tuple(patch)) if point.shape != tuple(patch) else point)
-    return points
+def as_source(box: Tensor, draw: SpatialDraw, centre: Sequence[float], patch: Sequence[int], fill: int) -> Source:
+    """Return what ``draw`` samples of (L, *box), with ``fill`` outside; slices become layers where they stay apart."""
+    if not draw.is_in_plane:
+        return make_source(box, draw.array, centre, patch, fill)
+    middles = [centre[0], *((edge - 1) / 2 for edge in box.shape[2:])]
+    slices = cut(box, middles, [patch[0], *box.shape[2:]], fill).flatten(0, 1)
+    return make_source(slices, draw.array[1:, 1:], centre[1:], patch[1:], fill)
 
 
 def cut(box: Tensor, centre: Sequence[float], patch: Sequence[int], fill: int) -> Tensor:
-    """Return a copy of (L, *patch) out of (L, *box) without interpolation; ``fill`` outside."""
+    """Return (L, *patch) out of (L, *box) without interpolation, ``fill`` outside; ``box`` itself if that is it."""
+    lows = [round(middle - (edge - 1) / 2) for middle, edge in zip(centre, patch, strict=True)]
+    if not any(lows) and tuple(box.shape[1:]) == tuple(patch):
+        return box
     out = box.new_full((box.shape[0], *patch), fill)
     into, taken = [slice(None)], [slice(None)]
-    for middle, edge, available in zip(centre, patch, box.shape[1:], strict=True):
-        low = round(middle - (edge - 1) / 2)
+    for low, edge, available in zip(lows, patch, box.shape[1:], strict=True):
         start, stop = max(low, 0), min(low + edge, available)
         if stop <= start:
             return out

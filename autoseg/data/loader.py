@@ -22,14 +22,14 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from autoseg.augmentation.recipes import Recipe, augment_intensity
+from autoseg.augmentation.recipes import Recipe, augment_intensity_
 from autoseg.core.case import BoolArray
 from autoseg.core.errors import AutosegError, CacheError, WorkerError
 from autoseg.core.labels import Labels
 from autoseg.core.parallel import available_cores
 from autoseg.core.plan import Configuration
 from autoseg.data.marks import NO_RING, Marking, Marks, Tables, mark_case, plain_tables
-from autoseg.data.patches import Sample, draw_place, read_patch
+from autoseg.data.patches import Sample, draw_place, read_patch, undrawn_code
 from autoseg.data.sampling import CaseContent, Sampler, SamplingConfig, intensity_generator, sample_rng
 from autoseg.io.cache import REMEDY, CachedCase, open_case, read_entry
 
@@ -183,11 +183,26 @@ class Failure:
 
 
 class _OpenCase(NamedTuple):
-    """A case as the builder keeps it."""
+    """A case as the builder keeps it, with all that follows from it once and for all."""
 
     case: CachedCase
     marks: Marks | None
     tables: Tables
+    undrawn: int
+    """Code over which drawn ones win where patches are moved."""
+    to_drawn: Tensor | None
+    """``tables.to_drawn``; None if every code stands for itself."""
+
+    @classmethod
+    def of(cls, case: CachedCase, marking: Marking | None, unknown: int) -> _OpenCase:
+        """Work out what patches of a case need."""
+        tables = plain_tables(case.entry.table, case.entry.inferred_table)
+        marks = None if marking is None else mark_case(case, marking, unknown)
+        if marks is not None:
+            tables = marks.tables(tables)
+        stands_for_itself = bool((tables.to_drawn == np.arange(len(tables.to_drawn))).all())
+        to_drawn = None if stands_for_itself else torch.from_numpy(tables.to_drawn)
+        return cls(case, marks, tables, undrawn_code(case.entry, unknown), to_drawn)
 
 
 @dataclass
@@ -222,28 +237,28 @@ class BatchBuilder(Dataset[Batch]):
             rng = sample_rng(self.seed, iteration, sample)
             aim = self.sampler.draw(rng)
             try:
-                case, marks, case_tables = self._open(aim.case)
-                place = draw_place(aim, case, self.patch, self.recipe, rng, self.sampler.rejection)
+                opened = self._open(aim.case)
+                place = draw_place(aim, opened.case, self.patch, self.recipe, rng, self.sampler.rejection)
                 samples.append(
                     read_patch(
-                        case,
+                        opened.case,
                         place,
                         self.patch,
-                        unknown=self.unknown,
+                        unknown=opened.undrawn,
                         outside=self.outside,
-                        marks=marks,
-                        tables=None if marks is None else case_tables,
+                        to_drawn=opened.to_drawn,
+                        marks=opened.marks,
                     )
                 )
             except Exception as error:  # any fault of one case must name it
                 known = isinstance(error, AutosegError)
                 message = str(error) if known else f"{type(error).__name__}: {error}"
                 return Failure(f"case {aim.case.name}: {message}", isinstance(error, CacheError))
-            tables.append(case_tables)
+            tables.append(opened.tables)
             names.append(aim.case.name)
-        images = torch.stack([sample.image for sample in samples])
+        images = _stack_images([sample.image for sample in samples])
         if self.augments_intensity and self.recipe is not None:
-            images = augment_intensity(images, self.recipe, intensity_generator(self.seed, iteration))
+            augment_intensity_(images, self.recipe, intensity_generator(self.seed, iteration))
         return _batch(images, samples, tables, names)
 
     def case_names(self, index: int) -> tuple[str, ...]:
@@ -256,11 +271,7 @@ class BatchBuilder(Dataset[Batch]):
         opened = self._open_cases
         key = (content.folder, content.name)
         if key not in opened:
-            case = open_case(*key)
-            drawn, inferred = case.entry.table, case.entry.inferred_table
-            marks = None if self.marking is None else mark_case(case, self.marking, self.unknown)
-            tables = plain_tables(drawn, inferred) if marks is None else marks.tables(drawn, inferred)
-            opened[key] = _OpenCase(case, marks, tables)
+            opened[key] = _OpenCase.of(open_case(*key), self.marking, self.unknown)
         opened.move_to_end(key)
         if len(opened) > MAX_OPEN_CASES:
             opened.popitem(last=False)
@@ -336,6 +347,12 @@ def _batch(images: Tensor, samples: Sequence[Sample], tables: Sequence[Tables], 
         None if bool(held.all()) else held,
         None if bool((rings == NO_RING).all()) else rings,
     )
+
+
+def _stack_images(images: Sequence[Tensor]) -> Tensor:
+    """Stack (C, *P) images in memory of numpy's, which comes in huge pages: a quarter of the time of torch's."""
+    stacked = torch.from_numpy(np.empty((len(images), *images[0].shape), dtype=np.float32))
+    return torch.stack(list(images), out=stacked)
 
 
 def _stack_codes(codes: Sequence[Tensor]) -> Tensor:

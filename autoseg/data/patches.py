@@ -21,7 +21,7 @@ from autoseg.augmentation.spatial import (
     move_image,
     source_box,
 )
-from autoseg.data.marks import Marks, Tables
+from autoseg.data.marks import Marks
 from autoseg.data.rejection import Box, Rejection
 from autoseg.data.sampling import Aim, box_anywhere, box_around, draw_voxel
 from autoseg.io.cache import CachedCase, CacheEntry
@@ -113,12 +113,13 @@ def read_patch(
     *,
     unknown: int,
     outside: int,
+    to_drawn: Tensor | None = None,
     marks: Marks | None = None,
-    tables: Tables | None = None,
 ) -> Sample:
     """Read the box that the transform needs from the memory maps, and move it: one pass each for image and codes.
 
-    Outside the image lie 0 and the code ``outside``. With ``marks`` and their ``tables`` the codes are those of
+    Outside the image lie 0 and the code ``outside``. Drawn codes win over ``unknown``: see :func:`undrawn_code`. Where
+    codes tell more apart than what was drawn, ``to_drawn`` (N,) says so; with ``marks`` the codes are those of
     :meth:`autoseg.data.marks.Marks.mark`.
     """
     low, high = source_box(place.draw, place.centre, patch)
@@ -134,13 +135,10 @@ def read_patch(
     image_box: tuple[Any, ...] = box if place.slice_index is None else (place.slice_index, *box)
     image = _tensor(case.image[(slice(None), *image_box)], np.float32)
     centre = [middle - start for middle, start in zip(place.centre, first, strict=True)]
-    undrawn = undrawn_code(case.entry, unknown)
-    to_drawn = _to_drawn(case.entry, tables)
-    if to_drawn is None:
-        moved = move_codes(codes, place.draw, centre, patch, unknown=undrawn, outside=outside)
-    else:
-        moved = _move_pairs(codes, to_drawn, place.draw, centre, patch, undrawn, outside)
-    return Sample(move_image(image, place.draw, centre, patch), moved)
+    return Sample(
+        move_image(image, place.draw, centre, patch),
+        move_codes(codes, place.draw, centre, patch, unknown=unknown, outside=outside, to_drawn=to_drawn),
+    )
 
 
 def undrawn_code(entry: CacheEntry, unknown: int) -> int:
@@ -154,40 +152,6 @@ def undrawn_code(entry: CacheEntry, unknown: int) -> int:
     if len(kinds) < 2 or len(widest) < 2 or 0 not in widest or widest not in kinds:
         return unknown
     return next(code for code, members in enumerate(entry.label_sets) if frozenset(members) == widest)
-
-
-def _to_drawn(entry: CacheEntry, tables: Tables | None) -> Tensor | None:
-    """Return for each code the one that was drawn there; None if codes stand for nothing else."""
-    if entry.inferred_sets is None and tables is None:
-        return None
-    first_row: dict[tuple[int, ...], int] = {}
-    drawn = [first_row.setdefault(members, code) for code, members in enumerate(entry.label_sets)]
-    if tables is None:
-        return torch.tensor(drawn)
-    n_codes = len(drawn)  # held-out codes follow those of the case, and stand for what was drawn until they are moved
-    plain = [*drawn, *(n_codes + code for code in drawn)]
-    return torch.tensor([plain[code] for code in tables.unmarked.tolist()])
-
-
-def _move_pairs(
-    codes: Tensor,
-    to_drawn: Tensor,
-    draw: SpatialDraw,
-    centre: Sequence[float],
-    patch: Sequence[int],
-    unknown: int,
-    outside: int,
-) -> Tensor:
-    """Move what was drawn as without promises and marks, and what is told apart beside it by the rule for dense maps.
-
-    A voxel keeps what is told apart where the two agree on what was drawn there.
-    """
-    nobody = len(to_drawn)  # a code that does not occur
-    if nobody > np.iinfo(np.uint8).max:
-        codes = codes.int()
-    drawn = move_codes(to_drawn[codes.long()].to(codes.dtype), draw, centre, patch, unknown=unknown, outside=outside)
-    pairs = move_codes(codes, draw, centre, patch, unknown=nobody, outside=outside)
-    return torch.where(to_drawn[pairs.long()] == drawn, pairs, drawn)
 
 
 def _tensor(part: NDArray[Any], dtype: type[np.generic]) -> Tensor:

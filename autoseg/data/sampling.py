@@ -64,7 +64,7 @@ class CaseContent:
     """Per network head the codes of this case for which it is certainly positive; () for background heads."""
     is_dense: bool
     """Whether every voxel is informative, and at least half of them carry exactly one class."""
-    code_groups: tuple[tuple[int, ...], ...] = ()
+    code_groups: tuple[tuple[int, ...], ...]
     """The codes of ``counts``, those of the same drawn set together."""
 
     @classmethod
@@ -158,8 +158,7 @@ class Sampler:
             return Aim(case, None)
         if rng.random() < self.config.context_fraction:
             return Aim(case, None, is_context=True)
-        groups = case.code_groups or tuple((code,) for code in case.counts)
-        codes = groups[rng.integers(len(groups))]
+        codes = case.code_groups[rng.integers(len(case.code_groups))]
         if len(codes) == 1:
             return Aim(case, codes[0])
         return Aim(case, codes[rng.choice(len(codes), p=_normalised([case.counts[code] for code in codes]))])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from autoseg.data.loader import Batch
-from autoseg.nn.coded import flat_codes, informative_codes, look_up
+from autoseg.nn.coded import flat_codes, look_up
 from autoseg.nn.losses import PartialLoss
 from autoseg.nn.supervision import DeepSupervisionLoss
 
@@ -35,12 +35,15 @@ def drawn_evidence(batch: Batch) -> Evidence:
 
 
 def with_teacher(evidence: Evidence, taught: Tensor, batch: Batch) -> Evidence:
-    """Add what the teacher says, and take no voxel of which it says something for background by the weak prior."""
+    """Add what the teacher says, and take no voxel of which it says something for background by the weak prior.
+
+    ``evidence`` has weights, as all that infers anything does.
+    """
     sets = batch.label_sets if batch.inferred_sets is None else batch.inferred_sets
     n_samples, n_codes, n_classes = sets.shape
     is_open = sets.all(2).gather(1, flat_codes(batch.codes)).view(batch.codes.shape)
     everything = torch.ones(n_samples, 1, n_classes, dtype=torch.bool, device=sets.device)
-    weights = informative_codes(evidence.sets).float() if evidence.weights is None else evidence.weights
+    weights = cast(Tensor, evidence.weights)
     return Evidence(
         codes=torch.where(is_open & (taught != n_classes), n_codes, batch.codes.int()),
         drawn=torch.cat([evidence.drawn, everything], 1),
