@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +42,10 @@ def plan_and_preprocess(
         bool, typer.Option("--check-only", help="Only look into the files, and report what is annotated.")
     ] = False,
     root: common.RootOption = None,
-    workers: common.WorkersOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("-j", "--workers", min=0, help="Worker processes (default: all cores that free memory feeds)."),
+    ] = None,
     json_: common.JsonOption = False,
     verbose: common.VerboseOption = False,
     quiet: common.QuietOption = False,
@@ -56,9 +59,8 @@ def plan_and_preprocess(
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
     described, faults = Dataset.examine(space.find_dataset(dataset))
-    processes = common.n_workers(workers)
     if check_only or faults:
-        check(described, faults, processes, as_json=json_, quiet=quiet)
+        check(described, faults, readers(described, workers), as_json=json_, quiet=quiet)
         return
     for warning in described.warnings:
         log.warning("%s", warning)
@@ -66,12 +68,13 @@ def plan_and_preprocess(
     from autoseg.planning.files import PLAN_FILE, save_plan
     from autoseg.planning.presets import planner_settings
     from autoseg.planning.splits import load_or_make_splits
+    from autoseg.planning.steadiness import keep_intensities
     from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 
     planner_settings(planner)  # a misspelt name is said before the files are read
     folder = space.preprocessed(described.name)
-    fingerprint = current_fingerprint(described, folder, processes, quiet=quiet)
-    planned = plan(described, fingerprint, planner, gpu_memory_gb)
+    fingerprint = current_fingerprint(described, folder, workers, quiet=quiet)
+    planned = keep_intensities(plan(described, fingerprint, planner, gpu_memory_gb), former_plan(folder))
     chosen = [name for name in planned.configurations if planned.configurations[name].previous_stage is None]
     if configurations:
         chosen = [planned.trainable(name).name for name in dict.fromkeys(configurations)]
@@ -80,7 +83,7 @@ def plan_and_preprocess(
     for gap in find_gaps([(fold.train, fold.val) for fold in splits], profiles_from_fingerprint(fingerprint), heads):
         log.warning("%s", gap)
     save_plan(planned, folder / PLAN_FILE)
-    preprocess(described, planned, fingerprint, chosen, folder, processes, quiet=quiet)
+    preprocess(described, planned, fingerprint, chosen, folder, workers, quiet=quiet)
     if json_:
         common.print_json({"plan": planned.model_dump(mode="json"), "folder": str(folder), "preprocessed": chosen})
     elif not quiet:
@@ -133,12 +136,36 @@ def check_promised(dataset: Dataset, workers: int, *, quiet: bool) -> PromiseRep
         return check_promises(dataset, estimates, workers=workers, progress=report)
 
 
-def current_fingerprint(dataset: Dataset, folder: Path, workers: int, *, quiet: bool) -> Fingerprint:
+def readers(dataset: Dataset, given: int | None) -> int:
+    """Return how many processes read and measure cases."""
+    from autoseg.planning.workload import survey_bytes
+
+    return fitting_workers(given, survey_bytes(dataset), len(dataset.cases))
+
+
+def fitting_workers(given: int | None, need: int, n_cases: int) -> int:
+    """Return as many processes as ``given``, else as cores and free memory allow; say where memory matters.
+
+    ``need``: bytes for the largest of ``n_cases`` cases.
+    """
+    from autoseg.core.parallel import available_cores
+    from autoseg.core.resources import GB, choose_workers, free_memory
+
+    cores = min(available_cores(), max(n_cases, 1))
+    wanted = None if given is None else min(given, max(n_cases, 1))
+    workers, warning = choose_workers(wanted, need, cores=cores, free=free_memory())
+    if warning is not None:
+        log.warning("%s", warning)
+    elif wanted is None and workers < cores:
+        log.info("%d processes on %d cores: the largest case needs about %.1f GB", workers, cores, need / GB)
+    return workers
+
+
+def current_fingerprint(dataset: Dataset, folder: Path, given: int | None, *, quiet: bool) -> Fingerprint:
     """Return the fingerprint in ``folder`` if the files are still those it was made of; else check and measure them."""
-    from autoseg.planning import extract_fingerprint
     from autoseg.planning.files import FINGERPRINT_FILE, load_fingerprint, save_fingerprint
-    from autoseg.planning.fingerprint import fingerprint_is_current
-    from autoseg.planning.integrity import check_dataset
+    from autoseg.planning.fingerprint import fingerprint_is_current, fingerprint_of
+    from autoseg.planning.survey import survey_dataset
 
     path = folder / FINGERPRINT_FILE
     try:
@@ -148,21 +175,32 @@ def current_fingerprint(dataset: Dataset, folder: Path, workers: int, *, quiet: 
     if known is not None and fingerprint_is_current(known, dataset):
         log.info("the files are those of %s; not read again", path)
         return known
-    with common.progress("check", quiet=quiet) as report:
-        found = check_dataset(dataset, workers=workers, progress=report)
-    for warning in found.warnings[len(dataset.warnings) :]:
+    workers = readers(dataset, given)
+    with common.progress("check and measure", quiet=quiet) as report:
+        found = survey_dataset(dataset, workers=workers, progress=report)
+    for warning in found.report.warnings[len(dataset.warnings) :]:
         log.warning("%s", warning)
-    found.raise_if_faulty()
+    found.report.raise_if_faulty()
     refuse_contradictions(dataset, folder, workers, quiet=quiet)
-    with common.progress("fingerprint", quiet=quiet) as report:
-        skip = frozenset(found.uninformative)
-        fingerprint = extract_fingerprint(dataset, workers=workers, skip=skip, progress=report)
+    fingerprint = fingerprint_of(dataset, found.measures, workers=workers)
     save_fingerprint(fingerprint, path)
     return fingerprint
 
 
+def former_plan(folder: Path) -> Plan | None:
+    """Return the plan in ``folder``; None if there is none that can be read."""
+    from autoseg.planning.files import PLAN_FILE, load_plan
+
+    try:
+        return load_plan(folder / PLAN_FILE)
+    except PlanError:
+        return None
+
+
 def refuse_contradictions(dataset: Dataset, folder: Path, workers: int, *, quiet: bool) -> None:
     """Raise ``DatasetError`` with every case whose drawing contradicts a promise of its annotators."""
+    if dataset.protocol.is_empty:
+        return
     from autoseg.planning.promises import find_contradictions, settles_anything
 
     if not settles_anything(dataset):
@@ -184,29 +222,43 @@ def promised_reach(dataset: Dataset, folder: Path, workers: int, *, quiet: bool)
     return resolve_reach(dataset.protocol, dataset.labels.n_classes, estimates.classes)
 
 
+def warn_of_promises(dataset: Dataset, reach: Mapping[int, float]) -> None:
+    """Say which classes have no reach although one should have been estimated."""
+    if dataset.protocol.is_empty:
+        return
+    from autoseg.planning.promises import not_estimated
+
+    for warning in not_estimated(dataset, reach):
+        log.warning("%s", warning)
+
+
 def preprocess(
     dataset: Dataset,
     plan: Plan,
     fingerprint: Fingerprint,
     chosen: list[str],
     folder: Path,
-    workers: int,
+    given: int | None,
     *,
     quiet: bool,
 ) -> None:
     """Write the caches of the chosen configurations; raise ``IncompleteError`` naming the cases that failed."""
-    from autoseg.planning.promises import not_estimated
+    from autoseg.planning.workload import preprocessing_bytes
     from autoseg.preprocessing.runner import preprocess_dataset
 
     skip = frozenset(dataset.case_names) - frozenset(fingerprint.informative_cases)
-    reach = promised_reach(dataset, folder, workers, quiet=quiet)
-    for warning in not_estimated(dataset, reach):
-        log.warning("%s", warning)
+    reach = {} if dataset.protocol.is_empty else promised_reach(dataset, folder, readers(dataset, given), quiet=quiet)
+    warn_of_promises(dataset, reach)
     if reach:
         names = dataset.labels.class_names
         log.info("reach: %s", ", ".join(f"{names[index]} {distance:g} mm" for index, distance in reach.items()))
     failed: dict[str, object] = {}
     for name in chosen:
+
+        def workers(cases: Collection[str], name: str = name) -> int:
+            need = preprocessing_bytes(dataset, fingerprint, plan, plan.configuration(name), cases)
+            return fitting_workers(given, need, len(cases))
+
         with common.progress(name, quiet=quiet) as report:
             result = preprocess_dataset(
                 dataset, plan, name, folder / name, workers=workers, skip=skip, reach=reach, progress=report
@@ -217,7 +269,9 @@ def preprocess(
         failed |= {f"{name}: {case}": error for case, error in result.failed.items()}
     if failed:
         lines = "\n".join(f"{where}: {error}" for where, error in failed.items())
-        raise common.IncompleteError(f"{len(failed)} cases could not be preprocessed.\n{lines}")
+        raise common.IncompleteError(
+            f"{len(failed)} cases could not be preprocessed; another run does only what is missing.\n{lines}"
+        )
 
 
 if __name__ == "__main__":

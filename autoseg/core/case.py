@@ -8,6 +8,7 @@ Shape legend, used in all of autoseg: **B** batch, **C** channel, **K** class, *
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,8 @@ class Case:
     """One image as read from its files, and its target when it has one."""
 
     name: str
-    image: Float32Array
-    """(C, *S), always three spatial axes: a 2-D image has one slice."""
+    image: NDArray[Any]
+    """(C, *S) float32, or integers of at most 16 bits as the files store them; a 2-D image has one slice."""
     geometry: Geometry
     target: Target | None = None
 

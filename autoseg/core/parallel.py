@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from functools import partial
+from multiprocessing.connection import wait as wait_for_end
+from multiprocessing.context import BaseContext
+from types import FunctionType, ModuleType
+from typing import Any, TypeVar
 
 from autoseg.core.errors import AutosegError, WorkerError
 
@@ -41,11 +47,12 @@ def map_unordered(
 ) -> Iterator[tuple[int, Result | AutosegError]]:
     """Yield ``(index of the item, result)`` as they are done; an ``AutosegError`` is yielded, not raised.
 
-    ``workers <= 1`` runs in this process. Otherwise at most ``workers`` spawned processes, never more than items;
-    ``function``, items and results must be picklable. No more items are handed out than there are workers, so when a
-    process dies without an exception (killed by the system, say for memory) only the few that were running are in
-    doubt. The others go on in a new pool; at the end each item in doubt runs alone, so that only the culprit yields a
-    ``WorkerError``. No items give no results. Any other exception of ``function`` is raised here.
+    ``workers <= 1`` runs in this process. Otherwise at most ``workers`` processes, never more than items, which end
+    with this one however it ends; ``function``, items and results must be picklable. No more items are handed out than
+    there are workers, so when a process dies without an exception (killed by the system, say for memory) only the few
+    that were running are in doubt. The others go on in a new pool; at the end each item in doubt runs alone, so that
+    only the culprit yields a ``WorkerError``; so does an item for which memory ran out. No items give no results. Any
+    other exception of ``function`` is raised here.
     """
     if workers <= 1 or len(items) <= 1:
         for index, item in enumerate(items):
@@ -86,8 +93,8 @@ def _run_pool(
     function: Callable[[Item], Result], items: Sequence[Item], waiting: deque[int], workers: int
 ) -> Iterator[tuple[int, tuple[Result | AutosegError] | None]]:
     """Take items from ``waiting`` until it is empty or a process dies."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context) as pool:
+    size = min(workers, len(waiting))
+    with ProcessPoolExecutor(size, mp_context=_context(function), initializer=_follow_parent) as pool:
         running: dict[Future[Result | AutosegError], int] = {}
         is_whole = _hand_out(pool, function, items, waiting, running, workers)
         while running:
@@ -119,8 +126,46 @@ def _hand_out(
     return True
 
 
+def _context(function: Callable[..., Any]) -> BaseContext:
+    """Start workers from a server that imports once what ``function`` needs, where the system can.
+
+    A new interpreter per worker spends longer on imports than on a small case; a fork of this process may hang.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    while isinstance(function, partial):
+        function = function.func
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([function.__module__, *_imported_by_main()])  # of no effect once the server runs
+    return context
+
+
+def _imported_by_main() -> list[str]:
+    """Modules from which the main script took something: each worker runs the script's imports."""
+    script = sys.modules["__main__"]
+    values = vars(script).values()
+    names = {value.__name__ for value in values if isinstance(value, ModuleType)}
+    names |= {value.__module__ for value in values if isinstance(value, FunctionType)}
+    return sorted(names - {script.__name__})
+
+
+def _follow_parent() -> None:
+    """End this worker once its parent has ended, which an executor's workers would outlive after a SIGKILL."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    wait_for_end([sentinel])
+    os._exit(1)
+
+
 def _guarded(function: Callable[[Item], Result], item: Item) -> Result | AutosegError:
     try:
         return function(item)
     except AutosegError as error:
         return error
+    except MemoryError as error:
+        reason = " ".join(str(error).split()).rstrip(".") or "none was left"
+        return WorkerError(f"item {item!r}: found too little memory ({reason}), expected enough. Use fewer workers.")

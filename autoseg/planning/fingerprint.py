@@ -6,25 +6,27 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.annotation.inspection import count_values
-from autoseg.core.case import BoolArray
+from autoseg.core.case import Target
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
+from autoseg.core.geometry import Geometry
 from autoseg.core.labels import Labels, foreground_codes, head_states, informative_codes
 from autoseg.core.parallel import map_unordered
 from autoseg.io.annotation import read_annotation
-from autoseg.io.images import read_image
-from autoseg.planning.intensities import Sketch, knots_per_case, merge, properties, robust_properties, sketch
-from autoseg.preprocessing.crop import any_nonzero, bounding_box, box_slices, nonzero_mask
+from autoseg.io.images import read_intensities
+from autoseg.planning.intensities import Sketch, Sketcher, knots_per_case, merge, properties, robust_properties
+from autoseg.preprocessing.crop import box_slices, content_box, nonzero_mask, slabs
 
 _log = logging.getLogger(__name__)
 
@@ -89,24 +91,36 @@ def extract_fingerprint(
     weight there and here. We count all voxels where nnU-Net draws a sample of them.
     """
     cases = [case for case in dataset.cases if case.name not in skip]
+    measure = partial(measure_case, labels=dataset.labels, n_knots=knots_per_case(len(dataset.cases)))
+    measures = _measure_all(measure, cases, workers, progress)
+    named = {case.name: found for case, found in zip(cases, measures, strict=True)}
+    return fingerprint_of(dataset, named, workers=workers)
+
+
+def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, workers: int = 1) -> Fingerprint:
+    """Return the fingerprint of a data set of which some cases (name -> measure) were measured.
+
+    With too little annotated foreground their images are read once more, by ``workers`` processes. Raises
+    ``DatasetError`` if there is no case.
+    """
+    cases = [case for case in dataset.cases if case.name in measures]
     if not cases:
         raise DatasetError(
             [Fault(dataset.name, "no case to measure", "at least one training case", "Add images with labels.")]
         )
-    measure = partial(measure_case, labels=dataset.labels, n_knots=knots_per_case(len(cases)))
-    measures = _measure_all(measure, cases, workers, progress)
-    n_foreground = sum(measure.n_foreground for measure in measures)
-    intensities, source = _intensities(dataset, cases, measures, n_foreground, workers)
+    ordered = [measures[case.name] for case in cases]
+    n_foreground = sum(measure.n_foreground for measure in ordered)
+    intensities, source = _intensities(dataset, cases, ordered, n_foreground, workers)
     return Fingerprint(
-        spacings=tuple(measure.spacing for measure in measures),
-        shapes_after_crop=tuple(measure.shape_after_crop for measure in measures),
+        spacings=tuple(measure.spacing for measure in ordered),
+        shapes_after_crop=tuple(measure.shape_after_crop for measure in ordered),
         foreground_intensity_properties_per_channel={str(i): item for i, item in enumerate(intensities)},
-        median_relative_size_after_cropping=float(np.median([measure.relative_size for measure in measures])),
+        median_relative_size_after_cropping=float(np.median([measure.relative_size for measure in ordered])),
         cases=tuple(case.name for case in cases),
         intensity_source={str(i): source for i in range(len(intensities))},
         foreground_voxels=n_foreground,
-        annotated_fraction={case.name: measure.annotated for case, measure in zip(cases, measures, strict=True)},
-        annotated_classes={case.name: measure.heads for case, measure in zip(cases, measures, strict=True)},
+        annotated_fraction={case.name: measure.annotated for case, measure in zip(cases, ordered, strict=True)},
+        annotated_classes={case.name: measure.heads for case, measure in zip(cases, ordered, strict=True)},
         source_hash=source_hash(dataset),
     )
 
@@ -129,43 +143,64 @@ def source_hash(dataset: Dataset) -> str:
 
 def measure_case(case: CaseFiles, labels: Labels, n_knots: int) -> CaseMeasure:
     """Read one case and measure it, keeping ``n_knots`` values a channel. Without a label file it has no foreground."""
-    image, geometry = read_image(case.images)
-    window = box_slices(*bounding_box(any_nonzero(image)))  # filling holes does not change the box
-    cropped = image[(slice(None), *window)]
-    foreground, annotated, heads = _annotation(case, labels, (image.shape[1], image.shape[2], image.shape[3]))
-    inside = foreground[window]
+    image, geometry = read_intensities(case.images)
+    z, y, x = image.shape[1:]
+    target = None if case.label is None else read_annotation(case, labels, (z, y, x))
+    return measure_arrays(image, geometry, target, labels, n_knots)
+
+
+def measure_arrays(
+    image: NDArray[Any], geometry: Geometry, target: Target | None, labels: Labels, n_knots: int
+) -> CaseMeasure:
+    """Measure an image (C, *S) and what is known of its voxels, a slab at a time; nothing of their size is made."""
+    low, high = content_box(image)
+    window = box_slices(low, high)
+    annotated, heads = (0.0, ()) if target is None else _annotation(target, labels)
+    z, y, x = (stop - start for start, stop in zip(low, high, strict=True))
+    n_foreground = 0
+    sketchers = [Sketcher(n_knots) for _ in image]
+    if target is not None:
+        cropped, codes = image[(slice(None), *window)], target.codes[window]
+        is_foreground = foreground_codes(target.label_sets)
+        for slab in slabs((z, y, x)):
+            inside = is_foreground[codes[slab]]
+            n_inside = int(np.count_nonzero(inside))
+            n_foreground += n_inside
+            for channel, sketcher in zip(cropped, sketchers, strict=True):
+                if n_inside:
+                    sketcher.add(channel[slab][inside])
     return CaseMeasure(
         spacing=geometry.spacing,
-        shape_after_crop=(cropped.shape[1], cropped.shape[2], cropped.shape[3]),
-        relative_size=math.prod(cropped.shape[1:]) / math.prod(image.shape[1:]),
+        shape_after_crop=(z, y, x),
+        relative_size=z * y * x / math.prod(image.shape[1:]),
         annotated=annotated,
         heads=heads,
-        n_foreground=int(inside.sum()),
-        intensities=tuple(sketch(channel[inside], n_knots) for channel in cropped),
+        n_foreground=n_foreground,
+        intensities=tuple(sketcher.finish() for sketcher in sketchers),
     )
 
 
 def measure_body(case: CaseFiles, n_knots: int) -> tuple[Sketch | None, ...]:
     """Read one image and summarise each channel inside its body: the non-zero region, or all of an all-zero image."""
-    image, _ = read_image(case.images)
+    image, _ = read_intensities(case.images)
     body = nonzero_mask(image)
     if not body.any():
         body = np.ones_like(body)
-    return tuple(sketch(channel[body], n_knots) for channel in image)
+    sketchers = [Sketcher(n_knots) for _ in image]
+    for slab in slabs(body.shape):
+        for channel, sketcher in zip(image, sketchers, strict=True):
+            sketcher.add(channel[slab][body[slab]])
+    return tuple(sketcher.finish() for sketcher in sketchers)
 
 
-def _annotation(
-    case: CaseFiles, labels: Labels, shape: tuple[int, int, int]
-) -> tuple[BoolArray, float, tuple[int, ...]]:
-    """(*S) bool of certain foreground, the share of informative voxels, and the heads with a voxel of their own."""
-    if case.label is None:
-        return np.zeros(shape, dtype=bool), 0.0, ()
-    target = read_annotation(case, labels, shape)
-    annotated = informative_codes(target.label_sets)[target.codes]
+def _annotation(target: Target, labels: Labels) -> tuple[float, tuple[int, ...]]:
+    """Return the share of informative voxels, and the heads with a voxel of their own."""
+    voxels = count_values(target.codes)
+    is_informative = informative_codes(target.label_sets)
+    informative = sum(number for code, number in voxels.items() if is_informative[code])
     positive, _ = head_states(target.label_sets, labels.regions)
-    heads = np.flatnonzero(positive[list(count_values(target.codes))].any(axis=0))
-    share = float(annotated.mean()) if annotated.size else 0.0
-    return foreground_codes(target.label_sets)[target.codes], share, tuple(heads.tolist())
+    heads = np.flatnonzero(positive[list(voxels)].any(axis=0))
+    return (informative / target.codes.size if target.codes.size else 0.0), tuple(heads.tolist())
 
 
 def _intensities(
@@ -182,7 +217,8 @@ def _intensities(
         n_foreground,
         MIN_FOREGROUND_VOXELS,
     )
-    body = _pool(_measure_all(partial(measure_body, n_knots=knots_per_case(len(cases))), cases, workers, None))
+    n_knots = knots_per_case(len(dataset.cases))
+    body = _pool(_measure_all(partial(measure_body, n_knots=n_knots), cases, workers, None))
     return [_NO_VALUES if item is None else robust_properties(item) for item in body], "body"
 
 

@@ -1,6 +1,6 @@
 """From raw cases to fingerprinted NumPy caches: crop, normalise, resample, class locations."""
 
-from autoseg.preprocessing.crop import bounding_box, nonzero_mask
+from autoseg.preprocessing.crop import content_box, nonzero_mask
 from autoseg.preprocessing.pipeline import Preprocessed, anisotropic_axis, preprocess, restore
 from autoseg.preprocessing.resample_codes import resample_codes
 from autoseg.preprocessing.resample_image import resample_image
@@ -8,7 +8,7 @@ from autoseg.preprocessing.resample_image import resample_image
 __all__ = [
     "Preprocessed",
     "anisotropic_axis",
-    "bounding_box",
+    "content_box",
     "nonzero_mask",
     "preprocess",
     "resample_codes",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.core.case import BoolArray, Float32Array, Shape3
+from autoseg.core.case import BoolArray, Shape3
+
+_SLAB = 1 << 20  # voxels looked at together, so that no temporary array is as large as the image
 
 
-def nonzero_mask(image: Float32Array) -> BoolArray:
+def nonzero_mask(image: NDArray[Any]) -> BoolArray:
     """(*S) bool: voxels that are not 0 in some channel, with the holes filled that these enclose.
 
     ``image`` is (C, *S); NaN counts as not 0. In an image of one slice nothing is enclosed, as in nnU-Net.
@@ -24,11 +30,12 @@ def nonzero_mask(image: Float32Array) -> BoolArray:
         for end in (0, -1):
             is_hole[components.take(end, axis=axis).ravel()] = False
     is_hole[0] = False
-    mask |= is_hole[components]
+    for slab in slabs(mask.shape):
+        mask[slab] |= is_hole[components[slab]]
     return mask
 
 
-def any_nonzero(image: Float32Array) -> BoolArray:
+def any_nonzero(image: NDArray[Any]) -> BoolArray:
     """(*S) bool: voxels that are not 0 in some channel of ``image`` (C, *S)."""
     mask: BoolArray = image[0] != 0
     for channel in image[1:]:
@@ -36,23 +43,43 @@ def any_nonzero(image: Float32Array) -> BoolArray:
     return mask
 
 
-def bounding_box(mask: BoolArray) -> tuple[Shape3, Shape3]:
-    """Return the first voxel and one past the last voxel of the box that holds all True voxels of ``mask`` (*S).
+def content_box(image: NDArray[Any]) -> tuple[Shape3, Shape3]:
+    """Return the first voxel and one past the last of the box of all voxels that are not 0 in some channel.
 
-    A mask without True gives the full box. Filling holes does not change it.
+    ``image`` is (C, *S), of any real type; one that is 0 everywhere gives the full box. Filling the holes of what is
+    not 0 does not change it. Reads no further than the box needs: of a CT, whose air is not 0, a slab at either end.
     Source: ``acvl_utils.cropping_and_padding.bounding_boxes.get_bbox_from_mask``, which would import torch.
     """
-    low, high = [0] * mask.ndim, list(mask.shape)
-    offsets = [0] * mask.ndim
-    inside = mask
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        used = np.flatnonzero(inside.any(axis=others))
-        if used.size == 0:
-            return _triple([0] * mask.ndim), _triple(list(mask.shape))
-        low[axis], high[axis] = offsets[axis] + int(used[0]), offsets[axis] + int(used[-1]) + 1
-        inside = inside[(slice(None),) * axis + (slice(int(used[0]), int(used[-1]) + 1),)]
-    return _triple(low), _triple(high)
+    z, y, x = image.shape[1:]
+    rows, columns = np.zeros(y, dtype=bool), np.zeros(x, dtype=bool)
+    first, last = z, -1
+    pieces = list(slabs((z, y, x)))
+    for slab in pieces:
+        mask = any_nonzero(image[:, slab])
+        used = np.flatnonzero(mask.any(axis=(1, 2)))
+        if used.size:
+            first, last = min(first, slab.start + int(used[0])), slab.start + int(used[-1])
+            plane: BoolArray = np.logical_or.reduce(mask, axis=0)
+            rows |= plane.any(axis=1)
+            columns |= plane.any(axis=0)
+        if rows.all() and columns.all():
+            break
+    if last < 0:
+        return (0, 0, 0), (z, y, x)
+    for slab in reversed(pieces):  # where the loop ended early, what lies behind matters for z only
+        used = np.flatnonzero(any_nonzero(image[:, slab]).any(axis=(1, 2)))
+        if used.size:
+            last = slab.start + int(used[-1])
+            break
+    (y_low, y_high), (x_low, x_high) = _ends(rows), _ends(columns)
+    return (first, y_low, x_low), (last + 1, y_high, x_high)
+
+
+def slabs(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield slices along the first axis of an array (*S) that cut it into pieces of about a million voxels."""
+    thickness = max(1, _SLAB // max(1, int(np.prod(shape[1:]))))
+    for start in range(0, shape[0], thickness):
+        yield slice(start, min(start + thickness, shape[0]))
 
 
 def box_slices(low: Shape3, high: Shape3) -> tuple[slice, ...]:
@@ -60,6 +87,6 @@ def box_slices(low: Shape3, high: Shape3) -> tuple[slice, ...]:
     return tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))
 
 
-def _triple(values: list[int]) -> Shape3:
-    z, y, x = values
-    return (z, y, x)
+def _ends(used: BoolArray) -> tuple[int, int]:
+    where = np.flatnonzero(used)
+    return int(where[0]), int(where[-1]) + 1

@@ -15,7 +15,7 @@ from autoseg.core.labels import informative_codes
 SEED = 1234
 _AT_LEAST = 10_000
 _SHARE = 0.01
-_PIECE = 1 << 22  # voxels searched at once, so that a large volume needs no list of all its background
+_PIECE = 1 << 20  # voxels counted or searched at once, so that a large volume needs no list of all its background
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,9 @@ def find_locations(codes: CodeArray, label_sets: BoolArray) -> Locations:
     regions, are sampled: background counts as annotated where it was drawn, and each code has its own generator.
     """
     flat = np.ascontiguousarray(codes).reshape(-1)
-    counts = np.bincount(flat, minlength=len(label_sets)) if flat.size else np.zeros(len(label_sets), dtype=np.int64)
+    counts = np.zeros(len(label_sets), dtype=np.int64)
+    for start in range(0, flat.size, _PIECE):
+        counts += np.bincount(flat[start : start + _PIECE], minlength=len(label_sets))
     wanted = [int(code) for code in np.flatnonzero(informative_codes(label_sets)) if counts[code]]
     dtype = np.int32 if flat.size <= np.iinfo(np.int32).max else np.int64
     extents = _extents(codes)

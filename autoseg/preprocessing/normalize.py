@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.core.case import BoolArray, Float32Array
 from autoseg.core.errors import FileFormatError, PlanError
 from autoseg.core.fingerprint import IntensityProperties
 from autoseg.core.plan import Configuration, Normalization, Plan
-from autoseg.preprocessing.crop import nonzero_mask
+from autoseg.preprocessing.crop import nonzero_mask, slabs
 
 _SMALLEST = 1e-8
-_PIECE = 1 << 20  # values per float64 piece when summing
 
 
-def normalize(image: Float32Array, plan: Plan, configuration: Configuration) -> Float32Array:
+def normalize(image: NDArray[Any], plan: Plan, configuration: Configuration) -> Float32Array:
     """Normalise each channel with the scheme that ``configuration`` names for it.
 
     Parameters
     ----------
     image
-        (C, *S) float32, cropped. Never changed.
+        (C, *S) float32, or integers of at most 16 bits, cropped. Never changed.
     plan, configuration
         Schemes, masks and the intensity statistics of the training data.
 
@@ -61,7 +62,7 @@ def normalize(image: Float32Array, plan: Plan, configuration: Configuration) -> 
     return result
 
 
-def mean_and_std(values: Float32Array) -> tuple[float, float]:
+def mean_and_std(values: NDArray[Any]) -> tuple[float, float]:
     """Return mean and population standard deviation, accumulated in float64 piece by piece; (0, 0) if empty."""
     if values.size == 0:
         return 0.0, 0.0
@@ -70,21 +71,21 @@ def mean_and_std(values: Float32Array) -> tuple[float, float]:
     return mean, float(np.sqrt(squares / values.size))
 
 
-def _ct(values: Float32Array, out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
+def _ct(values: NDArray[Any], out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
     """Clip to the percentiles 0.5 and 99.5 of the training data, then its mean and standard deviation."""
     np.clip(values, np.float32(training.percentile_00_5), np.float32(training.percentile_99_5), out=out)
     out -= np.float32(training.mean)
     out /= np.float32(max(training.std, _SMALLEST))
 
 
-def _zscore(values: Float32Array, out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
+def _zscore(values: NDArray[Any], out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
     """Mean 0 and standard deviation 1 over the image, or inside the mask, outside of which nothing changes."""
     if mask is None:
         mean, std = mean_and_std(values)
         np.subtract(values, np.float32(mean), out=out)
         out /= np.float32(max(std, _SMALLEST))
         return
-    inside = values[mask]
+    inside = values[mask].astype(np.float32, copy=False)
     mean, std = mean_and_std(inside)
     inside -= np.float32(mean)
     inside /= np.float32(max(std, _SMALLEST))
@@ -92,18 +93,19 @@ def _zscore(values: Float32Array, out: Float32Array, training: IntensityProperti
     out[mask] = inside
 
 
-def _none(values: Float32Array, out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
+def _none(values: NDArray[Any], out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
     """Leave the values as they are."""
     out[...] = values
 
 
-def _rescale(values: Float32Array, out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
+def _rescale(values: NDArray[Any], out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
     """Map the smallest value to 0 and the largest to 1."""
-    np.subtract(values, values.min(initial=np.inf), out=out)
-    out /= np.float32(max(float(out.max(initial=0)), _SMALLEST))
+    if values.size:
+        np.subtract(values, np.float32(values.min()), out=out)
+        out /= np.float32(max(float(out.max()), _SMALLEST))
 
 
-def _rgb(values: Float32Array, out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
+def _rgb(values: NDArray[Any], out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
     """Divide by 255."""
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     if low < 0 or high > 255:
@@ -114,7 +116,7 @@ def _rgb(values: Float32Array, out: Float32Array, training: IntensityProperties,
     np.divide(values, np.float32(255), out=out)
 
 
-SCHEMES: Mapping[Normalization, Callable[[Float32Array, Float32Array, IntensityProperties, BoolArray | None], None]] = {
+SCHEMES: Mapping[Normalization, Callable[[NDArray[Any], Float32Array, IntensityProperties, BoolArray | None], None]] = {
     "ct": _ct,
     "zscore": _zscore,
     "none": _none,
@@ -124,7 +126,5 @@ SCHEMES: Mapping[Normalization, Callable[[Float32Array, Float32Array, IntensityP
 """Per name: fills ``out`` (*S) from ``values`` (*S), given the training statistics and the mask."""
 
 
-def _pieces(values: Float32Array) -> Iterator[Float32Array]:
-    flat = values.reshape(-1)
-    for start in range(0, flat.size, _PIECE):
-        yield flat[start : start + _PIECE]
+def _pieces(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    return (values[slab] for slab in slabs(values.shape))

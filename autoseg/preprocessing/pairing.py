@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoseg.core.case import BoolArray, CodeArray
+from autoseg.preprocessing.crop import slabs
 
 _PIECE = 1 << 20  # voxels paired at once, so that a volume needs no large integers
 
@@ -53,7 +54,9 @@ def pair(codes: CodeArray, label_sets: BoolArray, inferred_codes: CodeArray, inf
             inferred_rows.append(both[drawn, inferred, None])
         table[drawn, inferred] = known[key]
     small: CodeArray = table.astype(np.uint8 if n_drawn + len(known) <= 256 else np.uint16)
-    paired = small[codes, inferred_codes]
+    paired = np.empty(codes.shape, dtype=small.dtype)
+    for slab in slabs(codes.shape):  # numpy makes 8-byte copies of what it indexes with
+        paired[slab] = small[codes[slab], inferred_codes[slab]]
     n_conflicts = int(voxels[label_sets.any(axis=1, keepdims=True) & ~has_common].sum())
     return Paired(paired, np.concatenate(drawn_rows), np.concatenate(inferred_rows), n_conflicts)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.case import BoolArray, Case, CaseRecord, CodeArray, Float32Array, Shape3
 from autoseg.core.plan import Configuration, Plan
-from autoseg.preprocessing.crop import any_nonzero, bounding_box, box_slices
+from autoseg.preprocessing.crop import box_slices, content_box
 from autoseg.preprocessing.normalize import normalize
 from autoseg.preprocessing.resample_codes import resample_codes
 from autoseg.preprocessing.resample_image import resample_image
@@ -74,18 +74,17 @@ def preprocess(
     Source: nnU-Net ``preprocessing/preprocessors/default_preprocessor.py:run_case_npy``.
     """
     order = plan.transpose_forward
-    image = case.image.transpose(0, *(axis + 1 for axis in order))
-    spacing_before = _permuted(case.geometry.spacing, order)
-    low, high = bounding_box(any_nonzero(image))
+    low, high = (_permuted(corner, order) for corner in content_box(case.image))
     box = box_slices(low, high)
-    image = normalize(image[(slice(None), *box)], plan, configuration)
+    cropped = case.image.transpose(0, *(axis + 1 for axis in order))[(slice(None), *box)]
+    spacing_before = _permuted(case.geometry.spacing, order)
     spacing = target_spacing(spacing_before, configuration)
-    shape = resampled_shape(image.shape[1:], spacing_before, spacing)
+    shape = resampled_shape(cropped.shape[1:], spacing_before, spacing)
     separate_axis = anisotropic_axis(spacing_before, spacing)
     codes = label_sets = None
     if case.target is not None:
-        cropped, unions = case.target.codes.transpose(order)[box], Unions(case.target.label_sets)
-        codes = resample_codes(cropped, shape, unknown=unknown, separate_axis=separate_axis, unions=unions)
+        drawn, unions = case.target.codes.transpose(order)[box], Unions(case.target.label_sets)
+        codes = resample_codes(drawn, shape, unknown=unknown, separate_axis=separate_axis, unions=unions)
         label_sets = unions.label_sets
     if inferred is not None:
         inferred = resample_codes(inferred.transpose(order)[box], shape, unknown=None, separate_axis=separate_axis)
@@ -100,6 +99,7 @@ def preprocess(
         spacing=spacing,
         shape=shape,
     )
+    image = normalize(cropped, plan, configuration)  # after the labels, so that fewer large arrays exist at once
     if image.shape[1:] != shape:
         image = resample_image(image, shape, separate_axis=separate_axis)
     return Preprocessed(image=image, codes=codes, record=record, inferred=inferred, label_sets=label_sets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from autoseg.preprocessing.axes import IndexArray, linear_taps, mapped_positions, nearest_indices, positions
 from autoseg.preprocessing.resample_image import check_shape
+from autoseg.preprocessing.scores import decide_by_scores
 from autoseg.preprocessing.survival import rescue_classes
 from autoseg.preprocessing.unions import Unions
 from autoseg.preprocessing.votes import collect_votes, corner_table, known_winner, winner
 
 Codes = NDArray[Any]
 _VOXELS = 1 << 14  # voxels decided at once: all their votes stay in the processor's cache
+_SEARCHED = 1 << 22  # voxels among which those are looked for at once
 
 
 def resample_codes(
@@ -72,7 +74,7 @@ def resample_codes(
     Source of the dense rule: ``batchgenerators.augmentations.utils.resize_segmentation`` 0.25.5 with order 1, and
     nnU-Net's ``default_resampling.py:resample_data_or_seg`` for ``separate_axis``. The rule for unknown voxels is ours:
     with the dense rule a scribble one voxel wide vanishes when it is resampled by 0.5. Votes are counted only where
-    neighbouring source voxels differ.
+    neighbouring source voxels differ; where that is nearly everywhere and codes are few, they are summed code by code.
     """
     shape = check_shape(codes.shape, shape, separate_axis)
     if codes.size == 0:
@@ -154,16 +156,27 @@ def _decide_by_votes(
             else nearest_indices(source.shape[axis], result.shape[axis])
         )
         contested = contested.take(lower, axis=axis)
-    chosen = np.flatnonzero(contested)
-    del contested
-    flat_source, flat_result = np.ascontiguousarray(source).reshape(-1), result.reshape(-1)
-    for start in range(0, len(chosen), _VOXELS):
-        piece = chosen[start : start + _VOXELS]
-        ballot = collect_votes(flat_source, piece, result.shape, tables)
+    if unknown is None:
+        decide_by_scores(source, result, contested, axes)
+    flat_source, flat_result, flat_contested = (
+        np.ascontiguousarray(source).reshape(-1),
+        result.reshape(-1),
+        contested.reshape(-1),
+    )
+    for chosen in _pieces(flat_contested):
+        ballot = collect_votes(flat_source, chosen, result.shape, tables)
         if unknown is None:
-            flat_result[piece] = winner(ballot)
+            flat_result[chosen] = winner(ballot)
         else:
-            flat_result[piece] = known_winner(ballot, flat_result[piece], unknown, unions)
+            flat_result[chosen] = known_winner(ballot, flat_result[chosen], unknown, unions)
+
+
+def _pieces(flat: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]]:
+    """Yield where ``flat`` is True, some thousand indices at a time: a list of all may take 8 bytes a voxel."""
+    for start in range(0, flat.size, _SEARCHED):
+        found = start + np.flatnonzero(flat[start : start + _SEARCHED])
+        for first in range(0, len(found), _VOXELS):
+            yield found[first : first + _VOXELS]
 
 
 def _cells_that_differ(source: Codes, axes: Sequence[int]) -> NDArray[np.bool_] | None:

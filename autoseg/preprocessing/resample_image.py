@@ -101,6 +101,9 @@ def _resample_volume(volume: NDArray[np.generic], output: Float32Array, operator
         for source, target in zip(volume, output, strict=True):
             target[...] = _finish(_resample_plane(_centred(source, limits), operators[1:]), limits)
         return
+    if output.shape[1:] == volume.shape[1:]:
+        _along_first_axis(volume, output, operators[0], limits=limits, centre=True, finish=True)
+        return
     between = np.empty((volume.shape[0], *output.shape[1:]), dtype=np.float32)
     for source, target in zip(volume, between, strict=True):
         target[...] = _resample_plane(_centred(source, limits), operators[1:])

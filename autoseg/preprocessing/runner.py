@@ -21,7 +21,7 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.core.protocol import AnnotationProtocol
 from autoseg.io.annotation import read_annotation
 from autoseg.io.cache import ARRAYS, CacheEntry, read_entry, write_case
-from autoseg.io.images import read_image
+from autoseg.io.images import read_intensities
 from autoseg.preprocessing.freshness import case_fingerprint, staleness
 from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.pairing import pair
@@ -68,7 +68,7 @@ def preprocess_dataset(
     configuration_name: str,
     folder: Path,
     *,
-    workers: int = 1,
+    workers: int | Callable[[Collection[str]], int] = 1,
     skip: Collection[str] = frozenset(),
     reach: Mapping[int, float] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -84,7 +84,8 @@ def preprocess_dataset(
     folder
         Cache of this configuration; made if missing. What a killed run left half-written is removed.
     workers
-        Number of processes. Each uses one core; a single one uses all.
+        Number of processes, or how many for the names of the cases that are to be done. Each uses one core; a single
+        one uses all.
     skip
         Cases to leave out; what is cached of them is removed.
     reach
@@ -114,9 +115,10 @@ def preprocess_dataset(
     failed: dict[str, AutosegError] = {}
     done: list[str] = []
     conflicts: dict[str, int] = {}
-    is_alone = min(workers, len(todo)) <= 1
+    n_workers = workers if isinstance(workers, int) else workers([files.name for files in todo]) if todo else 1
+    is_alone = min(n_workers, len(todo)) <= 1
     jobs = [_job(files, dataset, plan, configuration, folder, reach, is_alone=is_alone) for files in todo]
-    for index, result in map_unordered(_run, jobs, workers=workers):
+    for index, result in map_unordered(_run, jobs, workers=n_workers):
         name = todo[index].name
         if isinstance(result, AutosegError):
             failed[name] = result
@@ -172,7 +174,7 @@ def read_case(files: CaseFiles, labels: Labels) -> Case:
         If label file or valid mask do not have the shape of the image, the mask is zero everywhere, the case has no
         label file, or a value is not declared.
     """
-    image, geometry = read_image(files.images)
+    image, geometry = read_intensities(files.images)
     target = read_annotation(files, labels, image.shape[1:])
     return Case(name=files.name, image=image, geometry=geometry, target=target)
 

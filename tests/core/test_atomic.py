@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from autoseg.core.atomic import atomic_path, write_json, write_text
+from autoseg.core.atomic import atomic_path, atomic_paths, write_json, write_text
 
 
 def test_the_file_appears_when_the_block_succeeds_and_the_temporary_name_keeps_the_ending(tmp_path):
@@ -33,6 +33,19 @@ def test_a_block_that_writes_nothing_is_an_error_and_leaves_the_former_file(tmp_
     with pytest.raises(FileNotFoundError), atomic_path(target):
         pass
     assert target.read_text() == "former"
+
+
+def test_several_files_appear_together_or_not_at_all(tmp_path):
+    targets = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    with pytest.raises(FileNotFoundError), atomic_paths(targets) as temporaries:
+        temporaries[0].write_bytes(b"half")
+    assert not list(tmp_path.iterdir())
+    with atomic_paths(targets) as temporaries:
+        for number, temporary in enumerate(temporaries):
+            temporary.write_bytes(bytes([number]))
+        assert not any(target.exists() for target in targets)
+    assert [target.read_bytes() for target in targets] == [b"\0", b"\1"]
+    assert sorted(tmp_path.iterdir()) == targets
 
 
 def test_json_is_valid_json_and_refuses_nan(tmp_path):

@@ -1,11 +1,15 @@
 import os
 import signal
+import subprocess
+import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from autoseg.core.errors import FileFormatError, WorkerError
-from autoseg.core.parallel import available_cores, map_unordered
+from autoseg.core.parallel import available_cores, is_running, map_unordered
 
 DEADLY = 3
 
@@ -25,6 +29,12 @@ def _die_on_three(number):
 
 def _nothing(number):
     return None
+
+
+def _power(exponent, number):
+    if number == DEADLY:
+        raise MemoryError("Unable to allocate 7 EiB")
+    return number**exponent
 
 
 def _raise_bug(number):
@@ -55,6 +65,52 @@ def test_a_killed_worker_costs_only_its_own_item_and_does_not_serialise_the_othe
     alone = [pid for pid, _ in results.values()]
     assert max(alone.count(pid) for pid in set(alone)) > 1, "the rest shares a pool"
     assert len(set(alone)) <= 6, "no process per item"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_item_for_which_memory_ran_out_is_named_and_the_others_go_on(workers):
+    results = dict(map_unordered(partial(_power, 2), [1, DEADLY, 5], workers=workers))
+    assert str(results.pop(1)) == (
+        "item 3: found too little memory (Unable to allocate 7 EiB), expected enough. Use fewer workers."
+    )
+    assert results == {0: 1, 2: 25}
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "from autoseg.core.parallel import map_unordered\n"
+        "def note(number):\n"
+        f"    Path({str(tmp_path)!r}, f'{{os.getpid()}}.pid').touch()\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    list(map_unordered(note, [1, 2], workers=2))\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)
+    try:
+        workers = _wait_until(lambda: found if len(found := [int(p.stem) for p in tmp_path.glob("*.pid")]) == 2 else [])
+    finally:
+        parent.kill()
+        parent.wait()
+    assert len(workers) == 2
+    assert _wait_until(lambda: not any(_is_alive(worker) for worker in workers))
+
+
+def _is_alive(process):
+    """Whether a process runs; one that has ended may be listed until whoever inherited it asks for it."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False if Path("/proc").is_dir() else is_running(process)
+
+
+def _wait_until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
 
 
 def test_other_exceptions_are_raised():

@@ -15,6 +15,7 @@ import SimpleITK as sitk  # noqa: N813  (the name that its documentation gives i
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import DatasetError, WorkerError
 from autoseg.planning import integrity
+from autoseg.planning.case_check import Finding
 from autoseg.planning.integrity import IntegrityReport, check_dataset
 
 SHAPES = {"2d": (6, 7), "3d": (4, 6, 7)}
@@ -378,7 +379,7 @@ def test_an_ending_that_cannot_be_used_is_one_fault(tmp_path, ending: str, found
 
 def test_a_lost_worker_names_its_case(folder: Path, monkeypatch):
     lost = [(0, WorkerError("item 0: found its worker process dead, expected a result. Use fewer workers."))]
-    rest = [(index, integrity._Finding()) for index in (1, 2)]
+    rest = [(index, Finding()) for index in (1, 2)]
     monkeypatch.setattr(integrity, "map_unordered", lambda *_, **__: iter([*lost, *rest]))
     assert only_fault(folder) == ("case 'a': found its worker process dead, expected a result. Use fewer workers.")
 

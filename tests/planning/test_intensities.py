@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoseg.planning.intensities import merge, properties, robust_properties, sketch
+from autoseg.planning import intensities
+from autoseg.planning.intensities import Sketcher, merge, properties, robust_properties, sketch
 
 LEVELS = (0.0, 0.005, 0.1, 0.5, 0.9, 0.995, 1.0)
 
@@ -75,3 +76,45 @@ def test_merging_many_large_cases_stays_bounded(monkeypatch):
     pooled = merge([sketch(part) for part in parts])
     assert pooled.points.size <= 20_000
     np.testing.assert_allclose(pooled.quantiles((0.005, 0.5)), np.quantile(parts, (0.005, 0.5)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16])
+def test_small_integers_are_counted_exactly_however_many_there_are(dtype):
+    limits = np.iinfo(dtype)
+    rng = np.random.default_rng(0)
+    values = np.clip(rng.normal((limits.max + limits.min) / 2, 30, 300_000), limits.min, limits.max).astype(dtype)
+    sketcher = Sketcher()
+    for piece in np.array_split(values, 7):
+        sketcher.add(piece)
+    found = sketcher.finish()
+    np.testing.assert_allclose(found.quantiles(LEVELS), np.quantile(values.astype(float), LEVELS), rtol=1e-12)
+    np.testing.assert_allclose((found.mean, found.variance), (values.mean(), values.var(dtype=float)), rtol=1e-9)
+    assert (found.minimum, found.maximum, found.count) == (values.min(), values.max(), values.size)
+    assert found.points.size == len(np.unique(values))
+
+
+def test_cases_of_integers_merge_to_the_values_that_occur():
+    parts = np.random.default_rng(0).integers(-50, 50, (5, 2000)).astype(np.int16)
+    pooled = merge([sketch(part) for part in parts])
+    assert pooled.points.size == 100
+    np.testing.assert_allclose(pooled.quantiles(LEVELS), np.quantile(parts.astype(float), LEVELS), rtol=1e-12)
+
+
+def test_floats_in_many_pieces_are_within_a_thousandth_and_their_moments_exact(monkeypatch):
+    monkeypatch.setattr(intensities, "_MAX_WAITING", 50_000)
+    values = np.random.default_rng(1).normal(100, 20, 600_000).astype(np.float32)
+    values[::1000] = np.nan
+    sketcher = Sketcher()
+    for piece in np.array_split(np.sort(values), 20):  # each piece has values of its own
+        sketcher.add(piece)
+    found, kept = sketcher.finish(), values[np.isfinite(values)].astype(float)
+    assert found.points.size <= 32_768
+    np.testing.assert_allclose(found.quantiles(LEVELS[1:-1]), np.quantile(kept, LEVELS[1:-1]), rtol=1e-3)
+    np.testing.assert_allclose((found.mean, found.variance), (kept.mean(), kept.var()), rtol=1e-9)
+    assert (found.minimum, found.maximum, found.count) == (kept.min(), kept.max(), kept.size)
+
+
+def test_no_values_give_no_sketch():
+    sketcher = Sketcher()
+    sketcher.add(np.zeros(0, np.int16))
+    assert sketcher.finish() is None

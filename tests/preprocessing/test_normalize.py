@@ -91,3 +91,14 @@ def test_mean_and_std_are_exact_for_large_offsets_and_many_pieces():
     values = (np.arange(3_000_000) % 3 + 1e6).astype(np.float32)
     assert mean_and_std(values) == pytest.approx((1e6 + 1, np.sqrt(2 / 3)), rel=1e-9)
     assert mean_and_std(values[:0]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("scheme", ["ct", "zscore", "none", "rescale_to_0_1", "rgb_to_0_1"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16])
+def test_integers_give_what_the_same_floats_give(normalised, dtype, scheme, masked):
+    integers = np.random.default_rng(0).integers(0, 250, (2, 5, 9, 8)).astype(dtype)
+    expected = normalised(integers.astype(np.float32), scheme, masked=masked)
+    result = normalised(integers, scheme, masked=masked)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, expected)

@@ -98,6 +98,20 @@ def test_a_second_run_keeps_everything_and_a_changed_label_file_redoes_one_case(
     assert set(np.unique(open_case(cache, "b").codes)) == {1}
 
 
+def test_the_number_of_workers_may_depend_on_what_is_to_be_done(folder, cache, plan):
+    asked = []
+
+    def workers(names):
+        asked.append(list(names))
+        return 1
+
+    _run(folder, plan, cache, workers=workers)
+    _run(folder, plan, cache, workers=workers)
+    os.utime(folder / "imagesTr" / "b_0000.nii.gz", ns=(1, 1))
+    _run(folder, plan, cache, workers=workers)
+    assert asked == [list(NAMES), ["b"]]
+
+
 def test_the_reason_of_staleness_is_told(folder, cache, plan, make_plan):
     dataset = Dataset.load(folder)
     assert set(stale_cases(dataset, plan, "3d_fullres", cache, NAMES).values()) == {"never preprocessed"}

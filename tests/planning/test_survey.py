@@ -1,0 +1,69 @@
+"""One reading of the files gives what checking and measuring them one after the other gave."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from toy import write_toy_dataset
+
+from autoseg.core.dataset import Dataset
+from autoseg.core.geometry import Geometry
+from autoseg.io import images
+from autoseg.io.images import write_labels
+from autoseg.planning.fingerprint import extract_fingerprint, fingerprint_of
+from autoseg.planning.integrity import check_dataset
+from autoseg.planning.survey import survey_dataset
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("shape", [(12, 20, 18), (1, 40, 50)], ids=["3d", "2d"])
+def test_it_finds_and_measures_what_two_passes_do(tmp_path, shape, workers):
+    dataset = Dataset.load(write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=3, shape=shape))
+    seen = []
+    survey = survey_dataset(dataset, workers=workers, progress=lambda *step: seen.append(step))
+    assert survey.report == check_dataset(dataset)
+    assert fingerprint_of(dataset, survey.measures) == extract_fingerprint(dataset)
+    assert [step[:2] for step in seen] == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_cases_with_faults_or_without_annotation_are_not_measured(tmp_path):
+    folder = write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=4)
+    geometry = Geometry(spacing=(2.0, 1.0, 1.0))
+    write_labels(folder / "labelsTr" / "toy_000.nii.gz", np.full((12, 20, 18), 3, np.uint8), geometry)  # ignore
+    write_labels(folder / "labelsTr" / "toy_001.nii.gz", np.full((12, 20, 18), 9, np.uint8), geometry)  # undeclared
+    path = folder / "imagesTr" / "toy_002_0000.nii.gz"
+    path.write_bytes(path.read_bytes()[:100])
+    survey = survey_dataset(Dataset.load(folder))
+    assert list(survey.measures) == ["toy_003"]
+    assert survey.report.uninformative == ("toy_000", "toy_001")
+    assert [fault.where.split(":")[0] for fault in survey.report.faults] == ["image of case 'toy_002'", "label value 9"]
+
+
+def test_every_file_is_read_once(tmp_path, monkeypatch):
+    dataset = Dataset.load(write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=2, shape=(20, 30, 30), sparse=False))
+    read: list[str] = []
+
+    def reading(path):
+        read.append(path.name)
+        return images.read_nifti(path)
+
+    counted = images._NIFTI._replace(read=reading)
+    monkeypatch.setitem(images._FORMATS, ".nii.gz", counted)
+    fingerprint_of(dataset, survey_dataset(dataset).measures)
+    expected = [path.name for case in dataset.cases for path in (*case.images, case.label)]
+    assert sorted(read) == sorted(expected)
+
+
+def test_an_ending_that_cannot_be_used_ends_the_survey(tmp_path):
+    for name in ("imagesTr/a_0000.jpg", "labelsTr/a.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    labels = {"background": 0, "organ": 1}
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".jpg", "numTraining": 1})
+    )
+    survey = survey_dataset(Dataset.load(tmp_path))
+    assert survey.measures == {}
+    assert "a lossy format" in str(survey.report.faults[0])
