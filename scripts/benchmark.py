@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from benchmark_rows import ROWS
 from benchmark_rows.rounds import Outcome, run_variant
+from benchmark_rows.row import Row, Variant
 
 from autoseg.cli import common
 from autoseg.core.errors import AutosegError, ConfigError
@@ -37,6 +38,10 @@ def benchmark(
         list[str] | None,
         typer.Option("--against", metavar=f"{PEER} PATH", help="Interpreter of an environment with nnunetv2==2.8.1."),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with totalseg_examples/; rows on real files are left out without it.", exists=True),
+    ] = None,
     work: Annotated[Path | None, typer.Option(help="Folder for inputs and outputs (default: a temporary one).")] = None,
     json_: common.JsonOption = False,
     quiet: common.QuietOption = False,
@@ -50,10 +55,11 @@ def benchmark(
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="benchmark_") as temporary:
         folder = work or Path(temporary)
-        total = sum(len(ROWS[name].variants) for name in chosen)
+        variants = {name: usable_variants(ROWS[name], data) for name in chosen}
+        total = sum(map(len, variants.values()))
         with common.progress("benchmark", quiet=quiet) as report:
             for name in chosen:
-                for index, variant in enumerate(ROWS[name].variants):
+                for index, variant in enumerate(variants[name]):
                     outcomes.append(run_variant(name, ROWS[name], variant, folder / f"{name}_{index}", peer))
                     report(len(outcomes), total, f"{name}: {variant.name}")
     if json_:
@@ -63,6 +69,18 @@ def benchmark(
     wrong = [f"{outcome.row}, {outcome.variant}: {outcome.check}" for outcome in outcomes if not outcome.holds]
     if wrong:
         raise AutosegError("benchmark: the sides do not agree.\n" + "\n".join(wrong))
+
+
+def usable_variants(row: Row, data: Path | None) -> list[Variant]:
+    """Return the variants of a row, those on a real file (setting ``file``, below ``data``) only where it is there."""
+    usable = []
+    for variant in row.variants:
+        name = variant.settings.get("file")
+        if name is None:
+            usable.append(variant)
+        elif data is not None and (data / name).is_file():
+            usable.append(replace(variant, settings={**variant.settings, "file": str((data / name).resolve())}))
+    return usable
 
 
 def peer_python(against: list[str] | None) -> Path | None:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from benchmark_rows import resampling
+from benchmark_rows import evaluation, export, measuring, patches, preprocessing, resampling, startup, step, window
 from benchmark_rows.row import Row
 
 ROWS: dict[str, Row] = {
     "resample_image": resampling.IMAGE,
     "resample_anisotropic": resampling.ANISOTROPIC,
     "resample_codes": resampling.CODES,
+    "resample_fragments": resampling.FRAGMENTS,
+    "preprocess_case": preprocessing.CASE,
+    "preprocess_dataset": preprocessing.COMMAND,
+    "second_run": preprocessing.AGAIN,
+    "fingerprint": measuring.FINGERPRINT,
+    "memory_ct": measuring.MEMORY,
+    "patches": patches.PATCHES,
+    "window": window.WINDOW,
+    "export": export.EXPORT,
+    "export_memory": export.MEMORY,
+    "evaluation": evaluation.EVALUATION,
+    "startup": startup.HELP,
+    "startup_others": startup.OTHERS,
+    "training_step": step.STEP,
+    "training_curve": step.CURVE,
 }
 """Name on the command line -> row."""

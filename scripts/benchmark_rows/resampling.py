@@ -26,12 +26,15 @@ def make_image(folder: Path, settings: Settings) -> None:
 
 
 def make_codes(folder: Path, settings: Settings) -> None:
-    """Write ``codes.npy``, (*S) uint8 with ``labels`` codes: smooth organs, or the crumbs of a thresholded noise."""
-    rng = np.random.default_rng(settings.get("seed", 0))
-    shape = tuple(settings["before"])
-    if settings.get("file"):
+    """Write ``codes.npy``, (*S) uint8 with ``labels`` codes: smooth organs, or the crumbs of a thresholded noise.
+
+    With ``file`` it is the label map of that file.
+    """
+    if "file" in settings:
         np.save(folder / "codes.npy", _compact(settings["file"]))
         return
+    rng = np.random.default_rng(settings.get("seed", 0))
+    shape = tuple(settings["before"])
     codes = np.zeros(shape, dtype=np.uint8)
     if settings.get("kind") == "crumbs":
         noise = ndimage.gaussian_filter(rng.normal(size=shape), 1.2)
@@ -71,12 +74,17 @@ def check_codes(folder: Path, settings: Settings) -> Finding:
 
 CT_UP = {"before": [200, 267, 246], "after": [284, 288, 265]}
 CUBE = {"before": [150, 150, 150], "after": [180, 170, 160]}
+FRAGMENTED = {"labels": 3, "kind": "crumbs"}
+CRUMBS = {"before": [90] * 3, "after": [110] * 3, **FRAGMENTED}
+EXAMPLE = {"file": "totalseg_examples/example_seg.nii.gz"}
 
 IMAGE = Row(
     title="order-3 image resampling, beside skimage.transform.resize",
     variants=(
         Variant("150^3 to 180x170x160", CUBE, floor=11),
         Variant("200x267x246 to 284x288x265", CT_UP, floor=14),
+        Variant("150^3 to 180x170x160, offset 1e4", {**CUBE, "offset": 1e4}, floor=11),
+        Variant("2-D, 1200x1000 to 1500x1300", {"before": [1200, 1000], "after": [1500, 1300]}),
     ),
     make=make_image,
     ours="resampling_ours:image",
@@ -104,7 +112,7 @@ CODES = Row(
     variants=(
         Variant("4 smooth organs, CT size", {**CT_UP, "labels": 5}, floor=30),
         Variant("21 smooth organs, CT size", {**CT_UP, "labels": 22}, floor=100),
-        Variant("crumbs of 3 classes, 90^3", {"before": [90] * 3, "after": [110] * 3, "labels": 3, "kind": "crumbs"}, floor=6),
+        Variant("example segmentation, 3 to 1.5 mm", {**EXAMPLE, "after": [60, 202, 244]}, floor=25),
     ),
     make=make_codes,
     ours="resampling_ours:codes",
@@ -113,4 +121,21 @@ CODES = Row(
     check=check_codes,
     limit="one read of the map, one write; a vote of 8 voxels where they differ",
     rounds=2,
-)  # fmt: skip
+)
+FRAGMENTS = Row(
+    title="resampling of small fragmented label maps, beside the same pass per label",
+    variants=(
+        Variant("crumbs of 2 classes, 90^3", {**CRUMBS, "labels": 2}, floor=6),
+        Variant("crumbs of 3 classes, 90^3", {**CRUMBS, "labels": 3}, floor=6),
+        Variant("crumbs of 3 classes, 90^3 to 60^3", {**CRUMBS, "labels": 3, "after": [60] * 3}, floor=6),
+        Variant("crumbs of 8 classes, 90^3", {**CRUMBS, "labels": 8}, floor=6),
+        Variant("crumbs of 3 classes, 2-D", {"before": [500] * 2, "after": [700] * 2, **FRAGMENTED}, floor=6),
+    ),
+    make=make_codes,
+    ours="resampling_ours:codes",
+    theirs="resampling_theirs:codes",
+    is_foreign=False,
+    check=check_codes,
+    limit="one linear interpolation in float32 per label but the last; only near ties are counted exactly",
+    rounds=9,
+)

@@ -1,0 +1,125 @@
+"""Our side of the rows on patches: the loader as training on a CPU runs it, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoseg.augmentation.recipes import Recipe, nnunet_recipe
+from autoseg.core.case import CaseRecord
+from autoseg.core.geometry import Geometry
+from autoseg.core.labels import Head, Labels
+from autoseg.core.plan import Configuration, Topology
+from autoseg.data.loader import Batch, CaseSource, make_loader
+from autoseg.data.marks import Marking
+from autoseg.data.sampling import SamplingConfig
+from autoseg.io.cache import CacheEntry, write_case
+from autoseg.preprocessing.locations import find_locations
+from autoseg.training.config import SCRIBBLED, TrainingConfig
+from autoseg.training.fold import HELD_OUT_BLOCKS
+from autoseg.training.unannotated import RINGS
+from benchmark_rows.patches import N_CLASSES, SMALL_PATCHES, UNKNOWN, features, thinned
+
+
+def batches(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
+    """Fill a cache, write features of small patches, and return what draws the next ``batches`` batches."""
+    sources = [_write(folder, index, settings["is_sparse"]) for index in range(len(settings["shapes"]))]
+    _write_features(folder, sources, settings)
+    sampling = SamplingConfig(context_fraction=SCRIBBLED["context_fraction"] if settings["is_sparse"] else 0)
+    loader = _load(sources, settings, settings["patch"], settings["batch"], sampling, _recipe(settings))
+
+    def run() -> dict[str, Any]:
+        drawn = list(islice(loader, settings["batches"]))
+        return {
+            "images": np.stack([thinned(batch.images.numpy()) for batch in drawn]),
+            "codes": np.stack([thinned(batch.codes.numpy()) for batch in drawn]),
+        }
+
+    return run
+
+
+def _write_features(folder: Path, sources: list[CaseSource], settings: dict[str, Any]) -> None:
+    """Write the recipe, and features of small patches anywhere to which every transform was applied."""
+    recipe = _recipe(settings)
+    (folder / "ours_settings.json").write_text(recipe.model_dump_json())
+    always = recipe.model_copy(update={name: 1.0 for name in Recipe.model_fields if name.endswith("probability")})
+    always = always.model_copy(update={"mirror_probability": recipe.mirror_probability})
+    anywhere = SamplingConfig(forced_fraction=0, context_fraction=1)
+    small = islice(_load(sources, settings, settings["small"], 20, anywhere, always), SMALL_PATCHES // 20)
+    found = [features(batch.images.numpy(), None if settings["is_sparse"] else batch.codes.numpy()) for batch in small]
+    np.save(folder / "ours_features.npy", np.concatenate(found))
+
+
+def _load(
+    sources: list[CaseSource],
+    settings: dict[str, Any],
+    patch: list[int],
+    batch_size: int,
+    sampling: SamplingConfig,
+    recipe: Recipe,
+) -> Iterator[Batch]:
+    """Return the loader as training makes it."""
+    marking = None
+    if settings["is_sparse"]:  # as training does where so little is annotated
+        edges = [1, *(max(1, edge // HELD_OUT_BLOCKS) for edge in patch)][-3:]
+        distances = tuple(share * max(patch) for share in RINGS)
+        marking = Marking(TrainingConfig().held_out_fraction, (edges[0], edges[1], edges[2]), 0, distances)
+    return make_loader(
+        sources,
+        _configuration(patch, batch_size, settings["channels"]),
+        sampling,
+        recipe,
+        labels=_labels(settings["is_sparse"]),
+        start=0,
+        stop=10**6,
+        seed=settings["seeds"][0],
+        marking=marking,
+    )
+
+
+def _recipe(settings: dict[str, Any]) -> Recipe:
+    return nnunet_recipe(_configuration(settings["patch"], settings["batch"], settings["channels"]))
+
+
+def _write(folder: Path, index: int, is_sparse: bool) -> CaseSource:
+    image, codes = (np.load(folder / f"case_{index}_{kind}.npy") for kind in ("image", "codes"))
+    table = np.concatenate([np.eye(N_CLASSES, dtype=bool), np.ones((1, N_CLASSES), dtype=bool)])
+    name, shape, spacing = f"case_{index}", codes.shape, (1.0, 1.0, 1.0)
+    record = CaseRecord(
+        case=name, geometry=Geometry(spacing=spacing), transpose=(0, 1, 2), shape_before_crop=shape,
+        crop_low=(0, 0, 0), crop_high=shape, spacing_before=spacing, spacing=spacing, shape=shape,
+    )  # fmt: skip
+    found = find_locations(codes, table)
+    entry = CacheEntry(
+        record=record,
+        label_sets=tuple(tuple(np.flatnonzero(row).tolist()) for row in table),
+        n_classes=N_CLASSES,
+        locations=found.slices,
+        code_counts=found.counts,
+        fingerprint="",
+    )
+    write_case(folder, name, image=image, codes=codes, locations=found.indices, entry=entry)
+    return CaseSource(folder, name)
+
+
+def _labels(is_sparse: bool) -> Labels:
+    names = ("background", *(f"organ_{index}" for index in range(1, N_CLASSES)))
+    heads = tuple(Head(name, (k,), (k,), is_background=k == 0) for k, name in enumerate(names))
+    return Labels(tuple(range(N_CLASSES)), names, heads, ignore=UNKNOWN if is_sparse else None)
+
+
+def _configuration(patch: list[int], batch_size: int, n_channels: int) -> Configuration:
+    n_axes = len(patch)
+    topology = Topology(
+        kind="plain", features=(1,), strides=((1,) * n_axes,), kernels=((3,) * n_axes,), encoder_blocks=(1,),
+        decoder_blocks=(),
+    )  # fmt: skip
+    return Configuration(
+        name=f"{n_axes}d", spacing=(1.0,) * n_axes, patch_size=tuple(patch), batch_size=batch_size,
+        median_shape=tuple(patch), normalization=("zscore",) * n_channels, use_mask_for_norm=(False,) * n_channels,
+        topology=topology, batch_dice=False,
+    )  # fmt: skip
