@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from autoseg.core.atomic import atomic_path, write_text
+from autoseg.core.atomic import atomic_paths, write_text
 from autoseg.core.case import BoolArray, CaseRecord, CodeArray, Float32Array
 from autoseg.core.errors import CacheError
 
@@ -107,8 +107,10 @@ def write_case(
             f"{locations.shape}: expected (C, *S), (*S), *S and (L,)"
         )
     _json_path(folder, name).unlink(missing_ok=True)
-    for kind, array in zip(ARRAYS, (image, codes, locations), strict=True):
-        _write_array(_array_path(folder, name, kind), array)
+    with atomic_paths([_array_path(folder, name, kind) for kind in ARRAYS]) as temporaries:
+        for temporary, array in zip(temporaries, (image, codes, locations), strict=True):
+            with temporary.open("wb") as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
     write_text(_json_path(folder, name), entry.model_dump_json() + "\n")
 
 
@@ -147,11 +149,6 @@ def _json_path(folder: Path, name: str) -> Path:
 
 def _array_path(folder: Path, name: str, kind: str) -> Path:
     return folder / f"{name}.{kind}.npy"
-
-
-def _write_array(path: Path, array: NDArray[Any]) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:

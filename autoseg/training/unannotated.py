@@ -145,24 +145,29 @@ class Unannotated:
     def background_rates(self) -> Tensor:
         r"""Weight (rings,) of an unannotated voxel as background, by its distance from foreground annotation, 0 to 1.
 
-        .. math:: \rho_r = g \min(m \, d / u, \; \min_h \kappa \, d_h / (\pi_{hr} n))
+        .. math:: \rho_r = g \, (1 - 2 \pi_r)_+ \min(m \, d / u, \; \min_h \kappa \, d_h / (\pi_{hr} n))
 
         with d the drawn voxels, :math:`d_h` those drawn as head h, u all others, n those of which nothing is known,
-        :math:`\pi_{hr}` the share of h among those of ring r, m = 30 and :math:`\kappa` the setting
-        ``background_prior``: unannotated voxels of h, wrongly taken as background, weigh together at most
-        :math:`\kappa` times the drawn ones. So a class that is common, or hardly annotated, is left alone; and what
-        lies far from all annotation counts for more than what lies beside it. The gate g falls with the square of the
-        lowest hit rate below that of chance: what no longer finds held-out annotation gives way. See :meth:`shares`.
+        :math:`\pi_{hr}` the share of h among those of ring r, :math:`\pi_r` that of all foreground (regions: of the
+        largest), m = 30 and :math:`\kappa` the setting ``background_prior``: unannotated voxels of h, wrongly taken as
+        background, weigh together at most :math:`\kappa` times the drawn ones. So a class that is common, or hardly
+        annotated, is left alone; and what lies far from all annotation counts for more than what lies beside it. Where
+        foreground is half of the ring or more, "rather background than not" is wrong, and nothing is said. The gate g
+        falls with the square of the lowest hit rate below that of chance: what no longer finds held-out annotation
+        gives way. See :meth:`shares`.
         """
         totals = self.totals
         n_undrawn = totals.n_unknown + totals.n_promised
         largest = min(1.0, LARGEST_MASS * totals.n_drawn / max(n_undrawn, 1))
-        rates = self.config.background_prior * self.drawn_as / (self.shares() * totals.n_unknown).clamp_min(1e-6)
+        shares = self.shares()
+        rates = self.config.background_prior * self.drawn_as / (shares * totals.n_unknown).clamp_min(1e-6)
         rates = torch.where(self.drawn_as > 0, rates, torch.inf)[:, self.foreground].amin(1).clamp_max(largest)
         summed, weight = self.held[:2, self.foreground]
         hits = torch.where(weight > 0, summed / weight.clamp_min(1e-6), 1.0)
         gate: Tensor = (hits.amin() * self.n_classes).clamp_max(1).square()
-        return rates * gate
+        foreground = shares[:, self.foreground]
+        common = foreground.amax(1) if self.has_regions else foreground.sum(1)
+        return rates * gate * (1 - 2 * common).clamp(0, 1)
 
     def shares(self) -> Tensor:
         """Return the estimated share (rings, H) of each head among voxels of which nothing is known.

@@ -101,9 +101,10 @@ def test_the_rate_follows_from_shares_by_hand():
     torch.testing.assert_close(inferred.shares()[0], torch.tensor([0.7 / 0.8, 0.1 / 0.8, 0.0]))
     # class a: 0.5 * 60 / (0.125 * 10000), and a tenth of that share farther out; class b has no share, hence no bound
     rates = inferred.background_rates()
-    torch.testing.assert_close(rates[:2], torch.tensor([0.5 * 60 / 1250, 0.5 * 60 / 125]))
+    torch.testing.assert_close(rates[:2], torch.tensor([0.75 * 0.5 * 60 / 1250, 0.975 * 0.5 * 60 / 125]))
     inferred.held[0, 1] = 2.0  # hits of class a: 0.2, below the third of chance, so the gate is 0.6 squared
-    torch.testing.assert_close(inferred.background_rates()[0], 0.36 * torch.tensor(0.5 * 60 / (1.0 * 10_000)))
+    inferred.unknown[0, 0, 1] = 1.1  # its share: (0.11 - 0.1) / (0.2 - 0.1)
+    torch.testing.assert_close(inferred.background_rates()[0], 0.36 * 0.8 * torch.tensor(0.5 * 60 / 1000))
     assert (rates[2:] == rates[1]).all() and len(rates) == N_RINGS  # no voxel lies farther out: as nearer
 
 
@@ -117,7 +118,7 @@ def test_no_class_is_taken_to_be_more_common_farther_away():
 
 def test_the_prior_leaves_alone_what_is_common_and_what_it_has_begun_to_eat():
     common = predicted([[0.5, 0.5, 0.0]] * N_RINGS, [0.9, 0.9, 0.9], [0.1, 0.1, 0.1])
-    assert (common.background_rates() < 0.01).all()  # a is half of the image
+    assert not common.background_rates().any()  # a is half of the image
     eaten = predicted([[0.999, 0.001, 0.0]] * N_RINGS, [0.99, 0.001, 0.5], [0.01, 0.001, 0.005])
     assert (eaten.background_rates() < 1e-4).all()  # a is found no more, neither here nor there
 
