@@ -14,7 +14,7 @@ Make = Callable[[Path, Settings], None]
 """Writes the inputs of a variant into a folder."""
 
 Check = Callable[[Path, Settings], "Finding"]
-"""Compares ``ours.*`` with ``theirs.*`` in the folder (or ``ours.*`` with what must hold, if there is no other side)."""
+"""Compares ``ours.*`` with ``theirs.*`` in the folder; or ``ours.*`` with what must hold, without another side."""
 
 
 @dataclass(frozen=True, slots=True)

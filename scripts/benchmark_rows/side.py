@@ -26,16 +26,16 @@ def main() -> None:
     module, function = name.split(":")
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     run = getattr(importlib.import_module(f"benchmark_rows.{module}"), function)(folder, settings)
-    result: Any = None
+    results: list[Any] = []
     for line in sys.stdin:
         if line.strip() == "save":
-            _save(result, folder / which)
+            _save(results.pop(), folder / which)
             print(json.dumps({"saved": True}), file=answers, flush=True)
             return
-        del result
+        results.clear()  # or two results would be held at a time
         before = _reset_peak()
         started = time.perf_counter()
-        result = run()
+        results.append(run())
         seconds = time.perf_counter() - started
         peak = _status("VmHWM")
         print(json.dumps({"seconds": seconds, "peak": peak, "added": peak - before}), file=answers, flush=True)

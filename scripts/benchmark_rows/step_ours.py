@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_rows.step import topology
 
 from autoseg.core.plan import Topology
 from autoseg.data.loader import Batch
@@ -19,6 +18,7 @@ from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence import EvidenceLoss
 from autoseg.training.optim import build_optimization
 from autoseg.training.trainer import Parts, training_step
+from benchmark_rows.step import topology
 
 
 def steps(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:

@@ -97,19 +97,12 @@ def test_a_quarter_turn_is_rot90(quarters):
 
 def test_votes_by_hand():
     """Between four voxels: known ones vote among themselves; unknown wins only if nearest and heavier."""
-    halfway = SpatialDraw(((0.5, 0.0), (0.0, 0.5)), (False, False))
-
-    def at(codes: list[list[int]], y: float, x: float) -> int:
-        centre = (y + 0.25, x + 0.25)  # the first voxel of a 2 x 2 patch shows (y, x)
-        box = torch.tensor(codes, dtype=torch.uint8)
-        return int(move_codes(box, halfway, centre, (2, 2), unknown=UNKNOWN, outside=UNKNOWN)[0, 0])
-
-    assert at([[1, 2], [2, 0]], 0.4, 0.4) == 2  # 0.36 against 0.24 + 0.24
-    assert at([[1, 2], [2, 0]], 0.2, 0.2) == 1  # 0.64
-    assert at([[1, 3], [3, 3]], 0.4, 0.4) == 1  # nearest is known
-    assert at([[3, 1], [1, 1]], 0.4, 0.4) == 1  # 0.64 known
-    assert at([[3, 1], [1, 1]], 0.2, 0.2) == UNKNOWN  # 0.36 known
-    assert at([[3, 1], [2, 2]], 0.45, 0.45) == 2  # 0.4525 against 0.2475
+    assert halfway([[1, 2], [2, 0]], 0.4, 0.4) == 2  # 0.36 against 0.24 + 0.24
+    assert halfway([[1, 2], [2, 0]], 0.2, 0.2) == 1  # 0.64
+    assert halfway([[1, 3], [3, 3]], 0.4, 0.4) == 1  # nearest is known
+    assert halfway([[3, 1], [1, 1]], 0.4, 0.4) == 1  # 0.64 known
+    assert halfway([[3, 1], [1, 1]], 0.2, 0.2) == UNKNOWN  # 0.36 known
+    assert halfway([[3, 1], [2, 2]], 0.45, 0.45) == 2  # 0.4525 against 0.2475
 
 
 @DIMENSIONS
@@ -138,3 +131,75 @@ def test_codes_above_255_are_moved_as_int32():
         codes, draw_spatial(recipe(0.9, 1.1), 2, np.random.default_rng(0)), (11, 11), (9, 9), unknown=1000, outside=1000
     )
     assert moved.dtype == torch.int32 and set(moved.unique().tolist()) == {0, 300, 600}
+
+
+def test_a_map_with_the_code_255_is_moved_as_any_other():
+    """255 is what marks contested cells of uint8 maps where no voxel has it."""
+    codes = dense(2)
+    draw = draw_spatial(recipe(0.9, 1.1), 2, np.random.default_rng(0))
+    low, high = (
+        move_codes(map_, draw, (11, 11), (15, 15), unknown=9, outside=9)
+        for map_ in (codes, torch.where(codes == 2, 255, codes.int()).to(torch.uint8))
+    )
+    assert high.dtype == torch.uint8
+    assert torch.equal(torch.where(low == 2, 255, low.int()), high.int())
+
+
+def halfway(codes: list[list[int]], y: float, x: float, **options) -> int:
+    """Code between four voxels, at (y, x) from the first."""
+    draw = SpatialDraw(((0.5, 0.0), (0.0, 0.5)), (False, False))
+    box = torch.tensor(codes, dtype=torch.uint8)
+    return int(move_codes(box, draw, (y + 0.25, x + 0.25), (2, 2), unknown=UNKNOWN, outside=UNKNOWN, **options)[0, 0])
+
+
+def test_codes_drawn_alike_vote_together_and_then_among_themselves():
+    alike = {"to_drawn": torch.tensor([0, 1, 2, 3, 1, 3])}  # 4 was drawn as 1, and 5 says nothing as 3 does
+    assert halfway([[1, 2], [4, 2]], 0.4, 0.45, **alike) == 1  # 0.33 + 0.22 were drawn as 1, against 0.27 + 0.18
+    assert halfway([[1, 2], [4, 2]], 0.6, 0.45, **alike) == 4
+    assert halfway([[1, 2], [4, 2]], 0.4, 0.45, to_drawn=torch.arange(6)) == 2
+    assert halfway([[5, 4], [3, 3]], 0.1, 0.2, **alike) == 5  # unknown wins, and what is told apart of it stays
+    assert halfway([[5, 4], [3, 3]], 0.1, 0.45, **alike) == 5
+    assert halfway([[5, 4], [3, 3]], 0.1, 0.6, **alike) == 4
+    assert halfway([[5, 3], [3, 3]], 0.4, 0.4, **alike) == 5  # nobody drew anything: the nearest
+
+
+@DIMENSIONS
+@pytest.mark.parametrize("scale", [0.8, 1.3])
+def test_what_is_told_apart_beside_it_changes_nothing_of_what_was_drawn(n_axes, scale):
+    rng = np.random.default_rng(n_axes)
+    to_drawn = torch.tensor([0, 1, 2, 3, 0, 1, 3, 3])
+    finer = torch.from_numpy(rng.integers(0, 8, (12,) * n_axes).astype(np.uint8))
+    for axis in range(n_axes):
+        finer = finer.repeat_interleave(2, axis)
+    for _ in range(5):
+        draw = draw_spatial(recipe(scale, scale), n_axes, rng)
+        arguments = (draw, (11.5,) * n_axes, (18,) * n_axes)
+        plain = move_codes(to_drawn[finer.long()].byte(), *arguments, unknown=UNKNOWN, outside=UNKNOWN)
+        moved = move_codes(finer, *arguments, unknown=UNKNOWN, outside=UNKNOWN, to_drawn=to_drawn)
+        assert torch.equal(to_drawn[moved.long()].byte(), plain)
+        assert len(moved.unique()) == 8
+
+
+def test_votes_counted_in_pieces_are_the_same(monkeypatch):
+    codes = dense(3, seed=2)
+    draw = draw_spatial(recipe(0.9, 1.1), 3, np.random.default_rng(0))
+    whole = move_codes(codes, draw, (11.5,) * 3, (16,) * 3, unknown=UNKNOWN, outside=UNKNOWN)
+    monkeypatch.setattr("autoseg.augmentation.nominal.VOTES", 7)
+    assert torch.equal(move_codes(codes, draw, (11.5,) * 3, (16,) * 3, unknown=UNKNOWN, outside=UNKNOWN), whole)
+
+
+@DIMENSIONS
+def test_a_known_voxel_falls_on_the_patch_voxel_next_to_it(n_axes):
+    """Every voxel of a coarser patch stands for 1.4 source voxels per axis: a single one is never passed over."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        codes = torch.full((15,) * n_axes, UNKNOWN, dtype=torch.uint8)
+        codes[(7,) * n_axes] = 2
+        draw = draw_spatial(recipe(1.4, 1.4, degrees=15), n_axes, rng)
+        centre = tuple(7 + rng.uniform(-1, 1, n_axes))
+        moved = move_codes(codes, draw, centre, (9,) * n_axes, unknown=UNKNOWN, outside=UNKNOWN)
+        place = np.linalg.solve(draw.array, np.full(n_axes, 7) - np.array(centre)) + 4
+        mirrored = np.where(draw.mirrors, 8 - place, place)
+        found = (moved == 2).nonzero().numpy()
+        assert 1 <= len(found) <= 2**n_axes
+        assert np.abs(found - mirrored).max(axis=1).min() <= 0.5 + 1e-5
