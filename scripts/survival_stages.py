@@ -23,7 +23,7 @@ from autoseg.core.dataset import CaseFiles
 from autoseg.core.errors import AutosegError
 from autoseg.core.labels import Labels
 from autoseg.core.plan import Configuration, Plan
-from autoseg.data.patches import Place, draw_place, read_patch
+from autoseg.data.patches import Place, draw_place, read_patch, undrawn_code
 from autoseg.data.sampling import Aim
 from autoseg.io.annotation import read_annotation
 from autoseg.io.cache import CachedCase, CacheEntry
@@ -172,7 +172,7 @@ def draw_patches(grid: Grid, configuration: Configuration, count: int, seed: int
     rng = np.random.default_rng(seed)
     recipe, patch = nnunet_recipe(configuration), configuration.patch_size
     codes = [code for code in sorted(grid.case.entry.locations) if code < grid.unknown]
-    settings = {"unknown": grid.unknown, "outside": grid.outside}
+    settings = {"unknown": undrawn_code(grid.case.entry, grid.unknown), "outside": grid.outside}
     unused = len(grid.case.entry.label_sets)  # no code yields to another then
     patches: list[Patch] = []
     while codes and len(patches) < count:
