@@ -13,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.connection import wait as wait_for_end
 from multiprocessing.context import BaseContext
-from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
 from autoseg.core.errors import AutosegError, WorkerError
@@ -135,18 +134,11 @@ def _context(function: Callable[..., Any]) -> BaseContext:
         return multiprocessing.get_context("spawn")
     while isinstance(function, partial):
         function = function.func
+    package = __name__.split(".")[0]
+    ours = sorted(name for name in sys.modules if name.split(".")[0] == package)  # a worker imports the main script
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__, *_imported_by_main()])  # of no effect once the server runs
+    context.set_forkserver_preload([function.__module__, *ours])  # of no effect once the server runs
     return context
-
-
-def _imported_by_main() -> list[str]:
-    """Modules from which the main script took something: each worker runs the script's imports."""
-    script = sys.modules["__main__"]
-    values = vars(script).values()
-    names = {value.__name__ for value in values if isinstance(value, ModuleType)}
-    names |= {value.__module__ for value in values if isinstance(value, FunctionType)}
-    return sorted(names - {script.__name__})
 
 
 def _follow_parent() -> None:

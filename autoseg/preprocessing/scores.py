@@ -14,7 +14,7 @@ from autoseg.preprocessing.axes import Block, IndexArray, linear_taps, nearest_i
 
 Codes = NDArray[Any]
 _CLOSE = 1e-5  # scores nearer to one another than this are left to the exact vote
-_SLAB = 1 << 17  # voxels decided at once: their scores stay in the processor's cache
+_SLAB = 1 << 16  # voxels decided at once: their scores stay in the processor's cache
 _OUTPUT_COST = 4  # interpolating a code: cost of an output voxel relative to that of a source voxel
 _VOTE_COST = 80  # the same for counting the votes of one contested voxel
 

@@ -51,7 +51,8 @@ def ct_case(shape: Sequence[int], n_organs: int, seed: int) -> tuple[Array, Arra
     rng = np.random.default_rng(seed)
     grid = np.ogrid[tuple(slice(edge) for edge in shape)]
     labels = np.zeros(tuple(shape), dtype=np.uint8)
-    body = _ball(grid, [edge / 2 for edge in shape], [edge * share for edge, share in zip(shape, (1, 0.4, 0.45))])
+    z, y, x = shape
+    body = _ball(grid, (z / 2, y / 2, x / 2), (z, 0.4 * y, 0.45 * x))
     image = np.where(body, np.float32(40), np.float32(-1000))
     for label in range(1, n_organs + 1):
         centre = [rng.uniform(0.25, 0.75) * edge for edge in shape]

@@ -25,7 +25,7 @@ def make_cts(folder: Path, settings: Settings) -> None:
 
 
 def check_fingerprint(folder: Path, settings: Settings) -> Finding:
-    """Largest relative difference of a percentile; shapes and spacings are equal."""
+    """Compare percentiles, by their largest relative difference, and shapes and spacings."""
     ours, theirs = (json.loads((folder / f"{which}.json").read_text()) for which in ("ours", "theirs"))
     key = "foreground_intensity_properties_per_channel"
     mine, other = ours[key]["0"], theirs[key]["0"]
@@ -52,7 +52,7 @@ def make_large_ct(folder: Path, settings: Settings) -> None:
 
 
 def check_large(folder: Path, settings: Settings) -> Finding:
-    """The case was measured, or its cache has the shape that the spacings give."""
+    """Hold the shape of the case, as measured or as cached, against that which the spacings give."""
     found = json.loads((folder / "ours.json").read_text())
     return Finding(f"shape {'x'.join(map(str, found))}", found == settings["expected"])
 

@@ -25,4 +25,4 @@ def large(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
         preprocess = preprocessing_ours.case(folder, settings)
         return lambda: list(preprocess()["codes"].shape)
     dataset = Dataset.load(folder / DATASET)
-    return lambda: [list(found.shape_after_crop) for found in survey_dataset(dataset).measures.values()][0]
+    return lambda: next(list(found.shape_after_crop) for found in survey_dataset(dataset).measures.values())

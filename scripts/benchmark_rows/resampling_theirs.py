@@ -33,4 +33,5 @@ def codes(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
     from batchgenerators.augmentations.utils import resize_segmentation
 
     values, shape = np.load(folder / "codes.npy"), tuple(settings["after"])
-    return lambda: resize_segmentation(values, shape, order=1)
+    repeats = range(settings.get("repeats", 1))
+    return lambda: [resize_segmentation(values, shape, order=1) for _ in repeats][-1]
