@@ -185,11 +185,14 @@ class Labels:
         The type is uint8 if the largest value fits, else uint16. Source: nnU-Net ``label_handling.py``.
         """
         dtype = np.uint8 if max(self.file_values()) < 256 else np.uint16
-        if self.paint_values is None:
-            table: NDArray[np.unsignedinteger] = np.asarray(self.class_values, dtype=dtype)
-            best: NDArray[np.unsignedinteger] = table[np.argmax(logits, axis=0)]
-            return best
         painted = np.zeros(logits.shape[1:], dtype=dtype)
+        if self.paint_values is None:
+            best = np.array(logits[0])
+            painted[...] = self.class_values[0]
+            for value, logit in zip(self.class_values[1:], logits[1:], strict=True):  # several times faster than argmax
+                np.copyto(painted, value, where=logit > best)
+                np.maximum(best, logit, out=best)
+            return painted
         for value, logit in zip(self.paint_values, logits, strict=True):
             painted[logit > 0] = value
         return painted
