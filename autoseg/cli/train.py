@@ -66,19 +66,20 @@ def train(
     ROOT/results/DATASET/NAME__CONFIGURATION/fold_FOLD. Ctrl-C or SIGTERM saves and exits; --resume goes on.
     """
     set_up_logging(verbose=verbose, quiet=quiet)
+    space = workspace(root)
+    data = load_dataset(space, dataset)  # a mistake is said before torch is imported
     from autoseg.cli.evaluation_table import print_tables
     from autoseg.training.config import parse_duration
     from autoseg.training.fold import train_fold
     from autoseg.training.prepare import RunOptions, check_folder, prepare_fold
     from autoseg.training.validation import validate_fold
 
-    space = workspace(root)
     options = RunOptions(
         fold, configuration, name, device, epochs, iterations,
         None if max_runtime is None else parse_duration(max_runtime),
         seed, pretrained, settings or [], n_workers(workers),
     )  # fmt: skip
-    request = prepare_fold(space, load_dataset(space, dataset), options)
+    request = prepare_fold(space, data, options)
     is_resumed = check_folder(request.folder, resume=resume, overwrite=overwrite)
     with stop_on_signals() as signals, steps_bar(request, quiet=quiet) as on_steps:
         result = train_fold(request, resume=is_resumed, on_steps=on_steps, should_stop=lambda: bool(signals))
