@@ -104,7 +104,7 @@ def table(outcomes: list[Outcome]) -> list[str]:
             f"{one.ours_s:.3g}",
             _number(one.theirs_s),
             _number(one.ratio),
-            _number(one.floor) + ("" if one.reached else " (missed)"),
+            (one.wanted or "-") + ("" if one.reached else " (missed)"),
             f"{one.ours_gb:.2f}",
             _number(one.theirs_gb),
             one.check + ("" if one.holds else " (WRONG)"),

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import SimpleITK
 import typer
 from numpy.typing import NDArray
 
@@ -26,6 +25,7 @@ from autoseg.core.errors import ConfigError
 from autoseg.core.geometry import Geometry
 from autoseg.core.label_json import IGNORE
 from autoseg.io.images import read_image, read_labels, write_labels
+from autoseg.io.volumes import write_volume
 
 log = logging.getLogger("autoseg.make_absent")
 
@@ -87,11 +87,7 @@ def _write(
     cut = moved(geometry, [part.start or 0 for part in box])
     for folder in ("images", "labels"):
         (output / f"{folder}{part}").mkdir(parents=True, exist_ok=True)
-    picture = SimpleITK.GetImageFromArray(image[0][box])
-    picture.SetSpacing(cut.spacing[::-1])
-    picture.SetOrigin(cut.origin)
-    picture.SetDirection(cut.direction)
-    SimpleITK.WriteImage(picture, str(output / f"images{part}" / f"{case.name}_0000{ending}"))
+    write_volume(output / f"images{part}" / f"{case.name}_0000{ending}", image[0][box], cut)
     write_labels(output / f"labels{part}" / f"{case.name}{ending}", drawn, cut)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ from autoseg.annotation.touched import exclude_untouched
 from autoseg.core.case import BoolArray, CaseRecord, CodeArray, Float32Array, Target
 from autoseg.core.labels import Labels
 from autoseg.inference.export import LabelMap, decide
-from autoseg.inference.restriction import Restriction
+from autoseg.inference.restriction import Restriction, class_indices
+from autoseg.inference.window import SLAB_VALUES
 from autoseg.preprocessing import restore
 from autoseg.preprocessing.crop import box_slices
 
@@ -41,7 +41,7 @@ def complete_case(
     within: Target | None = None,
     touches_all: bool = False,
     review: bool = False,
-    slab_values: int | None = None,
+    slab_values: int = SLAB_VALUES,
 ) -> CompletedCase:
     """Return the label map that annotation and logits mean together.
 
@@ -67,8 +67,7 @@ def complete_case(
     review
         Also return the prediction and the disputed voxels.
     slab_values
-        Resampled logits held at a time; None for the default of :func:`autoseg.inference.export.decide`. Label maps
-        are all that exists at full size, however many classes there are.
+        Resampled logits held at a time. Label maps are all that exists at full size, however many classes there are.
 
     Raises
     ------
@@ -76,27 +75,50 @@ def complete_case(
         If the logits do not lie on the record's grid or have another number of heads.
     """
     within = target if within is None else within
-    decided = decide if slab_values is None else partial(decide, slab_values=slab_values)
-    completed = _decide_within(logits, record, labels, within, decided)
+    drawn = target.codes.transpose(record.transpose)[box_slices(record.crop_low, record.crop_high)]
+    said: list[LabelMap] = []
+    disputed: list[DisputedVoxels] = []
+
+    def compare(values: LabelMap, slab: Float32Array, first: int) -> None:
+        said.append(values)
+        disputed.append(_disputed(values, slab, drawn[first : first + len(values)], labels, record, first))
+
+    completed = _decide_within(logits, record, labels, within, slab_values, compare if review else None)
     left = _without_untouched(completed, labels, target, within) if touches_all else None
     while left is not None:  # ends: every time, voxels lose a class, and they have at most K
         within = left
-        completed = _decide_within(logits, record, labels, within, decided)
+        completed = _decide_within(logits, record, labels, within, slab_values)
         left = _without_untouched(completed, labels, target, within)
-    return CompletedCase(completed, *(_review(logits, record, labels, target, decided) if review else ()))
+    if not review:
+        return CompletedCase(completed)
+    outside = _outside_crop(record)
+    if outside is not None:
+        disputed.append(_disputed_outside(outside, target.codes, labels))
+    predicted: LabelMap = restore(np.concatenate(said), record, fill=0)
+    return CompletedCase(completed, predicted, DisputedVoxels.join(disputed))
 
 
 def _decide_within(
-    logits: Float32Array, record: CaseRecord, labels: Labels, within: Target, decided: Callable[..., LabelMap]
+    logits: Float32Array,
+    record: CaseRecord,
+    labels: Labels,
+    within: Target,
+    slab_values: int,
+    watch: Callable[[LabelMap, Float32Array, int], None] | None = None,
 ) -> LabelMap:
-    """Return the label map (z, y, x) of the file in which every voxel is of a class of its set."""
+    """Return the label map (z, y, x) of the file in which every voxel is of a class of its set.
+
+    ``watch`` gets each slab as the model alone decides it, with its logits and its first plane.
+    """
     restriction = Restriction(labels, within.label_sets)
     left = within.codes.transpose(record.transpose)[box_slices(record.crop_low, record.crop_high)]
 
     def restrict(values: LabelMap, slab: Float32Array, first: int) -> LabelMap:
+        if watch is not None:
+            watch(values, slab, first)
         return restriction.apply(values, slab, left[first : first + len(values)])
 
-    completed = decided(logits, record, labels, amend=restrict)
+    completed = decide(logits, record, labels, amend=restrict, slab_values=slab_values)
     outside = _outside_crop(record)
     if outside is not None:
         completed[outside] = restriction.apply(completed[outside], None, within.codes[outside])
@@ -104,25 +126,7 @@ def _decide_within(
 
 
 def _without_untouched(completed: LabelMap, labels: Labels, target: Target, within: Target) -> Target | None:
-    return exclude_untouched(_class_indices(labels)[completed], target, within)
-
-
-def _review(
-    logits: Float32Array, record: CaseRecord, labels: Labels, target: Target, decided: Callable[..., LabelMap]
-) -> tuple[LabelMap, DisputedVoxels]:
-    """Return what the model says by itself, (z, y, x) of the file, and the voxels where it was drawn otherwise."""
-    drawn = target.codes.transpose(record.transpose)[box_slices(record.crop_low, record.crop_high)]
-    disputed: list[DisputedVoxels] = []
-
-    def compare(values: LabelMap, slab: Float32Array, first: int) -> LabelMap:
-        disputed.append(_disputed(values, slab, drawn[first : first + len(values)], labels, record, first))
-        return values
-
-    predicted = decided(logits, record, labels, amend=compare)
-    outside = _outside_crop(record)
-    if outside is not None:
-        disputed.append(_disputed_outside(outside, target.codes, labels))
-    return predicted, DisputedVoxels.join(disputed)
+    return exclude_untouched(class_indices(labels)[completed], target, within)
 
 
 def _outside_crop(record: CaseRecord) -> BoolArray | None:
@@ -133,13 +137,6 @@ def _outside_crop(record: CaseRecord) -> BoolArray | None:
     return outside
 
 
-def _class_indices(labels: Labels) -> NDArray[np.intp]:
-    """Return file value -> index of the class."""
-    classes = np.zeros(max(labels.class_values) + 1, dtype=np.intp)
-    classes[list(labels.class_values)] = np.arange(labels.n_classes)
-    return classes
-
-
 def _disputed(
     values: LabelMap, logits: Float32Array, codes: CodeArray, labels: Labels, record: CaseRecord, first: int
 ) -> DisputedVoxels:
@@ -148,7 +145,7 @@ def _disputed(
     With regions, classes that no region tells apart are not held against each other, and the confidence is that of the
     region, among those in which the two classes differ, about which the network is surest.
     """
-    predicted = _class_indices(labels)[values]
+    predicted = class_indices(labels)[values]
     places: tuple[Any, ...] = np.nonzero((codes < labels.n_classes) & (codes != predicted))
     drawn, other, own = codes[places].astype(np.intp), predicted[places], logits[(slice(None), *places)]
     if labels.has_regions:

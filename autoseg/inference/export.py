@@ -16,7 +16,7 @@ from autoseg.core.case import CaseRecord, Float32Array
 from autoseg.core.errors import PlanError
 from autoseg.core.labels import Labels
 from autoseg.inference.behind import map_behind
-from autoseg.inference.window import Slab
+from autoseg.inference.window import SLAB_VALUES, Slab
 from autoseg.preprocessing import anisotropic_axis, restore
 from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
 
@@ -27,7 +27,6 @@ Amend = Callable[[LabelMap, Float32Array, int], LabelMap]
 """Changes a slab of decided voxels (planes, y, x), given its logits (H, planes, y, x) and its first plane."""
 Keep = Callable[[int, Float32Array], None]
 """Takes the first plane of a slab and its probabilities (H, planes, y, x), in the plan's axes, within the crop."""
-_SLAB_VALUES = 2**23
 
 
 def decide(
@@ -38,7 +37,7 @@ def decide(
     amend: Amend | None = None,
     keep: Keep | None = None,
     pool: Executor | None = None,
-    slab_values: int = _SLAB_VALUES,
+    slab_values: int = SLAB_VALUES,
 ) -> LabelMap:
     """Return the label map that logits mean, in the axes and shape of the case's file.
 
@@ -91,7 +90,7 @@ def decide(
 
 
 def probabilities(
-    logits: Logits, record: CaseRecord, labels: Labels, *, slab_values: int = _SLAB_VALUES
+    logits: Logits, record: CaseRecord, labels: Labels, *, slab_values: int = SLAB_VALUES
 ) -> Float32Array:
     """Return (H, *S) float32 in [0, 1] in the file's axes: softmax over classes, or one sigmoid per region.
 
@@ -114,7 +113,7 @@ def outside(labels: Labels) -> tuple[int, ...]:
 
 
 def resampled_slabs(
-    logits: Logits, record: CaseRecord, *, slab_values: int = _SLAB_VALUES
+    logits: Logits, record: CaseRecord, *, slab_values: int = SLAB_VALUES
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield ``(first plane, logits (H, planes, y, x) float32)`` of the grid between crop and resampling, in order."""
     for part in _parts(_as_slabs(logits), record, slab_values):

@@ -13,6 +13,13 @@ from autoseg.core.labels import Labels
 Values = NDArray[np.unsignedinteger[Any]]
 
 
+def class_indices(labels: Labels) -> NDArray[np.intp]:
+    """Return the table that turns a file value of a class into the index of the class; 0 for values of no class."""
+    indices = np.zeros(max(labels.class_values) + 1, dtype=np.intp)
+    indices[list(labels.class_values)] = np.arange(labels.n_classes)
+    return indices
+
+
 class Restriction:
     """The label sets of one case, ready to be held against decided voxels."""
 
@@ -20,8 +27,7 @@ class Restriction:
         """Prepare for codes of ``label_sets`` (N, K); an empty set leaves every class open."""
         self._labels = labels
         self._sets = label_sets | ~label_sets.any(axis=1, keepdims=True)
-        self._class_of = np.zeros(max(labels.class_values) + 1, dtype=np.intp)
-        self._class_of[list(labels.class_values)] = np.arange(labels.n_classes)
+        self._class_of = class_indices(labels)
 
     def apply(self, values: Values, logits: NDArray[np.float32] | None, codes: CodeArray) -> Values:
         """Return ``values`` with every voxel that its set forbids changed to the most probable class of the set.

@@ -25,7 +25,8 @@ Progress = Callable[[int, int], None]
 _SIGMA_SHARE = 1 / 8
 _VOXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22, "mps": 2**20}
 _MAX_BATCH = 16
-_SLAB_VALUES = 2**23
+SLAB_VALUES = 2**23
+"""Logits that are handled at a time: 32 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def stream_logits(
     batch_size: int | None = None,
     autocast_dtype: torch.dtype | None = None,
     progress: Progress | None = None,
-    slab_values: int = _SLAB_VALUES,
+    slab_values: int = SLAB_VALUES,
 ) -> Iterator[Slab]:
     """Yield the logits of a preprocessed image, slab by slab: Gaussian-weighted means of overlapping windows.
 

@@ -32,7 +32,8 @@ class Outcome:
     theirs_s: float | None
     ratio: float | None
     """Median over the rounds of theirs over ours."""
-    floor: float | None
+    wanted: str
+    """What was wanted of it; empty if nothing was."""
     ours_gb: float
     """Memory that the work added to the process at its highest."""
     theirs_gb: float | None
@@ -129,7 +130,7 @@ def _judge(name: str, row: Row, variant: Variant, folder: Path, rounds: list[lis
         ours_s=ours_s,
         theirs_s=statistics.median(item["seconds"] for item in theirs) if theirs else None,
         ratio=ratio,
-        floor=variant.floor,
+        wanted=variant.wanted,
         ours_gb=ours_gb,
         theirs_gb=max(item["added"] for item in theirs) / GB if theirs else None,
         ours_peak_gb=peak,

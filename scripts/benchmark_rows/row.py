@@ -39,6 +39,12 @@ class Variant:
     max_seconds: float | None = None
     """Longest time of our side that is wanted."""
 
+    @property
+    def wanted(self) -> str:
+        """All that is wanted, in a few words."""
+        bounds = ((self.floor, ""), (self.max_seconds, " s"), (self.bound_gb, " GB"))
+        return ", ".join(f"{bound:g}{unit}" for bound, unit in bounds if bound is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -10,6 +10,7 @@ from autoseg.core.labels import CaseStatement, Head, Labels
 from autoseg.inference.completion import complete_case
 from autoseg.inference.export import probabilities
 from autoseg.inference.restriction import Restriction
+from autoseg.inference.window import SLAB_VALUES
 
 HEADS = (Head("background", (0,), (0,), True), Head("a", (1,), (1,)), Head("b", (2,), (7,)), Head("c", (3,), (8,)))
 CLASSES = Labels(
@@ -61,7 +62,7 @@ def random_case(place, labels, case, seed=0):
 @EVERY_RECORD
 @EVERY_LABELS
 @pytest.mark.parametrize("case", ["x", "lazy"])
-@pytest.mark.parametrize("slab_values", [1, None])
+@pytest.mark.parametrize("slab_values", [1, SLAB_VALUES])
 def test_every_drawn_voxel_is_kept_and_every_other_one_lies_in_its_set(place, labels, case, slab_values):
     drawn, target, logits = random_case(place, labels, case)
     made = complete_case(logits, place, labels, target, slab_values=slab_values).labels

@@ -79,9 +79,22 @@ def test_a_peer_that_is_not_there_is_named(against, message):
 
 
 def test_the_table_says_what_was_missed_and_what_is_wrong():
-    one = Outcome("row", "a", 2.0, 3.0, 1.5, 4.0, 0.1, 0.2, 0.5, "differs", holds=False, reached=False)
+    one = Outcome(
+        "row",
+        "a",
+        2.0,
+        3.0,
+        1.5,
+        Variant("a", floor=4, max_seconds=1).wanted,
+        0.1,
+        0.2,
+        0.5,
+        "differs",
+        holds=False,
+        reached=False,
+    )
     line = benchmark.table([one])[-1]
-    assert line == "| row: a | 2 | 3 | 1.5 | 4 (missed) | 0.10 | 0.2 | differs (WRONG) |"
+    assert line == "| row: a | 2 | 3 | 1.5 | 4, 1 s (missed) | 0.10 | 0.2 | differs (WRONG) |"
 
 
 @pytest.mark.parametrize("name", ROWS)
