@@ -102,7 +102,7 @@ def _is_alive(process):
     """Whether a process runs; one that has ended may be listed until whoever inherited it asks for it."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter where it ended between opening and reading
         return False if Path("/proc").is_dir() else is_running(process)
 
 
