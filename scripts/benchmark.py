@@ -28,14 +28,14 @@ HEADINGS = ("row", "ours, s", "theirs, s", "ratio", "wanted", "memory, GB", "the
 
 def main() -> None:
     """Run the command on the process's arguments."""
-    common.run(benchmark, lists={"--against": r"\S+"})
+    common.run(benchmark)
 
 
 def benchmark(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME ...", help=f"Among {', '.join(ROWS)}.")] = None,
     *,
     against: Annotated[
-        list[str] | None,
+        tuple[str, str] | None,
         typer.Option("--against", metavar=f"{PEER} PATH", help="Interpreter of an environment with nnunetv2==2.8.1."),
     ] = None,
     data: Annotated[
@@ -83,12 +83,12 @@ def usable_variants(row: Row, data: Path | None) -> list[Variant]:
     return usable
 
 
-def peer_python(against: list[str] | None) -> Path | None:
+def peer_python(against: tuple[str, str] | None) -> Path | None:
     """Return the interpreter that ``--against nnunetv2-python PATH`` names; None without it."""
-    if not against:
+    if against is None:
         return None
-    if len(against) != 2 or against[0] != PEER:
-        raise ConfigError(f"--against: found {' '.join(against)!r}, expected '{PEER} PATH'. Name an interpreter.")
+    if against[0] != PEER:
+        raise ConfigError(f"--against: found {against[0]!r}, expected '{PEER} PATH'. It is the one peer there is.")
     path = Path(against[1])
     if not os.access(path, os.X_OK):
         raise ConfigError(f"--against {PEER}: found no program {path}, expected a Python interpreter. Check the path.")

@@ -71,11 +71,22 @@ def test_the_command_prints_what_it_measured(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("against", "message"),
-    [(["other", "python"], "expected 'nnunetv2-python PATH'"), (["nnunetv2-python", "/nowhere"], "found no program")],
+    [(("other", "python"), "expected 'nnunetv2-python PATH'"), (("nnunetv2-python", "/nowhere"), "found no program")],
 )
 def test_a_peer_that_is_not_there_is_named(against, message):
     with pytest.raises(ConfigError, match=message):
         benchmark.peer_python(against)
+
+
+@pytest.mark.parametrize("behind", [["--json"], ["--quiet", "resample_codes"]])
+def test_what_follows_the_peer_is_not_taken_for_it(monkeypatch, behind):
+    taken = []
+    monkeypatch.setattr(benchmark, "peer_python", taken.append)
+    monkeypatch.setitem(ROWS, "resample_codes", replace(resampling.CODES, variants=()))
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "resample_codes", "--against", "nnunetv2-python", "P", *behind])
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert taken == [("nnunetv2-python", "P")]
 
 
 def test_the_table_says_what_was_missed_and_what_is_wrong():
