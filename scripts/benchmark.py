@@ -2,8 +2,8 @@
 
 python scripts/benchmark.py resample_image export --against nnunetv2-python ENV/bin/python
 
-Each side runs in a process of its own with one thread, in turn, after one run that is not counted. Ratios are medians
-over the rounds of their seconds over ours.
+Each side runs in a process of its own with one thread, in turn, after one run that is not counted (a run that takes
+more than 5 s is counted, and not repeated). Ratios are medians over the rounds of their seconds over ours.
 """
 
 from __future__ import annotations

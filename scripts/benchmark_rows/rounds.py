@@ -20,6 +20,8 @@ from benchmark_rows.row import Row, Variant
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 SIDE = Path(__file__).parent / "side.py"
 GB = 1e9
+LONG_S = 5.0
+"""A first run that takes longer counts as it is, in every round: neither warmed up nor repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +102,11 @@ def run_variant(name: str, row: Row, variant: Variant, folder: Path, peer: Path 
         if row.theirs is not None and other is not None:
             theirs = stack.enter_context(Side(other, row.theirs, folder, "theirs", variant.settings))
         sides = [side for side in (mine, theirs) if side is not None]
-        for side in sides:  # the first run reads files, builds tables and is not counted
-            side.ask("run")
-        rounds = [[side.ask("run") for side in sides] for _ in range(row.rounds)]
+        firsts = [side.ask("run") for side in sides]  # reads files and builds tables: only counted where that is little
+        rounds = [
+            [first if first["seconds"] > LONG_S else side.ask("run") for side, first in zip(sides, firsts, strict=True)]
+            for _ in range(row.rounds)
+        ]
         for side in sides:
             side.ask("save")
     return _judge(name, row, variant, folder, rounds)

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import benchmark
 import numpy as np
 import pytest
-from benchmark_rows import ROWS, resampling
+from benchmark_rows import ROWS, resampling, rounds
 from benchmark_rows.rounds import Outcome, run_variant
 from benchmark_rows.row import Finding, Row, Variant
 
@@ -49,6 +50,25 @@ def test_what_is_wanted_is_held_against_what_was_measured(tmp_path, wanted, reac
     variant = replace(SMALL, floor=None, **wanted)
     row = replace(resampling.CODES, rounds=1, theirs=None, check=lambda folder, settings: Finding("made", holds=True))
     assert run_variant("codes", row, variant, tmp_path / "made", None).reached is reached
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(0.1, 4), (6.0, 1)], ids=["warmed up", "long: counts at once"])
+def test_a_long_run_is_not_repeated(monkeypatch, tmp_path, seconds, asked):
+    runs = []
+
+    class Side(ExitStack):
+        def __init__(self, *_) -> None:
+            super().__init__()
+
+        def ask(self, what):
+            runs.append(what)
+            return {"seconds": seconds, "added": 0, "peak": 0}
+
+    monkeypatch.setattr(rounds, "Side", Side)
+    check = lambda folder, settings: Finding("made", holds=True)  # noqa: E731
+    row = replace(resampling.CODES, rounds=3, theirs=None, check=check)
+    assert run_variant("codes", row, SMALL, tmp_path / "made", None).ours_s == seconds
+    assert runs == ["run"] * asked + ["save"]
 
 
 def test_a_side_that_fails_is_named_with_its_log(tmp_path):
