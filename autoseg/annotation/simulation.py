@@ -18,6 +18,8 @@ from autoseg.core.geometry import slice_axis
 LabelArray = NDArray[np.integer[Any]]
 
 _PATCH_ATTEMPTS = 20
+_ROUNDING = 1e-9
+"""Of a product that should be a whole number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,9 @@ class Style:
     """Per slice and class, background too, a curve in the middle and one along the border."""
     slices: float | None = None
     """Share of the slices that are drawn: densely, or with scribbles if ``scribbles``."""
+    start: float | None = None
+    """Where the first of them lies, as a share of their distance, below 1: 0.5 leaves equal margins in every case.
+    Default: drawn for each case. What lies at the ends of all cases is never drawn otherwise."""
     patches: int = 0
     """Boxes per case in which every voxel is drawn."""
     points: int = 0
@@ -43,6 +48,7 @@ class Style:
         """Raise ``ConfigError`` where a number makes no sense."""
         limits = (
             ("--slices", self.slices, self.slices is None or 0 < self.slices <= 1, "a fraction above 0, up to 1"),
+            ("--start", self.start, self.start is None or 0 <= self.start < 1, "a share of 0 or more, below 1"),
             ("--patches", self.patches, self.patches >= 0, "0 or more"),
             ("--points", self.points, self.points >= 0, "0 or more"),
             ("--thickness", self.thickness, self.thickness >= 1, "1 or more"),
@@ -77,7 +83,8 @@ def annotate(labels: LabelArray, spacing: Sequence[float], style: Style, *, seed
     drawn = np.zeros(labels.shape, dtype=bool)
     axis = slice_axis(spacing) if style.axis is None else style.axis
     if style.slices is not None or style.scribbles:
-        chosen = even_slices(labels.shape[axis], 1.0 if style.slices is None else style.slices)
+        start = case_rng(seed, case, "slices").random() if style.start is None else style.start
+        chosen = even_slices(labels.shape[axis], 1.0 if style.slices is None else style.slices, start)
         along, drawn_along = np.moveaxis(labels, axis, 0), np.moveaxis(drawn, axis, 0)
         rng = case_rng(seed, case, "scribbles")
         for index in chosen:
@@ -98,13 +105,14 @@ def case_rng(seed: int, case: str, kind: str) -> np.random.Generator:
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
 
 
-def even_slices(n_slices: int, fraction: float) -> tuple[int, ...]:
+def even_slices(n_slices: int, fraction: float, start: float = 0.5) -> tuple[int, ...]:
     """Return the numbers of about ``fraction * n_slices`` slices, at least one, spread evenly.
 
-    As many slices lie before the first as after the last, or one more.
+    ``start``, from 0 to below 1, is the share of their distance that lies before the first: with 0.5 as many slices as
+    lie after the last, or one more.
     """
     n = max(1, int(fraction * n_slices + 0.5))
-    return tuple((2 * index + 1) * n_slices // (2 * n) for index in range(n))
+    return tuple(min(int((index + start) * n_slices / n + _ROUNDING), n_slices - 1) for index in range(n))
 
 
 def scribble_slice(rng: np.random.Generator, labels: LabelArray, *, thickness: int = 3) -> BoolArray:

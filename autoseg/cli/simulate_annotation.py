@@ -34,6 +34,10 @@ def simulate_annotation(
     slices: Annotated[
         float | None, typer.Option(metavar="FRACTION", help="Whole slices, evenly spread; scribbled with --scribbles.")
     ] = None,
+    start: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="First slice, as a share of their distance (default: drawn for each case)."),
+    ] = None,
     patches: Annotated[int, typer.Option(metavar="N", help="Boxes per case, half of them around foreground.")] = 0,
     points: Annotated[int, typer.Option(metavar="N", help="Voxels per case, balanced over the classes.")] = 0,
     drop_classes: Annotated[
@@ -65,7 +69,7 @@ def simulate_annotation(
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     style = Style(
-        scribbles=scribbles, slices=slices, patches=patches, points=points,
+        scribbles=scribbles, slices=slices, start=start, patches=patches, points=points,
         thickness=thickness, patch_size=patch_size, axis=axis,
     )  # fmt: skip
     check_output(output)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autoseg.core.errors import ModelError
 
-_CACHED_VALUES = 2**17
+_CACHED_VALUES = 2**18
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,9 @@ class Row:
 
     A side is named ``module:function`` of this package, so that it is imported in the process that is measured and
     nowhere else. The function takes the folder and the settings, reads the inputs and returns a function without
-    arguments, which is what is timed. What that returns, an array, a mapping of arrays or plain values, is written to
-    ``ours.npy``, ``ours.npz`` or ``ours.json`` (``theirs.*``) for the check.
+    arguments, which is what is timed, less the seconds that its method ``uncounted`` returns, if it has one. What that
+    function returns, an array, a mapping of arrays or plain values, is written to ``ours.npy``, ``ours.npz`` or
+    ``ours.json`` (``theirs.*``) for the check.
     """
 
     title: str

@@ -37,7 +37,7 @@ def check_labels(folder: Path, settings: Settings) -> Finding:
 VOLUME = {"shape": [160, 200, 200], "patch": [64, 96, 96], "heads": 3, "air": 0.0}
 
 WINDOW = Row(
-    title="sliding window with mirroring, everything but the network (one affine map a head stands for it)",
+    title="sliding window with mirroring, without the seconds of the network (one affine map a head stands for it)",
     variants=(
         Variant("5 folds, 160x200x200, patch 64x96x96", {**VOLUME, "folds": 5}, floor=2),
         Variant("1 fold", {**VOLUME, "folds": 1}, floor=2),

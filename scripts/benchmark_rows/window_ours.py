@@ -11,7 +11,7 @@ import torch
 
 from autoseg.core.plan import Configuration, Topology
 from autoseg.inference.window import predict_logits
-from benchmark_rows.pointwise import folds
+from benchmark_rows.pointwise import AllButNetworks, folds
 
 
 def configuration(patch: list[int]) -> Configuration:
@@ -39,4 +39,4 @@ def logits(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
     image, patch = np.load(folder / "image.npy"), settings["patch"]
     networks = folds(settings["folds"], settings["heads"])
     axes = tuple(range(len(patch)))
-    return lambda: predict_logits(networks, image, configuration(patch), mirror_axes=axes)
+    return AllButNetworks(lambda: predict_logits(networks, image, configuration(patch), mirror_axes=axes), networks)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark_rows.pointwise import folds
+from benchmark_rows.pointwise import AllButNetworks, folds
 
 
 def logits(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
@@ -31,4 +31,4 @@ def logits(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
     predictor.allowed_mirroring_axes = tuple(range(len(patch)))
     predictor.configuration_manager = SimpleNamespace(patch_size=tuple(patch))
     predictor.label_manager = SimpleNamespace(num_segmentation_heads=settings["heads"])
-    return lambda: predictor.predict_logits_from_preprocessed_data(image).numpy()
+    return AllButNetworks(lambda: predictor.predict_logits_from_preprocessed_data(image).numpy(), networks)

@@ -105,9 +105,23 @@ def test_margins_and_gaps_differ_by_one_at_most(n_slices):
         assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
 
 
+@pytest.mark.parametrize(("start", "expected"), [(0.0, (0, 10, 20)), (0.25, (2, 12, 22)), (0.999, (9, 19, 29))])
+def test_slices_start_where_they_are_told_to(start, expected):
+    assert even_slices(30, 0.1, start) == expected
+
+
+def test_every_case_starts_elsewhere_and_every_slice_is_drawn_somewhere():
+    labels = np.zeros((10, 4, 4), dtype=np.uint8)
+    per_case = [draw(labels, case=str(case), slices=0.2).all(axis=(1, 2)) for case in range(60)]
+    assert {tuple(np.diff(np.flatnonzero(drawn))) for drawn in per_case} == {(5,)}
+    assert np.any(per_case, axis=0).all()
+    again = draw(labels, case="7", slices=0.2).all(axis=(1, 2))
+    np.testing.assert_array_equal(again, per_case[7])
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_slices_are_dense_along_the_axis(axis):
-    drawn = np.moveaxis(draw(blobs(), slices=0.25, axis=axis), axis, 0)
+    drawn = np.moveaxis(draw(blobs(), slices=0.25, start=0.5, axis=axis), axis, 0)
     chosen = even_slices(len(drawn), 0.25)
     assert drawn[list(chosen)].all()
     assert drawn.sum() == len(chosen) * drawn[0].size
@@ -120,7 +134,7 @@ def test_the_axis_is_that_of_the_largest_spacing():
 
 
 def test_scribbles_on_some_slices_leave_the_others_alone():
-    drawn = draw(blobs(), scribbles=True, slices=0.25)
+    drawn = draw(blobs(), scribbles=True, slices=0.25, start=0.5)
     assert np.flatnonzero(drawn.any(axis=(1, 2))).tolist() == list(even_slices(12, 0.25))
     assert not drawn.any(axis=0).all()
 
@@ -174,6 +188,7 @@ def test_without_foreground_patches_lie_anywhere():
     [
         ({"slices": 0.0}, "--slices: found 0.0, expected a fraction above 0, up to 1"),
         ({"slices": 20}, "--slices: found 20, expected"),
+        ({"slices": 0.5, "start": 1.0}, "--start: found 1.0, expected a share of 0 or more, below 1"),
         ({"patches": -1}, "--patches: found -1, expected 0 or more"),
         ({"points": -1}, "--points: found -1, expected 0 or more"),
         ({"thickness": 0}, "--thickness: found 0, expected 1 or more"),
