@@ -98,6 +98,9 @@ def _exit_code(call: Callable[[], None]) -> int:
             file=sys.stderr,
         )
         return EXIT_USER
+    except BrokenPipeError:  # whoever read stdout left early, as `| head` does; the interpreter must not flush to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_INTERNAL
     except Exception:
         traceback.print_exc()
         return EXIT_INTERNAL

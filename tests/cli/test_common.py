@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from autoseg.cli import common
@@ -77,3 +80,12 @@ def test_progress_is_about_ten_plain_lines_where_there_is_no_terminal(capsys):
     with common.progress("work", quiet=True) as report:
         report(1, 1, "x")
     assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback():
+    script = "from autoseg.cli import common\ndef much() -> None:\n    common.print_json([0] * 10**6)\ncommon.run(much)"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
