@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.annotation.coverage import annotated_parts
 from autoseg.annotation.inspection import (
     CaseAnnotation,
     ChannelCondition,
@@ -47,6 +48,8 @@ class Finding:
     annotation: CaseAnnotation | None = None
     undeclared: Mapping[int, int] = field(default_factory=dict)
     """File value -> voxels."""
+    parts: BoolArray | None = None
+    """(axes, 20): where something is drawn, see :func:`autoseg.annotation.coverage.annotated_parts`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,8 @@ def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], la
     ]
     if not annotation.informative:
         warnings.append(f"case {case.name!r}: not one voxel says anything about its class; training leaves it out")
-    return Finding(tuple(faults), tuple(warnings), annotation, undeclared_values(counts, labels))
+    parts = annotated_parts(file_labels, counts, labels, case.name)
+    return Finding(tuple(faults), tuple(warnings), annotation, undeclared_values(counts, labels), parts)
 
 
 _LEFT_OUT = {

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+from autoseg.annotation.coverage import describe_gaps
 from autoseg.annotation.inspection import CaseAnnotation
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
@@ -126,6 +127,7 @@ def report_on(dataset: Dataset, findings: Mapping[str, Finding], known_faults: S
     warnings += [
         f"{dataset.name}: {head!r} has no annotated voxel in any case, so it cannot be learnt" for head in never
     ]
+    warnings += _blind_spots(dataset, ordered)
     return IntegrityReport(
         faults=(*known_faults, *faults, *_undeclared_faults(ordered, dataset.labels)),
         warnings=tuple(warnings),
@@ -143,6 +145,18 @@ def _has_drawn(annotation: CaseAnnotation, head: str) -> bool:
     """
     is_left_open = head == BACKGROUND and annotation.informative > annotation.decided[head]
     return bool(annotation.positive[head]) or is_left_open
+
+
+def _blind_spots(dataset: Dataset, findings: Mapping[str, Finding]) -> list[str]:
+    """Say where in the field of view no case is annotated, unless promises settle what lies far from annotation."""
+    if dataset.protocol.reach_mm is not None or dataset.protocol.background_encloses:
+        return []
+    places = describe_gaps(item.parts for item in findings.values() if item.parts is not None)
+    return [
+        f"{dataset.name}: no case is annotated in {where} of the length of axis {axis} ({'zyx'[axis]}): what a network "
+        "says there is a guess. Annotate there in a few cases (background counts, too)"
+        for axis, where in places.items()
+    ]
 
 
 def ending_fault(dataset: Dataset) -> Fault | None:

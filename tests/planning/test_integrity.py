@@ -331,6 +331,18 @@ def test_a_class_that_never_occurs_is_a_warning(folder: Path):
     assert report.warnings == ("Dataset001_Toy: 'tumour' has no annotated voxel in any case, so it cannot be learnt",)
 
 
+@pytest.mark.parametrize(("promise", "n_warnings"), [({}, 1), ({"annotation_protocol": {"reach_mm": 5}}, 0)])
+def test_where_no_case_is_annotated_is_a_warning_unless_promises_settle_it(tmp_path, promise, n_warnings):
+    folder = lay_out(tmp_path / "Dataset001_Toy", SHAPES["3d"], **promise)
+    for case in "abc":
+        labels = array_of(folder / f"labelsTr/{case}.mha")
+        labels[:, 3:] = 9
+        write(folder / f"labelsTr/{case}.mha", labels)
+    said = [warning for warning in check(folder).warnings if "no case is annotated" in warning]
+    assert len(said) == n_warnings
+    assert all("in 50 to 100 % of the length of axis 1 (y)" in warning for warning in said)
+
+
 def test_all_faults_come_in_one_run_in_the_order_of_the_cases(folder: Path):
     write(folder / "labelsTr/a.mha", array_of(folder / "labelsTr/a.mha"), CHANGES["origin"])
     labels = array_of(folder / "labelsTr/b.mha")

@@ -1,0 +1,70 @@
+"""Where in the field of view annotation lies: a place in which no case is annotated is a place nobody learns about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.core.case import BoolArray
+from autoseg.core.labels import Labels, drawn_sets
+
+N_BINS = 20
+"""Parts of equal length that each axis is cut into."""
+LEAST_GAP = 3
+"""Neighbouring parts without annotation that are worth a word."""
+
+
+def annotated_parts(
+    file_labels: NDArray[np.integer[Any]], counts: Mapping[int, int], labels: Labels, case: str
+) -> BoolArray:
+    """(axes, 20) bool: the twentieths along each axis of a case in which at least one voxel is drawn.
+
+    Parameters
+    ----------
+    file_labels
+        (*S) file values.
+    counts
+        Value -> voxels of ``file_labels``.
+    labels, case
+        What values mean. What is only known to be absent from the whole case is not drawn.
+    """
+    sets = drawn_sets(labels, case)
+    drawn = {value for value, members in sets.items() if 0 < len(members) < labels.n_classes}
+    undrawn = [value for value in counts if value not in drawn]
+    if not undrawn:
+        return np.ones((file_labels.ndim, N_BINS), dtype=bool)
+    is_drawn = file_labels != undrawn[0]
+    for value in undrawn[1:]:
+        is_drawn &= file_labels != value
+    axes = range(file_labels.ndim)
+    return np.stack([_parts(is_drawn.any(axis=tuple(other for other in axes if other != axis))) for axis in axes])
+
+
+def _parts(profile: BoolArray) -> BoolArray:
+    """(20,) bool: twentieths of an axis that overlap a True element of ``profile`` (L,)."""
+    edges = np.arange(N_BINS + 1) * len(profile) / N_BINS
+    first, stop = np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int)
+    return np.array([profile[low:high].any() for low, high in zip(first, stop, strict=True)], dtype=bool)
+
+
+def gaps(covered: BoolArray) -> list[tuple[int, int]]:
+    """Return first and last percent of each stretch of ``covered`` (20,) that is False and at least 15 % long."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([True], covered, [True])).astype(np.int8)))
+    step = 100 // N_BINS
+    return [(low * step, high * step) for low, high in edges.reshape(-1, 2).tolist() if high - low >= LEAST_GAP]
+
+
+def describe_gaps(parts: Iterable[BoolArray]) -> dict[int, str]:
+    """Return, for each axis along which no case is annotated somewhere, where that is, in words.
+
+    ``parts``: what :func:`annotated_parts` gives of every case, all with as many axes. Nothing for no case.
+    """
+    everywhere = list(parts)
+    if not everywhere:
+        return {}
+    covered = np.any(everywhere, axis=0)
+    found = {axis: gaps(row) for axis, row in enumerate(covered)}
+    return {axis: ", ".join(f"{low} to {high} %" for low, high in places) for axis, places in found.items() if places}

@@ -1,0 +1,67 @@
+"""Where no case is annotated, worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autoseg.annotation.coverage import N_BINS, annotated_parts, describe_gaps, gaps
+from autoseg.annotation.inspection import count_values
+from autoseg.core.dataset import Dataset
+from autoseg.core.labels import Labels
+
+IGNORE = 3
+
+
+def make(**keys) -> Labels:
+    content = {"labels": {"background": 0, "liver": 1, "tumour": 2, "ignore": IGNORE}, "file_ending": ".png"}
+    return Dataset.from_json({"channel_names": {"0": "CT"}} | content | keys, name="toy", folder=None).labels
+
+
+def parts_of(values: np.ndarray, labels: Labels, case: str = "a") -> np.ndarray:
+    return annotated_parts(values, count_values(values), labels, case)
+
+
+def test_a_slice_covers_the_parts_that_it_reaches_into():
+    values = np.full((10, 40, 1), IGNORE, dtype=np.uint8)
+    values[3, 20:24] = 0
+    along_z, along_y, along_x = parts_of(values, make())
+    assert np.flatnonzero(along_z).tolist() == [6, 7]
+    assert np.flatnonzero(along_y).tolist() == [10, 11]
+    assert along_x.all()
+
+
+def test_a_flat_image_is_covered_across():
+    values = np.full((1, 20, 30), IGNORE, dtype=np.uint8)
+    values[0, 0, 0] = 2
+    along_z, along_y, along_x = parts_of(values, make())
+    assert along_z.all()
+    assert along_y.tolist() == along_x.tolist() == [True] + [False] * (N_BINS - 1)
+
+
+def test_a_dense_case_is_covered_and_an_empty_one_is_not():
+    assert parts_of(np.zeros((4, 5, 6), dtype=np.uint8), make()).all()
+    assert not parts_of(np.full((4, 5, 6), IGNORE, dtype=np.uint8), make()).any()
+
+
+def test_what_is_only_absent_is_not_drawn_and_what_none_of_the_annotated_classes_has_is():
+    values = np.full((20, 20, 20), IGNORE, dtype=np.uint8)
+    assert not parts_of(values, make(cases={"a": {"absent": ["tumour"]}})).any()
+    values[5] = 0
+    (along_z, *_) = parts_of(values, make(cases={"a": {"annotated": ["liver"]}}))
+    assert np.flatnonzero(along_z).tolist() == [5]
+
+
+@pytest.mark.parametrize(
+    ("uncovered", "expected"),
+    [([], []), ([0, 1], []), ([0, 1, 2], [(0, 15)]), ([4, 5, 6, 7, 18, 19], [(20, 40)]), (range(20), [(0, 100)])],
+)
+def test_gaps_of_fifteen_percent_are_named(uncovered, expected):
+    assert gaps(~np.isin(np.arange(N_BINS), list(uncovered))) == expected
+
+
+def test_cases_fill_each_others_gaps():
+    first, second = np.zeros((2, 3, N_BINS), dtype=bool)
+    first[:, :10], second[1:, 10:] = True, True
+    assert describe_gaps([first, second]) == {0: "50 to 100 %"}
+    assert describe_gaps([]) == {}
