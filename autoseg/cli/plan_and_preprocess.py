@@ -165,6 +165,7 @@ def current_fingerprint(dataset: Dataset, folder: Path, given: int | None, *, qu
     """Return the fingerprint in ``folder`` if the files are still those it was made of; else check and measure them."""
     from autoseg.planning.files import FINGERPRINT_FILE, load_fingerprint, save_fingerprint
     from autoseg.planning.fingerprint import fingerprint_is_current, fingerprint_of
+    from autoseg.planning.kept_survey import SURVEY_FILE
     from autoseg.planning.survey import survey_dataset
 
     path = folder / FINGERPRINT_FILE
@@ -177,7 +178,7 @@ def current_fingerprint(dataset: Dataset, folder: Path, given: int | None, *, qu
         return known
     workers = readers(dataset, given)
     with common.progress("check and measure", quiet=quiet) as report:
-        found = survey_dataset(dataset, workers=workers, progress=report)
+        found = survey_dataset(dataset, workers=workers, progress=report, kept=folder / SURVEY_FILE)
     for warning in found.report.warnings[len(dataset.warnings) :]:
         log.warning("%s", warning)
     found.report.raise_if_faulty()

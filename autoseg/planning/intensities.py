@@ -107,8 +107,12 @@ class Sketcher:
 
 
 def knots_per_case(n_cases: int) -> int:
-    """Return how many values a case may keep so that all cases together stay within bounds: 1,024 to 32,768."""
-    return min(max(_MAX_POINTS // max(n_cases, 1), 1024), _KNOTS)
+    """Return how many values a case may keep so that all cases together stay within bounds: 1,024 to 32,768.
+
+    A power of two, so that it hardly ever changes as cases are added.
+    """
+    most = min(max(_MAX_POINTS // max(n_cases, 1), 1024), _KNOTS)
+    return 1 << most.bit_length() - 1
 
 
 def sketch(values: NDArray[Any], n_knots: int = _KNOTS) -> Sketch | None:

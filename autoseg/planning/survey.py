@@ -1,10 +1,14 @@
-"""Read every file of a data set once, for both that is wanted of it before planning: its faults and its measures."""
+"""Read every file of a data set once, for both that is wanted of it before planning: its faults and its measures.
+
+What was read is kept, so that after a change only the cases that changed are read again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from autoseg.core.case import Target
 from autoseg.core.dataset import CaseFiles, Dataset
@@ -15,6 +19,7 @@ from autoseg.planning.case_check import Finding, look_into
 from autoseg.planning.fingerprint import CaseMeasure, measure_arrays
 from autoseg.planning.integrity import IntegrityReport, check_dataset, ending_fault, lost, report_on
 from autoseg.planning.intensities import knots_per_case
+from autoseg.planning.kept_survey import KeptCase, case_stamp, load_survey, save_survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +33,37 @@ class Survey:
 
 
 def survey_dataset(
-    dataset: Dataset, *, workers: int = 1, progress: Callable[[int, int, str], None] | None = None
+    dataset: Dataset,
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int, str], None] | None = None,
+    kept: Path | None = None,
 ) -> Survey:
     """Check and measure all cases, ``workers`` at a time; nothing is raised for what is wrong with them.
 
-    ``progress`` is called with (cases done, cases in all, name of the case just done).
+    ``progress`` is called with (cases done, cases in all, name of the case just done). ``kept`` is a file in which what
+    was read of sound cases is kept from run to run: cases that have not changed since are not read again.
     """
     if ending_fault(dataset) is not None:
         return Survey(check_dataset(dataset), {})
-    findings: dict[str, Finding] = {}
-    measures: dict[str, CaseMeasure] = {}
-    function = partial(
-        _survey_case,
-        labels=dataset.labels,
-        n_channels=len(dataset.channels),
-        n_knots=knots_per_case(len(dataset.cases)),
-    )
-    for index, result in map_unordered(function, dataset.cases, workers=workers):
-        name = dataset.cases[index].name
+    n_knots = knots_per_case(len(dataset.cases))
+    stamps = {case.name: case_stamp(dataset, case, n_knots) for case in dataset.cases}
+    known = {} if kept is None else load_survey(kept)
+    read = {name: case for name, case in known.items() if case.stamp == stamps.get(name)}
+    findings = {name: case.finding for name, case in read.items()}
+    changed = [case for case in dataset.cases if case.name not in read]
+    function = partial(_survey_case, labels=dataset.labels, n_channels=len(dataset.channels), n_knots=n_knots)
+    for index, result in map_unordered(function, changed, workers=workers):
+        name = changed[index].name
         finding, measure = (lost(name, result), None) if isinstance(result, AutosegError) else result
         findings[name] = finding
-        if measure is not None:
-            measures[name] = measure
+        if not (finding.faults or finding.undeclared):
+            read[name] = KeptCase(stamps[name], finding, measure)
         if progress is not None:
             progress(len(findings), len(dataset.cases), name)
+    if kept is not None and changed:
+        save_survey(kept, read)
+    measures = {name: case.measure for name, case in read.items() if case.measure is not None}
     return Survey(report_on(dataset, findings), measures)
 
 

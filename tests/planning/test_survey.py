@@ -41,19 +41,83 @@ def test_cases_with_faults_or_without_annotation_are_not_measured(tmp_path):
     assert [fault.where.split(":")[0] for fault in survey.report.faults] == ["image of case 'toy_002'", "label value 9"]
 
 
-def test_every_file_is_read_once(tmp_path, monkeypatch):
-    dataset = Dataset.load(write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=2, shape=(20, 30, 30), sparse=False))
-    read: list[str] = []
+@pytest.fixture
+def read(monkeypatch) -> list[str]:
+    """Names of the files that are read from now on."""
+    names: list[str] = []
 
     def reading(path):
-        read.append(path.name)
+        names.append(path.name)
         return images.read_nifti(path)
 
     counted = images._NIFTI._replace(read=reading)
     monkeypatch.setitem(images._FORMATS, ".nii.gz", counted)
+    return names
+
+
+def files_of(*cases: str) -> list[str]:
+    return sorted(name for case in cases for name in (f"{case}.nii.gz", f"{case}_0000.nii.gz"))
+
+
+def test_every_file_is_read_once(tmp_path, read):
+    dataset = Dataset.load(write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=2, shape=(20, 30, 30), sparse=False))
     fingerprint_of(dataset, survey_dataset(dataset).measures)
-    expected = [path.name for case in dataset.cases for path in (*case.images, case.label)]
-    assert sorted(read) == sorted(expected)
+    assert sorted(read) == files_of(*dataset.case_names)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_only_changed_cases_are_read_again_and_nothing_else_differs(tmp_path, read, sparse):
+    folder = write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=4, sparse=sparse)
+    survey_dataset(Dataset.load(folder), kept=tmp_path / "kept.npz")
+    changed = folder / "labelsTr" / "toy_002.nii.gz"
+    write_labels(changed, np.ones((12, 20, 18), np.uint8), Geometry(spacing=(2.0, 1.0, 1.0)))
+    read.clear()
+    dataset = Dataset.load(folder)
+    again = survey_dataset(dataset, kept=tmp_path / "kept.npz")
+    assert sorted(read) == files_of("toy_002")
+    fresh = survey_dataset(dataset)
+    assert again.report == fresh.report
+    assert fingerprint_of(dataset, again.measures) == fingerprint_of(dataset, fresh.measures)
+    read.clear()
+    assert survey_dataset(dataset, kept=tmp_path / "kept.npz").report == fresh.report
+    assert read == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "cases"),
+    [
+        ({"cases": {"toy_001": {"annotated": ["bright"]}}, "numTraining": 2}, ["toy_001"]),
+        ({"labels": {"background": 0, "brightest": 1, "ignore": 3}}, ["toy_000", "toy_001"]),
+    ],
+    ids=["one case", "all"],
+)
+def test_what_dataset_json_says_anew_is_held_against_the_files(tmp_path, read, keys, cases):
+    folder = write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=2)
+    survey_dataset(Dataset.load(folder), kept=tmp_path / "kept.npz")
+    content = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(content | keys))
+    read.clear()
+    dataset = Dataset.load(folder)
+    again = survey_dataset(dataset, kept=tmp_path / "kept.npz")
+    assert sorted(read) == files_of(*cases)
+    assert again.report == survey_dataset(dataset).report
+
+
+def test_a_case_with_faults_is_read_again_and_a_damaged_file_is_no_error(tmp_path, read):
+    folder = write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=2)
+    write_labels(
+        folder / "labelsTr" / "toy_001.nii.gz", np.full((12, 20, 18), 9, np.uint8), Geometry(spacing=(2, 1, 1))
+    )
+    dataset, kept = Dataset.load(folder), tmp_path / "kept.npz"
+    survey_dataset(dataset, kept=kept)
+    read.clear()
+    assert survey_dataset(dataset, kept=kept).report.faults == survey_dataset(dataset).report.faults != ()
+    assert read[:2].count("toy_000.nii.gz") == 0 and sorted(read[:2]) == files_of("toy_001")
+    for damage in (b"", b"not an archive", kept.read_bytes()[:200]):
+        kept.write_bytes(damage)
+        read.clear()
+        survey_dataset(dataset, kept=kept)
+        assert sorted(read) == files_of("toy_000", "toy_001")
 
 
 def test_an_ending_that_cannot_be_used_ends_the_survey(tmp_path):
