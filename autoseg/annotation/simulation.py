@@ -48,13 +48,16 @@ class Style:
         """Raise ``ConfigError`` where a number makes no sense."""
         limits = (
             ("--slices", self.slices, self.slices is None or 0 < self.slices <= 1, "a fraction above 0, up to 1"),
-            ("--start", self.start, self.start is None or 0 <= self.start < 1, "a share of 0 or more, below 1"),
+            (
+                "--start", self.start, self.start is None or (0 <= self.start < 1 and self.slices is not None),
+                "a share of 0 or more, below 1, with --slices",
+            ),
             ("--patches", self.patches, self.patches >= 0, "0 or more"),
             ("--points", self.points, self.points >= 0, "0 or more"),
             ("--thickness", self.thickness, self.thickness >= 1, "1 or more"),
             ("--patch-size", self.patch_size, min(self.patch_size or (1,)) >= 1, "three numbers of 1 or more"),
             ("--axis", self.axis, self.axis in (None, 0, 1, 2), "0, 1 or 2"),
-        )
+        )  # fmt: skip
         for name, value, is_right, expected in limits:
             if not is_right:
                 raise ConfigError(f"{name}: found {value}, expected {expected}. Correct it.")

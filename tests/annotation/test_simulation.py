@@ -189,6 +189,7 @@ def test_without_foreground_patches_lie_anywhere():
         ({"slices": 0.0}, "--slices: found 0.0, expected a fraction above 0, up to 1"),
         ({"slices": 20}, "--slices: found 20, expected"),
         ({"slices": 0.5, "start": 1.0}, "--start: found 1.0, expected a share of 0 or more, below 1"),
+        ({"points": 9, "start": 0.5}, "--start: found 0.5, expected a share .* with --slices"),
         ({"patches": -1}, "--patches: found -1, expected 0 or more"),
         ({"points": -1}, "--points: found -1, expected 0 or more"),
         ({"thickness": 0}, "--thickness: found 0, expected 1 or more"),
