@@ -11,6 +11,7 @@ from toy import write_toy_dataset
 
 from autoseg.cli import plan_and_preprocess as command
 from autoseg.core import resources
+from autoseg.io import images
 
 DRIVER = """
 import os, signal
@@ -45,6 +46,29 @@ def test_a_killed_worker_costs_its_case_which_is_named_at_the_end(tmp_path):
     cache = tmp_path / "root" / "preprocessed" / "Dataset900_Toy" / "3d_fullres"
     assert sorted(path.stem for path in cache.glob("*.json")) == ["toy_000", "toy_002", "toy_003"]
     assert not list(cache.glob("toy_001*")) and not list(cache.glob(".*"))
+
+
+def test_a_touched_label_has_its_case_read_and_preprocessed_and_no_other(tmp_path, monkeypatch, capsys):
+    raw = write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=3, shape=(20, 30, 30), sparse=False)
+    arguments = ["autoseg_plan_and_preprocess", str(raw), "--root", str(tmp_path / "root"), "-j", "1", "-c", "2d"]
+
+    def run() -> tuple[set[str], str]:
+        read: set[str] = set()
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "argv", arguments)
+            counted = images._NIFTI._replace(read=lambda path: read.add(path.name) or images.read_nifti(path))
+            patched.setitem(images._FORMATS, ".nii.gz", counted)
+            with pytest.raises(SystemExit) as left:
+                command.main()
+        assert left.value.code == 0
+        return read, capsys.readouterr().err
+
+    run()
+    assert run()[0] == set()
+    (raw / "labelsTr" / "toy_001.nii.gz").touch()
+    read, said = run()
+    assert read == {"toy_001.nii.gz", "toy_001_0000.nii.gz"}
+    assert "2d: 1 cases preprocessed, 2 were up to date" in said
 
 
 @pytest.fixture
