@@ -12,7 +12,7 @@ from torch import Tensor
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
 _MIN_EDGE = 8
-"""Kernels with fewer rows or columns as a matrix (heads of few classes) have no directions worth balancing."""
+"""Kernels with fewer rows or columns as a matrix have no directions worth balancing."""
 _UPDATE_RMS = 0.2
 """Size of a weight's step in units of the learning rate: about that of AdamW, whose rates and decay thus fit."""
 _BETAS = (0.9, 0.999)
@@ -24,8 +24,9 @@ class Muon(torch.optim.Optimizer):
 
     A kernel (out, in, k, ...) is a matrix of ``out`` rows. Its update is the nearest orthogonal matrix to the Nesterov
     momentum, found by five steps of a Newton-Schulz iteration, times ``0.2 sqrt(max(rows, columns))``, which gives the
-    update of an entry the root mean square of AdamW's. Norms, biases and kernels with fewer than 8 rows or columns
-    (heads) take AdamW with betas 0.9 and 0.999. Weight decay is decoupled. Checkpoints as any optimiser of torch.
+    update of an entry the root mean square of AdamW's. Norms, biases, kernels of one voxel (heads: their rows are the
+    classes, of which the rare ones must catch up) and those with fewer than 8 rows or columns take AdamW with betas 0.9
+    and 0.999. Weight decay is decoupled. Checkpoints as any optimiser of torch.
 
     Parameters
     ----------
@@ -41,8 +42,9 @@ class Muon(torch.optim.Optimizer):
     Notes
     -----
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks" (iteration, coefficients);
-    Liu et al. 2025, arXiv 2502.16982 (scale of the update, weight decay). Differs in that kernels of convolutions of
-    any dimension are flattened, and in the bound on their edges. ``torch.optim.Muon`` takes 2-D weights only.
+    Liu et al. 2025, arXiv 2502.16982 (scale of the update, weight decay). That heads are left to AdamW is Jordan's
+    advice. Differs in that kernels of convolutions of any dimension are flattened, and in the bound on their edges.
+    ``torch.optim.Muon`` takes 2-D weights only.
     """
 
     def __init__(
@@ -103,4 +105,6 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 def _is_kernel(weight: Tensor) -> bool:
-    return weight.ndim > 2 and min(weight.shape[0], weight[0].numel()) >= _MIN_EDGE
+    if weight.ndim <= 2 or weight[0, 0].numel() == 1:
+        return False
+    return min(weight.shape[0], weight[0].numel()) >= _MIN_EDGE

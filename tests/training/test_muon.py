@@ -39,7 +39,7 @@ def test_a_first_step_moves_a_kernel_by_its_orthogonal_gradient(shape):
     assert (kernel - before * 0.95).square().mean().sqrt().item() == pytest.approx(0.1 * 0.2, rel=0.25)
 
 
-@pytest.mark.parametrize("shape", [(5,), (3, 16, 1, 1), (16, 4)])
+@pytest.mark.parametrize("shape", [(5,), (3, 16, 1, 1), (16, 32, 1, 1, 1), (4, 16, 3, 3), (16, 4)])
 def test_heads_norms_and_biases_are_trained_as_by_adamw(shape):
     torch.manual_seed(0)
     start = torch.randn(shape)
