@@ -48,7 +48,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[Tensor], lr: float = 2e-3, weight_decay: float = 1e-2, momentum: float = 0.95
+        self, parameters: Iterable[Tensor], lr: float = 4e-3, weight_decay: float = 1e-2, momentum: float = 0.95
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 

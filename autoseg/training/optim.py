@@ -65,8 +65,8 @@ def adamw() -> OptimizerSettings:
 
 
 def muon() -> OptimizerSettings:
-    """Return Muon 2e-3 with the schedule of :func:`adamw`, which it beats in short runs (docs/results.md)."""
-    return OptimizerSettings(_muon, 2e-3, 1e-2, 50, _cosine)
+    """Return Muon 4e-3 with the schedule of :func:`adamw`, which it beats in short runs (docs/results.md)."""
+    return OptimizerSettings(_muon, 4e-3, 1e-2, 50, _cosine)
 
 
 BUILT_IN: dict[str, Callable[..., OptimizerSettings]] = {"sgd": nnunet_sgd, "adamw": adamw, "muon": muon}

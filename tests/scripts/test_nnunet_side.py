@@ -107,7 +107,7 @@ def test_an_interpreter_without_nnunet_is_refused(tmp_path, interpreter):
 def test_our_optimizer_is_handed_over_with_a_file_that_needs_nothing_but_torch(tmp_path):
     described = describe_optimizer(TrainingConfig(iterations=10, optimizer="muon", weight_decay=0.5))
     assert described["class"] == "Muon"
-    assert described["options"] == {"lr": 2e-3, "weight_decay": 0.5, "momentum": 0.95}
+    assert described["options"] == {"lr": 4e-3, "weight_decay": 0.5, "momentum": 0.95}
     alone = tmp_path / "alone.py"
     alone.write_bytes(Path(described["file"]).read_bytes())
     script = "import sys, alone; assert not any(name.startswith('autoseg') for name in sys.modules); alone.Muon"
