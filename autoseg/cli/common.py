@@ -100,6 +100,7 @@ def _exit_code(call: Callable[[], None]) -> int:
         return EXIT_USER
     except BrokenPipeError:  # whoever read stdout left early, as `| head` does; the interpreter must not flush to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("stopped: found a broken pipe; whoever read the output has left.", file=sys.stderr)
         return EXIT_INTERNAL
     except Exception:
         traceback.print_exc()
