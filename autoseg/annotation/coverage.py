@@ -20,12 +20,12 @@ LEAST_GAP = 3
 def annotated_parts(
     file_labels: NDArray[np.integer[Any]], counts: Mapping[int, int], labels: Labels, case: str
 ) -> BoolArray:
-    """(axes, 20) bool: the twentieths along each axis of a case in which at least one voxel is drawn.
+    """(3, 20) bool: the twentieths along each axis of a case in which at least one voxel is drawn.
 
     Parameters
     ----------
     file_labels
-        (*S) file values.
+        (z, y, x) file values; one pass, a plane at a time.
     counts
         Value -> voxels of ``file_labels``.
     labels, case
@@ -35,12 +35,17 @@ def annotated_parts(
     drawn = {value for value, members in sets.items() if 0 < len(members) < labels.n_classes}
     undrawn = [value for value in counts if value not in drawn]
     if not undrawn:
-        return np.ones((file_labels.ndim, N_BINS), dtype=bool)
-    is_drawn = file_labels != undrawn[0]
-    for value in undrawn[1:]:
-        is_drawn &= file_labels != value
-    axes = range(file_labels.ndim)
-    return np.stack([_parts(is_drawn.any(axis=tuple(other for other in axes if other != axis))) for axis in axes])
+        return np.ones((3, N_BINS), dtype=bool)
+    along_z = np.zeros(len(file_labels), dtype=bool)
+    anywhere = np.zeros(file_labels.shape[1:], dtype=bool)
+    for index, plane in enumerate(file_labels):
+        drawn_here = plane != undrawn[0]
+        for value in undrawn[1:]:
+            drawn_here &= plane != value
+        along_z[index] = drawn_here.any()
+        anywhere |= drawn_here
+    along_y, along_x = (np.asarray(anywhere.any(axis=axis)) for axis in (1, 0))
+    return np.stack([_parts(profile) for profile in (along_z, along_y, along_x)])
 
 
 def _parts(profile: BoolArray) -> BoolArray:

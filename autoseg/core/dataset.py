@@ -42,6 +42,11 @@ class CaseFiles:
     valid_mask: Path | None = None
     """Mask on the grid of the label file: of voxels with 0 nothing is known, whatever is drawn there."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of its files."""
+        return (*self.images, *(path for path in (self.label, self.valid_mask) if path is not None))
+
 
 @dataclass(frozen=True)
 class Dataset:

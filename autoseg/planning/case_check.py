@@ -49,7 +49,7 @@ class Finding:
     undeclared: Mapping[int, int] = field(default_factory=dict)
     """File value -> voxels."""
     parts: BoolArray | None = None
-    """(axes, 20): where something is drawn, see :func:`autoseg.annotation.coverage.annotated_parts`."""
+    """(3, 20): where something is drawn, see :func:`autoseg.annotation.coverage.annotated_parts`."""
 
 
 @dataclass(frozen=True, slots=True)

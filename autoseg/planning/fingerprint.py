@@ -6,10 +6,9 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -134,7 +133,7 @@ def source_hash(dataset: Dataset) -> str:
     """Hash names, sizes and modification times of all files of the training cases, and the content of dataset.json."""
     digest = hashlib.sha256(json.dumps(dict(dataset.json), sort_keys=True, default=str).encode())
     for case in dataset.cases:
-        for path in _files(case):
+        for path in case.files:
             status = path.stat() if path.exists() else None
             stamp = (status.st_size, status.st_mtime_ns) if status else None
             digest.update(f"{case.name}\0{path.name}\0{stamp}\n".encode())
@@ -265,8 +264,3 @@ def _named(errors: dict[int, AutosegError], cases: Sequence[CaseFiles]) -> Autos
     error, name = errors[index], cases[index].name
     more = f" ({len(errors) - 1} further cases failed)" if len(errors) > 1 else ""
     return type(error)(f"case {name!r}: {error}{more}")
-
-
-def _files(case: CaseFiles) -> Iterator[Path]:
-    yield from case.images
-    yield from (path for path in (case.label, case.valid_mask) if path is not None)

@@ -42,10 +42,9 @@ def case_stamp(dataset: Dataset, case: CaseFiles, n_knots: int) -> str:
 
     Files count with name, size and time of modification, as in the fingerprint of a cached case.
     """
-    files = [*case.images, *(path for path in (case.label, case.valid_mask) if path is not None)]
     said = {key: value for key, value in dataset.json.items() if key not in _OF_OTHERS}
     own = dict(dataset.json.get("cases", {})).get(case.name)
-    return short_hash([SURVEY_VERSION, n_knots, [file_stamp(path) for path in files], said, own])
+    return short_hash([SURVEY_VERSION, n_knots, [file_stamp(path) for path in case.files], said, own])
 
 
 def load_survey(path: Path) -> dict[str, KeptCase]:
