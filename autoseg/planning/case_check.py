@@ -31,6 +31,7 @@ from autoseg.core.dataset import CaseFiles
 from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatError
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
+from autoseg.core.kept_array import KeptBool
 from autoseg.core.labels import Labels
 from autoseg.io.annotation import apply_mask, read_valid_mask
 from autoseg.io.images import read_header, read_intensities, read_labels
@@ -48,7 +49,7 @@ class Finding:
     annotation: CaseAnnotation | None = None
     undeclared: Mapping[int, int] = field(default_factory=dict)
     """File value -> voxels."""
-    parts: BoolArray | None = None
+    parts: KeptBool | None = None
     """(3, 20): where something is drawn, see :func:`autoseg.annotation.coverage.annotated_parts`."""
 
 

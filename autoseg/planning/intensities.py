@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.fingerprint import IntensityProperties
+from autoseg.core.kept_array import KeptFloat32, KeptFloat64
 
 _KNOTS = 32_768
 """Most order statistics kept of a case; a smaller case is kept whole."""
@@ -35,9 +36,9 @@ class Sketch:
     """Population variance, float64."""
     minimum: float
     maximum: float
-    points: NDArray[np.float32]
+    points: KeptFloat32
     """(n,) ascending order statistics."""
-    weights: NDArray[np.float64]
+    weights: KeptFloat64
     """(n,) how many values each point stands for; they sum to ``count``."""
 
     def quantiles(self, levels: Sequence[float]) -> NDArray[np.float64]:
