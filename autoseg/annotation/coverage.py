@@ -1,4 +1,4 @@
-"""Where in the field of view annotation lies: a place in which no case is annotated is a place nobody learns about."""
+"""Where annotation lies: in which parts of the field of view (nobody learns about the others), and in which shape."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.core.case import BoolArray
+from autoseg.core.case import BoolArray, CodeArray
 from autoseg.core.labels import Labels, drawn_sets
 
 N_BINS = 20
 """Parts of equal length that each axis is cut into."""
 LEAST_GAP = 3
 """Neighbouring parts without annotation that are worth a word."""
+LEAST_FILLED = 0.5
+"""A slice of which at least this share is annotated was drawn as a whole."""
 
 
 def annotated_parts(
@@ -73,3 +75,36 @@ def describe_gaps(parts: Iterable[BoolArray]) -> dict[int, str]:
     covered = np.any(everywhere, axis=0)
     found = {axis: gaps(row) for axis, row in enumerate(covered)}
     return {axis: ", ".join(f"{low} to {high} %" for low, high in places) for axis, places in found.items() if places}
+
+
+def share_in_slices(codes: CodeArray, informative: BoolArray) -> float:
+    """Return the share, 0 to 1, of the annotated voxels that lie in slices drawn as a whole, along any axis.
+
+    1 where whole slices were drawn (or everything), 0 for scribbles, points and small patches, and without annotation.
+
+    Parameters
+    ----------
+    codes
+        (z, y, x); read a plane at a time. Of a flat image, (1, y, x), the image is the only slice.
+    informative
+        (N,) bool: the codes that say something about a class.
+    """
+    shape = codes.shape
+    filled = [np.zeros(length, dtype=np.int64) for length in shape]
+    for index, plane in enumerate(codes):
+        annotated = informative[plane]
+        filled[0][index] = np.count_nonzero(annotated)
+        filled[1] += np.count_nonzero(annotated, axis=1)
+        filled[2] += np.count_nonzero(annotated, axis=0)
+    n_annotated = int(filled[0].sum())
+    if n_annotated == 0:
+        return 0.0
+    is_whole = [
+        counts >= LEAST_FILLED * codes.size / length if shape[0] > 1 or axis == 0 else np.zeros(length, dtype=bool)
+        for axis, (counts, length) in enumerate(zip(filled, shape, strict=True))
+    ]
+    elsewhere = sum(
+        np.count_nonzero(informative[codes[index]][np.ix_(~is_whole[1], ~is_whole[2])])
+        for index in np.flatnonzero(~is_whole[0])
+    )
+    return 1 - elsewhere / n_annotated

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.annotation.coverage import share_in_slices
 from autoseg.annotation.inspection import count_values
 from autoseg.core.case import Target
 from autoseg.core.dataset import CaseFiles, Dataset
@@ -49,6 +50,8 @@ class CaseMeasure:
     """Voxels after over voxels before cropping."""
     annotated: float
     """Share of voxels that say something about their class."""
+    in_slices: float
+    """Share of those that lie in slices drawn as a whole, see :func:`autoseg.annotation.coverage.share_in_slices`."""
     heads: tuple[int, ...]
     """Indices of the heads with a voxel that is certainly theirs."""
     n_foreground: int
@@ -119,6 +122,7 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
         intensity_source={str(i): source for i in range(len(intensities))},
         foreground_voxels=n_foreground,
         annotated_fraction={case.name: measure.annotated for case, measure in zip(cases, ordered, strict=True)},
+        annotated_in_slices={case.name: measure.in_slices for case, measure in zip(cases, ordered, strict=True)},
         annotated_classes={case.name: measure.heads for case, measure in zip(cases, ordered, strict=True)},
         source_hash=source_hash(dataset),
     )
@@ -154,7 +158,7 @@ def measure_arrays(
     """Measure an image (C, *S) and what is known of its voxels, a slab at a time; nothing of their size is made."""
     low, high = content_box(image)
     window = box_slices(low, high)
-    annotated, heads = (0.0, ()) if target is None else _annotation(target, labels)
+    annotated, in_slices, heads = (0.0, 0.0, ()) if target is None else _annotation(target, labels)
     z, y, x = (stop - start for start, stop in zip(low, high, strict=True))
     n_foreground = 0
     sketchers = [Sketcher(n_knots) for _ in image]
@@ -173,6 +177,7 @@ def measure_arrays(
         shape_after_crop=(z, y, x),
         relative_size=z * y * x / math.prod(image.shape[1:]),
         annotated=annotated,
+        in_slices=in_slices,
         heads=heads,
         n_foreground=n_foreground,
         intensities=tuple(sketcher.finish() for sketcher in sketchers),
@@ -192,14 +197,16 @@ def measure_body(case: CaseFiles, n_knots: int) -> tuple[Sketch | None, ...]:
     return tuple(sketcher.finish() for sketcher in sketchers)
 
 
-def _annotation(target: Target, labels: Labels) -> tuple[float, tuple[int, ...]]:
-    """Return the share of informative voxels, and the heads with a voxel of their own."""
+def _annotation(target: Target, labels: Labels) -> tuple[float, float, tuple[int, ...]]:
+    """Return the share of informative voxels, the share of these in whole slices, and the heads with a voxel."""
     voxels = count_values(target.codes)
     is_informative = informative_codes(target.label_sets)
     informative = sum(number for code, number in voxels.items() if is_informative[code])
     positive, _ = head_states(target.label_sets, labels.regions)
     heads = np.flatnonzero(positive[list(voxels)].any(axis=0))
-    return (informative / target.codes.size if target.codes.size else 0.0), tuple(heads.tolist())
+    share = informative / target.codes.size if target.codes.size else 0.0
+    in_slices = 1.0 if share == 1 else share_in_slices(target.codes, is_informative)
+    return share, in_slices, tuple(heads.tolist())
 
 
 def _intensities(

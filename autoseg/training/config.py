@@ -14,7 +14,8 @@ NNUNET_ITERATIONS = 250_000
 """1000 epochs of 250 iterations. Source: nnU-Net ``nnUNetTrainer.py``."""
 
 SCRIBBLED_FRACTION = 0.05
-"""Data with a smaller annotated share are scribbled: large parts of the images lie far from any annotation."""
+"""Data with a smaller annotated share, not in whole slices, are scribbled: large parts of the images lie far from any
+annotation."""
 
 SCRIBBLED: dict[str, Any] = {"background_prior": 0.5, "context_fraction": 0.7}
 """What scribbled data are trained with unless told otherwise: see docs/results.md."""

@@ -73,7 +73,11 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     own_settings = settings_for_scribbles(dataset) if is_scribbled(dataset, fingerprint) else {}
     if own_settings:
         settings = " ".join(f"{key}={value}" for key, value in own_settings.items())
-        log.info("under %.0f %% is annotated: %s unless --set says otherwise", 100 * SCRIBBLED_FRACTION, settings)
+        log.info(
+            "under %.0f %% is annotated, not in whole slices: %s unless --set says otherwise",
+            100 * SCRIBBLED_FRACTION,
+            settings,
+        )
     cache = preprocessed / configuration.name
     check_cache(dataset, plan, configuration.name, cache, split)
     return FoldRequest(
@@ -122,13 +126,15 @@ def check_cache(dataset: Dataset, plan: Plan, configuration: str, cache: Path, s
 def is_scribbled(dataset: Dataset, fingerprint: Fingerprint) -> bool:
     """Whether so little is annotated that most of an image lies far from any annotation.
 
-    True if something marks voxels as unannotated (the ignore label or valid masks) and the median case has a smaller
-    annotated share than ``SCRIBBLED_FRACTION``. Cases of which dataset.json says that only some classes were annotated
-    are spared by the prior itself.
+    True if something marks voxels as unannotated (the ignore label or valid masks), the median case has a smaller
+    annotated share than ``SCRIBBLED_FRACTION``, and less than half of that lies in slices drawn as a whole: such slices
+    show background as it is everywhere, and a prior only does harm (see docs/results.md). Cases of which dataset.json
+    says that only some classes were annotated are spared by the prior itself.
     """
     shares = [fingerprint.annotated_fraction.get(name, 1.0) for name in fingerprint.informative_cases]
+    in_slices = [fingerprint.annotated_in_slices.get(name, 0.0) for name in fingerprint.informative_cases]
     marks_unknown = dataset.labels.ignore is not None or dataset.labels.has_masks
-    return marks_unknown and median(shares) < SCRIBBLED_FRACTION
+    return marks_unknown and median(shares) < SCRIBBLED_FRACTION and median(in_slices) < 0.5
 
 
 def settings_for_scribbles(dataset: Dataset) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoseg.annotation.coverage import N_BINS, annotated_parts, describe_gaps, gaps
+from autoseg.annotation.coverage import N_BINS, annotated_parts, describe_gaps, gaps, share_in_slices
 from autoseg.annotation.inspection import count_values
 from autoseg.core.dataset import Dataset
 from autoseg.core.labels import Labels
@@ -65,3 +65,36 @@ def test_cases_fill_each_others_gaps():
     first[:, :10], second[1:, 10:] = True, True
     assert describe_gaps([first, second]) == {0: "50 to 100 %"}
     assert describe_gaps([]) == {}
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_whole_slices_are_told_from_strokes_along_any_axis(axis):
+    informative = np.array([True, True, False])
+    codes = np.full((9, 12, 15), 2, dtype=np.uint8)
+    across = [slice(None)] * 3
+    across[axis] = 4
+    codes[tuple(across)] = 1
+    assert share_in_slices(codes, informative) == 1.0
+    n_slice = codes.size // codes.shape[axis]
+    codes[tuple(across)][3:] = 2  # less than half of the slice is left
+    assert share_in_slices(codes, informative) == 0.0
+    codes[tuple(across)] = 0
+    codes[0, 0, 0] = codes[8, 0, 0] = codes[8, 11, 14] = 1  # a few points elsewhere, at least one of them
+    apart = sum(corner[axis] != 4 for corner in ((0, 0, 0), (8, 0, 0), (8, 11, 14)))
+    assert share_in_slices(codes, informative) == pytest.approx(n_slice / (n_slice + apart))
+
+
+def test_slices_of_three_directions_are_whole_slices():
+    codes = np.full((20, 20, 20), 1, dtype=np.uint8)
+    codes[3], codes[:, 7], codes[:, :, 11] = 0, 0, 0
+    assert share_in_slices(codes, np.array([True, False])) == 1.0
+
+
+def test_a_line_through_a_flat_image_is_no_slice():
+    codes = np.full((1, 20, 30), 1, dtype=np.uint8)
+    codes[0, 5] = 0
+    informative = np.array([True, False])
+    assert share_in_slices(codes, informative) == 0.0
+    assert share_in_slices(np.zeros((1, 20, 30), dtype=np.uint8), informative) == 1.0
+    assert share_in_slices(np.ones((3, 20, 30), dtype=np.uint8), informative) == 0.0
+    assert share_in_slices(np.ones((0, 0, 0), dtype=np.uint8), informative) == 0.0

@@ -71,6 +71,7 @@ def test_dense_statistics_are_those_of_the_foreground(tmp_path):
     assert fingerprint.intensity_source == {"0": "foreground"}
     assert fingerprint.foreground_voxels == values.size
     assert fingerprint.annotated_fraction == {"a": 1.0}
+    assert fingerprint.annotated_in_slices == {"a": 1.0}
 
 
 def test_nothing_depends_on_what_is_unknown(tmp_path):
@@ -85,6 +86,7 @@ def test_nothing_depends_on_what_is_unknown(tmp_path):
     assert getattr(first, key) == getattr(second, key)
     assert first.intensity_source == {"0": "foreground"}
     assert first.annotated_fraction["a"] == pytest.approx(8 / 24)
+    assert first.annotated_in_slices["a"] == 1.0
 
 
 def test_sparse_labels_give_nearly_the_statistics_of_dense_ones(tmp_path):
