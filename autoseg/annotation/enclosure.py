@@ -18,8 +18,9 @@ def enclosed(background: BoolArray, foreground: BoolArray, spacing: Sequence[flo
     """(*S): voxels that no path from annotated foreground reaches without crossing annotated background.
 
     The annotated background is grown by half of ``GAP_VOXELS``, so that it also stops the path at small gaps; what it
-    grew over stays open, on both sides. Paths lead from face to face. Without annotated foreground, or without
-    annotated background, nothing is separated from anything.
+    grew over stays open, on both sides. Where it grows over all that surrounds a piece of foreground (a thin structure
+    between two lines), gaps of any size let the path of that piece through. Paths lead from face to face. Without
+    annotated foreground, or without annotated background, nothing is separated from anything.
 
     Parameters
     ----------
@@ -50,5 +51,18 @@ def _separated(background: BoolArray, foreground: BoolArray, spacing: Sequence[f
     n_steps = math.ceil(GAP_VOXELS / 2) + 2
     start = ndimage.binary_dilation(foreground, iterations=n_steps, mask=~background)
     is_outside[np.unique(pieces[start])] = False
+    swallowed = _without(start, is_free)
+    if swallowed.any():  # grown lines fill a narrow channel: what it leads to is not separated, if the lines are open
+        around, _ = ndimage.label(~background)
+        is_outside[np.unique(pieces[np.isin(around, np.unique(around[swallowed]))])] = False
     outside: BoolArray = is_outside[pieces]
     return outside
+
+
+def _without(region: BoolArray, other: BoolArray) -> BoolArray:
+    """(*S): those connected pieces of ``region`` that hold no voxel of ``other``."""
+    pieces, n_pieces = ndimage.label(region)
+    touches = np.zeros(n_pieces + 1, dtype=bool)
+    touches[np.unique(pieces[region & other])] = True
+    untouched: BoolArray = region & ~touches[pieces]
+    return untouched

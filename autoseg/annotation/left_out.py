@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from autoseg.core.case import BoolArray
 from autoseg.core.errors import ConfigError
 
 
@@ -15,8 +18,8 @@ def choose_left_out(
 ) -> dict[str, frozenset[int]]:
     """Choose ``n`` foreground classes for each case that its annotator leaves out.
 
-    Balanced among the cases that hold the same classes first, then over all cases; ties are drawn. A class is not
-    left out of the last case that holds it if it was left out of all the others.
+    Balanced among the cases that hold the same classes first, then over all cases; ties are drawn. Every class stays
+    in a case that holds it, wherever that is possible for all of them at once.
 
     Parameters
     ----------
@@ -39,18 +42,29 @@ def choose_left_out(
     names = sorted(present)
     holds = {name: np.isin(foreground, sorted(present[name])) for name in names}  # (K - 1,) bool
     alike: dict[frozenset[int], NDArray[np.int64]] = {}
-    overall, kept = (np.zeros(len(foreground), dtype=np.int64) for _ in range(2))
-    to_come = np.sum([holds[name] for name in names], axis=0)
+    overall = np.zeros(len(foreground), dtype=np.int64)
+    order = rng.permutation(len(names))
+    keeps = _keepers(np.array([holds[names[index]] for index in order]), len(foreground) - n)
     left_out: dict[str, frozenset[int]] = {}
-    for index in rng.permutation(len(names)):
+    for index, is_kept in zip(order, keeps, strict=True):
         name = names[int(index)]
         among_alike = alike.setdefault(present[name], np.zeros(len(foreground), dtype=np.int64))
-        is_last_chance = holds[name] & (kept == 0) & (to_come == 1)
-        chosen = np.lexsort((rng.permutation(len(foreground)), overall, among_alike, is_last_chance))[:n]
+        chosen = np.lexsort((rng.permutation(len(foreground)), overall, among_alike, is_kept))[:n]
         among_alike[chosen] += 1
         overall[chosen] += 1
-        to_come -= holds[name]
-        kept += holds[name]
-        kept[chosen] -= holds[name][chosen]
         left_out[name] = frozenset(foreground[int(position)] for position in chosen)
     return dict(sorted(left_out.items()))
+
+
+def _keepers(holds: BoolArray, n_drawn: int) -> BoolArray:
+    """Return for ``holds`` (cases, classes) the classes that each case must draw: at most ``n_drawn``.
+
+    As many classes as possible are kept by one case each, which is a matching of classes with places in cases.
+    """
+    keeps = np.zeros_like(holds)
+    places = sparse.csr_matrix(np.repeat(holds, n_drawn, axis=0).T)  # (classes, cases * n_drawn)
+    place_of = maximum_bipartite_matching(places, perm_type="column")
+    for index, place in enumerate(place_of.tolist()):
+        if place >= 0:
+            keeps[place // n_drawn, index] = True
+    return keeps

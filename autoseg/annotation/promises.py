@@ -118,7 +118,7 @@ def infer(
       complete in slices, where there is one slice, or where spacings differ more than threefold; else through the
       volume.
 
-    Slices lie across the axis of the coarsest spacing, the first on ties.
+    Which axis counts the slices, shape and spacing say: :func:`autoseg.core.geometry.slice_axis`.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ def _narrowed(
     statement: CaseStatement,
 ) -> tuple[CodeArray, BoolArray]:
     """Return the inferred map and its table in the axes of the file, whatever they leave of what was drawn."""
-    axis = slice_axis(spacing)
+    axis = slice_axis(codes.shape, spacing)
     moved = np.moveaxis(codes, axis, 0)
     drawn = _Drawn(
         codes=moved,

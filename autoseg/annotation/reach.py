@@ -98,7 +98,7 @@ def measure_reach(
     statement
         What is said of the case.
     """
-    axis = slice_axis(spacing)
+    axis = slice_axis(codes.shape, spacing)
     moved = np.moveaxis(codes, axis, 0)
     moved_spacing = (spacing[axis], *(edge for other, edge in enumerate(spacing) if other != axis))
     numbers = np.flatnonzero(annotated_slices(moved, label_sets, statement))
@@ -164,7 +164,9 @@ def _units(
 def _background(unit: CodeArray, informative: BoolArray) -> NDArray[np.intp]:
     """(n, axes) indices of annotated background, none if so much is annotated that it says nothing about distances."""
     annotated = informative[unit]
-    used = annotated.any(axis=tuple(range(1, unit.ndim)))
+    if unit.ndim == 2:  # one slice
+        annotated = annotated[None]
+    used = annotated.any(axis=(1, 2))
     is_sparse = used.any() and annotated[used].mean() < SPARSE
     return np.argwhere(unit == 0) if is_sparse else np.zeros((0, unit.ndim), dtype=np.intp)
 

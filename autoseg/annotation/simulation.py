@@ -84,7 +84,7 @@ def annotate(labels: LabelArray, spacing: Sequence[float], style: Style, *, seed
     if style.is_dense:
         return np.ones(labels.shape, dtype=bool)
     drawn = np.zeros(labels.shape, dtype=bool)
-    axis = slice_axis(spacing) if style.axis is None else style.axis
+    axis = slice_axis(labels.shape, spacing) if style.axis is None else style.axis
     if style.slices is not None or style.scribbles:
         start = case_rng(seed, case, "slices").random() if style.start is None else style.start
         chosen = even_slices(labels.shape[axis], 1.0 if style.slices is None else style.slices, start)

@@ -102,7 +102,7 @@ def paired(
             raise ConfigError(
                 f"{option}: found {len(given)} entries, expected {len(images)}, one for each of --images. Correct it."
             )
-    if priorities and (min(priorities) < 0 or not any(priorities)):
+    if priorities and not (all(0 <= priority < float("inf") for priority in priorities) and any(priorities)):
         raise ConfigError(f"--priorities: found {priorities}, expected numbers of 0 or more, not all 0. Correct them.")
     weights: list[float | None] = [*priorities] if priorities else [None] * len(images)
     return [

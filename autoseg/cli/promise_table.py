@@ -24,6 +24,8 @@ def print_promises(report: PromiseReport, console: Console | None = None) -> Non
             markup=False,
             soft_wrap=True,
         )
+    for axis, n_cases in report.slice_axes.items():
+        out.print(f"slices are counted along {axis} in {n_cases} cases")
     for line in report.warnings:
         out.print(f"warning: {line}", markup=False, soft_wrap=True)
     verdict = f"{len(report.faults)} contradictions" if report.faults else "no contradictions"

@@ -49,7 +49,7 @@ def simulate_annotation(
         tuple[int, int, int] | None, typer.Option(metavar="Z Y X", help="Voxels (default: a quarter of each edge).")
     ] = None,
     axis: Annotated[
-        int | None, typer.Option(help="Axis of the slices, 0 1 2 for z y x (default: of the largest spacing).")
+        int | None, typer.Option(help="Axis of the slices, 0 1 2 for z y x (default: the one whose spacing differs).")
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
     pictures: Annotated[int, typer.Option(min=0, metavar="N", help="Cases to draw into NEW/pictures.")] = 3,
@@ -108,7 +108,8 @@ def draw_pictures(simulation: Simulation, output: Path, n: int) -> None:
     for index in even_slices(n_cases, min(1.0, n / n_cases)) if n else ():
         case = source.cases[index]
         image, geometry = read_image(case.images)
-        axis = slice_axis(geometry.spacing) if simulation.style.axis is None else simulation.style.axis
+        shape, fixed = image.shape[1:], simulation.style.axis
+        axis = slice_axis(shape, geometry.spacing) if fixed is None else fixed
         files = (case.label or Path(), output / "labelsTr" / f"{case.name}{source.file_ending}")
         dense, sparse = (np.moveaxis(read_labels(path)[0], axis, 0) for path in files)
         z, y, x = (geometry.spacing[other] for other in (axis, *(other for other in range(3) if other != axis)))

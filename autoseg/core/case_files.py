@@ -133,7 +133,8 @@ def find_masks(
     mask_folder = mask_folder_of(folder, content)
     names = Counter(files.label.name for files in cases.values())
     expected = f"one mask per case, named as its label file (<case>{ending}), 0 where nothing is annotated"
-    if not mask_folder.is_dir() or any(files.label.parent == mask_folder for files in cases.values()):
+    label_folders = {files.label.parent for files in cases.values()}
+    if not mask_folder.is_dir() or any(folder.samefile(mask_folder) for folder in label_folders):
         found = f"{content[MASK_FOLDER]!r}, {'the folder of the label files' if mask_folder.is_dir() else 'no folder'}"
         fix = f"Correct the path (it starts at {folder}), or remove the key."
         findings.fault(MASK_FOLDER, found=found, expected=f"a folder with {expected}", fix=fix)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
@@ -164,16 +164,15 @@ def _statement(key: str, entry: Mapping[str, Any], labels: Labels, findings: Fin
 def _is_complete(annotated: frozenset[int], labels: Labels) -> bool:
     """Whether a list of annotated classes says as much as none.
 
-    A complete background leaves no voxel of another class undrawn, and nor does a complete foreground; "seed" takes
-    neither for granted.
+    A complete foreground leaves nothing but background undrawn; "seed" does not take that for granted. A list with
+    background and some of the other classes does say something: for those that it leaves out no promise holds.
     """
-    if labels.lazy_semantics == "seed":
-        return len(annotated) == labels.n_classes
-    return 0 in annotated or len(annotated) == labels.n_classes - 1
+    needed = range(labels.n_classes) if labels.lazy_semantics == "seed" else range(1, labels.n_classes)
+    return annotated.issuperset(needed)
 
 
 def _priority(key: str, value: object, findings: Findings) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max:
         return float(value)
     findings.fault(
         f"{key}.priority", found=shown(value), expected="a number of 0 or more (1 is usual)",

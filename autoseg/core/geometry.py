@@ -67,6 +67,23 @@ class Geometry(BaseModel):
         )
 
 
-def slice_axis(spacing: Sequence[float]) -> int:
-    """Return the axis across which people draw slices: that of the coarsest spacing, the first on ties."""
-    return max(range(len(spacing)), key=lambda axis: (spacing[axis], -axis))
+def slice_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
+    """Return the axis that counts the slices which people draw in.
+
+    An axis of one voxel, else the one whose spacing differs while the other two agree within 1 % (pixels are square),
+    else that of the coarsest spacing; the first where several would do.
+
+    Parameters
+    ----------
+    shape
+        Voxels, three axes.
+    spacing
+        mm, one per axis.
+    """
+    if 1 in shape:
+        return list(shape).index(1)
+    a, b, c = spacing
+    for axis, (own, one, other) in enumerate(((a, b, c), (b, a, c), (c, a, b))):
+        if math.isclose(one, other, rel_tol=0.01) and not math.isclose(own, (one + other) / 2, rel_tol=0.01):
+            return axis
+    return max(range(3), key=lambda axis: (spacing[axis], -axis))

@@ -91,7 +91,11 @@ class Labels:
     @property
     def is_dense(self) -> bool:
         """Whether every voxel of every case is said to carry exactly one class."""
-        return self.ignore is None and not self.set_values and not self.statements and not self.has_masks
+        leave_open = any(
+            bool(said.absent) or self.lazy_semantics == "seed" or 0 not in (said.annotated or ())
+            for said in self.statements.values()
+        )
+        return self.ignore is None and not self.set_values and not leave_open and not self.has_masks
 
     @property
     def unknown(self) -> int:

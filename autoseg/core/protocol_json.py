@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, Literal, cast
 
@@ -104,7 +105,7 @@ def _distance(key: str, value: object, expected: str, findings: Findings) -> Rea
     """Return a distance in mm or "auto"; None after a fault."""
     if value == AUTO:
         return AUTO
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max:
         return float(value)
     fix = _REACH_FIX
     if isinstance(value, str):

@@ -29,6 +29,8 @@ INFO = "info"
 """Name of the data set with the lazy labels, in the file of the labels."""
 FOUR_AXES = {"xyz": "cxyz", "zxy": "zcxy"}
 """ELEKTRONN's two orders (the second with ``zchxy_order``), for images with channels."""
+WRAPPED = tuple(2**bits - 1 for bits in (8, 16, 32, 64))
+"""What -1 becomes as an unsigned number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class ConversionSettings:
         if not all(np.isfinite(edge) and edge > 0 for edge in self.spacing):
             raise ConfigError(f"spacing: found {self.spacing[::-1]} mm, expected positive numbers. Correct it.")
         names = self.class_names or ("background", "other")
-        if len(names) < 2 or len(set(names)) < len(names) or names[0] != "background" or "ignore" in names:
+        folded = {name.casefold() for name in names}
+        if len(names) < 2 or len(folded) < len(names) or names[0] != "background" or "ignore" in folded:
             raise ConfigError(
                 f"class names: found {', '.join(names)}, expected two or more different ones, first background, none "
                 "of them ignore. Write --names background membrane."
@@ -110,12 +113,9 @@ class ConversionReport:
 
 
 def convert(
-    cubes: Sequence[Cube],
-    output: Path,
-    settings: ConversionSettings,
-    *,
+    cubes: Sequence[Cube], output: Path, settings: ConversionSettings, *,
     progress: Callable[[int, int, str], None] | None = None,
-) -> ConversionReport:
+) -> ConversionReport:  # fmt: skip
     """Write a data set from ELEKTRONN's cubes; nothing is written unless all of them are sound.
 
     Negative labels, and what surrounds labels that are smaller than their image, become the ignore label. The masks in
@@ -125,7 +125,7 @@ def convert(
     Raises
     ------
     ConfigError
-        If the output folder holds a data set, there is no cube, or h5py is not installed.
+        If the output folder is not empty, there is no cube, or h5py is not installed.
     FileFormatError
         With every file that cannot be read, or lacks the data set named.
     DatasetError
@@ -137,8 +137,9 @@ def convert(
     Differs in that missing labels around a cube are unknown (there: class 0), and that labels of classes that do not
     exist are refused (there: passed over).
     """
-    if (output / DATASET_JSON).exists():
-        raise ConfigError(f"{output}: found a data set, expected a new folder. Delete it, or choose another -o.")
+    if output.is_dir() and any(output.iterdir()):
+        what = "a data set" if (output / DATASET_JSON).exists() else "files"
+        raise ConfigError(f"{output}: found {what}, expected a new folder. Delete it, or choose another -o.")
     findings = Findings("cubes")
     _check_names(cubes, findings)
     found = _examine_all(cubes, settings, findings)
@@ -147,6 +148,7 @@ def convert(
         _check_classes(item, names, findings)
     _check_channels(found, settings, findings)
     findings.raise_if_faulty()
+    Dataset.from_json(_dataset_json(found, names, settings, is_dense=False), name=output.name, folder=None)
     fractions: dict[str, float] = {}
     for done, item in enumerate(found, 1):
         fractions[item.cube.name] = _write_cube(item, output, settings, ignore=len(names))
@@ -165,6 +167,11 @@ def case_names(images: Iterable[str]) -> tuple[str, ...]:
         path.stem if stems[path.stem] == 1 or key is None else f"{path.stem}_{key.strip('/').replace('/', '_')}"
         for path, key in parts
     )
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a case can be called so: its files lie in the folders of the data set, and are not hidden."""
+    return bool(name.strip()) and not name.startswith(".") and not {*"/\\\0"} & {*name}
 
 
 def to_czyx(array: NDArray[Any], axes: str) -> NDArray[Any]:
@@ -196,6 +203,11 @@ def _check_names(cubes: Sequence[Cube], findings: Findings) -> None:
         findings.fault(
             "names", found=f"several cases named {listed(twice)}", expected="a name of its own for each",
             fix="Give them with --case-names.",
+        )  # fmt: skip
+    for name in sorted({cube.name for cube in cubes if not is_file_name(cube.name)}):
+        findings.fault(
+            "names", found=f"the case name {name!r}", expected="a name that files can have: no folder, no dot in front",
+            fix="Give another one with --case-names.",
         )  # fmt: skip
 
 
@@ -278,6 +290,12 @@ def _class_names(found: Sequence[_Found], settings: ConversionSettings, findings
     """Return the names of all classes; how many there are is given, or said by ``info``, or seen in the labels."""
     stated = sorted({len(item.info.labelled) for item in found if item.info is not None})
     largest = max((value for item in found for value in item.counts), default=0)
+    if largest in WRAPPED and not (settings.class_names or stated):
+        findings.fault(
+            "labels", found=f"the label {largest}, and neither --names nor info", expected="classes, and -1 where "
+            "nothing is labelled: as an unsigned number it becomes such a value", fix="Write -1, or name all classes.",
+        )  # fmt: skip
+        largest = 1
     n_classes = len(settings.class_names) if settings.class_names else stated[-1] if stated else max(1, largest) + 1
     for item in found:
         if item.info is not None and len(item.info.labelled) != n_classes:

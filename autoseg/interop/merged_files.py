@@ -17,8 +17,8 @@ from autoseg.core.findings import listed
 from autoseg.core.labels import Labels
 from autoseg.core.parallel import map_unordered
 from autoseg.interop.merging import Merger
-from autoseg.io.annotation import read_valid_mask
-from autoseg.io.images import read_labels, write_labels
+from autoseg.io.annotation import read_drawn, read_valid_mask
+from autoseg.io.images import write_labels
 from autoseg.io.raw_layout import put_images
 
 
@@ -106,9 +106,7 @@ def _combined(errors: list[AutosegError]) -> AutosegError:
 
 def _write_labels(job: _Job) -> None:
     """Read a label file, give its values their new numbers, and write it."""
-    if job.files.label is None:
-        raise DatasetError([Fault(f"{job}", "no label file", "one per training case", "Add it.")])
-    drawn, geometry = read_labels(job.files.label)
+    drawn, geometry = read_drawn(job.files)
     valid = read_valid_mask(job.files, job.labels, drawn.shape)
     counts = count_values(drawn if valid is None else drawn[valid])
     undeclared = {value: number for value, number in counts.items() if value not in job.values}

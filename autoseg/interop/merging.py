@@ -124,6 +124,14 @@ def _conflicts(datasets: Sequence[Dataset]) -> list[Fault]:
         for dataset in datasets for case in dataset.cases for image in case.images
         if not image.name.endswith(dataset.file_ending)
     ]  # fmt: skip
+    by_name: dict[str, set[str]] = {}
+    for class_name in _class_names(datasets):
+        by_name.setdefault(class_name.casefold(), set()).add(class_name)
+    faults += [
+        Fault("labels", f"the classes {listed(sorted(names))}", "one spelling of a name", "Rename one of them.")
+        for names in by_name.values()
+        if len(names) > 1
+    ]
     if len(_lazy_semantics(datasets)) > 1:
         found = ", ".join(f"{dataset.labels.lazy_semantics} in {dataset.name}" for dataset in datasets)
         expected = 'one meaning of 0 in all; where classes differ between the data sets it must be "marginal"'
@@ -249,8 +257,8 @@ def _case_entry(source: Source, case: CaseFiles) -> dict[str, Any]:
     labels = source.dataset.labels
     statement = labels.statements.get(case.name, CaseStatement())
     annotated = statement.annotated
-    if annotated is None and source.added:
-        annotated = frozenset(range(1, labels.n_classes))
+    if source.added:  # background of the source may be one of them
+        annotated = frozenset(range(1, labels.n_classes)) if annotated is None else annotated - {0}
     entry: dict[str, Any] = {}
     if annotated is not None:
         entry["annotated"] = [labels.class_names[index] for index in sorted(annotated)]

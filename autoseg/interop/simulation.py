@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoseg.annotation.inspection import count_values, undeclared_values
 from autoseg.annotation.left_out import choose_left_out
@@ -19,11 +18,12 @@ from autoseg.core.atomic import write_json
 from autoseg.core.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
-from autoseg.core.geometry import Geometry, slice_axis
+from autoseg.core.geometry import slice_axis
 from autoseg.core.label_json import IGNORE
 from autoseg.core.labels import Labels
 from autoseg.core.parallel import map_unordered
-from autoseg.io.images import read_labels, write_labels
+from autoseg.io.annotation import read_drawn
+from autoseg.io.images import write_labels
 from autoseg.io.raw_layout import put_images
 
 REPORT_FILE = "annotation_report.json"
@@ -33,7 +33,7 @@ UNFINISHED_FILE = ".unfinished.json"
 CHOOSE_DENSE = "Choose a data set whose labels are known in every voxel."
 
 Progress = Callable[[int, int, str], None]
-NOT_COPIED = ("dataset", "annotation_protocol")
+NOT_COPIED = ("dataset", "annotation_protocol", "lazy_semantics")
 """Keys of the source's dataset.json that say nothing true of the copy: its list of files, how it was annotated."""
 
 
@@ -219,7 +219,7 @@ def _check_dense(dataset: Dataset) -> None:
 
 def _survey(case: CaseFiles, *, labels: Labels, style: Style) -> frozenset[int]:
     """Return the values that the labels of a case hold; raise ``DatasetError`` if it cannot be made sparse."""
-    file_labels, geometry = _read(case)
+    file_labels, geometry = read_drawn(case)
     counts = count_values(file_labels)
     where = f"labels of case {case.name!r}"
     undeclared = undeclared_values(counts, labels)
@@ -228,20 +228,13 @@ def _survey(case: CaseFiles, *, labels: Labels, style: Style) -> frozenset[int]:
         raise DatasetError(
             [Fault(where, found, expected, "Declare them in dataset.json: labels, or correct the file.")]
         )
-    axis = slice_axis(geometry.spacing) if style.axis is None else style.axis
+    axis = slice_axis(file_labels.shape, geometry.spacing) if style.axis is None else style.axis
     is_line = style.scribbles and min(np.delete(file_labels.shape, axis)) == 1
     if (style.slices is not None and file_labels.shape[axis] == 1) or is_line:
         found = f"shape {file_labels.shape} with slices along axis {axis}"
         fix = "Choose another --axis, or --scribbles, --points or --patches without --slices for 2-D images."
         raise DatasetError([Fault(where, found, "several slices, or whole slices to scribble on", fix)])
     return frozenset(counts)
-
-
-def _read(case: CaseFiles) -> tuple[NDArray[np.integer[Any]], Geometry]:
-    if case.label is None:
-        fix = "Add the label file."
-        raise DatasetError([Fault(f"case {case.name!r}", "no label file", "one with a class at every voxel", fix)])
-    return read_labels(case.label)
 
 
 def _claim(simulation: Simulation, output: Path) -> None:
@@ -271,7 +264,7 @@ def _without_json(simulation: Simulation) -> Simulation:
 
 
 def _write_case(case: CaseFiles, *, simulation: Simulation, folder: Path) -> CaseShares:
-    truth, geometry = _read(case)
+    truth, geometry = read_drawn(case)
     dropped = sorted(simulation.dropped[case.name])
     visible = np.where(np.isin(truth, dropped), 0, truth).astype(np.uint16)
     drawn = annotate(visible, geometry.spacing, simulation.style, seed=simulation.seed, case=case.name)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from autoseg.core.case import BoolArray, Target
 from autoseg.core.dataset import CaseFiles
 from autoseg.core.errors import DatasetError, Fault, FileFormatError
+from autoseg.core.geometry import Geometry
 from autoseg.core.labels import Labels, undrawn_set
-from autoseg.io.images import read_labels
+from autoseg.io.images import read_header, read_labels
 
 
 def read_annotation(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) -> Target:
@@ -37,16 +38,36 @@ def read_annotation(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) ->
         If there is no label file, a shape differs from that of the image, a value within the mask is not declared,
         or the mask is zero everywhere.
     """
+    drawn, _ = read_drawn(files, shape)
+    return Target(*labels.encode(drawn, files.name, valid=read_valid_mask(files, labels, shape)))
+
+
+def read_drawn(files: CaseFiles, shape: tuple[int, ...] | None = None) -> tuple[NDArray[np.integer[Any]], Geometry]:
+    """Read the label file of a case as it is: file values (z, y, x), and their geometry.
+
+    Parameters
+    ----------
+    shape
+        (z, y, x) of the image; None reads it from the header of the image.
+
+    Raises
+    ------
+    FileFormatError
+        If a file cannot be read faithfully.
+    DatasetError
+        If there is no label file, or its shape differs from that of the image.
+    """
     if files.label is None:
         raise DatasetError(
             [Fault(f"case {files.name!r}", "no label file", "one per training case", "Add it, or remove the image.")]
         )
-    drawn, _ = read_labels(files.label)
-    if drawn.shape != shape:
+    drawn, geometry = read_labels(files.label)
+    expected = read_header(files.images[0])[0][1:] if shape is None else shape
+    if drawn.shape != expected:
         where, found = f"case {files.name!r}: {files.label.name}", f"labels of shape {drawn.shape}"
         fix = "Export the labels on the grid of the image."
-        raise DatasetError([Fault(where, found, f"the shape of the image, {shape}", fix)])
-    return Target(*labels.encode(drawn, files.name, valid=read_valid_mask(files, labels, shape)))
+        raise DatasetError([Fault(where, found, f"the shape of the image, {expected}", fix)])
+    return drawn, geometry
 
 
 def read_valid_mask(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) -> BoolArray | None:
@@ -90,4 +111,5 @@ def apply_mask(
     ignore = labels.ignore
     if ignore is None:
         ignore = max([*labels.file_values(), int(file_labels.max(initial=0))]) + 1
-    return np.where(valid, file_labels, ignore), replace(labels, ignore=ignore)
+    dtype = np.result_type(file_labels.dtype, np.min_scalar_type(ignore))
+    return np.where(valid, file_labels, np.array(ignore, dtype=dtype)), replace(labels, ignore=ignore)

@@ -6,7 +6,6 @@ here, and every strip must lie inside the file. Compressions that it cannot infl
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import struct
@@ -20,9 +19,10 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from autoseg.core.atomic import atomic_path, write_json
+from autoseg.core.atomic import atomic_path
 from autoseg.core.geometry import Geometry
 from autoseg.io.itk import read_itk
+from autoseg.io.sidecar import read_spacing, write_spacing
 from autoseg.io.stored import (
     Shape4,
     Spacing,
@@ -83,7 +83,7 @@ def write_tiff(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geomet
             temporary, array[0] if geometry.ndim == 2 else array, compression="zlib", photometric="minisblack"
         )
     if geometry.ndim == 3:
-        write_json(path.with_suffix(".json"), {"spacing": list(geometry.spacing)})
+        write_spacing(path, geometry.spacing)
 
 
 @contextmanager
@@ -157,32 +157,10 @@ def _channels_first(array: NDArray[Any], axes: str) -> NDArray[Any]:
 
 
 def _geometry(path: Path, file: tifffile.TiffFile, *, ndim: int) -> Geometry:
-    spacing = _sidecar_spacing(path) or _imagej_spacing(file) or _ome_spacing(file)
+    spacing = read_spacing(path) or _imagej_spacing(file) or _ome_spacing(file)
     if spacing is None:
         return assumed_geometry(ndim)
     return Geometry(spacing=spacing if ndim == 3 else flat_spacing(*spacing[1:]), ndim=ndim)
-
-
-def _sidecar_spacing(path: Path) -> Spacing | None:
-    """Return the spacing of ``<case>.json`` beside the file; an image's channel number is not part of the name."""
-    for name in dict.fromkeys((path.stem, re.sub(r"_\d{4}$", "", path.stem))):
-        sidecar = path.with_name(f"{name}.json")
-        if not sidecar.is_file():
-            continue
-        try:
-            edges = [float(edge) for edge in json.loads(sidecar.read_text(encoding="utf-8"))["spacing"]]
-        except (ValueError, KeyError, TypeError) as error:
-            edges = []
-            reason = f" ({error!r})"
-        else:
-            reason = ""
-        if len(edges) not in (2, 3) or not all(np.isfinite(edge) and edge > 0 for edge in edges):
-            raise unreadable(
-                sidecar, f"no spacing of 3 edges above 0{reason}", '{"spacing": [z, y, x]} in mm', "Correct the file."
-            )
-        z, y, x = edges if len(edges) == 3 else (1.0, *edges)
-        return (z, y, x)
-    return None
 
 
 def _imagej_spacing(file: tifffile.TiffFile) -> Spacing | None:

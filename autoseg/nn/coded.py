@@ -21,6 +21,23 @@ def flat_codes(codes: Tensor) -> Tensor:
     return codes.flatten(1).long()
 
 
+def check_shapes(logits: Tensor, codes: Tensor, label_sets: Tensor, regions: Tensor | None = None) -> None:
+    """Raise ``ValueError`` unless logits (B, H, *P), codes (B, *P) and label sets (B, N, K) go together.
+
+    Heads are the K classes, or R regions (R, K). That codes are below N is not looked at: it would be read from the
+    device.
+    """
+    n_heads, n_classes = (label_sets.shape[-1],) * 2 if regions is None else regions.shape
+    expected = (len(codes), n_heads, *codes.shape[1:])
+    is_table = label_sets.ndim == 3 and len(label_sets) == len(codes) and label_sets.shape[2] == n_classes
+    if logits.shape != expected or len(codes) == 0 or not is_table:
+        raise ValueError(
+            f"logits {tuple(logits.shape)}, codes {tuple(codes.shape)} and label sets {tuple(label_sets.shape)}"
+            + ("" if regions is None else f" with regions {tuple(regions.shape)}")
+            + ": expected (B, H, *P), (B, *P) and (B, N, K), B of 1 or more, H = K classes or the number of regions"
+        )
+
+
 def look_up(table: Tensor, codes: Tensor) -> Tensor:
     """Return ``table[b, code]`` for table (B, N) and codes (B, V) int64, as (B, V)."""
     return table.gather(1, codes)

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from autoseg.nn.blockwise import Block, LossSums, Scratch, blocks, count_codes, is_cheap_to_ask
-from autoseg.nn.coded import head_states, look_up_heads
+from autoseg.nn.coded import check_shapes, head_states, look_up_heads
 
 
 def sigmoid_sums(
@@ -39,6 +39,7 @@ def sigmoid_sums(
     LossSums
         Of H = R heads. The likelihood is that of all decided (voxel, head) pairs.
     """
+    check_shapes(logits, codes, label_sets, regions)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     sets = label_sets.to(logits.device, non_blocking=True)
     voxels = codes.flatten(1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from autoseg.nn.blockwise import Block, LossSums, Scratch, blocks, count_codes, is_cheap_to_ask, sum_by_index
-from autoseg.nn.coded import informative_codes, look_up, look_up_heads
+from autoseg.nn.coded import check_shapes, informative_codes, look_up, look_up_heads
 
 TINY = 1e-30
 """Sum of the powers of a set, the largest power of all classes being 1, below which float32 has rounded it down."""
@@ -70,6 +70,7 @@ def softmax_sums(
     LossSums
         Of H = K heads.
     """
+    check_shapes(logits, codes, label_sets)
     dtype = torch.promote_types(logits.dtype, torch.float32)
     sets = label_sets.to(logits.device, non_blocking=True)
     voxels = codes.flatten(1)

@@ -27,6 +27,7 @@ from autoseg.io.annotation import read_annotation
 from autoseg.io.images import read_intensities
 from autoseg.planning.intensities import Sketch, Sketcher, knots_per_case, merge, properties, robust_properties
 from autoseg.preprocessing.crop import box_slices, content_box, nonzero_mask, slabs
+from autoseg.preprocessing.freshness import file_stamp
 
 _log = logging.getLogger(__name__)
 
@@ -134,13 +135,10 @@ def fingerprint_is_current(fingerprint: Fingerprint, dataset: Dataset) -> bool:
 
 
 def source_hash(dataset: Dataset) -> str:
-    """Hash names, sizes and modification times of all files of the training cases, and the content of dataset.json."""
+    """Hash the stamps of all files of the training cases (:func:`file_stamp`), and the content of dataset.json."""
     digest = hashlib.sha256(json.dumps(dict(dataset.json), sort_keys=True, default=str).encode())
     for case in dataset.cases:
-        for path in case.files:
-            status = path.stat() if path.exists() else None
-            stamp = (status.st_size, status.st_mtime_ns) if status else None
-            digest.update(f"{case.name}\0{path.name}\0{stamp}\n".encode())
+        digest.update(json.dumps([case.name, [file_stamp(path) for path in case.files]]).encode())
     return digest.hexdigest()
 
 

@@ -122,7 +122,7 @@ def report_on(dataset: Dataset, findings: Mapping[str, Finding], known_faults: S
         head for head in heads if annotations and not any(_has_drawn(item, head) for item in annotations.values())
     )
     faults = [fault for item in ordered.values() for fault in item.faults]
-    faults += _priority_faults(dataset, annotations)
+    faults += _nothing_to_train_on(dataset, annotations)
     warnings = [*dataset.warnings, *(warning for item in ordered.values() for warning in item.warnings)]
     warnings += [
         f"{dataset.name}: {head!r} has no annotated voxel in any case, so it cannot be learnt" for head in never
@@ -180,9 +180,13 @@ def lost(name: str, error: AutosegError) -> Finding:
     return Finding(faults=(replace(fault, where=f"case {name!r}"),))
 
 
-def _priority_faults(dataset: Dataset, annotations: Mapping[str, CaseAnnotation]) -> list[Fault]:
+def _nothing_to_train_on(dataset: Dataset, annotations: Mapping[str, CaseAnnotation]) -> list[Fault]:
     """Find that no case is left to train on: those with a priority say nothing, the others are never drawn."""
     informative = [case for case in dataset.cases if case.name in annotations and annotations[case.name].informative]
+    if annotations and not informative and len(annotations) == len(dataset.cases):
+        found = f"not one annotated voxel in {len(annotations)} cases"
+        fix = "Draw something in some of them, or correct the value of ignore in dataset.json."
+        return [Fault(f"{dataset.name}: labels", found, "at least one case with an annotated voxel", fix)]
     if not informative or any(case.priority for case in informative):
         return []
     found = f"priority 0 for every case that says something ({listed(case.name for case in informative)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +33,7 @@ from autoseg.annotation.simulation import Style, annotate
 from autoseg.core.case import Target
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, Fault, PlanError
+from autoseg.core.geometry import slice_axis
 from autoseg.core.labels import CaseStatement, Labels
 from autoseg.core.parallel import map_unordered
 from autoseg.core.protocol import AnnotationProtocol
@@ -67,6 +69,8 @@ class PromiseReport:
     """Class name -> mm, given or estimated."""
     estimates: Mapping[str, ReachEstimate] = field(default_factory=dict)
     """Class name -> what its reach was estimated from."""
+    slice_axes: Mapping[str, int] = field(default_factory=dict)
+    """z, y or x -> cases whose slices that axis counts; empty unless something is promised of slices."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values; shares from 0 to 1."""
@@ -81,6 +85,7 @@ class PromiseReport:
             "n_cases": self.n_cases,
             "n_dense_cases": self.n_dense,
             "reach_mm": dict(self.reach_mm),
+            "slice_axes": dict(self.slice_axes),
             "reach_estimates": {name: estimate.model_dump() for name, estimate in self.estimates.items()},
         }
 
@@ -93,6 +98,7 @@ class _Finding:
     warnings: tuple[str, ...]
     settled: Mapping[str, Settled]
     reference: Mapping[str, Settled]
+    slice_axis: int
 
 
 def settles_anything(dataset: Dataset) -> bool:
@@ -181,6 +187,9 @@ def check_promises(
         n_dense=sum(bool(item.reference) for item in findings),
         reach_mm={names[index]: distance for index, distance in reach.items()},
         estimates={names[index]: estimate for index, estimate in estimates.classes.items()},
+        slice_axes=Counter("zyx"[item.slice_axis] for item in findings)
+        if dataset.protocol.classes_complete_in == "slice"
+        else {},
     )
 
 
@@ -238,6 +247,7 @@ def _check_case(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol, 
         (*doubts, *_stray_warnings(files, target, spacing, labels, reach)),
         _settled(target, spacing, protocol, reach, statement),
         reference,
+        slice_axis(target.codes.shape, spacing),
     )
 
 

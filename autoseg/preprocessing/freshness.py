@@ -12,8 +12,9 @@ from autoseg.core.dataset import CaseFiles
 from autoseg.core.labels import Labels, undrawn_set
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.protocol import AnnotationProtocol
+from autoseg.io.sidecar import sidecars
 
-PREPROCESSING_VERSION = 2
+PREPROCESSING_VERSION = 3
 """Raised whenever the same input would give another cache."""
 NO_PROMISE = AnnotationProtocol()
 
@@ -92,12 +93,20 @@ def _labels_part(labels: Labels, case: str) -> Any:
 
 
 def file_stamp(path: Path) -> Sequence[Any]:
-    """Return what tells a file from a changed one without reading it; its name alone if it does not exist."""
+    """Return what tells a file from a changed one without reading it; its name alone if it does not exist.
+
+    The name is that of the file and of its folder, so that a data set can be moved. What lies in a sidecar counts, too.
+    """
+    return [_stamp(part) for part in (path, *(beside for beside in sidecars(path) if beside.is_file()))]
+
+
+def _stamp(path: Path) -> Sequence[Any]:
+    name = "/".join(path.parts[-2:])
     try:
         status = path.stat()
     except OSError:
-        return [path.name]
-    return [path.name, status.st_size, status.st_mtime_ns]
+        return [name]
+    return [name, status.st_size, status.st_mtime_ns]
 
 
 def short_hash(value: Any) -> str:

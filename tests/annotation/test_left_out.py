@@ -53,3 +53,12 @@ def test_none_left_out_is_none():
 def test_leaving_out_every_class_is_refused():
     with pytest.raises(ConfigError, match="--drop-classes: found 2, expected 0 to 1 of the 2 foreground classes"):
         choose_left_out({"a": frozenset({1, 2})}, (1, 2), 2, seed=0)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_class_stays_in_a_case_that_holds_it(seed):
+    """Class 2 is held by one case only, and class 1 by that one and another, which can spare what it does not hold."""
+    present = {"c0": frozenset(), "c1": frozenset({1, 2}), "c2": frozenset({1}), "c3": frozenset()}
+    left_out = choose_left_out(present, (1, 2), 1, seed=seed)
+    assert left_out["c1"] == {1}
+    assert left_out["c2"] == {2}

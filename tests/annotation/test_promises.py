@@ -109,7 +109,7 @@ def test_a_class_without_annotation_has_no_reach_to_measure():
 
 
 def test_with_complete_slices_the_reach_lies_within_annotated_slices_and_through_the_volume_elsewhere():
-    codes = blank(3, 1, 30)
+    codes = blank(3, 2, 30)
     codes[0, 0, 0] = 1
     codes[1, 0, 25] = 1
     protocol = AnnotationProtocol(classes_complete_in="slice", reach_mm=12.0)
@@ -268,3 +268,31 @@ def test_settled_voxels_and_wrong_foreground_are_counted():
 def test_single_promises_are_those_that_settle_before_training():
     assert list(single_promises(EVERYTHING)) == ["classes_complete_in", "reach_mm", "background_encloses"]
     assert single_promises(AnnotationProtocol(instances_touched=True)) == {}
+
+
+@pytest.mark.parametrize("distance", [1, 2, 3, 4])
+def test_lines_beside_a_thin_structure_do_not_cut_off_its_ends(distance):
+    """Open at both ends: whatever the lines are grown by, the structure goes on."""
+    codes = blank(1, 25, 60)
+    codes[0, 12 - distance, 20:40] = codes[0, 12 + distance, 20:40] = 0
+    codes[0, 12, 25:35] = 1
+    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), ENCLOSES))
+    assert sets[0, 12].all(axis=1)[:20].all() and sets[0, 12].all(axis=1)[40:].all()
+
+
+def test_closed_lines_around_a_thin_structure_enclose_it():
+    codes = blank(1, 25, 60)
+    codes[0, 10:15, 20:40] = 0
+    codes[0, 11:14, 21:39] = UNKNOWN
+    codes[0, 12, 25:35] = 1
+    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), ENCLOSES))
+    assert (sets[0, :8] == [True, False, False]).all() and (sets[0, :, 45:] == [True, False, False]).all()
+    assert sets[0, 12, 21:39].all()
+
+
+def test_classes_that_nobody_looked_for_are_not_excluded_by_silence():
+    codes = blank(1, 5, 5)
+    codes[0, 0, 0], codes[0, 4, 4] = 0, 1
+    protocol = AnnotationProtocol(classes_complete_in="slice")
+    looked = CaseStatement(annotated=frozenset({0, 1}))
+    assert left(infer(codes, SETS, (999.0, 1.0, 1.0), protocol, statement=looked))[0, 2, 2].tolist() == [True] * 3

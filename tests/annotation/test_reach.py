@@ -116,3 +116,13 @@ def test_the_estimate_reaches_all_of_simulated_scribbles(protocol):
             nearest = np.linalg.norm(inside[:, None] - points, axis=2).min(axis=1)
             assert nearest.max() <= reach
     assert reach < 48
+
+
+def test_strokes_of_background_count_whatever_their_direction():
+    codes = np.full((1, 64, 64), 3, np.uint8)
+    codes[0, 32, 28:36] = 1
+    codes[0, 12] = codes[0, 52] = 0
+    across = measure_reach(codes, SETS, (5.0, 1.0, 1.0), SLICE)
+    along = measure_reach(codes.transpose(0, 2, 1), SETS, (5.0, 1.0, 1.0), SLICE)
+    assert across == along
+    assert across.background_mm[1] > 20

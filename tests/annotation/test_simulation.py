@@ -15,7 +15,6 @@ from autoseg.annotation.simulation import (
     single_points,
 )
 from autoseg.core.errors import ConfigError
-from autoseg.core.geometry import slice_axis
 
 SPACING = (2.0, 1.0, 1.0)
 
@@ -127,10 +126,10 @@ def test_slices_are_dense_along_the_axis(axis):
     assert drawn.sum() == len(chosen) * drawn[0].size
 
 
-def test_the_axis_is_that_of_the_largest_spacing():
-    assert slice_axis((1.0, 1.0, 1.0)) == 0
-    assert slice_axis((1.0, 1.0, 3.0)) == 2
-    assert slice_axis((999.0, 1.0, 1.0)) == 0
+def test_a_simulated_annotator_draws_in_the_only_slice_of_a_file():
+    labels = np.zeros((1, 24, 32), dtype=np.uint16)
+    labels[0, 4:12, 5:20] = 1
+    assert annotate(labels, (1.0, 2.0, 2.0), Style(slices=0.5), seed=1, case="a").all()
 
 
 def test_scribbles_on_some_slices_leave_the_others_alone():

@@ -15,7 +15,7 @@ from autoseg.cli import common
 from autoseg.cli import simulate_annotation as command
 from autoseg.core.dataset import Dataset
 from autoseg.interop.simulation import REPORT_FILE, UNFINISHED_FILE
-from autoseg.io.images import read_image, read_labels
+from autoseg.io.images import read_image, read_labels, write_labels
 
 SHAPES = pytest.mark.parametrize("shape", [(1, 40, 36), (12, 20, 18)], ids=["2d-png", "3d-nifti"])
 
@@ -211,3 +211,11 @@ def test_the_module_is_the_command_and_its_help_is_quick():
     wrong = subprocess.run(line, capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr
+
+
+def test_labels_of_another_shape_are_named_before_anything_is_written(dense, tmp_path, capsys):
+    _, geometry = read_labels(dense / "labelsTr" / "toy_001.nii.gz")
+    write_labels(dense / "labelsTr" / "toy_001.nii.gz", np.zeros((3, 4, 5), dtype=np.uint8), geometry)
+    assert run(dense, "-o", tmp_path / "new", "--points", "5") == 2
+    assert "case 'toy_001': toy_001.nii.gz: found labels of shape (3, 4, 5)" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

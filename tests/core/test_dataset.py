@@ -219,7 +219,8 @@ def test_statements_about_cases_reach_labels_and_files(tmp_path):
         },
     )
     assert dataset.labels.set_values == {5: frozenset({1, 2}), 9: frozenset({0, 1})}
-    assert dataset.labels.statements == {"a": CaseStatement(frozenset({1}), frozenset({2}))}
+    both = CaseStatement(frozenset({1}), frozenset({2}))
+    assert dataset.labels.statements == {"a": both, "b": CaseStatement(frozenset({0, 1}))}
     assert [(case.priority, case.group) for case in dataset.cases] == [(2.0, "patient 1"), (1.0, "7")]
 
 
@@ -330,8 +331,8 @@ def test_a_mask_folder_must_be_there_and_be_another_one(tmp_path):
     images, labels = ["a_0000.nii.gz"], ["a.nii.gz"]
     (fault,) = faults_of(lay_out(tmp_path / "none", images, labels, valid_mask_folder="masks"))
     assert "valid_mask_folder: found 'masks', no folder, expected a folder with one mask per case" in fault
-    (fault,) = faults_of(lay_out(tmp_path / "same", images, labels, valid_mask_folder="./labelsTr"))
-    assert "found './labelsTr', the folder of the label files" in fault
+    (fault,) = faults_of(lay_out(tmp_path / "same", images, labels, valid_mask_folder="imagesTr/../labelsTr"))
+    assert "found 'imagesTr/../labelsTr', the folder of the label files" in fault
 
 
 def test_listed_cases_whose_label_files_share_a_name_cannot_have_masks(tmp_path):
@@ -354,3 +355,11 @@ def test_real_data_sets_are_read_unchanged(real_data: Path):
     assert acdc.labels.ignore == 4 and acdc.cases[0].label is not None
     assert acdc.cases[0].label.parent.name == "labelsTr_scribble"
     assert Dataset.load(real_data / "Dataset021_ISBI2012").file_ending == ".png"
+
+
+def test_numbers_too_large_for_a_float_are_faults(tmp_path):
+    with pytest.raises(DatasetError) as caught:
+        load_with(tmp_path, cases={"a": {"priority": 10**400}}, annotation_protocol={"reach_mm": 10**400})
+    assert {fault.where for fault in caught.value.faults} >= {
+        "dataset.json: cases.a.priority", "dataset.json: annotation_protocol.reach_mm",
+    }  # fmt: skip

@@ -1,6 +1,6 @@
 import pytest
 
-from autoseg.core.geometry import ASSUMED, Geometry
+from autoseg.core.geometry import ASSUMED, Geometry, slice_axis
 
 BASE = Geometry(spacing=(3.0, 2.0, 1.0), origin=(5.0, 6.0, 7.0))
 FLAT = Geometry(spacing=(999.0, 0.5, 1.0), ndim=2)
@@ -39,3 +39,21 @@ def test_an_assumed_spacing_agrees_with_any_of_the_same_dimension():
     assert assumed.differs_from(BASE) == ()
     assert BASE.differs_from(assumed) == ()
     assert assumed.differs_from(FLAT) == ("spacing", "origin", "direction")
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "axis"),
+    [
+        ((9, 9, 9), (1.0, 1.0, 1.0), 0),
+        ((9, 9, 9), (1.0, 1.0, 3.0), 2),
+        ((9, 9, 9), (0.6, 0.8, 0.8), 0),  # thin slices of square pixels
+        ((9, 9, 9), (0.8, 0.6, 0.8), 1),
+        ((9, 9, 9), (2.0, 1.0, 1.005), 0),
+        ((9, 9, 9), (0.9, 0.8, 1.2), 2),
+        ((1, 9, 9), (999.0, 1.0, 1.0), 0),
+        ((1, 24, 32), (1.0, 2.0, 2.0), 0),
+        ((24, 1, 32), (5.0, 1.0, 1.0), 1),
+    ],
+)
+def test_slices_lie_across_the_axis_whose_spacing_differs(shape, spacing, axis):
+    assert slice_axis(shape, spacing) == axis

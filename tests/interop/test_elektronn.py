@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -249,3 +250,21 @@ def test_settings_out_of_range_are_refused(settings, message):
 def test_masks_are_two_rows_of_zeros_and_ones(array):
     with pytest.raises(ValueError, match="shape"):
         lazy_info(array)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_minus_one_as_an_unsigned_number_is_not_a_class(tmp_path, dtype):
+    labels = np.ones((6, 5, 4), dtype=dtype)
+    labels[0] = np.iinfo(dtype).max
+    cube = write_cube(tmp_path, labels=labels)
+    with pytest.raises(DatasetError, match=f"found the label {np.iinfo(dtype).max}, and neither --names nor info"):
+        convert([cube], tmp_path / "new", ConversionSettings())
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["../escaped", "a/b", "..", ".hidden", " "])
+def test_a_case_name_must_be_one_that_files_can_have(tmp_path, name):
+    cube = replace(write_cube(tmp_path), name=name)
+    with pytest.raises(DatasetError, match=r"found the case name .*, expected a name that files"):
+        convert([cube], tmp_path / "new", ConversionSettings(class_names=NAMES))
+    assert not (tmp_path / "new").exists()

@@ -248,3 +248,27 @@ def test_a_folder_with_something_in_it_is_not_written_over(tmp_path):
     merge(*folders)
     with pytest.raises(DatasetError, match=r"merged: found a dataset\.json, expected a new folder"):
         merge(*folders)
+
+
+def test_one_class_in_two_spellings_is_a_conflict(tmp_path):
+    first = write(tmp_path / "one", LIVER)
+    second = write(tmp_path / "two", {"background": 0, "Liver": 1, "kidney": 2}, names=("c",))
+    with pytest.raises(DatasetError, match="labels: found the classes Liver, liver, expected one spelling"):
+        merge(first, second)
+
+
+def test_labels_of_another_shape_than_their_image_are_refused(tmp_path):
+    first, second = write(tmp_path / "one", LIVER), write(tmp_path / "two", KIDNEY, names=("c",))
+    wrong = np.zeros((3, 4, 5), dtype=np.uint8)
+    write_labels(second / "labelsTr/c.nii.gz", wrong, Geometry(spacing=(2.0, 1.0, 1.0)))
+    with pytest.raises(DatasetError, match=r"case 'c': c.nii.gz: found labels of shape \(3, 4, 5\)"):
+        merge(first, second)
+    assert not (tmp_path / "merged" / "dataset.json").exists()
+
+
+def test_a_complete_background_says_nothing_of_classes_that_another_data_set_adds(tmp_path):
+    said = {"a": {"annotated": ["background", "liver"]}}
+    first, second = write(tmp_path / "one", LIVER, cases=said), write(tmp_path / "two", KIDNEY, names=("c",))
+    merged = merge(first, second)
+    assert sets_of(merged, "a", 0) == {"background", "tumour", "kidney"}
+    assert sets_of(merged, "b", 0) == {"background", "kidney"}

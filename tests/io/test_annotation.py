@@ -141,3 +141,16 @@ def test_a_mask_is_written_into_the_file_values_for_those_who_count_them():
     assert written.tolist() == [[[0, 301, 301]]] and values.tolist() == [[[0, 1, 300]]]
     ignoring = replace(labels, ignore=5)
     assert apply_mask(values, valid, ignoring)[0].tolist() == [[[0, 5, 5]]]
+
+
+@pytest.mark.parametrize("fill", [0, 254, 255])
+def test_what_a_mask_hides_cannot_matter(masked, fill):
+    """The value that stands for ignore need not fit into the type of the file."""
+    _, labels = masked
+    values = np.array([[[0, 1, fill, fill]]], dtype=np.uint8)
+    valid = np.array([[[True, True, False, False]]])
+    for own in (replace(labels, ignore=None), replace(labels, ignore=300)):
+        hidden, said = apply_mask(values, valid, own)
+        assert hidden[0, 0, :2].tolist() == [0, 1]
+        assert hidden[0, 0, 2:].tolist() == [said.ignore] * 2
+        assert said.ignore not in said.class_values

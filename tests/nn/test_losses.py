@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -310,3 +311,25 @@ def test_partial_loss_is_the_sum_of_its_two_terms(shape):
         scores, codes, label_sets, regions=REGIONS
     )
     torch.testing.assert_close(PartialLoss(REGIONS.numpy(), False)(scores, codes, label_sets), expected)
+
+
+@pytest.mark.parametrize(
+    ("logits", "codes", "sets"),
+    [
+        ((1, 5, 4, 4), (1, 4, 4), (1, 4, 3)),  # more logits than classes
+        ((1, 2, 4, 4), (1, 4, 4), (1, 4, 3)),
+        ((1, 3, 8, 4), (1, 4, 8), (1, 4, 3)),  # transposed
+        ((1, 3, 4, 4), (1, 2, 8), (1, 4, 3)),
+        ((2, 3, 4, 4), (2, 4, 4), (1, 4, 3)),  # one table for two samples
+        ((0, 3, 4, 4), (0, 4, 4), (0, 4, 3)),
+    ],
+)
+def test_shapes_that_do_not_go_together_are_refused(logits, codes, sets):
+    arguments = torch.zeros(logits), torch.zeros(codes, dtype=torch.long), torch.ones(sets, dtype=torch.bool)
+    regions = torch.eye(3, dtype=torch.bool)
+    for loss in (
+        label_set_cross_entropy, label_set_dice, PartialLoss(None, batch_dice=True),
+        partial(label_set_bce, regions=regions), partial(label_set_dice, regions=regions),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"expected \(B, H, \*P\), \(B, \*P\) and \(B, N, K\)"):
+            loss(*arguments)

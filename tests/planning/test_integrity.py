@@ -402,3 +402,13 @@ def test_real_scribbles_pass_and_are_as_sparse_as_they_are_said_to_be(real_data:
     assert report.faults == () and report.uninformative == () and report.never_annotated == ()
     fractions = [case.annotated_fraction for case in report.cases.values()]
     assert len(fractions) == 40 and 0.004 < min(fractions) < max(fractions) < 0.02
+
+
+def test_a_data_set_in_which_nothing_is_drawn_has_one_fault(folder: Path):
+    for case in "abc":
+        path = folder / f"labelsTr/{case}.mha"
+        write(path, np.full_like(array_of(path), 9))
+    fault = only_fault(folder)
+    assert (
+        "labels: found not one annotated voxel in 3 cases, expected at least one case with an annotated voxel" in fault
+    )

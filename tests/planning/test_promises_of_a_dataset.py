@@ -71,6 +71,7 @@ def test_each_promise_says_what_it_settles_and_what_it_would_get_wrong(folder):
     assert together.drawn < together.informative <= together.voxels
     assert report.reference["reach_mm"].foreground > 0
     assert report.reach_mm == {"bright": 8.0, "brighter": 8.0}
+    assert report.slice_axes == {"z": 3}
     as_json = json.loads(json.dumps(report.as_json(), allow_nan=False))
     assert as_json["settled"]["reach_mm"]["informative"] == report.settled["reach_mm"].share("informative")
     assert as_json["dense_cases_as_scribbled"]["reach_mm"]["wrong_foreground"] < 0.5

@@ -1,0 +1,52 @@
+"""The spacing of a TIFF stack, in a small JSON file beside it.
+
+Source: nnU-Net ``imageio/tif_reader_writer.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.core.atomic import write_json
+from autoseg.io.stored import Spacing, unreadable
+
+TIFF_ENDINGS = (".tif", ".tiff")
+
+
+def sidecars(path: Path) -> tuple[Path, ...]:
+    """Return the names that the sidecar of a file may have, the first that exists counting; () if it is no TIFF.
+
+    An image's channel number is not part of the name: ``case_0000.tif`` goes with ``case_0000.json`` or ``case.json``.
+    """
+    if path.suffix.lower() not in TIFF_ENDINGS:
+        return ()
+    names = dict.fromkeys((path.stem, re.sub(r"_\d{4}$", "", path.stem)))
+    return tuple(path.with_name(f"{name}.json") for name in names)
+
+
+def read_spacing(path: Path) -> Spacing | None:
+    """Return the spacing (z, y, x), mm, in the sidecar of ``path``; None without one. Raises ``FileFormatError``."""
+    sidecar = next((name for name in sidecars(path) if name.is_file()), None)
+    if sidecar is None:
+        return None
+    reason = ""
+    try:
+        edges = [float(edge) for edge in json.loads(sidecar.read_text(encoding="utf-8"))["spacing"]]
+    except (ValueError, KeyError, TypeError) as error:
+        edges = []
+        reason = f" ({error!r})"
+    if len(edges) not in (2, 3) or not all(np.isfinite(edge) and edge > 0 for edge in edges):
+        raise unreadable(
+            sidecar, f"no spacing of 3 edges above 0{reason}", '{"spacing": [z, y, x]} in mm', "Correct the file."
+        )
+    z, y, x = edges if len(edges) == 3 else (1.0, *edges)
+    return (z, y, x)
+
+
+def write_spacing(path: Path, spacing: Spacing) -> None:
+    """Write the spacing (z, y, x), mm, into the sidecar of ``path``, atomically."""
+    write_json(path.with_suffix(".json"), {"spacing": list(spacing)})

@@ -1,0 +1,41 @@
+"""A file is told from a changed one by its stamp."""
+
+from __future__ import annotations
+
+import os
+
+from autoseg.preprocessing.freshness import file_stamp
+
+
+def test_a_corrected_sidecar_changes_the_stamp_of_its_stack(tmp_path):
+    stack = tmp_path / "case_0000.tif"
+    stack.write_bytes(b"pixels")
+    bare = file_stamp(stack)
+    for name in ("case.json", "case_0000.json"):
+        before = file_stamp(stack)
+        (tmp_path / name).write_text('{"spacing": [3, 1, 1]}')
+        assert file_stamp(stack) != before
+    (tmp_path / "case.json").unlink()
+    (tmp_path / "case_0000.json").unlink()
+    assert file_stamp(stack) == bare
+
+
+def test_files_of_equal_name_size_and_time_differ_by_their_folder(tmp_path):
+    stamps = []
+    for folder in ("mine", "yours"):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "case.nii"
+        file.write_bytes(b"voxels")
+        os.utime(file, (1, 1))
+        stamps.append(file_stamp(file))
+    assert stamps[0] != stamps[1]
+
+
+def test_a_data_set_that_moved_keeps_its_stamps(tmp_path):
+    (tmp_path / "here" / "labelsTr").mkdir(parents=True)
+    file = tmp_path / "here" / "labelsTr" / "case.nii"
+    file.write_bytes(b"voxels")
+    before = file_stamp(file)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert file_stamp(tmp_path / "there" / "labelsTr" / "case.nii") == before
+    assert file_stamp(file) != before  # it is not there any more
