@@ -11,21 +11,23 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy import ndimage
 
+from autoseg.core.case import BoolArray
+
 
 @dataclass(frozen=True)
 class DisputedVoxels:
-    """Annotated voxels of a case for which a model says another class; n may be 0."""
+    """Annotated voxels of a case for which a model says a class that the annotation excludes; n may be 0."""
 
     index: NDArray[np.integer[Any]]
     """(n, 3): z, y, x in the axes of the file."""
     drawn: NDArray[np.integer[Any]]
-    """(n,) index of the class that was drawn."""
+    """(n,) code of what was drawn: the index of a class, or that of a further label set."""
     predicted: NDArray[np.integer[Any]]
     """(n,) index of the class that is predicted."""
     probability: NDArray[np.floating[Any]]
     """(n,) of the predicted class, 0 to 1."""
     margin: NDArray[np.floating[Any]]
-    """(n,) by how much the predicted class is more probable than the drawn one, 0 to 1."""
+    """(n,) by how much the predicted class is more probable than the drawn one (of a set: any of it), 0 to 1."""
 
     @classmethod
     def join(cls, parts: Sequence[DisputedVoxels]) -> DisputedVoxels:
@@ -42,7 +44,7 @@ class DisputedVoxels:
 
 
 class Disagreement(BaseModel):
-    """A connected group of voxels with one drawn class, for which the model says one other class."""
+    """A connected group of voxels drawn alike, for which the model says one class that this excludes."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,7 +54,7 @@ class Disagreement(BaseModel):
     y: int
     x: int
     drawn: str
-    """Name of the class."""
+    """Name of the class, or what a set says: "liver or tumour", "not liver"."""
     predicted: str
     n_voxels: int
     mean_probability: float
@@ -61,13 +63,31 @@ class Disagreement(BaseModel):
     """Sum of the margins: voxels, each weighted with the model's confidence that it is the other class."""
 
 
+def set_names(label_sets: BoolArray, class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return in words what each row of ``label_sets`` (N, K) says: "liver", "liver or tumour", "not liver"."""
+
+    def name(members: BoolArray) -> str:
+        inside, outside = ([class_names[int(index)] for index in np.flatnonzero(part)] for part in (members, ~members))
+        if len(outside) < len(inside):
+            return f"not {' or '.join(outside)}" if outside else "anything"
+        return " or ".join(inside)
+
+    return tuple(name(members) for members in list(label_sets))
+
+
 def group_disputed(
-    case: str, voxels: DisputedVoxels, class_names: Sequence[str], spacing: Sequence[float] = (1.0, 1.0, 1.0)
+    case: str,
+    voxels: DisputedVoxels,
+    drawn_names: Sequence[str],
+    class_names: Sequence[str],
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> tuple[Disagreement, ...]:
-    """Join disputed voxels that touch (by face, edge or corner) and have the same two classes; highest score first.
+    """Join disputed voxels that touch (by face, edge or corner), drawn and predicted alike; highest score first.
 
     Parameters
     ----------
+    drawn_names
+        By code, see :func:`set_names`.
     class_names
         By class index.
     spacing
@@ -84,7 +104,7 @@ def group_disputed(
             groups.append(
                 Disagreement(
                     case=case, z=z, y=y, x=x,
-                    drawn=class_names[drawn], predicted=class_names[predicted], n_voxels=len(members),
+                    drawn=drawn_names[drawn], predicted=class_names[predicted], n_voxels=len(members),
                     mean_probability=float(voxels.probability[members].mean(dtype=np.float64)),
                     score=float(voxels.margin[members].sum(dtype=np.float64)),
                 )

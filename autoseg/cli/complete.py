@@ -110,7 +110,7 @@ def _conclude(result: CompletionReport, output: Path, *, as_json: bool, quiet: b
     """Say what was done; raise ``IncompleteError`` if some case could not be completed."""
     groups = result.disagreements
     if as_json:
-        listed = None if groups is None else [{"slice": group.z, **group.model_dump()} for group in groups]
+        listed = None if groups is None else [group.model_dump() for group in groups]
         common.print_json(
             {
                 "output": str(output),
@@ -142,13 +142,13 @@ def _print_table(groups: Sequence[Disagreement]) -> None:
         title_justify="left",
         caption="score: voxels, each weighted with the difference of the two probabilities; numbers from 0",
     )
-    for column in ("case", "slice", "voxel (z, y, x)", "drawn", "model says"):
+    for column in ("case", "voxel (z, y, x)", "drawn", "model says"):
         table.add_column(column)
     for column in ("voxels", "mean probability", "score"):
         table.add_column(column, justify="right")
     for group in groups[:ROWS_SHOWN]:
         table.add_row(
-            escape(group.case), str(group.z), f"{group.z}, {group.y}, {group.x}", escape(group.drawn),
+            escape(group.case), f"{group.z}, {group.y}, {group.x}", escape(group.drawn),
             escape(group.predicted), str(group.n_voxels), f"{group.mean_probability:.3f}", f"{group.score:.2f}",
         )  # fmt: skip
     Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)

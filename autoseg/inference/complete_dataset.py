@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoseg.annotation.review import Disagreement, group_disputed, worst_first
+from autoseg.annotation.review import Disagreement, group_disputed, set_names, worst_first
 from autoseg.core.case import Case, CaseRecord, Float32Array, Target
 from autoseg.core.dataset import DATASET_JSON, Dataset
 from autoseg.core.errors import AutosegError, ModelError
@@ -25,6 +25,7 @@ from autoseg.inference.completed_files import (
     remove_case,
     write_dataset_json,
     write_record,
+    write_source,
 )
 from autoseg.inference.completion import complete_case
 from autoseg.inference.model import find_checkpoints
@@ -112,9 +113,13 @@ def complete_dataset(
     todo = {name: fold for name, fold in folds.items() if name not in kept}
     if todo:
         (output / DATASET_JSON).unlink(missing_ok=True)  # no data set until every case is settled
-    run = _Run(dataset, output, origins, options, lambda done, name: progress(len(kept) + done, len(folds), name))
+    write_source(dataset, output)
+    earlier = {} if options.overwrite else _earlier(dataset, output, todo)
+    run = _Run(
+        dataset, output, origins, earlier, options, lambda done, name: progress(len(kept) + done, len(folds), name)
+    )
     failed = run.complete(model_folder, todo)
-    finished = [name for name in dataset.case_names if name in folds and name not in failed]
+    finished = [name for name in dataset.case_names if name in folds and (name not in failed or name in earlier)]
     if finished:
         write_dataset_json(dataset, output, finished)
     return CompletionReport(
@@ -134,12 +139,15 @@ class _Run:
         dataset: Dataset,
         output: Path,
         origins: Mapping[str, CaseOrigin],
+        earlier: Mapping[str, CaseCompletion],
         options: CompletionOptions,
         settled: Callable[[int, str], None],
     ) -> None:
         self._dataset = dataset
         self._output = output
         self._origins = origins
+        self._earlier = earlier
+        """Records of cases that have their labels, and lack only the review."""
         self._options = options
         self._settled = settled
         self._n_settled = 0
@@ -181,6 +189,9 @@ class _Run:
 
     def _write(self, case: Case, logits: Float32Array, record: CaseRecord) -> None:
         files, labels, review = self._dataset.case(case.name), self._dataset.labels, self._options.review
+        earlier = self._earlier.get(case.name)
+        if earlier is None:
+            remove_case(self._output, files)  # or an old label map would go with the new record if this is interrupted
         if case.target is None:
             raise AutosegError(f"case {case.name}: found no annotation, expected a label file. Add one.")
         within = what_is_left(case, self._dataset, self._options.reach)
@@ -191,13 +202,13 @@ class _Run:
         disagreements = None
         if completed.predicted is not None and completed.disputed is not None:
             write_labels(label_path(self._output, files, REVIEW), completed.predicted, case.geometry)
+            names = set_names(case.target.label_sets, labels.class_names)
             disagreements = group_disputed(
-                case.name, completed.disputed, labels.class_names, spacing=case.geometry.spacing
+                case.name, completed.disputed, names, labels.class_names, spacing=case.geometry.spacing
             )
-        earlier = None if self._options.overwrite else read_record(self._output, files, with_review=False)
         origin = self._origins[case.name] if earlier is None else earlier.origin
         write_record(self._output, CaseCompletion(case=case.name, origin=origin, disagreements=disagreements))
-        if earlier is None:  # else only the review was missing, and the labels may have been corrected since
+        if earlier is None:  # else the labels may have been corrected since
             link_images(self._output, files)
             write_labels(label_path(self._output, files), completed.labels, case.geometry)  # last: now it is complete
 
@@ -214,11 +225,15 @@ class _Run:
             self._count(name)
 
     def _fail(self, name: str, error: Exception) -> None:
-        """Note a case that failed, and remove what is there of it; whatever its reason, the other cases go on."""
+        """Note a case that failed, and remove what is there of it, unless an earlier run gave it its labels.
+
+        Whatever the reason, the other cases go on.
+        """
         known = isinstance(error, AutosegError)
         self._errors[name] = str(error) if known else f"{type(error).__name__}: {error}"
         log.error("case %s failed: %s", name, error, exc_info=None if known else error)
-        remove_case(self._output, self._dataset.case(name))
+        if name not in self._earlier:
+            remove_case(self._output, self._dataset.case(name))
         self._count(name)
 
     def _count(self, name: str) -> None:
@@ -271,6 +286,12 @@ def _kept(
             output, len(outdated), cases,
         )  # fmt: skip
     return tuple(kept)
+
+
+def _earlier(dataset: Dataset, output: Path, names: Iterable[str]) -> dict[str, CaseCompletion]:
+    """Return the records of those cases that an earlier run gave labels."""
+    records = {name: read_record(output, dataset.case(name), with_review=False) for name in names}
+    return {name: record for name, record in records.items() if record is not None}
 
 
 def _all_disagreements(dataset: Dataset, output: Path, names: list[str]) -> tuple[Disagreement, ...]:

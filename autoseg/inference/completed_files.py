@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import re
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,21 @@ from autoseg.annotation.review import Disagreement
 from autoseg.core.atomic import write_json, write_text
 from autoseg.core.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.core.errors import ConfigError
+from autoseg.core.findings import listed
 from autoseg.core.label_json import IGNORE
-from autoseg.io.images import ending_of
-from autoseg.io.raw_layout import put_file
+from autoseg.io.images import SUPPORTED_ENDINGS, ending_of
+from autoseg.io.raw_layout import put_image
 from autoseg.preprocessing.freshness import file_stamp, short_hash
+
+log = logging.getLogger(__name__)
 
 IMAGES, LABELS, RECORDS, REVIEW = "imagesTr", "labelsTr", "completion", "review"
 """Folders of a completed data set."""
+SOURCE = "completed_from.json"
+"""Which data set a folder completes, and what the values of its label maps mean."""
 SPARSE_KEYS = ("label_sets", "annotation_protocol", "valid_mask_folder", "lazy_semantics", "dataset")
 """Keys of a dataset.json that say nothing of dense labels, or are written anew."""
 SPARSE_CASE_KEYS = ("annotated", "absent", "experts")
-_SIDECAR_ENDINGS = (".tif", ".tiff")
 _DETACHED_ENDINGS = (".mhd",)
 """Headers that name their voxel file by its place beside them: a link elsewhere would not find it."""
 
@@ -104,7 +109,7 @@ def write_record(output: Path, record: CaseCompletion) -> None:
 
 
 def check_output(dataset: Dataset, output: Path) -> None:
-    """Raise ``ConfigError`` if ``output`` holds files that are not those of an earlier completion."""
+    """Raise ``ConfigError`` if ``output`` holds files that are not those of an earlier completion of ``dataset``."""
     found = [name for name in (IMAGES, LABELS, DATASET_JSON) if (output / name).exists()]
     if output.resolve() == dataset.folder.resolve() or (found and not (output / RECORDS).is_dir()):
         raise ConfigError(
@@ -113,6 +118,32 @@ def check_output(dataset: Dataset, output: Path) -> None:
         )
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output folder {output}: found a file, expected a folder. Choose another -o.")
+    known = _source(output)
+    if known is not None and known != source_of(dataset):
+        what = "other labels" if known.get("name") == dataset.name else f"the completion of {known.get('name')!r}"
+        raise ConfigError(
+            f"output folder {output}: found {what}, expected that of {dataset.name!r} with its present labels. Choose "
+            "another -o."
+        )
+
+
+def source_of(dataset: Dataset) -> dict[str, Any]:
+    """Return what a completed folder says of the data set that it was made from; as JSON."""
+    kept = {key: dataset.json[key] for key in ("labels", "regions_class_order") if key in dataset.json}
+    return {"name": dataset.name, **kept}
+
+
+def write_source(dataset: Dataset, output: Path) -> None:
+    """Write which data set a folder completes, atomically."""
+    write_json(output / SOURCE, source_of(dataset))
+
+
+def _source(output: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads((output / SOURCE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def remove_case(output: Path, files: CaseFiles) -> None:
@@ -128,31 +159,32 @@ def link_images(output: Path, files: CaseFiles) -> None:
     Where links cannot be made the files are copied. The spacing of a TIFF stack, in a JSON file beside it, comes along.
     """
     for image, target in zip(files.images, image_links(output, files), strict=True):
-        ending = ending_of(image)
-        if ending.lower() in _DETACHED_ENDINGS:
+        if ending_of(image).lower() in _DETACHED_ENDINGS:
             continue
-        _link(image, target)
-        sidecar = image.with_name(re.sub(r"(_[0-9]{4})?$", "", image.name.removesuffix(ending)) + ".json")
-        if ending.lower() in _SIDECAR_ENDINGS and sidecar.is_file():
-            _link(sidecar, output / IMAGES / f"{files.name}.json")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            put_image(image, target)
+        except OSError:  # a file system, or Windows without the right, that has no links
+            put_image(image, target, copy=True)
 
 
 def write_disagreements(path: Path, groups: Sequence[Disagreement]) -> None:
-    """Write disagreements as CSV, one row each, in the given order, atomically; ``slice`` is z."""
+    """Write disagreements as CSV, one row each, in the given order, atomically."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = list(Disagreement.model_fields)
-    writer.writerow(["rank", "slice", *names])
+    writer.writerow(["rank", *names])
     for rank, group in enumerate(groups, 1):
         values = [getattr(group, name) for name in names]
-        writer.writerow([rank, group.z, *(f"{item:.4f}" if isinstance(item, float) else item for item in values)])
+        writer.writerow([rank, *(f"{item:.4f}" if isinstance(item, float) else item for item in values)])
     write_text(path, text.getvalue())
 
 
 def write_dataset_json(dataset: Dataset, output: Path, names: Sequence[str]) -> None:
     """Write the dataset.json of the completed cases ``names``: that of ``dataset`` without what made it sparse.
 
-    Where the files of a case have several formats, or cannot be linked, they are listed one by one.
+    Where the files of a case have several formats or cannot be linked, or where files of other cases lie beside them,
+    they are listed one by one.
     """
     cases = [dataset.case(name) for name in names]
     content = {key: value for key, value in dataset.json.items() if key not in SPARSE_KEYS}
@@ -163,7 +195,14 @@ def write_dataset_json(dataset: Dataset, output: Path, names: Sequence[str]) -> 
     if said:
         content["cases"] = said
     endings = {ending_of(path) for files in cases for path in (*files.images, label_path(output, files))}
-    if len(endings) == 1 and not endings & set(_DETACHED_ENDINGS):
+    strays = {path.name for path in (output / LABELS).iterdir()} - {label_path(output, files).name for files in cases}
+    strays = {name for name in strays if name.endswith(SUPPORTED_ENDINGS) and not name.startswith(".")}
+    if strays:
+        log.warning(
+            "%s: %d label files belong to no completed case and are left out of dataset.json: %s. Delete what you do "
+            "not need.", output / LABELS, len(strays), listed(sorted(strays)),
+        )  # fmt: skip
+    if len(endings) == 1 and not endings & set(_DETACHED_ENDINGS) and not strays:
         content["file_ending"] = endings.pop()
     else:
         content["dataset"] = {files.name: _listed_files(output, files) for files in cases}
@@ -186,11 +225,3 @@ def _listed_files(output: Path, files: CaseFiles) -> dict[str, Any]:
         for image, link in zip(files.images, image_links(output, files), strict=True)
     ]
     return {"images": images, "label": label_path(output, files).relative_to(output).as_posix()}
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        put_file(source, target)
-    except OSError:  # a file system, or Windows without the right, that has no links
-        put_file(source, target, copy=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from autoseg.annotation.review import DisputedVoxels
 from autoseg.annotation.touched import exclude_untouched
 from autoseg.core.case import BoolArray, CaseRecord, CodeArray, Float32Array, Target
-from autoseg.core.labels import Labels
+from autoseg.core.labels import Labels, foreground_codes, head_states
 from autoseg.inference.export import LabelMap, decide
 from autoseg.inference.restriction import Restriction, class_indices
 from autoseg.inference.window import SLAB_VALUES
@@ -29,7 +29,7 @@ class CompletedCase:
     predicted: LabelMap | None = None
     """What the model says where it may say anything; only when it was asked for its objections."""
     disputed: DisputedVoxels | None = None
-    """Voxels drawn as one class for which the model says another; likewise."""
+    """Voxels for which the model says a class that the annotation excludes; likewise."""
 
 
 def complete_case(
@@ -81,7 +81,8 @@ def complete_case(
 
     def compare(values: LabelMap, slab: Float32Array, first: int) -> None:
         said.append(values)
-        disputed.append(_disputed(values, slab, drawn[first : first + len(values)], labels, record, first))
+        codes = drawn[first : first + len(values)]
+        disputed.append(_disputed(values, slab, codes, target.label_sets, labels, record, first))
 
     completed = _decide_within(logits, record, labels, within, slab_values, compare if review else None)
     left = _without_untouched(completed, labels, target, within) if touches_all else None
@@ -93,7 +94,7 @@ def complete_case(
         return CompletedCase(completed)
     outside = _outside_crop(record)
     if outside is not None:
-        disputed.append(_disputed_outside(outside, target.codes, labels))
+        disputed.append(_disputed_outside(outside, target))
     predicted: LabelMap = restore(np.concatenate(said), record, fill=0)
     return CompletedCase(completed, predicted, DisputedVoxels.join(disputed))
 
@@ -138,18 +139,26 @@ def _outside_crop(record: CaseRecord) -> BoolArray | None:
 
 
 def _disputed(
-    values: LabelMap, logits: Float32Array, codes: CodeArray, labels: Labels, record: CaseRecord, first: int
+    values: LabelMap,
+    logits: Float32Array,
+    codes: CodeArray,
+    label_sets: BoolArray,
+    labels: Labels,
+    record: CaseRecord,
+    first: int,
 ) -> DisputedVoxels:
-    """Return the voxels of a slab (planes, y, x) that were drawn as one class and are predicted as another.
+    """Return the voxels of a slab (planes, y, x) whose predicted class is not among those that were drawn.
 
     With regions, classes that no region tells apart are not held against each other, and the confidence is that of the
-    region, among those in which the two classes differ, about which the network is surest.
+    region, among those of which annotation and prediction say the contrary, about which the network is surest.
     """
     predicted = class_indices(labels)[values]
-    places: tuple[Any, ...] = np.nonzero((codes < labels.n_classes) & (codes != predicted))
+    is_said = np.logical_or.reduce(label_sets, axis=1)
+    places: tuple[Any, ...] = np.nonzero(is_said[codes] & ~label_sets[codes, predicted])
     drawn, other, own = codes[places].astype(np.intp), predicted[places], logits[(slice(None), *places)]
     if labels.has_regions:
-        differs = (own > 0) != labels.regions[:, drawn]
+        positive, negative = head_states(label_sets, labels.regions)
+        differs = np.where(own > 0, negative[drawn].T, positive[drawn].T)
         surest = np.where(differs, np.abs(own), 0).max(axis=0, initial=0)
         probability = 1 / (1 + np.exp(-surest))
         margin = 2 * probability - 1
@@ -157,19 +166,18 @@ def _disputed(
     else:
         shares = np.exp(own - own.max(axis=0))
         shares /= shares.sum(axis=0)
-        columns = np.arange(len(drawn))
-        probability = shares[other, columns]
-        margin = probability - shares[drawn, columns]
+        probability = shares[other, np.arange(len(drawn))]
+        margin = probability - np.where(label_sets[drawn].T, shares, 0).max(axis=0, initial=0)
         kept = np.ones(len(drawn), dtype=bool)
     index = _file_index(np.stack(places, axis=-1)[kept], record, first)
     return DisputedVoxels(index, drawn[kept], other[kept], probability[kept], margin[kept])
 
 
-def _disputed_outside(outside: BoolArray, codes: CodeArray, labels: Labels) -> DisputedVoxels:
+def _disputed_outside(outside: BoolArray, target: Target) -> DisputedVoxels:
     """Return foreground that was drawn where the image is empty, which is background without any doubt."""
-    index = np.argwhere(outside & (codes > 0) & (codes < labels.n_classes)).astype(np.int32)
+    index = np.argwhere(outside & foreground_codes(target.label_sets)[target.codes]).astype(np.int32)
     certain = np.ones(len(index), dtype=np.float32)
-    drawn = codes[tuple(index.T)]
+    drawn = target.codes[tuple(index.T)]
     return DisputedVoxels(index, drawn, np.zeros_like(drawn), certain, certain)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from autoseg.core.dataset import CaseFiles
+from autoseg.io.sidecar import sidecars
 
 
 def put_images(cases: Iterable[CaseFiles], ending: str, folder: Path, *, copy: bool = False) -> None:
@@ -18,10 +18,15 @@ def put_images(cases: Iterable[CaseFiles], ending: str, folder: Path, *, copy: b
     folder.mkdir(parents=True, exist_ok=True)
     for case in cases:
         for number, image in enumerate(case.images):
-            put_file(image, folder / f"{case.name}_{number:04d}{ending}", copy=copy)
-            sidecar = image.with_name(re.sub(r"(_[0-9]{4})?$", "", image.name.removesuffix(ending)) + ".json")
-            if ending in (".tif", ".tiff") and sidecar.is_file():
-                put_file(sidecar, folder / f"{case.name}.json", copy=copy)
+            put_image(image, folder / f"{case.name}_{number:04d}{ending}", copy=copy)
+
+
+def put_image(source: Path, target: Path, *, copy: bool = False) -> None:
+    """Make ``target`` a link to (or a copy of) the image ``source``, with the sidecar that says its spacing."""
+    put_file(source, target, copy=copy)
+    sidecar = next((path for path in sidecars(source) if path.is_file()), None)
+    if sidecar is not None:
+        put_file(sidecar, target.with_suffix(".json"), copy=copy)
 
 
 def put_file(source: Path, target: Path, *, copy: bool = False) -> None:

@@ -73,8 +73,10 @@ def _row(
         window(group.x, image.shape[3], geometry.spacing[2]),
     )
     nothing = max(labels.file_values()) + 1 if labels.ignore is None else labels.ignore
-    decided = [value for value, members in labels.sets_by_value(group.case).items() if len(members) == 1]
-    differs = np.isin(drawn[part], decided) & (drawn[part] != predicted[part])
+    differs = np.zeros(drawn[part].shape, dtype=bool)
+    for value, members in labels.sets_by_value(group.case).items():
+        allowed = [labels.class_values[index] for index in members]
+        differs |= (drawn[part] == value) & ~np.isin(predicted[part], allowed)
     own_slice = np.broadcast_to(drawn[part][group.z], differs.shape)  # whether it is sparse decides how it is painted
     layers = [
         Layer("drawn", own_slice),
@@ -87,7 +89,7 @@ def _row(
         replace(labels, ignore=nothing),
         geometry.spacing,
         title=(
-            f"{rank}. {group.case}, slice {group.z}, y {group.y}, x {group.x}: drawn {group.drawn}, "
+            f"{rank}. {group.case}, z {group.z}, y {group.y}, x {group.x}: drawn {group.drawn}, "
             f"model says {group.predicted} ({group.n_voxels} voxels, p {group.mean_probability:.2f})"
         ),
         slices=(group.z,),

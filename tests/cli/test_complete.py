@@ -83,12 +83,12 @@ def test_a_wrong_scribble_is_the_first_that_the_review_shows(root, tmp_path):
     first = content["disagreements"][0]
     assert first["case"] == CASE
     assert (first["drawn"], first["predicted"]) == ("bright", "background")
-    assert first["slice"] == 5
+    assert first["z"] == 5
     assert 0 <= first["y"] < 3
     assert 1 <= first["x"] < 7
     assert first["n_voxels"] >= 14  # of 18
     assert first["mean_probability"] > 0.5
-    assert (output / "review.csv").read_text().splitlines()[1].startswith(f"1,5,{CASE},5,")
+    assert (output / "review.csv").read_text().splitlines()[1].startswith(f"1,{CASE},5,")
     assert (output / "review.png").is_file()
 
     raw = root / "raw" / "Dataset007_Toy"

@@ -188,7 +188,7 @@ def test_a_review_lists_the_groups_of_all_cases_worst_first(source, model_folder
     assert again.disagreements == groups
     write_disagreements(tmp_path / "review.csv", groups)
     rows = (tmp_path / "review.csv").read_text().splitlines()
-    assert rows[0].startswith("rank,slice,case,z,y,x,drawn,predicted,n_voxels,mean_probability,score")
+    assert rows[0].startswith("rank,case,z,y,x,drawn,predicted,n_voxels,mean_probability,score")
     assert len(rows) == 1 + len(groups)
 
 
@@ -207,3 +207,60 @@ def test_a_model_of_other_labels_is_refused(tmp_path, model_folder):
     with pytest.raises(ModelError, match=r"found class_names .*organ.* expected .*tumour"):
         complete_dataset(source, model_folder, FOLDS, tmp_path / "new", QUICK)
     assert not (tmp_path / "new" / "dataset.json").exists()
+
+
+def test_a_review_that_fails_leaves_corrected_labels_where_they_are(source, model_folder, tmp_path):
+    output = tmp_path / "new"
+    complete_dataset(source, model_folder, FOLDS, output, QUICK)
+    corrected = output / "labelsTr" / "c.nii.gz"
+    values, geometry = read_labels(corrected)
+    write_labels(corrected, np.zeros_like(values, dtype=np.uint8), geometry)
+    before = corrected.read_bytes()
+    source.case("c").images[0].write_bytes(b"no image")
+    report = complete_dataset(source, model_folder, FOLDS, output, replace(QUICK, review=True))
+    assert list(report.failed) == ["c"]
+    assert corrected.read_bytes() == before
+    assert Dataset.load(output).case_names == CASES
+
+
+def test_a_run_that_is_killed_while_it_overwrites_leaves_no_old_labels_as_new(
+    source, model_folder, tmp_path, monkeypatch
+):
+    output = tmp_path / "new"
+    complete_dataset(source, model_folder, FOLDS, output, QUICK)
+    old = (output / "labelsTr" / "a.nii.gz").read_bytes()
+
+    def killed(*_arguments):
+        raise SystemExit
+
+    monkeypatch.setattr("autoseg.inference.complete_dataset.link_images", killed)
+    with pytest.raises(SystemExit):
+        complete_dataset(source, model_folder, FOLDS, output, replace(QUICK, overwrite=True, workers=0))
+    monkeypatch.undo()
+    assert not (output / "labelsTr" / "a.nii.gz").exists()
+    again = complete_dataset(source, model_folder, FOLDS, output, QUICK)
+    assert "a" in again.done
+    assert (output / "labelsTr" / "a.nii.gz").read_bytes() == old
+
+
+def test_the_completion_of_another_data_set_or_of_other_labels_is_not_gone_on_with(source, model_folder, tmp_path):
+    output = tmp_path / "new"
+    complete_dataset(source, model_folder, FOLDS, output, QUICK)
+    other = write_source(tmp_path / "other")
+    with pytest.raises(ConfigError, match="found the completion of 'source', expected that of 'other'"):
+        complete_dataset(other, model_folder, FOLDS, output, QUICK)
+    relabelled = write_source(tmp_path / "source", labels={"background": 0, "organ": 1, "ignore": 3})
+    with pytest.raises(ConfigError, match="found other labels, expected that of 'source' with its present labels"):
+        complete_dataset(relabelled, model_folder, FOLDS, output, QUICK)
+
+
+def test_a_case_that_has_left_the_source_leaves_the_completed_data_set(source, model_folder, tmp_path, caplog):
+    output = tmp_path / "new"
+    complete_dataset(source, model_folder, FOLDS, output, QUICK)
+    for path in source.folder.glob("*/c*.nii.gz"):
+        path.unlink()
+    fewer = Dataset.load(source.folder)
+    with caplog.at_level(logging.WARNING):
+        complete_dataset(fewer, model_folder, {name: FOLDS[name] for name in "ab"}, output, QUICK)
+    assert "1 label files belong to no completed case" in caplog.text
+    assert Dataset.load(output).case_names == ("a", "b")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autoseg.annotation.review import set_names
 from autoseg.annotation.touched import untouched_components
 from autoseg.core.case import CaseRecord, Target
 from autoseg.core.geometry import Geometry
@@ -143,10 +144,13 @@ def test_regions_decide_together_and_an_excluded_region_stays_off():
 
 
 @EVERY_RECORD
-def test_disputed_voxels_lie_where_drawn_and_predicted_classes_differ(place):
-    drawn, target, logits = random_case(place, CLASSES, "x")
+def test_disputed_voxels_lie_where_what_was_drawn_excludes_what_is_predicted(place):
+    _, target, logits = random_case(place, CLASSES, "x")
     made = complete_case(logits, place, CLASSES, target, review=True, slab_values=1)
-    expected = (target.codes < CLASSES.n_classes) & (drawn != made.predicted)
+    class_of = {value: index for index, value in enumerate(CLASSES.class_values)}
+    said = np.vectorize(class_of.get)(made.predicted)
+    expected = ~target.label_sets[target.codes, said]
+    assert (expected & (target.codes > CLASSES.n_classes)).any()  # sets of several classes, too
     found = np.zeros_like(expected)
     found[tuple(made.disputed.index.T)] = True
     np.testing.assert_array_equal(found, expected)
@@ -154,9 +158,9 @@ def test_disputed_voxels_lie_where_drawn_and_predicted_classes_differ(place):
     shares = probabilities(logits, place, CLASSES)
     voxel = tuple(made.disputed.index.T)
     np.testing.assert_allclose(made.disputed.probability, shares[(made.disputed.predicted, *voxel)], atol=1e-5)
-    difference = made.disputed.probability - shares[(made.disputed.drawn, *voxel)]
-    np.testing.assert_allclose(made.disputed.margin, difference, atol=1e-5)
-    np.testing.assert_array_equal(np.asarray(CLASSES.class_values)[made.disputed.drawn], drawn[voxel])
+    np.testing.assert_array_equal(made.disputed.drawn, target.codes[voxel])
+    of_set = np.where(target.label_sets[made.disputed.drawn].T, shares[(slice(None), *voxel)], 0).max(axis=0)
+    np.testing.assert_allclose(made.disputed.margin, made.disputed.probability - of_set, atol=1e-5)
 
 
 def test_regions_are_disputed_with_the_confidence_of_the_surest_region_that_differs():
@@ -168,3 +172,18 @@ def test_regions_are_disputed_with_the_confidence_of_the_surest_region_that_diff
     np.testing.assert_allclose(made.disputed.probability, [1 / (1 + np.exp(-2))])
     np.testing.assert_allclose(made.disputed.margin, 2 * made.disputed.probability - 1)
     np.testing.assert_array_equal(made.labels, drawn)
+
+
+def test_an_object_that_the_annotator_says_is_not_there_is_disputed():
+    place = record((1, 1, 3), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (1, 1, 3), (0, 0, 0))
+    sets = np.vstack([np.eye(3, dtype=bool), np.ones((1, 3), bool), [[1, 0, 1]], [[0, 1, 1]]]).astype(bool)
+    labels = Labels((0, 1, 7), ("background", "liver", "tumour"), HEADS[:3], ignore=9)
+    target = Target(np.array([[[4, 5, 3]]], dtype=np.uint8), sets)
+    logits = np.array([[0, 5, 0], [3, 0, 3], [1, 1, 1]], dtype=np.float32).reshape(3, 1, 1, 3)
+    made = complete_case(logits, place, labels, target, review=True)
+    assert made.disputed.index.tolist() == [[0, 0, 0], [0, 0, 1]]
+    names = set_names(sets, labels.class_names)
+    assert [names[code] for code in made.disputed.drawn] == ["not liver", "liver or tumour"]
+    assert made.disputed.predicted.tolist() == [1, 0]
+    shares = np.exp([0.0, 3, 1]) / np.exp([0.0, 3, 1]).sum()
+    np.testing.assert_allclose(made.disputed.margin[0], shares[1] - shares[2], rtol=1e-6)
