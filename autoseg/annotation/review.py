@@ -68,9 +68,8 @@ def set_names(label_sets: BoolArray, class_names: Sequence[str]) -> tuple[str, .
 
     def name(members: BoolArray) -> str:
         inside, outside = ([class_names[int(index)] for index in np.flatnonzero(part)] for part in (members, ~members))
-        if len(outside) < len(inside):
-            return f"not {' or '.join(outside)}" if outside else "anything"
-        return " or ".join(inside)
+        is_short = bool(members[0]) and len(outside) < len(inside)
+        return f"not {' or '.join(outside)}" if is_short else " or ".join(inside)
 
     return tuple(name(members) for members in list(label_sets))
 

@@ -102,6 +102,12 @@ def _exit_code(call: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print("stopped: found a broken pipe; whoever read the output has left.", file=sys.stderr)
         return EXIT_INTERNAL
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        log.debug("where that was found", exc_info=True)
+        place, fix = error.filename or "a file", "Choose another place, or change who may write there."
+        print(f"error: {place}: found that {(error.strerror or str(error)).lower()}, expected a place that can be read "
+              f"or written. {fix}", file=sys.stderr)  # fmt: skip
+        return EXIT_USER
     except Exception:
         traceback.print_exc()
         return EXIT_INTERNAL

@@ -41,4 +41,5 @@ def fold_per_case(workspace: Workspace, dataset: Dataset, model_folder: Path, *,
     paths = (preprocessed / NNUNET_SPLITS_FILE, dataset.folder / NNUNET_SPLITS_FILE, preprocessed / SPLITS_FILE)
     splits = next((read_splits(path) for path in paths if path.is_file()), [])
     left_out_by = {case: str(fold) for fold, split in enumerate(splits) for case in split.val}
-    return out_of_fold_models(model_folder, dataset.case_names, seen=seen, left_out_by=left_out_by)
+    groups = {case.name: case.group for case in dataset.cases}
+    return out_of_fold_models(model_folder, dataset.case_names, seen=seen, left_out_by=left_out_by, groups=groups)

@@ -38,6 +38,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
+PICTURE = "suggestions.png"
+
+
 @contextmanager
 def maps_folder(folder: Path) -> Iterator[Path]:
     """Yield a folder for the maps of all cases, beside the results (they may be large), removed at the end.
@@ -65,7 +68,7 @@ def conclude(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Write suggestions.csv, suggestions.json and suggestions.png to ``folder``, and print the result."""
+    """Write suggestions.csv, suggestions.json and the picture, if one is wanted, to ``folder``; print the result."""
     result = {
         **settings,
         "candidates": ranking.n_candidates,
@@ -74,15 +77,18 @@ def conclude(
     }
     write_text(folder / "suggestions.csv", as_csv(ranking))
     write_json(folder / "suggestions.json", result)
+    (folder / PICTURE).unlink(missing_ok=True)  # that of an earlier run shows something else
+    written = ["suggestions.csv", "suggestions.json"]
     if ranking.suggestions and n_pictures:
+        written.append(PICTURE)
         shown = ranking.suggestions[:n_pictures]
         title = f"{settings['dataset']}: the first {len(shown)} of {len(ranking.suggestions)} suggestions"
-        write_png(folder / "suggestions.png", contact_sheet(shown, cases, labels, maps, title))
+        write_png(folder / PICTURE, contact_sheet(shown, cases, labels, maps, title))
     if as_json:
         common.print_json(result)
     elif not quiet:
         print_table(ranking)
-    log.info("written: suggestions.csv, suggestions.json and suggestions.png in %s", folder)
+    log.info("written: %s in %s", ", ".join(written), folder)
 
 
 def as_csv(ranking: Ranking) -> str:

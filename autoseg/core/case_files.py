@@ -163,7 +163,7 @@ def names_mask_folder(content: Mapping[str, Any]) -> bool:
 
 def mask_folder_of(folder: Path, content: Mapping[str, Any]) -> Path:
     """Return the folder of valid masks that the dataset.json in ``folder`` names."""
-    return _resolved(folder, content[MASK_FOLDER])
+    return resolved_path(folder, content[MASK_FOLDER])
 
 
 def check_mask_folder(content: Mapping[str, Any], findings: Findings) -> None:
@@ -243,9 +243,15 @@ def _listed_cases(folder: Path, section: object, findings: Findings) -> dict[str
     cases: dict[str, FoundFiles] = {}
     for case, entry in section.items():
         files = _listed_files(case, entry, findings)
+        if not is_file_name(case):
+            findings.fault(
+                "dataset", found=f"the case name {case!r}", expected="a name that files can have, without a folder "
+                "or a dot in front", fix="Rename it; only the paths of images and labels may hold folders.",
+            )  # fmt: skip
+            continue
         if files is None:
             continue
-        paths = [_resolved(folder, text) for text in files]
+        paths = [resolved_path(folder, text) for text in files]
         missing = [path for path in paths if not path.is_file()]
         for path in missing:
             findings.fault(
@@ -271,6 +277,11 @@ def _listed_files(case: str, entry: object, findings: Findings) -> list[str] | N
     return None
 
 
-def _resolved(folder: Path, text: str) -> Path:
+def is_file_name(name: str) -> bool:
+    """Whether a case can be called so: files named after it stay in their folder, and are not hidden."""
+    return bool(name.strip()) and not name.startswith(".") and not {*"/\\\0"} & {*name}
+
+
+def resolved_path(folder: Path, text: str) -> Path:
     """Expand ``$VARIABLE`` and ``~``; a relative path starts at the folder of the dataset.json."""
     return folder / Path(os.path.expandvars(text)).expanduser()

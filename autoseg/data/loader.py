@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import signal
-import threading
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +26,10 @@ from autoseg.core.plan import Configuration
 from autoseg.data.marks import NO_RING, Marking, Marks, Tables, mark_case, plain_tables
 from autoseg.data.patches import Sample, draw_place, read_patch, undrawn_code
 from autoseg.data.sampling import CaseContent, Sampler, SamplingConfig, intensity_generator, sample_rng
+from autoseg.data.workers import process_context, serve
 from autoseg.io.cache import REMEDY, CachedCase, open_case, read_entry
+
+_log = logging.getLogger(__name__)
 
 MAX_OPEN_CASES = 64
 """Per process: each open case holds three file descriptors, of which a process commonly has 1024."""
@@ -65,6 +63,8 @@ class Batch:
     """(B, N, K) bool: what is known of codes that training does not see, all True for the others; None if none is."""
     rings: Tensor | None = None
     """(B, N) int64: for codes of unknown voxels the ring around annotation, else -1; None if none is told apart."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """Cases of which something is to be said, and what."""
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch on ``device``."""
@@ -156,12 +156,12 @@ def make_loader(
     )
     workers = min(workers, available_cores(), max(len(batches), 1))
     options: dict[str, Any] = {}
-    lifeline, held = _process_context().Pipe(duplex=False)
+    lifeline, held = process_context(__name__).Pipe(duplex=False)
     if workers > 0:
         options = {
-            "multiprocessing_context": _process_context(),
+            "multiprocessing_context": process_context(__name__),
             "prefetch_factor": BATCHES_AHEAD,
-            "worker_init_fn": partial(_serve, lifeline),
+            "worker_init_fn": partial(serve, lifeline),
         }
     loader = DataLoader(
         batches,
@@ -259,7 +259,13 @@ class BatchBuilder(Dataset[Batch]):
         images = _stack_images([sample.image for sample in samples])
         if self.augments_intensity and self.recipe is not None:
             augment_intensity_(images, self.recipe, intensity_generator(self.seed, iteration))
-        return _batch(images, samples, tables, names)
+        batch = _batch(images, samples, tables, names)
+        rejection = self.sampler.rejection
+        if rejection is None or not rejection.notes:
+            return batch
+        notes = tuple(rejection.notes.items())
+        rejection.notes.clear()
+        return replace(batch, notes=notes)
 
     def case_names(self, index: int) -> tuple[str, ...]:
         """Names of the cases that the batch at ``index`` is made of."""
@@ -294,13 +300,19 @@ def _checked(
 ) -> Iterator[Batch]:
     """Pass batches on; raise what a worker reported, and name the cases in flight if a worker process died.
 
+    What was noted of a case is said once, here, where logging is set up.
     ``held`` is the trainer's end of the workers' lifeline: closed after they have been told to leave.
     """
+    said: set[str] = set()
     try:
         for index in range(len(builder)):
             batch = _next(batches, builder, workers, index)
             if isinstance(batch, Failure):
                 raise CacheError(batch.message) if batch.is_cache_error else WorkerError(batch.message)
+            for case, note in batch.notes:
+                if case not in said:
+                    _log.warning("%s", note)
+                said.add(case)
             yield batch
     finally:
         del batches
@@ -366,30 +378,3 @@ def _pad_tables(tables: Sequence[BoolArray]) -> Tensor:
     longest = max(len(table) for table in tables)
     padded = [np.pad(table, ((0, longest - len(table)), (0, 0)), constant_values=True) for table in tables]
     return torch.from_numpy(np.stack(padded))
-
-
-def _process_context() -> BaseContext:
-    """Start workers from a server that imports torch once, where the system can; forking a running torch may hang."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def _serve(lifeline: Connection, _worker: int) -> None:
-    """Set up a worker: signals reach only the trainer, which needs batches until it has saved; its end is ours.
-
-    torch's own check asks whether the parent lives, which for these workers is the fork server: after a SIGKILL of the
-    trainer the two would keep each other alive for ever.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
-
-
-def _end_with(lifeline: Connection) -> None:
-    """Wait for the end of a pipe that only the trainer holds open, then leave."""
-    with contextlib.suppress(EOFError, OSError):
-        lifeline.recv()
-    os._exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,6 @@ from numpy.typing import NDArray
 from autoseg.core.case import BoolArray, CodeArray
 from autoseg.core.labels import foreground_codes, informative_codes
 from autoseg.io.cache import CachedCase
-
-_log = logging.getLogger(__name__)
 
 MAX_TABLE_BYTES = 1 << 28
 """Of all tables of a process together: 256 MiB."""
@@ -117,6 +114,8 @@ class Rejection:
     """Cases that patches are drawn from."""
     _tables: dict[tuple[Path, str], AreaTable] = field(default_factory=dict, init=False, repr=False)
     _warned: set[str] = field(default_factory=set, init=False, repr=False)
+    notes: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    """Case -> that no place in it was good enough; whoever draws takes them out, and says them where they are seen."""
 
     def content(self, case: CachedCase, box: Box, *, n_axes: int) -> PatchContent:
         """Return what was drawn in a box of ``case``, for patches of ``n_axes`` axes (2 or 3)."""
@@ -139,7 +138,7 @@ class Rejection:
         return max(1 - share, 0.0) + max(1 - voxels, 0.0)
 
     def warn(self, name: str, best: PatchContent) -> None:
-        """Say, once per case and process, that no place drawn in the case was good enough."""
+        """Note, once per case and process, that no place drawn in the case was good enough."""
         if name in self._warned:
             return
         self._warned.add(name)
@@ -150,11 +149,11 @@ class Rejection:
         if self.min_foreground_voxels:
             asked.append(f"{self.min_foreground_voxels} voxels of foreground (min_foreground_voxels)")
             found.append(f"{best.foreground:.0f} voxels of foreground")
-        _log.warning(
-            "case %s: found no place for a patch in %d tries, expected one with at least %s; took the best, with %s. "
-            "Lower these settings if that happens in many cases.",
-            name, self.max_attempts, " and ".join(asked), " and ".join(found),
-        )  # fmt: skip
+        self.notes[name] = (
+            f"case {name}: found no place for a patch in {self.max_attempts} tries, expected one with at least "
+            f"{' and '.join(asked)}; took the best, with {' and '.join(found)}. Lower these settings if that happens "
+            "in many cases."
+        )
 
 
 def _block_edges(shape: Sequence[int], max_entries: int, n_axes: int) -> list[int]:

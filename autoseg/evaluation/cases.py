@@ -3,7 +3,8 @@
 A score of a head in a case is **dense** if the reference decides every voxel for it, else it holds on **annotated
 voxels** only; this follows from the reference, never from the prediction. A case can have both: a class that is
 completely drawn beside others that are not. A head that ``cases.<case>.annotated`` leaves out, and of which no voxel
-is drawn, has no Dice there: it could only be 0 or undefined. Its false positives are counted all the same.
+is drawn, has no Dice there, and nor has one that is declared absent from a case that is not dense: it could only be 0
+or undefined. Their false positives are counted all the same.
 """
 
 from __future__ import annotations
@@ -84,7 +85,13 @@ def case_metrics(
     """
     foreground = [(labels.heads[index], counts[index]) for index in labels.foreground_heads]
     statement = labels.statements.get(case, CaseStatement())
-    scored_on = {head.key: _scored_on(head, found, statement, n_voxels) for head, found in foreground}
+    is_dense = all(found.n_decided == n_voxels for _, found in foreground)
+    scored_on = {
+        head.key: None
+        if statement.absent.issuperset(head.classes) and not is_dense
+        else _scored_on(head, found, statement, n_voxels)
+        for head, found in foreground
+    }
     pairs = n_voxels * len(foreground)
     decided = sum(found.n_decided for _, found in foreground)
     return CaseMetrics(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, EvaluationError
+from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
 from autoseg.core.labels import CaseStatement, Labels
 from autoseg.core.parallel import map_unordered
@@ -131,8 +132,8 @@ def evaluate_folder(
         )
         for index, files in enumerate(folders)
     )
-    note = _left_out_note(summary, dataset.labels)
-    summary = summary.model_copy(update={"warnings": (*summary.warnings, *([note] if note else []))})
+    notes = (_left_out_note(summary, dataset.labels), _masks_note(dataset.labels, references, masks))
+    summary = summary.model_copy(update={"warnings": (*summary.warnings, *(note for note in notes if note))})
     for other in others:
         comparison = compare(summary.metric_per_case, other.metric_per_case, list(summary.names), str(against))
         summary = summary.model_copy(update={"comparison": comparison})
@@ -145,6 +146,17 @@ def _checked(summary: Summary, *, strict: bool) -> Summary:
     if not summary.n_cases or (strict and wrong):
         raise EvaluationError("\n".join(wrong))
     return summary
+
+
+def _masks_note(labels: Labels, references: Mapping[str, Path], masks: Mapping[str, Path]) -> str | None:
+    """Say that valid masks are declared but not applied."""
+    plain = [name for name in references if name not in masks]
+    if not labels.has_masks or not plain:
+        return None
+    return (
+        f"valid_mask_folder: not applied to {len(plain)} references that are not label files of the data set: they are "
+        f"taken to be right everywhere ({listed(plain, LISTED)})"
+    )
 
 
 def _left_out_note(summary: Summary, labels: Labels) -> str | None:

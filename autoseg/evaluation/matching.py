@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from autoseg.core.case_files import label_folder_name, mask_folder_of
+from autoseg.core.case_files import label_folder_name, mask_folder_of, resolved_path
 from autoseg.core.dataset import Dataset
 from autoseg.core.dataset_json import read_dataset_json
 from autoseg.core.errors import EvaluationError
@@ -66,13 +66,18 @@ def find_reference_masks(
         return {name: masks[path.resolve()] for name, path in references.items() if path.resolve() in masks}
     path = Path(given).resolve()
     path = path / "dataset.json" if path.is_dir() else path
-    labels = path.parent / label_folder_name(path.parent, path.name)
+    own = _label_files_of(path, dataset.json)
     masks_folder = mask_folder_of(path.parent, dataset.json)
-    return {
-        name: masks_folder / reference.name
-        for name, reference in references.items()
-        if reference.parent.resolve() == labels.resolve()
-    }
+    return {name: masks_folder / file.name for name, file in references.items() if own(file.resolve())}
+
+
+def _label_files_of(path: Path, content: Mapping[str, Any]) -> Callable[[Path], bool]:
+    """Return what tells whether a file is a label file of the data set whose dataset.json, ``content``, is ``path``."""
+    if "dataset" in content:
+        listed = {resolved_path(path.parent, entry["label"]).resolve() for entry in content["dataset"].values()}
+        return listed.__contains__
+    folder = (path.parent / label_folder_name(path.parent, path.name)).resolve()
+    return lambda file: file.parent == folder
 
 
 def label_files(folder: Path, ending: str) -> dict[str, Path]:

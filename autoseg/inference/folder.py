@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from autoseg.core.atomic import write_json, write_text
 from autoseg.core.case import Case, CaseRecord
 from autoseg.core.case_files import find_image_cases
-from autoseg.core.dataset import Dataset
+from autoseg.core.dataset import DATASET_JSON, Dataset
 from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
 from autoseg.inference.export import LabelMap
 from autoseg.inference.inputs import check_inputs
@@ -310,6 +310,11 @@ def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> N
     target = folder.resolve()
     if any(file.resolve().parent == target for files in cases.values() for file in files):
         raise ConfigError(f"output folder {folder}: found the input images in it, expected another folder. Change -o.")
+    if (target.parent / DATASET_JSON).is_file() and re.match(r"(labels|images)Tr(_|$)", target.name):
+        raise ConfigError(
+            f"output folder {folder}: found that it belongs to the data set in {target.parent}, expected a folder for "
+            "predictions. Change -o."
+        )
     if (folder / "imagesTr").is_dir():
         raise ConfigError(
             f"output folder {folder}: found a data set in it, expected a folder for predictions. Change -o."

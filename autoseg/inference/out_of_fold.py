@@ -39,11 +39,12 @@ def out_of_fold_models(
     *,
     seen: bool = False,
     left_out_by: Mapping[str, str] | None = None,
+    groups: Mapping[str, str | None] | None = None,
 ) -> dict[str, str]:
     """Return case -> fold that predicts it: one that did not train on it.
 
     That is the fold that holds the case out for validation; for a case that no fold was given (it carries no
-    annotation, or came later) the first finished one.
+    annotation, or came later) the first finished one that trained on no case of its group, if there is one.
 
     Parameters
     ----------
@@ -56,6 +57,8 @@ def out_of_fold_models(
         of refusing: such a model agrees with the annotation that it has learnt by heart.
     left_out_by
         Case -> fold of the split that leaves it out, to name the folds that are missing.
+    groups
+        Case -> what its case belongs to (patient, volume), of all cases of the data set; None for none.
 
     Raises
     ------
@@ -66,7 +69,7 @@ def out_of_fold_models(
     folder = Path(model_folder)
     finished = find_checkpoints(folder, None)
     folds = _cases_of(finished)
-    chosen = {case: _unseen_by(folds, case) for case in cases}
+    chosen = {case: _unseen_by(folds, case, _mates(case, groups or {})) for case in cases}
     trained_on = [case for case, fold in chosen.items() if fold is None]
     if trained_on and not seen:
         raise ModelError(_missing_folds(folder, folds, trained_on, left_out_by or {}))
@@ -103,10 +106,20 @@ def _cases_of(finished: Mapping[str, Path]) -> dict[str, FoldCases]:
     return {fold: _read_cases(path.parent / TRAINING_FILE) for fold, path in finished.items() if fold != ALL}
 
 
-def _unseen_by(folds: Mapping[str, FoldCases], case: str) -> str | None:
-    """Return the fold that holds ``case`` out, else the first that has not seen it, else None."""
+def _mates(case: str, groups: Mapping[str, str | None]) -> frozenset[str]:
+    """Return the other cases of the group of ``case``."""
+    own = groups.get(case)
+    return frozenset(name for name, group in groups.items() if own is not None and group == own and name != case)
+
+
+def _unseen_by(folds: Mapping[str, FoldCases], case: str, mates: frozenset[str]) -> str | None:
+    """Return the fold that holds ``case`` out, else the first that saw neither it nor ``mates``.
+
+    Else the first that did not see the case itself, or None.
+    """
     unseen = [fold for fold, cases in folds.items() if case not in cases.train]
-    return next((fold for fold in unseen if case in folds[fold].val), unseen[0] if unseen else None)
+    ranked = sorted(unseen, key=lambda fold: (case not in folds[fold].val, bool(mates & folds[fold].train)))
+    return ranked[0] if ranked else None
 
 
 def _read_cases(path: Path) -> FoldCases:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from autoseg.annotation.inspection import count_values
 from autoseg.core.atomic import write_json
 from autoseg.core.case import BoolArray, Shape3
+from autoseg.core.case_files import is_file_name
 from autoseg.core.dataset import DATASET_JSON, Dataset
 from autoseg.core.errors import ConfigError, FileFormatError
 from autoseg.core.findings import Findings, listed
@@ -167,11 +168,6 @@ def case_names(images: Iterable[str]) -> tuple[str, ...]:
         path.stem if stems[path.stem] == 1 or key is None else f"{path.stem}_{key.strip('/').replace('/', '_')}"
         for path, key in parts
     )
-
-
-def is_file_name(name: str) -> bool:
-    """Whether a case can be called so: its files lie in the folders of the data set, and are not hidden."""
-    return bool(name.strip()) and not name.startswith(".") and not {*"/\\\0"} & {*name}
 
 
 def to_czyx(array: NDArray[Any], axes: str) -> NDArray[Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from autoseg.core.atomic import write_json
 from autoseg.core.components import resolve
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ModelError
+from autoseg.core.labels import informative_codes
 from autoseg.core.plan import Configuration, Plan
 from autoseg.data.loader import Batch, CaseSource, make_loader
 from autoseg.data.marks import Marking
@@ -267,10 +269,16 @@ def training_batches(request: FoldRequest, device: torch.device, start: int) -> 
 
 
 def validation_batches(request: FoldRequest) -> Iterator[Batch]:
-    """Yield the validation patches of an epoch: without augmentation, and the same in every epoch."""
+    """Yield the validation patches of an epoch: without augmentation, the same in every epoch, whatever the priorities.
+
+    None if nothing is annotated in the validation cases, as far as training sees it.
+    """
     config = request.config
+    cases = [CaseSource(request.cache, name) for name in request.val_cases if _says_something(request, name)]
+    if not cases:
+        return iter(())
     return make_loader(
-        _sources(request, request.val_cases),
+        cases,
         request.configuration,
         SamplingConfig(forced_fraction=config.forced_fraction, context_fraction=config.context_fraction),
         None,
@@ -280,6 +288,15 @@ def validation_batches(request: FoldRequest) -> Iterator[Batch]:
         seed=config.seed + VALIDATION_SEED_OFFSET,
         batch_size=batch_size(request),
     )
+
+
+def _says_something(request: FoldRequest, name: str) -> bool:
+    """Whether a cached case has an annotated voxel."""
+    entry = read_entry(request.cache, name)
+    if entry is None:
+        return True  # the loader says what is wrong with it
+    informative = informative_codes(entry.table)
+    return any(count and informative[code] for code, count in entry.code_counts.items())
 
 
 def _sources(request: FoldRequest, names: Sequence[str]) -> list[CaseSource]:
@@ -301,8 +318,20 @@ def _checkpoint(request: FoldRequest, parts: Parts, progress: Progress, precisio
             "progress": progress.to_dict(),
             "precision": precision,
             "unannotated": None if parts.unannotated is None else parts.unannotated.state(),
+            "data": _data_of(request),
         },
     )
+
+
+def _data_of(request: FoldRequest) -> dict[str, Any]:
+    """Return what may not change before a run is resumed: what its outputs mean, and what it was not trained on."""
+    labels = request.dataset.labels
+    return {
+        "classes": list(labels.class_names),
+        "heads": [[head.name, list(head.classes)] for head in labels.heads],
+        "training cases": sorted(request.train_cases),
+        "validation cases": sorted(request.val_cases),
+    }
 
 
 def _restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress:
@@ -318,6 +347,8 @@ def _restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress
         changed.append("the plan is another one")
     if latest.configuration != request.configuration.name:
         changed.append(f"configuration is {request.configuration.name!r}, was {latest.configuration!r}")
+    now = _data_of(request)
+    changed += [f"{key} of the data set changed" for key in now if now[key] != latest.state.get("data", now).get(key)]
     if changed:
         raise ModelError(
             f"{path}: found a run with other settings ({'; '.join(changed)}), expected the same to go on. "

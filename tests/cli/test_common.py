@@ -42,6 +42,8 @@ def raising(error: BaseException):
         (common.IncompleteError("two cases"), 1, "failed: two cases"),
         (common.StoppedError("Saved."), 130, "interrupted. Saved."),
         (KeyboardInterrupt(), 130, "interrupted."),
+        (NotADirectoryError(20, "Not a directory", "out/x"), 2, "error: out/x: found that not a directory, expected"),
+        (PermissionError(13, "Permission denied", "out"), 2, "error: out: found that permission denied, expected"),
         (RuntimeError("bug"), 1, "RuntimeError: bug"),
     ],
     ids=lambda value: type(value).__name__,

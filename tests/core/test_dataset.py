@@ -363,3 +363,14 @@ def test_numbers_too_large_for_a_float_are_faults(tmp_path):
     assert {fault.where for fault in caught.value.faults} >= {
         "dataset.json: cases.a.priority", "dataset.json: annotation_protocol.reach_mm",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["patient/1", "../out", ".hidden", ""])
+def test_a_listed_case_has_a_name_that_files_can_have(tmp_path, name):
+    folder = lay_out(tmp_path / "toy", ["a_0000.nii.gz"], ["a.nii.gz"])
+    content = json.loads((folder / "dataset.json").read_text())
+    content["dataset"] = {name: {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    assert any(
+        f"dataset: found the case name {name!r}, expected a name that files can" in text for text in faults_of(folder)
+    )

@@ -113,3 +113,10 @@ def test_what_is_scored_on_what_does_not_depend_on_the_prediction() -> None:
         reference = rng.choice([0, 1, 3], size=6).tolist()
         kinds = [scored(reference, rng.integers(0, 3, size=6).tolist(), labels).scored_on for _ in range(4)]
         assert all(kind == kinds[0] for kind in kinds)
+
+
+def test_what_is_said_to_be_absent_is_no_dense_reference_of_a_sparse_case() -> None:
+    said = labels_of({"absent": ["b"]})
+    sparse, dense = scored([0, 3, 1, 3], [2, 2, 1, 2], said), scored([0, 0, 1, 0], [2, 2, 1, 2], said)
+    assert (sparse.scored_on["2"], sparse.metrics["2"].Dice, sparse.absent["2"].voxels) == (None, None, 3)
+    assert (dense.scored_on["2"], dense.metrics["2"].Dice, dense.absent["2"].voxels) == ("dense", 0, 3)

@@ -61,6 +61,8 @@ def test_files_are_scored_within_their_masks(folder: Path):
 def test_other_references_have_no_mask(folder: Path):
     summary = evaluate_folder(folder / "labelsTr_dense", folder / "predictions", folder)
     assert summary.metric_per_case[0].metrics["1"].FP == 12
+    (warning,) = summary.warnings
+    assert warning.startswith("valid_mask_folder: not applied to 1 references that are not label files of the data set")
 
 
 def test_an_absent_class_is_a_false_alarm_outside_the_mask_too(folder: Path):
@@ -79,3 +81,14 @@ def test_a_missing_mask_is_named(folder: Path):
     (folder / "masksTr/a.nii.gz").unlink()
     with pytest.raises(EvaluationError, match="valid mask of case 'a'"):
         evaluate_folder(folder / "labelsTr", folder / "predictions", folder)
+
+
+def test_masks_belong_to_listed_label_files_wherever_they_lie(folder: Path):
+    (folder / "labelsTr").rename(folder / "drawn")
+    content = json.loads((folder / "dataset.json").read_text())
+    content["dataset"] = {"a": {"images": ["imagesTr/a_0000.nii.gz"], "label": "drawn/a.nii.gz"}}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    for given in (folder, Dataset.load(folder)):
+        summary = evaluate_folder(folder / "drawn", folder / "predictions", given)
+        assert summary.metric_per_case[0].metrics["1"].FP == 0
+        assert summary.scored_on == "annotated voxels" and summary.warnings == ()

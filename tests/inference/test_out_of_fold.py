@@ -74,3 +74,9 @@ def test_the_weights_of_a_fold_are_loaded_once(folds):
     assert given[2][1] is given[3][1]
     assert [predictor.model.folds for _, predictor in given] == [("0",), ("0",), ("1",), ("1",)]
     assert not given[0][1].mirror
+
+
+def test_a_case_without_fold_goes_to_one_that_saw_none_of_its_group(folds):
+    groups = {"a": "patient 1", "b": None, "c": "patient 2", "d": None, "later": "patient 2"}
+    assert out_of_fold_models(folds, ["later"], groups=groups) == {"later": "1"}  # fold 0 trained on c
+    assert out_of_fold_models(folds, ["later"], groups=groups | {"a": "patient 2"}) == {"later": "0"}  # no better one

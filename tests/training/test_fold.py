@@ -13,7 +13,7 @@ from autoseg.core.protocol import AnnotationProtocol
 from autoseg.core.workspace import Workspace
 from autoseg.nn.checkpoint import load_checkpoint
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
-from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest, build_parts, train_fold
+from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest, build_parts, train_fold, validation_batches
 from autoseg.training.prepare import (
     RunOptions,
     check_folder,
@@ -242,3 +242,27 @@ def test_dense_data_infer_nothing(request_of):
     dense = replace(request.dataset, labels=replace(request.dataset.labels, ignore=None))
     assert build_parts(request, "float32").unannotated is not None
     assert build_parts(replace(request, dataset=dense), "float32").unannotated is None
+
+
+def test_resume_refuses_other_cases_and_other_classes(request_of):
+    request = request_of()
+    train_fold(request, should_stop=stop_after(2))
+    moved = replace(request, train_cases=request.train_cases[1:], val_cases=request.train_cases[:1])
+    with pytest.raises(ModelError, match="training cases of the data set changed; validation cases of the data set"):
+        train_fold(moved, resume=True)
+    labels = request.dataset.labels
+    renamed = replace(labels, class_names=(labels.class_names[0], *reversed(labels.class_names[1:])))
+    with pytest.raises(ModelError, match="classes of the data set changed"):
+        train_fold(replace(request, dataset=replace(request.dataset, labels=renamed)), resume=True)
+    assert train_fold(request, resume=True).is_finished
+
+
+def test_validation_asks_neither_for_priority_nor_for_annotation(request_of, toy_workspace):
+    request = request_of(iterations=4)
+    never = tuple(replace(case, priority=0.0) for case in request.dataset.cases)
+    cases = replace(request.dataset, cases=never)
+    assert list(validation_batches(replace(request, dataset=cases)))
+    unseen = replace(request, val_cases=())
+    assert list(validation_batches(unseen)) == []
+    progress = train_fold(unseen).progress
+    assert progress.records[-1].dice is None and progress.records[-1].validation_loss is None
