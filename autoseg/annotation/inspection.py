@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.case import Float32Array
-from autoseg.core.labels import CaseStatement, Labels, drawn_sets, head_states, informative_codes
+from autoseg.core.labels import (
+    CaseStatement,
+    Labels,
+    drawn_codes,
+    drawn_sets,
+    head_states,
+    informative_codes,
+    undrawn_row,
+)
 
 _BINNED_VALUES = 1 << 16
 _PIECE_VOXELS = 1 << 20
@@ -38,6 +46,8 @@ class CaseAnnotation:
     """Voxels of the label file."""
     informative: int
     """Voxels that say something about their class."""
+    drawn: int
+    """Those of them that somebody drew: of the others it is only said that a class is absent from the case."""
     positive: Mapping[str, int]
     """Head (class or region) -> voxels that certainly belong to it."""
     decided: Mapping[str, int]
@@ -47,6 +57,11 @@ class CaseAnnotation:
     def annotated_fraction(self) -> float:
         """Share of voxels that say something about their class, 0 to 1; 0 if there are no voxels."""
         return self.informative / self.voxels if self.voxels else 0.0
+
+    @property
+    def drawn_fraction(self) -> float:
+        """Share of voxels that somebody drew, 0 to 1; 0 if there are no voxels."""
+        return self.drawn / self.voxels if self.voxels else 0.0
 
     def positive_fraction(self, head: str) -> float:
         """Share of all voxels that certainly belong to ``head``, 0 to 1; 0 if there are no voxels."""
@@ -120,6 +135,7 @@ def summarise_annotation(counts: Mapping[int, int], labels: Labels, case: str = 
     return CaseAnnotation(
         voxels=sum(counts.values()),
         informative=int(numbers[informative_codes(table)].sum()),
+        drawn=int(numbers[drawn_codes(table, undrawn_row(labels, case))].sum()),
         positive=dict(zip(names, (numbers @ positive).tolist(), strict=True)),
         decided=dict(zip(names, (numbers @ (positive | negative)).tolist(), strict=True)),
     )

@@ -39,8 +39,10 @@ class Fingerprint(BaseModel):
     """How many informative foreground voxels the statistics saw."""
     annotated_fraction: dict[str, float] = Field(default_factory=dict)
     """Case -> share of voxels that say something about their class."""
+    drawn_fraction: dict[str, float] = Field(default_factory=dict)
+    """Case -> share of voxels that somebody drew: those of which it is only said that a class is absent are none."""
     annotated_in_slices: dict[str, float] = Field(default_factory=dict)
-    """Case -> share of those voxels that lie in slices of which at least half is annotated; 0 for scribbles."""
+    """Case -> share of the drawn voxels that lie in slices of which at least half is annotated; 0 for scribbles."""
     annotated_classes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     """Case -> indices of the heads (classes, or regions) with a voxel that is certainly theirs; ascending."""
     source_hash: str = ""

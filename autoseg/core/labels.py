@@ -222,6 +222,19 @@ def undrawn_set(labels: Labels, case: str = "") -> frozenset[int]:
     return frozenset(range(labels.n_classes)) - labels.statements.get(case, CaseStatement()).absent
 
 
+def undrawn_row(labels: Labels, case: str = "") -> BoolArray:
+    """(K,) bool: :func:`undrawn_set` as a row of a table of label sets."""
+    row: BoolArray = np.zeros(labels.n_classes, dtype=bool)
+    row[list(undrawn_set(labels, case))] = True
+    return row
+
+
+def drawn_codes(label_sets: BoolArray, undrawn: BoolArray) -> BoolArray:
+    """(N,) bool: codes of voxels that somebody drew: they say something, and more than ``undrawn`` (K,) does."""
+    drawn: BoolArray = informative_codes(label_sets) & (label_sets != undrawn).any(axis=1)
+    return drawn
+
+
 def informative_codes(label_sets: BoolArray) -> BoolArray:
     """(N,) bool: codes that say something, i.e. whose set is neither empty nor all classes."""
     count = label_sets.sum(axis=1)

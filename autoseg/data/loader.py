@@ -194,10 +194,10 @@ class _OpenCase(NamedTuple):
     """``tables.to_drawn``; None if every code stands for itself."""
 
     @classmethod
-    def of(cls, case: CachedCase, marking: Marking | None, unknown: int) -> _OpenCase:
+    def of(cls, case: CachedCase, marking: Marking | None, unknown: int, undrawn: int) -> _OpenCase:
         """Work out what patches of a case need."""
         tables = plain_tables(case.entry.table, case.entry.inferred_table)
-        marks = None if marking is None else mark_case(case, marking, unknown)
+        marks = None if marking is None else mark_case(case, marking, undrawn)
         if marks is not None:
             tables = marks.tables(tables)
         stands_for_itself = bool((tables.to_drawn == np.arange(len(tables.to_drawn))).all())
@@ -277,7 +277,7 @@ class BatchBuilder(Dataset[Batch]):
         opened = self._open_cases
         key = (content.folder, content.name)
         if key not in opened:
-            opened[key] = _OpenCase.of(open_case(*key), self.marking, self.unknown)
+            opened[key] = _OpenCase.of(open_case(*key), self.marking, self.unknown, content.undrawn)
         opened.move_to_end(key)
         if len(opened) > MAX_OPEN_CASES:
             opened.popitem(last=False)

@@ -62,7 +62,7 @@ class Marks:
     """The marks of one case."""
 
     unknown: int
-    """Code of voxels of which nothing is known."""
+    """Code of voxels that nobody drew: of which nothing is known, or only that a class is absent from the case."""
     blocks: BoolArray
     """(*ceil(S / block)): the blocks that are held out."""
     block: tuple[int, int, int]
@@ -99,15 +99,14 @@ class Marks:
         """Return the tables of a marked map, from those of the case."""
         n_codes = len(plain.drawn)
         everything = np.ones_like(plain.drawn)
-        of_rings = everything[:1].repeat(self.n_rings, axis=0)
+        rows = [self.unknown] * self.n_rings
         truth = np.where(self.codes[:, None], plain.drawn, True)
-        unknown = plain.to_drawn[[self.unknown] * self.n_rings]
         return Tables(
-            drawn=np.concatenate([plain.drawn, everything, of_rings]),
-            inferred=np.concatenate([plain.inferred, everything, of_rings]),
-            held=np.concatenate([everything, truth, of_rings]),
+            drawn=np.concatenate([plain.drawn, everything, plain.drawn[rows]]),
+            inferred=np.concatenate([plain.inferred, everything, plain.inferred[rows]]),
+            held=np.concatenate([everything, truth, everything[rows]]),
             rings=np.concatenate([np.full(2 * n_codes, NO_RING), np.arange(self.n_rings)]),
-            to_drawn=np.concatenate([plain.to_drawn, plain.to_drawn, unknown]),
+            to_drawn=np.concatenate([plain.to_drawn, plain.to_drawn, plain.to_drawn[rows]]),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.case import BoolArray, CodeArray
-from autoseg.core.labels import foreground_codes, informative_codes
+from autoseg.core.labels import drawn_codes, foreground_codes, informative_codes
 from autoseg.io.cache import CachedCase
 
 MAX_TABLE_BYTES = 1 << 28
@@ -49,8 +49,10 @@ class AreaTable:
     """(2, *corners): annotated and foreground voxels below each corner."""
 
     @classmethod
-    def build(cls, codes: CodeArray, label_sets: BoolArray, max_entries: int, *, n_axes: int = 3) -> AreaTable:
-        """Count ``codes`` (z, y, x) with ``label_sets`` (N, K), reading them once, a layer of the grid at a time.
+    def build(
+        cls, codes: CodeArray, annotated: BoolArray, foreground: BoolArray, max_entries: int, *, n_axes: int = 3
+    ) -> AreaTable:
+        """Count which ``codes`` (z, y, x) are annotated, and foreground, both (N,): one pass, a layer at a time.
 
         The grid is the finest of at most about ``max_entries`` corners: every voxel where these suffice, else blocks
         of 2, 4, ... voxels along the last ``n_axes`` axes (2 keeps slices apart).
@@ -58,7 +60,7 @@ class AreaTable:
         edges = _block_edges(codes.shape, max_entries, n_axes)
         starts = [np.arange(0, length, edge) for length, edge in zip(codes.shape, edges, strict=True)]
         corners = tuple(np.append(first, length) for first, length in zip(starts, codes.shape, strict=True))
-        speaks = np.stack([informative_codes(label_sets), foreground_codes(label_sets)])  # (2, N)
+        speaks = np.stack([annotated, foreground])  # (2, N)
         dtype = np.int32 if codes.size <= np.iinfo(np.int32).max else np.int64
         sums = np.zeros((2, *map(len, corners)), dtype=dtype)
         for layer, start in enumerate(starts[0]):
@@ -112,6 +114,8 @@ class Rejection:
     max_attempts: int
     n_cases: int
     """Cases that patches are drawn from."""
+    undrawn: Mapping[tuple[Path, str], int] = field(default_factory=dict)
+    """Case -> code of voxels that nobody drew, though a class may be said to be absent from all of the case."""
     _tables: dict[tuple[Path, str], AreaTable] = field(default_factory=dict, init=False, repr=False)
     _warned: set[str] = field(default_factory=set, init=False, repr=False)
     notes: dict[str, str] = field(default_factory=dict, init=False, repr=False)
@@ -122,7 +126,10 @@ class Rejection:
         key = (case.folder, case.name)
         if key not in self._tables:
             entries = max(MAX_TABLE_BYTES // (8 * max(self.n_cases, 1)), MIN_ENTRIES)
-            self._tables[key] = AreaTable.build(case.codes, case.entry.table, entries, n_axes=n_axes)
+            table = case.entry.table
+            undrawn = self.undrawn.get(key)
+            speaks = informative_codes(table) if undrawn is None else drawn_codes(table, table[undrawn])
+            self._tables[key] = AreaTable.build(case.codes, speaks, foreground_codes(table), entries, n_axes=n_axes)
         return self._tables[key].count(box)
 
     def accepts(self, content: PatchContent, rng: np.random.Generator) -> bool:

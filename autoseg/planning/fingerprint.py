@@ -21,7 +21,7 @@ from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
 from autoseg.core.geometry import Geometry
-from autoseg.core.labels import Labels, foreground_codes, head_states, informative_codes
+from autoseg.core.labels import Labels, drawn_codes, foreground_codes, head_states, informative_codes, undrawn_row
 from autoseg.core.parallel import map_unordered
 from autoseg.io.annotation import read_annotation
 from autoseg.io.images import read_intensities
@@ -51,8 +51,10 @@ class CaseMeasure:
     """Voxels after over voxels before cropping."""
     annotated: float
     """Share of voxels that say something about their class."""
+    drawn: float
+    """Share of voxels that somebody drew, see :func:`autoseg.core.labels.drawn_codes`."""
     in_slices: float
-    """Share of those that lie in slices drawn as a whole, see :func:`autoseg.annotation.coverage.share_in_slices`."""
+    """Share of these in slices drawn as a whole, see :func:`autoseg.annotation.coverage.share_in_slices`."""
     heads: tuple[int, ...]
     """Indices of the heads with a voxel that is certainly theirs."""
     n_foreground: int
@@ -123,6 +125,7 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
         intensity_source={str(i): source for i in range(len(intensities))},
         foreground_voxels=n_foreground,
         annotated_fraction={case.name: measure.annotated for case, measure in zip(cases, ordered, strict=True)},
+        drawn_fraction={case.name: measure.drawn for case, measure in zip(cases, ordered, strict=True)},
         annotated_in_slices={case.name: measure.in_slices for case, measure in zip(cases, ordered, strict=True)},
         annotated_classes={case.name: measure.heads for case, measure in zip(cases, ordered, strict=True)},
         source_hash=source_hash(dataset),
@@ -147,16 +150,19 @@ def measure_case(case: CaseFiles, labels: Labels, n_knots: int) -> CaseMeasure:
     image, geometry = read_intensities(case.images)
     z, y, x = image.shape[1:]
     target = None if case.label is None else read_annotation(case, labels, (z, y, x))
-    return measure_arrays(image, geometry, target, labels, n_knots)
+    return measure_arrays(image, geometry, target, labels, n_knots, case=case.name)
 
 
 def measure_arrays(
-    image: NDArray[Any], geometry: Geometry, target: Target | None, labels: Labels, n_knots: int
+    image: NDArray[Any], geometry: Geometry, target: Target | None, labels: Labels, n_knots: int, *, case: str = ""
 ) -> CaseMeasure:
-    """Measure an image (C, *S) and what is known of its voxels, a slab at a time; nothing of their size is made."""
+    """Measure an image (C, *S) and what is known of its voxels, a slab at a time; nothing of their size is made.
+
+    ``case`` is its name, for what dataset.json says of it.
+    """
     low, high = content_box(image)
     window = box_slices(low, high)
-    annotated, in_slices, heads = (0.0, 0.0, ()) if target is None else _annotation(target, labels)
+    annotated, drawn, in_slices, heads = (0.0, 0.0, 0.0, ()) if target is None else _annotation(target, labels, case)
     z, y, x = (stop - start for start, stop in zip(low, high, strict=True))
     n_foreground = 0
     sketchers = [Sketcher(n_knots) for _ in image]
@@ -175,6 +181,7 @@ def measure_arrays(
         shape_after_crop=(z, y, x),
         relative_size=z * y * x / math.prod(image.shape[1:]),
         annotated=annotated,
+        drawn=drawn,
         in_slices=in_slices,
         heads=heads,
         n_foreground=n_foreground,
@@ -195,16 +202,19 @@ def measure_body(case: CaseFiles, n_knots: int) -> tuple[Sketch | None, ...]:
     return tuple(sketcher.finish() for sketcher in sketchers)
 
 
-def _annotation(target: Target, labels: Labels) -> tuple[float, float, tuple[int, ...]]:
-    """Return the share of informative voxels, the share of these in whole slices, and the heads with a voxel."""
+def _annotation(target: Target, labels: Labels, case: str) -> tuple[float, float, float, tuple[int, ...]]:
+    """Return the shares of informative and of drawn voxels, that of these in whole slices, the heads with a voxel."""
     voxels = count_values(target.codes)
     is_informative = informative_codes(target.label_sets)
-    informative = sum(number for code, number in voxels.items() if is_informative[code])
+    is_drawn = drawn_codes(target.label_sets, undrawn_row(labels, case))
+    informative, drawn = (
+        sum(number for code, number in voxels.items() if counts[code]) / max(target.codes.size, 1)
+        for counts in (is_informative, is_drawn)
+    )
     positive, _ = head_states(target.label_sets, labels.regions)
     heads = np.flatnonzero(positive[list(voxels)].any(axis=0))
-    share = informative / target.codes.size if target.codes.size else 0.0
-    in_slices = 1.0 if share == 1 else share_in_slices(target.codes, is_informative)
-    return share, in_slices, tuple(heads.tolist())
+    in_slices = 1.0 if drawn == 1 else share_in_slices(target.codes, is_drawn)
+    return informative, drawn, in_slices, tuple(heads.tolist())
 
 
 def _intensities(

@@ -45,7 +45,7 @@ class CaseProfile:
 def profiles_from_fingerprint(fingerprint: Fingerprint) -> dict[str, CaseProfile]:
     """Return what the fingerprint knows of each case; one that was made by an earlier version knows nothing."""
     return {
-        case: CaseProfile(frozenset(heads), fingerprint.annotated_fraction.get(case, 1.0))
+        case: CaseProfile(frozenset(heads), fingerprint.drawn_fraction.get(case, 1.0))
         for case, heads in fingerprint.annotated_classes.items()
     }
 
@@ -55,7 +55,7 @@ def profiles_from_report(report: IntegrityReport) -> dict[str, CaseProfile]:
     return {
         case: CaseProfile(
             frozenset(index for index, head in enumerate(report.heads) if found.positive[head]),
-            found.annotated_fraction,
+            found.drawn_fraction,
         )
         for case, found in report.cases.items()
     }

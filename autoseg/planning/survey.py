@@ -76,4 +76,4 @@ def _survey_case(case: CaseFiles, labels: Labels, n_channels: int, n_knots: int)
     if opened.image is None or opened.geometry is None or opened.file_labels is None:
         return finding, None
     target = Target(*labels.encode(opened.file_labels, case.name, valid=opened.valid))
-    return finding, measure_arrays(opened.image, opened.geometry, target, labels, n_knots)
+    return finding, measure_arrays(opened.image, opened.geometry, target, labels, n_knots, case=case.name)

@@ -11,12 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoseg.core.case import BoolArray
-from autoseg.core.labels import Labels, informative_codes, undrawn_set
+from autoseg.core.labels import Labels, drawn_codes, informative_codes, undrawn_row
 from autoseg.core.labels import head_states as table_head_states
 from autoseg.data.loader import Batch
 from autoseg.io.cache import CacheEntry
@@ -45,25 +43,29 @@ class Totals:
     """Voxels of which only promises say something, or that a class is absent from their case."""
     n_unknown: int
     """Voxels of which nothing is known."""
+    n_open: int
+    """Voxels of which nothing is known, or only that a class is absent from their case: the prior is about these."""
     drawn_as: tuple[int, ...]
     """Per head the voxels drawn as it."""
 
     @classmethod
     def of(cls, entries: Iterable[CacheEntry], labels: Labels) -> Totals:
         """Count over cached cases."""
-        n_drawn = n_promised = n_unknown = 0
+        n_drawn = n_promised = n_unknown = n_open = 0
         drawn_as = [0] * labels.n_heads
         for entry in entries:
             table = entry.table
-            stated = (table == absence(labels, entry.record.case)).all(axis=1)
-            drawn, narrowed = informative_codes(table) & ~stated, informative_codes(entry.inferred_table)
+            undrawn = undrawn_row(labels, entry.record.case)
+            drawn, narrowed = drawn_codes(table, undrawn), informative_codes(entry.inferred_table)
+            open_ = (entry.inferred_table == undrawn).all(axis=1)
             positive, _ = table_head_states(table, labels.regions)
             for code, count in entry.code_counts.items():
                 n_drawn += count * bool(drawn[code])
                 n_promised += count * bool(narrowed[code] and not drawn[code])
                 n_unknown += count * bool(not narrowed[code] and not drawn[code])
+                n_open += count * bool(open_[code] and not drawn[code])
                 drawn_as = [sum_ + count * bool(hit) for sum_, hit in zip(drawn_as, positive[code], strict=True)]
-        return cls(n_drawn, n_promised, n_unknown, tuple(drawn_as))
+        return cls(n_drawn, n_promised, n_unknown, n_open, tuple(drawn_as))
 
 
 class Unannotated:
@@ -97,7 +99,7 @@ class Unannotated:
             name for name, statement in labels.statements.items() if statement.annotated is not None
         )
         self.absences = {
-            name: torch.from_numpy(absence(labels, name)).to(device)
+            name: torch.from_numpy(undrawn_row(labels, name)).to(device)
             for name, statement in labels.statements.items()
             if statement.absent
         }
@@ -121,11 +123,12 @@ class Unannotated:
         weights = torch.where(is_drawn, 1.0, self.promise_weight * is_known)
         if self.config.background_prior and batch.rings is not None:
             applies = torch.tensor([case not in self.contradicted for case in batch.cases], device=drawn.device)
-            is_open = (batch.rings >= 0) & applies[:, None]
+            rates = self.background_rates()[batch.rings.clamp_min(0)]
+            is_open = (batch.rings >= 0) & applies[:, None] & drawn[..., 0] & (rates >= weights)
             background = torch.zeros_like(sets)
             background[..., 0] = True
             sets = torch.where(is_open[..., None], background, sets)
-            weights = torch.where(is_open, self.background_rates()[batch.rings.clamp_min(0)], weights)
+            weights = torch.where(is_open, rates, weights)
         evidence = Evidence(batch.codes, drawn, sets, weights)
         if self.teacher is None:
             return evidence
@@ -147,20 +150,20 @@ class Unannotated:
 
         .. math:: \rho_r = g \, (1 - 2 \pi_r)_+ \min(m \, d / u, \; \min_h \kappa \, d_h / (\pi_{hr} n))
 
-        with d the drawn voxels, :math:`d_h` those drawn as head h, u all others, n those of which nothing is known,
-        :math:`\pi_{hr}` the share of h among those of ring r, :math:`\pi_r` that of all foreground (regions: of the
-        largest), m = 30 and :math:`\kappa` the setting ``background_prior``: unannotated voxels of h, wrongly taken as
-        background, weigh together at most :math:`\kappa` times the drawn ones. So a class that is common, or hardly
-        annotated, is left alone; and what lies far from all annotation counts for more than what lies beside it. Where
-        foreground is half of the ring or more, "rather background than not" is wrong, and nothing is said. The gate g
-        falls with the square of the lowest hit rate below that of chance: what no longer finds held-out annotation
-        gives way. See :meth:`shares`.
+        with d the drawn voxels, :math:`d_h` those drawn as head h, u all others, n those that neither drawing nor
+        promise narrows, :math:`\pi_{hr}` the share of h among those of ring r, :math:`\pi_r` that of all foreground
+        (regions: of the largest), m = 30 and :math:`\kappa` the setting ``background_prior``: unannotated voxels of h,
+        wrongly taken as background, weigh together at most :math:`\kappa` times the drawn ones. So a class that is
+        common, or hardly annotated, is left alone; and what lies far from all annotation counts for more than what lies
+        beside it. Where foreground is half of the ring or more, "rather background than not" is wrong, and nothing is
+        said. The gate g falls with the square of the lowest hit rate below that of chance: what no longer finds held-out
+        annotation gives way. See :meth:`shares`.
         """
         totals = self.totals
         n_undrawn = totals.n_unknown + totals.n_promised
         largest = min(1.0, LARGEST_MASS * totals.n_drawn / max(n_undrawn, 1))
         shares = self.shares()
-        rates = self.config.background_prior * self.drawn_as / (shares * totals.n_unknown).clamp_min(1e-6)
+        rates = self.config.background_prior * self.drawn_as / (shares * totals.n_open).clamp_min(1e-6)
         rates = torch.where(self.drawn_as > 0, rates, torch.inf)[:, self.foreground].amin(1).clamp_max(largest)
         summed, weight = self.held[:2, self.foreground]
         hits = torch.where(weight > 0, summed / weight.clamp_min(1e-6), 1.0)
@@ -221,10 +224,3 @@ class Unannotated:
         self.held.copy_(state["held"])
         if self.teacher is not None:
             self.teacher.restore(state["teacher"], network)
-
-
-def absence(labels: Labels, case: str) -> BoolArray:
-    """(K,) bool: the classes that a voxel of ``case`` may be where nothing is drawn; all of them if none is absent."""
-    members: BoolArray = np.zeros(labels.n_classes, dtype=bool)
-    members[list(undrawn_set(labels, case))] = True
-    return members

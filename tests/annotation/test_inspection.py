@@ -121,6 +121,9 @@ def test_annotation_of_a_case_of_which_something_is_said():
     assert (lazy.informative, lazy.positive["background"], lazy.decided["a"], lazy.decided["b"]) == (10, 0, 10, 3)
     healthy = summarise_annotation({3: 10}, labels, "healthy")
     assert (healthy.informative, healthy.decided["b"], healthy.decided["a"]) == (10, 10, 0)
+    scribbled = {0: 1, 1: 2, 3: 7}
+    healthy, other = (summarise_annotation(scribbled, labels, name) for name in ("healthy", "other"))
+    assert (healthy.annotated_fraction, healthy.drawn_fraction, other.drawn_fraction) == (1.0, 0.3, 0.3)
 
 
 def test_nothing_depends_on_undeclared_or_unknown_voxels():

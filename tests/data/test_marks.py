@@ -153,3 +153,19 @@ def test_batches_tell_held_out_sets_and_rings_apart(case, make_labels, make_conf
             assert (batch.held_sets | batch.label_sets).all()  # what is held out is unknown, and the other way round
     plain = batches(None)[0]
     assert plain.held_sets is None and plain.rings is None
+
+
+def test_rings_lie_where_nobody_drew_though_a_class_is_absent(write):
+    """The voxels keep what is known of them; apart from that they are marked as unknown ones are."""
+    codes = scribbles()
+    plain = write("plain", codes, further=((1, 2), (0, 2)))
+    absent = write("absent", np.where(codes == 3, 5, codes).astype(np.uint8), further=((1, 2), (0, 2)))
+    marks = [mark_case(case, RINGS, undrawn) for case, undrawn in ((plain, 3), (absent, 5))]
+    rings = [mark.mark(case.codes, (0, 0, 0)) >= 2 * 6 for mark, case in zip(marks, (plain, absent), strict=True)]
+    np.testing.assert_array_equal(*rings)
+    assert rings[0].any()
+    table = absent.entry.table
+    tables = marks[1].tables(plain_tables(table, table))
+    assert (tables.drawn[tables.rings >= 0] == table[5]).all()
+    assert (tables.inferred[tables.rings >= 0] == table[5]).all()
+    assert tables.held[tables.rings >= 0].all()

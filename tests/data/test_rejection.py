@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from autoseg.augmentation.recipes import Recipe
-from autoseg.core.labels import informative_codes
+from autoseg.core.labels import CaseStatement, foreground_codes, informative_codes
 from autoseg.data.loader import make_loader
 from autoseg.data.patches import covered_box, draw_place, read_patch
 from autoseg.data.rejection import AreaTable, PatchContent, Rejection
 from autoseg.data.sampling import Aim, CaseContent, Sampler, SamplingConfig, sample_rng
 
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1], [1, 0, 1]], dtype=bool)
+SPEAKS = informative_codes(SETS), foreground_codes(SETS)
 UNKNOWN = 3
 MILD = Recipe(rotation_probability=1, rotation_degrees=30, scaling_probability=1)
 
@@ -34,7 +37,7 @@ def rejection(**settings) -> Rejection:
 def test_a_table_of_every_voxel_counts_exactly(shape):
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 6, shape).astype(np.uint8)
-    table = AreaTable.build(codes, SETS, 10**6)
+    table = AreaTable.build(codes, *SPEAKS, 10**6)
     assert table.sums.shape == (2, *(length + 1 for length in shape))
     for _ in range(100):
         low = rng.integers(-4, np.array(shape) + 2)
@@ -47,7 +50,7 @@ def test_a_table_of_every_voxel_counts_exactly(shape):
 def test_a_coarse_table_is_exact_at_its_corners_and_off_by_its_border_blocks_at_most(n_axes):
     rng = np.random.default_rng(1)
     codes = np.where(rng.random((12, 40, 33)) < 0.2, rng.integers(0, 3, (12, 40, 33)), UNKNOWN).astype(np.uint8)
-    table = AreaTable.build(codes, SETS, 2000, n_axes=n_axes)
+    table = AreaTable.build(codes, *SPEAKS, 2000, n_axes=n_axes)
     assert np.prod([len(corners) - 1 for corners in table.corners]) <= 2000
     assert n_axes == 3 or len(table.corners[0]) == 13  # slices stay apart
     for _ in range(100):
@@ -72,13 +75,13 @@ def _clipped(low, high, table):
 
 def test_a_uniform_case_is_counted_exactly_by_any_table():
     codes = np.ones((30, 31, 32), np.uint8)
-    found = AreaTable.build(codes, SETS, 50).count(((1, -3, 7.5), (9, 5, 12.25)))
+    found = AreaTable.build(codes, *SPEAKS, 50).count(((1, -3, 7.5), (9, 5, 12.25)))
     assert (found.voxels, found.annotated, found.foreground) == pytest.approx((8 * 5 * 4.75,) * 3)
     assert found.annotated_share == pytest.approx(1)
 
 
 def test_nothing_lies_outside_the_image():
-    table = AreaTable.build(np.zeros((3, 4, 5), np.uint8), SETS, 100)
+    table = AreaTable.build(np.zeros((3, 4, 5), np.uint8), *SPEAKS, 100)
     assert table.count(((50, 0, 0), (60, 4, 5))) == PatchContent(0, 0, 0)
     assert PatchContent(0, 0, 0).annotated_share == 0
 
@@ -235,6 +238,18 @@ def test_the_sampler_carries_it_only_when_asked(write, make_labels):
     content = CaseContent.from_entry(case.folder, "case", case.entry, make_labels())
     assert Sampler([content], SamplingConfig()).rejection is None
     found = Sampler([content] * 3, SamplingConfig(min_annotated=0.5, max_attempts=7)).rejection
-    assert found == Rejection(0.5, 0, 0.95, 7, 3)
+    assert found == Rejection(0.5, 0, 0.95, 7, 3, {(case.folder, "case"): UNKNOWN})
     plain, strict = Sampler([content], SamplingConfig()), Sampler([content], SamplingConfig(min_annotated=1.0))
     assert [plain.draw(sample_rng(0, i, 0)) for i in range(50)] == [strict.draw(sample_rng(0, i, 0)) for i in range(50)]
+
+
+def test_voxels_of_which_only_an_absence_is_known_are_not_annotated(write, make_labels):
+    """Said of the whole case, it would otherwise make every place of it good enough."""
+    codes = np.full((6, 10, 10), 5, dtype=np.uint8)  # background or class 2: class 1 is absent
+    codes[:, 2, :] = 0
+    case = write("case", codes, further=((1, 2), (0, 2)))
+    labels = replace(make_labels(), statements={"case": CaseStatement(absent=frozenset({1}))})
+    content = CaseContent.from_entry(case.folder, "case", case.entry, labels)
+    assert content.undrawn == 5
+    rejection = Sampler([content], SamplingConfig(min_annotated=0.5)).rejection
+    assert rejection.content(case, ((0, 0, 0), (6, 10, 10)), n_axes=3).annotated == 60

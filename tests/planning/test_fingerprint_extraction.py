@@ -203,3 +203,16 @@ def test_real_scribbles_have_the_statistics_of_the_dense_labels(real_data):
         skip = frozenset(case.name for case in dataset.cases if case.name not in names)
         means.append(extract_fingerprint(dataset, skip=skip).foreground_intensity_properties_per_channel["0"].mean)
     assert means[1] == pytest.approx(means[0], rel=0.2)
+
+
+def test_an_absent_class_is_known_everywhere_and_drawn_nowhere(tmp_path):
+    image, labels = toy_case(3)
+    drawn = np.full_like(labels, IGNORE)
+    drawn[5, 4:8, 4:8] = BACKGROUND
+    said = {"a": CaseStatement(absent=frozenset({1}))}
+    found = extract_fingerprint(make_dataset(tmp_path, {"a": (image, drawn)}, statements=said))
+    assert found.annotated_fraction == {"a": 1.0}
+    assert found.informative_cases == ("a",)
+    assert found.drawn_fraction == {"a": 0.0}  # background is all that is left, drawn or not
+    plain = extract_fingerprint(make_dataset(tmp_path, {"a": (image, drawn)}))
+    assert plain.drawn_fraction == plain.annotated_fraction == {"a": 16 / drawn.size}

@@ -163,7 +163,7 @@ def test_gaps_name_classes_of_either_part_and_densities_of_validation():
 
 def test_gaps_follow_from_the_report_of_the_check():
     def found(rim: int) -> CaseAnnotation:
-        return CaseAnnotation(100, 10, {"background": 5, "rim": rim}, {"background": 10, "rim": 10})
+        return CaseAnnotation(100, 10, 10, {"background": 5, "rim": rim}, {"background": 10, "rim": 10})
 
     report = IntegrityReport((), (), {"a": found(3), "b": found(0)}, ("background", "rim"))
     profiles = profiles_from_report(report)
@@ -183,7 +183,7 @@ def fingerprint(profiles: dict[str, CaseProfile]) -> Fingerprint:
     return Fingerprint(
         spacings=(), shapes_after_crop=(), foreground_intensity_properties_per_channel={},
         median_relative_size_after_cropping=1.0, cases=tuple(profiles),
-        annotated_fraction={name: item.share for name, item in profiles.items()},
+        drawn_fraction={name: item.share for name, item in profiles.items()},
         annotated_classes={name: tuple(sorted(item.heads)) for name, item in profiles.items()},
     )  # fmt: skip
 

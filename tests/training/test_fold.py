@@ -192,7 +192,7 @@ def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(request_of):
 def test_only_scribbled_data_get_the_background_prior_and_context(toy_folder, toy_workspace):
     dataset = Dataset.load(toy_folder)
     sliced = load_fingerprint(toy_workspace.preprocessed(dataset.name) / FINGERPRINT_FILE)
-    few_slices = sliced.model_copy(update={"annotated_fraction": dict.fromkeys(sliced.cases, 0.01)})
+    few_slices = sliced.model_copy(update={"drawn_fraction": dict.fromkeys(sliced.cases, 0.01)})
     scribbled = few_slices.model_copy(update={"annotated_in_slices": dict.fromkeys(sliced.cases, 0.2)})
     assert not is_scribbled(dataset, sliced)
     assert not is_scribbled(dataset, few_slices)

@@ -19,7 +19,7 @@ from autoseg.training.unannotated import LARGEST_MASS, N_RINGS, Totals, Unannota
 
 K, UNKNOWN = 3, 3
 CPU = torch.device("cpu")
-TOTALS = Totals(n_drawn=200, n_promised=1000, n_unknown=10_000, drawn_as=(100, 60, 40))
+TOTALS = Totals(n_drawn=200, n_promised=1000, n_unknown=10_000, n_open=10_000, drawn_as=(100, 60, 40))
 SETS = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=torch.bool)
 """The classes, unknown, a lazy set, and unknown that a promise settles."""
 INFERRED = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [1, 0, 1], [1, 0, 0]], dtype=torch.bool)
@@ -262,3 +262,16 @@ def test_state_survives_a_resumed_run():
     assert torch.equal(one.unknown, other.unknown) and torch.equal(one.held, other.held)
     assert torch.equal(one.teacher.claims, other.teacher.claims)
     assert torch.equal(other.teacher.network.bias, torch.tensor([1.0, 2.0, 3.0]))
+
+
+def test_where_a_class_is_absent_the_prior_speaks_if_it_says_more():
+    """Voxels that nobody drew in a case without class 1: background by the prior, or "not 1", whichever weighs more."""
+    statements = {"x": CaseStatement(absent=frozenset({1}))}
+    codes = torch.full((1, 4, 4), 4)
+    of_batch = replace(batch(codes), rings=torch.tensor([[-1, -1, -1, -1, 1, -1]]))
+    for promise_weight, expected in ((0.0, [True, False, False]), (50.0, [True, False, True])):
+        config = TrainingConfig(background_prior=0.5, promise_weight=promise_weight)
+        made = make(config, statements, replace(TOTALS, n_promised=10_000, n_unknown=0))
+        evidence = made.evidence(of_batch, 0, no_prediction)
+        assert evidence.sets[0, 4].tolist() == expected
+        assert evidence.weights[0, 4] == max(float(made.background_rates()[1]), made.promise_weight)
