@@ -156,8 +156,8 @@ class Unannotated:
         wrongly taken as background, weigh together at most :math:`\kappa` times the drawn ones. So a class that is
         common, or hardly annotated, is left alone; and what lies far from all annotation counts for more than what lies
         beside it. Where foreground is half of the ring or more, "rather background than not" is wrong, and nothing is
-        said. The gate g falls with the square of the lowest hit rate below that of chance: what no longer finds held-out
-        annotation gives way. See :meth:`shares`.
+        said. The gate g falls with the square of the lowest hit rate below that of chance: what no longer finds
+        held-out annotation gives way. See :meth:`shares`.
         """
         totals = self.totals
         n_undrawn = totals.n_unknown + totals.n_promised
