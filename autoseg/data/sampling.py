@@ -67,7 +67,7 @@ class CaseContent:
     code_groups: tuple[tuple[int, ...], ...]
     """The codes of ``counts``, those of the same drawn set together."""
     undrawn: int
-    """Code of voxels that nobody drew and no promise narrows."""
+    """Code of voxels that nobody drew and no promise narrows, though it may be said that a class is absent."""
 
     @classmethod
     def from_entry(
@@ -91,7 +91,7 @@ class CaseContent:
         is_dense = sum(counts.values()) == n_voxels and 2 * n_certain >= n_voxels
         code_groups = tuple(map(tuple, groups.values()))
         row = undrawn_row(labels, entry.record.case)
-        is_undrawn = (table == row).all(axis=1) & (entry.inferred_table == row).all(axis=1)
+        is_undrawn = (table == row).all(axis=1) & (entry.inferred_table == row).all(axis=1) & (row.sum() > 1)
         undrawn = int(np.argmax(is_undrawn)) if is_undrawn.any() else labels.unknown
         return cls(folder, name, priority, entry.record.shape, counts, head_codes, is_dense, code_groups, undrawn)
 

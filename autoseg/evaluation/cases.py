@@ -3,8 +3,8 @@
 A score of a head in a case is **dense** if the reference decides every voxel for it, else it holds on **annotated
 voxels** only; this follows from the reference, never from the prediction. A case can have both: a class that is
 completely drawn beside others that are not. A head that ``cases.<case>.annotated`` leaves out, and of which no voxel
-is drawn, has no Dice there, and nor has one that is declared absent from a case that is not dense: it could only be 0
-or undefined. Their false positives are counted all the same.
+is drawn, has no Dice there. Nor has one that occurs only in sets with others ("liver or tumour"), or that is declared
+absent from a case that is not dense. It could only be 0 or undefined; its false positives are counted all the same.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def is_left_out(head: Head, statement: CaseStatement) -> bool:
 def _scored_on(head: Head, counts: HeadCounts, statement: CaseStatement, n_voxels: int) -> ScoredOn | None:
     if counts.n_decided == n_voxels:
         return "dense"
-    can_be_found = counts.n_reference > 0 or not is_left_out(head, statement)
+    can_be_found = counts.n_reference > 0 or not (counts.n_open or is_left_out(head, statement))
     return "annotated voxels" if counts.n_decided and can_be_found else None
 
 

@@ -7,13 +7,13 @@ the reference is never looked at: a head counts only the voxels that the referen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.errors import EvaluationError, Fault
-from autoseg.core.labels import Labels, head_states
+from autoseg.core.labels import Labels, drawn_codes, head_states, undrawn_row
 
 CHUNK = 1 << 19
 """Voxels counted at a time: bounds the temporary indices to 4 MB, which stay in the processor's cache."""
@@ -47,6 +47,8 @@ class HeadCounts:
     false_positive: int
     false_negative: int
     true_negative: int
+    n_open: int = field(default=0, compare=False)
+    """Drawn voxels that may or may not be the head, such as "liver or tumour"; not among the others."""
 
     @property
     def n_decided(self) -> int:
@@ -150,6 +152,8 @@ def count_heads(pairs: PairCounts, labels: Labels, case: str = "") -> tuple[Head
         raise EvaluationError("\n".join(str(fault) for fault in faults))
     codes, label_sets = labels.encode(pairs.reference_values, case)
     positive, negative = (table[codes] for table in head_states(label_sets, labels.regions))  # (A, H)
+    is_drawn = drawn_codes(label_sets, undrawn_row(labels, case))[codes]
+    is_open = ~(positive | negative) & is_drawn[:, None]
     classes = np.searchsorted(labels.class_values, pairs.prediction_values)
     inside = pairs.counts @ labels.regions[:, classes].T.astype(np.int64)  # (A, H) voxels predicted as the head
     outside = pairs.counts.sum(axis=1, keepdims=True) - inside
@@ -158,9 +162,10 @@ def count_heads(pairs: PairCounts, labels: Labels, case: str = "") -> tuple[Head
         (inside * negative).sum(axis=0),
         (outside * positive).sum(axis=0),
         (outside * negative).sum(axis=0),
+        ((inside + outside) * is_open).sum(axis=0),
         strict=True,
     )
-    return tuple(HeadCounts(int(tp), int(fp), int(fn), int(tn)) for tp, fp, fn, tn in sums)
+    return tuple(HeadCounts(*map(int, of_head)) for of_head in sums)
 
 
 def _counted(rows: NDArray[np.integer], columns: NDArray[np.integer], n_columns: int, n_bins: int) -> NDArray[np.int64]:

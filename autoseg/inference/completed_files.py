@@ -123,7 +123,7 @@ def check_output(dataset: Dataset, output: Path) -> None:
         what = "other labels" if known.get("name") == dataset.name else f"the completion of {known.get('name')!r}"
         raise ConfigError(
             f"output folder {output}: found {what}, expected that of {dataset.name!r} with its present labels. Choose "
-            "another -o."
+            "another -o, or delete the folder."
         )
 
 

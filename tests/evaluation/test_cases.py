@@ -120,3 +120,11 @@ def test_what_is_said_to_be_absent_is_no_dense_reference_of_a_sparse_case() -> N
     sparse, dense = scored([0, 3, 1, 3], [2, 2, 1, 2], said), scored([0, 0, 1, 0], [2, 2, 1, 2], said)
     assert (sparse.scored_on["2"], sparse.metrics["2"].Dice, sparse.absent["2"].voxels) == (None, None, 3)
     assert (dense.scored_on["2"], dense.metrics["2"].Dice, dense.absent["2"].voxels) == ("dense", 0, 3)
+
+
+def test_a_class_that_is_drawn_only_together_with_another_has_no_dice() -> None:
+    labels = labels_of(label_sets={"5": ["a", "b"]})
+    case = scored([5, 5, 0, 0], [1, 2, 1, 0], labels)
+    assert case.scored_on == {"1": None, "2": None}
+    assert (case.metrics["1"].FP, case.metrics["1"].Dice) == (1, None)
+    assert scored([5, 1, 0, 0], [1, 1, 1, 0], labels).metrics["1"].Dice == pytest.approx(2 / 3)
