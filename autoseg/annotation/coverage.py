@@ -94,6 +94,8 @@ def share_in_slices(codes: CodeArray, informative: BoolArray) -> float:
     for index, plane in enumerate(codes):
         annotated = informative[plane]
         filled[0][index] = np.count_nonzero(annotated)
+        if filled[0][index] == 0:
+            continue
         filled[1] += np.count_nonzero(annotated, axis=1)
         filled[2] += np.count_nonzero(annotated, axis=0)
     n_annotated = int(filled[0].sum())
@@ -105,6 +107,6 @@ def share_in_slices(codes: CodeArray, informative: BoolArray) -> float:
     ]
     elsewhere = sum(
         np.count_nonzero(informative[codes[index]][np.ix_(~is_whole[1], ~is_whole[2])])
-        for index in np.flatnonzero(~is_whole[0])
+        for index in np.flatnonzero((filled[0] > 0) & ~is_whole[0])
     )
     return 1 - elsewhere / n_annotated
