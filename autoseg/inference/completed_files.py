@@ -129,8 +129,8 @@ def check_output(dataset: Dataset, output: Path) -> None:
 
 def source_of(dataset: Dataset) -> dict[str, Any]:
     """Return what a completed folder says of the data set that it was made from; as JSON."""
-    kept = {key: dataset.json[key] for key in ("labels", "regions_class_order") if key in dataset.json}
-    return {"name": dataset.name, **kept}
+    labels = {name: value for name, value in dataset.json["labels"].items() if name != IGNORE}
+    return {"name": dataset.name, "labels": labels, "regions_class_order": dataset.json.get("regions_class_order")}
 
 
 def write_source(dataset: Dataset, output: Path) -> None:
