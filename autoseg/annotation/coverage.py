@@ -85,9 +85,9 @@ def share_in_slices(codes: CodeArray, informative: BoolArray) -> float:
     Parameters
     ----------
     codes
-        (z, y, x); read a plane at a time. Of a flat image, (1, y, x), the image is the only slice.
+        (z, y, x); read a plane at a time. An image of one slice is that slice, along whichever axis.
     informative
-        (N,) bool: the codes that say something about a class.
+        (N,) bool: the codes that count as annotated.
     """
     shape = codes.shape
     filled = [np.zeros(length, dtype=np.int64) for length in shape]
@@ -101,8 +101,9 @@ def share_in_slices(codes: CodeArray, informative: BoolArray) -> float:
     n_annotated = int(filled[0].sum())
     if n_annotated == 0:
         return 0.0
+    slice_axes = (shape.index(1),) if 1 in shape else range(3)
     is_whole = [
-        counts >= LEAST_FILLED * codes.size / length if shape[0] > 1 or axis == 0 else np.zeros(length, dtype=bool)
+        counts >= LEAST_FILLED * codes.size / length if axis in slice_axes else np.zeros(length, dtype=bool)
         for axis, (counts, length) in enumerate(zip(filled, shape, strict=True))
     ]
     elsewhere = sum(

@@ -19,8 +19,8 @@ def enclosed(background: BoolArray, foreground: BoolArray, spacing: Sequence[flo
 
     The annotated background is grown by half of ``GAP_VOXELS``, so that it also stops the path at small gaps; what it
     grew over stays open, on both sides. Where it grows over all that surrounds a piece of foreground (a thin structure
-    between two lines), gaps of any size let the path of that piece through. Paths lead from face to face. Without
-    annotated foreground, or without annotated background, nothing is separated from anything.
+    between two lines), the path leads to whatever that place opens to, through gaps of any size. Paths lead from face
+    to face. Without annotated foreground, or without annotated background, nothing is separated from anything.
 
     Parameters
     ----------
@@ -53,8 +53,9 @@ def _separated(background: BoolArray, foreground: BoolArray, spacing: Sequence[f
     is_outside[np.unique(pieces[start])] = False
     swallowed = _without(start, is_free)
     if swallowed.any():  # grown lines fill a narrow channel: what it leads to is not separated, if the lines are open
-        around, _ = ndimage.label(~background)
-        is_outside[np.unique(pieces[np.isin(around, np.unique(around[swallowed]))])] = False
+        filled, _ = ndimage.label(~background & ~is_free)
+        own = np.isin(filled, np.unique(filled[swallowed]))
+        is_outside[np.unique(pieces[ndimage.binary_dilation(own) & is_free])] = False
     outside: BoolArray = is_outside[pieces]
     return outside
 

@@ -17,7 +17,7 @@ from autoseg.core.labels import (
     drawn_sets,
     head_states,
     informative_codes,
-    undrawn_row,
+    open_row,
 )
 
 _BINNED_VALUES = 1 << 16
@@ -135,7 +135,7 @@ def summarise_annotation(counts: Mapping[int, int], labels: Labels, case: str = 
     return CaseAnnotation(
         voxels=sum(counts.values()),
         informative=int(numbers[informative_codes(table)].sum()),
-        drawn=int(numbers[drawn_codes(table, undrawn_row(labels, case))].sum()),
+        drawn=int(numbers[drawn_codes(table, open_row(labels, case))].sum()),
         positive=dict(zip(names, (numbers @ positive).tolist(), strict=True)),
         decided=dict(zip(names, (numbers @ (positive | negative)).tolist(), strict=True)),
     )

@@ -42,7 +42,7 @@ class Style:
     patch_size: Shape3 | None = None
     """Voxels (z, y, x); default: a quarter of each edge of the case."""
     axis: int | None = None
-    """Axis of the slices: 0, 1 or 2 for z, y or x; default: that of the largest spacing."""
+    """Axis of the slices: 0, 1 or 2 for z, y or x; default: see :func:`autoseg.core.geometry.slice_axis`."""
 
     def __post_init__(self) -> None:
         """Raise ``ConfigError`` where a number makes no sense."""

@@ -103,10 +103,16 @@ def _exit_code(call: Callable[[], None]) -> int:
         print("stopped: found a broken pipe; whoever read the output has left.", file=sys.stderr)
         return EXIT_INTERNAL
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        if error.filename is None:
+            traceback.print_exc()
+            return EXIT_INTERNAL
         log.debug("where that was found", exc_info=True)
-        place, fix = error.filename or "a file", "Choose another place, or change who may write there."
-        print(f"error: {place}: found that {(error.strerror or str(error)).lower()}, expected a place that can be read "
-              f"or written. {fix}", file=sys.stderr)  # fmt: skip
+        place = re.sub(r"(^|/)\.\d+\.tmp\.", r"\1", str(error.filename))  # of a file that was being written
+        found = (error.strerror or type(error).__name__).lower()
+        print(
+            f"error: {place}: found {found!r}, expected a place that can be read and written. Correct the path, or who "
+            "may read and write there.", file=sys.stderr,
+        )  # fmt: skip
         return EXIT_USER
     except Exception:
         traceback.print_exc()

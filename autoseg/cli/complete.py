@@ -129,7 +129,7 @@ def _conclude(result: CompletionReport, output: Path, *, as_json: bool, quiet: b
         log.info("%s: %d places where the model disagrees", output / REVIEW_TABLE, len(groups))
     if result.failed:
         lines = "\n  ".join(f"{name}: {reason}" for name, reason in result.failed.items())
-        raise common.IncompleteError(f"{len(result.failed)} cases could not be completed:\n  {lines}")
+        raise common.IncompleteError(f"{len(result.failed)} cases could not be completed or reviewed:\n  {lines}")
 
 
 def _print_table(groups: Sequence[Disagreement]) -> None:

@@ -39,7 +39,12 @@ def suggest(
     by: Annotated[By, typer.Option("--by", help="What is annotated at a time.")] = "slice",
     axis: Annotated[
         int | None,
-        typer.Option("--axis", min=0, max=2, help="Axis that counts slices, 0 1 2 for z y x (default: the coarsest)."),
+        typer.Option(
+            "--axis",
+            min=0,
+            max=2,
+            help="Axis that counts slices, 0 1 2 for z y x (default: of the odd spacing).",
+        ),
     ] = None,
     patch_size: Annotated[
         tuple[int, int, int] | None,

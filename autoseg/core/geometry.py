@@ -84,6 +84,10 @@ def slice_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
         return list(shape).index(1)
     a, b, c = spacing
     for axis, (own, one, other) in enumerate(((a, b, c), (b, a, c), (c, a, b))):
-        if math.isclose(one, other, rel_tol=0.01) and not math.isclose(own, (one + other) / 2, rel_tol=0.01):
+        if _agree(one, other) and not _agree(own, one) and not _agree(own, other):
             return axis
-    return max(range(3), key=lambda axis: (spacing[axis], -axis))
+    return next(axis for axis in range(3) if _agree(spacing[axis], max(spacing)))
+
+
+def _agree(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=0.01)

@@ -91,11 +91,15 @@ class Labels:
     @property
     def is_dense(self) -> bool:
         """Whether every voxel of every case is said to carry exactly one class."""
-        leave_open = any(
+        return self.ignore is None and not (self.set_values or self.leaves_open or self.has_masks)
+
+    @property
+    def leaves_open(self) -> bool:
+        """Whether what is said of some case leaves open what a voxel is, or says it of voxels that nobody drew."""
+        return any(
             bool(said.absent) or self.lazy_semantics == "seed" or 0 not in (said.annotated or ())
             for said in self.statements.values()
         )
-        return self.ignore is None and not self.set_values and not leave_open and not self.has_masks
 
     @property
     def unknown(self) -> int:
@@ -227,6 +231,15 @@ def undrawn_row(labels: Labels, case: str = "") -> BoolArray:
     row: BoolArray = np.zeros(labels.n_classes, dtype=bool)
     row[list(undrawn_set(labels, case))] = True
     return row
+
+
+def open_row(labels: Labels, case: str = "") -> BoolArray:
+    """(K,) bool: what is said of voxels of ``case`` that nobody drew, for whoever asks how much somebody drew.
+
+    As :func:`undrawn_row`, but all classes where only one is left: then the statement says as much as drawing does.
+    """
+    row = undrawn_row(labels, case)
+    return row if row.sum() > 1 else np.ones_like(row)
 
 
 def drawn_codes(label_sets: BoolArray, undrawn: BoolArray) -> BoolArray:

@@ -14,7 +14,7 @@ from torch import Generator
 
 from autoseg.core.case import Shape3
 from autoseg.core.errors import ConfigError
-from autoseg.core.labels import Labels, head_states, informative_codes, undrawn_row
+from autoseg.core.labels import Labels, head_states, informative_codes, open_row
 from autoseg.data.rejection import Rejection
 from autoseg.io.cache import CachedCase, CacheEntry
 
@@ -90,8 +90,8 @@ class CaseContent:
         n_certain = sum(count for code, count in counts.items() if table[code].sum() == 1)
         is_dense = sum(counts.values()) == n_voxels and 2 * n_certain >= n_voxels
         code_groups = tuple(map(tuple, groups.values()))
-        row = undrawn_row(labels, entry.record.case)
-        is_undrawn = (table == row).all(axis=1) & (entry.inferred_table == row).all(axis=1) & (row.sum() > 1)
+        row = open_row(labels, entry.record.case)
+        is_undrawn = (table == row).all(axis=1) & (entry.inferred_table == row).all(axis=1)
         undrawn = int(np.argmax(is_undrawn)) if is_undrawn.any() else labels.unknown
         return cls(folder, name, priority, entry.record.shape, counts, head_codes, is_dense, code_groups, undrawn)
 

@@ -68,16 +68,19 @@ def find_reference_masks(
     path = path / "dataset.json" if path.is_dir() else path
     own = _label_files_of(path, dataset.json)
     masks_folder = mask_folder_of(path.parent, dataset.json)
-    return {name: masks_folder / file.name for name, file in references.items() if own(file.resolve())}
+    return {name: masks_folder / file.name for name, file in references.items() if own(file)}
 
 
 def _label_files_of(path: Path, content: Mapping[str, Any]) -> Callable[[Path], bool]:
     """Return what tells whether a file is a label file of the data set whose dataset.json, ``content``, is ``path``."""
-    if "dataset" in content:
-        listed = {resolved_path(path.parent, entry["label"]).resolve() for entry in content["dataset"].values()}
-        return listed.__contains__
+    section = content.get("dataset")
+    if isinstance(section, Mapping):
+        entries = [entry for entry in section.values() if isinstance(entry, Mapping)]
+        labels = [entry["label"] for entry in entries if isinstance(entry.get("label"), str)]
+        listed = {resolved_path(path.parent, label).resolve() for label in labels}
+        return lambda file: file.resolve() in listed
     folder = (path.parent / label_folder_name(path.parent, path.name)).resolve()
-    return lambda file: file.parent == folder
+    return lambda file: file.parent.resolve() == folder  # the file itself may be a link into a store
 
 
 def label_files(folder: Path, ending: str) -> dict[str, Path]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.errors import EvaluationError, Fault
-from autoseg.core.labels import Labels, drawn_codes, head_states, undrawn_row
+from autoseg.core.labels import Labels, drawn_codes, head_states, open_row
 
 CHUNK = 1 << 19
 """Voxels counted at a time: bounds the temporary indices to 4 MB, which stay in the processor's cache."""
@@ -152,7 +152,7 @@ def count_heads(pairs: PairCounts, labels: Labels, case: str = "") -> tuple[Head
         raise EvaluationError("\n".join(str(fault) for fault in faults))
     codes, label_sets = labels.encode(pairs.reference_values, case)
     positive, negative = (table[codes] for table in head_states(label_sets, labels.regions))  # (A, H)
-    is_drawn = drawn_codes(label_sets, undrawn_row(labels, case))[codes]
+    is_drawn = drawn_codes(label_sets, open_row(labels, case))[codes]
     is_open = ~(positive | negative) & is_drawn[:, None]
     classes = np.searchsorted(labels.class_values, pairs.prediction_values)
     inside = pairs.counts @ labels.regions[:, classes].T.astype(np.int64)  # (A, H) voxels predicted as the head

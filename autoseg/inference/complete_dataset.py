@@ -50,7 +50,7 @@ class CompletionReport:
     kept: tuple[str, ...] = ()
     """Left as they were: an earlier run completed them."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Case -> why it could not be completed; it is not part of the new data set."""
+    """Case -> why it could not be completed, or reviewed; in the new data set only if an earlier run completed it."""
     folds: Mapping[str, str] = field(default_factory=dict)
     """Case -> fold that predicted it."""
     disagreements: tuple[Disagreement, ...] | None = None
@@ -89,7 +89,8 @@ def complete_dataset(
     """Write a data set with the images of ``dataset`` (linked) and dense labels.
 
     Each file is written wholly or not at all, dataset.json last, so an interrupted run leaves no data set that could
-    be mistaken for a complete one; the next run goes on. A case that fails does not stop the others and is left out.
+    be mistaken for a complete one; the next run goes on. A case that fails does not stop the others; it is
+    left out, unless an earlier run completed it and only its review failed.
 
     Parameters
     ----------

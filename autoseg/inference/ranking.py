@@ -16,7 +16,7 @@ from autoseg.core.case import Case, Shape3, Target
 from autoseg.core.dataset import CaseFiles
 from autoseg.core.errors import AutosegError, ConfigError, ModelError
 from autoseg.core.findings import listed
-from autoseg.core.geometry import Geometry
+from autoseg.core.geometry import Geometry, slice_axis
 from autoseg.core.labels import Labels
 from autoseg.core.plan import Configuration, Plan
 from autoseg.inference.boxes import BoxGrid, patch_grid, slice_grid
@@ -43,15 +43,14 @@ class Units:
 
     by: Literal["slice", "patch"] = "slice"
     axis: int | None = None
-    """Slices: file axis (0, 1, 2 for z, y, x) that counts them; None takes the plan's coarsest one."""
+    """Slices: file axis (0, 1, 2 for z, y, x) that counts them; None: see :func:`autoseg.core.geometry.slice_axis`."""
     patch_size: Shape3 | None = None
     """Patches: voxels of the file (z, y, x); None takes half of the edges that the network sees."""
 
     def grid(self, shape: Shape3, geometry: Geometry, plan: Plan, configuration: Configuration) -> BoxGrid:
         """Return the candidates of an image of ``shape`` (z, y, x); a slice of a 2-D image is the whole image."""
         if self.by == "slice":
-            coarsest = plan.transpose_forward[0] if self.axis is None else self.axis
-            return slice_grid(shape, 0 if geometry.ndim == 2 else coarsest)
+            return slice_grid(shape, slice_axis(shape, geometry.spacing) if self.axis is None else self.axis)
         return patch_grid(shape, self.patch_size or default_patch(geometry, plan, configuration))
 
 

@@ -257,8 +257,9 @@ def _case_entry(source: Source, case: CaseFiles) -> dict[str, Any]:
     labels = source.dataset.labels
     statement = labels.statements.get(case.name, CaseStatement())
     annotated = statement.annotated
-    if source.added:  # background of the source may be one of them
-        annotated = frozenset(range(1, labels.n_classes)) if annotated is None else annotated - {0}
+    if source.added:  # background of the source may be one of them, but none of its own classes
+        is_complete = annotated is None or (0 in annotated and labels.lazy_semantics == "marginal")
+        annotated = frozenset(range(1, labels.n_classes)) if is_complete else (annotated or frozenset()) - {0}
     entry: dict[str, Any] = {}
     if annotated is not None:
         entry["annotated"] = [labels.class_names[index] for index in sorted(annotated)]

@@ -208,7 +208,7 @@ def _check_dense(dataset: Dataset) -> None:
         )
         for key, is_there in (
             ("label_sets", dataset.labels.set_values),
-            ("cases", dataset.labels.statements),
+            ("cases", dataset.labels.leaves_open),
             ("valid_mask_folder", "valid_mask_folder" in dataset.json),
         )
         if is_there

@@ -26,7 +26,7 @@ def put_image(source: Path, target: Path, *, copy: bool = False) -> None:
     put_file(source, target, copy=copy)
     sidecar = next((path for path in sidecars(source) if path.is_file()), None)
     if sidecar is not None:
-        put_file(sidecar, target.with_suffix(".json"), copy=copy)
+        put_file(sidecar, sidecars(target)[-1], copy=copy)  # without the channel number, as nnU-Net looks for it
 
 
 def put_file(source: Path, target: Path, *, copy: bool = False) -> None:

