@@ -91,15 +91,7 @@ class Labels:
     @property
     def is_dense(self) -> bool:
         """Whether every voxel of every case is said to carry exactly one class."""
-        return self.ignore is None and not (self.set_values or self.leaves_open or self.has_masks)
-
-    @property
-    def leaves_open(self) -> bool:
-        """Whether what is said of some case leaves open what a voxel is, or says it of voxels that nobody drew."""
-        return any(
-            bool(said.absent) or self.lazy_semantics == "seed" or 0 not in (said.annotated or ())
-            for said in self.statements.values()
-        )
+        return self.ignore is None and not (self.set_values or statements_leave_open(self) or self.has_masks)
 
     @property
     def unknown(self) -> int:
@@ -204,6 +196,14 @@ class Labels:
         for value, logit in zip(self.paint_values, logits, strict=True):
             painted[logit > 0] = value
         return painted
+
+
+def statements_leave_open(labels: Labels) -> bool:
+    """Whether what is said of some case leaves open what a voxel is, or says it of voxels that nobody drew."""
+    return any(
+        bool(said.absent) or labels.lazy_semantics == "seed" or 0 not in (said.annotated or ())
+        for said in labels.statements.values()
+    )
 
 
 def drawn_sets(labels: Labels, case: str = "") -> dict[int, frozenset[int]]:

@@ -20,7 +20,7 @@ from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
 from autoseg.core.geometry import slice_axis
 from autoseg.core.label_json import IGNORE
-from autoseg.core.labels import Labels
+from autoseg.core.labels import Labels, statements_leave_open
 from autoseg.core.parallel import map_unordered
 from autoseg.io.annotation import read_drawn
 from autoseg.io.images import write_labels
@@ -208,7 +208,7 @@ def _check_dense(dataset: Dataset) -> None:
         )
         for key, is_there in (
             ("label_sets", dataset.labels.set_values),
-            ("cases", dataset.labels.leaves_open),
+            ("cases", statements_leave_open(dataset.labels)),
             ("valid_mask_folder", "valid_mask_folder" in dataset.json),
         )
         if is_there
