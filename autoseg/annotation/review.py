@@ -27,7 +27,7 @@ class DisputedVoxels:
     probability: NDArray[np.floating[Any]]
     """(n,) of the predicted class, 0 to 1."""
     margin: NDArray[np.floating[Any]]
-    """(n,) by how much the predicted class is more probable than the drawn one (of a set: any of it), 0 to 1."""
+    """(n,) by how much the predicted class is more probable than any class that was drawn, 0 to 1."""
 
     @classmethod
     def join(cls, parts: Sequence[DisputedVoxels]) -> DisputedVoxels:

@@ -7,7 +7,7 @@ the reference is never looked at: a head counts only the voxels that the referen
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class HeadCounts:
     false_positive: int
     false_negative: int
     true_negative: int
-    n_open: int = field(default=0, compare=False)
+    n_open: int = 0
     """Drawn voxels that may or may not be the head, such as "liver or tumour"; not among the others."""
 
     @property

@@ -50,7 +50,8 @@ class Units:
     def grid(self, shape: Shape3, geometry: Geometry, plan: Plan, configuration: Configuration) -> BoxGrid:
         """Return the candidates of an image of ``shape`` (z, y, x); a slice of a 2-D image is the whole image."""
         if self.by == "slice":
-            return slice_grid(shape, slice_axis(shape, geometry.spacing) if self.axis is None else self.axis)
+            axis = 0 if geometry.ndim == 2 else self.axis
+            return slice_grid(shape, slice_axis(shape, geometry.spacing) if axis is None else axis)
         return patch_grid(shape, self.patch_size or default_patch(geometry, plan, configuration))
 
 

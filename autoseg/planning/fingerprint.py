@@ -154,7 +154,7 @@ def measure_case(case: CaseFiles, labels: Labels, n_knots: int) -> CaseMeasure:
 
 
 def measure_arrays(
-    image: NDArray[Any], geometry: Geometry, target: Target | None, labels: Labels, n_knots: int, *, case: str = ""
+    image: NDArray[Any], geometry: Geometry, target: Target | None, labels: Labels, n_knots: int, *, case: str
 ) -> CaseMeasure:
     """Measure an image (C, *S) and what is known of its voxels, a slab at a time; nothing of their size is made.
 

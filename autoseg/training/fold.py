@@ -271,14 +271,13 @@ def training_batches(request: FoldRequest, device: torch.device, start: int) -> 
 def validation_batches(request: FoldRequest) -> Iterator[Batch]:
     """Yield the validation patches of an epoch: without augmentation, the same in every epoch, whatever the priorities.
 
-    None if nothing is annotated in the validation cases, as far as training sees it.
+    There is none if nothing is annotated in the validation cases, as far as training sees it.
     """
     config = request.config
-    cases = [CaseSource(request.cache, name) for name in request.val_cases if _says_something(request, name)]
-    if not cases:
+    if not any(_says_something(request, name) for name in request.val_cases):
         return iter(())
     return make_loader(
-        cases,
+        [CaseSource(request.cache, name) for name in request.val_cases],
         request.configuration,
         SamplingConfig(forced_fraction=config.forced_fraction, context_fraction=config.context_fraction),
         None,

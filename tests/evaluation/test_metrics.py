@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoseg import Dataset
 from autoseg.core.errors import EvaluationError
-from autoseg.core.labels import Labels
+from autoseg.core.labels import CaseStatement, Labels
 from autoseg.evaluation import metrics
 from autoseg.evaluation.metrics import HeadCounts, count, count_pairs
 
@@ -30,16 +30,19 @@ def make_labels(labels: dict[str, object], **more: object) -> Labels:
 def one_by_one(reference: np.ndarray, prediction: np.ndarray, labels: Labels, case: str = "") -> list[HeadCounts]:
     """Decide every voxel for every head by Python sets."""
     sets = labels.sets_by_value(case)
+    everything = set(range(labels.n_classes))
+    undrawn = everything - labels.statements.get(case, CaseStatement()).absent
     result = []
     for head in labels.heads:
-        counts = dict.fromkeys(("tp", "fp", "fn", "tn"), 0)
+        counts = dict.fromkeys(("tp", "fp", "fn", "tn", "open"), 0)
         for truth, predicted in zip(reference.ravel().tolist(), prediction.ravel().tolist(), strict=True):
             inside = sets[truth] <= set(head.classes)
             if not inside and sets[truth] & set(head.classes):
+                counts["open"] += sets[truth] not in (everything, undrawn)
                 continue  # undecided
             is_predicted = predicted in head.values
             counts[("t" if is_predicted == inside else "f") + ("p" if is_predicted else "n")] += 1
-        result.append(HeadCounts(counts["tp"], counts["fp"], counts["fn"], counts["tn"]))
+        result.append(HeadCounts(counts["tp"], counts["fp"], counts["fn"], counts["tn"], counts["open"]))
     return result
 
 
@@ -69,7 +72,7 @@ def test_a_label_set_decides_what_lies_in_it_or_outside() -> None:
     background, a, b, c = count(reference, prediction, labels)
     assert background == HeadCounts(0, 1, 0, 3)
     assert c == HeadCounts(0, 1, 0, 3)
-    assert a == b == HeadCounts(0, 0, 0, 0)
+    assert a == b == HeadCounts(0, 0, 0, 0, n_open=4)
 
 
 def test_what_is_said_of_a_case_decides_its_heads() -> None:
@@ -77,7 +80,7 @@ def test_what_is_said_of_a_case_decides_its_heads() -> None:
     reference = np.array([[[3, 0]]], dtype=np.uint8)
     prediction = np.array([[[2, 2]]], dtype=np.uint8)
     assert count(reference, prediction, labels, "lazy")[2] == HeadCounts(0, 2, 0, 0)
-    assert count(reference, prediction, labels, "partly")[2] == HeadCounts(0, 0, 0, 0)
+    assert count(reference, prediction, labels, "partly")[2] == HeadCounts(0, 0, 0, 0, n_open=1)
     assert count(reference, prediction, labels, "partly")[1] == HeadCounts(0, 0, 0, 1)
 
 

@@ -150,3 +150,13 @@ def test_a_model_of_other_classes_is_refused(trained, tmp_path):
     other = labels_with(labels={"background": 0, "liver": 1, "ignore": 2})
     with pytest.raises(ModelError, match="found a model of the classes background, organ, expected those"):
         rank(cases, models, other, Units(), Selection(2))
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, 2])
+def test_a_flat_image_is_one_slice_whatever_the_axis(trained, axis):
+    model = next(CaseModels(trained, {"a": ("0",)}, "cpu").predictors())[1].model
+    flat = Geometry(spacing=(999.0, 1.0, 1.0), ndim=2)
+    grid = Units("slice", axis).grid((1, 12, 10), flat, model.plan, model.configuration)
+    assert (grid.shape, grid.edges, grid.axis) == ((1, 1, 1), (1, 12, 10), 0)
+    thin = Geometry(spacing=(0.6, 0.8, 0.8))
+    assert Units("slice", axis).grid(SHAPE, thin, model.plan, model.configuration).axis == (axis or 0)
