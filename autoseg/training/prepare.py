@@ -17,7 +17,7 @@ from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
 from autoseg.core.workspace import Workspace
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
-from autoseg.planning.promises import known_reach
+from autoseg.planning.promises import with_known_promises
 from autoseg.planning.splits import Split, load_or_make_splits, select_fold
 from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 from autoseg.preprocessing.runner import stale_cases
@@ -114,7 +114,7 @@ def default_configuration(plan: Plan) -> str:
 def check_cache(dataset: Dataset, plan: Plan, configuration: str, cache: Path, split: Split) -> None:
     """Raise ``CacheError`` unless every case of the split is preprocessed from what the files say now."""
     names = sorted({*split.train, *split.val})
-    stale = stale_cases(dataset, plan, configuration, cache, names, reach=known_reach(dataset, cache.parent))
+    stale = stale_cases(with_known_promises(dataset, cache.parent), plan, configuration, cache, names)
     if stale:
         reasons = listed(f"{case} ({reason})" for case, reason in stale.items())
         raise CacheError(

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from autoseg.core.reach import ReachEstimate
 
 from autoseg.annotation.reach import (
     MARGIN,
@@ -18,7 +19,6 @@ from autoseg.annotation.reach import (
 )
 from autoseg.annotation.simulation import Style, annotate
 from autoseg.core.protocol import AnnotationProtocol
-from autoseg.core.reach import ReachEstimate
 
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], bool)
 SLICE = AnnotationProtocol(classes_complete_in="slice", reach_mm="auto")

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from autoseg.core.reach import ReachEstimate, ReachEstimates
 from toy import IGNORE, write_toy_dataset
 
 from autoseg.annotation.promises import Settled, check_against_reference, infer
@@ -13,7 +14,6 @@ from autoseg.core.dataset import Dataset
 from autoseg.core.errors import PlanError
 from autoseg.core.geometry import Geometry
 from autoseg.core.protocol import AnnotationProtocol
-from autoseg.core.reach import ReachEstimate, ReachEstimates
 from autoseg.io.images import read_labels, write_labels
 from autoseg.planning.files import load_promises
 from autoseg.planning.promises import (
