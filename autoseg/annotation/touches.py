@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from autoseg.core.case import BoolArray
-from autoseg.core.labels import CaseStatement, drawn_codes
+from autoseg.core.labels import CaseStatement, Labels, drawn_codes, undrawn_set
+
+
+def promise_statement(labels: Labels, case: str) -> CaseStatement:
+    """Return what is said of a case, with those classes alone as annotated of which promises may speak.
+
+    A drawn set of all classes that are not absent from the case has the code of voxels that nobody drew. Where somebody
+    touched its members is then unknown, and silence says nothing of them.
+    """
+    statement = labels.statements.get(case, CaseStatement())
+    everything, undrawn = frozenset(range(labels.n_classes)), undrawn_set(labels, case)
+    if not any(members - statement.absent == undrawn < everything for members in labels.set_values.values()):
+        return statement
+    annotated = everything if statement.annotated is None else statement.annotated
+    return replace(statement, annotated=annotated - undrawn)
 
 
 def touched_classes(label_sets: BoolArray, statement: CaseStatement) -> BoolArray:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from autoseg.annotation.review import DisputedVoxels
 from autoseg.annotation.touched import exclude_untouched
+from autoseg.annotation.touches import promise_statement
 from autoseg.core.case import BoolArray, CaseRecord, CodeArray, Float32Array, Target
-from autoseg.core.labels import CaseStatement, Labels, foreground_codes, head_states
+from autoseg.core.labels import Labels, foreground_codes, head_states
 from autoseg.inference.export import LabelMap, decide
 from autoseg.inference.restriction import Restriction, class_indices
 from autoseg.inference.window import SLAB_VALUES
@@ -128,7 +129,7 @@ def _decide_within(
 
 
 def _without_untouched(completed: LabelMap, labels: Labels, target: Target, within: Target, case: str) -> Target | None:
-    statement = labels.statements.get(case, CaseStatement())
+    statement = promise_statement(labels, case)
     return exclude_untouched(class_indices(labels)[completed], target, within, statement)
 
 

@@ -24,6 +24,7 @@ from autoseg.annotation.reach import (
 )
 from autoseg.annotation.simulation import Style, annotate
 from autoseg.annotation.slices import SliceEvidence, case_axis, common_axis, is_clear, measure_slices
+from autoseg.annotation.touches import promise_statement
 from autoseg.core.case import Target
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, Fault, PlanError
@@ -260,7 +261,7 @@ def _read(files: CaseFiles, labels: Labels) -> tuple[Target, tuple[float, float,
     """Read the annotation of a case, the spacing of its image (mm) and what is said of it."""
     shape, geometry = read_header(files.images[0])
     target = read_annotation(files, labels, shape[1:])
-    return target, geometry.spacing, labels.statements.get(files.name, CaseStatement())
+    return target, geometry.spacing, promise_statement(labels, files.name)
 
 
 def _measure(files: CaseFiles, labels: Labels) -> tuple[str, ReachEvidence, SliceEvidence]:

@@ -11,11 +11,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from autoseg.annotation.promises import Inference, infer
-from autoseg.annotation.touches import touched_classes
+from autoseg.annotation.touches import promise_statement, touched_classes
 from autoseg.core.case import BoolArray, Case
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
-from autoseg.core.labels import CaseStatement, Labels, undrawn_set
+from autoseg.core.labels import Labels, undrawn_set
 from autoseg.core.parallel import is_running, map_unordered
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.protocol import AnnotationProtocol
@@ -168,7 +168,7 @@ def infer_case(case: Case, labels: Labels, protocol: AnnotationProtocol) -> Infe
     """Return what the promises leave of a case on the grid of its file; None where they add nothing."""
     if labels.is_dense or protocol.is_empty or case.target is None:
         return None
-    statement = labels.statements.get(case.name, CaseStatement())
+    statement = promise_statement(labels, case.name)
     target = case.target
     inference = infer(target.codes, target.label_sets, case.geometry.spacing, protocol, statement=statement)
     return inference if len(inference.label_sets) > 1 else None
@@ -203,7 +203,7 @@ def _run(job: _Job) -> None:
     if codes is None or label_sets is None:
         raise DatasetError([Fault(f"case {case.name!r}", "no annotation", "a label file", "Add it.")])
     if inference is not None and prepared.inferred is not None:
-        statement = job.labels.statements.get(case.name, CaseStatement())
+        statement = promise_statement(job.labels, case.name)
         is_drawn = np.logical_or.reduce(touched_classes(label_sets, statement), axis=1)  # no promise narrows it
         inferred = np.where(is_drawn[codes], prepared.inferred.dtype.type(0), prepared.inferred)
         paired = pair(codes, label_sets, inferred, inference.label_sets)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.annotation.touched import untouched_components
+from autoseg.annotation.touches import promise_statement
 from autoseg.core.errors import ConfigError
-from autoseg.core.labels import CaseStatement, Labels
+from autoseg.core.labels import Labels
 from autoseg.data.loader import Batch
 from autoseg.nn.coded import flat_codes, informative_codes, look_up
 from autoseg.training.config import TrainingConfig
@@ -46,7 +47,7 @@ class Teacher:
         self.config = config
         self.n_classes = labels.n_classes
         self.touches_all = touches_all
-        self.statements = labels.statements
+        self.labels = labels
         self.network: nn.Module | None = None
         self.claims = torch.zeros(2, labels.n_classes)
         """Per class the held-out voxels that were claimed, and those of them that were right; decaying."""
@@ -108,7 +109,7 @@ class Teacher:
         cases = batch.cases or ("",) * len(sets)
         parts = zip(prediction.cpu().numpy(), batch.codes.cpu().numpy(), sets.cpu().numpy(), cases, strict=True)
         masks = [
-            untouched_components(classes, codes, table, self.statements.get(case, CaseStatement()))
+            untouched_components(classes, codes, table, promise_statement(self.labels, case))
             for classes, codes, table, case in parts
         ]
         return torch.from_numpy(np.stack(masks))

@@ -67,7 +67,7 @@ def test_promises_are_reported_estimated_and_reach_the_cache(raw: Path, tmp_path
     split = Split(train=("toy_000", "toy_001"), val=("toy_002",))
     check_cache(dataset, load_plan(folder / PLAN_FILE), "2d", folder / "2d", split)
     (folder / PROMISES_FILE).unlink()
-    with pytest.raises(CacheError, match="annotation_protocol, or the reach estimated for it, changed"):
+    with pytest.raises(CacheError, match="annotation_protocol, or what is estimated for it, changed"):
         check_cache(dataset, load_plan(folder / PLAN_FILE), "2d", folder / "2d", split)
 
 
