@@ -19,6 +19,12 @@ THIN = 2.0
 """Planes that were drawn in come in runs of at most so many neighbours, on average, across the axis of the slices."""
 LONGER = 2.0
 """Along the other axes these runs are at least so many times as long."""
+MANY = 10
+"""From so many runs on that is enough. Fewer lie like that by chance, unless the other axes show so many times as many
+planes, too, or runs of ``LONG`` planes."""
+LONG = 8.0
+LEAST_KINDS = 0.75
+"""Of the classes that the planes of another axis show: slices that people drew in show most classes at once."""
 CLEARLY_COARSER = 2.0
 """Times the two other spacings; below, people may as well have drawn across another axis."""
 _SAME = 0.01
@@ -64,7 +70,7 @@ class SliceEvidence:
     def _lies_in_slices(self, axis: int) -> bool:
         """Whether whole planes, or thin runs of planes, lie across ``axis`` and across no other one.
 
-        Aligned strokes can fill a plane of another axis: then the slices proper hold more kinds of annotation each.
+        Aligned strokes can fill planes of another axis: then the slices proper show more classes each.
         """
         others = [other for other in range(3) if other != axis]
         if self.whole[axis] and not any(self.whole[other] for other in others):
@@ -72,7 +78,10 @@ class SliceEvidence:
         length = [planes / max(runs, 1) for planes, runs in zip(self.planes, self.runs, strict=True)]
         kinds = [classes / max(planes, 1) for classes, planes in zip(self.classes, self.planes, strict=True)]
         is_thin = length[axis] <= THIN and all(length[other] >= LONGER * length[axis] for other in others)
-        return is_thin and all(kinds[axis] >= kinds[other] for other in others) and not any(self.whole)
+        is_sure = self.runs[axis] >= MANY or all(
+            length[other] >= LONG or self.planes[other] >= LONGER * self.planes[axis] for other in others
+        )
+        return is_thin and is_sure and kinds[axis] >= LEAST_KINDS * max(kinds) and not any(self.whole)
 
 
 def measure_slices(
