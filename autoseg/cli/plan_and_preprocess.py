@@ -241,7 +241,7 @@ def preprocess(
 
     skip = frozenset(dataset.case_names) - frozenset(fingerprint.informative_cases)
     dataset = spelt_out(dataset, folder, readers(dataset, given), quiet=quiet, warn=True)
-    if isinstance(dataset.protocol.reach_mm, Mapping):
+    if isinstance(dataset.protocol.reach_mm, Mapping) and dataset.protocol.reach_mm:
         names = dataset.labels.class_names
         reaches = (f"{names[index]} {distance:g} mm" for index, distance in dataset.protocol.reach_mm.items())
         log.info("reach: %s", ", ".join(reaches))

@@ -41,6 +41,12 @@ class AnnotationProtocol:
         """Whether it matters which axis counts the slices."""
         return self.classes_complete_in == "slice" or self.background_encloses
 
+    @property
+    def settles_far(self) -> bool:
+        """Whether it is settled what lies far from all annotation; by a reach of "auto" only once it is estimated."""
+        reach = self.reach_mm.values() if isinstance(self.reach_mm, Mapping) else (self.reach_mm,)
+        return self.background_encloses or any(isinstance(distance, (int, float)) for distance in reach)
+
     def single_promises(self) -> dict[str, AnnotationProtocol]:
         """Return each promise that narrows sets before training on its own, by its key in dataset.json.
 

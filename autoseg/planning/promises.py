@@ -145,7 +145,7 @@ def settled(dataset: Dataset, estimates: PromiseEstimates) -> Dataset:
     protocol = dataset.protocol
     if not leaves_to_estimate(protocol):
         return dataset
-    reach = resolve_reach(protocol, dataset.labels.n_classes, estimates.classes) or None
+    reach = None if protocol.reach_mm is None else resolve_reach(protocol, dataset.labels.n_classes, estimates.classes)
     axis = estimates.slice_axis if protocol.slice_axis is None else protocol.slice_axis
     return replace(dataset, protocol=replace(protocol, reach_mm=reach, slice_axis=axis))
 

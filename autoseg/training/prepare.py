@@ -70,7 +70,9 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     for gap in find_gaps([(each.train, each.val) for each in splits], profiles_from_fingerprint(fingerprint), heads):
         if gap.fold == fold:
             log.warning("%s", gap)
-    own_settings = settings_for_scribbles(dataset) if is_scribbled(dataset, fingerprint) else {}
+    own_settings = (
+        settings_for_scribbles(with_known_promises(dataset, preprocessed)) if is_scribbled(dataset, fingerprint) else {}
+    )
     if own_settings:
         settings = " ".join(f"{key}={value}" for key, value in own_settings.items())
         log.info(
@@ -144,8 +146,7 @@ def settings_for_scribbles(dataset: Dataset) -> dict[str, Any]:
 
     What they leave open lies beside annotation, where the prior does harm: see docs/results.md.
     """
-    settles_far = dataset.protocol.reach_mm is not None or dataset.protocol.background_encloses
-    return {**SCRIBBLED, "background_prior": 0.0} if settles_far else dict(SCRIBBLED)
+    return {**SCRIBBLED, "background_prior": 0.0} if dataset.protocol.settles_far else dict(SCRIBBLED)
 
 
 def training_config(plan: Plan, options: RunOptions, own_settings: Mapping[str, Any] | None = None) -> TrainingConfig:
