@@ -95,7 +95,8 @@ def test_slices_across_an_unknown_axis_are_refused_with_what_to_write(raw: Path,
     for folder in ("labelsTr", "imagesTr"):
         for path in (raw / folder).iterdir():
             labels, _ = read_labels(path)
-            if folder == "labelsTr":
+            if folder == "labelsTr":  # dots anywhere
+                labels, _ = read_labels(raw / "labelsTr_dense" / path.name)
                 labels = np.where(np.random.default_rng(0).random(labels.shape) < 0.1, labels, 9).astype(np.uint8)
             write_labels(path, labels, Geometry(spacing=(1.0, 1.0, 1.0), ndim=3))
     for arguments in (["--check-only"], ["-c", "2d", "--planner", "small"]):
