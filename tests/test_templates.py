@@ -81,7 +81,7 @@ def test_merged_cases_know_their_own_classes():
 
 def test_the_protocol_promises_what_it_says():
     assert load("scribbles_with_protocol").protocol == AnnotationProtocol(
-        "slice", {1: 40, 2: 30, 3: "auto"}, True, False
+        "slice", {1: 40, 2: 30, 3: 40}, instances_touched=True, slice_axis=0
     )
     assert load("ignore_scribbles").protocol.is_empty
 

@@ -1,13 +1,13 @@
-"""What follows from promises about how the annotators worked: narrower label sets for voxels that nobody decided.
+"""What follows from promises about how the annotators worked: narrower label sets for voxels that nobody drew.
 
 What is *inferred* is kept apart from what was *drawn*: :func:`infer` returns a map of its own, which says nothing (its
-row 0) wherever a single class was drawn. Background is never excluded, so every inferred set holds it.
+row 0) wherever something was drawn. Background is never excluded, so every inferred set holds it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from autoseg.annotation.distance import within
 from autoseg.annotation.enclosure import enclosed
+from autoseg.annotation.reach import resolve_reach
 from autoseg.annotation.set_map import compacted, without
+from autoseg.annotation.slices import case_axis, spacing_axis
+from autoseg.annotation.touches import promised_classes, touched_classes
 from autoseg.core.case import BoolArray, CodeArray
-from autoseg.core.geometry import slice_axis
 from autoseg.core.labels import CaseStatement, foreground_codes
 from autoseg.core.protocol import AnnotationProtocol
 
 ANISOTROPY = 3.0
-"""Above this ratio of the coarsest to the finest spacing, people draw slice by slice."""
-SETTLING = ("classes_complete_in", "reach_mm", "background_encloses")
-"""The promises that narrow sets before training; ``instances_touched`` needs a prediction (``annotation.touched``)."""
+"""From this ratio of spacings on, lines of background are drawn slice by slice for certain."""
 TOGETHER = "the promises together"
 _NOTHING_SAID = CaseStatement()
 
@@ -37,21 +37,22 @@ class Inference:
     """(*S) uint8, rows of ``label_sets``; 0 where nothing is inferred."""
     label_sets: BoolArray
     """(M, K); row 0 holds all classes, every row holds background."""
-    n_conflicts: int = 0
-    """Voxels at which a promise left no class of what was drawn; nothing is inferred there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Contradiction:
-    """A drawn voxel for which a promise leaves no class."""
+class KeptOpen:
+    """Voxels drawn as one of several classes, which a promise would narrow if only single classes counted as drawn."""
 
     promise: str
-    """One of ``SETTLING``, or ``TOGETHER`` where only several of them exclude everything."""
+    """Its key in dataset.json."""
     voxel: tuple[int, ...]
     """Index of the first such voxel in the axes of the file, (z, y, x)."""
     classes: tuple[int, ...]
     """The classes that were drawn there."""
+    kept: tuple[int, ...]
+    """Those of them that it would take."""
     n_voxels: int
+    """Of all sets together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,14 @@ class _Drawn:
     """A case with its slices along axis 0."""
 
     codes: CodeArray
-    label_sets: BoolArray
+    touched: BoolArray
+    """(N, K): the classes that a voxel of each code is annotation of."""
     spacing: tuple[float, ...]
-    promised: tuple[int, ...]
-    """Foreground classes that the annotators of this case were looking for."""
     annotated: BoolArray
     """(slices,): whether anything is annotated there."""
+    has_slices: bool
+    """Whether axis 0 is known to count the slices; else promises about slices say nothing."""
+    encloses_by_slice: bool
 
 
 def infer(
@@ -101,24 +104,24 @@ def infer(
     label_sets: BoolArray,
     spacing: Sequence[float],
     protocol: AnnotationProtocol,
-    reach: Mapping[int, float] | None = None,
     *,
     statement: CaseStatement = _NOTHING_SAID,
 ) -> Inference:
-    """Return the sets that the promises leave to voxels of which more than one class was left by the drawing.
+    """Return the sets that the promises leave to voxels that nobody drew.
 
-    A class is *annotated* at a voxel where it alone is left; a coarse value is annotation of none of its classes. A
-    slice (a case) is annotated if a class, background included, or a set without background was drawn in it.
+    A class is *annotated* at a voxel that was drawn as the class, alone or in a set with others. A slice (a case) is
+    annotated if a class, background included, or a set without background was drawn in it. Each promise excludes the
+    same whether it stands alone or beside others, and none takes a class from what was drawn.
 
     * ``classes_complete_in`` "slice" ("case"): a class without annotation in an annotated slice (case) is not there.
     * ``reach_mm``: nothing of a class lies farther from its annotated voxels than its reach. The distance is exact, in
-      mm, from voxel centre to voxel centre, and goes through all three axes; where classes are complete in slices, it
-      is measured within the slice in annotated slices. A case (or such a slice) without the class says nothing here.
-    * ``background_encloses``: see :func:`autoseg.annotation.enclosure.enclosed`; slice by slice where classes are
-      complete in slices, where there is one slice, or where spacings differ more than threefold; else through the
-      volume.
+      mm, from voxel centre to voxel centre, and goes through all three axes. A case without the class says nothing.
+    * ``background_encloses``: see :func:`autoseg.annotation.enclosure.enclosed`; slice by slice where there is one
+      slice, where ``slice_axis`` is said or shown by the drawing, or where the slices are at least three times as far
+      apart as their pixels; else through the volume.
 
-    Which axis counts the slices, shape and spacing say: :func:`autoseg.core.geometry.slice_axis`.
+    Which axis counts the slices: :func:`autoseg.annotation.slices.case_axis`; where nothing tells,
+    ``classes_complete_in`` "slice" says nothing.
 
     Parameters
     ----------
@@ -126,59 +129,54 @@ def infer(
         The drawn target: (*S) with three axes, and (N, K). Codes 0..K-1 are the single classes.
     spacing
         mm, (z, y, x).
-    reach
-        Class index -> mm (:func:`autoseg.annotation.reach.resolve_reach`); classes left out promise nothing. None: no
-        class does. ``protocol.reach_mm`` itself is not read, since "auto" is estimated over a data set.
+    protocol
+        With what was estimated filled in (:func:`autoseg.planning.promises.settled`); a reach that is still "auto"
+        promises nothing.
     statement
-        What is said of the case: promises hold for the classes that its annotators drew, ``statement.annotated``.
+        What is said of the case: promises hold for the classes that its annotators looked for, ``statement.annotated``.
 
     Returns
     -------
-    Where a promise would leave no class of what was drawn, nothing is inferred and the voxel is counted. A case
-    without annotation, or in which every voxel is decided, gives one row.
+    A case without annotation, or in which every voxel is drawn, gives one row.
     """
-    raw, table = _narrowed(codes, label_sets, spacing, protocol, reach or {}, statement)
-    conflicts = _conflicts(codes, label_sets, raw, table)
-    n_conflicts = int(conflicts.sum())
-    if n_conflicts:
-        raw, table = compacted(np.where(conflicts, raw.dtype.type(0), raw), table)
-    return Inference(raw, table, n_conflicts)
+    touched = touched_classes(label_sets, statement)
+    raw, table = _narrowed(codes, label_sets, touched, spacing, protocol, statement)
+    is_drawn = np.logical_or.reduce(touched, axis=1)
+    if len(table) > 1 and is_drawn.any():
+        raw[is_drawn[codes]] = 0
+    return Inference(*compacted(raw, table))
 
 
-def contradictions(
+def find_kept_open(
     codes: CodeArray,
     label_sets: BoolArray,
     spacing: Sequence[float],
     protocol: AnnotationProtocol,
-    reach: Mapping[int, float] | None = None,
     *,
     statement: CaseStatement = _NOTHING_SAID,
-) -> tuple[Contradiction, ...]:
-    """Return where the drawing contradicts a promise, one voxel for each promise; parameters as :func:`infer`.
+) -> tuple[KeptOpen, ...]:
+    """Return what each promise would take from drawn sets if only classes drawn alone counted as annotation.
 
-    Only a voxel whose drawn set lacks background can contradict: one drawn as "liver or tumour" farther from all liver
-    and all tumour than their reach, or in a slice where neither is annotated though classes are complete there. A
-    voxel of a single class is within its own reach and never contradicts.
+    Nothing is taken from them: the annotators touched one of these classes there. But they may have meant a narrower
+    one. Parameters as :func:`infer`; without drawn sets of several classes nothing is looked at.
     """
-    kept = reach or {}
-    together = _contradiction(codes, label_sets, spacing, protocol, kept, statement, TOGETHER)
-    if together is None:
+    touched = touched_classes(label_sets, statement)
+    is_set = np.logical_or.reduce(touched, axis=1) & (label_sets.sum(axis=1) > 1)
+    if not is_set[np.unique(codes)].any():
         return ()
-    found = [
-        _contradiction(codes, label_sets, spacing, single, kept if single.reach_mm is not None else {}, statement, name)
-        for name, single in single_promises(protocol).items()
-    ]
-    return tuple(item for item in found if item is not None) or (together,)
-
-
-def single_promises(protocol: AnnotationProtocol) -> dict[str, AnnotationProtocol]:
-    """Return each promise of ``protocol`` that settles voxels on its own, by its key in dataset.json."""
-    nothing = AnnotationProtocol()
-    return {
-        name: replace(nothing, **{name: getattr(protocol, name)})
-        for name in SETTLING
-        if getattr(protocol, name) != getattr(nothing, name)
-    }
+    alone = touched & ~is_set[:, None]
+    found = []
+    for name, single in protocol.single_promises().items():
+        raw, table = _narrowed(codes, label_sets, alone, spacing, single, statement)
+        taken = (label_sets[:, None] & ~table).any(axis=2) & is_set[:, None]  # (N, M)
+        where = taken[codes, raw]
+        n_voxels = int(np.count_nonzero(where))
+        if n_voxels:
+            voxel = tuple(int(index) for index in np.unravel_index(int(np.argmax(where)), where.shape))
+            drawn, left = label_sets[codes[voxel]], table[raw[voxel]]
+            classes, kept = (tuple(np.flatnonzero(row).tolist()) for row in (drawn, drawn & ~left))
+            found.append(KeptOpen(name, voxel, classes, kept, n_voxels))
+    return tuple(found)
 
 
 def check_against_reference(
@@ -227,89 +225,58 @@ def annotated_slices(codes: CodeArray, label_sets: BoolArray, statement: CaseSta
     return annotated
 
 
-def promised_classes(n_classes: int, statement: CaseStatement) -> tuple[int, ...]:
-    """Return the foreground classes that the annotators of a case looked for, so that their silence says something."""
-    return tuple(index for index in range(1, n_classes) if statement.annotated is None or index in statement.annotated)
-
-
-def _contradiction(
-    codes: CodeArray,
-    label_sets: BoolArray,
-    spacing: Sequence[float],
-    protocol: AnnotationProtocol,
-    reach: Mapping[int, float],
-    statement: CaseStatement,
-    name: str,
-) -> Contradiction | None:
-    """Return the first voxel of which ``protocol``, called ``name``, leaves nothing."""
-    raw, table = _narrowed(codes, label_sets, spacing, protocol, reach, statement)
-    conflicts = _conflicts(codes, label_sets, raw, table)
-    n_voxels = int(conflicts.sum())
-    if not n_voxels:
-        return None
-    voxel = tuple(int(index) for index in np.unravel_index(int(np.argmax(conflicts)), conflicts.shape))
-    classes = tuple(np.flatnonzero(label_sets[codes[voxel]]).tolist())
-    return Contradiction(name, voxel, classes, n_voxels)
-
-
 def _narrowed(
     codes: CodeArray,
     label_sets: BoolArray,
+    touched: BoolArray,
     spacing: Sequence[float],
     protocol: AnnotationProtocol,
-    reach: Mapping[int, float],
     statement: CaseStatement,
 ) -> tuple[CodeArray, BoolArray]:
-    """Return the inferred map and its table in the axes of the file, whatever they leave of what was drawn."""
-    axis = slice_axis(codes.shape, spacing)
+    """Return the inferred map and its table in the axes of the file, whatever was drawn at a voxel."""
+    known_axis = case_axis(codes.shape, spacing, protocol.slice_axis)
+    axis = 0 if known_axis is None else known_axis
     moved = np.moveaxis(codes, axis, 0)
     drawn = _Drawn(
         codes=moved,
-        label_sets=label_sets,
+        touched=touched,
         spacing=(spacing[axis], *(edge for other, edge in enumerate(spacing) if other != axis)),
-        promised=promised_classes(label_sets.shape[1], statement),
         annotated=annotated_slices(moved, label_sets, statement),
+        has_slices=known_axis is not None,
+        encloses_by_slice=len(moved) == 1
+        or protocol.slice_axis is not None
+        or spacing_axis(spacing, ANISOTROPY) is not None,
     )
     inferred: CodeArray = np.zeros(moved.shape, dtype=np.uint8)
     table = np.ones((1, label_sets.shape[1]), dtype=bool)
-    for index in drawn.promised:
+    promised = promised_classes(label_sets.shape[1], statement)
+    reach = resolve_reach(protocol, label_sets.shape[1])
+    for index in promised:
         excluded = _excluded(drawn, protocol.classes_complete_in, reach.get(index), index)
-        inferred, table = without(inferred, table, excluded, [index])
+        if excluded is not None:
+            inferred, table = without(inferred, table, excluded, [index])
     if protocol.background_encloses:
-        is_flat = len(moved) == 1 or drawn.spacing[0] > ANISOTROPY * min(drawn.spacing)
-        by_slice = is_flat or protocol.classes_complete_in == "slice"
-        outside = enclosed(moved == 0, foreground_codes(label_sets)[moved], drawn.spacing, by_slice=by_slice)
-        inferred, table = without(inferred, table, outside, list(drawn.promised))
-    inferred[(label_sets.sum(axis=1) == 1)[moved]] = 0
-    inferred, table = compacted(inferred, table)
+        foreground = np.logical_or.reduce(touched[:, 1:], axis=1)[moved]
+        outside = enclosed(
+            moved == 0, foreground, drawn.spacing, gap_mm=protocol.gap_mm, by_slice=drawn.encloses_by_slice
+        )
+        inferred, table = without(inferred, table, outside, list(promised))
     return np.ascontiguousarray(np.moveaxis(inferred, 0, axis)), table
 
 
-def _excluded(drawn: _Drawn, complete_in: str | None, reach_mm: float | None, index: int) -> BoolArray:
-    """(*S): voxels of which the class ``index`` is excluded by completeness or by its reach."""
-    own = drawn.codes == index
+def _excluded(drawn: _Drawn, complete_in: str | None, reach_mm: float | None, index: int) -> BoolArray | None:
+    """(*S): voxels of which the class ``index`` is excluded by completeness or by its reach; None: of no voxel."""
+    if complete_in is None and reach_mm is None:
+        return None
+    own = np.zeros(drawn.codes.shape, dtype=bool)
+    for code in np.flatnonzero(drawn.touched[:, index]):
+        own |= drawn.codes == code
     holds = own.any(axis=tuple(range(1, own.ndim)))
     excluded = np.zeros(own.shape, dtype=bool)
-    if complete_in == "slice":
+    if reach_mm is not None and holds.any():
+        excluded = ~within(own, drawn.spacing, reach_mm)
+    if complete_in == "slice" and drawn.has_slices:
         excluded[drawn.annotated & ~holds] = True
     elif complete_in == "case" and drawn.annotated.any() and not holds.any():
         excluded[:] = True
-    if reach_mm is None or not holds.any():
-        return excluded
-    if complete_in != "slice":
-        return excluded | ~within(own, drawn.spacing, reach_mm)
-    for number in np.flatnonzero(drawn.annotated & holds):
-        excluded[number] = ~within(own[number], drawn.spacing[1:], reach_mm)
-    if not drawn.annotated.all():
-        excluded[~drawn.annotated] = ~within(own, drawn.spacing, reach_mm)[~drawn.annotated]
     return excluded
-
-
-def _conflicts(codes: CodeArray, label_sets: BoolArray, inferred: CodeArray, table: BoolArray) -> BoolArray:
-    """(*S): voxels of which nothing is left between the drawn set and the inferred one."""
-    has_common: BoolArray = np.logical_or.reduce(label_sets[:, None] & table, axis=2)
-    is_empty = label_sets.any(axis=1, keepdims=True) & ~has_common
-    if not is_empty.any():
-        return np.zeros(codes.shape, dtype=bool)
-    conflicts: BoolArray = is_empty[codes, inferred]
-    return conflicts

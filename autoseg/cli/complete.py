@@ -66,14 +66,14 @@ def complete(
     folds = fold_per_case(space, source, model_folder, seen=seen)
     target = space.raw(f"completed_{source.name}") if output is None else output
     from autoseg.inference.complete_dataset import CompletionOptions, complete_dataset  # brings torch
-    from autoseg.planning.promises import known_reach
+    from autoseg.planning.promises import with_known_promises
 
+    source = with_known_promises(source, space.preprocessed(source.name))
     options = CompletionOptions(
         device=device,
         mirror=tta,
         review=review,
         overwrite=overwrite,
-        reach=known_reach(source, space.preprocessed(source.name)),
         workers=common.n_workers(workers),
     )
     with common.progress("complete", quiet=quiet) as report:

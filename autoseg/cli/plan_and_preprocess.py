@@ -125,12 +125,11 @@ def check(dataset: Dataset, faults: Sequence[Fault], workers: int, *, as_json: b
 
 def check_promised(dataset: Dataset, workers: int, *, quiet: bool) -> PromiseReport | None:
     """Hold the annotators' promises against what they drew; None where no promise could settle a voxel."""
-    from autoseg.annotation.reach import is_estimated
-    from autoseg.planning.promises import check_promises, estimate_promises, settles_anything
+    from autoseg.planning.promises import check_promises, estimate_promises, leaves_to_estimate, settles_anything
 
     if not settles_anything(dataset):
         return None
-    with common.progress("estimate reach", quiet=quiet or not is_estimated(dataset.protocol)) as report:
+    with common.progress("read promises", quiet=quiet or not leaves_to_estimate(dataset.protocol)) as report:
         estimates = estimate_promises(dataset, workers=workers, progress=report)
     with common.progress("check promises", quiet=quiet) as report:
         return check_promises(dataset, estimates, workers=workers, progress=report)
@@ -182,7 +181,7 @@ def current_fingerprint(dataset: Dataset, folder: Path, given: int | None, *, qu
     for warning in found.report.warnings[len(dataset.warnings) :]:
         log.warning("%s", warning)
     found.report.raise_if_faulty()
-    refuse_contradictions(dataset, folder, workers, quiet=quiet)
+    spelt_out(dataset, folder, workers, quiet=quiet)  # before planning: promises that cannot be read are refused
     fingerprint = fingerprint_of(dataset, found.measures, workers=workers)
     save_fingerprint(fingerprint, path)
     return fingerprint
@@ -198,39 +197,32 @@ def former_plan(folder: Path) -> Plan | None:
         return None
 
 
-def refuse_contradictions(dataset: Dataset, folder: Path, workers: int, *, quiet: bool) -> None:
-    """Raise ``DatasetError`` with every case whose drawing contradicts a promise of its annotators."""
+def spelt_out(dataset: Dataset, folder: Path, workers: int, *, quiet: bool, warn: bool = False) -> Dataset:
+    """Return the data set with its promises spelt out; what is left to be estimated is, once, and kept in ``folder``.
+
+    Raises ``DatasetError`` where nothing tells across which axis the slices of a promise lie. ``warn`` says which
+    classes have no reach although one should have been estimated.
+    """
     if dataset.protocol.is_empty:
-        return
-    from autoseg.planning.promises import find_contradictions, settles_anything
+        return dataset
+    from autoseg.planning.promises import (
+        current_estimates,
+        leaves_to_estimate,
+        not_estimated,
+        settled,
+        settles_anything,
+        unclear_slices,
+    )  # fmt: skip
 
     if not settles_anything(dataset):
-        return
-    reach = promised_reach(dataset, folder, workers, quiet=quiet)
-    with common.progress("check promises", quiet=quiet) as report:
-        faults = find_contradictions(dataset, reach, workers=workers, progress=report)
-    if faults:
-        raise DatasetError(faults)
-
-
-def promised_reach(dataset: Dataset, folder: Path, workers: int, *, quiet: bool) -> dict[int, float]:
-    """Return class index -> reach in mm; what is left to be estimated is, once, and kept in ``folder``."""
-    from autoseg.annotation.reach import is_estimated, resolve_reach
-    from autoseg.planning.promises import current_estimates
-
-    with common.progress("estimate reach", quiet=quiet or not is_estimated(dataset.protocol)) as report:
+        return dataset
+    with common.progress("read promises", quiet=quiet or not leaves_to_estimate(dataset.protocol)) as report:
         estimates = current_estimates(dataset, folder, workers=workers, progress=report)
-    return resolve_reach(dataset.protocol, dataset.labels.n_classes, estimates.classes)
-
-
-def warn_of_promises(dataset: Dataset, reach: Mapping[int, float]) -> None:
-    """Say which classes have no reach although one should have been estimated."""
-    if dataset.protocol.is_empty:
-        return
-    from autoseg.planning.promises import not_estimated
-
-    for warning in not_estimated(dataset, reach):
+    if faults := unclear_slices(dataset, estimates):
+        raise DatasetError(faults)
+    for warning in not_estimated(dataset, estimates) if warn else ():
         log.warning("%s", warning)
+    return settled(dataset, estimates)
 
 
 def preprocess(
@@ -248,11 +240,11 @@ def preprocess(
     from autoseg.preprocessing.runner import preprocess_dataset
 
     skip = frozenset(dataset.case_names) - frozenset(fingerprint.informative_cases)
-    reach = {} if dataset.protocol.is_empty else promised_reach(dataset, folder, readers(dataset, given), quiet=quiet)
-    warn_of_promises(dataset, reach)
-    if reach:
+    dataset = spelt_out(dataset, folder, readers(dataset, given), quiet=quiet, warn=True)
+    if isinstance(dataset.protocol.reach_mm, Mapping) and dataset.protocol.reach_mm:
         names = dataset.labels.class_names
-        log.info("reach: %s", ", ".join(f"{names[index]} {distance:g} mm" for index, distance in reach.items()))
+        reaches = (f"{names[index]} {distance:g} mm" for index, distance in dataset.protocol.reach_mm.items())
+        log.info("reach: %s", ", ".join(reaches))
     failed: dict[str, object] = {}
     for name in chosen:
 
@@ -261,12 +253,8 @@ def preprocess(
             return fitting_workers(given, need, len(cases))
 
         with common.progress(name, quiet=quiet) as report:
-            result = preprocess_dataset(
-                dataset, plan, name, folder / name, workers=workers, skip=skip, reach=reach, progress=report
-            )
+            result = preprocess_dataset(dataset, plan, name, folder / name, workers=workers, skip=skip, progress=report)
         log.info("%s: %d cases preprocessed, %d were up to date", name, len(result.done), len(result.kept))
-        for case, n_voxels in result.conflicts.items():
-            log.warning("%s: case %r: a promise leaves no class to %d drawn voxels; ignored", name, case, n_voxels)
         failed |= {f"{name}: {case}": error for case, error in result.failed.items()}
     if failed:
         lines = "\n".join(f"{where}: {error}" for where, error in failed.items())

@@ -16,11 +16,9 @@ def print_promises(report: PromiseReport, console: Console | None = None) -> Non
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 140) if console is None else console
     out.print(promise_table(report))
     for name, estimate in report.estimates.items():
-        background = "none" if estimate.background_mm is None else f"{estimate.background_mm:.1f} mm"
         out.print(
-            f"reach_mm of {name!r}: {estimate.reach_mm:.1f} mm, estimated in {estimate.n_cases} cases from the half "
-            f"extent of its annotation ({estimate.extent_mm:.1f} mm), the distance of annotated background "
-            f"({background}) and the gap between annotated slices ({estimate.gap_mm:.1f} mm)",
+            f"reach_mm of {name!r}: {estimate.reach_mm:.1f} mm, estimated from the {estimate.n_cases} cases in which "
+            f"it is densely annotated: no two of its voxels lie farther apart than {estimate.diameter_mm:.1f} mm there",
             markup=False,
             soft_wrap=True,
         )
@@ -28,7 +26,8 @@ def print_promises(report: PromiseReport, console: Console | None = None) -> Non
         out.print(f"slices are counted along {axis} in {n_cases} cases")
     for line in report.warnings:
         out.print(f"warning: {line}", markup=False, soft_wrap=True)
-    verdict = f"{len(report.faults)} contradictions" if report.faults else "no contradictions"
+    kept = sum(n for cases in report.kept_open.values() for n in cases.values())
+    verdict = f"{kept} drawn voxels keep classes that a promise would exclude" if kept else "no contradictions"
     out.print(f"promises held against the annotation of {report.n_cases} cases: {verdict}")
 
 

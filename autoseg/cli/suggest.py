@@ -90,24 +90,24 @@ def suggest(
     from autoseg.inference.complete_dataset import what_is_left
     from autoseg.inference.ranking import CaseModels, Units, members_of, rank
     from autoseg.inference.suggestion import Selection
-    from autoseg.planning.promises import known_reach
+    from autoseg.planning.promises import with_known_promises
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
     data = common.load_dataset(space, dataset)
+    data = with_known_promises(data, space.preprocessed(data.name))
     model = trained_model(space, data, configuration, name)
-    units = Units(by, axis, patch_size)
+    units = Units(by, data.protocol.slice_axis if axis is None and by == "slice" else axis, patch_size)
     selection = Selection(number, method, per_case, round_, seed)
     cases = {case.name: case for case in data.cases} if inputs is None else images_in(inputs, data)
     models = CaseModels(model, members_of(model, list(cases), folds or None), device, mirror=tta)
-    reach = known_reach(data, space.preprocessed(data.name))
     folder = output or model / "suggestions"
     refuse_data_sets(folder)
     with maps_folder(folder) as maps:
         with common.progress("predict", quiet=quiet) as report:
             ranking = rank(
                 cases, models, data.labels, units, selection,
-                left=lambda case: what_is_left(case, data, reach) or case.target, maps=maps,
+                left=lambda case: what_is_left(case, data) or case.target, maps=maps,
                 read_ahead=common.n_workers(workers) > 0, progress=report,
             )  # fmt: skip
         settings = described(data, model, inputs, units, selection)

@@ -13,7 +13,9 @@ from autoseg.core.labels import Labels
 from autoseg.core.protocol import AnnotationProtocol, Reach
 
 SECTION = "annotation_protocol"
-PROTOCOL_KEYS = ("classes_complete_in", "reach_mm", "instances_touched", "background_encloses")
+PROTOCOL_KEYS = ("classes_complete_in", "reach_mm", "instances_touched", "background_encloses", "slice_axis")
+AXES = "zyx"
+"""Names of the axes 0, 1, 2 of an array as it is read: z is the last axis of a NIfTI file, x the first."""
 AUTO: Final = "auto"
 _EXAMPLE = f'Write "{SECTION}": {{"classes_complete_in": "slice", "reach_mm": 25}}.'
 _REACH_FIX = 'Write "reach_mm": 25 (mm, for every class), {"liver": 40}, or "auto".'
@@ -40,11 +42,14 @@ def parse_protocol(content: Mapping[str, Any], labels: Labels | None, findings: 
                 f"{SECTION}.{name}", found="an unknown key", expected=f"one of {', '.join(PROTOCOL_KEYS)}",
                 fix="Correct or remove it." + did_you_mean(name, PROTOCOL_KEYS, 0.6),
             )  # fmt: skip
+    encloses, gap_mm = _encloses(section, findings)
     protocol = AnnotationProtocol(
         classes_complete_in=_complete_in(section, findings),
         reach_mm=_reach(section, labels, findings),
         instances_touched=_claim(section, "instances_touched", findings),
-        background_encloses=_claim(section, "background_encloses", findings),
+        background_encloses=encloses,
+        gap_mm=gap_mm,
+        slice_axis=_slice_axis(section, findings),
     )
     if labels is not None and labels.is_dense and not protocol.is_empty:
         findings.warn(
@@ -67,6 +72,37 @@ def _complete_in(section: Mapping[str, Any], findings: Findings) -> Literal["sli
         "was annotated somewhere in it, or remove the key." + hint,
     )  # fmt: skip
     return None
+
+
+def _slice_axis(section: Mapping[str, Any], findings: Findings) -> int | None:
+    value = section.get("slice_axis")
+    if "slice_axis" not in section:
+        return None
+    if isinstance(value, str) and value in ("z", "y", "x"):
+        return AXES.index(value)
+    findings.fault(
+        f"{SECTION}.slice_axis", found=shown(value), expected='"z", "y" or "x"',
+        fix='Write the axis that counts the slices you drew in, say "slice_axis": "z" (z is the last axis of a NIfTI '
+        "file, x the first), or remove the key.",
+    )  # fmt: skip
+    return None
+
+
+def _encloses(section: Mapping[str, Any], findings: Findings) -> tuple[bool, float]:
+    """Return whether ``background_encloses`` is promised, and the widest gap (mm) that it closes."""
+    value = section.get("background_encloses", False)
+    if not isinstance(value, Mapping):
+        return _claim(section, "background_encloses", findings), 0.0
+    gap = value.get("gap_mm")
+    gap_mm = float(gap) if isinstance(gap, (int, float)) and not isinstance(gap, bool) and gap < math.inf else -1.0
+    if set(value) == {"gap_mm"} and gap_mm >= 0:
+        return True, gap_mm
+    findings.fault(
+        f"{SECTION}.background_encloses", found=shown(dict(value)),
+        expected='true, false, or {"gap_mm": a number of mm of 0 or more}',
+        fix='Write "background_encloses": {"gap_mm": 2} if gaps of up to 2 mm in a line of background count as closed.',
+    )  # fmt: skip
+    return False, 0.0
 
 
 def _claim(section: Mapping[str, Any], key: str, findings: Findings) -> bool:

@@ -68,8 +68,6 @@ class CompletionOptions:
     """Also write the predictions, and list where they disagree with what was drawn."""
     overwrite: bool = False
     """Complete again what an earlier run has completed."""
-    reach: Mapping[int, float] = field(default_factory=dict)
-    """Class index -> mm, where annotators promise how far a class lies from its annotation."""
     workers: int = 1
     """0 predicts and writes strictly one after the other; else the last case is written while the network works."""
 
@@ -94,6 +92,8 @@ def complete_dataset(
 
     Parameters
     ----------
+    dataset
+        With its promises spelt out (:func:`autoseg.planning.promises.with_known_promises`).
     folds
         Case -> fold that predicts it, as :func:`autoseg.inference.out_of_fold.out_of_fold_models` gives.
     output
@@ -195,7 +195,7 @@ class _Run:
             remove_case(self._output, files)  # or an old label map would go with the new record if this is interrupted
         if case.target is None:
             raise AutosegError(f"case {case.name}: found no annotation, expected a label file. Add one.")
-        within = what_is_left(case, self._dataset, self._options.reach)
+        within = what_is_left(case, self._dataset)
         touches_all = self._dataset.protocol.instances_touched
         completed = complete_case(
             logits, record, labels, case.target, within=within, touches_all=touches_all, review=review
@@ -242,9 +242,9 @@ class _Run:
         self._settled(self._n_settled, name)
 
 
-def what_is_left(case: Case, dataset: Dataset, reach: Mapping[int, float]) -> Target | None:
+def what_is_left(case: Case, dataset: Dataset) -> Target | None:
     """Return what each voxel may be by what was drawn and promised together; None where promises add nothing."""
-    inference = infer_case(case, dataset.labels, dataset.protocol, reach)
+    inference = infer_case(case, dataset.labels, dataset.protocol)
     if inference is None or case.target is None:
         return None
     paired = pair(case.target.codes, case.target.label_sets, inference.codes, inference.label_sets)
@@ -256,9 +256,7 @@ def _origins(
 ) -> dict[str, CaseOrigin]:
     checkpoints = find_checkpoints(model_folder, sorted(set(folds.values()))) if folds else {}
     return {
-        name: case_origin(
-            dataset, dataset.case(name), fold, checkpoints[fold], reach=options.reach, mirror=options.mirror
-        )
+        name: case_origin(dataset, dataset.case(name), fold, checkpoints[fold], mirror=options.mirror)
         for name, fold in folds.items()
     }
 

@@ -64,9 +64,7 @@ class CaseCompletion(BaseModel):
     """None if the model was not asked where it disagrees."""
 
 
-def case_origin(
-    dataset: Dataset, files: CaseFiles, fold: str, checkpoint: Path, *, reach: Mapping[int, float], mirror: bool
-) -> CaseOrigin:
+def case_origin(dataset: Dataset, files: CaseFiles, fold: str, checkpoint: Path, *, mirror: bool) -> CaseOrigin:
     """Describe what a case would be made from now."""
     labels = dataset.labels
     sets = [[value, sorted(members)] for value, members in sorted(labels.sets_by_value(files.name).items())]
@@ -74,7 +72,7 @@ def case_origin(
     return CaseOrigin(
         fold=fold,
         image=short_hash([file_stamp(path) for path in files.images]),
-        annotation=short_hash([*annotation, sets, labels.n_classes, repr(dataset.protocol), sorted(reach.items())]),
+        annotation=short_hash([*annotation, sets, labels.n_classes, repr(dataset.protocol)]),
         model=short_hash([file_stamp(checkpoint), mirror]),
     )
 

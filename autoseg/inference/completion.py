@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from autoseg.annotation.review import DisputedVoxels
 from autoseg.annotation.touched import exclude_untouched
+from autoseg.annotation.touches import promise_statement
 from autoseg.core.case import BoolArray, CaseRecord, CodeArray, Float32Array, Target
 from autoseg.core.labels import Labels, foreground_codes, head_states
 from autoseg.inference.export import LabelMap, decide
@@ -63,7 +64,8 @@ def complete_case(
         What each voxel may be, likewise, if that is less than was drawn (promises); None: as drawn.
     touches_all
         Whether every object is promised to carry an annotation of its class: then a predicted one without it is of
-        another class, the most probable one for which this does not hold again, background at last.
+        another class, the most probable one for which this does not hold again, background at last. Classes that the
+        annotators of the case did not look for are left alone.
     review
         Also return the prediction and the disputed voxels.
     slab_values
@@ -85,11 +87,11 @@ def complete_case(
         disputed.append(_disputed(values, slab, codes, target.label_sets, labels, record, first))
 
     completed = _decide_within(logits, record, labels, within, slab_values, compare if review else None)
-    left = _without_untouched(completed, labels, target, within) if touches_all else None
+    left = _without_untouched(completed, labels, target, within, record.case) if touches_all else None
     while left is not None:  # ends: every time, voxels lose a class, and they have at most K
         within = left
         completed = _decide_within(logits, record, labels, within, slab_values)
-        left = _without_untouched(completed, labels, target, within)
+        left = _without_untouched(completed, labels, target, within, record.case)
     if not review:
         return CompletedCase(completed)
     outside = _outside_crop(record)
@@ -126,8 +128,9 @@ def _decide_within(
     return completed
 
 
-def _without_untouched(completed: LabelMap, labels: Labels, target: Target, within: Target) -> Target | None:
-    return exclude_untouched(class_indices(labels)[completed], target, within)
+def _without_untouched(completed: LabelMap, labels: Labels, target: Target, within: Target, case: str) -> Target | None:
+    statement = promise_statement(labels, case)
+    return exclude_untouched(class_indices(labels)[completed], target, within, statement)
 
 
 def _outside_crop(record: CaseRecord) -> BoolArray | None:

@@ -16,6 +16,9 @@ from autoseg.core.findings import listed, shown
 from autoseg.core.label_json import BACKGROUND, IGNORE
 from autoseg.core.labels import CaseStatement
 
+_ABOUT_SLICES = ("classes_complete_in", "background_encloses")
+"""Promises that mean something else where other slices were drawn in."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -279,6 +282,8 @@ def _common_protocol(sources: Sequence[Source]) -> tuple[dict[str, Any], list[st
     common = {key: value for key, value in sections[0].items() if all(item.get(key) == value for item in sections)}
     if any(source.added for source in sources):
         common = {}
+    if "slice_axis" not in common and any("slice_axis" in section for section in sections):
+        common = {key: value for key, value in common.items() if key not in _ABOUT_SLICES}
     lost = sorted({key for section in sections for key in section} - common.keys())
     if not lost:
         return common, []

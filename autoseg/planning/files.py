@@ -9,9 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 from autoseg.core.atomic import write_text
 from autoseg.core.errors import PlanError
+from autoseg.core.estimates import PromiseEstimates
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
-from autoseg.core.reach import ReachEstimates
 
 PLAN_FILE = "plans.json"
 FINGERPRINT_FILE = "dataset_fingerprint.json"
@@ -39,14 +39,14 @@ def load_fingerprint(path: Path) -> Fingerprint:
     return _load(Fingerprint, path, "Delete it and plan again: autoseg_plan_and_preprocess.")
 
 
-def save_promises(estimates: ReachEstimates, path: Path) -> None:
+def save_promises(estimates: PromiseEstimates, path: Path) -> None:
     """Write what was estimated of the promises as JSON, atomically."""
     write_text(path, estimates.model_dump_json(indent=2) + "\n")
 
 
-def load_promises(path: Path) -> ReachEstimates:
+def load_promises(path: Path) -> PromiseEstimates:
     """Read estimates; raise ``PlanError`` if the file is missing or malformed, naming what is wrong in it."""
-    return _load(ReachEstimates, path, "Delete it and plan again: autoseg_plan_and_preprocess.")
+    return _load(PromiseEstimates, path, "Delete it and plan again: autoseg_plan_and_preprocess.")
 
 
 def _load(model: type[Model], path: Path, advice: str) -> Model:

@@ -149,7 +149,7 @@ def _has_drawn(annotation: CaseAnnotation, head: str) -> bool:
 
 def _blind_spots(dataset: Dataset, findings: Mapping[str, Finding]) -> list[str]:
     """Say where in the field of view no case is annotated, unless promises settle what lies far from annotation."""
-    if dataset.protocol.reach_mm is not None or dataset.protocol.background_encloses:
+    if dataset.protocol.settles_far:
         return []
     places = describe_gaps(item.parts for item in findings.values() if item.parts is not None)
     return [

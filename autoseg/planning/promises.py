@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,16 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from autoseg.annotation.distance import find_strays
-from autoseg.annotation.promises import (
-    TOGETHER,
-    Contradiction,
-    Settled,
-    check_against_reference,
-    contradictions,
-    infer,
-    single_promises,
-)
+from autoseg.annotation.promises import TOGETHER, KeptOpen, Settled, check_against_reference, find_kept_open, infer
 from autoseg.annotation.reach import (
+    LEAST_CASES,
     ReachEvidence,
     estimate_reach,
     estimated_classes,
@@ -30,20 +23,23 @@ from autoseg.annotation.reach import (
     resolve_reach,
 )
 from autoseg.annotation.simulation import Style, annotate
+from autoseg.annotation.slices import SliceEvidence, case_axis, common_axis, is_clear, measure_slices
+from autoseg.annotation.touches import promise_statement
 from autoseg.core.case import Target
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, Fault, PlanError
-from autoseg.core.geometry import slice_axis
+from autoseg.core.estimates import PromiseEstimates, ReachEstimate
+from autoseg.core.findings import listed
 from autoseg.core.labels import CaseStatement, Labels
 from autoseg.core.parallel import map_unordered
 from autoseg.core.protocol import AnnotationProtocol
-from autoseg.core.reach import ReachEstimate, ReachEstimates
 from autoseg.io.annotation import read_annotation
 from autoseg.io.images import read_header
 from autoseg.planning.files import load_promises, save_promises
 from autoseg.planning.fingerprint import source_hash
 
 PROMISES_FILE = "annotation_promises.json"
+NOTHING_ESTIMATED = PromiseEstimates(classes={}, slice_axis=None, unclear=())
 
 Progress = Callable[[int, int, str], None]
 """Called with (cases done, cases in all, name of the case just done)."""
@@ -55,13 +51,16 @@ class PromiseReport:
     """What the promises of a data set say, over all its cases that can be read."""
 
     faults: tuple[Fault, ...] = ()
-    """Drawn voxels that contradict a promise."""
+    """Promises that cannot be read: nothing tells across which axis the slices lie."""
     warnings: tuple[str, ...] = ()
     """What can be used but is probably not wanted, one line each."""
     settled: Mapping[str, Settled] = field(default_factory=dict)
     """Each promise, as its key in dataset.json, and all together -> the voxels that it settles."""
     reference: Mapping[str, Settled] = field(default_factory=dict)
     """The same in the densely annotated cases, as they would have been scribbled; empty without such cases."""
+    kept_open: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Promise -> case -> voxels drawn as one of several classes of which it would leave fewer, if only classes drawn
+    alone counted. They keep what was drawn."""
     n_cases: int = 0
     n_dense: int = 0
     """Cases in which every voxel is drawn."""
@@ -82,6 +81,7 @@ class PromiseReport:
                 name: _shares(counts) | {"wrong_foreground": counts.share("wrong")}
                 for name, counts in self.reference.items()
             },
+            "kept_open": {name: dict(cases) for name, cases in self.kept_open.items()},
             "n_cases": self.n_cases,
             "n_dense_cases": self.n_dense,
             "reach_mm": dict(self.reach_mm),
@@ -94,52 +94,101 @@ class PromiseReport:
 class _Finding:
     """What a worker found in one case."""
 
-    faults: tuple[Fault, ...]
+    case: str
     warnings: tuple[str, ...]
+    kept_open: tuple[KeptOpen, ...]
     settled: Mapping[str, Settled]
     reference: Mapping[str, Settled]
-    slice_axis: int
+    slice_axis: int | None
 
 
 def settles_anything(dataset: Dataset) -> bool:
     """Whether the data set makes a promise that can narrow what its annotation leaves open."""
     labels = dataset.labels
-    return bool(labels.n_classes) and not labels.is_dense and bool(single_promises(dataset.protocol))
+    return bool(labels.n_classes) and not labels.is_dense and bool(dataset.protocol.single_promises())
 
 
-def estimate_promises(dataset: Dataset, *, workers: int = 1, progress: Progress | None = None) -> ReachEstimates:
-    """Estimate over all cases what the protocol leaves to be estimated. Cases that cannot be read are left out.
+def leaves_to_estimate(protocol: AnnotationProtocol) -> bool:
+    """Whether something of the promises has to be found in the annotation: a reach, or the axis of the slices."""
+    return is_estimated(protocol) or (protocol.speaks_of_slices and protocol.slice_axis is None)
 
-    Without anything to estimate no file is read.
+
+def estimate_promises(dataset: Dataset, *, workers: int = 1, progress: Progress | None = None) -> PromiseEstimates:
+    """Find over all cases what the protocol leaves to be found. Cases that cannot be read are left out.
+
+    Without anything to find no file is read.
     """
-    if not is_estimated(dataset.protocol):
-        return ReachEstimates()
-    measure = partial(_measure, labels=dataset.labels, protocol=dataset.protocol)
-    evidence = _over_cases(measure, dataset.cases, workers, progress)
+    if not leaves_to_estimate(dataset.protocol):
+        return NOTHING_ESTIMATED
+    measure = partial(_measure, labels=dataset.labels)
+    found = _over_cases(measure, dataset.cases, workers, progress)
     wanted = estimated_classes(dataset.protocol, dataset.labels.n_classes)
-    classes = {index: estimate for index, estimate in estimate_reach(evidence).items() if index in wanted}
-    return ReachEstimates(classes=classes, source_hash=source_hash(dataset))
-
-
-def not_estimated(dataset: Dataset, reach: Mapping[int, float]) -> tuple[str, ...]:
-    """Return one warning per class whose reach should be estimated and is not in ``reach``: it promises nothing."""
-    missing = sorted(estimated_classes(dataset.protocol, dataset.labels.n_classes) - reach.keys())
-    return tuple(
-        f"reach_mm of {dataset.labels.class_names[index]!r} cannot be estimated: the class is annotated nowhere, or in "
-        'single voxels without annotated background around them. It promises nothing; write a number instead of "auto"'
-        for index in missing
+    reaches = estimate_reach([reach for _, reach, _ in found])
+    axis = dataset.protocol.slice_axis
+    unclear: tuple[str, ...] = ()
+    if axis is None and dataset.protocol.speaks_of_slices:
+        axis = common_axis([slices for _, _, slices in found])
+        unclear = tuple(name for name, _, slices in found if not is_clear(slices, axis))
+    return PromiseEstimates(
+        classes={index: estimate for index, estimate in reaches.items() if index in wanted},
+        slice_axis=axis,
+        unclear=unclear,
+        source_hash=source_hash(dataset),
     )
+
+
+def settled(dataset: Dataset, estimates: PromiseEstimates) -> Dataset:
+    """Return the data set with every promise spelt out: distances in mm, and the axis of the slices.
+
+    A reach without an estimate is left out and promises nothing.
+    """
+    protocol = dataset.protocol
+    if not leaves_to_estimate(protocol):
+        return dataset
+    reach = None if protocol.reach_mm is None else resolve_reach(protocol, dataset.labels.n_classes, estimates.classes)
+    axis = estimates.slice_axis if protocol.slice_axis is None else protocol.slice_axis
+    return replace(dataset, protocol=replace(protocol, reach_mm=reach, slice_axis=axis))
+
+
+def not_estimated(dataset: Dataset, estimates: PromiseEstimates) -> tuple[str, ...]:
+    """Return a warning that names the classes whose reach cannot be estimated: they promise nothing. Else nothing."""
+    missing = sorted(estimated_classes(dataset.protocol, dataset.labels.n_classes) - estimates.classes.keys())
+    if not missing:
+        return ()
+    names = [dataset.labels.class_names[index] for index in missing]
+    example = ", ".join(f'"{name}": 40' for name in names)
+    return (
+        f"reach_mm of {listed(map(repr, names))} cannot be estimated: strokes do not tell how large a class is, only "
+        f"cases do in which it is densely annotated, at least {LEAST_CASES}. Now it promises nothing. Write the mm "
+        f'that you are sure of, say "reach_mm": {{{example}}}, or annotate {LEAST_CASES} cases densely',
+    )
+
+
+def unclear_slices(dataset: Dataset, estimates: PromiseEstimates) -> tuple[Fault, ...]:
+    """Return a fault if classes are promised to be complete in slices and nothing tells which slices these are."""
+    if dataset.protocol.classes_complete_in != "slice" or not estimates.unclear:
+        return ()
+    found = (
+        'classes_complete_in "slice" without slice_axis, and neither what is drawn nor the spacing tells across which '
+        f"axis the slices lie, in {listed(map(repr, estimates.unclear))}"
+    )
+    fix = (
+        'Write "slice_axis": "z" into annotation_protocol, or "y" or "x": the axis across which you drew, slice by '
+        "slice (z is the last axis of a NIfTI file, x the first). If it is not the same in all cases, store them alike."
+    )
+    where = f"dataset.json of {dataset.name}: annotation_protocol"
+    return (Fault(where, found, "one axis that counts the slices", fix),)
 
 
 def current_estimates(
     dataset: Dataset, folder: Path, *, workers: int = 1, progress: Progress | None = None
-) -> ReachEstimates:
+) -> PromiseEstimates:
     """Return the estimates in ``folder`` if the files are still those they were made of; else make and keep them.
 
     Without anything to estimate no file is read or written.
     """
-    if not is_estimated(dataset.protocol):
-        return ReachEstimates()
+    if not leaves_to_estimate(dataset.protocol):
+        return NOTHING_ESTIMATED
     path = folder / PROMISES_FILE
     try:
         known = load_promises(path)
@@ -152,19 +201,19 @@ def current_estimates(
     return estimates
 
 
-def known_reach(dataset: Dataset, folder: Path) -> dict[int, float]:
-    """Return class index -> mm with the estimates that ``folder`` holds; nothing is estimated anew.
+def with_known_promises(dataset: Dataset, folder: Path) -> Dataset:
+    """Return the data set with its promises spelt out by what ``folder`` holds; nothing is estimated anew.
 
-    Where there is no file, "auto" promises nothing; caches that were made with an estimate are then stale.
+    Where there is no file, what is left to be estimated promises nothing; caches that were made with an estimate are
+    then stale.
     """
-    classes: Mapping[int, ReachEstimate] = {}
-    if is_estimated(dataset.protocol) and (folder / PROMISES_FILE).is_file():
-        classes = load_promises(folder / PROMISES_FILE).classes
-    return resolve_reach(dataset.protocol, dataset.labels.n_classes, classes)
+    if not leaves_to_estimate(dataset.protocol) or not (folder / PROMISES_FILE).is_file():
+        return dataset
+    return settled(dataset, load_promises(folder / PROMISES_FILE))
 
 
 def check_promises(
-    dataset: Dataset, estimates: ReachEstimates, *, workers: int = 1, progress: Progress | None = None
+    dataset: Dataset, estimates: PromiseEstimates, *, workers: int = 1, progress: Progress | None = None
 ) -> PromiseReport:
     """Read the annotation of every case and hold the promises against it.
 
@@ -174,33 +223,25 @@ def check_promises(
     """
     if not settles_anything(dataset):
         return PromiseReport()
-    reach = resolve_reach(dataset.protocol, dataset.labels.n_classes, estimates.classes)
-    check = partial(_check_case, labels=dataset.labels, protocol=dataset.protocol, reach=reach)
+    protocol = settled(dataset, estimates).protocol
+    check = partial(_check_case, labels=dataset.labels, protocol=protocol)
     findings = _over_cases(check, dataset.cases, workers, progress)
     names = dataset.labels.class_names
+    reach = resolve_reach(protocol, dataset.labels.n_classes)
+    warnings = (warning for item in findings for warning in item.warnings)
+    axes = Counter("zyx"[item.slice_axis] for item in findings if item.slice_axis is not None)
     return PromiseReport(
-        faults=tuple(fault for item in findings for fault in item.faults),
-        warnings=(*not_estimated(dataset, reach), *(warning for item in findings for warning in item.warnings)),
+        faults=unclear_slices(dataset, estimates),
+        warnings=(*not_estimated(dataset, estimates), *warnings),
         settled=_summed([item.settled for item in findings]),
         reference=_summed([item.reference for item in findings if item.reference]),
+        kept_open=_by_promise(findings),
         n_cases=len(findings),
         n_dense=sum(bool(item.reference) for item in findings),
         reach_mm={names[index]: distance for index, distance in reach.items()},
         estimates={names[index]: estimate for index, estimate in estimates.classes.items()},
-        slice_axes=Counter("zyx"[item.slice_axis] for item in findings)
-        if dataset.protocol.classes_complete_in == "slice"
-        else {},
+        slice_axes=axes if protocol.speaks_of_slices else {},
     )
-
-
-def find_contradictions(
-    dataset: Dataset, reach: Mapping[int, float], *, workers: int = 1, progress: Progress | None = None
-) -> tuple[Fault, ...]:
-    """Return the faults of :func:`check_promises` alone, which takes less time."""
-    if not settles_anything(dataset):
-        return ()
-    check = partial(_find_faults, labels=dataset.labels, protocol=dataset.protocol, reach=reach)
-    return tuple(fault for faults in _over_cases(check, dataset.cases, workers, progress) for fault in faults)
 
 
 def _over_cases(
@@ -220,57 +261,46 @@ def _read(files: CaseFiles, labels: Labels) -> tuple[Target, tuple[float, float,
     """Read the annotation of a case, the spacing of its image (mm) and what is said of it."""
     shape, geometry = read_header(files.images[0])
     target = read_annotation(files, labels, shape[1:])
-    return target, geometry.spacing, labels.statements.get(files.name, CaseStatement())
+    return target, geometry.spacing, promise_statement(labels, files.name)
 
 
-def _measure(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol) -> ReachEvidence:
+def _measure(files: CaseFiles, labels: Labels) -> tuple[str, ReachEvidence, SliceEvidence]:
     target, spacing, statement = _read(files, labels)
-    return measure_reach(target.codes, target.label_sets, spacing, protocol, statement=statement)
+    reach = measure_reach(target.codes, target.label_sets, spacing, statement)
+    return files.name, reach, measure_slices(target.codes, target.label_sets, spacing, statement)
 
 
-def _find_faults(
-    files: CaseFiles, labels: Labels, protocol: AnnotationProtocol, reach: Mapping[int, float]
-) -> tuple[Fault, ...]:
-    return _judged(files, *_read(files, labels), labels, protocol, reach)[0]
-
-
-def _check_case(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol, reach: Mapping[int, float]) -> _Finding:
+def _check_case(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol) -> _Finding:
     target, spacing, statement = _read(files, labels)
-    faults, doubts = _judged(files, target, spacing, statement, labels, protocol, reach)
+    axis = case_axis(target.codes.shape, spacing, protocol.slice_axis)
     reference: Mapping[str, Settled] = {}
     if target.codes.size and int(target.codes.max()) < labels.n_classes:
-        drawn = annotate(target.codes, spacing, Style(scribbles=True), seed=0, case=files.name)
+        drawn = annotate(target.codes, spacing, Style(scribbles=True, axis=axis), seed=0, case=files.name)
         scribbled = Target(np.where(drawn, target.codes, labels.unknown).astype(target.codes.dtype), target.label_sets)
-        reference = _settled(scribbled, spacing, protocol, reach, CaseStatement(), dense=target)
+        reference = _settled(scribbled, spacing, protocol, CaseStatement(), dense=target)
+    kept = find_kept_open(target.codes, target.label_sets, spacing, protocol, statement=statement)
+    reach = resolve_reach(protocol, labels.n_classes)
     return _Finding(
-        faults,
-        (*doubts, *_stray_warnings(files, target, spacing, labels, reach)),
-        _settled(target, spacing, protocol, reach, statement),
+        files.name,
+        (
+            *(_kept_warning(files, item, labels) for item in kept),
+            *_stray_warnings(files, target, spacing, labels, reach),
+        ),
+        kept,
+        _settled(target, spacing, protocol, statement),
         reference,
-        slice_axis(target.codes.shape, spacing),
+        axis,
     )
 
 
-def _judged(
-    files: CaseFiles,
-    target: Target,
-    spacing: Sequence[float],
-    statement: CaseStatement,
-    labels: Labels,
-    protocol: AnnotationProtocol,
-    reach: Mapping[int, float],
-) -> tuple[tuple[Fault, ...], tuple[str, ...]]:
-    """Return what contradicts a promise as faults, and what only contradicts an estimate as warnings."""
-    found = contradictions(target.codes, target.label_sets, spacing, protocol, reach, statement=statement)
-    estimated = estimated_classes(protocol, labels.n_classes)
-    faults, warnings = [], []
-    for item in found:
-        fault = _fault(files, item, labels, protocol, reach)
-        if item.promise in ("reach_mm", TOGETHER) and estimated & set(item.classes):
-            warnings.append(f"{fault} This reach is estimated: what was drawn holds; a longer one can be written")
-        else:
-            faults.append(fault)
-    return tuple(faults), tuple(warnings)
+def _kept_warning(files: CaseFiles, item: KeptOpen, labels: Labels) -> str:
+    names = [[labels.class_names[index] for index in classes] for classes in (item.classes, item.kept)]
+    drawn, kept = (" or ".join(map(repr, part)) for part in names)
+    return (
+        f"case {files.name!r}: {item.n_voxels} voxels drawn as one of several classes keep all of them, the first at "
+        f"{item.voxel} (z, y, x): drawn as {drawn}, of which {item.promise} would exclude {kept} if only classes drawn "
+        "alone counted as touched. If that is what you mean, draw there what is left"
+    )
 
 
 def _stray_warnings(
@@ -288,37 +318,26 @@ def _settled(
     target: Target,
     spacing: Sequence[float],
     protocol: AnnotationProtocol,
-    reach: Mapping[int, float],
     statement: CaseStatement,
     dense: Target | None = None,
 ) -> dict[str, Settled]:
     """Count what each promise settles in a case, then all together."""
     truth = None if dense is None else dense.codes
-    singles = single_promises(protocol)
+    singles = protocol.single_promises()
     counts = {}
     for name, promised in {**singles, **({TOGETHER: protocol} if len(singles) > 1 else {})}.items():
-        kept = {} if promised.reach_mm is None else reach
-        inference = infer(target.codes, target.label_sets, spacing, promised, kept, statement=statement)
+        inference = infer(target.codes, target.label_sets, spacing, promised, statement=statement)
         counts[name] = check_against_reference(target.codes, target.label_sets, inference, truth)
     return counts
 
 
-def _fault(
-    files: CaseFiles, item: Contradiction, labels: Labels, protocol: AnnotationProtocol, reach: Mapping[int, float]
-) -> Fault:
-    names = [labels.class_names[index] for index in item.classes]
-    drawn = " or ".join(map(repr, names))
-    found = (
-        f"{item.n_voxels} voxels drawn as {drawn} of which {item.promise} leaves no class, the first at {item.voxel}"
-    )
-    distances = [f"{reach[index]:g} mm of {labels.class_names[index]!r}" for index in item.classes if index in reach]
-    expected = {
-        "reach_mm": f"annotation of one of these classes within its reach: {' or '.join(distances)}",
-        "classes_complete_in": f"annotation of one of these classes in each {protocol.classes_complete_in} that has it",
-        "background_encloses": "none that annotated background separates from all annotated foreground",
-    }.get(item.promise, "voxels of which the promises leave a class")
-    fix = "Correct the label file, or annotation_protocol in dataset.json if its promise was not kept."
-    return Fault(f"{files.label} of case {files.name!r}", f"{found} (z, y, x)", expected, fix)
+def _by_promise(findings: Sequence[_Finding]) -> dict[str, dict[str, int]]:
+    """Return promise -> case -> voxels that keep what was drawn."""
+    voxels: dict[str, dict[str, int]] = {}
+    for finding in findings:
+        for item in finding.kept_open:
+            voxels.setdefault(item.promise, {})[finding.case] = item.n_voxels
+    return voxels
 
 
 def _summed(cases: Sequence[Mapping[str, Settled]]) -> dict[str, Settled]:

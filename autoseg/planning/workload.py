@@ -38,7 +38,7 @@ def preprocessing_bytes(
         (n * (4 * c + 1) for c, n in _largest([case for case in dataset.cases if case.name in names])), default=0
     )
     n_channels = len(configuration.normalization)
-    has_reach = not dataset.labels.is_dense and dataset.protocol.reach_mm is not None
+    has_reach = not dataset.labels.is_dense and bool(dataset.protocol.reach_mm)
     shapes = zip(fingerprint.cases, fingerprint.shapes_after_crop, fingerprint.spacings, strict=True)
     needs = [
         _resampling_bytes(

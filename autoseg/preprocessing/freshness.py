@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autoseg.annotation.reach import resolve_reach
 from autoseg.core.dataset import CaseFiles
 from autoseg.core.labels import Labels, undrawn_set
 from autoseg.core.plan import Configuration, Plan
@@ -16,6 +17,8 @@ from autoseg.io.sidecar import sidecars
 
 PREPROCESSING_VERSION = 3
 """Raised whenever the same input would give another cache."""
+RULES = 2
+"""Raised whenever the same promises would leave other classes."""
 NO_PROMISE = AnnotationProtocol()
 
 REASONS = {
@@ -25,7 +28,7 @@ REASONS = {
     "image": "image file changed",
     "label": "label file changed",
     "mask": "valid mask changed",
-    "protocol": "annotation_protocol, or the reach estimated for it, changed",
+    "protocol": "annotation_protocol, or what is estimated for it, changed",
 }
 """Part of a fingerprint -> why a case with another value there is stale. A part that a case lacks is left out."""
 
@@ -37,7 +40,6 @@ def case_fingerprint(
     configuration: Configuration,
     *,
     protocol: AnnotationProtocol = NO_PROMISE,
-    reach: Mapping[int, float] | None = None,
 ) -> str:
     """Return the fingerprint of a case: ``part:hash`` for each part of ``REASONS``, joined by ``;``.
 
@@ -46,7 +48,7 @@ def case_fingerprint(
     one that is changed within the same size and time stamp is not noticed. Of dataset.json and the plan only what
     reaches the cache counts. A file that does not exist counts as such and raises nothing.
 
-    ``protocol`` and ``reach`` (class index -> mm) are what is inferred from; where that is nothing, they leave no part.
+    ``protocol`` is what is inferred from; where nothing is, it leaves no part.
     """
     parts: dict[str, Any] = {
         "version": PREPROCESSING_VERSION,
@@ -57,9 +59,11 @@ def case_fingerprint(
     }
     if files.valid_mask is not None:
         parts["mask"] = file_stamp(files.valid_mask)
-    if protocol.classes_complete_in or protocol.background_encloses or reach:
-        distances = sorted((reach or {}).items())
-        parts["protocol"] = [protocol.classes_complete_in, protocol.background_encloses, distances]
+    reach = resolve_reach(protocol, labels.n_classes)
+    if protocol.speaks_of_slices or protocol.classes_complete_in or reach:
+        axis = protocol.slice_axis if protocol.speaks_of_slices else None
+        encloses = protocol.gap_mm if protocol.background_encloses else None
+        parts["protocol"] = [RULES, protocol.classes_complete_in, encloses, axis, sorted(reach.items())]
     return ";".join(f"{part}:{short_hash(parts[part])}" for part in REASONS if part in parts)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +11,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from autoseg.annotation.promises import Inference, infer
-from autoseg.annotation.reach import resolve_reach
+from autoseg.annotation.touches import promise_statement, touched_classes
 from autoseg.core.case import BoolArray, Case
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
-from autoseg.core.labels import CaseStatement, Labels, undrawn_set
+from autoseg.core.labels import Labels, undrawn_set
 from autoseg.core.parallel import is_running, map_unordered
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.protocol import AnnotationProtocol
@@ -40,8 +40,6 @@ class RunReport:
     """Cached before and still fresh, sorted."""
     failed: dict[str, AutosegError] = field(default_factory=dict)
     """Case -> why it could not be preprocessed."""
-    conflicts: dict[str, int] = field(default_factory=dict)
-    """Case -> voxels, on the grid of the file, whose drawing contradicts a promise; there the drawing holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,6 @@ class _Job:
     configuration: Configuration
     folder: Path
     protocol: AnnotationProtocol
-    reach: Mapping[int, float]
     fingerprint: str
     is_alone: bool
 
@@ -70,7 +67,6 @@ def preprocess_dataset(
     *,
     workers: int | Callable[[Collection[str]], int] = 1,
     skip: Collection[str] = frozenset(),
-    reach: Mapping[int, float] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> RunReport:
     """Preprocess all cases of a data set into ``folder``, those that are fresh there excepted.
@@ -78,7 +74,8 @@ def preprocess_dataset(
     Parameters
     ----------
     dataset, plan
-        What to preprocess, and how.
+        What to preprocess, and how. Promises are those of ``dataset.protocol``, as
+        :func:`autoseg.planning.promises.settled` spells them out: a reach of "auto" promises nothing.
     configuration_name
         Configuration of the plan.
     folder
@@ -88,8 +85,6 @@ def preprocess_dataset(
         one uses all.
     skip
         Cases to leave out; what is cached of them is removed.
-    reach
-        Class index -> mm, for what the protocol of the data set promises; None: as far as dataset.json itself says it.
     progress
         Called after each case with the number of cases settled, their total and the name.
 
@@ -107,29 +102,25 @@ def preprocess_dataset(
     _remove_leftovers(folder)
     cases = [files for files in dataset.cases if files.name not in skip]
     _remove_cases(folder, skip)
-    reach = resolve_reach(dataset.protocol, dataset.labels.n_classes) if reach is None else reach
     names = [files.name for files in cases]
-    stale = stale_cases(dataset, plan, configuration_name, folder, names, reach=reach)
+    stale = stale_cases(dataset, plan, configuration_name, folder, names)
     todo = [files for files in cases if files.name in stale]
     kept = tuple(sorted(files.name for files in cases if files.name not in stale))
     failed: dict[str, AutosegError] = {}
     done: list[str] = []
-    conflicts: dict[str, int] = {}
     n_workers = workers if isinstance(workers, int) else workers([files.name for files in todo]) if todo else 1
     is_alone = min(n_workers, len(todo)) <= 1
-    jobs = [_job(files, dataset, plan, configuration, folder, reach, is_alone=is_alone) for files in todo]
+    jobs = [_job(files, dataset, plan, configuration, folder, is_alone=is_alone) for files in todo]
     for index, result in map_unordered(_run, jobs, workers=n_workers):
         name = todo[index].name
         if isinstance(result, AutosegError):
             failed[name] = result
         else:
             done.append(name)
-            if result:
-                conflicts[name] = result
         if progress is not None:
             progress(len(kept) + len(done) + len(failed), len(cases), name)
     _remove_leftovers(folder)
-    return RunReport(tuple(sorted(done)), kept, dict(sorted(failed.items())), dict(sorted(conflicts.items())))
+    return RunReport(tuple(sorted(done)), kept, dict(sorted(failed.items())))
 
 
 def stale_cases(
@@ -138,14 +129,8 @@ def stale_cases(
     configuration_name: str,
     folder: Path,
     names: Iterable[str],
-    *,
-    reach: Mapping[int, float] | None = None,
 ) -> dict[str, str]:
-    """Return those of the cases ``names`` whose cache is missing or stale, each with the reason; reads no voxels.
-
-    ``reach`` as for :func:`preprocess_dataset`.
-    """
-    reach = resolve_reach(dataset.protocol, dataset.labels.n_classes) if reach is None else reach
+    """Return those of the cases ``names`` whose cache is missing or stale, each with the reason; reads no voxels."""
     configuration = plan.configuration(configuration_name)
     files_of = {files.name: files for files in dataset.cases}
     stale: dict[str, str] = {}
@@ -156,7 +141,7 @@ def stale_cases(
         elif name not in files_of:
             stale[name] = "no longer a case of the data set"
         else:
-            expected = _fingerprint(files_of[name], dataset, plan, configuration, reach)
+            expected = _fingerprint(files_of[name], dataset, plan, configuration)
             reason = staleness(entry.fingerprint, expected)
             if reason is not None:
                 stale[name] = reason
@@ -179,23 +164,18 @@ def read_case(files: CaseFiles, labels: Labels) -> Case:
     return Case(name=files.name, image=image, geometry=geometry, target=target)
 
 
-def infer_case(
-    case: Case, labels: Labels, protocol: AnnotationProtocol, reach: Mapping[int, float]
-) -> Inference | None:
+def infer_case(case: Case, labels: Labels, protocol: AnnotationProtocol) -> Inference | None:
     """Return what the promises leave of a case on the grid of its file; None where they add nothing."""
     if labels.is_dense or protocol.is_empty or case.target is None:
         return None
-    statement = labels.statements.get(case.name, CaseStatement())
+    statement = promise_statement(labels, case.name)
     target = case.target
-    inference = infer(target.codes, target.label_sets, case.geometry.spacing, protocol, reach, statement=statement)
-    return inference if len(inference.label_sets) > 1 or inference.n_conflicts else None
+    inference = infer(target.codes, target.label_sets, case.geometry.spacing, protocol, statement=statement)
+    return inference if len(inference.label_sets) > 1 else None
 
 
-def _fingerprint(
-    files: CaseFiles, dataset: Dataset, plan: Plan, configuration: Configuration, reach: Mapping[int, float]
-) -> str:
-    protocol = dataset.protocol
-    return case_fingerprint(files, dataset.labels, plan, configuration, protocol=protocol, reach=reach)
+def _fingerprint(files: CaseFiles, dataset: Dataset, plan: Plan, configuration: Configuration) -> str:
+    return case_fingerprint(files, dataset.labels, plan, configuration, protocol=dataset.protocol)
 
 
 def _job(
@@ -204,27 +184,29 @@ def _job(
     plan: Plan,
     configuration: Configuration,
     folder: Path,
-    reach: Mapping[int, float],
     *,
     is_alone: bool,
 ) -> _Job:
-    fingerprint = _fingerprint(files, dataset, plan, configuration, reach)  # before reading: a later change is noticed
-    return _Job(files, dataset.labels, plan, configuration, folder, dataset.protocol, reach, fingerprint, is_alone)
+    fingerprint = _fingerprint(files, dataset, plan, configuration)  # before reading: a later change is noticed
+    return _Job(files, dataset.labels, plan, configuration, folder, dataset.protocol, fingerprint, is_alone)
 
 
-def _run(job: _Job) -> int:
-    """Preprocess one case and write it; return the number of voxels whose drawing contradicts a promise."""
+def _run(job: _Job) -> None:
+    """Preprocess one case and write it."""
     with contextlib.nullcontext() if job.is_alone else threadpool_limits(1):
         case = read_case(job.files, job.labels)
         unknown = None if job.labels.is_dense else undrawn_code(case, job.labels)
-        inference = infer_case(case, job.labels, job.protocol, job.reach)
+        inference = infer_case(case, job.labels, job.protocol)
         inferred = None if inference is None else inference.codes
         prepared = preprocess(case, job.plan, job.configuration, unknown=unknown, inferred=inferred)
     codes, label_sets, inferred_sets = prepared.codes, prepared.label_sets, None
     if codes is None or label_sets is None:
         raise DatasetError([Fault(f"case {case.name!r}", "no annotation", "a label file", "Add it.")])
     if inference is not None and prepared.inferred is not None:
-        paired = pair(codes, label_sets, prepared.inferred, inference.label_sets)
+        statement = promise_statement(job.labels, case.name)
+        is_drawn = np.logical_or.reduce(touched_classes(label_sets, statement), axis=1)  # no promise narrows it
+        inferred = np.where(is_drawn[codes], prepared.inferred.dtype.type(0), prepared.inferred)
+        paired = pair(codes, label_sets, inferred, inference.label_sets)
         codes, label_sets, inferred_sets = paired.codes, paired.label_sets, _members(paired.inferred_sets)
     locations = find_locations(codes, label_sets)
     entry = CacheEntry(
@@ -237,7 +219,6 @@ def _run(job: _Job) -> int:
         fingerprint=job.fingerprint,
     )
     write_case(job.folder, case.name, image=prepared.image, codes=codes, locations=locations.indices, entry=entry)
-    return 0 if inference is None else inference.n_conflicts
 
 
 def undrawn_code(case: Case, labels: Labels) -> int:

@@ -17,7 +17,7 @@ from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
 from autoseg.core.workspace import Workspace
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
-from autoseg.planning.promises import known_reach
+from autoseg.planning.promises import with_known_promises
 from autoseg.planning.splits import Split, load_or_make_splits, select_fold
 from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 from autoseg.preprocessing.runner import stale_cases
@@ -70,7 +70,9 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     for gap in find_gaps([(each.train, each.val) for each in splits], profiles_from_fingerprint(fingerprint), heads):
         if gap.fold == fold:
             log.warning("%s", gap)
-    own_settings = settings_for_scribbles(dataset) if is_scribbled(dataset, fingerprint) else {}
+    own_settings = (
+        settings_for_scribbles(with_known_promises(dataset, preprocessed)) if is_scribbled(dataset, fingerprint) else {}
+    )
     if own_settings:
         settings = " ".join(f"{key}={value}" for key, value in own_settings.items())
         log.info(
@@ -114,7 +116,7 @@ def default_configuration(plan: Plan) -> str:
 def check_cache(dataset: Dataset, plan: Plan, configuration: str, cache: Path, split: Split) -> None:
     """Raise ``CacheError`` unless every case of the split is preprocessed from what the files say now."""
     names = sorted({*split.train, *split.val})
-    stale = stale_cases(dataset, plan, configuration, cache, names, reach=known_reach(dataset, cache.parent))
+    stale = stale_cases(with_known_promises(dataset, cache.parent), plan, configuration, cache, names)
     if stale:
         reasons = listed(f"{case} ({reason})" for case, reason in stale.items())
         raise CacheError(
@@ -144,8 +146,7 @@ def settings_for_scribbles(dataset: Dataset) -> dict[str, Any]:
 
     What they leave open lies beside annotation, where the prior does harm: see docs/results.md.
     """
-    settles_far = dataset.protocol.reach_mm is not None or dataset.protocol.background_encloses
-    return {**SCRIBBLED, "background_prior": 0.0} if settles_far else dict(SCRIBBLED)
+    return {**SCRIBBLED, "background_prior": 0.0} if dataset.protocol.settles_far else dict(SCRIBBLED)
 
 
 def training_config(plan: Plan, options: RunOptions, own_settings: Mapping[str, Any] | None = None) -> TrainingConfig:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.annotation.touched import untouched_components
+from autoseg.annotation.touches import promise_statement
 from autoseg.core.errors import ConfigError
 from autoseg.core.labels import Labels
 from autoseg.data.loader import Batch
@@ -46,6 +47,7 @@ class Teacher:
         self.config = config
         self.n_classes = labels.n_classes
         self.touches_all = touches_all
+        self.labels = labels
         self.network: nn.Module | None = None
         self.claims = torch.zeros(2, labels.n_classes)
         """Per class the held-out voxels that were claimed, and those of them that were right; decaying."""
@@ -71,7 +73,7 @@ class Teacher:
         says = (size > 1) & believed & (confidence > self.config.teacher_confidence)
         rows = torch.where(says, winner, self.n_classes)
         if self.touches_all:
-            untouched = _untouched(winner.view(batch.codes.shape), batch).flatten(1).to(winner.device)
+            untouched = self._untouched(winner.view(batch.codes.shape), batch).flatten(1).to(winner.device)
             rows = torch.where(untouched & (size > 1) & (winner > 0), self.n_classes + 1 + winner, rows)
         return rows.view(batch.codes.shape)
 
@@ -101,6 +103,17 @@ class Teacher:
             self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
             self.network.load_state_dict(state["weights"])
 
+    def _untouched(self, prediction: Tensor, batch: Batch) -> Tensor:
+        """(B, *P) bool: voxels whose predicted object, wholly inside the patch, carries no annotation of its class."""
+        sets = batch.label_sets if batch.held_sets is None else batch.label_sets & batch.held_sets
+        cases = batch.cases or ("",) * len(sets)
+        parts = zip(prediction.cpu().numpy(), batch.codes.cpu().numpy(), sets.cpu().numpy(), cases, strict=True)
+        masks = [
+            untouched_components(classes, codes, table, promise_statement(self.labels, case))
+            for classes, codes, table, case in parts
+        ]
+        return torch.from_numpy(np.stack(masks))
+
     def _check(self, probabilities: Tensor, codes: Tensor, held_sets: Tensor | None) -> None:
         """Count confident claims on held-out voxels, and how many of them are right."""
         self.claims.mul_(DECAY)
@@ -123,11 +136,3 @@ def _restricted(probabilities: Tensor, codes: Tensor, sets: Tensor) -> Tensor:
     allowed = sets.to(probabilities).transpose(1, 2).gather(2, codes[:, None].expand(-1, sets.shape[2], -1))
     inside = probabilities * allowed
     return inside / inside.sum(1, keepdim=True).clamp_min(1e-12)
-
-
-def _untouched(prediction: Tensor, batch: Batch) -> Tensor:
-    """(B, *P) bool: voxels whose predicted object, wholly inside the patch, carries no annotation of its class."""
-    sets = batch.label_sets if batch.held_sets is None else batch.label_sets & batch.held_sets
-    parts = zip(prediction.cpu(), batch.codes.cpu(), sets.cpu(), strict=True)
-    masks = [untouched_components(classes.numpy(), codes.numpy(), sets.numpy()) for classes, codes, sets in parts]
-    return torch.from_numpy(np.stack(masks))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,14 +11,12 @@ from hypothesis import strategies as st
 
 from autoseg.annotation import set_map
 from autoseg.annotation.promises import (
-    TOGETHER,
     Settled,
     check_against_reference,
-    contradictions,
+    find_kept_open,
     infer,
-    promised_classes,
-    single_promises,
 )
+from autoseg.annotation.touches import promised_classes
 from autoseg.core.labels import CaseStatement
 from autoseg.core.protocol import AnnotationProtocol
 
@@ -24,9 +24,13 @@ UNKNOWN, COARSE = 3, 4
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1]], bool)  # background, 1, 2, unknown, "1 or 2"
 THICK = (10.0, 1.0, 1.0)
 SLICE, CASE = AnnotationProtocol(classes_complete_in="slice"), AnnotationProtocol(classes_complete_in="case")
-REACH = AnnotationProtocol(reach_mm=2.0)
 ENCLOSES = AnnotationProtocol(background_encloses=True)
-EVERYTHING = AnnotationProtocol("slice", 3.0, instances_touched=True, background_encloses=True)
+WITH_GAPS = AnnotationProtocol(background_encloses=True, gap_mm=4.0)
+EVERYTHING = AnnotationProtocol("slice", {1: 3.0, 2: 5.0}, instances_touched=True, background_encloses=True, gap_mm=4.0)
+
+
+def reach(mm: dict[int, float]) -> AnnotationProtocol:
+    return AnnotationProtocol(reach_mm=mm)
 
 
 def blank(*shape: int) -> np.ndarray:
@@ -66,7 +70,7 @@ def test_complete_in_the_case_looks_at_all_slices_together():
     assert left(infer(blank(3, 3, 3), SETS, THICK, CASE)).all()
 
 
-@pytest.mark.parametrize(("spacing", "axis"), [((1.0, 5.0, 1.0), 1), ((1.0, 1.0, 5.0), 2), ((1.0, 1.0, 1.0), 0)])
+@pytest.mark.parametrize(("spacing", "axis"), [((1.0, 5.0, 1.0), 1), ((1.0, 1.0, 5.0), 2)])
 def test_slices_lie_across_the_coarsest_axis(spacing, axis):
     codes = blank(3, 3, 3)
     codes[1, 1, 1] = 1
@@ -85,7 +89,7 @@ def test_a_2d_image_is_one_slice():
 def test_the_reach_is_exact_in_mm_and_through_all_axes():
     codes = blank(5, 9, 9)
     codes[2, 4, 4] = 1
-    sets = left(infer(codes, SETS, (3.0, 1.0, 2.0), REACH, {1: 5.0}))
+    sets = left(infer(codes, SETS, (3.0, 1.0, 2.0), reach({1: 5.0})))
     z, y, x = np.indices(codes.shape)
     distance = np.sqrt((3 * (z - 2)) ** 2 + (y - 4) ** 2 + (2 * (x - 4)) ** 2)
     assert (distance == 5).any()  # a voxel at the distance itself is within
@@ -96,7 +100,7 @@ def test_the_reach_is_exact_in_mm_and_through_all_axes():
 def test_out_of_reach_of_all_classes_is_background():
     codes = blank(1, 1, 20)
     codes[0, 0, 0], codes[0, 0, 19] = 1, 2
-    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), REACH, {1: 3.0, 2: 4.0}))[0, 0]
+    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), reach({1: 3.0, 2: 4.0})))[0, 0]
     assert sets[:4, 1].all() and not sets[4:19, 1].any()
     assert sets[15:, 2].all() and not sets[1:15, 2].any()
     assert (sets[4:15] == [True, False, False]).all()
@@ -105,20 +109,19 @@ def test_out_of_reach_of_all_classes_is_background():
 def test_a_class_without_annotation_has_no_reach_to_measure():
     codes = blank(2, 5, 5)
     codes[0, 0, 0] = 1
-    assert left(infer(codes, SETS, THICK, REACH, {1: 2.0, 2: 2.0}))[..., 2].all()
+    assert left(infer(codes, SETS, THICK, reach({1: 2.0, 2: 2.0})))[..., 2].all()
 
 
-def test_with_complete_slices_the_reach_lies_within_annotated_slices_and_through_the_volume_elsewhere():
+def test_the_reach_is_measured_through_the_volume_with_complete_slices_too():
     codes = blank(3, 2, 30)
     codes[0, 0, 0] = 1
     codes[1, 0, 25] = 1
-    protocol = AnnotationProtocol(classes_complete_in="slice", reach_mm=12.0)
-    one = left(infer(codes, SETS, THICK, protocol, {1: 12.0}))[:, 0, :, 1]
+    both = AnnotationProtocol(classes_complete_in="slice", reach_mm={1: 12.0})
     x = np.arange(30)
-    assert one[0].tolist() == (x <= 12).tolist()  # not what lies beneath the stroke of slice 1
-    assert one[2].tolist() == (np.hypot(10, x - 25) <= 12).tolist()
-    through = left(infer(codes, SETS, THICK, REACH, {1: 12.0}))[0, 0, :, 1]
-    assert through.tolist() == ((x <= 12) | (np.hypot(10, x - 25) <= 12)).tolist()
+    for protocol in (both, reach({1: 12.0})):
+        one = left(infer(codes, SETS, THICK, protocol))[:, 0, :, 1]
+        assert one[0].tolist() == ((x <= 12) | (np.hypot(10, x - 25) <= 12)).tolist()
+        assert one[2].tolist() == (np.hypot(10, x - 25) <= 12).tolist()
 
 
 def ring(codes, z, gap=0):
@@ -128,30 +131,52 @@ def ring(codes, z, gap=0):
         codes[z, 3, 8 : 8 + gap] = UNKNOWN
 
 
-@pytest.mark.parametrize("gap", [0, 2, 4])
-def test_background_encloses_even_with_a_small_gap(gap):
+@pytest.mark.parametrize(("gap", "promised"), [(0, 0.0), (0, 4.0), (2, 2.0), (2, 4.0), (4, 4.0)])
+def test_background_encloses_as_far_as_its_gaps_may_be(gap, promised):
     codes = blank(2, 21, 21)
     ring(codes, 0, gap)
     codes[0, 10, 10] = 1
-    sets = left(infer(codes, SETS, THICK, ENCLOSES))
+    sets = left(infer(codes, SETS, THICK, AnnotationProtocol(background_encloses=True, gap_mm=promised)))
     assert (sets[0, 0] == [True, False, False]).all()
     assert sets[0, 4:17, 4:17].all()
     assert sets[1].all()  # another slice
 
 
-def test_a_wide_gap_encloses_nothing():
+@pytest.mark.parametrize(("gap", "promised"), [(1, 0.0), (2, 1.0), (4, 2.0), (6, 4.0)])
+def test_a_wider_gap_encloses_nothing(gap, promised):
     codes = blank(1, 21, 21)
-    ring(codes, 0, gap=6)
+    ring(codes, 0, gap)
     codes[0, 10, 10] = 1
-    assert left(infer(codes, SETS, (999.0, 1.0, 1.0), ENCLOSES)).all()
+    protocol = AnnotationProtocol(background_encloses=True, gap_mm=promised)
+    assert left(infer(codes, SETS, (999.0, 1.0, 1.0), protocol)).all()
 
 
+@pytest.mark.parametrize(("promised", "is_closed"), [(0.0, False), (0.5, True)])
+def test_a_line_from_corner_to_corner_is_open_unless_gaps_are_closed(promised, is_closed):
+    codes = blank(1, 21, 21)
+    y, x = np.indices((21, 21))
+    codes[0][np.abs(y - 10) + np.abs(x - 10) == 7] = 0
+    codes[0, 10, 10] = 1
+    protocol = AnnotationProtocol(background_encloses=True, gap_mm=promised)
+    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), protocol))
+    assert (sets[0, 0] == [True, False, False]).all() == is_closed and sets.all() != is_closed
+
+
+def test_a_set_with_background_may_be_the_foreground_that_a_line_encloses():
+    sets = np.vstack([SETS, [[True, True, False]]])
+    codes = blank(1, 21, 21)
+    ring(codes, 0)
+    codes[0, 10, 10], codes[0, 1, 1] = 1, 5
+    assert left(infer(codes, sets, (999.0, 1.0, 1.0), ENCLOSES)).all()  # something was touched on either side
+
+
+@pytest.mark.parametrize("protocol", [ENCLOSES, WITH_GAPS])
 @pytest.mark.parametrize("offset", [1, 2, 3])
-def test_foreground_beside_the_line_keeps_its_own_side(offset):
+def test_foreground_beside_the_line_keeps_its_own_side(offset, protocol):
     codes = blank(1, 21, 21)
     ring(codes, 0)
     codes[0, 3 + offset, 10] = 1
-    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), ENCLOSES))
+    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), protocol))
     assert sets[0, 4:17, 4:17].all() and (sets[0, 0] == [True, False, False]).all()
 
 
@@ -187,38 +212,28 @@ def test_promises_hold_for_the_classes_that_a_cases_annotators_drew():
     assert sets[0, 1, 1].tolist() == [True, False, True]
 
 
-def test_a_coarse_value_narrows_and_is_annotation_of_none_of_its_classes():
-    codes = blank(2, 3, 3)
+def test_a_coarse_value_is_annotation_of_each_of_its_classes():
+    codes = blank(3, 3, 3)
     codes[0, 0, :2] = 1, COARSE
-    inference = infer(codes, SETS, THICK, SLICE)
-    assert (SETS[codes] & left(inference))[0, 0, 1].tolist() == [False, True, False]
-    assert inference.n_conflicts == 0
+    codes[1, 0, 0] = COARSE
+    sets = left(infer(codes, SETS, THICK, SLICE))
+    assert sets[:2].all()  # in slice 1 nothing was drawn alone, and both classes were touched
 
 
-def test_a_contradicted_promise_falls_back_to_what_was_drawn_and_names_the_voxel():
+def test_reach_is_measured_from_coarse_values_too():
+    codes = blank(2, 4, 12)
+    codes[1, 2, 0], codes[1, 2, 9:] = 1, COARSE
+    sets = left(infer(codes, SETS, THICK, reach({1: 2.0, 2: 2.0})))[1, 2]
+    assert sets[:, 1].tolist() == [True] * 3 + [False] * 4 + [True] * 5
+    assert sets[:, 2].tolist() == [True] + [False] * 6 + [True] * 5  # class 1 was drawn at the first
+
+
+def test_without_drawn_sets_nothing_is_kept_open():
     codes = blank(2, 4, 9)
     codes[1, 2, 0] = 1
+    assert find_kept_open(codes, SETS, THICK, EVERYTHING) == ()
     codes[1, 2, 7:] = COARSE
-    inference = infer(codes, SETS, THICK, REACH, {1: 2.0, 2: 2.0})
-    assert inference.n_conflicts == 0  # class 2 is annotated nowhere, so it has no reach
-    codes[1, 3, 0] = 2
-    inference = infer(codes, SETS, THICK, REACH, {1: 2.0, 2: 2.0})
-    assert inference.n_conflicts == 2 and left(inference)[1, 2, 7:].all()
-    (found,) = contradictions(codes, SETS, THICK, REACH, {1: 2.0, 2: 2.0})
-    assert (found.promise, found.voxel, found.classes, found.n_voxels) == ("reach_mm", (1, 2, 7), (1, 2), 2)
-
-
-def test_the_contradicted_promise_is_named_and_else_all_together():
-    codes = blank(1, 1, 9)
-    codes[0, 0, 0] = COARSE
-    flat = (999.0, 1.0, 1.0)
-    assert [item.promise for item in contradictions(codes, SETS, flat, EVERYTHING, {1: 9.0, 2: 9.0})] == [
-        "classes_complete_in"
-    ]
-    codes[0, 0, 8] = 1  # class 2 is excluded by completeness, class 1 by its reach
-    assert contradictions(codes, SETS, flat, SLICE) == contradictions(codes, SETS, flat, REACH, {1: 3.0}) == ()
-    protocol = AnnotationProtocol(classes_complete_in="slice", reach_mm=3.0)
-    assert [item.promise for item in contradictions(codes, SETS, flat, protocol, {1: 3.0, 2: 3.0})] == [TOGETHER]
+    assert [item.n_voxels for item in find_kept_open(codes, SETS, THICK, SLICE)] == [2]
 
 
 @given(seed=st.integers(0, 10_000), is_flat=st.booleans())
@@ -226,15 +241,16 @@ def test_laws_of_inference(seed, is_flat):
     rng = np.random.default_rng(seed)
     shape = (1, 12, 11) if is_flat else (4, 9, 8)
     codes = rng.choice(5, size=shape, p=[0.05, 0.04, 0.02, 0.88, 0.01]).astype(np.uint8)
-    inference = infer(codes, SETS, (999.0, 1.0, 1.0) if is_flat else THICK, EVERYTHING, {1: 3.0, 2: 5.0})
+    inference = infer(codes, SETS, (999.0, 1.0, 1.0) if is_flat else THICK, EVERYTHING)
     sets = left(inference)
     assert inference.label_sets[0].all() and sets[..., 0].all()
-    assert sets[codes < 3].all()  # decided voxels are left alone
+    assert sets[codes != UNKNOWN].all()  # drawn voxels are left alone
     assert (SETS[codes] & sets).any(axis=-1).all()  # never empty
     assert len(np.unique(inference.label_sets, axis=0)) == len(inference.label_sets)
     assert set(np.unique(inference.codes)) <= set(range(len(inference.label_sets)))
-    more = left(infer(codes, SETS, (999.0, 1.0, 1.0) if is_flat else THICK, EVERYTHING, {1: 4.0, 2: 6.0}))
-    assert (sets <= more).all() or inference.n_conflicts  # a longer reach never says more
+    longer = replace(EVERYTHING, reach_mm={1: 4.0, 2: 6.0})
+    more = left(infer(codes, SETS, (999.0, 1.0, 1.0) if is_flat else THICK, longer))
+    assert (sets <= more).all()  # a longer reach never says more
 
 
 def test_too_many_sets_are_widened_never_narrowed(monkeypatch):
@@ -243,7 +259,7 @@ def test_too_many_sets_are_widened_never_narrowed(monkeypatch):
     label_sets = np.concatenate((np.eye(n_classes, dtype=bool), np.ones((1, n_classes), bool)))
     codes = np.full((1, 40, 40), n_classes, np.uint8)
     codes[0, rng.integers(0, 40, 5), rng.integers(0, 40, 5)] = np.arange(1, 6)
-    arguments = (codes, label_sets, (999.0, 1.0, 1.0), REACH, dict.fromkeys(range(1, 6), 15.0))
+    arguments = (codes, label_sets, (999.0, 1.0, 1.0), reach(dict.fromkeys(range(1, 6), 15.0)))
     exact = infer(*arguments)
     monkeypatch.setattr(set_map, "MAX_SETS", 4)
     widened = infer(*arguments)
@@ -257,7 +273,7 @@ def test_settled_voxels_and_wrong_foreground_are_counted():
     dense = np.zeros((1, 1, 10), np.uint8)
     dense[0, 0, :5] = 1
     dense[0, 0, 9] = UNKNOWN  # not known in the reference either
-    inference = infer(codes, SETS, (999.0, 1.0, 1.0), REACH, {1: 2.0})
+    inference = infer(codes, SETS, (999.0, 1.0, 1.0), reach({1: 2.0}))
     counts = check_against_reference(codes, SETS, inference, dense)
     assert counts == Settled(voxels=10, drawn=1, narrowed=7, settled=0, informative=8, foreground=5, wrong=2)
     assert (counts.share("wrong"), counts.share("informative"), Settled().share("wrong")) == (0.4, 0.8, 0.0)
@@ -266,8 +282,8 @@ def test_settled_voxels_and_wrong_foreground_are_counted():
 
 
 def test_single_promises_are_those_that_settle_before_training():
-    assert list(single_promises(EVERYTHING)) == ["classes_complete_in", "reach_mm", "background_encloses"]
-    assert single_promises(AnnotationProtocol(instances_touched=True)) == {}
+    assert list(EVERYTHING.single_promises()) == ["classes_complete_in", "reach_mm", "background_encloses"]
+    assert AnnotationProtocol(instances_touched=True).single_promises() == {}
 
 
 @pytest.mark.parametrize("distance", [1, 2, 3, 4])
@@ -276,7 +292,7 @@ def test_lines_beside_a_thin_structure_do_not_cut_off_its_ends(distance):
     codes = blank(1, 25, 60)
     codes[0, 12 - distance, 20:40] = codes[0, 12 + distance, 20:40] = 0
     codes[0, 12, 25:35] = 1
-    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), ENCLOSES))
+    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), WITH_GAPS))
     assert sets[0, 12].all(axis=1)[:20].all() and sets[0, 12].all(axis=1)[40:].all()
 
 
@@ -285,7 +301,7 @@ def test_closed_lines_around_a_thin_structure_enclose_it():
     codes[0, 10:15, 20:40] = 0
     codes[0, 11:14, 21:39] = UNKNOWN
     codes[0, 12, 25:35] = 1
-    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), ENCLOSES))
+    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), WITH_GAPS))
     assert (sets[0, :8] == [True, False, False]).all() and (sets[0, :, 45:] == [True, False, False]).all()
     assert sets[0, 12, 21:39].all()
 
@@ -306,6 +322,6 @@ def test_a_thin_structure_elsewhere_does_not_open_a_closed_line():
     codes[0, 35, 30] = 1
     codes[0, 18, 15:30] = codes[0, 22, 15:30] = 0  # two lines inside, with foreground between them
     codes[0, 20, 20:25] = 1
-    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), ENCLOSES))
+    sets = left(infer(codes, SETS, (999.0, 1.0, 1.0), WITH_GAPS))
     assert (sets[0, 50:] == [True, False, False]).all()
     assert sets[0, 20, 5:44].all()

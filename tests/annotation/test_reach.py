@@ -1,4 +1,4 @@
-"""A reach is estimated from extents, background and gaps, once per data set, and only where there is evidence."""
+"""A reach is estimated once per data set, and only from cases in which it is known how large a class is."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from autoseg.annotation.reach import (
     measure_reach,
     resolve_reach,
 )
-from autoseg.annotation.simulation import Style, annotate
+from autoseg.core.estimates import ReachEstimate
+from autoseg.core.labels import CaseStatement
 from autoseg.core.protocol import AnnotationProtocol
-from autoseg.core.reach import ReachEstimate
 
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], bool)
-SLICE = AnnotationProtocol(classes_complete_in="slice", reach_mm="auto")
-AUTO = AnnotationProtocol(reach_mm="auto")
-ESTIMATE = ReachEstimate(reach_mm=7.5, extent_mm=6, background_mm=None, gap_mm=0, n_cases=2)
+ISO = (1.0, 1.0, 1.0)
+ESTIMATE = ReachEstimate(reach_mm=7.5, diameter_mm=6, n_cases=3)
 
 
 @pytest.mark.parametrize(
@@ -45,84 +44,61 @@ def test_the_reach_of_each_class(promised, expected):
         assert resolve_reach(protocol, 3) == expected
 
 
-def drawing() -> np.ndarray:
-    codes = np.full((3, 10, 30), 3, np.uint8)
-    codes[0, 2, 2:12] = 1
-    codes[2, 5, 2:8] = 1
-    codes[0, 2, 20] = 0
-    return codes
+def ball(radius: float, edge: int = 48) -> np.ndarray:
+    grid = np.indices((edge,) * 3) - edge / 2
+    return (np.sqrt((grid**2).sum(0)) < radius).astype(np.uint8)
 
 
-def test_evidence_is_measured_slice_by_slice_where_slices_count_alone():
-    found = measure_reach(drawing(), SETS, (10.0, 1.0, 2.0), SLICE)
-    assert found.extent_mm == {1: 9.0}  # nine steps of 2 mm, half of it
-    assert found.background_mm == {1: 18.0}
-    assert found.gap_mm == 20.0
-    whole = measure_reach(drawing(), SETS, (10.0, 1.0, 2.0), AUTO)
-    assert whole.extent_mm[1] == pytest.approx(math.sqrt(20**2 + 3**2 + 18**2) / 2)
-    assert measure_reach(np.full((2, 3, 3), 3, np.uint8), SETS, (1.0, 1.0, 1.0), AUTO) == ReachEvidence()
+def estimated(*cases: np.ndarray) -> dict[int, float]:
+    evidence = [measure_reach(codes, SETS, ISO) for codes in cases]
+    return {index: estimate.reach_mm for index, estimate in estimate_reach(evidence).items()}
 
 
-def test_neighbouring_slices_leave_no_gap():
-    codes = drawing()
-    codes[1, 0, 0] = 0
-    assert measure_reach(codes, SETS, (10.0, 1.0, 2.0), SLICE).gap_mm == 0
+def test_lines_inside_and_outside_of_a_border_do_not_tell_how_large_an_object_is():
+    truth = ball(18)
+    codes = np.full_like(truth, 3)
+    inside, outside = np.argwhere(ball(17) & ~ball(16)), np.argwhere(ball(21) & ~ball(20))
+    codes[tuple(inside[:12].T)], codes[tuple(outside[:12].T)] = 1, 0
+    assert estimated(*[codes] * 5) == {}
 
 
-def test_background_of_dense_slices_says_nothing_about_distances():
-    codes = np.zeros((1, 20, 20), np.uint8)
-    codes[0, 8:12, 8:12] = 1
-    found = measure_reach(codes, SETS, (999.0, 1.0, 1.0), AUTO)
-    assert found.background_mm == {}
-    assert found.extent_mm[1] == pytest.approx(math.hypot(3, 3) / 2)
+def test_a_patch_does_not_tell_how_large_an_object_is():
+    codes = np.full((48, 48, 48), 3, np.uint8)
+    codes[20:28, 20:28, 20:28] = ball(18)[20:28, 20:28, 20:28]
+    assert estimated(*[codes] * 5) == {}
 
 
-def test_the_estimate_takes_the_largest_evidence_with_a_margin():
-    cases = [ReachEvidence({1: 10.0, 2: 0.0}, {1: 4.0, 2: 8.0}), ReachEvidence({1: 10.0}, {1: 6.0})]
-    estimates = estimate_reach(cases)
-    assert estimates[1] == ReachEstimate(reach_mm=MARGIN * 10, extent_mm=10, background_mm=5, gap_mm=0, n_cases=2)
-    assert estimates[2].reach_mm == MARGIN * 8  # single points: background is farther than the object reaches
+def test_whole_slices_do_not_tell_how_far_an_object_goes_on_behind_them():
+    codes = np.full((48, 48, 48), 3, np.uint8)
+    codes[20:28] = ball(18)[20:28]
+    assert estimated(*[codes] * 5) == {}
 
 
-def test_the_gap_between_slices_is_always_bridged():
-    assert estimate_reach([ReachEvidence({1: 4.0}, {}, gap_mm=30.0)])[1].reach_mm == 30
+def test_dense_cases_do_and_it_holds_for_whatever_is_drawn_of_others():
+    radii = (9, 14, 18)
+    reach = estimated(*(ball(radius) for radius in radii))[1]
+    assert MARGIN * 2 * 17 <= reach <= MARGIN * 2 * 18 * math.sqrt(3)
+    inside = np.argwhere(ball(18))
+    assert np.linalg.norm(inside - inside[0], axis=1).max() <= reach  # a single voxel at its end
+    assert estimated(ball(9), ball(14)) == {}  # too few
 
 
-def test_single_points_without_background_give_no_estimate():
-    assert estimate_reach([ReachEvidence({1: 0.0})]) == {}
+def test_what_is_drawn_of_larger_objects_counts_too():
+    large = np.full((48, 48, 48), 3, np.uint8)
+    large[4, 4, 4], large[44, 44, 44] = 1, 1
+    assert estimated(*[ball(5)] * 3, large)[1] == pytest.approx(MARGIN * 40 * math.sqrt(3), abs=0.1)
+
+
+def test_classes_that_nobody_looked_for_and_other_classes_are_no_evidence():
+    codes = ball(9)
+    looked = CaseStatement(annotated=frozenset({2}))
+    assert measure_reach(codes, SETS, ISO, looked) == ReachEvidence()
+    codes[codes == 0] = 3
+    assert measure_reach(codes, SETS, ISO) == ReachEvidence({}, {1: math.sqrt(3) * 16})
+    assert measure_reach(np.zeros_like(codes), SETS, ISO) == ReachEvidence()
     assert estimate_reach([]) == {}
 
 
-def test_a_slip_in_one_case_of_many_does_not_widen_the_reach():
-    cases = [ReachEvidence({1: 10.0})] * 60 + [ReachEvidence({1: 500.0})]
-    assert estimate_reach(cases)[1].reach_mm == MARGIN * 10
-
-
-@pytest.mark.parametrize("protocol", [SLICE, AUTO], ids=["complete slices", "reach alone"])
-def test_the_estimate_reaches_all_of_simulated_scribbles(protocol):
-    _, y, x = np.indices((6, 48, 48))
-    cases = []
-    for seed in range(4):
-        rng = np.random.default_rng(seed)
-        middle, radius = rng.uniform(18, 30, 2), rng.uniform(5, 9)
-        dense = (np.hypot(y - middle[0], x - middle[1]) < radius).astype(np.uint8)
-        drawn = annotate(dense, (5.0, 1.0, 1.0), Style(scribbles=True, thickness=1), seed=seed, case=str(seed))
-        cases.append((dense, np.where(drawn, dense, 3).astype(np.uint8)))
-    reach = estimate_reach([measure_reach(codes, SETS, (5.0, 1.0, 1.0), protocol) for _, codes in cases])[1].reach_mm
-    for dense, codes in cases:
-        for number in range(6):
-            points = np.argwhere(codes[number] == 1)
-            inside = np.argwhere(dense[number] == 1)
-            nearest = np.linalg.norm(inside[:, None] - points, axis=2).min(axis=1)
-            assert nearest.max() <= reach
-    assert reach < 48
-
-
-def test_strokes_of_background_count_whatever_their_direction():
-    codes = np.full((1, 64, 64), 3, np.uint8)
-    codes[0, 32, 28:36] = 1
-    codes[0, 12] = codes[0, 52] = 0
-    across = measure_reach(codes, SETS, (5.0, 1.0, 1.0), SLICE)
-    along = measure_reach(codes.transpose(0, 2, 1), SETS, (5.0, 1.0, 1.0), SLICE)
-    assert across == along
-    assert across.background_mm[1] > 20
+def test_spacing_counts():
+    found = measure_reach(np.pad(np.ones((1, 3, 4), np.uint8), 1), SETS, (5.0, 1.0, 2.0))
+    assert found.known == {1: pytest.approx(math.hypot(2, 6))}

@@ -7,6 +7,7 @@ import pytest
 
 from autoseg.annotation.touched import exclude_untouched, untouched_components
 from autoseg.core.case import Target
+from autoseg.core.labels import CaseStatement
 
 UNKNOWN, COARSE = 3, 4
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1]], bool)  # background, 1, 2, unknown, "1 or 2"
@@ -80,3 +81,27 @@ def test_what_may_only_be_that_class_keeps_it():
     prediction = np.ones((1, 2, 2), np.uint8)
     only = Target(np.ones((1, 2, 2), np.uint8), SETS)
     assert exclude_untouched(prediction, Target(blank(1, 2, 2), SETS), only) is None
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 10), (5, 12, 10)], ids=["2d", "3d"])
+def test_classes_that_nobody_looked_for_stay(shape):
+    sets = np.vstack([np.eye(4, dtype=bool), np.ones((1, 4), bool)])
+    codes = np.full(shape, 4, np.uint8)
+    prediction = np.zeros(shape, np.uint8)
+    prediction[0, 1:3, 1:3], prediction[0, 5:7, 1:3], prediction[0, 9:11, 1:3] = 1, 2, 3
+    drawn = Target(codes, sets)
+    for annotated in (frozenset({1}), frozenset({0, 2}), frozenset()):
+        left = exclude_untouched(prediction, drawn, drawn, CaseStatement(annotated=annotated))
+        kept = drawn if left is None else left
+        allowed = np.take_along_axis(kept.label_sets[kept.codes], prediction[..., None].astype(int), axis=3)[..., 0]
+        np.testing.assert_array_equal(allowed, ~np.isin(prediction, sorted(annotated - {0})))
+
+
+def test_a_set_with_background_touches_what_it_may_be():
+    sets = np.vstack([SETS, [[True, True, False]]])
+    codes = blank(1, 9, 9)
+    prediction = np.zeros(codes.shape, np.uint8)
+    prediction[0, 2:5, 2:5] = 1
+    assert untouched_components(prediction, codes, sets, is_whole=True).any()
+    codes[0, 3, 3] = len(SETS)
+    assert not untouched_components(prediction, codes, sets, is_whole=True).any()

@@ -14,6 +14,7 @@ from toy import IGNORE, write_toy_dataset
 
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import CacheError
+from autoseg.core.geometry import Geometry
 from autoseg.core.workspace import Workspace
 from autoseg.io.cache import open_case
 from autoseg.io.images import read_labels, write_labels
@@ -35,7 +36,7 @@ def run(*arguments: str | Path, root: Path) -> subprocess.CompletedProcess[str]:
 def raw(tmp_path: Path) -> Path:
     folder = write_toy_dataset(tmp_path / "Dataset007_Toy", n_cases=3)
     content = json.loads((folder / "dataset.json").read_text())
-    content["annotation_protocol"] = {"reach_mm": "auto", "background_encloses": True}
+    content["annotation_protocol"] = {"reach_mm": {"bright": 8, "brighter": "auto"}, "background_encloses": True}
     content["labels"]["ignore"] = 9
     content["label_sets"] = {"4": ["bright", "brighter"]}
     (folder / "dataset.json").write_text(json.dumps(content))
@@ -49,14 +50,14 @@ def test_promises_are_reported_estimated_and_reach_the_cache(raw: Path, tmp_path
     checked = run(raw, "--check-only", root=tmp_path)
     assert checked.returncode == 0, checked.stderr
     assert "what the promises add" in checked.stdout and "no contradictions" in checked.stdout
-    assert "reach_mm of 'bright'" in checked.stdout
+    assert "reach_mm of 'brighter' cannot be estimated" in checked.stdout
     as_json = json.loads(run(raw, "--check-only", "--json", root=tmp_path).stdout)["promises"]
     assert set(as_json["settled"]) == {"reach_mm", "background_encloses", "the promises together"}
-    assert as_json["reach_mm"].keys() == as_json["reach_estimates"].keys() == {"bright", "brighter"}
+    assert (as_json["reach_mm"], as_json["reach_estimates"]) == ({"bright": 8.0}, {})
 
     made = run(raw, "-c", "2d", "--planner", "small", root=tmp_path)
     assert made.returncode == 0, made.stderr
-    assert "reach: bright" in made.stderr
+    assert "reach: bright 8 mm" in made.stderr and "reach_mm of 'brighter' cannot be estimated" in made.stderr
     again = run(raw, "-c", "2d", "--planner", "small", root=tmp_path)
     assert "0 cases preprocessed, 3 were up to date" in again.stderr
 
@@ -67,11 +68,11 @@ def test_promises_are_reported_estimated_and_reach_the_cache(raw: Path, tmp_path
     split = Split(train=("toy_000", "toy_001"), val=("toy_002",))
     check_cache(dataset, load_plan(folder / PLAN_FILE), "2d", folder / "2d", split)
     (folder / PROMISES_FILE).unlink()
-    with pytest.raises(CacheError, match="annotation_protocol, or the reach estimated for it, changed"):
+    with pytest.raises(CacheError, match="annotation_protocol, or what is estimated for it, changed"):
         check_cache(dataset, load_plan(folder / PLAN_FILE), "2d", folder / "2d", split)
 
 
-def test_a_contradiction_is_the_users_mistake_and_names_the_voxel(raw: Path, tmp_path: Path):
+def test_drawn_sets_are_kept_and_told(raw: Path, tmp_path: Path):
     content = json.loads((raw / "dataset.json").read_text())
     content["annotation_protocol"] = {"reach_mm": 3}
     (raw / "dataset.json").write_text(json.dumps(content))
@@ -80,9 +81,29 @@ def test_a_contradiction_is_the_users_mistake_and_names_the_voxel(raw: Path, tmp
     labels = labels.copy()
     labels[1, 0, 17] = 4
     write_labels(path, labels, geometry)
+    checked = run(raw, "--check-only", root=tmp_path)
+    assert checked.returncode == 0 and "1 drawn voxels keep classes that a promise would exclude" in checked.stdout
+    assert "case 'toy_001': 1 voxels drawn as one of several classes keep all of them" in checked.stdout
+    as_json = json.loads(run(raw, "--check-only", "--json", root=tmp_path).stdout)["promises"]
+    assert as_json["kept_open"] == {"reach_mm": {"toy_001": 1}}
+
+
+def test_slices_across_an_unknown_axis_are_refused_with_what_to_write(raw: Path, tmp_path: Path):
+    content = json.loads((raw / "dataset.json").read_text())
+    content["annotation_protocol"] = {"classes_complete_in": "slice"}
+    (raw / "dataset.json").write_text(json.dumps(content))
+    for folder in ("labelsTr", "imagesTr"):
+        for path in (raw / folder).iterdir():
+            labels, _ = read_labels(path)
+            if folder == "labelsTr":  # dots anywhere
+                labels, _ = read_labels(raw / "labelsTr_dense" / path.name)
+                labels = np.where(np.random.default_rng(0).random(labels.shape) < 0.1, labels, 9).astype(np.uint8)
+            write_labels(path, labels, Geometry(spacing=(1.0, 1.0, 1.0), ndim=3))
     for arguments in (["--check-only"], ["-c", "2d", "--planner", "small"]):
         result = run(raw, *arguments, root=tmp_path)
-        assert result.returncode == 2
-        assert "toy_001" in result.stderr and "the first at (1, 0, 17)" in result.stderr
-        assert "Traceback" not in result.stderr
+        assert result.returncode == 2 and "Traceback" not in result.stderr
+        assert 'Write "slice_axis": "z" into annotation_protocol' in result.stderr
     assert not list((tmp_path / "preprocessed").rglob("*.npy"))
+    content["annotation_protocol"]["slice_axis"] = "x"
+    (raw / "dataset.json").write_text(json.dumps(content))
+    assert "slices are counted along x in 3 cases" in run(raw, "--check-only", root=tmp_path).stdout

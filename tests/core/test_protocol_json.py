@@ -83,8 +83,32 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("ignore", {"reach_mm": {"ignore": 5}}, ".reach_mm.ignore", "found the name 'ignore', expected a class"),
     ("background", {"reach_mm": {"background": 5}}, ".reach_mm.background", "background reaches everywhere"),
     ("claim text", {"instances_touched": "yes"}, ".instances_touched", "found 'yes', expected true or false"),
+    ("axis number", {"slice_axis": 0}, ".slice_axis", 'found 0, expected "z", "y" or "x"'),
+    ("axis list", {"slice_axis": ["z"]}, ".slice_axis", "found ['z']"),
+    ("gap negative", {"background_encloses": {"gap_mm": -1}}, ".background_encloses", "0 or more"),
+    ("gap nan", {"background_encloses": {"gap_mm": float("nan")}}, ".background_encloses", "0 or more"),
+    ("gap infinite", {"background_encloses": {"gap_mm": float("inf")}}, ".background_encloses", "0 or more"),
+    (
+        "gap misspelt",
+        {"background_encloses": {"gap": 2}},
+        ".background_encloses",
+        'Write "background_encloses": {"gap_mm"',
+    ),
+    ("gap text", {"background_encloses": {"gap_mm": "2"}}, ".background_encloses", "0 or more"),
+    ("gap none", {"background_encloses": {}}, ".background_encloses", "0 or more"),
     ("claim number", {"background_encloses": 1}, ".background_encloses", "found 1, expected true or false"),
 ]
+
+
+@pytest.mark.parametrize(("written", "gap_mm"), [(True, 0.0), ({"gap_mm": 0}, 0.0), ({"gap_mm": 2.5}, 2.5)])
+def test_the_gap_that_lines_of_background_may_have(written: Any, gap_mm: float):
+    protocol = load({"background_encloses": written}).protocol
+    assert protocol == AnnotationProtocol(background_encloses=True, gap_mm=gap_mm)
+
+
+def test_the_axis_of_the_slices_is_no_promise():
+    assert [load({"slice_axis": name}).protocol.slice_axis for name in "zyx"] == [0, 1, 2]
+    assert load({"slice_axis": "y"}).protocol.is_empty and load({}).protocol.slice_axis is None
 
 
 @pytest.mark.parametrize(("protocol", "key", "text"), [item[1:] for item in FAULTS], ids=[item[0] for item in FAULTS])

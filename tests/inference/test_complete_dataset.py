@@ -10,6 +10,7 @@ import pytest
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.geometry import Geometry
+from autoseg.core.protocol import AnnotationProtocol
 from autoseg.inference.complete_dataset import CompletionOptions, complete_dataset
 from autoseg.inference.completed_files import write_disagreements
 from autoseg.io.images import read_labels, write_labels
@@ -97,8 +98,9 @@ def test_what_annotators_promise_narrows_what_the_model_may_say(tmp_path, model_
     sparse[3, 5, 4:6] = 1
     write_labels(source.case("a").label, sparse, geometry)
     made = {}
-    for name, options in {"promised": replace(QUICK, reach={1: 1.0}), "free": QUICK}.items():
-        complete_dataset(source, model_folder, FOLDS, tmp_path / name, options)
+    free = replace(source, protocol=AnnotationProtocol())
+    for name, dataset in {"promised": source, "free": free}.items():
+        complete_dataset(dataset, model_folder, FOLDS, tmp_path / name, QUICK)
         made[name] = read_labels(tmp_path / name / "labelsTr" / "a.nii.gz")[0] == 1
     z, y, x = np.nonzero(made["promised"])
     assert set(z) == {3}  # slices are 2.5 mm apart

@@ -230,6 +230,36 @@ def test_an_untouched_object_is_not_what_it_is_taken_for():
     assert teacher.table(CPU)[K + 2].tolist() == [True, False, True]
 
 
+def test_the_teacher_says_nothing_of_untouched_objects_of_classes_that_nobody_looked_for():
+    class Everywhere(nn.Module):
+        def forward(self, images):
+            logits = torch.zeros(len(images), K, *images.shape[2:])
+            logits[:, 0], logits[:, 1, 3:6, 3:6], logits[:, 2, 8:10, 8:10] = 2, 9, 9
+            return logits
+
+    codes = torch.full((1, 12, 12), UNKNOWN)
+    for annotated, said in ((None, {K + 2, K + 3}), ({1}, {K + 2}), ({2}, {K + 3}), (set(), set())):
+        statement = CaseStatement(annotated=None if annotated is None else frozenset(annotated))
+        teacher = Teacher(TrainingConfig(iterations=10, teacher_weight=1), labels({"x": statement}), touches_all=True)
+        teacher.follow(Everywhere())
+        taught = teacher.teach(batch(codes), 5, lambda network, images: network(images))
+        assert set(taught.unique().tolist()) == {K, *said}
+
+
+def test_a_drawn_set_touches_an_object_in_a_patch():
+    class Blob(nn.Module):
+        def forward(self, images):
+            logits = torch.zeros(len(images), K, *images.shape[2:])
+            logits[:, 0], logits[:, 2, 3:6, 3:6] = 2, 9
+            return logits
+
+    codes = torch.full((1, 12, 12), UNKNOWN)
+    codes[0, 4, 4] = 4  # background or b
+    teacher = Teacher(TrainingConfig(iterations=10, teacher_weight=1), labels(), touches_all=True)
+    teacher.follow(Blob())
+    assert (teacher.teach(batch(codes), 5, lambda network, images: network(images)) == K).all()
+
+
 def test_what_is_taught_enters_the_loss_and_replaces_the_prior():
     config = TrainingConfig(iterations=10, teacher_weight=1, teacher_start=0, background_prior=0.5)
     inferred = make(config)
