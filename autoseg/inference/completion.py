@@ -95,7 +95,7 @@ def complete_case(
     outside = _outside_crop(record)
     if outside is not None:
         disputed.append(_disputed_outside(outside, target))
-    predicted: LabelMap = restore(np.concatenate(said), record, fill=0)
+    predicted: LabelMap = restore(np.concatenate(said), record, fill=labels.background)
     return CompletedCase(completed, predicted, DisputedVoxels.join(disputed))
 
 

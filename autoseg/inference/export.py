@@ -85,7 +85,7 @@ def decide(
         whole[first : first + len(values)] = values
     if whole is None:
         raise PlanError(f"case {record.case}: found an empty crop, expected at least one voxel. Preprocess it again.")
-    restored: LabelMap = restore(whole, record, fill=0)
+    restored: LabelMap = restore(whole, record, fill=labels.background)
     return restored
 
 

@@ -113,7 +113,7 @@ def measure(
         sums[1 : 1 + len(foreground)],
         sums[1 + len(foreground) :],
     )
-    return found, UncertaintyMaps(restore(shades, record), restore(decided, record), is_open)
+    return found, UncertaintyMaps(restore(shades, record), restore(decided, record, fill=labels.background), is_open)
 
 
 def entropies(

@@ -13,8 +13,8 @@ from typing import Any
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import listed, shown
-from autoseg.core.label_json import BACKGROUND, IGNORE
 from autoseg.core.labels import CaseStatement
+from autoseg.core.unknown_json import BACKGROUND, IGNORE, UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
     # a region is made of values, so where there are regions the values stay (they are the same in all data sets)
     class_values = dict(zip(classes, first.class_values if first.has_regions else range(len(classes)), strict=True))
     set_values = _set_values(datasets, classes, start=max(class_values.values()) + 1)
-    has_unknown = any(dataset.labels.ignore is not None or dataset.labels.has_masks for dataset in datasets)
+    has_unknown = any(dataset.labels.unknown_values or dataset.labels.has_masks for dataset in datasets)
     ignore = len(set_values) + max(class_values.values()) + 1 if has_unknown else None
     sources = tuple(
         Source(
@@ -79,6 +79,7 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
     protocol, warnings = _common_protocol(sources)
     labels = dict(datasets[0].json["labels"]) if first.has_regions else dict(class_values)
     labels.pop(IGNORE, None)
+    background = class_values[BACKGROUND]
     optional = {
         "regions_class_order": datasets[0].json.get("regions_class_order") if first.has_regions else None,
         "label_sets": {str(value): list(members) for members, value in set_values.items()},
@@ -86,7 +87,7 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
         "annotation_protocol": protocol,
         "cases": _case_entries(sources),
     }
-    content = {
+    content: dict[str, Any] = {
         "name": name,
         "channel_names": {str(number): channel for number, channel in enumerate(datasets[0].channels)},
         "labels": labels if ignore is None else labels | {IGNORE: ignore},
@@ -94,6 +95,8 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
         "file_ending": datasets[0].file_ending,
     }
     content |= {key: value for key, value in optional.items() if value}
+    if background != 0:
+        content[UNLABELLED] = None
     return Merger(sources, content, ignore, (*warnings, *_shared_images(datasets)))
 
 
@@ -198,7 +201,10 @@ def _merged_set(dataset: Dataset, members: Iterable[int], classes: Sequence[str]
 def _set_values(datasets: Iterable[Dataset], classes: Sequence[str], *, start: int) -> dict[tuple[str, ...], int]:
     """Return a value, from ``start``, for each label set of the data sets; equal ones, by class names, share one."""
     found = {
-        _merged_set(dataset, members, classes) for dataset in datasets for members in dataset.labels.set_values.values()
+        _merged_set(dataset, members, classes)
+        for dataset in datasets
+        for value, members in dataset.labels.set_values.items()
+        if value not in dataset.labels.unknown_values
     }
     ordered = sorted(found, key=lambda names: [classes.index(name) for name in names])
     return {names: value for value, names in enumerate(ordered, start=start)}
@@ -211,11 +217,11 @@ def _values(
     labels = dataset.labels
     values = {value: class_values[name] for name, value in zip(labels.class_names, labels.class_values, strict=True)}
     values |= {
-        value: set_values[_merged_set(dataset, members, classes)] for value, members in labels.set_values.items()
+        value: set_values[_merged_set(dataset, members, classes)]
+        for value, members in labels.set_values.items()
+        if value not in labels.unknown_values
     }
-    if labels.ignore is not None and ignore is not None:
-        values[labels.ignore] = ignore
-    return values
+    return values if ignore is None else values | dict.fromkeys(labels.unknown_values, ignore)
 
 
 def _prefixes(datasets: Sequence[Dataset]) -> list[str]:

@@ -86,7 +86,7 @@ def look_into(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[Finding
         faults.append(unreadable_fault(f"image of case {case.name!r}", error))
     try:
         if case.label is not None:
-            file_labels, label_geometry = read_labels(case.label)
+            file_labels, label_geometry = read_labels(case.label, allow_nan=True)
             opened = replace(opened, file_labels=file_labels)
     except FileFormatError as error:
         faults.append(unreadable_fault(f"label file of case {case.name!r}", error))

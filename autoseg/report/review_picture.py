@@ -72,7 +72,7 @@ def _row(
         window(group.y, image.shape[2], geometry.spacing[1]),
         window(group.x, image.shape[3], geometry.spacing[2]),
     )
-    nothing = max(labels.file_values()) + 1 if labels.ignore is None else labels.ignore
+    nothing = labels.free_value() if labels.ignore is None else labels.ignore
     differs = np.zeros(drawn[part].shape, dtype=bool)
     for value, members in labels.sets_by_value(group.case).items():
         allowed = [labels.class_values[index] for index in members]
