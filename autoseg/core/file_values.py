@@ -12,7 +12,9 @@ LEAST_VALUE = NAN_VALUE + 1
 """Smallest value that can be declared; only values of which not a single class is known may be negative."""
 NAN_TEXT = "nan"
 """How NaN is written in dataset.json."""
-DECLARE_VALUES = 'Declare them in dataset.json, in "labels" or, if nobody looked at these voxels, as "unlabelled"; or correct the file.'
+DECLARE_VALUES = (
+    'Declare them in dataset.json: in "labels", or as "unlabelled" if nobody looked at them; or correct the file.'
+)
 """What to do about values that are not declared."""
 
 

@@ -253,8 +253,8 @@ def _smallest_integers(path: Path, array: NDArray[Any], *, allow_nan: bool) -> N
 
 _NO_INTEGER_FIX = "Export the labels as integers, without interpolation."
 _NAN_FIX = (
-    'If NaN marks voxels that nobody annotated, write "unlabelled": "nan" in dataset.json; in a mask write 0 there, in a '
-    "prediction a class."
+    'If NaN marks voxels that nobody annotated, write "unlabelled": "nan" in dataset.json; in a mask write 0 there, '
+    "in a prediction a class."
 )
 
 

@@ -231,13 +231,14 @@ def _undeclared_faults(findings: Mapping[str, Finding], dataset: Dataset) -> lis
 
 def _how_to_declare(value: int, unknown: Mapping[str, Any]) -> str:
     """Say what to do about a value that is not declared; ``unknown``: the keys that say that nothing is known of it."""
+    if value > 0 and value not in _UNSIGNED:
+        return "Declare it in dataset.json (as a class, or as ignore), or correct the label files."
     if not unknown:
         return "Correct the label files; what was stored without a sign must be stored with it, say as 32-bit integers."
-    if value < 0:
-        other = "correct the label files if something is known of them"
-    else:
-        other = f"else declare it in labels as {'background' if value == 0 else 'a class'}, or correct the label files"
-    return f"If nobody looked at these voxels, write {as_written(unknown)} in dataset.json; {other}."
+    other = "declare it in labels as background or as a class, or correct" if value >= 0 else "correct"
+    return (
+        f"If nobody looked at these voxels, write {as_written(unknown)} in dataset.json; else {other} the label files."
+    )
 
 
 _UNSIGNED = {limit: ", which is -1 stored without a sign" for limit in (2**8 - 1, 2**16 - 1, 2**32 - 1, 2**64 - 1)}
