@@ -95,18 +95,7 @@ class Labels:
     @property
     def is_dense(self) -> bool:
         """Whether every voxel of every case is said to carry exactly one class."""
-        return not (self.unknown_values or self.set_values or statements_leave_open(self) or self.has_masks)
-
-    @property
-    def background(self) -> int:
-        """File value of background."""
-        return self.class_values[0]
-
-    @property
-    def unknown_values(self) -> tuple[int, ...]:
-        """File values of which nothing is known: ignore, unlabelled, and label sets of all classes."""
-        values = [value for value in (self.ignore, self.unlabelled) if value is not None]
-        return (*values, *(value for value, members in self.set_values.items() if len(members) == self.n_classes))
+        return not (unknown_values(self) or self.set_values or statements_leave_open(self) or self.has_masks)
 
     @property
     def unknown(self) -> int:
@@ -133,12 +122,7 @@ class Labels:
 
     def file_values(self) -> tuple[int, ...]:
         """All values that a label file may hold, ascending."""
-        return tuple(sorted({*self.class_values, *self.set_values, *self.unknown_values}))
-
-    def free_value(self) -> int:
-        """Return the smallest value above those of all classes that no label file may hold."""
-        taken = self.file_values()
-        return next(value for value in itertools.count(max(self.class_values) + 1) if value not in taken)
+        return tuple(sorted({*self.class_values, *self.set_values, *unknown_values(self)}))
 
     def sets_by_value(self, case: str = "") -> dict[int, frozenset[int]]:
         """For each file value the classes that a voxel of ``case`` with that value may be.
@@ -187,7 +171,7 @@ class Labels:
         if valid is not None and undrawn not in rows:
             rows.append(undrawn)
         dtype = np.uint8 if len(rows) <= 256 else np.uint16
-        drawn = file_labels if valid is None else self._within(file_labels, valid)
+        drawn = file_labels if valid is None else _with_background(file_labels, valid, background_value(self))
         codes = _look_up(drawn, codes_by_value, dtype, case)
         if valid is not None:
             codes[~valid] = rows.index(undrawn)
@@ -204,7 +188,7 @@ class Labels:
         The type is uint8 if the largest value fits, else uint16. Source: nnU-Net ``label_handling.py``.
         """
         dtype = np.uint8 if max(self.file_values()) < 256 else np.uint16
-        painted = np.full(logits.shape[1:], self.background, dtype=dtype)
+        painted = np.full(logits.shape[1:], background_value(self), dtype=dtype)
         if self.paint_values is None:
             best = np.array(logits[0])
             for value, logit in zip(self.class_values[1:], logits[1:], strict=True):  # several times faster than argmax
@@ -215,10 +199,22 @@ class Labels:
             painted[logit > 0] = value
         return painted
 
-    def _within(self, file_labels: NDArray[Any], valid: BoolArray) -> NDArray[Any]:
-        """Return file values (*S) with a declared one wherever ``valid`` (*S) is False."""
-        dtype = np.result_type(file_labels.dtype, np.min_scalar_type(self.background))
-        return np.where(valid, file_labels, np.array(self.background, dtype=dtype))
+
+def background_value(labels: Labels) -> int:
+    """Return the file value of background."""
+    return labels.class_values[0]
+
+
+def unknown_values(labels: Labels) -> tuple[int, ...]:
+    """Return the file values of which nothing is known: ignore, unlabelled, and label sets of all classes."""
+    values = [value for value in (labels.ignore, labels.unlabelled) if value is not None]
+    return (*values, *(value for value, members in labels.set_values.items() if len(members) == labels.n_classes))
+
+
+def free_value(labels: Labels) -> int:
+    """Return the smallest value above those of all classes that no label file may hold."""
+    taken = labels.file_values()
+    return next(value for value in itertools.count(max(labels.class_values) + 1) if value not in taken)
 
 
 def statements_leave_open(labels: Labels) -> bool:
@@ -237,8 +233,8 @@ def drawn_sets(labels: Labels, case: str = "") -> dict[int, frozenset[int]]:
     if annotated is not None and labels.lazy_semantics == "seed":
         sets |= {labels.class_values[index]: everything for index in everything - annotated}
     elif annotated is not None and 0 not in annotated:
-        sets[labels.background] = everything - annotated
-    return {**sets, **labels.set_values, **dict.fromkeys(labels.unknown_values, everything)}
+        sets[background_value(labels)] = everything - annotated
+    return {**sets, **labels.set_values, **dict.fromkeys(unknown_values(labels), everything)}
 
 
 def undrawn_set(labels: Labels, case: str = "") -> frozenset[int]:
@@ -297,6 +293,12 @@ def head_states(label_sets: BoolArray, regions: BoolArray) -> tuple[BoolArray, B
     overlap = label_sets.astype(np.int64) @ regions.T.astype(np.int64)
     positive = known & (overlap == label_sets.sum(axis=1, keepdims=True))
     return positive, known & (overlap == 0)
+
+
+def _with_background(file_labels: NDArray[Any], valid: BoolArray, background: int) -> NDArray[Any]:
+    """Return file values (*S) with that of background wherever ``valid`` (*S) is False."""
+    dtype = np.result_type(file_labels.dtype, np.min_scalar_type(background))
+    return np.where(valid, file_labels, np.array(background, dtype=dtype))
 
 
 def _look_up(

@@ -17,6 +17,7 @@ from autoseg.core.atomic import write_json, write_text
 from autoseg.core.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
+from autoseg.core.labels import background_value
 from autoseg.core.unknown_json import IGNORE, UNLABELLED
 from autoseg.io.images import SUPPORTED_ENDINGS, ending_of
 from autoseg.io.raw_layout import put_image
@@ -189,7 +190,7 @@ def write_dataset_json(dataset: Dataset, output: Path, names: Sequence[str]) -> 
     cases = [dataset.case(name) for name in names]
     content = {key: value for key, value in dataset.json.items() if key not in SPARSE_KEYS}
     content["labels"] = {name: value for name, value in dataset.json["labels"].items() if name != IGNORE}
-    if dataset.labels.background != 0:
+    if background_value(dataset.labels) != 0:
         content[UNLABELLED] = None
     content["numTraining"] = len(cases)
     said = _remaining_statements(dataset.json.get("cases", {}), names)

@@ -13,7 +13,7 @@ from typing import Any
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import listed, shown
-from autoseg.core.labels import CaseStatement
+from autoseg.core.labels import CaseStatement, unknown_values
 from autoseg.core.unknown_json import BACKGROUND, IGNORE, UNLABELLED
 
 
@@ -64,7 +64,7 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
     # a region is made of values, so where there are regions the values stay (they are the same in all data sets)
     class_values = dict(zip(classes, first.class_values if first.has_regions else range(len(classes)), strict=True))
     set_values = _set_values(datasets, classes, start=max(class_values.values()) + 1)
-    has_unknown = any(dataset.labels.unknown_values or dataset.labels.has_masks for dataset in datasets)
+    has_unknown = any(unknown_values(dataset.labels) or dataset.labels.has_masks for dataset in datasets)
     ignore = len(set_values) + max(class_values.values()) + 1 if has_unknown else None
     sources = tuple(
         Source(
@@ -204,7 +204,7 @@ def _set_values(datasets: Iterable[Dataset], classes: Sequence[str], *, start: i
         _merged_set(dataset, members, classes)
         for dataset in datasets
         for value, members in dataset.labels.set_values.items()
-        if value not in dataset.labels.unknown_values
+        if value not in unknown_values(dataset.labels)
     }
     ordered = sorted(found, key=lambda names: [classes.index(name) for name in names])
     return {names: value for value, names in enumerate(ordered, start=start)}
@@ -219,9 +219,9 @@ def _values(
     values |= {
         value: set_values[_merged_set(dataset, members, classes)]
         for value, members in labels.set_values.items()
-        if value not in labels.unknown_values
+        if value not in unknown_values(labels)
     }
-    return values if ignore is None else values | dict.fromkeys(labels.unknown_values, ignore)
+    return values if ignore is None else values | dict.fromkeys(unknown_values(labels), ignore)
 
 
 def _prefixes(datasets: Sequence[Dataset]) -> list[str]:

@@ -20,7 +20,7 @@ from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
 from autoseg.core.file_values import DECLARE_VALUES, value_name
 from autoseg.core.findings import listed
 from autoseg.core.geometry import slice_axis
-from autoseg.core.labels import Labels, statements_leave_open
+from autoseg.core.labels import Labels, background_value, free_value, statements_leave_open, unknown_values
 from autoseg.core.parallel import map_unordered
 from autoseg.core.unknown_json import IGNORE, UNLABELLED
 from autoseg.io.annotation import read_drawn
@@ -113,7 +113,7 @@ def plan_simulation(
         if progress:
             progress(done, len(dataset.cases), name)
     faults.sort(key=lambda fault: fault.where)
-    undrawn = {*dataset.labels.unknown_values}
+    undrawn = {*unknown_values(dataset.labels)}
     sparse = sorted(name for name, values in present.items() if undrawn & values)
     if sparse:
         where = f"labels of data set {dataset.name}"
@@ -126,7 +126,7 @@ def plan_simulation(
     dropped = choose_left_out(present, foreground, n_dropped, seed=seed)
     ignore = dataset.labels.ignore
     if ignore is None and not style.is_dense:
-        ignore = dataset.labels.free_value()
+        ignore = free_value(dataset.labels)
     return Simulation(dataset, style, seed, n_dropped, dropped, ignore, sparse_json(dataset, ignore, dropped))
 
 
@@ -212,7 +212,7 @@ def _check_dense(dataset: Dataset) -> None:
         for key, is_there in (
             ("label_sets", dataset.labels.set_values),
             ("cases", statements_leave_open(dataset.labels)),
-            ("valid_mask_folder", "valid_mask_folder" in dataset.json),
+            ("valid_mask_folder", dataset.labels.has_masks),
         )
         if is_there
     ]  # fmt: skip
@@ -270,7 +270,7 @@ def _without_json(simulation: Simulation) -> Simulation:
 def _write_case(case: CaseFiles, *, simulation: Simulation, folder: Path) -> CaseShares:
     truth, geometry = read_drawn(case)
     dropped = sorted(simulation.dropped[case.name])
-    background = simulation.source.labels.background
+    background = background_value(simulation.source.labels)
     visible = np.where(np.isin(truth, dropped), background, truth).astype(np.uint16)
     classes, _ = simulation.source.labels.encode(visible)  # background is 0 there, whatever its value
     drawn = annotate(classes, geometry.spacing, simulation.style, seed=simulation.seed, case=case.name)

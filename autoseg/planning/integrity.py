@@ -18,6 +18,7 @@ from autoseg.core.parallel import map_unordered
 from autoseg.core.unknown_json import BACKGROUND, as_written, declare_unknown
 from autoseg.io.images import LOSSY_ENDINGS, SUPPORTED_ENDINGS
 from autoseg.planning.case_check import Finding, look_into, unreadable_fault
+from autoseg.planning.unread_masks import unread_masks
 
 MAX_VALUES_REPORTED = 10
 
@@ -128,7 +129,7 @@ def report_on(dataset: Dataset, findings: Mapping[str, Finding], known_faults: S
     warnings += [
         f"{dataset.name}: {head!r} has no annotated voxel in any case, so it cannot be learnt" for head in never
     ]
-    warnings += _blind_spots(dataset, ordered)
+    warnings += [*unread_masks(dataset), *_blind_spots(dataset, ordered)]
     return IntegrityReport(
         faults=(*known_faults, *faults, *_undeclared_faults(ordered, dataset)),
         warnings=tuple(warnings),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.core.labels import Labels
+from autoseg.core.labels import Labels, background_value, unknown_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,15 +148,15 @@ def choose_slices(foreground: NDArray[Any], n_slices: int) -> tuple[int, ...]:
 
 def class_colours(labels: Labels) -> dict[int, Rgb]:
     """Return the colour of every file value of which something is known, 0 to 1 per component."""
-    colours = {labels.background: BACKGROUND_COLOUR}
+    colours = {background_value(labels): BACKGROUND_COLOUR}
     colours |= {value: PALETTE[index % len(PALETTE)] for index, value in enumerate(labels.class_values[1:])}
     return colours | dict.fromkeys(
-        (value for value in labels.set_values if value not in labels.unknown_values), SET_COLOUR
+        (value for value in labels.set_values if value not in unknown_values(labels)), SET_COLOUR
     )
 
 
 def _foreground(values: NDArray[np.integer[Any]], labels: Labels) -> NDArray[np.bool_]:
-    return ~np.isin(values, (labels.background, *labels.unknown_values))
+    return ~np.isin(values, (background_value(labels), *unknown_values(labels)))
 
 
 def _displayed(image: NDArray[np.floating[Any]], channel: int | None) -> NDArray[np.float32]:
@@ -176,13 +176,13 @@ def _painted(
     sparse = _is_sparse(values, labels)
     picture = np.zeros((*values.shape[1:], 4), dtype=np.float32)
     for value, colour in colours.items():
-        if value != labels.background or sparse:
+        if value != background_value(labels) or sparse:
             picture[values[z] == value] = (*colour, 0.95 if sparse else 0.55)
     return picture
 
 
 def _is_sparse(values: NDArray[np.integer[Any]], labels: Labels) -> bool:
-    return bool(np.isin(values, labels.unknown_values).any()) if labels.unknown_values else False
+    return bool(np.isin(values, unknown_values(labels)).any()) if unknown_values(labels) else False
 
 
 def _legend_entries(layers: Sequence[Layer], labels: Labels, colours: Mapping[int, Rgb]) -> list[tuple[str, Rgb]]:
@@ -190,7 +190,7 @@ def _legend_entries(layers: Sequence[Layer], labels: Labels, colours: Mapping[in
     drawn: set[int] = set()
     for layer in layers:
         present = {int(value) for value in np.unique(layer.labels)}
-        drawn |= present if _is_sparse(layer.labels, labels) else present - {labels.background}
+        drawn |= present if _is_sparse(layer.labels, labels) else present - {background_value(labels)}
     entries = [
         (name, colours[value])
         for name, value in zip(labels.class_names, labels.class_values, strict=True)

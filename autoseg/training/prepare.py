@@ -14,6 +14,7 @@ from autoseg.core.dataset import Dataset
 from autoseg.core.errors import CacheError, ConfigError
 from autoseg.core.findings import listed
 from autoseg.core.fingerprint import Fingerprint
+from autoseg.core.labels import unknown_values
 from autoseg.core.plan import Plan
 from autoseg.core.workspace import Workspace
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
@@ -133,7 +134,7 @@ def is_scribbled(dataset: Dataset, fingerprint: Fingerprint) -> bool:
     """
     drawn = {name: fingerprint.drawn_fraction.get(name, 1.0) for name in fingerprint.informative_cases}
     cases = [name for name, share in drawn.items() if share > 0]
-    if not cases or (not (dataset.labels.unknown_values or dataset.labels.has_masks)):
+    if not cases or (not (unknown_values(dataset.labels) or dataset.labels.has_masks)):
         return False
     in_slices = median(fingerprint.annotated_in_slices.get(name, 0.0) for name in cases)
     return median(drawn[name] for name in cases) < SCRIBBLED_FRACTION and in_slices < 0.5
