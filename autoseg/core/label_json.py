@@ -8,13 +8,14 @@ text for numbers, ``Ignore`` for ``ignore``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from autoseg.core.file_values import MAX_VALUE, parse_value
 from autoseg.core.findings import Findings, did_you_mean, listed, shown
 from autoseg.core.labels import Head, Labels
+from autoseg.core.region_json import parse_paint_values
 from autoseg.core.unknown_json import (
     BACKGROUND,
     IGNORE,
@@ -60,7 +61,7 @@ def parse_labels(content: Mapping[str, Any], findings: Findings) -> Labels | Non
             fix='Write the classes with their values: {"background": 0, "liver": 1}.',
         )  # fmt: skip
     if has_regions:
-        paint_values = _parse_paint_values(content, named, entries, ignore, findings)
+        paint_values = parse_paint_values(content, named, entries, ignore, findings)
     else:
         paint_values = None
         if len(entries) == len(named):
@@ -223,50 +224,6 @@ def _check_gaps(content: Mapping[str, Any], entries: Entries, background: int, f
             expected="consecutive values 0, 1, 2, ... (only ignore may be higher)",
             fix="Number the classes without gaps and re-map the label files.",
         )  # fmt: skip
-
-
-def _parse_paint_values(
-    content: Mapping[str, Any], named: Mapping[str, Any], entries: Entries, ignore: int | None, findings: Findings
-) -> tuple[int, ...]:
-    """Return ``regions_class_order``: the value painted for each region, in order of declaration."""
-    key = "regions_class_order"
-    wanted = f"one value per region, in the order {listed(named, 20)}"
-    proposal = [_own_value(entries[name], entries) for name in named if name in entries]
-    fix = f'Write "{key}": {proposal}; later values are painted over earlier ones, so list large regions first.'
-    order = content.get(key)
-    if order is None:
-        findings.fault(key, found="no such key", expected=f"{wanted}, because labels holds regions", fix=fix)
-        return ()
-    if not isinstance(order, Sequence) or isinstance(order, str) or not all(is_integer(item) for item in order):
-        findings.fault(key, found=shown(order), expected=f"a list of integers, {wanted}", fix=fix)
-        return ()
-    if len(order) != len(named):
-        findings.fault(
-            key, found=f"{len(order)} values {list(order)}", expected=f"{len(named)} values, {wanted}", fix=fix
-        )
-    declared = {item for values in entries.values() for item in values}
-    if ignore is not None and ignore in order:
-        findings.fault(key, found=f"{ignore}, the ignore label", expected="only values of classes", fix=fix)
-    unknown = [item for item in order if item not in declared and item != ignore]
-    if unknown and len(entries) == len(named):
-        findings.fault(
-            key, found=f"{listed(unknown)}, no label value", expected=f"values among {sorted(declared)}", fix=fix
-        )
-    _warn_about_painting(order, entries, findings)
-    return tuple(order)
-
-
-def _own_value(values: tuple[int, ...], entries: Entries) -> int:
-    """Return the value of a region that fewest other regions share: what it should be painted with."""
-    return min(values, key=lambda item: (sum(item in other for other in entries.values()), item))
-
-
-def _warn_about_painting(order: Sequence[int], entries: Entries, findings: Findings) -> None:
-    for value, (name, values) in zip(order, entries.items(), strict=False):
-        if value not in values:
-            findings.warn("regions_class_order", f"{value}, painted for {name!r}, is not in that region {list(values)}")
-    if len(set(order)) < len(order):
-        findings.warn("regions_class_order", f"{list(order)} paints several regions with one value")
 
 
 def _labels(entries: Entries, background: int, paint_values: tuple[int, ...] | None) -> Labels:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from autoseg.core.case import BoolArray, CodeArray
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.file_values import DECLARE_VALUES, value_name
+from autoseg.core.painting import Painting, paint
 
 LazySemantics: TypeAlias = Literal["marginal", "seed"]
 """What a voxel means that is drawn as a class which ``annotated`` of its case leaves out; see ``Labels``."""
@@ -183,21 +184,22 @@ class Labels:
     def decode(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.unsignedinteger]:
         """Turn the network's outputs (H, *S) into a label map (*S) of file values.
 
-        Softmax: the class with the largest logit (the lower class on ties). Regions: each region with a logit above 0
-        is painted with its value of ``regions_class_order``, later over earlier. Never the ignore value.
-        The type is uint8 if the largest value fits, else uint16. Source: nnU-Net ``label_handling.py``.
+        Softmax: the class with the largest logit (the lower class on ties). Regions: a value whose regions are exactly
+        those with a logit above 0; if there is none, the last of these in ``regions_class_order`` (``core.painting``).
+        Never a value of which nothing is known. The type is uint8 if the largest value fits, else uint16.
+        Source: nnU-Net ``label_handling.py``.
         """
         dtype = np.uint8 if max(self.file_values()) < 256 else np.uint16
-        painted = np.full(logits.shape[1:], background_value(self), dtype=dtype)
-        if self.paint_values is None:
+        values = np.array(self.class_values, dtype=dtype)
+        painting = painting_of(self)
+        if painting is None:
+            painted = np.full(logits.shape[1:], background_value(self), dtype=dtype)
             best = np.array(logits[0])
             for value, logit in zip(self.class_values[1:], logits[1:], strict=True):  # several times faster than argmax
                 np.copyto(painted, value, where=logit > best)
                 np.maximum(best, logit, out=best)
             return painted
-        for value, logit in zip(self.paint_values, logits, strict=True):
-            painted[logit > 0] = value
-        return painted
+        return paint(logits, painting, values)
 
 
 def background_value(labels: Labels) -> int:
@@ -209,6 +211,13 @@ def unknown_values(labels: Labels) -> tuple[int, ...]:
     """Return the file values of which nothing is known: ignore, unlabelled, and label sets of all classes."""
     values = [value for value in (labels.ignore, labels.unlabelled) if value is not None]
     return (*values, *(value for value, members in labels.set_values.items() if len(members) == labels.n_classes))
+
+
+def painting_of(labels: Labels) -> Painting | None:
+    """Return how regions become one class per voxel; None for a softmax over classes."""
+    if labels.paint_values is None:
+        return None
+    return Painting(labels.regions, tuple(labels.class_values.index(value) for value in labels.paint_values))
 
 
 def free_value(labels: Labels) -> int:
