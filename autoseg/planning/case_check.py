@@ -51,6 +51,8 @@ class Finding:
     """File value -> voxels."""
     parts: KeptBool | None = None
     """(3, 20): where something is drawn, see :func:`autoseg.annotation.coverage.annotated_parts`."""
+    class_voxels: tuple[int, ...] = ()
+    """Voxels drawn as each class; empty where the labels could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,8 @@ def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], la
     if not annotation.informative:
         warnings.append(f"case {case.name!r}: not one voxel says anything about its class; training leaves it out")
     parts = annotated_parts(file_labels, counts, labels, case.name)
-    return Finding(tuple(faults), tuple(warnings), annotation, undeclared_values(counts, labels), parts)
+    voxels = tuple(counts.get(value, 0) for value in labels.class_values)
+    return Finding(tuple(faults), tuple(warnings), annotation, undeclared_values(counts, labels), parts, voxels)
 
 
 _LEFT_OUT = {

@@ -18,6 +18,7 @@ from autoseg.core.parallel import map_unordered
 from autoseg.core.unknown_json import BACKGROUND, as_written, declare_unknown
 from autoseg.io.images import LOSSY_ENDINGS, SUPPORTED_ENDINGS
 from autoseg.planning.case_check import Finding, look_into, unreadable_fault
+from autoseg.planning.painting_check import painting_warnings
 from autoseg.planning.unread_masks import unread_masks
 
 MAX_VALUES_REPORTED = 10
@@ -129,7 +130,9 @@ def report_on(dataset: Dataset, findings: Mapping[str, Finding], known_faults: S
     warnings += [
         f"{dataset.name}: {head!r} has no annotated voxel in any case, so it cannot be learnt" for head in never
     ]
-    warnings += [*unread_masks(dataset), *_blind_spots(dataset, ordered)]
+    read = [item.class_voxels for item in ordered.values() if item.class_voxels]
+    class_voxels = [sum(column) for column in zip(*read, strict=True)]
+    warnings += [*unread_masks(dataset), *painting_warnings(dataset, class_voxels), *_blind_spots(dataset, ordered)]
     return IntegrityReport(
         faults=(*known_faults, *faults, *_undeclared_faults(ordered, dataset)),
         warnings=tuple(warnings),
