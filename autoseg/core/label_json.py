@@ -214,7 +214,7 @@ def _check_gaps(content: Mapping[str, Any], entries: Entries, background: int, f
     """Find values that nothing declares below that of the last class; where 0 is no background, above the first."""
     classes = {background, *(item for values in entries.values() for item in values)}
     sets = content.get("label_sets", {})
-    others = [content.get(UNLABELLED), *(sets if isinstance(sets, Mapping) else ())]
+    others = [content.get(UNLABELLED), content["labels"].get(IGNORE), *(sets if isinstance(sets, Mapping) else ())]
     present = classes | {value for item in others if (value := parse_value(item)) is not None and value >= 0}
     highest = max(item for values in entries.values() for item in values) if entries else 0
     missing = sorted(set(range(min(classes), highest)) - present)

@@ -40,8 +40,8 @@ def painting_warnings(dataset: Dataset, class_voxels: Sequence[int]) -> list[str
         remedy = "No order gives all of them back, since regions overlap without nesting"
     return [
         f"dataset.json: {ORDER}: painted in this order, {list(labels.paint_values or ())}, later over earlier as "
-        f"nnU-Net does, a prediction without any mistake gives back {lost}, on these label files. Here a combination of "
-        "regions that a value has of its own is painted with that value; all other combinations, which come of "
+        f"nnU-Net does, a prediction without any mistake gives back {lost}, on these label files. Here a combination "
+        "of regions that a value has of its own is painted with that value; all other combinations, which come of "
         f"mistakes, are painted in this order. {remedy}"
     ]
 
