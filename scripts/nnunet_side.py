@@ -18,8 +18,8 @@ import torch
 from autoseg.core.atomic import write_json
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, ConfigError
-from autoseg.core.label_json import IGNORE
 from autoseg.core.plan import Configuration, Topology
+from autoseg.core.unknown_json import IGNORE
 from autoseg.interop.nnunet_plans import NNUNET_PLANNERS
 from autoseg.io.images import read_labels, write_labels
 from autoseg.io.raw_layout import put_file, put_images

@@ -22,7 +22,7 @@ def test_every_template_is_parsed_and_explained() -> None:
     styles = {path.parent.name for path in TEMPLATES.glob("*/dataset.json")}
     assert styles == {
         "dense", "ignore_scribbles", "regions_with_ignore", "rgb_2d", "multimodal_mr", "lazy_labels", "coarse_labels",
-        "valid_masks", "merged", "scribbles_with_protocol",
+        "valid_masks", "merged", "scribbles_with_protocol", "unlabelled",
     }  # fmt: skip
     readme = (TEMPLATES / "README.md").read_text(encoding="utf-8")
     for style in styles:
@@ -48,6 +48,11 @@ def test_every_template_is_parsed_and_explained() -> None:
 def test_ignore_makes_a_template_sparse(style: str, ignore: int | None, is_dense: bool) -> None:
     labels = load(style).labels
     assert (labels.ignore, labels.is_dense) == (ignore, is_dense)
+
+
+def test_unlabelled_voxels_and_background_have_values_of_their_own():
+    labels = load("unlabelled").labels
+    assert (labels.unlabelled, labels.class_values, labels.is_dense) == (0, (1, 2, 3), False)
 
 
 def test_regions_nest() -> None:

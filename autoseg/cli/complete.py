@@ -97,7 +97,8 @@ def _write_review(source: Dataset, output: Path, groups: Sequence[Disagreement])
     def read(case: str) -> Any:
         files = source.case(case)
         image, geometry = read_image(files.images)
-        drawn, predicted = (read_labels(path)[0] for path in (files.label or Path(), label_path(output, files, REVIEW)))
+        drawn, _ = read_labels(files.label or Path(), allow_nan=True)
+        predicted, _ = read_labels(label_path(output, files, REVIEW))
         return image, drawn, predicted, geometry
 
     write_disagreements(output / REVIEW_TABLE, groups)

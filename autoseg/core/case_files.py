@@ -167,8 +167,8 @@ def mask_folder_of(folder: Path, content: Mapping[str, Any]) -> Path:
 
 
 def check_mask_folder(content: Mapping[str, Any], findings: Findings) -> None:
-    """Add a fault if ``valid_mask_folder`` is no text; whether the folder is there is for :func:`find_masks`."""
-    if MASK_FOLDER in content and not names_mask_folder(content):
+    """Add a fault if ``valid_mask_folder`` is neither text nor null; the folder is for :func:`find_masks`."""
+    if content.get(MASK_FOLDER) is not None and not names_mask_folder(content):
         findings.fault(
             MASK_FOLDER, found=shown(content[MASK_FOLDER]), expected="the path of a folder as text",
             fix=f'Write "{MASK_FOLDER}": "masksTr" (it starts at the folder of dataset.json), or remove the key.',

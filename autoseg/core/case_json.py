@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
+from autoseg.core.file_values import LEAST_VALUE, MAX_VALUE, parse_value
 from autoseg.core.findings import Findings, did_you_mean, listed, shown
-from autoseg.core.label_json import MAX_VALUE, classes_by_name
+from autoseg.core.label_json import classes_by_name
 from autoseg.core.labels import CaseStatement, Labels, LazySemantics
 
 CASE_KEYS = ("annotated", "absent", "priority", "group", "experts")
@@ -34,10 +35,11 @@ def parse_label_sets(content: Mapping[str, Any], labels: Labels, findings: Findi
     result: dict[int, frozenset[int]] = {}
     for text, names in section.items():
         key = f"label_sets.{text}"
-        if not (text.isdecimal() and len(text) <= len(str(MAX_VALUE)) and int(text) <= MAX_VALUE):
-            findings.fault(key, found=repr(text), expected=f"a label value from 1 to {MAX_VALUE} as key", fix=example)
+        value = parse_value(text)
+        if value is None:
+            expected = f'a label value from {LEAST_VALUE} to {MAX_VALUE}, or "nan", as key'
+            findings.fault(key, found=repr(text), expected=expected, fix=example)
             continue
-        value = int(text)
         if value in taken:
             findings.fault(
                 key, found=f"the value {value}, which is declared already", expected="a value of its own",

@@ -30,7 +30,9 @@ NNUNET_KEYS = frozenset(
         "dataset",
     }
 )
-OWN_KEYS = frozenset({"label_sets", "cases", "lazy_semantics", "annotation_protocol", "valid_mask_folder"})
+OWN_KEYS = frozenset(
+    {"label_sets", "unlabelled", "cases", "lazy_semantics", "annotation_protocol", "valid_mask_folder"}
+)
 MISSPELLING_CUTOFF = 0.85
 
 

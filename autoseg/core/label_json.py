@@ -1,29 +1,44 @@
 """Read ``labels`` and ``regions_class_order`` of a dataset.json: from names and integers to :class:`Labels`.
 
 Source: nnU-Net v2 ``utilities/label_handling/label_handling.py``. We differ in that the ignore label may be any
-integer above the other labels, and in that every mistake is named, also those that nnU-Net takes without a word
-(equal values, gaps, negative values, text for numbers, ``Ignore`` for ``ignore``).
+integer above the other labels, in that background may have any value where ``unlabelled`` says what nobody looked at,
+and in that every mistake is named, also those that nnU-Net takes without a word (equal values, gaps, negative values,
+text for numbers, ``Ignore`` for ``ignore``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from autoseg.core.file_values import MAX_VALUE, parse_value
 from autoseg.core.findings import Findings, did_you_mean, listed, shown
 from autoseg.core.labels import Head, Labels
+from autoseg.core.region_json import parse_paint_values
+from autoseg.core.unknown_json import (
+    BACKGROUND,
+    IGNORE,
+    UNLABELLED,
+    as_written,
+    background_value,
+    check_background,
+    check_like_unlabelled,
+    declare_unknown,
+    move_to_unlabelled,
+    parse_ignore,
+    parse_unlabelled,
+)
 
-BACKGROUND = "background"
-IGNORE = "ignore"
-MAX_VALUE = 65535
-"""Largest label value: label maps are written as uint8 or uint16."""
+_LIKE_BACKGROUND = frozenset({"bg", "back", "outside", "other", "negative", "nothing", "empty", "drawn background"})
+"""Names, in small letters, of what may be the background beside a 0 that nobody drew."""
 
 Entries = dict[str, tuple[int, ...]]
 """Foreground label name -> its values, ascending; more than one for a region."""
 
 
 def parse_labels(content: Mapping[str, Any], findings: Findings) -> Labels | None:
-    """Return what ``labels`` and ``regions_class_order`` declare, or None after adding what is wrong to ``findings``.
+    """Return what ``labels``, ``unlabelled`` and ``regions_class_order`` declare; None after adding what is wrong.
 
     ``label_sets`` and ``cases`` are read elsewhere (``core.case_json``).
     """
@@ -31,27 +46,29 @@ def parse_labels(content: Mapping[str, Any], findings: Findings) -> Labels | Non
     section = _labels_section(content, findings)
     if section is None:
         return None
-    _check_background(section, findings)
-    misspelt = _check_spelling(section, findings)
+    check_background(content, section, findings)
+    misspelt = _check_spelling(content, section, findings)
     named = {name: value for name, value in section.items() if name not in {BACKGROUND, IGNORE, *misspelt}}
-    entries = _foreground_entries(named, findings)
-    ignore = _parse_ignore(section, entries, findings)
+    entries = _foreground_entries(content, named, findings)
+    ignore = parse_ignore(content, section, entries, findings)
+    unlabelled = parse_unlabelled(content, section, entries, findings)
+    background = background_value(section)
     has_regions = any(is_region(value) for value in named.values())
-    _check_entries(entries, findings)
+    _check_entries(entries, background, findings)
     if not named:
         findings.fault(
             "labels", found="no foreground class", expected="at least one beside background",
             fix='Write the classes with their values: {"background": 0, "liver": 1}.',
         )  # fmt: skip
     if has_regions:
-        paint_values = _parse_paint_values(content, named, entries, ignore, findings)
+        paint_values = parse_paint_values(content, named, entries, ignore, findings)
     else:
         paint_values = None
         if len(entries) == len(named):
-            _check_gaps(entries, findings)
+            _check_gaps(content, entries, background, findings)
     if len(findings.faults) > already:
         return None
-    return _labels(entries, ignore, paint_values)
+    return replace(_labels(entries, background, paint_values), ignore=ignore, unlabelled=unlabelled)
 
 
 def classes_by_name(labels: Labels) -> dict[str, frozenset[int]]:
@@ -94,36 +111,32 @@ def _labels_section(content: Mapping[str, Any], findings: Findings) -> Mapping[s
     return section
 
 
-def _check_background(section: Mapping[str, Any], findings: Findings) -> None:
-    if BACKGROUND in section:
-        value = section[BACKGROUND]
-        if not is_integer(value) or value != 0:
-            findings.fault(
-                "labels.background", found=shown(value), expected="the integer 0",
-                fix='Write "background": 0 and re-map the label files if their background has another value.',
-            )  # fmt: skip
-    elif not any(_folded(name) == BACKGROUND for name in section):
-        findings.fault(
-            "labels", found=f"no 'background' among {listed(section)}", expected="a label 'background' with value 0",
-            fix='Add "background": 0.',
-        )  # fmt: skip
+def _check_spelling(content: Mapping[str, Any], section: Mapping[str, Any], findings: Findings) -> set[str]:
+    """Return the names that are ``background`` or ``ignore`` in other letters, or of what is no class.
 
-
-def _check_spelling(section: Mapping[str, Any], findings: Findings) -> set[str]:
-    """Return the names that are ``background`` or ``ignore`` in other letters; warn about names close to them."""
-    misspelt = set()
+    Warn about names close to them.
+    """
+    misspelt = {name for name in section if check_like_unlabelled(content, name, findings)}
     for name in section:
         for exact in (BACKGROUND, IGNORE):
             if name == exact:
                 continue
             if _folded(name) == exact:
                 misspelt.add(name)
-                findings.fault(
-                    f"labels.{name}", found=f"the name {name!r}", expected=f"exactly {exact!r}",
-                    fix=f'Write "{exact}": {shown(section[name])}; as {name!r} it would be trained as a class.',
-                )  # fmt: skip
+                fix = f'Write "{exact}": {shown(section[name])}; as {name!r} it would be trained as a class.'
+                value = parse_value(section[name])
+                if exact == IGNORE and IGNORE in section and value is not None:
+                    fix = f"A second such value stands beside labels: write {move_to_unlabelled(content, name, value)}."
+                findings.fault(f"labels.{name}", found=f"the name {name!r}", expected=f"exactly {exact!r}", fix=fix)
             elif did_you_mean(name, [exact], cutoff=0.85):
                 findings.warn(f"labels.{name}", f"is trained as a class of its own. Did you mean {exact!r}?")
+        if _folded(name) in _LIKE_BACKGROUND and background_value(section) == 0 and BACKGROUND in section:
+            others = {other: value for other, value in section.items() if other not in {BACKGROUND, name}}
+            written = {"labels": {BACKGROUND: section[name], **others}, **declare_unknown(content, 0)}
+            findings.warn(
+                f"labels.{name}", "is trained as a class beside background. If it is the background that somebody "
+                f"drew, and 0 marks voxels that nobody looked at, write {as_written(written)}",
+            )  # fmt: skip
     return misspelt
 
 
@@ -131,7 +144,7 @@ def _folded(name: str) -> str:
     return name.strip().casefold()
 
 
-def _foreground_entries(named: Mapping[str, Any], findings: Findings) -> Entries:
+def _foreground_entries(content: Mapping[str, Any], named: Mapping[str, Any], findings: Findings) -> Entries:
     """Return the entries whose values are integers in range; add a fault for each that is not."""
     entries: Entries = {}
     for name, value in named.items():
@@ -150,9 +163,12 @@ def _foreground_entries(named: Mapping[str, Any], findings: Findings) -> Entries
             )  # fmt: skip
         elif min(values) < 0 or max(values) > MAX_VALUE:
             outside = next(item for item in values if not 0 <= item <= MAX_VALUE)
+            fix = "Choose such a value and re-map the label files."
+            if outside < 0 and parse_value(outside) is not None and len(values) == 1:
+                fix += f" If nobody looked at these voxels, write {move_to_unlabelled(content, name, outside)}."
             findings.fault(
                 key, found=f"{'negative ' if outside < 0 else ''}value {outside}",
-                expected=f"integers from 1 to {MAX_VALUE}", fix="Choose such a value and re-map the label files.",
+                expected=f"integers from 1 to {MAX_VALUE}", fix=fix,
             )  # fmt: skip
         else:
             entries[name] = tuple(sorted(set(values)))
@@ -174,15 +190,16 @@ def _integer_proposal(value: object) -> str:
     return "1"
 
 
-def _check_entries(entries: Entries, findings: Findings) -> None:
+def _check_entries(entries: Entries, background: int, findings: Findings) -> None:
     """Find values that belong to the background and labels with equal values."""
     first_with: dict[tuple[int, ...], str] = {}
     for name, values in entries.items():
-        if 0 in values:
+        if background in values:
+            found = f"the value {background}" if len(values) == 1 else f"{background} in the region {list(values)}"
             findings.fault(
-                f"labels.{name}", found="the value 0" if len(values) == 1 else f"0 in the region {list(values)}",
-                expected="only foreground values, since 0 is the background",
-                fix="Use a value of 1 or more, and leave 0 out of regions.",
+                f"labels.{name}", found=found, expected=f"only foreground values, since {background} is the background",
+                fix=f"Use a value of {'1 or more' if background == 0 else 'its own'}, and leave {background} out of "
+                "regions.",
             )  # fmt: skip
         elif values in first_with:
             shared = values[0] if len(values) == 1 else list(values)
@@ -193,39 +210,14 @@ def _check_entries(entries: Entries, findings: Findings) -> None:
         first_with.setdefault(values, name)
 
 
-def _parse_ignore(section: Mapping[str, Any], entries: Entries, findings: Findings) -> int | None:
-    if IGNORE not in section:
-        return None
-    value = section[IGNORE]
-    highest = max([item for values in entries.values() for item in values if item != value], default=0)
-    wanted = f"one integer greater than every other label, {highest + 1} or more"
-    if not isinstance(value, int) or isinstance(value, bool):
-        findings.fault(
-            "labels.ignore", found=f"{shown(value)} ({_kind(value)})", expected=wanted,
-            fix=f'Write "ignore": {highest + 1}, or whatever value un-annotated voxels have in the label files.',
-        )  # fmt: skip
-        return None
-    ignore = int(value)
-    holders = [name for name, values in entries.items() if ignore in values]
-    for name in holders:
-        found = f"{ignore}, the ignore label, in the region {list(entries[name])}"
-        if len(entries[name]) == 1:
-            found = f"duplicate value {ignore}, also that of 'ignore'"
-        findings.fault(
-            f"labels.{name}", found=found, expected="only values of classes, never the ignore label",
-            fix="Remove it there: un-annotated voxels belong to no class and no region.",
-        )  # fmt: skip
-    if ignore <= highest or ignore > MAX_VALUE:
-        findings.fault(
-            "labels.ignore", found=str(ignore), expected=f"{wanted}, at most {MAX_VALUE}",
-            fix=f'Write "ignore": {min(highest + 1, MAX_VALUE)} and re-map the label files.',
-        )  # fmt: skip
-    return ignore
-
-
-def _check_gaps(entries: Entries, findings: Findings) -> None:
-    present = {0, *(item for values in entries.values() for item in values)}
-    missing = sorted(set(range(max(present))) - present)
+def _check_gaps(content: Mapping[str, Any], entries: Entries, background: int, findings: Findings) -> None:
+    """Find values that nothing declares below that of the last class; where 0 is no background, above the first."""
+    classes = {background, *(item for values in entries.values() for item in values)}
+    sets = content.get("label_sets", {})
+    others = [content.get(UNLABELLED), content["labels"].get(IGNORE), *(sets if isinstance(sets, Mapping) else ())]
+    present = classes | {value for item in others if (value := parse_value(item)) is not None and value >= 0}
+    highest = max(item for values in entries.values() for item in values) if entries else 0
+    missing = sorted(set(range(min(classes), highest)) - present)
     if missing:
         findings.fault(
             "labels", found=f"the values {listed(sorted(present), 20)} with a gap (no {listed(missing)})",
@@ -234,66 +226,21 @@ def _check_gaps(entries: Entries, findings: Findings) -> None:
         )  # fmt: skip
 
 
-def _parse_paint_values(
-    content: Mapping[str, Any], named: Mapping[str, Any], entries: Entries, ignore: int | None, findings: Findings
-) -> tuple[int, ...]:
-    """Return ``regions_class_order``: the value painted for each region, in order of declaration."""
-    key = "regions_class_order"
-    wanted = f"one value per region, in the order {listed(named, 20)}"
-    proposal = [_own_value(entries[name], entries) for name in named if name in entries]
-    fix = f'Write "{key}": {proposal}; later values are painted over earlier ones, so list large regions first.'
-    order = content.get(key)
-    if order is None:
-        findings.fault(key, found="no such key", expected=f"{wanted}, because labels holds regions", fix=fix)
-        return ()
-    if not isinstance(order, Sequence) or isinstance(order, str) or not all(is_integer(item) for item in order):
-        findings.fault(key, found=shown(order), expected=f"a list of integers, {wanted}", fix=fix)
-        return ()
-    if len(order) != len(named):
-        findings.fault(
-            key, found=f"{len(order)} values {list(order)}", expected=f"{len(named)} values, {wanted}", fix=fix
-        )
-    declared = {item for values in entries.values() for item in values}
-    if ignore is not None and ignore in order:
-        findings.fault(key, found=f"{ignore}, the ignore label", expected="only values of classes", fix=fix)
-    unknown = [item for item in order if item not in declared and item != ignore]
-    if unknown and len(entries) == len(named):
-        findings.fault(
-            key, found=f"{listed(unknown)}, no label value", expected=f"values among {sorted(declared)}", fix=fix
-        )
-    _warn_about_painting(order, entries, findings)
-    return tuple(order)
-
-
-def _own_value(values: tuple[int, ...], entries: Entries) -> int:
-    """Return the value of a region that fewest other regions share: what it should be painted with."""
-    return min(values, key=lambda item: (sum(item in other for other in entries.values()), item))
-
-
-def _warn_about_painting(order: Sequence[int], entries: Entries, findings: Findings) -> None:
-    for value, (name, values) in zip(order, entries.items(), strict=False):
-        if value not in values:
-            findings.warn("regions_class_order", f"{value}, painted for {name!r}, is not in that region {list(values)}")
-    if len(set(order)) < len(order):
-        findings.warn("regions_class_order", f"{list(order)} paints several regions with one value")
-
-
-def _labels(entries: Entries, ignore: int | None, paint_values: tuple[int, ...] | None) -> Labels:
-    values = sorted({0, *(item for members in entries.values() for item in members)})
+def _labels(entries: Entries, background: int, paint_values: tuple[int, ...] | None) -> Labels:
+    values = [background, *sorted({item for members in entries.values() for item in members})]
     index = {value: position for position, value in enumerate(values)}
-    names = {members[0]: name for name, members in entries.items() if len(members) == 1} | {0: BACKGROUND}
+    names = {members[0]: name for name, members in entries.items() if len(members) == 1} | {background: BACKGROUND}
     heads = [
         Head(name, tuple(index[value] for value in members), members)
         for name, members in (entries if paint_values is not None else _by_value(entries)).items()
     ]
     if paint_values is None:
-        heads.insert(0, Head(BACKGROUND, (0,), (0,), is_background=True))
+        heads.insert(0, Head(BACKGROUND, (0,), (background,), is_background=True))
     return Labels(
         class_values=tuple(values),
         class_names=tuple(names.get(value, f"value {value}") for value in values),
         heads=tuple(heads),
         paint_values=paint_values,
-        ignore=ignore,
     )
 
 

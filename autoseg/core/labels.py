@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from autoseg.core.case import BoolArray, CodeArray
 from autoseg.core.errors import DatasetError, Fault
+from autoseg.core.file_values import DECLARE_VALUES, value_name
+from autoseg.core.painting import Painting, paint
 
 LazySemantics: TypeAlias = Literal["marginal", "seed"]
 """What a voxel means that is drawn as a class which ``annotated`` of its case leaves out; see ``Labels``."""
@@ -55,14 +58,16 @@ class Labels:
     """
 
     class_values: tuple[int, ...]
-    """File value of each class, ascending; class 0 is background with value 0."""
+    """File value of each class; class 0 is background (0 unless ``unlabelled`` is declared), the others ascend."""
     class_names: tuple[str, ...]
     heads: tuple[Head, ...]
     """Softmax: one per class, background first. Regions: one per region, in order of declaration, no background."""
     paint_values: tuple[int, ...] | None = None
     """Regions only (else None): file value painted for each head, in painting order (``regions_class_order``)."""
     ignore: int | None = None
-    """File value of voxels of which nothing is known."""
+    """``labels.ignore``: file value of voxels of which nothing is known, above those of all classes."""
+    unlabelled: int | None = None
+    """``unlabelled``: another such value, which may be any; ``file_values.NAN_VALUE`` stands for NaN."""
     set_values: Mapping[int, frozenset[int]] = field(default_factory=dict)
     """Further file values and the class indices that they may be (``dataset.json: label_sets``)."""
     statements: Mapping[str, CaseStatement] = field(default_factory=dict)
@@ -91,7 +96,7 @@ class Labels:
     @property
     def is_dense(self) -> bool:
         """Whether every voxel of every case is said to carry exactly one class."""
-        return self.ignore is None and not (self.set_values or statements_leave_open(self) or self.has_masks)
+        return not (unknown_values(self) or self.set_values or statements_leave_open(self) or self.has_masks)
 
     @property
     def unknown(self) -> int:
@@ -118,8 +123,7 @@ class Labels:
 
     def file_values(self) -> tuple[int, ...]:
         """All values that a label file may hold, ascending."""
-        ignore = () if self.ignore is None else (self.ignore,)
-        return tuple(sorted({*self.class_values, *self.set_values, *ignore}))
+        return tuple(sorted({*self.class_values, *self.set_values, *unknown_values(self)}))
 
     def sets_by_value(self, case: str = "") -> dict[int, frozenset[int]]:
         """For each file value the classes that a voxel of ``case`` with that value may be.
@@ -168,7 +172,7 @@ class Labels:
         if valid is not None and undrawn not in rows:
             rows.append(undrawn)
         dtype = np.uint8 if len(rows) <= 256 else np.uint16
-        drawn = file_labels if valid is None else np.where(valid, file_labels, file_labels.dtype.type(0))
+        drawn = file_labels if valid is None else _with_background(file_labels, valid, background_value(self))
         codes = _look_up(drawn, codes_by_value, dtype, case)
         if valid is not None:
             codes[~valid] = rows.index(undrawn)
@@ -180,22 +184,46 @@ class Labels:
     def decode(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.unsignedinteger]:
         """Turn the network's outputs (H, *S) into a label map (*S) of file values.
 
-        Softmax: the class with the largest logit (the lower class on ties). Regions: each region with a logit above 0
-        is painted with its value of ``regions_class_order``, later over earlier. Never the ignore value.
-        The type is uint8 if the largest value fits, else uint16. Source: nnU-Net ``label_handling.py``.
+        Softmax: the class with the largest logit (the lower class on ties). Regions: a value whose regions are exactly
+        those with a logit above 0; if there is none, the last of these in ``regions_class_order`` (``core.painting``).
+        Never a value of which nothing is known. The type is uint8 if the largest value fits, else uint16.
+        Source: nnU-Net ``label_handling.py``.
         """
         dtype = np.uint8 if max(self.file_values()) < 256 else np.uint16
-        painted = np.zeros(logits.shape[1:], dtype=dtype)
-        if self.paint_values is None:
+        values = np.array(self.class_values, dtype=dtype)
+        painting = painting_of(self)
+        if painting is None:
+            painted = np.full(logits.shape[1:], background_value(self), dtype=dtype)
             best = np.array(logits[0])
-            painted[...] = self.class_values[0]
             for value, logit in zip(self.class_values[1:], logits[1:], strict=True):  # several times faster than argmax
                 np.copyto(painted, value, where=logit > best)
                 np.maximum(best, logit, out=best)
             return painted
-        for value, logit in zip(self.paint_values, logits, strict=True):
-            painted[logit > 0] = value
-        return painted
+        return paint(logits, painting, values)
+
+
+def background_value(labels: Labels) -> int:
+    """Return the file value of background."""
+    return labels.class_values[0]
+
+
+def unknown_values(labels: Labels) -> tuple[int, ...]:
+    """Return the file values of which nothing is known: ignore, unlabelled, and label sets of all classes."""
+    values = [value for value in (labels.ignore, labels.unlabelled) if value is not None]
+    return (*values, *(value for value, members in labels.set_values.items() if len(members) == labels.n_classes))
+
+
+def painting_of(labels: Labels) -> Painting | None:
+    """Return how regions become one class per voxel; None for a softmax over classes."""
+    if labels.paint_values is None:
+        return None
+    return Painting(labels.regions, tuple(labels.class_values.index(value) for value in labels.paint_values))
+
+
+def free_value(labels: Labels) -> int:
+    """Return the smallest value above those of all classes that no label file may hold."""
+    taken = labels.file_values()
+    return next(value for value in itertools.count(max(labels.class_values) + 1) if value not in taken)
 
 
 def statements_leave_open(labels: Labels) -> bool:
@@ -214,11 +242,8 @@ def drawn_sets(labels: Labels, case: str = "") -> dict[int, frozenset[int]]:
     if annotated is not None and labels.lazy_semantics == "seed":
         sets |= {labels.class_values[index]: everything for index in everything - annotated}
     elif annotated is not None and 0 not in annotated:
-        sets[0] = everything - annotated
-    sets |= labels.set_values
-    if labels.ignore is not None:
-        sets[labels.ignore] = everything
-    return sets
+        sets[background_value(labels)] = everything - annotated
+    return {**sets, **labels.set_values, **dict.fromkeys(unknown_values(labels), everything)}
 
 
 def undrawn_set(labels: Labels, case: str = "") -> frozenset[int]:
@@ -279,41 +304,48 @@ def head_states(label_sets: BoolArray, regions: BoolArray) -> tuple[BoolArray, B
     return positive, known & (overlap == 0)
 
 
+def _with_background(file_labels: NDArray[Any], valid: BoolArray, background: int) -> NDArray[Any]:
+    """Return file values (*S) with that of background wherever ``valid`` (*S) is False."""
+    dtype = np.result_type(file_labels.dtype, np.min_scalar_type(background))
+    return np.where(valid, file_labels, np.array(background, dtype=dtype))
+
+
 def _look_up(
     file_labels: NDArray[Any], codes_by_value: Mapping[int, int], dtype: type[np.unsignedinteger[Any]], case: str
 ) -> CodeArray:
     """Replace file values by codes, a piece at a time: an index array for a whole volume takes 8 bytes a voxel."""
-    outside = max(codes_by_value) + 1
-    table = np.zeros(outside + 1, dtype=dtype)
-    declared = np.zeros(outside + 1, dtype=bool)  # the last entry stands for every value that is out of range
-    table[list(codes_by_value)] = list(codes_by_value.values())
-    declared[list(codes_by_value)] = True
+    low, outside = min(0, *codes_by_value), max(codes_by_value) + 1
+    table = np.zeros(outside - low + 1, dtype=dtype)
+    declared = np.zeros(outside - low + 1, dtype=bool)  # the last entry stands for every value that is out of range
+    places = np.array(list(codes_by_value)) - low
+    table[places] = list(codes_by_value.values())
+    declared[places] = True
     flat = file_labels.reshape(-1)
     codes = np.empty(flat.shape, dtype=dtype)
     undeclared: Counter[int | float] = Counter()
     for start in range(0, flat.size, _LOOK_UP_VOXELS):
         piece = flat[start : start + _LOOK_UP_VOXELS]
-        indices = _table_indices(piece, outside)
+        indices = _table_indices(piece, low, outside)
         codes[start : start + _LOOK_UP_VOXELS] = table[indices]
         known = declared[indices]
         if not known.all():
             values, counts = np.unique(piece[~known], return_counts=True)
             undeclared.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     if undeclared:
-        listed = ", ".join(f"{value} ({undeclared[value]} voxels)" for value in sorted(undeclared))
+        listed = ", ".join(f"{value_name(value)} ({undeclared[value]} voxels)" for value in sorted(undeclared))
         fault = Fault(
             where=f"label file of case {case!r}",
             found=f"undeclared values {listed}",
-            expected=f"only {sorted(codes_by_value)}",
-            fix="Declare them in dataset.json: labels, or correct the file.",
+            expected=f"only [{', '.join(map(value_name, sorted(codes_by_value)))}]",
+            fix=DECLARE_VALUES,
         )
         raise DatasetError([fault])
     return codes.reshape(file_labels.shape)
 
 
-def _table_indices(values: NDArray[Any], outside: int) -> NDArray[np.intp]:
-    """Return integral values from 0 to ``outside - 1`` as indices, every other value as ``outside``."""
-    usable = (values >= 0) & (values < outside)
+def _table_indices(values: NDArray[Any], low: int, outside: int) -> NDArray[np.intp]:
+    """Return integral values from ``low`` to ``outside - 1`` as indices from 0, every other value as the next one."""
+    usable = (values >= low) & (values < outside)
     if values.dtype.kind == "f":
         usable &= values == np.floor(values)
-    return np.where(usable, values, 0).astype(np.intp) + outside * ~usable
+    return np.where(usable, np.where(usable, values, 0).astype(np.intp), outside) - low

@@ -55,8 +55,8 @@ def parse_protocol(content: Mapping[str, Any], labels: Labels | None, findings: 
         findings.warn(
             SECTION,
             "changes nothing, because every voxel of every case is said to be annotated: there is no ignore label, no "
-            "label_sets, no valid_mask_folder and nothing in cases that leaves a voxel open. Declare what un-annotated "
-            'voxels look like, say "ignore": 255 in labels',
+            "unlabelled, no label_sets, no valid_mask_folder and nothing in cases that leaves a voxel open. Declare "
+            'what un-annotated voxels look like, say "unlabelled": 255 beside labels',
         )
     return protocol
 

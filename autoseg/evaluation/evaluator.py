@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, EvaluationError
+from autoseg.core.file_values import NAN_VALUE
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
 from autoseg.core.labels import CaseStatement, Labels
@@ -247,7 +248,8 @@ def _run(
 
 def _score(job: _Job) -> tuple[_Outcome, ...]:
     """Read each file of a case once and count."""
-    reference, geometry = read_labels(job.reference)
+    has_nan = NAN_VALUE in job.labels.file_values()
+    reference, geometry = read_labels(job.reference, allow_nan=True) if has_nan else read_labels(job.reference)
     files = CaseFiles(job.case, (), label=job.reference, valid_mask=job.mask)
     reference, labels = apply_mask(reference, read_valid_mask(files, job.labels, reference.shape), job.labels)
     return tuple(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.errors import EvaluationError, Fault
+from autoseg.core.file_values import DECLARE_VALUES, value_name
 from autoseg.core.labels import Labels, drawn_codes, head_states, open_row
 
 CHUNK = 1 << 19
@@ -154,7 +155,7 @@ def count_heads(pairs: PairCounts, labels: Labels, case: str = "") -> tuple[Head
     positive, negative = (table[codes] for table in head_states(label_sets, labels.regions))  # (A, H)
     is_drawn = drawn_codes(label_sets, open_row(labels, case))[codes]
     is_open = ~(positive | negative) & is_drawn[:, None]
-    classes = np.searchsorted(labels.class_values, pairs.prediction_values)
+    classes = [labels.class_values.index(value) for value in pairs.prediction_values.tolist()]
     inside = pairs.counts @ labels.regions[:, classes].T.astype(np.int64)  # (A, H) voxels predicted as the head
     outside = pairs.counts.sum(axis=1, keepdims=True) - inside
     sums = zip(
@@ -217,8 +218,8 @@ def _reference_faults(pairs: PairCounts, labels: Labels, case: str) -> list[Faul
         Fault(
             where=f"reference of case {case!r}",
             found=f"undeclared values {listed}",
-            expected=f"only {list(declared)}",
-            fix="Declare them in dataset.json: labels, or correct the file.",
+            expected=f"only [{', '.join(map(value_name, declared))}]",
+            fix=DECLARE_VALUES,
         )
     ]
 
@@ -229,17 +230,21 @@ def _prediction_faults(pairs: PairCounts, labels: Labels, case: str) -> list[Fau
         return []
     values = pairs.prediction_values[wrong]
     listed = _listed(values, pairs.counts[:, wrong].sum(axis=0))
-    has_ignore = labels.ignore is not None and labels.ignore in values
-    fix = f"{labels.ignore} is the ignore value, which no model predicts. " if has_ignore else ""
+    undrawn = {"ignore": labels.ignore, "unlabelled": labels.unlabelled}
+    hints = [
+        f"{value_name(value)} is the {key} value, which no model predicts. "
+        for key, value in undrawn.items()
+        if value is not None and value in values
+    ]
     return [
         Fault(
             where=f"prediction of case {case!r}",
             found=f"values {listed}",
             expected=f"one of the classes {list(labels.class_values)} at every voxel",
-            fix=fix + "Check that the file is a prediction, and that dataset.json belongs to it.",
+            fix="".join(hints) + "Check that the file is a prediction, and that dataset.json belongs to it.",
         )
     ]
 
 
 def _listed(values: NDArray[np.int64], counts: NDArray[np.int64]) -> str:
-    return ", ".join(f"{value} ({n} voxels)" for value, n in zip(values, counts, strict=True))
+    return ", ".join(f"{value_name(value)} ({n} voxels)" for value, n in zip(values, counts, strict=True))

@@ -17,7 +17,8 @@ from autoseg.core.atomic import write_json, write_text
 from autoseg.core.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
-from autoseg.core.label_json import IGNORE
+from autoseg.core.labels import background_value
+from autoseg.core.unknown_json import IGNORE, UNLABELLED
 from autoseg.io.images import SUPPORTED_ENDINGS, ending_of
 from autoseg.io.raw_layout import put_image
 from autoseg.preprocessing.freshness import file_stamp, short_hash
@@ -28,7 +29,7 @@ IMAGES, LABELS, RECORDS, REVIEW = "imagesTr", "labelsTr", "completion", "review"
 """Folders of a completed data set."""
 SOURCE = "completed_from.json"
 """Which data set a folder completes, and what the values of its label maps mean."""
-SPARSE_KEYS = ("label_sets", "annotation_protocol", "valid_mask_folder", "lazy_semantics", "dataset")
+SPARSE_KEYS = ("label_sets", "unlabelled", "annotation_protocol", "valid_mask_folder", "lazy_semantics", "dataset")
 """Keys of a dataset.json that say nothing of dense labels, or are written anew."""
 SPARSE_CASE_KEYS = ("annotated", "absent", "experts")
 _DETACHED_ENDINGS = (".mhd",)
@@ -187,6 +188,8 @@ def write_dataset_json(dataset: Dataset, output: Path, names: Sequence[str]) -> 
     cases = [dataset.case(name) for name in names]
     content = {key: value for key, value in dataset.json.items() if key not in SPARSE_KEYS}
     content["labels"] = {name: value for name, value in dataset.json["labels"].items() if name != IGNORE}
+    if background_value(dataset.labels) != 0:
+        content[UNLABELLED] = None
     content["numTraining"] = len(cases)
     said = _remaining_statements(dataset.json.get("cases", {}), names)
     content.pop("cases", None)

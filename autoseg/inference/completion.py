@@ -13,7 +13,7 @@ from autoseg.annotation.review import DisputedVoxels
 from autoseg.annotation.touched import exclude_untouched
 from autoseg.annotation.touches import promise_statement
 from autoseg.core.case import BoolArray, CaseRecord, CodeArray, Float32Array, Target
-from autoseg.core.labels import Labels, foreground_codes, head_states
+from autoseg.core.labels import Labels, background_value, foreground_codes, head_states
 from autoseg.inference.export import LabelMap, decide
 from autoseg.inference.restriction import Restriction, class_indices
 from autoseg.inference.window import SLAB_VALUES
@@ -97,7 +97,7 @@ def complete_case(
     outside = _outside_crop(record)
     if outside is not None:
         disputed.append(_disputed_outside(outside, target))
-    predicted: LabelMap = restore(np.concatenate(said), record, fill=0)
+    predicted: LabelMap = restore(np.concatenate(said), record, fill=background_value(labels))
     return CompletedCase(completed, predicted, DisputedVoxels.join(disputed))
 
 

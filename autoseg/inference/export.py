@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from autoseg.core.case import CaseRecord, Float32Array
 from autoseg.core.errors import PlanError
-from autoseg.core.labels import Labels
+from autoseg.core.labels import Labels, background_value
 from autoseg.inference.behind import map_behind
 from autoseg.inference.window import SLAB_VALUES, Slab
 from autoseg.preprocessing import anisotropic_axis, restore
@@ -85,7 +85,7 @@ def decide(
         whole[first : first + len(values)] = values
     if whole is None:
         raise PlanError(f"case {record.case}: found an empty crop, expected at least one voxel. Preprocess it again.")
-    restored: LabelMap = restore(whole, record, fill=0)
+    restored: LabelMap = restore(whole, record, fill=background_value(labels))
     return restored
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.core.case import BoolArray, CaseRecord, Float32Array, Target
-from autoseg.core.labels import Labels, head_states
+from autoseg.core.labels import Labels, background_value, head_states
 from autoseg.inference.boxes import BoxGrid, box_sums, count_in_boxes
 from autoseg.inference.export import resampled_slabs
 from autoseg.preprocessing import restore
@@ -113,7 +113,9 @@ def measure(
         sums[1 : 1 + len(foreground)],
         sums[1 + len(foreground) :],
     )
-    return found, UncertaintyMaps(restore(shades, record), restore(decided, record), is_open)
+    return found, UncertaintyMaps(
+        restore(shades, record), restore(decided, record, fill=background_value(labels)), is_open
+    )
 
 
 def entropies(

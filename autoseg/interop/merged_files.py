@@ -13,6 +13,7 @@ from autoseg.annotation.inspection import count_values
 from autoseg.core.atomic import write_json
 from autoseg.core.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
+from autoseg.core.file_values import DECLARE_VALUES, value_name
 from autoseg.core.findings import listed
 from autoseg.core.labels import Labels
 from autoseg.core.parallel import map_unordered
@@ -111,9 +112,9 @@ def _write_labels(job: _Job) -> None:
     counts = count_values(drawn if valid is None else drawn[valid])
     undeclared = {value: number for value, number in counts.items() if value not in job.values}
     if undeclared:
-        found = f"undeclared values {listed(f'{value} ({number} voxels)' for value, number in undeclared.items())}"
-        fix = "Declare them in dataset.json: labels, or correct the file."
-        raise DatasetError([Fault(f"{job.files.label} of {job}", found, f"only {sorted(job.values)}", fix)])
+        numbers = listed(f"{value_name(value)} ({number} voxels)" for value, number in undeclared.items())
+        found, expected = f"undeclared values {numbers}", f"only [{', '.join(map(value_name, sorted(job.values)))}]"
+        raise DatasetError([Fault(f"{job.files.label} of {job}", found, expected, DECLARE_VALUES)])
     highest = max([*job.values.values(), job.ignore or 0])
     merged = np.zeros(drawn.shape, dtype=np.uint8 if highest < 256 else np.uint16)
     for value in counts:

@@ -13,8 +13,8 @@ from typing import Any
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import listed, shown
-from autoseg.core.label_json import BACKGROUND, IGNORE
-from autoseg.core.labels import CaseStatement
+from autoseg.core.labels import CaseStatement, unknown_values
+from autoseg.core.unknown_json import BACKGROUND, IGNORE, UNLABELLED
 
 _ABOUT_SLICES = ("classes_complete_in", "background_encloses")
 """Promises that mean something else where other slices were drawn in."""
@@ -67,7 +67,7 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
     # a region is made of values, so where there are regions the values stay (they are the same in all data sets)
     class_values = dict(zip(classes, first.class_values if first.has_regions else range(len(classes)), strict=True))
     set_values = _set_values(datasets, classes, start=max(class_values.values()) + 1)
-    has_unknown = any(dataset.labels.ignore is not None or dataset.labels.has_masks for dataset in datasets)
+    has_unknown = any(unknown_values(dataset.labels) or dataset.labels.has_masks for dataset in datasets)
     ignore = len(set_values) + max(class_values.values()) + 1 if has_unknown else None
     sources = tuple(
         Source(
@@ -82,6 +82,7 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
     protocol, warnings = _common_protocol(sources)
     labels = dict(datasets[0].json["labels"]) if first.has_regions else dict(class_values)
     labels.pop(IGNORE, None)
+    background = class_values[BACKGROUND]
     optional = {
         "regions_class_order": datasets[0].json.get("regions_class_order") if first.has_regions else None,
         "label_sets": {str(value): list(members) for members, value in set_values.items()},
@@ -89,7 +90,7 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
         "annotation_protocol": protocol,
         "cases": _case_entries(sources),
     }
-    content = {
+    content: dict[str, Any] = {
         "name": name,
         "channel_names": {str(number): channel for number, channel in enumerate(datasets[0].channels)},
         "labels": labels if ignore is None else labels | {IGNORE: ignore},
@@ -97,6 +98,8 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
         "file_ending": datasets[0].file_ending,
     }
     content |= {key: value for key, value in optional.items() if value}
+    if background != 0:
+        content[UNLABELLED] = None
     return Merger(sources, content, ignore, (*warnings, *_shared_images(datasets)))
 
 
@@ -201,7 +204,10 @@ def _merged_set(dataset: Dataset, members: Iterable[int], classes: Sequence[str]
 def _set_values(datasets: Iterable[Dataset], classes: Sequence[str], *, start: int) -> dict[tuple[str, ...], int]:
     """Return a value, from ``start``, for each label set of the data sets; equal ones, by class names, share one."""
     found = {
-        _merged_set(dataset, members, classes) for dataset in datasets for members in dataset.labels.set_values.values()
+        _merged_set(dataset, members, classes)
+        for dataset in datasets
+        for value, members in dataset.labels.set_values.items()
+        if value not in unknown_values(dataset.labels)
     }
     ordered = sorted(found, key=lambda names: [classes.index(name) for name in names])
     return {names: value for value, names in enumerate(ordered, start=start)}
@@ -214,11 +220,11 @@ def _values(
     labels = dataset.labels
     values = {value: class_values[name] for name, value in zip(labels.class_names, labels.class_values, strict=True)}
     values |= {
-        value: set_values[_merged_set(dataset, members, classes)] for value, members in labels.set_values.items()
+        value: set_values[_merged_set(dataset, members, classes)]
+        for value, members in labels.set_values.items()
+        if value not in unknown_values(labels)
     }
-    if labels.ignore is not None and ignore is not None:
-        values[labels.ignore] = ignore
-    return values
+    return values if ignore is None else values | dict.fromkeys(unknown_values(labels), ignore)
 
 
 def _prefixes(datasets: Sequence[Dataset]) -> list[str]:

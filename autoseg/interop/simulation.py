@@ -17,11 +17,12 @@ from autoseg.annotation.simulation import Style, annotate
 from autoseg.core.atomic import write_json
 from autoseg.core.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
+from autoseg.core.file_values import DECLARE_VALUES, value_name
 from autoseg.core.findings import listed
 from autoseg.core.geometry import slice_axis
-from autoseg.core.label_json import IGNORE
-from autoseg.core.labels import Labels, statements_leave_open
+from autoseg.core.labels import Labels, background_value, free_value, statements_leave_open, unknown_values
 from autoseg.core.parallel import map_unordered
+from autoseg.core.unknown_json import IGNORE, UNLABELLED
 from autoseg.io.annotation import read_drawn
 from autoseg.io.images import write_labels
 from autoseg.io.raw_layout import put_images
@@ -112,10 +113,12 @@ def plan_simulation(
         if progress:
             progress(done, len(dataset.cases), name)
     faults.sort(key=lambda fault: fault.where)
-    sparse = sorted(name for name, values in present.items() if dataset.labels.ignore in values)
+    undrawn = {*unknown_values(dataset.labels)}
+    sparse = sorted(name for name, values in present.items() if undrawn & values)
     if sparse:
         where = f"labels of data set {dataset.name}"
-        ignored = f"voxels with the value of ignore in {listed(sparse)}"
+        key = IGNORE if dataset.labels.unlabelled is None else UNLABELLED
+        ignored = f"voxels with the value of {key} in {listed(sparse)}"
         faults.insert(0, Fault(where, ignored, "a class at every voxel", CHOOSE_DENSE))
     if faults:
         raise DatasetError(faults)
@@ -123,7 +126,7 @@ def plan_simulation(
     dropped = choose_left_out(present, foreground, n_dropped, seed=seed)
     ignore = dataset.labels.ignore
     if ignore is None and not style.is_dense:
-        ignore = max(dataset.labels.file_values()) + 1
+        ignore = free_value(dataset.labels)
     return Simulation(dataset, style, seed, n_dropped, dropped, ignore, sparse_json(dataset, ignore, dropped))
 
 
@@ -209,7 +212,7 @@ def _check_dense(dataset: Dataset) -> None:
         for key, is_there in (
             ("label_sets", dataset.labels.set_values),
             ("cases", statements_leave_open(dataset.labels)),
-            ("valid_mask_folder", "valid_mask_folder" in dataset.json),
+            ("valid_mask_folder", dataset.labels.has_masks),
         )
         if is_there
     ]  # fmt: skip
@@ -224,10 +227,11 @@ def _survey(case: CaseFiles, *, labels: Labels, style: Style) -> frozenset[int]:
     where = f"labels of case {case.name!r}"
     undeclared = undeclared_values(counts, labels)
     if undeclared:
-        found, expected = f"undeclared values {listed(undeclared)}", f"only {listed(labels.class_values, 20)}"
-        raise DatasetError(
-            [Fault(where, found, expected, "Declare them in dataset.json: labels, or correct the file.")]
+        found, expected = (
+            f"undeclared values {listed(map(value_name, undeclared))}",
+            f"only {listed(labels.class_values, 20)}",
         )
+        raise DatasetError([Fault(where, found, expected, DECLARE_VALUES)])
     axis = slice_axis(file_labels.shape, geometry.spacing) if style.axis is None else style.axis
     is_line = style.scribbles and min(np.delete(file_labels.shape, axis)) == 1
     if (style.slices is not None and file_labels.shape[axis] == 1) or is_line:
@@ -266,11 +270,13 @@ def _without_json(simulation: Simulation) -> Simulation:
 def _write_case(case: CaseFiles, *, simulation: Simulation, folder: Path) -> CaseShares:
     truth, geometry = read_drawn(case)
     dropped = sorted(simulation.dropped[case.name])
-    visible = np.where(np.isin(truth, dropped), 0, truth).astype(np.uint16)
-    drawn = annotate(visible, geometry.spacing, simulation.style, seed=simulation.seed, case=case.name)
+    background = background_value(simulation.source.labels)
+    visible = np.where(np.isin(truth, dropped), background, truth).astype(np.uint16)
+    classes, _ = simulation.source.labels.encode(visible)  # background is 0 there, whatever its value
+    drawn = annotate(classes, geometry.spacing, simulation.style, seed=simulation.seed, case=case.name)
     labels = visible if simulation.ignore is None else np.where(drawn, visible, np.uint16(simulation.ignore))
     write_labels(folder / f"{case.name}{simulation.source.file_ending}", labels, geometry)
-    decided = drawn & (visible > 0) if dropped else drawn
+    decided = drawn & (visible != background) if dropped else drawn
     return CaseShares(count_values(truth), count_values(truth[decided]), count_values(truth[drawn & ~decided]))
 
 

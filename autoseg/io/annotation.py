@@ -61,7 +61,7 @@ def read_drawn(files: CaseFiles, shape: tuple[int, ...] | None = None) -> tuple[
         raise DatasetError(
             [Fault(f"case {files.name!r}", "no label file", "one per training case", "Add it, or remove the image.")]
         )
-    drawn, geometry = read_labels(files.label)
+    drawn, geometry = read_labels(files.label, allow_nan=True)
     expected = read_header(files.images[0])[0][1:] if shape is None else shape
     if drawn.shape != expected:
         where, found = f"case {files.name!r}: {files.label.name}", f"labels of shape {drawn.shape}"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.atomic import atomic_path
 from autoseg.core.case import BoolArray, Float32Array
+from autoseg.core.file_values import NAN_VALUE
 from autoseg.core.geometry import Geometry
 from autoseg.io.itk import read_itk, read_itk_header, write_itk
 from autoseg.io.natural import read_natural, read_natural_header, write_natural
@@ -108,8 +109,13 @@ def read_intensities(paths: Sequence[str | Path]) -> tuple[NDArray[Any], Geometr
     return array, stored[0].geometry
 
 
-def read_labels(path: str | Path) -> tuple[NDArray[np.integer[Any]], Geometry]:
+def read_labels(path: str | Path, *, allow_nan: bool = False) -> tuple[NDArray[np.integer[Any]], Geometry]:
     """Read a label file.
+
+    Parameters
+    ----------
+    allow_nan
+        Whether NaN is a value that a data set may declare: it becomes ``core.file_values.NAN_VALUE``. Else an error.
 
     Returns
     -------
@@ -129,7 +135,7 @@ def read_labels(path: str | Path) -> tuple[NDArray[np.integer[Any]], Geometry]:
     stored = read_natural(path, as_labels=True) if file_format is _NATURAL else file_format.read(path)
     has_alpha = file_format in (_NATURAL, _TIFF) and len(stored.array) in (2, 4)
     values = stored.array[:-1] if has_alpha else stored.array
-    return _smallest_integers(path, _single_channel(path, values)), stored.geometry
+    return _smallest_integers(path, _single_channel(path, values), allow_nan=allow_nan), stored.geometry
 
 
 def read_header(path: str | Path) -> tuple[Shape4, Geometry]:
@@ -215,7 +221,7 @@ def _check_agreement(first_path: Path, first: StoredHeader, path: Path, other: S
 
 def _single_channel(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     """Return (z, y, x) of an array whose channels are all equal."""
-    if any(not np.array_equal(array[0], other) for other in array[1:]):
+    if any(not np.array_equal(array[0], other, equal_nan=array.dtype.kind == "f") for other in array[1:]):
         raise unreadable(
             path,
             f"{len(array)} channels that differ",
@@ -226,9 +232,11 @@ def _single_channel(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     return first
 
 
-def _smallest_integers(path: Path, array: NDArray[Any]) -> NDArray[np.integer[Any]]:
+def _smallest_integers(path: Path, array: NDArray[Any], *, allow_nan: bool) -> NDArray[np.integer[Any]]:
     """Return (z, y, x) labels of any real type as the smallest integers, looking at one slice at a time."""
     if array.dtype.kind == "f":
+        if allow_nan and any(np.isnan(plane).any() for plane in array):
+            array = np.nan_to_num(array, nan=NAN_VALUE, posinf=np.inf, neginf=-np.inf)
         wrong = [values for plane in array if (values := plane[_is_no_label(plane)]).size]
         if wrong:
             examples = ", ".join(f"{value:g}" for value in np.unique(np.concatenate(wrong))[:5])
@@ -236,11 +244,18 @@ def _smallest_integers(path: Path, array: NDArray[Any]) -> NDArray[np.integer[An
                 path,
                 f"{sum(map(len, wrong))} voxels that are no whole numbers ({examples})",
                 "integers",
-                "Export the labels as integers, without interpolation.",
+                _NAN_FIX if np.isnan(np.concatenate(wrong)).any() else _NO_INTEGER_FIX,
             )
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     dtype = np.min_scalar_type(high) if low >= 0 else np.min_scalar_type(min(low, -high - 1))
     return np.ascontiguousarray(array, dtype=dtype)
+
+
+_NO_INTEGER_FIX = "Export the labels as integers, without interpolation."
+_NAN_FIX = (
+    'If NaN marks voxels that nobody annotated, write "unlabelled": "nan" in dataset.json; in a mask write 0 there, '
+    "in a prediction a class."
+)
 
 
 def _is_no_label(values: NDArray[np.floating[Any]]) -> BoolArray:

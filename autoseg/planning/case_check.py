@@ -51,6 +51,8 @@ class Finding:
     """File value -> voxels."""
     parts: KeptBool | None = None
     """(3, 20): where something is drawn, see :func:`autoseg.annotation.coverage.annotated_parts`."""
+    class_voxels: tuple[int, ...] = ()
+    """Voxels drawn as each class; empty where the labels could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def look_into(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[Finding
         faults.append(unreadable_fault(f"image of case {case.name!r}", error))
     try:
         if case.label is not None:
-            file_labels, label_geometry = read_labels(case.label)
+            file_labels, label_geometry = read_labels(case.label, allow_nan=True)
             opened = replace(opened, file_labels=file_labels)
     except FileFormatError as error:
         faults.append(unreadable_fault(f"label file of case {case.name!r}", error))
@@ -131,7 +133,8 @@ def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], la
     if not annotation.informative:
         warnings.append(f"case {case.name!r}: not one voxel says anything about its class; training leaves it out")
     parts = annotated_parts(file_labels, counts, labels, case.name)
-    return Finding(tuple(faults), tuple(warnings), annotation, undeclared_values(counts, labels), parts)
+    voxels = tuple(counts.get(value, 0) for value in labels.class_values)
+    return Finding(tuple(faults), tuple(warnings), annotation, undeclared_values(counts, labels), parts, voxels)
 
 
 _LEFT_OUT = {

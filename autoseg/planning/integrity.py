@@ -11,12 +11,15 @@ from autoseg.annotation.coverage import describe_gaps
 from autoseg.annotation.inspection import CaseAnnotation
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
+from autoseg.core.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, value_name
 from autoseg.core.findings import listed
-from autoseg.core.label_json import BACKGROUND
 from autoseg.core.labels import Labels
 from autoseg.core.parallel import map_unordered
+from autoseg.core.unknown_json import BACKGROUND, as_written, declare_unknown
 from autoseg.io.images import LOSSY_ENDINGS, SUPPORTED_ENDINGS
 from autoseg.planning.case_check import Finding, look_into, unreadable_fault
+from autoseg.planning.painting_check import painting_warnings
+from autoseg.planning.unread_masks import unread_masks
 
 MAX_VALUES_REPORTED = 10
 
@@ -127,9 +130,11 @@ def report_on(dataset: Dataset, findings: Mapping[str, Finding], known_faults: S
     warnings += [
         f"{dataset.name}: {head!r} has no annotated voxel in any case, so it cannot be learnt" for head in never
     ]
-    warnings += _blind_spots(dataset, ordered)
+    read = [item.class_voxels for item in ordered.values() if item.class_voxels]
+    class_voxels = [sum(column) for column in zip(*read, strict=True)]
+    warnings += [*unread_masks(dataset), *painting_warnings(dataset, class_voxels), *_blind_spots(dataset, ordered)]
     return IntegrityReport(
-        faults=(*known_faults, *faults, *_undeclared_faults(ordered, dataset.labels)),
+        faults=(*known_faults, *faults, *_undeclared_faults(ordered, dataset)),
         warnings=tuple(warnings),
         cases=annotations,
         heads=heads,
@@ -185,7 +190,7 @@ def _nothing_to_train_on(dataset: Dataset, annotations: Mapping[str, CaseAnnotat
     informative = [case for case in dataset.cases if case.name in annotations and annotations[case.name].informative]
     if annotations and not informative and len(annotations) == len(dataset.cases):
         found = f"not one annotated voxel in {len(annotations)} cases"
-        fix = "Draw something in some of them, or correct the value of ignore in dataset.json."
+        fix = "Draw something in some of them, or correct the value of ignore or unlabelled in dataset.json."
         return [Fault(f"{dataset.name}: labels", found, "at least one case with an annotated voxel", fix)]
     if not informative or any(case.priority for case in informative):
         return []
@@ -194,8 +199,12 @@ def _nothing_to_train_on(dataset: Dataset, annotations: Mapping[str, CaseAnnotat
     return [Fault("dataset.json: cases", found, "at least one case to train on", fix)]
 
 
-def _undeclared_faults(findings: Mapping[str, Finding], labels: Labels) -> list[Fault]:
-    """Return one fault per undeclared value with its cases; above ten values the most frequent ones."""
+def _undeclared_faults(findings: Mapping[str, Finding], dataset: Dataset) -> list[Fault]:
+    """Return one fault per undeclared value with its cases; above ten values the most frequent ones.
+
+    What to write so that nothing is known of it takes what was proposed for the values before it for written.
+    """
+    content = dict(dataset.json)
     by_value: dict[int, dict[str, int]] = {}
     for name, item in findings.items():
         for value, number in item.undeclared.items():
@@ -206,19 +215,37 @@ def _undeclared_faults(findings: Mapping[str, Finding], labels: Labels) -> list[
         cases = by_value[value]
         most = sorted(cases, key=lambda name: (-cases[name], name))
         named = listed(f"{name} ({cases[name]} voxels)" for name in most)
+        unknown = declare_unknown(content, value) if LEAST_VALUE <= value <= MAX_VALUE or value == NAN_VALUE else {}
+        content |= unknown
         faults.append(
             Fault(
-                f"label value {value}", f"{sum(cases.values())} voxels in {len(cases)} cases: {named}",
-                f"only declared values {list(labels.file_values())}",
-                "Declare it in dataset.json (as a class, or as ignore), or correct the label files.",
+                f"label value {value_name(value)}{_UNSIGNED.get(value, '')}",
+                f"{sum(cases.values())} voxels in {len(cases)} cases: {named}",
+                f"only declared values [{', '.join(map(value_name, dataset.labels.file_values()))}]",
+                _how_to_declare(value, unknown),
             )
-        )  # fmt: skip
+        )
     rest = frequent[MAX_VALUES_REPORTED:]
     if rest:
         affected = sorted({name for value in rest for name in by_value[value]})
         found = f"{len(rest)} further undeclared values in {len(affected)} cases: {listed(affected)}"
         faults.append(Fault("label files", found, "label values, not intensities", "Correct the label files."))
     return faults
+
+
+def _how_to_declare(value: int, unknown: Mapping[str, Any]) -> str:
+    """Say what to do about a value that is not declared; ``unknown``: the keys that say that nothing is known of it."""
+    if value > 0 and value not in _UNSIGNED:
+        return "Declare it in dataset.json (as a class, or as ignore), or correct the label files."
+    if not unknown:
+        return "Correct the label files; what was stored without a sign must be stored with it, say as 32-bit integers."
+    other = "declare it in labels as background or as a class, or correct" if value >= 0 else "correct"
+    return (
+        f"If nobody looked at these voxels, write {as_written(unknown)} in dataset.json; else {other} the label files."
+    )
+
+
+_UNSIGNED = {limit: ", which is -1 stored without a sign" for limit in (2**8 - 1, 2**16 - 1, 2**32 - 1, 2**64 - 1)}
 
 
 def _annotation_json(annotation: CaseAnnotation) -> dict[str, Any]:

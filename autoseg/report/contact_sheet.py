@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.case import BoolArray, Float32Array
-from autoseg.core.labels import Labels
+from autoseg.core.labels import Labels, background_value
 from autoseg.report.overlay import Rgb, class_colours
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def draw_contact_sheet(tiles: Sequence[Tile], labels: Labels, *, title: str = ""
     figure, panels = _canvas(rows, columns)
     colours = class_colours(labels)
     for tile, (left, right) in zip(tiles, panels, strict=False):
-        _draw_tile(tile, left, right, colours)
+        _draw_tile(tile, left, right, colours, background_value(labels))
     for pair in panels[len(tiles) :]:
         for axes in pair:
             axes.set_visible(False)
@@ -99,7 +99,7 @@ def _canvas(rows: int, columns: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
     return figure, panels
 
 
-def _draw_tile(tile: Tile, left: Axes, right: Axes, colours: Mapping[int, Rgb]) -> None:
+def _draw_tile(tile: Tile, left: Axes, right: Axes, colours: Mapping[int, Rgb], background: int) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
@@ -109,7 +109,7 @@ def _draw_tile(tile: Tile, left: Axes, right: Axes, colours: Mapping[int, Rgb]) 
         axes.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=aspect, interpolation="nearest")
     for value in np.unique(tile.labels):
         inside = tile.labels == value
-        if value != 0 and not inside.all():
+        if value != background and not inside.all():
             left.contour(inside.astype(float), levels=[0.5], colors=[colours[int(value)]], linewidths=1.2)
     annotated = np.zeros((*tile.labels.shape, 4), dtype=np.float32)
     annotated[~tile.is_open] = ANNOTATED_TINT
@@ -142,7 +142,7 @@ def _add_legend(
     entries = [
         Patch(facecolor="none", edgecolor=colours[value], linewidth=1.5, label=f"predicted {name}")
         for name, value in zip(labels.class_names, labels.class_values, strict=True)
-        if value != 0 and value in shown
+        if value != background_value(labels) and value in shown
     ]
     entries += [Patch(color=colormaps[HEAT](level), label=f"entropy {level:g}") for level in (0.3, 0.6, 0.9)]
     if has_annotation:

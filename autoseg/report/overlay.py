@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.core.labels import Labels
+from autoseg.core.labels import Labels, background_value, unknown_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ class Layer:
 
     title: str
     labels: NDArray[np.integer[Any]]
-    """(z, y, x) file values. Where the ignore value occurs, everything drawn is shown, background too."""
+    """(z, y, x) file values. Where nothing is known of some voxels, all that is drawn is shown, background too."""
 
 
 def draw_overlay(
@@ -147,15 +147,16 @@ def choose_slices(foreground: NDArray[Any], n_slices: int) -> tuple[int, ...]:
 
 
 def class_colours(labels: Labels) -> dict[int, Rgb]:
-    """Return the colour of every file value but ignore, 0 to 1 per component."""
-    colours = {0: BACKGROUND_COLOUR}
+    """Return the colour of every file value of which something is known, 0 to 1 per component."""
+    colours = {background_value(labels): BACKGROUND_COLOUR}
     colours |= {value: PALETTE[index % len(PALETTE)] for index, value in enumerate(labels.class_values[1:])}
-    return colours | dict.fromkeys(labels.set_values, SET_COLOUR)
+    return colours | dict.fromkeys(
+        (value for value in labels.set_values if value not in unknown_values(labels)), SET_COLOUR
+    )
 
 
 def _foreground(values: NDArray[np.integer[Any]], labels: Labels) -> NDArray[np.bool_]:
-    clear = [0] if labels.ignore is None else [0, labels.ignore]
-    return ~np.isin(values, clear)
+    return ~np.isin(values, (background_value(labels), *unknown_values(labels)))
 
 
 def _displayed(image: NDArray[np.floating[Any]], channel: int | None) -> NDArray[np.float32]:
@@ -175,13 +176,13 @@ def _painted(
     sparse = _is_sparse(values, labels)
     picture = np.zeros((*values.shape[1:], 4), dtype=np.float32)
     for value, colour in colours.items():
-        if value != 0 or sparse:
+        if value != background_value(labels) or sparse:
             picture[values[z] == value] = (*colour, 0.95 if sparse else 0.55)
     return picture
 
 
 def _is_sparse(values: NDArray[np.integer[Any]], labels: Labels) -> bool:
-    return labels.ignore is not None and bool((values == labels.ignore).any())
+    return bool(np.isin(values, unknown_values(labels)).any()) if unknown_values(labels) else False
 
 
 def _legend_entries(layers: Sequence[Layer], labels: Labels, colours: Mapping[int, Rgb]) -> list[tuple[str, Rgb]]:
@@ -189,14 +190,14 @@ def _legend_entries(layers: Sequence[Layer], labels: Labels, colours: Mapping[in
     drawn: set[int] = set()
     for layer in layers:
         present = {int(value) for value in np.unique(layer.labels)}
-        drawn |= present if _is_sparse(layer.labels, labels) else present - {0}
+        drawn |= present if _is_sparse(layer.labels, labels) else present - {background_value(labels)}
     entries = [
         (name, colours[value])
         for name, value in zip(labels.class_names, labels.class_values, strict=True)
         if value in drawn
     ]
     for value, members in sorted(labels.set_values.items()):
-        if value in drawn:
+        if value in drawn and value in colours:
             entries.append((" or ".join(labels.class_names[index] for index in sorted(members)), colours[value]))
     return entries
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from autoseg.annotation.review import Disagreement
 from autoseg.core.case import Float32Array
 from autoseg.core.geometry import Geometry
-from autoseg.core.labels import Labels
+from autoseg.core.labels import Labels, free_value
 from autoseg.report.overlay import Layer, draw_overlay
 
 LabelArray = NDArray[np.integer[Any]]
@@ -72,7 +72,7 @@ def _row(
         window(group.y, image.shape[2], geometry.spacing[1]),
         window(group.x, image.shape[3], geometry.spacing[2]),
     )
-    nothing = max(labels.file_values()) + 1 if labels.ignore is None else labels.ignore
+    nothing = free_value(labels) if labels.ignore is None else labels.ignore
     differs = np.zeros(drawn[part].shape, dtype=bool)
     for value, members in labels.sets_by_value(group.case).items():
         allowed = [labels.class_values[index] for index in members]

@@ -17,7 +17,7 @@ from autoseg.core.atomic import write_json
 from autoseg.core.components import resolve
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ModelError
-from autoseg.core.labels import informative_codes
+from autoseg.core.labels import informative_codes, painting_of
 from autoseg.core.plan import Configuration, Plan
 from autoseg.data.loader import Batch, CaseSource, make_loader
 from autoseg.data.marks import Marking
@@ -146,6 +146,7 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         deep_supervision=config.deep_supervision,
     ).to(device)
     regions = torch.from_numpy(labels.regions).to(device) if labels.has_regions else None
+    painting = painting_of(labels)
     partial = PartialLoss(regions, configuration.batch_dice)
 
     unannotated = _unannotated(request, device)
@@ -169,6 +170,7 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         regions=regions,
         head_names=tuple(head.name for head in labels.heads),
         foreground_heads=labels.foreground_heads,
+        painting=None if painting is None or painting.is_sound else painting,
         unannotated=unannotated,
         is_dense=labels.is_dense,
     )

@@ -10,11 +10,15 @@ import math
 import torch
 from torch import Tensor
 
+from autoseg.core.painting import Painting
+
 EMA_DECAY = 0.9
 """Weight of the past in the smoothed Dice. Source: nnU-Net ``nnunet_logger.py``."""
 
 
-def count_heads(logits: Tensor, codes: Tensor, label_sets: Tensor, regions: Tensor | None) -> Tensor:
+def count_heads(
+    logits: Tensor, codes: Tensor, label_sets: Tensor, regions: Tensor | None, painting: Painting | None = None
+) -> Tensor:
     """Count true positives, false positives and false negatives per head on decided voxels.
 
     Parameters
@@ -27,6 +31,9 @@ def count_heads(logits: Tensor, codes: Tensor, label_sets: Tensor, regions: Tens
         (B, N, K) bool.
     regions
         (R, K) bool, or None for a softmax over classes.
+    painting
+        How regions become one class per voxel, where that can lose a region that is predicted: then a region counts
+        as predicted where the class is in it that a label map shows.
 
     Returns
     -------
@@ -38,10 +45,14 @@ def count_heads(logits: Tensor, codes: Tensor, label_sets: Tensor, regions: Tens
     positive = overlap == label_sets.float().sum(2, keepdim=True)
     negative = overlap == 0
     winner = logits.argmax(1) if regions is None else None
+    shown = None if painting is None else painted_classes(logits, painting)
     index = codes.flatten(1).long()
     counts = []
     for head in range(heads.shape[0]):
-        predicted = (logits[:, head] > 0 if winner is None else winner == head).flatten(1)
+        if shown is not None:
+            predicted = heads[head][shown].flatten(1)
+        else:
+            predicted = (logits[:, head] > 0 if winner is None else winner == head).flatten(1)
         is_positive = positive[:, :, head].gather(1, index)
         is_negative = negative[:, :, head].gather(1, index)
         counts.append(
@@ -50,6 +61,18 @@ def count_heads(logits: Tensor, codes: Tensor, label_sets: Tensor, regions: Tens
             )
         )
     return torch.stack(counts, 1)
+
+
+def painted_classes(logits: Tensor, painting: Painting) -> Tensor:
+    """Return the class (B, *P) int64 that a label map shows for logits (B, H, *P); see ``core.painting.paint``."""
+    tables, classes = painting.steps
+    painted = torch.zeros_like(logits[:, 0], dtype=torch.long)
+    states = torch.ones_like(painted)
+    for head, (painted_class, table) in enumerate(zip(painting.order, tables, strict=True)):
+        predicted = logits[:, head] > 0
+        painted[predicted] = painted_class
+        states = torch.from_numpy(table).to(logits.device).long()[2 * states + predicted]
+    return torch.where(states > 0, torch.from_numpy(classes).to(logits.device)[states], painted)
 
 
 def dice_per_head(counts: Tensor) -> list[float | None]:

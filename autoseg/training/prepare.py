@@ -14,6 +14,7 @@ from autoseg.core.dataset import Dataset
 from autoseg.core.errors import CacheError, ConfigError
 from autoseg.core.findings import listed
 from autoseg.core.fingerprint import Fingerprint
+from autoseg.core.labels import unknown_values
 from autoseg.core.plan import Plan
 from autoseg.core.workspace import Workspace
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
@@ -128,14 +129,14 @@ def check_cache(dataset: Dataset, plan: Plan, configuration: str, cache: Path, s
 def is_scribbled(dataset: Dataset, fingerprint: Fingerprint) -> bool:
     """Whether so little is annotated that most of an image lies far from any annotation.
 
-    True if something marks voxels as unannotated (the ignore label or valid masks), the median case has a smaller
+    True if something marks voxels as unannotated (ignore, unlabelled or valid masks), the median case has a smaller
     drawn share than ``SCRIBBLED_FRACTION``, and less than half of that lies in slices drawn as a whole: such slices
     show background as it is everywhere, and a prior only does harm (see docs/results.md). Cases of which dataset.json
     says that only some classes were annotated are spared by the prior itself.
     """
     drawn = {name: fingerprint.drawn_fraction.get(name, 1.0) for name in fingerprint.informative_cases}
     cases = [name for name, share in drawn.items() if share > 0]
-    if not cases or (dataset.labels.ignore is None and not dataset.labels.has_masks):
+    if not cases or (not (unknown_values(dataset.labels) or dataset.labels.has_masks)):
         return False
     in_slices = median(fingerprint.annotated_in_slices.get(name, 0.0) for name in cases)
     return median(drawn[name] for name in cases) < SCRIBBLED_FRACTION and in_slices < 0.5

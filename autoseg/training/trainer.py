@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.core.errors import AutosegError
+from autoseg.core.painting import Painting
 from autoseg.data.loader import Batch
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence import Evidence, drawn_evidence
@@ -44,6 +45,8 @@ class Parts:
     """(R, K) bool, or None for a softmax over classes."""
     head_names: tuple[str, ...]
     foreground_heads: tuple[int, ...]
+    painting: Painting | None = None
+    """How regions become classes, where that may lose a region; None for a softmax, and where none is lost."""
     unannotated: Unannotated | None = None
     """What is inferred where nobody annotated; None where nothing is."""
     is_dense: bool = False
@@ -158,7 +161,7 @@ def validate(parts: Parts) -> tuple[float | None, list[float | None]]:
         moved = batch.to(parts.device)
         logits = _logits(parts, parts.network, moved.images)
         loss = parts.loss(logits, drawn_evidence(moved))
-        seen = count_heads(logits[0], moved.codes, moved.label_sets, parts.regions)
+        seen = count_heads(logits[0], moved.codes, moved.label_sets, parts.regions, parts.painting)
         counts = seen if counts is None else counts + seen
         losses.append(loss.item())
     if counts is None:

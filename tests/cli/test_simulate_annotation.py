@@ -219,3 +219,22 @@ def test_labels_of_another_shape_are_named_before_anything_is_written(dense, tmp
     assert run(dense, "-o", tmp_path / "new", "--points", "5") == 2
     assert "case 'toy_001': toy_001.nii.gz: found labels of shape (3, 4, 5)" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_background_and_unlabelled_keep_their_values(tmp_path, dense):
+    """The same voxels are drawn as in the same data set with background 0."""
+    other = tmp_path / "other"
+    write_toy_dataset(other, sparse=False, n_cases=4)
+    for case in Dataset.load(other).cases:
+        labels, geometry = read_labels(case.label)
+        write_labels(case.label, np.array([5, 1, 2], np.uint8)[labels], geometry)
+    change(other, labels={"background": 5, "bright": 1, "brighter": 2}, unlabelled=0)
+    options = ("--patches", "2", "--points", "9", "--drop-classes", "1", "-q")
+    assert run(dense, "-o", tmp_path / "x", *options) == run(other, "-o", tmp_path / "y", *options) == 0
+    usual, made = Dataset.load(tmp_path / "x"), Dataset.load(tmp_path / "y")
+    assert made.labels.ignore == 6 and made.labels.unlabelled == 0
+    for before, after in zip(usual.cases, made.cases, strict=True):
+        drawn, _ = read_labels(before.label)
+        np.testing.assert_array_equal(read_labels(after.label)[0], np.array([5, 1, 2, 6])[drawn])
+    change(other, labels={"background": 0, "bright": 1, "brighter": 2}, unlabelled=5)
+    assert run(other, "-o", tmp_path / "z", *options) == 2

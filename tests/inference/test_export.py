@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -210,3 +211,12 @@ def test_outside_the_crop_background_is_certain():
 def test_logits_of_another_shape_are_refused(shape, function):
     with pytest.raises(PlanError, match=r"found logits of shape .* expected \(3, 12, 10, 9\)"):
         function(np.zeros(shape, np.float32), RECORDS["up"], CLASSES)
+
+
+def test_outside_the_crop_is_the_value_of_background():
+    labels = replace(CLASSES, class_values=(4, 1, 7), unlabelled=0)
+    file = RECORDS["up"]
+    logits = np.random.default_rng(0).normal(size=(3, *file.shape)).astype(np.float32)
+    usual, shifted = decide(logits, file, CLASSES), decide(logits, file, labels)
+    np.testing.assert_array_equal(shifted, np.where(usual == 0, 4, usual))
+    assert shifted[0, 0, 0] == 4 and 0 not in shifted

@@ -272,3 +272,25 @@ def test_a_complete_background_says_nothing_of_classes_that_another_data_set_add
     merged = merge(first, second)
     assert sets_of(merged, "a", 0) == {"background", "kidney"}
     assert sets_of(merged, "b", 0) == {"background", "kidney"}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_values_of_which_nothing_is_known_become_ignore(tmp_path, shape):
+    """In A nobody looked where the files hold 0, and background is 3; in B it is -1's set of all classes, 9."""
+    first = write(tmp_path / "A", {"background": 3, "liver": 1, "tumour": 2}, ("a",), shape, unlabelled=0, corner=3)
+    second = write(tmp_path / "B", LIVER, ("b",), shape, corner=9, label_sets={"9": ["background", "liver", "tumour"]})
+    merged = merge(first, second)
+    assert merged.labels.class_values == (0, 1, 2) and merged.labels.ignore == 3 and not merged.labels.set_values
+    for name, folder in (("a", first), ("b", second)):
+        source = Dataset.load(folder)
+        before, after = (read_case(data.case(name), data.labels).target for data in (source, merged))
+        np.testing.assert_array_equal(after.codes, before.codes)
+
+
+def test_merged_regions_keep_the_value_of_background(tmp_path):
+    labels = {"background": 9, "both": [1, 2], "tumour": 2}
+    folders = [
+        write(tmp_path / name, labels, (name,), unlabelled=0, corner=9, regions_class_order=[1, 2]) for name in "ab"
+    ]
+    merged = merge(*folders)
+    assert merged.labels.class_values == (9, 1, 2) and merged.labels.ignore == 10

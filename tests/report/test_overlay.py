@@ -114,3 +114,20 @@ def test_colours_differ_for_the_first_classes() -> None:
 def test_a_layer_of_another_shape_is_named() -> None:
     with pytest.raises(ValueError, match=r"layer 'truth': found shape \(3, 20, 30\), expected \(4, 20, 30\)"):
         draw_overlay(IMAGE, [Layer("truth", TRUTH[:3])], make_labels(), (1, 1, 1))
+
+
+@pytest.mark.parametrize("unlabelled", [-1, 0])
+def test_what_nobody_looked_at_is_clear_whatever_its_value(unlabelled: int) -> None:
+    background = 0 if unlabelled else 5
+    usual = make_labels()
+    names = {"background": background, "class_1": 1, "class_2": 2}
+    content = {"channel_names": {"0": "MR"}, "labels": names, "file_ending": ".nii.gz", "unlabelled": unlabelled}
+    labels = Dataset.from_json(content, name="test", folder=None).labels
+    drawn = np.array([background, 1, 2, unlabelled])[SCRIBBLES]
+    assert (class_colours(labels)[background], class_colours(labels)[1]) == tuple(
+        class_colours(usual)[x] for x in (0, 1)
+    )
+    np.testing.assert_array_equal(
+        draw_overlay(IMAGE, [Layer("drawn", drawn)], labels, (1, 1, 1)),
+        draw_overlay(IMAGE, [Layer("drawn", SCRIBBLES)], usual, (1, 1, 1)),
+    )

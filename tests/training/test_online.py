@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from autoseg.training.online import count_heads, dice_per_head, mean_known, smooth
+from autoseg.core.labels import Head, Labels, painting_of
+from autoseg.training.online import count_heads, dice_per_head, mean_known, painted_classes, smooth
 
 SETS = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1]], dtype=torch.bool)  # codes 0..4
 
@@ -41,3 +43,27 @@ def test_dice_is_none_where_nothing_was_decided_and_the_smoothed_value_survives(
     assert smooth(None, 0.5) == 0.5
     assert smooth(0.5, None) == 0.5
     assert smooth(0.5, 1.0) == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (3, 4, 5)], ids=["2d", "3d"])
+@pytest.mark.parametrize("order", [(3, 2, 1), (1, 2, 3), (3, 3, 3)])
+def test_regions_count_as_the_label_map_shows_them(shape, order):
+    """Spot, core, whole: the classes are those that a written label map holds, whatever the order loses."""
+    regions = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [0, 1, 1, 1]], dtype=bool)
+    heads = tuple(
+        Head(str(index), tuple(np.flatnonzero(row)), tuple(np.flatnonzero(row))) for index, row in enumerate(regions)
+    )
+    labels = Labels((0, 1, 2, 3), ("0", "1", "2", "3"), heads, order)
+    painting = painting_of(labels)
+    assert painting is not None
+    logits = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
+    shown = labels.decode(logits)
+    np.testing.assert_array_equal(painted_classes(torch.from_numpy(logits)[None], painting)[0].numpy(), shown)
+    truth = np.random.default_rng(1).integers(0, 4, shape)
+    sets = torch.cat((torch.eye(4, dtype=torch.bool), torch.ones(1, 4, dtype=torch.bool)))[None]
+    counts = count_heads(
+        torch.from_numpy(logits)[None], torch.from_numpy(truth)[None], sets, torch.from_numpy(regions), painting
+    )
+    for index, row in enumerate(regions):
+        true, said = row[truth], row[shown]
+        assert counts[:, index].tolist() == [(true & said).sum(), (~true & said).sum(), (true & ~said).sum()]
