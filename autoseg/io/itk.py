@@ -121,7 +121,10 @@ def _describe(path: Path, reader: sitk.ImageFileReader) -> tuple[Shape4, Geometr
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()).lower():
         raise unreadable(path, "complex values", "real values", "Save magnitude (and phase) as real images.")
     x, y, z, t = (*size, 1, 1)[:4] if len(size) < 4 else size
-    return (components * t, z, y, x), itk_geometry(reader)
+    geometry = itk_geometry(reader)
+    if path.suffix.lower() == ".gipl":  # ITK says the identity of every such file
+        geometry = geometry.model_copy(update={"is_directed": False})
+    return (components * t, z, y, x), geometry
 
 
 def _channels_first(array: NDArray[Any], reader: sitk.ImageFileReader, shape: Shape4) -> NDArray[Any]:

@@ -35,6 +35,8 @@ from autoseg.core.kept_array import KeptBool
 from autoseg.core.labels import Labels
 from autoseg.io.annotation import apply_mask, read_valid_mask
 from autoseg.io.images import read_header, read_intensities, read_labels
+from autoseg.planning.outside import Outside, outside_of_values
+from autoseg.preprocessing.crop import content_box, count_outside
 
 _MESSAGE = re.compile(r"(?P<where>.+?): found (?P<found>.+?), expected (?P<expected>.+?)\. (?P<fix>.+)")
 """How every error of autoseg reads."""
@@ -50,7 +52,11 @@ class Finding:
     undeclared: Mapping[int, int] = field(default_factory=dict)
     """File value -> voxels."""
     parts: KeptBool | None = None
-    """(3, 20): where something is drawn, see :func:`autoseg.annotation.coverage.annotated_parts`."""
+    """(3, 20): where something is drawn, see :func:`autoseg.annotation.coverage.annotated_parts`; file axes."""
+    geometry: Geometry | None = None
+    """Of the image; without what its format needs besides."""
+    outside: Outside = field(default_factory=Outside)
+    """What is annotated outside the box of what is not 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,9 @@ def look_into(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[Finding
         faults.append(unreadable_fault(f"label file of case {case.name!r}", error))
     faults += _mismatch_faults(case, opened, label_geometry)
     said, opened = _look_into_annotation(case, labels, opened)
-    return replace(said, faults=(*faults, *said.faults), warnings=(*warnings, *said.warnings)), opened
+    of_image = None if opened.geometry is None else opened.geometry.model_copy(update={"metadata": {}})
+    faults, warnings = [*faults, *said.faults], [*warnings, *said.warnings]
+    return replace(said, faults=tuple(faults), warnings=tuple(warnings), geometry=of_image), opened
 
 
 def _look_into_annotation(case: CaseFiles, labels: Labels, opened: Opened) -> tuple[Finding, Opened]:
@@ -108,8 +116,18 @@ def _look_into_annotation(case: CaseFiles, labels: Labels, opened: Opened) -> tu
         return Finding(error.faults), opened
     except FileFormatError as error:
         return Finding((unreadable_fault("", error),)), opened
-    said = _check_annotation(case, *apply_mask(opened.file_labels, valid, labels))
-    return replace(said, faults=(*faults, *said.faults)), replace(opened, valid=valid)
+    file_labels, labels = apply_mask(opened.file_labels, valid, labels)
+    said = _check_annotation(case, file_labels, labels)
+    outside = _outside(case, file_labels, labels, opened.image)
+    return replace(said, faults=(*faults, *said.faults), outside=outside), replace(opened, valid=valid)
+
+
+def _outside(
+    case: CaseFiles, file_labels: NDArray[np.integer[Any]], labels: Labels, image: NDArray[Any] | None
+) -> Outside:
+    if image is None or image.shape[1:] != file_labels.shape:
+        return Outside()  # a fault
+    return outside_of_values(count_outside(file_labels, *content_box(image)), labels, case.name)
 
 
 def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], labels: Labels) -> Finding:

@@ -7,16 +7,19 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from autoseg.annotation.coverage import describe_gaps
+from autoseg.annotation.coverage import describe_gaps, turned_parts
 from autoseg.annotation.inspection import CaseAnnotation
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.findings import listed
 from autoseg.core.label_json import BACKGROUND
 from autoseg.core.labels import Labels
+from autoseg.core.orientation import AS_STORED, VoxelOrder
 from autoseg.core.parallel import map_unordered
 from autoseg.io.images import LOSSY_ENDINGS, SUPPORTED_ENDINGS
 from autoseg.planning.case_check import Finding, look_into, unreadable_fault
+from autoseg.planning.outside import background_note, foreground_warning
+from autoseg.planning.voxel_orders import order_warnings, prevailing_orders
 
 MAX_VALUES_REPORTED = 10
 
@@ -35,6 +38,8 @@ class IntegrityReport:
     """Names of the classes or regions, in order."""
     never_annotated: tuple[str, ...] = ()
     """Heads without a voxel in any case."""
+    notes: tuple[str, ...] = ()
+    """What is as it should be and good to know, one line each."""
 
     @property
     def uninformative(self) -> tuple[str, ...]:
@@ -51,6 +56,7 @@ class IntegrityReport:
         return {
             "faults": [str(fault) for fault in self.faults],
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
             "uninformative": list(self.uninformative),
             "never_annotated": list(self.never_annotated),
             "cases": {name: _annotation_json(annotation) for name, annotation in self.cases.items()},
@@ -127,13 +133,19 @@ def report_on(dataset: Dataset, findings: Mapping[str, Finding], known_faults: S
     warnings += [
         f"{dataset.name}: {head!r} has no annotated voxel in any case, so it cannot be learnt" for head in never
     ]
-    warnings += _blind_spots(dataset, ordered)
+    used = {name: item for name, item in ordered.items() if item.annotation is not None and item.annotation.informative}
+    geometries = {name: item.geometry for name, item in used.items() if item.geometry is not None}
+    outside = {name: item.outside for name, item in used.items()}
+    warnings += order_warnings(dataset.name, geometries)
+    warnings += filter(None, [foreground_warning(dataset.name, outside)])
+    warnings += _blind_spots(dataset, ordered, prevailing_orders(geometries))
     return IntegrityReport(
         faults=(*known_faults, *faults, *_undeclared_faults(ordered, dataset.labels)),
         warnings=tuple(warnings),
         cases=annotations,
         heads=heads,
         never_annotated=never,
+        notes=tuple(filter(None, [background_note(dataset.name, outside)])),
     )
 
 
@@ -147,11 +159,18 @@ def _has_drawn(annotation: CaseAnnotation, head: str) -> bool:
     return bool(annotation.positive[head]) or is_left_open
 
 
-def _blind_spots(dataset: Dataset, findings: Mapping[str, Finding]) -> list[str]:
-    """Say where in the field of view no case is annotated, unless promises settle what lies far from annotation."""
+def _blind_spots(dataset: Dataset, findings: Mapping[str, Finding], orders: Mapping[str, VoxelOrder]) -> list[str]:
+    """Say where in the field of view no case is annotated, unless promises settle what lies far from annotation.
+
+    Axes are those of the order to which cases are brought (case -> how; those that are missing stay as they are).
+    """
     if dataset.protocol.reach_mm is not None or dataset.protocol.background_encloses:
         return []
-    places = describe_gaps(item.parts for item in findings.values() if item.parts is not None)
+    places = describe_gaps(
+        turned_parts(item.parts, orders.get(name, AS_STORED))
+        for name, item in findings.items()
+        if item.parts is not None
+    )
     return [
         f"{dataset.name}: no case is annotated in {where} of the length of axis {axis} ({'zyx'[axis]}): what a network "
         "says there is a guess. Annotate there in a few cases (background counts, too)"
