@@ -109,8 +109,9 @@ def has_axes(geometry: Geometry) -> bool:
     """Whether the file says in which directions its axes run."""
     if not geometry.is_directed:
         return False
-    volume = abs(float(np.linalg.det(np.asarray(geometry.direction, dtype=float).reshape(3, 3))))
-    return math.isfinite(volume) and volume >= _LEAST_VOLUME
+    if not all(map(math.isfinite, geometry.direction)):
+        return False
+    return abs(float(np.linalg.det(np.asarray(geometry.direction, dtype=float).reshape(3, 3)))) >= _LEAST_VOLUME
 
 
 def prevailing_direction(geometries: Iterable[Geometry]) -> Direction | None:
