@@ -53,6 +53,9 @@ class Fingerprint(BaseModel):
     direction: Direction | None = None
     """Direction cosines of the order in which most cases are stored, see :class:`autoseg.core.geometry.Geometry`; None
     if no file says how its axes lie."""
+    turned: dict[str, str] = Field(default_factory=dict)
+    """Case -> the order in which its file stores the voxels (``RAS``: x to the right, y to anterior, z to superior), of
+    those that have to be turned to ``direction``."""
     foreground_outside: dict[str, int] = Field(default_factory=dict)
     """Case -> voxels annotated as foreground outside the box of what is not 0; without those that have none. If there
     is any, no case is cropped."""

@@ -22,7 +22,7 @@ from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
 from autoseg.core.geometry import Geometry
 from autoseg.core.labels import Labels, drawn_codes, foreground_codes, head_states, informative_codes, open_row
-from autoseg.core.orientation import order_towards, prevailing_direction
+from autoseg.core.orientation import order_towards, orientation_name, prevailing_direction
 from autoseg.core.parallel import map_unordered
 from autoseg.io.annotation import read_annotation
 from autoseg.io.images import read_intensities
@@ -142,6 +142,11 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
         annotated_in_slices={case.name: measure.in_slices for case, measure in zip(cases, ordered, strict=True)},
         annotated_classes={case.name: measure.heads for case, measure in zip(cases, ordered, strict=True)},
         direction=direction,
+        turned={
+            case.name: orientation_name(direction, order)
+            for case, order in zip(cases, orders, strict=True)
+            if direction is not None and not order.is_identity
+        },
         foreground_outside={
             case.name: item.outside.foreground
             for case, item in zip(cases, ordered, strict=True)

@@ -31,7 +31,7 @@ ORDERS = {
 SHAPE = (6, 14, 12)
 
 
-def lay_out(folder: Path, *, mixed: bool, ending: str = ".nii.gz", sparse: bool = False) -> Dataset:
+def lay_out(folder: Path, *, mixed: bool, ending: str = ".nii.gz", sparse: bool = False, reach_mm: int = 0) -> Dataset:
     for seed, (name, order) in enumerate(ORDERS.items()):
         rng = np.random.default_rng(seed)
         order = order if mixed else VoxelOrder()
@@ -47,6 +47,8 @@ def lay_out(folder: Path, *, mixed: bool, ending: str = ".nii.gz", sparse: bool 
         write_labels(folder / f"labelsTr/{name}{ending}", order.apply(truth).copy(), geometry)
     labels = {"background": 0, "right": 1, "left": 2} | ({"ignore": 3} if sparse else {})
     content = {"channel_names": {"0": "MR"}, "labels": labels, "numTraining": 6, "file_ending": ending}
+    if sparse:  # promises are held against the file's own axes, where its slices lie
+        content["annotation_protocol"] = {"classes_complete_in": "slice"} | ({"reach_mm": reach_mm} if reach_mm else {})
     (folder / "dataset.json").write_text(json.dumps(content))
     return Dataset.load(folder)
 
@@ -54,10 +56,13 @@ def lay_out(folder: Path, *, mixed: bool, ending: str = ".nii.gz", sparse: bool 
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
 def test_mixed_orders_give_the_plan_and_the_caches_of_one_order(tmp_path, ending, sparse):
-    one = lay_out(tmp_path / "x" / "Toy", mixed=False, ending=ending, sparse=sparse)
-    mixed = lay_out(tmp_path / "y" / "Toy", mixed=True, ending=ending, sparse=sparse)
+    one = lay_out(tmp_path / "x" / "Toy", mixed=False, ending=ending, sparse=sparse, reach_mm=6)
+    mixed = lay_out(tmp_path / "y" / "Toy", mixed=True, ending=ending, sparse=sparse, reach_mm=6)
     first, second = extract_fingerprint(one), extract_fingerprint(mixed)
-    assert second.model_copy(update={"source_hash": first.source_hash}) == first
+    assert first.turned == {}
+    assert second.turned.keys() == {"b", "d", "e"}
+    assert second.turned["b"] == "RAS"
+    assert second.model_copy(update={"source_hash": first.source_hash, "turned": {}}) == first
     assert plan(mixed, second, "small") == plan(one, first, "small")
     planned = plan(one, first, "small")
     for name in planned.configurations:
@@ -67,6 +72,9 @@ def test_mixed_orders_give_the_plan_and_the_caches_of_one_order(tmp_path, ending
             mine, theirs = (open_case(tmp_path / which / name, case) for which in ("mixed", "one"))
             for array in ("image", "codes", "locations"):
                 np.testing.assert_array_equal(getattr(mine, array), getattr(theirs, array))
+            assert mine.entry.label_sets == theirs.entry.label_sets
+            assert mine.entry.inferred_sets == theirs.entry.inferred_sets
+            assert (mine.entry.inferred_sets is not None) == sparse
 
 
 def test_a_prediction_goes_back_to_the_order_of_its_file(tmp_path):
