@@ -29,7 +29,7 @@ from autoseg.io.annotation import read_annotation
 from autoseg.io.cache import CachedCase, CacheEntry
 from autoseg.io.images import read_image
 from autoseg.nn.supervision import DeepSupervisionLoss, downsample_codes
-from autoseg.preprocessing.crop import box_slices, content_box
+from autoseg.preprocessing.crop import box_slices
 from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.pipeline import anisotropic_axis, preprocess
 from autoseg.preprocessing.resample_codes import resample_codes
@@ -94,11 +94,9 @@ class Grid:
             fingerprint="",
         )
         case = CachedCase(Path(), files.name, prepared.image, prepared.codes, locations.indices, entry)
-        order = plan.transpose_forward
-        box = box_slices(*content_box(image.transpose(0, *(axis + 1 for axis in order))))
-        return cls(
-            target.codes.transpose(order)[box], prepared.record.spacing_before, case, labels.unknown, labels.outside
-        )
+        box = box_slices(prepared.record.crop_low, prepared.record.crop_high)
+        turned = prepared.record.voxel_order.apply(target.codes)
+        return cls(turned[box], prepared.record.spacing_before, case, labels.unknown, labels.outside)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.case import BoolArray, CodeArray
 from autoseg.core.labels import Labels, drawn_sets
+from autoseg.core.orientation import VoxelOrder
 
 N_BINS = 20
 """Parts of equal length that each axis is cut into."""
@@ -48,6 +49,12 @@ def annotated_parts(
         anywhere |= drawn_here
     along_y, along_x = (np.asarray(anywhere.any(axis=axis)) for axis in (1, 0))
     return np.stack([_parts(profile) for profile in (along_z, along_y, along_x)])
+
+
+def turned_parts(parts: BoolArray, order: VoxelOrder) -> BoolArray:
+    """(3, 20) bool: the twentieths along each axis of a case after it was turned; ``parts`` are those before."""
+    rows = zip(parts[list(order.axes)], order.flipped, strict=True)
+    return np.stack([row[::-1] if is_flipped else row for row, is_flipped in rows])
 
 
 def _parts(profile: BoolArray) -> BoolArray:

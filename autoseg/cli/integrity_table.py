@@ -24,6 +24,8 @@ def print_report(report: IntegrityReport, gaps: Sequence[FoldGap], console: Cons
     lines = [*report.warnings, *map(str, gaps)]
     for line in lines:
         out.print(f"warning: {line}", markup=False, soft_wrap=True)
+    for line in report.notes:
+        out.print(line, markup=False, soft_wrap=True)
     verdict = f"{len(report.faults)} faults" if report.faults else "no faults"
     out.print(f"labels of {len(report.cases)} cases read: {verdict}, {len(lines)} warnings")
 

@@ -180,6 +180,8 @@ def current_fingerprint(dataset: Dataset, folder: Path, given: int | None, *, qu
         found = survey_dataset(dataset, workers=workers, progress=report, kept=folder / SURVEY_FILE)
     for warning in found.report.warnings[len(dataset.warnings) :]:
         log.warning("%s", warning)
+    for note in found.report.notes:
+        log.info("%s", note)
     found.report.raise_if_faulty()
     spelt_out(dataset, folder, workers, quiet=quiet)  # before planning: promises that cannot be read are refused
     fingerprint = fingerprint_of(dataset, found.measures, workers=workers)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.geometry import Geometry
+from autoseg.core.orientation import VoxelOrder
 
 Shape3 = tuple[int, int, int]
 Float32Array = NDArray[np.float32]
@@ -44,7 +45,7 @@ class Case:
 
 
 class CaseRecord(BaseModel):
-    """What preprocessing did to a case; enough to undo it. Axes are the plan's (transposed) unless said."""
+    """What preprocessing did to a case; enough to undo it. Axes are the plan's (turned) unless said."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,20 +54,27 @@ class CaseRecord(BaseModel):
     """Of the file, in file axes."""
     transpose: Shape3
     """Axis of the file that became axis 0, 1, 2."""
+    flipped: tuple[bool, bool, bool] = (False, False, False)
+    """Whether that axis was reversed, since most training files store it the other way round."""
     shape_before_crop: Shape3
     crop_low: Shape3
-    """First voxel kept, transposed axes."""
+    """First voxel kept."""
     crop_high: Shape3
-    """One past the last voxel kept, transposed axes."""
+    """One past the last voxel kept."""
     spacing_before: tuple[float, float, float]
-    """mm, transposed axes."""
+    """mm."""
     spacing: tuple[float, float, float]
     """mm, after resampling."""
     shape: Shape3
     """After resampling."""
 
     @property
+    def voxel_order(self) -> VoxelOrder:
+        """How an array in the axes of the file is turned to the plan's."""
+        return VoxelOrder(self.transpose, self.flipped)
+
+    @property
     def shape_after_crop(self) -> Shape3:
-        """Shape between crop and resampling, transposed axes."""
+        """Shape between crop and resampling."""
         z, y, x = (high - low for low, high in zip(self.crop_low, self.crop_high, strict=True))
         return (z, y, x)

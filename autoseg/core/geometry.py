@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Direction = tuple[float, float, float, float, float, float, float, float, float]
+"""Direction cosines, 3x3 row-major, in ITK's order (x, y, z) and system (LPS)."""
 
 FLAT_SPACING = 999.0
 """Slice spacing (mm) given to 2-D images, larger than any other, so that no plan ever resamples across slices.
@@ -29,12 +33,21 @@ class Geometry(BaseModel):
     """Edge lengths of a voxel, mm, (z, y, x)."""
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """World position of the first voxel's centre, mm, in ITK's order (x, y, z) and system (LPS)."""
-    direction: tuple[float, float, float, float, float, float, float, float, float] = (1, 0, 0, 0, 1, 0, 0, 0, 1)
-    """Direction cosines, 3x3 row-major, in ITK's order and system."""
+    direction: Direction = (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    is_directed: bool = False
+    """Whether the file says ``direction``; so it is if one is given, unless it is said otherwise. Else the default
+    stands for nothing (PNG, TIFF), and nobody may turn the array by it."""
     ndim: int = 3
     """2 or 3: how many spatial axes the file has."""
     metadata: dict[str, str] = Field(default_factory=dict)
     """What the file format needs besides to write the same header again (the NIfTI header, base64; NRRD keys)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_directed_if_one_is_given(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "is_directed" in values:
+            return values
+        return {**values, "is_directed": "direction" in values}
 
     @property
     def voxel_volume(self) -> float:

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from autoseg.core.case import Shape3
 from autoseg.core.errors import PlanError
 from autoseg.core.fingerprint import IntensityProperties
+from autoseg.core.geometry import Direction, Geometry
+from autoseg.core.orientation import VoxelOrder, order_towards
 
 Normalization = Literal["ct", "zscore", "none", "rescale_to_0_1", "rgb_to_0_1"]
 ConfigurationName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
@@ -76,7 +78,7 @@ class Plan(_Frozen):
     dataset_name: str
     planner: str
     transpose_forward: Shape3
-    """File axis that becomes axis 0, 1, 2: the coarsest first."""
+    """Axis (of a file in the prevailing order) that becomes axis 0, 1, 2: the coarsest first."""
     transpose_backward: Shape3
     original_median_spacing: tuple[float, float, float]
     """mm, transposed."""
@@ -87,6 +89,19 @@ class Plan(_Frozen):
     """Per channel, of the training data; CT normalisation uses them."""
     configurations: dict[str, Configuration]
     """By name, in the order 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres."""
+    direction: Direction | None = None
+    """Direction cosines of the order in which most training files store their voxels, to which every case is brought;
+    None: cases are taken as they are stored."""
+    crop: bool = True
+    """Whether what is 0 around an image is cut away; not where annotated foreground lies there."""
+
+    def prevailing_order(self, geometry: Geometry) -> VoxelOrder:
+        """Return how an array in the axes of a file is turned to the order in which training files are stored."""
+        return order_towards(geometry, self.direction)
+
+    def voxel_order(self, geometry: Geometry) -> VoxelOrder:
+        """Return how an array in the axes of a file is turned to the plan's axes."""
+        return self.prevailing_order(geometry).then(self.transpose_forward)
 
     def configuration(self, name: str) -> Configuration:
         """Return a configuration; raise ``PlanError`` naming those that exist."""

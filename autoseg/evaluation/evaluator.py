@@ -16,9 +16,11 @@ from autoseg.core.file_values import NAN_VALUE
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
 from autoseg.core.labels import CaseStatement, Labels
+from autoseg.core.orientation import has_axes
 from autoseg.core.parallel import map_unordered
 from autoseg.evaluation.cases import CaseMetrics, case_metrics, is_left_out
 from autoseg.evaluation.comparison import compare
+from autoseg.evaluation.grids import grid_difference, on_grid_of
 from autoseg.evaluation.matching import find_dataset_json, find_reference_masks, label_files, load_dataset
 from autoseg.evaluation.metrics import count
 from autoseg.evaluation.summary import Summary, summarise
@@ -68,7 +70,9 @@ def evaluate_folder(
 ) -> Summary:
     """Score predictions against references, over the voxels that each reference decides.
 
-    Files are matched by case name (the file name without its ending). A reference may hold the ignore value and
+    Files are matched by case name (the file name without its ending), voxels by their place in the world: a prediction
+    that stores the grid of its reference in another order is turned, one on another grid is a fault. Where a file does
+    not say how its axes lie (PNG, TIFF), arrays are compared as they are. A reference may hold the ignore value and
     label-set values, and ``dataset.json: cases`` is respected, as are the valid masks of the data set's own label
     files (not of other references of the same cases): a voxel counts for a head only if its label set decides that
     head, so nothing depends on what is predicted where nothing is known. What is inferred from promises
@@ -262,11 +266,17 @@ def _compared(
 ) -> _Scored | AutosegError:
     """Score one prediction; ``labels`` holds the ignore value of a mask, which ``job.labels`` may not have."""
     try:
-        prediction, predicted_geometry = read_labels(prediction_file)
+        prediction, predicted_geometry = on_grid_of(geometry, *read_labels(prediction_file))
         if reference.shape != prediction.shape:
             raise EvaluationError(
                 f"prediction of case {job.case!r} ({prediction_file}): found shape {prediction.shape}, expected "
                 f"{reference.shape} (z, y, x) as in {job.reference}. Predict on the grid of the reference."
+            )
+        elsewhere = grid_difference(predicted_geometry, geometry)
+        if elsewhere is not None and has_axes(geometry) and has_axes(predicted_geometry):
+            raise EvaluationError(
+                f"prediction of case {job.case!r} ({prediction_file}): {elsewhere} as in {job.reference}. It is not "
+                "scored: resample it to the grid of the reference, or write it with the geometry of its image."
             )
         counts = count(reference, prediction, labels, job.case)
     except AutosegError as error:
@@ -280,7 +290,7 @@ def _compared(
         n_voxels=reference.size,
         voxel_volume=geometry.voxel_volume,
     )
-    found = (_geometry_warning(job, prediction_file, geometry, predicted_geometry), _absence_warning(job, metrics))
+    found = (_geometry_warning(job, prediction_file, elsewhere), _absence_warning(job, metrics))
     return _Scored(metrics, tuple(warning for warning in found if warning is not None))
 
 
@@ -294,20 +304,14 @@ def _absence_warning(job: _Job, metrics: CaseMetrics) -> str | None:
     )
 
 
-def _geometry_warning(job: _Job, prediction_file: Path, reference: Geometry, prediction: Geometry) -> str | None:
-    differing = prediction.differs_from(reference)
-    if not differing:
+def _geometry_warning(job: _Job, prediction_file: Path, elsewhere: str | None) -> str | None:
+    """Say that two files are not said to lie on one grid, where one of them does not say how its axes lie."""
+    if elsewhere is None:
         return None
-    found = ", ".join(f"{name} {_shown(getattr(prediction, name))}" for name in differing)
-    expected = ", ".join(f"{name} {_shown(getattr(reference, name))}" for name in differing)
     return (
-        f"prediction of case {job.case!r} ({prediction_file}): found {found}, expected {expected} as in "
-        f"{job.reference}. Write predictions with the geometry of their image; they were compared voxel by voxel."
+        f"prediction of case {job.case!r} ({prediction_file}): {elsewhere} as in {job.reference}. Write predictions "
+        "with the geometry of their image; they were compared voxel by voxel."
     )
-
-
-def _shown(numbers: Sequence[float]) -> str:
-    return f"({', '.join(f'{number + 0.0:.6g}' for number in numbers)})"  # + 0.0 turns -0 into 0
 
 
 def unmatched_lines(missing: Sequence[str], extra: Sequence[str]) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.case import BoolArray, Shape3
+from autoseg.core.orientation import VoxelOrder
 from autoseg.inference.window import window_positions
 
 FloatArray = NDArray[np.floating]
@@ -32,11 +32,16 @@ class BoxGrid:
         a, b, c = (len(positions) for positions in self.starts)
         return (a, b, c)
 
-    def transposed(self, order: Sequence[int]) -> BoxGrid:
-        """Return the same boxes with axis ``order[i]`` as axis ``i``."""
-        a, b, c = (self.starts[axis] for axis in order)
-        d, e, f = (self.edges[axis] for axis in order)
-        return BoxGrid((a, b, c), (d, e, f), None if self.axis is None else list(order).index(self.axis))
+    def turned(self, order: VoxelOrder, shape: Shape3) -> BoxGrid:
+        """Return the same boxes in an image that is turned by ``order`` and has ``shape`` then."""
+        edges = order.permuted(self.edges)
+        a, b, c = (
+            tuple(size - edge - start for start in reversed(starts)) if is_flipped else starts
+            for starts, edge, size, is_flipped in zip(
+                order.permuted(self.starts), edges, shape, order.flipped, strict=True
+            )
+        )
+        return BoxGrid((a, b, c), edges, None if self.axis is None else order.axes.index(self.axis))
 
     def corners(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return the first voxels and one past the last voxels of all boxes, each (n, 3), last axis fastest."""

@@ -77,7 +77,7 @@ def complete_case(
         If the logits do not lie on the record's grid or have another number of heads.
     """
     within = target if within is None else within
-    drawn = target.codes.transpose(record.transpose)[box_slices(record.crop_low, record.crop_high)]
+    drawn = record.voxel_order.apply(target.codes)[box_slices(record.crop_low, record.crop_high)]
     said: list[LabelMap] = []
     disputed: list[DisputedVoxels] = []
 
@@ -114,7 +114,7 @@ def _decide_within(
     ``watch`` gets each slab as the model alone decides it, with its logits and its first plane.
     """
     restriction = Restriction(labels, within.label_sets)
-    left = within.codes.transpose(record.transpose)[box_slices(record.crop_low, record.crop_high)]
+    left = record.voxel_order.apply(within.codes)[box_slices(record.crop_low, record.crop_high)]
 
     def restrict(values: LabelMap, slab: Float32Array, first: int) -> LabelMap:
         if watch is not None:
@@ -186,6 +186,8 @@ def _disputed_outside(outside: BoolArray, target: Target) -> DisputedVoxels:
 
 def _file_index(places: NDArray[np.intp], record: CaseRecord, first: int) -> NDArray[np.int32]:
     """Turn voxels of a slab (n, 3), the plan's axes, into voxels of the file."""
+    turned = places + np.asarray(record.crop_low) + (first, 0, 0)
+    last = np.asarray(record.shape_before_crop) - 1
     index = np.empty(places.shape, dtype=np.int32)
-    index[:, list(record.transpose)] = places + np.asarray(record.crop_low) + (first, 0, 0)
+    index[:, list(record.transpose)] = np.where(record.flipped, last - turned, turned)
     return index

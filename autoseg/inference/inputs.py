@@ -13,6 +13,7 @@ import numpy as np
 from autoseg.core.case import Float32Array
 from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.geometry import Geometry
+from autoseg.core.orientation import has_axes, orientation_name
 from autoseg.core.plan import Configuration, Plan
 from autoseg.io.images import read_header
 
@@ -65,7 +66,7 @@ def header_faults(
             Fault(
                 where=where,
                 found=f"spacing {_mm(geometry.spacing)}, {factor:.3g} times off the training data",
-                expected=f"about {_mm(_in_file_axes(plan.original_median_spacing, plan))}",
+                expected=f"about {_mm(_trained_spacing(geometry, plan))}",
                 fix="Correct the spacing in the file's header (millimetres).",
             )
         )
@@ -77,11 +78,17 @@ def header_warnings(
 ) -> tuple[str, ...]:
     """Return what is strange with an image that has no faults: an unusual spacing, a size that needs much memory."""
     warnings = []
+    if plan.direction is not None and not has_axes(geometry):
+        warnings.append(
+            f"{where}: found no direction of the axes in the file, expected them as in training. The image is taken to "
+            f"be stored in the order of the training data ({orientation_name(plan.direction)}); if it is not, left "
+            "and right, say, are mistaken."
+        )
     factor = _spacing_factor(geometry, plan)
     if factor >= UNUSUAL_SPACING:
         warnings.append(
             f"{where}: found spacing {_mm(geometry.spacing)}, {factor:.1f} times off the training data's "
-            f"{_mm(_in_file_axes(plan.original_median_spacing, plan))}. The prediction may be poor."
+            f"{_mm(_trained_spacing(geometry, plan))}. The prediction may be poor."
         )
     resampled = _resampled_shape(shape[1:], geometry, plan, configuration)
     needed_gb = _needed_bytes(shape, resampled, configuration, n_heads) / 2**30
@@ -152,7 +159,7 @@ def _axis_fault(
     """Return a fault if a 2-D image meets a model of volumes, or a volume a model of 2-D images."""
     if geometry.ndim == 2 and (not configuration.is_2d or plan.transpose_forward[0] != 0):
         return Fault(where, "a 2-D image", "a volume: the model was trained on 3-D images", "Give 3-D images.")
-    n_slices = shape[1 + plan.transpose_forward[0]]
+    n_slices = shape[1 + plan.voxel_order(geometry).axes[0]]
     if plan.original_median_shape[0] == 1 and n_slices > 1:
         return Fault(
             where,
@@ -165,7 +172,7 @@ def _axis_fault(
 
 def _spacing_factor(geometry: Geometry, plan: Plan) -> float:
     """Return how many times the spacing is off the training data's, worst axis; slices of 2-D data do not count."""
-    mine = [geometry.spacing[axis] for axis in plan.transpose_forward]
+    mine: tuple[float, ...] = plan.voxel_order(geometry).permuted(geometry.spacing)
     first = 1 if geometry.ndim == 2 or plan.original_median_shape[0] == 1 else 0
     ratios = [a / b for a, b in zip(mine[first:], plan.original_median_spacing[first:], strict=True)]
     return max(max(ratio, 1 / ratio) for ratio in ratios)
@@ -175,10 +182,12 @@ def _resampled_shape(
     shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration
 ) -> tuple[float, float, float]:
     """Return the edges of the whole image at the configuration's spacing (before cropping), the plan's axes."""
-    edges = [float(shape[axis]) for axis in plan.transpose_forward]
+    order = plan.voxel_order(geometry)
+    edges = [float(edge) for edge in order.permuted(shape)]
+    spacing = order.permuted(geometry.spacing)
     first = 3 - len(configuration.spacing)
     for axis, target in enumerate(configuration.spacing, start=first):
-        edges[axis] *= geometry.spacing[plan.transpose_forward[axis]] / target
+        edges[axis] *= spacing[axis] / target
     z, y, x = edges
     return (z, y, x)
 
@@ -195,8 +204,9 @@ def _needed_bytes(
     return 4 * (math.prod(shape) + shape[0] * math.prod(resampled) + sums)
 
 
-def _in_file_axes(values: Sequence[float], plan: Plan) -> list[float]:
-    return [values[axis] for axis in plan.transpose_backward]
+def _trained_spacing(geometry: Geometry, plan: Plan) -> tuple[float, float, float]:
+    """Return the training data's spacing in the axes of a file."""
+    return plan.voxel_order(geometry).inverse.permuted(plan.original_median_spacing)
 
 
 def _mm(spacing: Sequence[float]) -> str:

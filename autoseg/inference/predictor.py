@@ -81,8 +81,9 @@ class Predictor:
     def predict_array(self, image: Float32Array, geometry: Geometry) -> LabelMap:
         """Return the label map (z, y, x) of an image (C, z, y, x) float32 as read from its file.
 
-        A 2-D image has one slice and ``geometry.ndim == 2``. Raises ``DatasetError`` if the image does not fit the
-        model (channels, axes, spacing) or holds NaN or infinite values.
+        A 2-D image has one slice and ``geometry.ndim == 2``. An image whose geometry has a direction is brought to the
+        order of the training data, and the label map back; without one it is taken to be in that order. Raises
+        ``DatasetError`` if the image does not fit the model (channels, axes, spacing) or holds NaN or infinite values.
         """
         return self.predict_case(Case("image", image, geometry))
 

@@ -159,7 +159,7 @@ def default_patch(geometry: Geometry, plan: Plan, configuration: Configuration) 
     """Return half of the edges that the network sees, in voxels of a file with ``geometry``, (z, y, x)."""
     half = [max(1, edge // 2) for edge in configuration.patch_size]
     edges_mm = [edge * spacing for edge, spacing in zip(half, configuration.spacing, strict=True)]
-    order = plan.transpose_forward
+    order = plan.voxel_order(geometry).axes
     patch = [1, 1, 1]
     for axis, edge_mm in zip(order[3 - len(half) :], edges_mm, strict=True):
         patch[axis] = max(1, round(edge_mm / geometry.spacing[axis]))

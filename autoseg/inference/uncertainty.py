@@ -86,9 +86,9 @@ def measure(
     heads never exist at full size. Weighting with a class's probability: nnActive (Lüth et al. 2025)
     ``strategies/uncertainties.py``. Outside the crop the prediction is background, without doubt.
     """
-    shape = tuple(record.shape_before_crop[record.transpose.index(axis)] for axis in range(3))
-    is_open = open_voxels(target, labels, shape)
-    turned = grid.transposed(record.transpose)
+    order = record.voxel_order
+    is_open = open_voxels(target, labels, order.inverse.permuted(record.shape_before_crop))
+    turned = grid.turned(order, record.shape_before_crop)
     foreground = list(labels.foreground_heads)
     sums = np.zeros((1 + 2 * len(foreground), *turned.shape))
     shades = np.zeros(record.shape_after_crop, dtype=np.uint8)
@@ -104,8 +104,7 @@ def measure(
         values = labels.decode(slab.numpy())
         decided = decided.astype(values.dtype, copy=False)
         decided[first:stop] = values
-    backward = [record.transpose.index(axis) for axis in range(3)]
-    sums = sums.transpose(0, *(axis + 1 for axis in backward))
+    sums = order.invert(sums)
     found = BoxUncertainty(
         grid,
         count_in_boxes(is_open, grid),
@@ -168,6 +167,6 @@ def _slab_of_undecided(
     if target is None:
         return None
     low, high = record.crop_low, record.crop_high
-    codes: NDArray[Any] = target.codes.transpose(record.transpose)
+    codes: NDArray[Any] = record.voxel_order.apply(target.codes)
     part = codes[low[0] + first : low[0] + first + planes, low[1] : high[1], low[2] : high[2]]
     return np.ascontiguousarray(np.moveaxis(_undecided(target.label_sets, labels)[part], -1, 0))

@@ -42,6 +42,7 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters of them is che
 GIPL_HEADER_BYTES = 256
 META_ENDINGS = (".mha", ".mhd")
 NRRD_HEADER_LIMIT = 1 << 20
+_META_DIRECTIONS = {"TransformMatrix", "Rotation", "Orientation"}
 META_HEADER_LIMIT = 65536
 """A MetaImage header is a few hundred bytes of text; its last line is ElementDataFile."""
 
@@ -121,7 +122,16 @@ def _describe(path: Path, reader: sitk.ImageFileReader) -> tuple[Shape4, Geometr
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()).lower():
         raise unreadable(path, "complex values", "real values", "Save magnitude (and phase) as real images.")
     x, y, z, t = (*size, 1, 1)[:4] if len(size) < 4 else size
-    return (components * t, z, y, x), itk_geometry(reader)
+    geometry = itk_geometry(reader).model_copy(update={"is_directed": _says_direction(path, reader)})
+    return (components * t, z, y, x), geometry
+
+
+def _says_direction(path: Path, reader: sitk.ImageFileReader) -> bool:
+    """Whether the file itself says how its axes lie; where it does not, ITK takes the identity."""
+    ending = path.suffix.lower()
+    if ending == ".nrrd":
+        return bool(reader.HasMetaDataKey("NRRD_space"))
+    return ending in META_ENDINGS and bool(_META_DIRECTIONS & _meta_header(path).keys())
 
 
 def _channels_first(array: NDArray[Any], reader: sitk.ImageFileReader, shape: Shape4) -> NDArray[Any]:

@@ -214,7 +214,8 @@ def _geometry(path: Path, header: Any) -> Geometry:
         raise unreadable(path, f"voxel edges {edges}", "finite edges above 0", "Correct pixdim in the header.")
     _warn_of_two_spacings(path, header, geometry)
     block = base64.b64encode(header.as_byteswapped("<").binaryblock).decode("ascii")
-    return geometry.model_copy(update={"metadata": {HEADER_KEY: block}})
+    is_directed = bool(header["sform_code"] or header["qform_code"])
+    return geometry.model_copy(update={"metadata": {HEADER_KEY: block}, "is_directed": is_directed})
 
 
 def _warn_of_two_spacings(path: Path, header: Any, geometry: Geometry) -> None:

@@ -33,8 +33,11 @@ from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
 from autoseg.core.kept_array import KeptBool
 from autoseg.core.labels import Labels
+from autoseg.core.orientation import has_axes, order_towards, orientation_name
 from autoseg.io.annotation import apply_mask, read_valid_mask
 from autoseg.io.images import read_header, read_intensities, read_labels
+from autoseg.planning.outside import Outside, outside_of_values
+from autoseg.preprocessing.crop import content_box, count_outside
 
 _MESSAGE = re.compile(r"(?P<where>.+?): found (?P<found>.+?), expected (?P<expected>.+?)\. (?P<fix>.+)")
 """How every error of autoseg reads."""
@@ -50,9 +53,13 @@ class Finding:
     undeclared: Mapping[int, int] = field(default_factory=dict)
     """File value -> voxels."""
     parts: KeptBool | None = None
-    """(3, 20): where something is drawn, see :func:`autoseg.annotation.coverage.annotated_parts`."""
+    """(3, 20): where something is drawn, see :func:`autoseg.annotation.coverage.annotated_parts`; file axes."""
     class_voxels: tuple[int, ...] = ()
     """Voxels drawn as each class; empty where the labels could not be read."""
+    geometry: Geometry | None = None
+    """Of the image; without what its format needs besides."""
+    outside: Outside = field(default_factory=Outside)
+    """What is annotated outside the box of what is not 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,9 @@ def look_into(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[Finding
         faults.append(unreadable_fault(f"label file of case {case.name!r}", error))
     faults += _mismatch_faults(case, opened, label_geometry)
     said, opened = _look_into_annotation(case, labels, opened)
-    return replace(said, faults=(*faults, *said.faults), warnings=(*warnings, *said.warnings)), opened
+    of_image = None if opened.geometry is None else opened.geometry.model_copy(update={"metadata": {}})
+    faults, warnings = [*faults, *said.faults], [*warnings, *said.warnings]
+    return replace(said, faults=tuple(faults), warnings=tuple(warnings), geometry=of_image), opened
 
 
 def _look_into_annotation(case: CaseFiles, labels: Labels, opened: Opened) -> tuple[Finding, Opened]:
@@ -105,13 +114,25 @@ def _look_into_annotation(case: CaseFiles, labels: Labels, opened: Opened) -> tu
     try:
         valid = read_valid_mask(case, labels, opened.file_labels.shape)
         if opened.geometry is not None and case.valid_mask is not None:
-            faults = _geometry_faults(case, case.valid_mask, opened.geometry, read_header(case.valid_mask)[1])
+            of_mask = read_header(case.valid_mask)[1]
+            other = _order_fault(case, case.valid_mask, opened, of_mask, opened.file_labels.shape)
+            faults = [other] if other else _geometry_faults(case, case.valid_mask, opened.geometry, of_mask)
     except DatasetError as error:
         return Finding(error.faults), opened
     except FileFormatError as error:
         return Finding((unreadable_fault("", error),)), opened
-    said = _check_annotation(case, *apply_mask(opened.file_labels, valid, labels))
-    return replace(said, faults=(*faults, *said.faults)), replace(opened, valid=valid)
+    file_labels, labels = apply_mask(opened.file_labels, valid, labels)
+    said = _check_annotation(case, file_labels, labels)
+    outside = _outside(case, file_labels, labels, opened.image)
+    return replace(said, faults=(*faults, *said.faults), outside=outside), replace(opened, valid=valid)
+
+
+def _outside(
+    case: CaseFiles, file_labels: NDArray[np.integer[Any]], labels: Labels, image: NDArray[Any] | None
+) -> Outside:
+    if image is None or image.shape[1:] != file_labels.shape:
+        return Outside()  # a fault
+    return outside_of_values(count_outside(file_labels, *content_box(image)), labels, case.name)
 
 
 def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], labels: Labels) -> Finding:
@@ -194,11 +215,34 @@ def _mismatch_faults(case: CaseFiles, opened: Opened, of_labels: Geometry | None
     if image is None or file_labels is None or of_image is None or of_labels is None:
         return []
     where = str(case.label)
+    other_order = _order_fault(case, case.label, opened, of_labels, file_labels.shape)
+    if other_order is not None:
+        return [other_order]
     faults = []
     if image.shape[1:] != file_labels.shape:
         found, expected = f"shape {file_labels.shape} (z, y, x)", f"{image.shape[1:]}, as {case.images[0].name}"
         faults.append(Fault(where, found, expected, "Resample or crop the label file as its image was."))
     return faults + _geometry_faults(case, case.label, of_image, of_labels)
+
+
+def _order_fault(
+    case: CaseFiles, path: Path | None, opened: Opened, of_file: Geometry, shape: tuple[int, ...]
+) -> Fault | None:
+    """Return a fault if a label file or mask covers the voxels of its image, but stores them in another order."""
+    if opened.image is None or opened.geometry is None or not has_axes(opened.geometry):
+        return None
+    order = order_towards(of_file, opened.geometry.direction)
+    is_same_grid = order.permuted(shape) == opened.image.shape[1:] and not order.turned(of_file, shape).differs_from(
+        opened.geometry
+    )
+    if order.is_identity or not is_same_grid:
+        return None
+    found, expected = (orientation_name(geometry.direction) for geometry in (of_file, opened.geometry))
+    fix = (
+        "Do not copy the header, which would mirror or turn it; store it in the order of the image. In Python: import "
+        f'SimpleITK as sitk; sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage("{path}"), "{expected}"), "{path}").'
+    )
+    return Fault(str(path), f"the voxels in the order {found}", f"{expected}, as {case.images[0].name}", fix)
 
 
 def _geometry_faults(case: CaseFiles, path: Path | None, of_image: Geometry, of_file: Geometry) -> list[Fault]:

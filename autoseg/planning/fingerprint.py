@@ -22,17 +22,22 @@ from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
 from autoseg.core.geometry import Geometry
 from autoseg.core.labels import Labels, drawn_codes, foreground_codes, head_states, informative_codes, open_row
+from autoseg.core.orientation import order_towards, orientation_name, prevailing_direction
 from autoseg.core.parallel import map_unordered
 from autoseg.io.annotation import read_annotation
 from autoseg.io.images import read_intensities
 from autoseg.planning.intensities import Sketch, Sketcher, knots_per_case, merge, properties, robust_properties
-from autoseg.preprocessing.crop import box_slices, content_box, nonzero_mask, slabs
+from autoseg.planning.outside import Outside, outside_of
+from autoseg.preprocessing.crop import box_slices, content_box, count_outside, nonzero_mask, slabs
 from autoseg.preprocessing.freshness import file_stamp
 
 _log = logging.getLogger(__name__)
 
 MIN_FOREGROUND_VOXELS = 1000
 """With fewer annotated foreground voxels in the whole data set, intensities are those of the body."""
+
+VERSION = 2
+"""Raised whenever the same files would give another fingerprint, or another plan."""
 
 Progress = Callable[[int, int, str], None]
 """Called with (cases done, cases in all, name of the case just done)."""
@@ -44,11 +49,11 @@ Result = TypeVar("Result")
 class CaseMeasure:
     """What the fingerprint keeps of one case."""
 
-    spacing: tuple[float, float, float]
-    """mm, file axes."""
+    geometry: Geometry
+    """Of the image; without what its format needs besides."""
+    shape: tuple[int, int, int]
+    """Voxels, file axes."""
     shape_after_crop: tuple[int, int, int]
-    relative_size: float
-    """Voxels after over voxels before cropping."""
     annotated: float
     """Share of voxels that say something about their class."""
     drawn: float
@@ -58,7 +63,9 @@ class CaseMeasure:
     heads: tuple[int, ...]
     """Indices of the heads with a voxel that is certainly theirs."""
     n_foreground: int
-    """Voxels that are certainly foreground, after cropping."""
+    """Voxels that are certainly foreground."""
+    outside: Outside
+    """What is annotated outside the box of what is not 0."""
     intensities: tuple[Sketch | None, ...]
     """Per channel; None without foreground."""
 
@@ -116,11 +123,17 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
     ordered = [measures[case.name] for case in cases]
     n_foreground = sum(measure.n_foreground for measure in ordered)
     intensities, source = _intensities(dataset, cases, ordered, n_foreground, workers)
+    direction = prevailing_direction(measure.geometry for measure in ordered)
+    orders = [order_towards(measure.geometry, direction) for measure in ordered]
+    is_cropped = not any(measure.outside.foreground for measure in ordered)
+    shapes = [measure.shape_after_crop if is_cropped else measure.shape for measure in ordered]
     return Fingerprint(
-        spacings=tuple(measure.spacing for measure in ordered),
-        shapes_after_crop=tuple(measure.shape_after_crop for measure in ordered),
+        spacings=tuple(order.permuted(item.geometry.spacing) for item, order in zip(ordered, orders, strict=True)),
+        shapes_after_crop=tuple(order.permuted(shape) for shape, order in zip(shapes, orders, strict=True)),
         foreground_intensity_properties_per_channel={str(i): item for i, item in enumerate(intensities)},
-        median_relative_size_after_cropping=float(np.median([measure.relative_size for measure in ordered])),
+        median_relative_size_after_cropping=float(
+            np.median([math.prod(shape) / math.prod(item.shape) for shape, item in zip(shapes, ordered, strict=True)])
+        ),
         cases=tuple(case.name for case in cases),
         intensity_source={str(i): source for i in range(len(intensities))},
         foreground_voxels=n_foreground,
@@ -128,6 +141,22 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
         drawn_fraction={case.name: measure.drawn for case, measure in zip(cases, ordered, strict=True)},
         annotated_in_slices={case.name: measure.in_slices for case, measure in zip(cases, ordered, strict=True)},
         annotated_classes={case.name: measure.heads for case, measure in zip(cases, ordered, strict=True)},
+        direction=direction,
+        turned={
+            case.name: orientation_name(direction, order)
+            for case, order in zip(cases, orders, strict=True)
+            if direction is not None and not order.is_identity
+        },
+        foreground_outside={
+            case.name: item.outside.foreground
+            for case, item in zip(cases, ordered, strict=True)
+            if item.outside.foreground
+        },
+        background_outside={
+            case.name: item.outside.background
+            for case, item in zip(cases, ordered, strict=True)
+            if item.outside.background
+        },
         source_hash=source_hash(dataset),
     )
 
@@ -139,7 +168,7 @@ def fingerprint_is_current(fingerprint: Fingerprint, dataset: Dataset) -> bool:
 
 def source_hash(dataset: Dataset) -> str:
     """Hash the stamps of all files of the training cases (:func:`file_stamp`), and the content of dataset.json."""
-    digest = hashlib.sha256(json.dumps(dict(dataset.json), sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps([VERSION, dict(dataset.json)], sort_keys=True, default=str).encode())
     for case in dataset.cases:
         digest.update(json.dumps([case.name, [file_stamp(path) for path in case.files]]).encode())
     return digest.hexdigest()
@@ -161,15 +190,18 @@ def measure_arrays(
     ``case`` is its name, for what dataset.json says of it.
     """
     low, high = content_box(image)
-    window = box_slices(low, high)
+    outside = Outside() if target is None else outside_of(count_outside(target.codes, low, high), target.label_sets)
+    # cropping is for all cases or none: where this one forbids it, statistics are those of the whole image
+    window = (slice(None),) * 3 if outside.foreground else box_slices(low, high)
     annotated, drawn, in_slices, heads = (0.0, 0.0, 0.0, ()) if target is None else _annotation(target, labels, case)
-    z, y, x = (stop - start for start, stop in zip(low, high, strict=True))
+    z, y, x = image.shape[1:]
+    after_z, after_y, after_x = (stop - start for start, stop in zip(low, high, strict=True))
     n_foreground = 0
     sketchers = [Sketcher(n_knots) for _ in image]
     if target is not None:
         cropped, codes = image[(slice(None), *window)], target.codes[window]
         is_foreground = foreground_codes(target.label_sets)
-        for slab in slabs((z, y, x)):
+        for slab in slabs(codes.shape):
             inside = is_foreground[codes[slab]]
             n_inside = int(np.count_nonzero(inside))
             n_foreground += n_inside
@@ -177,14 +209,15 @@ def measure_arrays(
                 if n_inside:
                     sketcher.add(channel[slab][inside])
     return CaseMeasure(
-        spacing=geometry.spacing,
-        shape_after_crop=(z, y, x),
-        relative_size=z * y * x / math.prod(image.shape[1:]),
+        geometry=geometry.model_copy(update={"metadata": {}}),
+        shape=(z, y, x),
+        shape_after_crop=(after_z, after_y, after_x),
         annotated=annotated,
         drawn=drawn,
         in_slices=in_slices,
         heads=heads,
         n_foreground=n_foreground,
+        outside=outside,
         intensities=tuple(sketcher.finish() for sketcher in sketchers),
     )
 

@@ -7,19 +7,22 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from autoseg.annotation.coverage import describe_gaps
+from autoseg.annotation.coverage import describe_gaps, turned_parts
 from autoseg.annotation.inspection import CaseAnnotation
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, value_name
 from autoseg.core.findings import listed
 from autoseg.core.labels import Labels
+from autoseg.core.orientation import AS_STORED, VoxelOrder
 from autoseg.core.parallel import map_unordered
 from autoseg.core.unknown_json import BACKGROUND, as_written, declare_unknown
 from autoseg.io.images import LOSSY_ENDINGS, SUPPORTED_ENDINGS
 from autoseg.planning.case_check import Finding, look_into, unreadable_fault
+from autoseg.planning.outside import background_note, foreground_warning
 from autoseg.planning.painting_check import painting_warnings
 from autoseg.planning.unread_masks import unread_masks
+from autoseg.planning.voxel_orders import order_warnings, prevailing_orders
 
 MAX_VALUES_REPORTED = 10
 
@@ -38,6 +41,8 @@ class IntegrityReport:
     """Names of the classes or regions, in order."""
     never_annotated: tuple[str, ...] = ()
     """Heads without a voxel in any case."""
+    notes: tuple[str, ...] = ()
+    """What is as it should be and good to know, one line each."""
 
     @property
     def uninformative(self) -> tuple[str, ...]:
@@ -54,6 +59,7 @@ class IntegrityReport:
         return {
             "faults": [str(fault) for fault in self.faults],
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
             "uninformative": list(self.uninformative),
             "never_annotated": list(self.never_annotated),
             "cases": {name: _annotation_json(annotation) for name, annotation in self.cases.items()},
@@ -132,13 +138,20 @@ def report_on(dataset: Dataset, findings: Mapping[str, Finding], known_faults: S
     ]
     read = [item.class_voxels for item in ordered.values() if item.class_voxels]
     class_voxels = [sum(column) for column in zip(*read, strict=True)]
-    warnings += [*unread_masks(dataset), *painting_warnings(dataset, class_voxels), *_blind_spots(dataset, ordered)]
+    warnings += [*unread_masks(dataset), *painting_warnings(dataset, class_voxels)]
+    used = {name: item for name, item in ordered.items() if item.annotation is not None and item.annotation.informative}
+    geometries = {name: item.geometry for name, item in used.items() if item.geometry is not None}
+    outside = {name: item.outside for name, item in used.items()}
+    warnings += order_warnings(dataset.name, geometries)
+    warnings += filter(None, [foreground_warning(dataset.name, outside)])
+    warnings += _blind_spots(dataset, ordered, prevailing_orders(geometries))
     return IntegrityReport(
         faults=(*known_faults, *faults, *_undeclared_faults(ordered, dataset)),
         warnings=tuple(warnings),
         cases=annotations,
         heads=heads,
         never_annotated=never,
+        notes=tuple(filter(None, [background_note(dataset.name, outside)])),
     )
 
 
@@ -152,11 +165,18 @@ def _has_drawn(annotation: CaseAnnotation, head: str) -> bool:
     return bool(annotation.positive[head]) or is_left_open
 
 
-def _blind_spots(dataset: Dataset, findings: Mapping[str, Finding]) -> list[str]:
-    """Say where in the field of view no case is annotated, unless promises settle what lies far from annotation."""
+def _blind_spots(dataset: Dataset, findings: Mapping[str, Finding], orders: Mapping[str, VoxelOrder]) -> list[str]:
+    """Say where in the field of view no case is annotated, unless promises settle what lies far from annotation.
+
+    Axes are those of the order to which cases are brought (case -> how; those that are missing stay as they are).
+    """
     if dataset.protocol.settles_far:
         return []
-    places = describe_gaps(item.parts for item in findings.values() if item.parts is not None)
+    places = describe_gaps(
+        turned_parts(item.parts, orders.get(name, AS_STORED))
+        for name, item in findings.items()
+        if item.parts is not None
+    )
     return [
         f"{dataset.name}: no case is annotated in {where} of the length of axis {axis} ({'zyx'[axis]}): what a network "
         "says there is a guess. Annotate there in a few cases (background counts, too)"

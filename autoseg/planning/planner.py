@@ -117,6 +117,8 @@ def plan(
         channel_names=dataset.channels,
         intensities=tuple(statistics[str(channel)] for channel in range(len(dataset.channels))),
         configurations=decided.configurations,
+        direction=fingerprint.direction,
+        crop=fingerprint.crop,
     )
 
 

@@ -48,6 +48,7 @@ def preprocessing_bytes(
             n_channels,
         )
         + has_reach * _REACH_BYTES * math.prod(shape)
+        + (name in fingerprint.turned) * 4 * n_channels * math.prod(shape)
         for name, shape, spacing in shapes
         if name in names
     ]

@@ -1,4 +1,7 @@
-"""Cut away the empty border of an image; what is empty is decided by the image alone, never by its annotation."""
+"""Cut away the empty border of an image; what is empty is decided by the image alone, never by its annotation.
+
+Whether it is cut away at all is decided once for a data set: not where annotated foreground lies in such a border.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from autoseg.annotation.inspection import count_values
 from autoseg.core.case import BoolArray, Shape3
 
 _SLAB = 1 << 20  # voxels looked at together, so that no temporary array is as large as the image
@@ -73,6 +77,21 @@ def content_box(image: NDArray[Any]) -> tuple[Shape3, Shape3]:
             break
     (y_low, y_high), (x_low, x_high) = _ends(rows), _ends(columns)
     return (first, y_low, x_low), (last + 1, y_high, x_high)
+
+
+def full_box(image: NDArray[Any]) -> tuple[Shape3, Shape3]:
+    """Return the first voxel and one past the last of the whole of ``image`` (C, *S)."""
+    z, y, x = image.shape[1:]
+    return (0, 0, 0), (z, y, x)
+
+
+def count_outside(values: NDArray[Any], low: Shape3, high: Shape3) -> dict[int, int]:
+    """Return value -> voxels of an integer map (*S) outside a box, values ascending; those without any are left out."""
+    if high == values.shape and not any(low):
+        return {}
+    everywhere, inside = count_values(values), count_values(values[box_slices(low, high)])
+    outside = {value: number - inside.get(value, 0) for value, number in everywhere.items()}
+    return {value: number for value, number in outside.items() if number}
 
 
 def slabs(shape: tuple[int, ...]) -> Iterator[slice]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.annotation.reach import resolve_reach
+from autoseg.core.case import CaseRecord
 from autoseg.core.dataset import CaseFiles
 from autoseg.core.labels import Labels, undrawn_set
 from autoseg.core.plan import Configuration, Plan
@@ -76,18 +77,28 @@ def staleness(found: str, expected: str) -> str | None:
     return ", ".join(reasons) or REASONS["version"]
 
 
+def other_order(record: CaseRecord, plan: Plan) -> str | None:
+    """Return why a cached case is stale if it would now be turned otherwise, or None.
+
+    Asked of what was done to the case and not of a hash, so that a case stays fresh that need not be turned: then it
+    does not matter to which order the others are brought.
+    """
+    return None if record.voxel_order == plan.voxel_order(record.geometry) else REASONS["plan"]
+
+
 def _plan_part(plan: Plan, configuration: Configuration) -> Any:
     intensities = [
         list(plan.intensities[index].model_dump().values()) if scheme == "ct" else None
         for index, scheme in enumerate(configuration.normalization)
     ]
-    return [
+    decided = [
         plan.transpose_forward,
         configuration.spacing,
         configuration.normalization,
         configuration.use_mask_for_norm,
         intensities,
     ]
+    return decided if plan.crop else [*decided, "not cropped"]
 
 
 def _labels_part(labels: Labels, case: str) -> Any:

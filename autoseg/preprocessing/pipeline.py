@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.case import BoolArray, Case, CaseRecord, CodeArray, Float32Array, Shape3
+from autoseg.core.orientation import VoxelOrder
 from autoseg.core.plan import Configuration, Plan
-from autoseg.preprocessing.crop import box_slices, content_box
+from autoseg.preprocessing.crop import box_slices, content_box, full_box
 from autoseg.preprocessing.normalize import normalize
 from autoseg.preprocessing.resample_codes import resample_codes
 from autoseg.preprocessing.resample_image import resample_image
@@ -45,10 +46,11 @@ def preprocess(
     unknown: int | None,
     inferred: CodeArray | None = None,
 ) -> Preprocessed:
-    """Transpose, crop, normalise and resample a case; the same for training, validation and prediction.
+    """Turn, crop, normalise and resample a case; the same for training, validation and prediction.
 
-    Normalisation comes before resampling, so that clipped outliers do not ring through the spline, and after the
-    crop, so that an empty border does not shift the mean.
+    A case that is stored in another order than most training cases is brought to theirs first. Normalisation comes
+    before resampling, so that clipped outliers do not ring through the spline, and after the crop, so that an empty
+    border does not shift the mean.
 
     Parameters
     ----------
@@ -73,26 +75,30 @@ def preprocess(
     -----
     Source: nnU-Net ``preprocessing/preprocessors/default_preprocessor.py:run_case_npy``.
     """
-    order = plan.transpose_forward
-    low, high = (_permuted(corner, order) for corner in content_box(case.image))
+    order, prevailing = plan.voxel_order(case.geometry), plan.prevailing_order(case.geometry)
+    # a copy, so that sums are taken in the same order whatever the file's
+    stored = case.image if prevailing.is_identity else np.ascontiguousarray(prevailing.apply(case.image))
+    axes = VoxelOrder(plan.transpose_forward)
+    low, high = (axes.permuted(corner) for corner in (content_box(stored) if plan.crop else full_box(stored)))
     box = box_slices(low, high)
-    cropped = case.image.transpose(0, *(axis + 1 for axis in order))[(slice(None), *box)]
-    spacing_before = _permuted(case.geometry.spacing, order)
+    cropped = axes.apply(stored)[(slice(None), *box)]
+    spacing_before = order.permuted(case.geometry.spacing)
     spacing = target_spacing(spacing_before, configuration)
     shape = resampled_shape(cropped.shape[1:], spacing_before, spacing)
     separate_axis = anisotropic_axis(spacing_before, spacing)
     codes = label_sets = None
     if case.target is not None:
-        drawn, unions = case.target.codes.transpose(order)[box], Unions(case.target.label_sets)
+        drawn, unions = order.apply(case.target.codes)[box], Unions(case.target.label_sets)
         codes = resample_codes(drawn, shape, unknown=unknown, separate_axis=separate_axis, unions=unions)
         label_sets = unions.label_sets
     if inferred is not None:
-        inferred = resample_codes(inferred.transpose(order)[box], shape, unknown=None, separate_axis=separate_axis)
+        inferred = resample_codes(order.apply(inferred)[box], shape, unknown=None, separate_axis=separate_axis)
     record = CaseRecord(
         case=case.name,
         geometry=case.geometry,
-        transpose=order,
-        shape_before_crop=_permuted(_triple(case.image.shape[1:]), order),
+        transpose=order.axes,
+        flipped=order.flipped,
+        shape_before_crop=order.permuted(case.image.shape[1:]),
         crop_low=low,
         crop_high=high,
         spacing_before=spacing_before,
@@ -111,7 +117,7 @@ def restore(array: NDArray[Any], record: CaseRecord, *, fill: float = 0) -> NDAr
     Parameters
     ----------
     array
-        (*S) or (H, *S) with *S = ``record.shape_after_crop``, transposed axes.
+        (*S) or (H, *S) with *S = ``record.shape_after_crop``, the plan's axes.
     record
         What preprocessing did.
     fill
@@ -119,7 +125,7 @@ def restore(array: NDArray[Any], record: CaseRecord, *, fill: float = 0) -> NDAr
 
     Returns
     -------
-    (*S) or (H, *S) of the file, C-contiguous, same type. Inverts transpose and crop: inside the box it equals what was
+    (*S) or (H, *S) of the file, C-contiguous, same type. Inverts turning and crop: inside the box it equals what was
     cropped, outside it is ``fill``.
 
     Raises
@@ -132,14 +138,11 @@ def restore(array: NDArray[Any], record: CaseRecord, *, fill: float = 0) -> NDAr
             f"case {record.case!r}: found an array of shape {array.shape}, expected (*S) or (H, *S) with spatial shape "
             f"{record.shape_after_crop}. Resample it to the shape after the crop first."
         )
-    leading = array.shape[:-3]
-    backward = [record.transpose.index(axis) for axis in range(3)]
-    file_shape = [record.shape_before_crop[axis] for axis in backward]
-    restored = np.full((*leading, *file_shape), fill, dtype=array.dtype)
-    forward = (*range(len(leading)), *(axis + len(leading) for axis in record.transpose))
-    transposed = restored.transpose(forward)  # a view: filling it fills the result
+    order = record.voxel_order
+    file_shape = order.inverse.permuted(record.shape_before_crop)
+    restored = np.full((*array.shape[:-3], *file_shape), fill, dtype=array.dtype)
     box: tuple[Any, ...] = (..., *box_slices(record.crop_low, record.crop_high))
-    transposed[box] = array
+    order.apply(restored)[box] = array  # a view: filling it fills the result
     return restored
 
 
@@ -158,7 +161,7 @@ def anisotropic_axis(spacing_before: Sequence[float], spacing_after: Sequence[fl
 
 
 def target_spacing(spacing_before: Sequence[float], configuration: Configuration) -> tuple[float, float, float]:
-    """Return the spacing after resampling (mm, transposed axes); a 2-D configuration keeps the case's slice spacing."""
+    """Return the spacing after resampling (mm, the plan's axes); a 2-D configuration keeps the case's slice spacing."""
     if len(configuration.spacing) == 2:
         return (spacing_before[0], *configuration.spacing)
     z, y, x = configuration.spacing
@@ -168,11 +171,6 @@ def target_spacing(spacing_before: Sequence[float], configuration: Configuration
 def resampled_shape(shape: Sequence[int], spacing_before: Sequence[float], spacing: Sequence[float]) -> Shape3:
     """Return the shape with the same field of view at another spacing: rounded half to even, at least 1."""
     return _triple([max(1, round(old / new * n)) for old, new, n in zip(spacing_before, spacing, shape, strict=True)])
-
-
-def _permuted(values: tuple[Any, Any, Any], order: Shape3) -> tuple[Any, Any, Any]:
-    z, y, x = (values[axis] for axis in order)
-    return (z, y, x)
 
 
 def _triple(values: Sequence[int]) -> Shape3:

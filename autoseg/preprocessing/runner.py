@@ -22,7 +22,7 @@ from autoseg.core.protocol import AnnotationProtocol
 from autoseg.io.annotation import read_annotation
 from autoseg.io.cache import ARRAYS, CacheEntry, read_entry, write_case
 from autoseg.io.images import read_intensities
-from autoseg.preprocessing.freshness import case_fingerprint, staleness
+from autoseg.preprocessing.freshness import case_fingerprint, other_order, staleness
 from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.pairing import pair
 from autoseg.preprocessing.pipeline import preprocess
@@ -142,7 +142,7 @@ def stale_cases(
             stale[name] = "no longer a case of the data set"
         else:
             expected = _fingerprint(files_of[name], dataset, plan, configuration)
-            reason = staleness(entry.fingerprint, expected)
+            reason = staleness(entry.fingerprint, expected) or other_order(entry.record, plan)
             if reason is not None:
                 stale[name] = reason
     return stale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from autoseg import Dataset
 from autoseg.core.errors import DatasetError, EvaluationError
 from autoseg.core.geometry import FLAT_SPACING, Geometry
+from autoseg.core.orientation import VoxelOrder
 from autoseg.evaluation import evaluate_folder, evaluator
 from autoseg.io.images import read_labels, write_labels
 
@@ -122,25 +124,60 @@ def test_a_misshapen_prediction_is_named_with_both_shapes(folders: tuple[Path, P
         ({"spacing": (2.5, 1.0, 0.6)}, "spacing (2.5, 1, 0.6)", "spacing (2.5, 1, 0.5)"),
         ({"origin": (5.0, 0.0, 0.0)}, "origin (5, 0, 0)", "origin (0, 0, 0)"),
         (
-            {"direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)},
-            "direction (-1, 0, 0, 0, -1, 0, 0, 0, 1)",
+            {"direction": (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1)},
+            "direction (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1)",
             "direction (1, 0, 0, 0, 1, 0, 0, 0, 1)",
         ),
+        ({"direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}, "origin (-2, -5, 0)", "origin (0, 0, 0)"),
     ],
+    ids=["spacing", "origin", "oblique", "turned about the first voxel"],
 )
-def test_another_geometry_is_scored_with_a_warning(
+def test_a_prediction_on_another_grid_is_a_fault(
     folders: tuple[Path, Path], change: dict[str, tuple[float, ...]], found: str, expected: str
 ) -> None:
     reference, predictions = folders
     write_labels(predictions / "two.nii.gz", volume(11, 3), GEOMETRY.model_copy(update=change))
     summary = evaluate_folder(reference, predictions, CONTENT)
-    assert summary.n_cases == 2
-    (warning,) = summary.warnings
-    assert "prediction of case 'two'" in warning
-    assert found in warning
-    assert expected in warning
-    with pytest.raises(EvaluationError, match=f"found {next(iter(change))}"):
+    assert (summary.n_cases, summary.warnings) == (1, ())
+    (fault,) = summary.faults
+    assert "prediction of case 'two'" in fault
+    assert found in fault
+    assert expected in fault
+    with pytest.raises(EvaluationError, match="It is not scored: resample it"):
         evaluate_folder(reference, predictions, CONTENT, strict=True)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("direction", [(1, 0, 0, 0, 1, 0, 0, 0, 1), (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1)])
+def test_the_same_voxels_in_another_order_are_scored_alike(
+    tmp_path: Path, ending: str, direction: tuple[float, ...]
+) -> None:
+    geometry = Geometry(spacing=(2.5, 1.0, 0.5), origin=(3.0, -4.0, 5.0), direction=direction)
+    truth, prediction = volume(0, 4), volume(10, 3)
+    content = CONTENT | {"file_ending": ending}
+    orders = [
+        VoxelOrder(axes, flips)
+        for axes in itertools.permutations(range(3))
+        for flips in itertools.product((False, True), repeat=3)
+    ]
+    for number, order in enumerate(orders):
+        write_labels(tmp_path / "truth" / f"{number}{ending}", truth, geometry)
+        turned = order.turned(geometry, truth.shape)
+        write_labels(tmp_path / "turned" / f"{number}{ending}", order.apply(prediction).copy(), turned)
+        write_labels(tmp_path / "plain" / f"{number}{ending}", prediction, geometry)
+    found, expected = (evaluate_folder(tmp_path / "truth", tmp_path / name, content) for name in ("turned", "plain"))
+    assert (found.faults, found.warnings, found.n_cases) == ((), (), 48)
+    for mine, theirs in zip(found.metric_per_case, expected.metric_per_case, strict=True):
+        assert mine.metrics == theirs.metrics
+
+
+def test_files_that_do_not_say_how_their_axes_lie_are_compared_as_they_are(tmp_path: Path) -> None:
+    geometry = Geometry(spacing=(2.5, 1.0, 0.5), direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    write_labels(tmp_path / "r" / "x.nii.gz", volume(0, 4), geometry)
+    write_labels(tmp_path / "p" / "x.tif", volume(10, 3), geometry)
+    write_labels(tmp_path / "q" / "x.nii.gz", volume(10, 3), geometry)
+    arrays, files = (evaluate_folder(tmp_path / "r", tmp_path / name, CONTENT) for name in "pq")
+    assert arrays.metric_per_case[0].metrics == files.metric_per_case[0].metrics
 
 
 def test_strict_reports_everything_at_once(folders: tuple[Path, Path]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autoseg.core.orientation import VoxelOrder
 from autoseg.inference.boxes import box_sums, count_in_boxes, patch_grid, slice_grid
 
 SHAPE = (5, 7, 6)
@@ -40,12 +41,14 @@ def test_counts_are_those_of_true_voxels():
     np.testing.assert_array_equal(count_in_boxes(mask, slice_grid(SHAPE, 0)).reshape(-1), mask.sum(axis=(1, 2)))
 
 
-def test_transposed_boxes_are_those_of_the_transposed_image():
+@pytest.mark.parametrize("flipped", [(False, False, False), (True, False, True)], ids=str)
+def test_turned_boxes_are_those_of_the_turned_image(flipped):
+    order = VoxelOrder((2, 0, 1), flipped)
     grid = patch_grid(SHAPE, (2, 4, 3))
     values = np.random.default_rng(3).normal(size=(1, *SHAPE))
-    turned = box_sums(values.transpose(0, 3, 1, 2), grid.transposed((2, 0, 1)))
-    np.testing.assert_allclose(turned.transpose(0, 2, 3, 1), box_sums(values, grid))
-    assert slice_grid(SHAPE, 1).transposed((2, 0, 1)).axis == 2
+    turned = box_sums(order.apply(values), grid.turned(order, order.permuted(SHAPE)))
+    np.testing.assert_allclose(order.invert(turned), box_sums(values, grid))
+    assert slice_grid(SHAPE, 1).turned(order, order.permuted(SHAPE)).axis == 2
 
 
 def test_patches_cover_the_image_without_repeats():

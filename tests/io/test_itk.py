@@ -1,3 +1,4 @@
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -84,3 +85,17 @@ def test_forms_that_are_not_supported_say_so(tmp_path):
     (tmp_path / "x.nrrd").write_text("no nrrd")
     with pytest.raises(FileFormatError, match="cannot be read"):
         read_image([tmp_path / "x.nrrd"])
+
+
+def test_files_that_do_not_say_how_their_axes_lie_are_told_from_those_that_do(tmp_path):
+    image = sitk.GetImageFromArray(np.zeros((3, 4, 5), np.uint8))
+    for ending in (".nrrd", ".mha", ".nii.gz", ".gipl"):
+        sitk.WriteImage(image, str(tmp_path / f"a{ending}"))
+        assert read_header(tmp_path / f"a{ending}")[1].is_directed == (ending != ".gipl")
+        assert read_image([tmp_path / f"a{ending}"])[1].is_directed == (ending != ".gipl")
+    header = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 5 4 3\nspacings: 1 1 2\nencoding: raw\n\n"
+    (tmp_path / "b.nrrd").write_bytes(header.encode() + bytes(60))
+    header = "NDims = 3\nDimSize = 5 4 3\nElementSpacing = 1 1 2\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    (tmp_path / "b.mha").write_bytes(header.encode() + bytes(60))
+    nib.save(nib.Nifti1Image(np.zeros((5, 4, 3), np.uint8), None), tmp_path / "b.nii.gz")  # codes 0: unknown
+    assert not any(read_header(tmp_path / name)[1].is_directed for name in ("b.nrrd", "b.mha", "b.nii.gz"))

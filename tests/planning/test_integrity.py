@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +172,23 @@ def test_another_geometry_is_found(folder: Path, name: str):
     assert (
         fault.startswith(f"{folder / 'labelsTr/b.mha'}: found {name} (") and ", as b_0000.mha. Copy the header" in fault
     )
+
+
+@pytest.mark.parametrize("kind", ["labelsTr", "masksTr"])
+@pytest.mark.parametrize("code", ["RAS", "LSP", "PIR"])
+def test_labels_in_another_order_of_voxels_are_told_from_a_wrong_header(tmp_path, code: str, kind: str):
+    folder = lay_out(tmp_path / "toy", (6, 6, 6))
+    if kind == "masksTr":
+        add_masks(folder)
+    path = folder / kind / "b.mha"
+    before = sitk.ReadImage(str(path))
+    sitk.WriteImage(sitk.DICOMOrient(before, code), str(path))
+    fault = only_fault(folder)
+    assert f"b.mha: found the voxels in the order {code}, expected LPS, as b_0000.mha. Do not copy the header" in fault
+    remedy = re.search(r"In Python: (.*)\.$", fault)[1]
+    subprocess.run([sys.executable, "-c", remedy], check=True)  # it works as it is written
+    assert check(folder).faults == ()
+    np.testing.assert_array_equal(array_of(path), sitk.GetArrayFromImage(before))
 
 
 def rounded(image: sitk.Image) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from autoseg.core.errors import PlanError
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
+from autoseg.core.geometry import Geometry
+from autoseg.core.orientation import VoxelOrder
 from autoseg.core.plan import Configuration, Plan, Topology
 from autoseg.planning.files import load_fingerprint, load_plan, save_fingerprint, save_plan
 
@@ -66,6 +68,20 @@ def test_plan_is_read_as_it_was_written(small_plan, tmp_path):
 def test_fingerprint_is_read_as_it_was_written(fingerprint, tmp_path):
     save_fingerprint(fingerprint, tmp_path / "fingerprint.json")
     assert load_fingerprint(tmp_path / "fingerprint.json") == fingerprint
+
+
+def test_files_from_before_mean_cases_as_stored_and_cropped(small_plan, fingerprint, tmp_path):
+    new = {
+        "plan": {"direction", "crop"},
+        "fingerprint": {"direction", "turned", "foreground_outside", "background_outside"},
+    }
+    (tmp_path / "plans.json").write_text(small_plan.model_dump_json(exclude=new["plan"]))
+    (tmp_path / "fingerprint.json").write_text(fingerprint.model_dump_json(exclude=new["fingerprint"]))
+    plan = load_plan(tmp_path / "plans.json")
+    ras = Geometry(spacing=(3, 2, 1), direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    assert plan.crop
+    assert plan.voxel_order(ras) == VoxelOrder(plan.transpose_forward)
+    assert load_fingerprint(tmp_path / "fingerprint.json").crop
 
 
 def test_missing_file_is_named(tmp_path):

@@ -1,0 +1,185 @@
+"""In which order a file stores its voxels, and how arrays are brought to another order without loss.
+
+Training files may run from right to left or from left to right, slice by slice or coronally. A network sees arrays
+only, so all are brought to the order that prevails among them, by exchanging and reversing axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.core.geometry import Direction, Geometry
+
+Triple = tuple[int, int, int]
+Flips = tuple[bool, bool, bool]
+
+_TIE = 1e-6
+"""Differences of cosines that are taken for rounding: of equally close orders the one that changes less is taken."""
+_LEAST_VOLUME = 0.5
+"""Of the parallelepiped of three unit axes; below it they do not span space, and the header says nothing."""
+_ENDS = (("R", "L"), ("A", "P"), ("I", "S"))
+"""Per world axis (LPS): the ends towards which it falls and rises."""
+_AXIS_ORDERS: tuple[Triple, ...] = tuple((a, b, c) for a, b, c in permutations(range(3)))
+
+
+@dataclass(frozen=True, slots=True)
+class VoxelOrder:
+    """How an array is turned: axis ``axes[i]`` of it becomes axis ``i``, reversed where ``flipped[i]``."""
+
+    axes: Triple = (0, 1, 2)
+    flipped: Flips = (False, False, False)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether nothing changes."""
+        return self == VoxelOrder()
+
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of ``array`` (*S) or (C, *S) in this order; a leading axis stays."""
+        leading = array.ndim - 3
+        turned = array.transpose(*range(leading), *(axis + leading for axis in self.axes))
+        return turned[(slice(None),) * leading + tuple(_run(is_flipped) for is_flipped in self.flipped)]
+
+    def invert(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of ``array`` (*S) or (C, *S) in the order before: ``invert(apply(array))`` is ``array``."""
+        return self.inverse.apply(array)
+
+    @property
+    def inverse(self) -> VoxelOrder:
+        """The order that undoes this one."""
+        back = [self.axes.index(axis) for axis in range(3)]
+        return VoxelOrder(_triple(back), _flips(self.flipped[axis] for axis in back))
+
+    def then(self, axes: Sequence[int]) -> VoxelOrder:
+        """Return this order followed by the exchange of axes that puts axis ``axes[i]`` at ``i``."""
+        return VoxelOrder(_triple(self.axes[axis] for axis in axes), _flips(self.flipped[axis] for axis in axes))
+
+    def permuted(self, values: Sequence[Any]) -> tuple[Any, Any, Any]:
+        """Return what belongs to each axis (a spacing, an edge) in this order."""
+        z, y, x = (values[axis] for axis in self.axes)
+        return (z, y, x)
+
+    def turned(self, geometry: Geometry, shape: Sequence[int]) -> Geometry:
+        """Return the geometry of an array of ``shape`` (z, y, x) with ``geometry`` after :meth:`apply`.
+
+        Every voxel keeps its place in the world. ``metadata`` describes the file as it is stored and is left out.
+        """
+        columns = np.asarray(geometry.direction, dtype=float).reshape(3, 3)[:, ::-1]  # of the axes z, y, x
+        columns = columns[:, list(self.axes)]
+        spacing = self.permuted(geometry.spacing)
+        steps = [
+            (edge - 1) * step if is_flipped else 0.0
+            for edge, step, is_flipped in zip(self.permuted(shape), spacing, self.flipped, strict=True)
+        ]
+        x, y, z = (float(value) for value in np.asarray(geometry.origin) + columns @ np.asarray(steps))
+        columns = columns * np.where(self.flipped, -1.0, 1.0)
+        direction: Any = tuple(float(value) for value in columns[:, ::-1].ravel())
+        return geometry.model_copy(
+            update={"spacing": spacing, "origin": (x, y, z), "direction": direction, "metadata": {}}
+        )
+
+
+AS_STORED = VoxelOrder()
+
+
+def order_towards(geometry: Geometry, wanted: Direction | None) -> VoxelOrder:
+    """Return how an array with ``geometry`` is turned so that its axes point as closely as can be to ``wanted``.
+
+    ``wanted`` are direction cosines as of :class:`Geometry`. Where they are None, or the file does not say how its
+    axes lie, the array stays as it is stored. For oblique axes the exchange and reversal with the largest sum of
+    cosines is taken; of equally close ones the one that changes least.
+    """
+    if wanted is None or not has_axes(geometry):
+        return AS_STORED
+    cosines = _cosines(np.asarray(wanted, dtype=float), np.asarray(geometry.direction, dtype=float))
+    sums = [sum(abs(cosines[row, column]) for row, column in enumerate(axes)) for axes in _AXIS_ORDERS]
+    axes = next(item for item, found in zip(_AXIS_ORDERS, sums, strict=True) if found >= max(sums) - _TIE)
+    return VoxelOrder(axes, _flips(cosines[row, column] < -_TIE for row, column in enumerate(axes)))
+
+
+def has_axes(geometry: Geometry) -> bool:
+    """Whether the file says in which directions its axes run."""
+    if not geometry.is_directed:
+        return False
+    if not all(map(math.isfinite, geometry.direction)):
+        return False
+    return abs(float(np.linalg.det(np.asarray(geometry.direction, dtype=float).reshape(3, 3)))) >= _LEAST_VOLUME
+
+
+def prevailing_direction(geometries: Iterable[Geometry]) -> Direction | None:
+    """Return the direction cosines that most of the files agree with; None if none says how its axes lie.
+
+    They are those of one of the files: the one towards which most of the others need no turning, among these the one
+    to which the others are closest, then the first. Oblique volumes that differ a little from each other (short-axis
+    views of hearts) are therefore in one order, even where the closest axes of the world are not the same for all.
+    """
+    counted = Counter(_rounded(geometry.direction) for geometry in geometries if has_axes(geometry))
+    if not counted:
+        return None
+    found, numbers = np.array(list(counted), dtype=float), np.array(list(counted.values()))
+    scores = [_agreement(direction, found, numbers) for direction in found]
+    return list(counted)[max(range(len(scores)), key=scores.__getitem__)]
+
+
+def orientation_name(direction: Direction, order: VoxelOrder = AS_STORED) -> str:
+    """Name where the axes x, y, z point, say ``LPS``: to the left, to posterior, to superior; the closest axes.
+
+    ``order`` is how an array is turned to have ``direction``: then the array as it is stored is named.
+    """
+    world = _cosines(np.eye(3).ravel(), np.asarray(direction, dtype=float))
+    closest = max(_AXIS_ORDERS, key=lambda axes: round(sum(abs(world[r, c]) for r, c in enumerate(axes)), 6))
+    letters = [""] * 3
+    for row, column in enumerate(closest):  # rows are the world's S, P, L
+        letters[column] = _ENDS[2 - row][int(world[row, column] > 0)]
+    stored = [""] * 3
+    for letter, axis, is_flipped in zip(letters, order.axes, order.flipped, strict=True):
+        stored[axis] = _opposite(letter) if is_flipped else letter
+    return "".join(reversed(stored))
+
+
+def _rounded(direction: Direction) -> Direction:
+    a, b, c, d, e, f, g, h, i = (round(float(cosine), 4) + 0.0 for cosine in direction)  # + 0.0: there is one zero
+    return (a, b, c, d, e, f, g, h, i)
+
+
+def _opposite(letter: str) -> str:
+    low, high = next(ends for ends in _ENDS if letter in ends)
+    return low if letter == high else high
+
+
+def _cosines(wanted: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(..., 3, 3) cosines between the axes z, y, x of ``wanted`` (9) and those of ``found`` (..., 9)."""
+    mine, theirs = wanted.reshape(3, 3), found.reshape(*found.shape[:-1], 3, 3)
+    cosines: NDArray[np.float64] = np.einsum("ki,...kj->...ij", mine, theirs)[..., ::-1, ::-1]
+    return cosines
+
+
+def _agreement(direction: NDArray[np.float64], found: NDArray[np.float64], numbers: NDArray[Any]) -> tuple[int, float]:
+    """Return how many files need no turning towards ``direction``, and how close they are; ``found`` is (n, 9)."""
+    cosines = _cosines(direction, found)
+    largest = np.max([np.abs(cosines[:, range(3), axes]).sum(axis=1) for axes in _AXIS_ORDERS], axis=0)
+    closeness = cosines.trace(axis1=1, axis2=2)
+    agrees = closeness >= largest - _TIE
+    return int(numbers[agrees].sum()), round(float((closeness * numbers)[agrees].sum()), 4)
+
+
+def _run(is_flipped: bool) -> slice:
+    return slice(None, None, -1) if is_flipped else slice(None)
+
+
+def _triple(values: Iterable[int]) -> Triple:
+    z, y, x = values
+    return (z, y, x)
+
+
+def _flips(values: Iterable[Any]) -> Flips:
+    z, y, x = (bool(value) for value in values)
+    return (z, y, x)
