@@ -25,6 +25,7 @@ from autoseg.io.stored import (
     check_file,
     smallest_unsigned,
     unreadable,
+    without_alpha,
 )
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -35,10 +36,17 @@ CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "
 
 
 def read_natural(path: Path, *, as_labels: bool = False) -> StoredImage:
-    """Read a picture (C, 1, y, x). A palette gives colours, or with ``as_labels`` the indices.
+    """Read a picture (C, 1, y, x). A palette gives colours; labels are its indices, without an alpha that says nothing.
 
-    Raises ``FileFormatError`` if the file is truncated, damaged or not what its ending says.
+    Raises ``FileFormatError`` if the file is truncated, damaged or not what its ending says, or if it holds labels of
+    which opacity says something.
     """
+    stored = _read(path, as_labels=as_labels)
+    has_alpha = as_labels and len(stored.array) in (2, 4)
+    return stored._replace(array=without_alpha(path, stored.array)) if has_alpha else stored
+
+
+def _read(path: Path, *, as_labels: bool) -> StoredImage:
     check_file(path)
     content = path.read_bytes()
     bits, is_colour = _png_bits(path, content)

@@ -29,6 +29,8 @@ class StoredHeader(NamedTuple):
     shape: Shape4
     """(C, z, y, x)."""
     geometry: Geometry
+    remarks: tuple[str, ...] = ()
+    """What is strange about the file though it can be read, each a clause without its name."""
 
 
 def unreadable(path: Path, found: str, expected: str, fix: str) -> FileFormatError:
@@ -57,6 +59,22 @@ def assumed_geometry(ndim: int) -> Geometry:
     """Return the geometry of a file that does not say how large its voxels are: 1 mm, marked as assumed."""
     spacing = flat_spacing(1.0, 1.0) if ndim == 2 else (1.0, 1.0, 1.0)
     return Geometry(spacing=spacing, ndim=ndim, metadata={"spacing": ASSUMED})
+
+
+def without_alpha(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    """Return a label file (C, z, y, x) without its last channel, opacity.
+
+    Raises ``FileFormatError`` if opacity tells voxels apart that are alike in the other channels.
+    """
+    *values, alpha = array
+    if alpha.min() != alpha.max():
+        keys = np.stack([channel.ravel() for channel in values])
+        without = np.unique(keys, axis=1).shape[1]
+        if np.unique(np.concatenate([keys, alpha.reshape(1, -1)]), axis=1).shape[1] != without:
+            found = "an alpha channel that differs among voxels of one value"
+            fix = "Save class numbers (0, 1, 2 ...) in a grey image; mark what is not annotated by a value of its own."
+            raise unreadable(path, found, "one value per voxel", fix)
+    return array[:-1]
 
 
 def smallest_unsigned(labels: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
