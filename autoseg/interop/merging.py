@@ -15,6 +15,7 @@ from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import listed, shown
 from autoseg.core.label_json import BACKGROUND, IGNORE
 from autoseg.core.labels import CaseStatement
+from autoseg.io.images import written_ending
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
         "channel_names": {str(number): channel for number, channel in enumerate(datasets[0].channels)},
         "labels": labels if ignore is None else labels | {IGNORE: ignore},
         "numTraining": sum(len(dataset.cases) for dataset in datasets),
-        "file_ending": datasets[0].file_ending,
+        "file_ending": written_ending(datasets[0].file_ending),
     }
     content |= {key: value for key, value in optional.items() if value}
     return Merger(sources, content, ignore, (*warnings, *_shared_images(datasets)))

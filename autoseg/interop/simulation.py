@@ -23,7 +23,7 @@ from autoseg.core.label_json import IGNORE
 from autoseg.core.labels import Labels, statements_leave_open
 from autoseg.core.parallel import map_unordered
 from autoseg.io.annotation import read_drawn
-from autoseg.io.images import write_labels
+from autoseg.io.images import write_labels, written_ending
 from autoseg.io.raw_layout import put_images
 
 REPORT_FILE = "annotation_report.json"
@@ -133,6 +133,7 @@ def sparse_json(dataset: Dataset, ignore: int | None, dropped: Mapping[str, froz
     if ignore is not None:
         content["labels"] = {**content["labels"], IGNORE: ignore}
     content["numTraining"] = len(dataset.cases)
+    content["file_ending"] = written_ending(dataset.file_ending)
     cases: dict[str, dict[str, Any]] = {name: dict(entry) for name, entry in content.get("cases", {}).items()}
     for name in dataset.case_names:
         if dropped.get(name):
@@ -156,7 +157,7 @@ def write_cases(
     """
     source = simulation.source
     _claim(simulation, output)
-    put_images(source.cases, source.file_ending, output / "imagesTr", copy=copy)
+    put_images(source.cases, written_ending(source.file_ending), output / "imagesTr", copy=copy)
     write = partial(_write_case, simulation=_without_json(simulation), folder=output / "labelsTr")
     shares: dict[str, CaseShares] = {}
     for done, (index, result) in enumerate(map_unordered(write, source.cases, workers=workers), 1):
@@ -269,7 +270,7 @@ def _write_case(case: CaseFiles, *, simulation: Simulation, folder: Path) -> Cas
     visible = np.where(np.isin(truth, dropped), 0, truth).astype(np.uint16)
     drawn = annotate(visible, geometry.spacing, simulation.style, seed=simulation.seed, case=case.name)
     labels = visible if simulation.ignore is None else np.where(drawn, visible, np.uint16(simulation.ignore))
-    write_labels(folder / f"{case.name}{simulation.source.file_ending}", labels, geometry)
+    write_labels(folder / f"{case.name}{written_ending(simulation.source.file_ending)}", labels, geometry)
     decided = drawn & (visible > 0) if dropped else drawn
     return CaseShares(count_values(truth), count_values(truth[decided]), count_values(truth[drawn & ~decided]))
 

@@ -28,19 +28,23 @@ from autoseg.io.tiff import read_tiff, read_tiff_header, read_tiff_labels, write
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 """Read as images; never for labels, whose values they change."""
+_WRITTEN = dict.fromkeys(LOSSY_ENDINGS, ".png") | {".mhd": ".mha"}
+UNEVEN_EDGES = 50
+"""How many times longer than another an edge of a voxel may be before a mistaken unit is suspected."""
 
 
 class _Format(NamedTuple):
     read: Callable[[Path], StoredImage]
-    read_labels: Callable[[Path], StoredImage]
     header: Callable[[Path], StoredHeader]
     write: Callable[[Path, NDArray[np.unsignedinteger], Geometry], None]
+    read_labels: Callable[[Path], StoredImage] | None = None
+    """Where labels are read otherwise than images."""
 
 
-_NIFTI = _Format(read_nifti, read_nifti, read_nifti_header, write_nifti)
-_ITK = _Format(read_itk, read_itk, read_itk_header, write_itk)
-_NATURAL = _Format(read_natural, partial(read_natural, as_labels=True), read_natural_header, write_natural)
-_TIFF = _Format(read_tiff, read_tiff_labels, read_tiff_header, write_tiff)
+_NIFTI = _Format(read_nifti, read_nifti_header, write_nifti)
+_ITK = _Format(read_itk, read_itk_header, write_itk)
+_NATURAL = _Format(read_natural, read_natural_header, write_natural, partial(read_natural, as_labels=True))
+_TIFF = _Format(read_tiff, read_tiff_header, write_tiff, read_tiff_labels)
 _FORMATS = {
     ".nii.gz": _NIFTI,
     ".nii": _NIFTI,
@@ -131,7 +135,8 @@ def read_labels(path: str | Path) -> tuple[NDArray[np.integer[Any]], Geometry]:
     if ending_of(path).lower() in LOSSY_ENDINGS:
         raise unreadable(path, "labels in a lossy format", "labels stored without loss", "Export them as .png.")
     with _naming(path):
-        stored = _format(path).read_labels(path)
+        file_format = _format(path)
+        stored = (file_format.read_labels or file_format.read)(path)
         return _smallest_integers(path, _single_channel(path, stored.array)), stored.geometry
 
 
@@ -141,9 +146,39 @@ def read_header(path: str | Path) -> tuple[Shape4, Geometry]:
     return header.shape, header.geometry
 
 
-def read_remarks(path: str | Path) -> tuple[str, ...]:
-    """Return what is strange about a file by its header, though it can be read; each a clause without its name."""
-    return _read_header(Path(path)).remarks
+def read_remarks(path: str | Path, *, as_labels: bool = False) -> tuple[str, ...]:
+    """Return what is strange about a file by its header, though it can be read; each a clause without its name.
+
+    Of labels the size of voxels does not matter: that of their image is taken.
+    """
+    header = _read_header(Path(path))
+    if as_labels:
+        return header.remarks
+    unknown = (header.unknown_size,) if header.unknown_size else ()
+    return (*header.remarks, *unknown, *_uneven(header.shape[1:], header.geometry))
+
+
+def _uneven(shape: Sequence[int], geometry: Geometry) -> tuple[str, ...]:
+    """Say that a volume (z, y, x) has edges so different that one is probably in another unit."""
+    edges = [edge for edge, length in zip(geometry.spacing, shape, strict=True) if length > 1]
+    if geometry.ndim == 2 or not edges or max(edges) <= UNEVEN_EDGES * min(edges):
+        return ()
+    z, y, x = geometry.spacing
+    return (
+        f"voxels are {z:.4g} x {y:.4g} x {x:.4g} mm (z, y, x), edges that differ by a factor of "
+        f"{max(edges) / min(edges):.3g}. If one of them is in another unit, correct it",
+    )
+
+
+def written_ending(ending: str, largest: int = 0) -> str:
+    """Return the ending with which label maps of images with ``ending`` are written: another where it cannot hold them.
+
+    Lossy pictures get ``.png``, as does ``.bmp`` where the ``largest`` label is above 255; ``.mhd``, a header beside
+    its data, gets ``.mha``, the same in one file.
+    """
+    if ending.lower() == ".bmp" and largest > np.iinfo(np.uint8).max:
+        return ".png"
+    return _WRITTEN.get(ending.lower(), ending)
 
 
 def write_labels(path: str | Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:

@@ -58,11 +58,11 @@ def read_itk(path: Path) -> StoredImage:
 
 def read_itk_header(path: Path) -> StoredHeader:
     """Read shape (C, z, y, x) and geometry without the voxels."""
-    return StoredHeader(*_describe(path, open_itk(path)), _remarks(path))
+    return StoredHeader(*_describe(path, open_itk(path)), *_sizes_said(path))
 
 
-def _remarks(path: Path) -> tuple[str, ...]:
-    """Say what a header states of the voxel size that ITK does not read, or that it states none."""
+def _sizes_said(path: Path) -> tuple[tuple[str, ...], str]:
+    """Return remarks on units that a header states and ITK does not read, and why the voxel size is unknown, if so."""
     if path.suffix.lower() in META_ENDINGS:
         keys = read_meta_header(path).keys
         units, is_sized = [keys.get("DistanceUnits", "")], not {"ElementSpacing", "ElementSize"}.isdisjoint(keys)
@@ -72,10 +72,11 @@ def _remarks(path: Path) -> tuple[str, ...]:
         units = re.findall(r'"([^"]*)"', "".join(re.findall(r"(?mi)^(?:space )?units:(.*)$", header)))
         is_sized = re.search(r"(?mi)^(spacings|space directions):(?!.*\bnan\b.*\bnan\b)", header) is not None
     else:
-        return ()
+        return (), ""
     others = [unit for unit in dict.fromkeys(units) if millimetres_per(unit) not in (None, 1.0)]
-    remarks = [f"the header says that lengths are in {unit}; ITK, and so this, takes them for mm" for unit in others]
-    return (*remarks, *(() if is_sized else ("no voxel size is stated, so ITK, and so this, takes 1 mm",)))
+    remarks = tuple(f"the header says that lengths are in {unit}; as in ITK they are taken for mm" for unit in others)
+    unknown = "no voxel size is stated; as in ITK, 1 x 1 x 1 mm is assumed. Unless voxels are cubes, correct the header"
+    return remarks, "" if is_sized else unknown
 
 
 def write_itk(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.core.dicom import conversion, dicom_folder
 from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.geometry import ASSUMED, FLAT_SPACING, Geometry
 
@@ -31,6 +32,8 @@ class StoredHeader(NamedTuple):
     geometry: Geometry
     remarks: tuple[str, ...] = ()
     """What is strange about the file though it can be read, each a clause without its name."""
+    unknown_size: str = ""
+    """Why the size of its voxels is not known, and what to do; empty if it is known, or is never in such a file."""
 
 
 def unreadable(path: Path, found: str, expected: str, fix: str) -> FileFormatError:
@@ -40,6 +43,8 @@ def unreadable(path: Path, found: str, expected: str, fix: str) -> FileFormatErr
 
 def check_file(path: Path) -> int:
     """Return the size of a file in bytes; raise ``FileFormatError`` if it is missing, a folder or empty."""
+    if path.is_dir() and dicom_folder(path) is not None:
+        raise unreadable(path, "a folder of DICOM files", "an image file", conversion(path, "") + ".")
     if path.is_dir():
         raise unreadable(path, "a folder", "a file", "Give the path of the image file itself.")
     if not path.is_file():

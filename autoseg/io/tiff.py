@@ -247,8 +247,8 @@ def _describe(path: Path, file: tifffile.TiffFile, pages: Sequence[tifffile.Tiff
     z = lengths[depth[0]] if depth else 1
     c = lengths[channels[0]] if channels else 1
     shape: Shape4 = (c, z, lengths["Y"], lengths["X"])
-    geometry, remarks = tiff_geometry(path, file, ndim=3 if depth else 2)
-    return StoredHeader(shape, geometry, remarks + _remarks(pages[0].keyframe))
+    geometry, unknown_size = tiff_geometry(path, file, ndim=3 if depth else 2)
+    return StoredHeader(shape, geometry, _remarks(pages[0].keyframe), unknown_size)
 
 
 def _remarks(page: tifffile.TiffPage) -> tuple[str, ...]:

@@ -24,13 +24,13 @@ Edges = tuple[float | None, float | None, float | None]
 UNKNOWN: Edges = (None, None, None)
 
 
-def tiff_geometry(path: Path, file: tifffile.TiffFile, *, ndim: int) -> tuple[Geometry, tuple[str, ...]]:
-    """Return the geometry of a file, and a remark if it is a stack of which the voxel size is not (all) known."""
+def tiff_geometry(path: Path, file: tifffile.TiffFile, *, ndim: int) -> tuple[Geometry, str]:
+    """Return the geometry of a file, and what to say if it is a stack of which the voxel size is not (all) known."""
     edges: Edges = read_spacing(path) or _imagej_edges(file) or _ome_edges(file) or UNKNOWN
     z, y, x = edges
     if y is not None and x is not None and (ndim == 2 or z is not None):
-        return Geometry(spacing=flat_spacing(y, x) if z is None or ndim == 2 else (z, y, x), ndim=ndim), ()
-    return assumed_geometry(ndim), (_unknown(path, edges),) if ndim == 3 else ()
+        return Geometry(spacing=flat_spacing(y, x) if z is None or ndim == 2 else (z, y, x), ndim=ndim), ""
+    return assumed_geometry(ndim), _unknown(path, edges) if ndim == 3 else ""
 
 
 def _unknown(path: Path, edges: Edges) -> str:

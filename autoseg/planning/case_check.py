@@ -7,7 +7,8 @@ infinite and constant images, wrong origins and directions and wrong streams are
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from autoseg.core.geometry import Geometry
 from autoseg.core.kept_array import KeptBool
 from autoseg.core.labels import Labels
 from autoseg.io.annotation import apply_mask, read_valid_mask
-from autoseg.io.images import read_header, read_intensities, read_labels
+from autoseg.io.images import read_header, read_intensities, read_labels, read_remarks
+from autoseg.planning.voxel_sizes import VoxelSize
 
 _MESSAGE = re.compile(r"(?P<where>.+?): found (?P<found>.+?), expected (?P<expected>.+?)\. (?P<fix>.+)")
 """How every error of autoseg reads."""
@@ -51,6 +53,10 @@ class Finding:
     """File value -> voxels."""
     parts: KeptBool | None = None
     """(3, 20): where something is drawn, see :func:`autoseg.annotation.coverage.annotated_parts`."""
+    remarks: tuple[str, ...] = ()
+    """What is strange about its files by their headers, without the name of the case."""
+    size: VoxelSize | None = None
+    """Of its voxels; None if the image cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +80,13 @@ def look_into(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[Finding
     """
     faults: list[Fault] = []
     warnings: list[str] = []
+    remarks: list[str] = []
     opened = Opened()
     label_geometry: Geometry | None = None
     try:
         image, geometry = read_intensities(case.images)
         opened = replace(opened, image=image, geometry=geometry)
+        remarks += [text for path in case.images for text in read_remarks(path)]
         conditions = inspect_channels(image)
         faults += _image_faults(case, conditions, n_channels)
         warnings += _image_warnings(case, conditions)
@@ -88,11 +96,26 @@ def look_into(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[Finding
         if case.label is not None:
             file_labels, label_geometry = read_labels(case.label)
             opened = replace(opened, file_labels=file_labels)
+            remarks += [f"labels: {text}" for text in read_remarks(case.label, as_labels=True)]
     except FileFormatError as error:
         faults.append(unreadable_fault(f"label file of case {case.name!r}", error))
     faults += _mismatch_faults(case, opened, label_geometry)
     said, opened = _look_into_annotation(case, labels, opened)
-    return replace(said, faults=(*faults, *said.faults), warnings=(*warnings, *said.warnings)), opened
+    found = replace(said, faults=(*faults, *said.faults), warnings=(*warnings, *said.warnings), remarks=tuple(remarks))
+    return found if opened.geometry is None else replace(found, size=VoxelSize.of(opened.geometry)), opened
+
+
+@contextmanager
+def naming_case(name: str) -> Iterator[None]:
+    """Turn an error that nobody foresaw into one that names the case, so that all other cases are still looked into."""
+    try:
+        yield
+    except (AutosegError, MemoryError):
+        raise
+    except Exception as error:
+        found = f"files that cannot be used ({type(error).__name__}: {' '.join(str(error).split())})"
+        fix = "Export its files again; if they are sound, this is an error of autoseg: please report it."
+        raise DatasetError([Fault(f"case {name!r}", found, "an image and labels", fix)]) from error
 
 
 def _look_into_annotation(case: CaseFiles, labels: Labels, opened: Opened) -> tuple[Finding, Opened]:

@@ -10,13 +10,16 @@ from typing import Any
 from autoseg.annotation.coverage import describe_gaps
 from autoseg.annotation.inspection import CaseAnnotation
 from autoseg.core.dataset import CaseFiles, Dataset
+from autoseg.core.dicom import ENDINGS as DICOM_ENDINGS
+from autoseg.core.dicom import conversion
 from autoseg.core.errors import AutosegError, DatasetError, Fault
-from autoseg.core.findings import listed
+from autoseg.core.findings import grouped_by_text, listed
 from autoseg.core.label_json import BACKGROUND
 from autoseg.core.labels import Labels
 from autoseg.core.parallel import map_unordered
-from autoseg.io.images import LOSSY_ENDINGS, SUPPORTED_ENDINGS
-from autoseg.planning.case_check import Finding, look_into, unreadable_fault
+from autoseg.io.images import LOSSY_ENDINGS, SUPPORTED_ENDINGS, written_ending
+from autoseg.planning.case_check import Finding, look_into, naming_case, unreadable_fault
+from autoseg.planning.voxel_sizes import mixed_sizes
 
 MAX_VALUES_REPORTED = 10
 
@@ -128,6 +131,8 @@ def report_on(dataset: Dataset, findings: Mapping[str, Finding], known_faults: S
         f"{dataset.name}: {head!r} has no annotated voxel in any case, so it cannot be learnt" for head in never
     ]
     warnings += _blind_spots(dataset, ordered)
+    warnings += [*_written_otherwise(dataset), *grouped_by_text({name: item.remarks for name, item in ordered.items()})]
+    faults += mixed_sizes({name: item.size for name, item in ordered.items() if item.size is not None})
     return IntegrityReport(
         faults=(*known_faults, *faults, *_undeclared_faults(ordered, dataset.labels)),
         warnings=tuple(warnings),
@@ -159,6 +164,14 @@ def _blind_spots(dataset: Dataset, findings: Mapping[str, Finding]) -> list[str]
     ]
 
 
+def _written_otherwise(dataset: Dataset) -> list[str]:
+    """Say that label maps will have another ending than the files of the data set, which cannot hold them."""
+    ending, written = dataset.file_ending, written_ending(dataset.file_ending)
+    if written == ending:
+        return []
+    return [f"{dataset.name}: label maps are written as {written}, one file each, not as {ending}; both are read alike"]
+
+
 def ending_fault(dataset: Dataset) -> Fault | None:
     """Return what is wrong with the file ending of a data set; None if nothing is, or it has none."""
     ending = dataset.file_ending
@@ -167,11 +180,14 @@ def ending_fault(dataset: Dataset) -> Fault | None:
     lossless = [item for item in SUPPORTED_ENDINGS if item not in LOSSY_ENDINGS]
     found = f"{ending!r}, a lossy format that changes label values" if ending.lower() in LOSSY_ENDINGS else repr(ending)
     fix = "Convert images and labels, for example to .nii.gz (3-D) or .png (2-D)."
+    if ending.lower() in DICOM_ENDINGS:
+        fix = conversion("FOLDER", "") + "."
     return Fault("dataset.json: file_ending", found, f"one of {', '.join(lossless)}", fix)
 
 
 def _check_case(case: CaseFiles, *, labels: Labels, n_channels: int) -> Finding:
-    return look_into(case, labels, n_channels)[0]
+    with naming_case(case.name):
+        return look_into(case, labels, n_channels)[0]
 
 
 def lost(name: str, error: AutosegError) -> Finding:

@@ -17,7 +17,7 @@ from autoseg.planning.fingerprint import CaseMeasure
 from autoseg.preprocessing.freshness import file_stamp, short_hash
 
 SURVEY_FILE = "dataset_survey.npz"
-SURVEY_VERSION = 4
+SURVEY_VERSION = 5
 """Raised whenever the same files would be found or measured otherwise."""
 _OF_OTHERS = ("cases", "dataset", "numTraining")
 """Keys of dataset.json that change with other cases; what they say of a case itself counts."""

@@ -14,7 +14,7 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.core.protocol import AnnotationProtocol
 from autoseg.io.sidecar import sidecars
 
-PREPROCESSING_VERSION = 3
+PREPROCESSING_VERSION = 4
 """Raised whenever the same input would give another cache."""
 NO_PROMISE = AnnotationProtocol()
 
