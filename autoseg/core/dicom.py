@@ -6,6 +6,8 @@ from itertools import islice
 from pathlib import Path
 
 ENDINGS = (".dcm", ".dicom", ".ima")
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+"""Of files that hold a volume with its geometry."""
 LOOKED_AT = 20
 """Files of a folder that are looked at: one that is DICOM is enough."""
 MARK_AT = 128
@@ -34,8 +36,8 @@ def dicom_folder(folder: Path) -> Path | None:
 
 
 def conversion(folder: Path | str, ending: str) -> str:
-    """Return the advice how to make one image file of a folder of slices."""
-    ending = ".nii.gz" if ending.lower() in ("", *ENDINGS) else ending
+    """Return the advice how to make one image file of a folder of slices, with ``ending`` if that holds a volume."""
+    ending = ending if ending.lower() in VOLUME_ENDINGS else ".nii.gz"
     code = (
         "import SimpleITK as s; r = s.ImageSeriesReader(); "
         f"r.SetFileNames(r.GetGDCMSeriesFileNames('{folder}')); s.WriteImage(r.Execute(), 'case_0000{ending}')"

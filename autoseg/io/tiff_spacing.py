@@ -43,8 +43,8 @@ def _unknown(path: Path, edges: Edges) -> str:
     )  # fmt: skip
     example = ", ".join(f"{known[axis]:.4g}" if axis in known else axis for axis in "zyx")
     return (
-        f"{found}, so 1 x 1 x 1 mm is assumed. Unless voxels are cubes, write the true size in mm into <case>.json "
-        f'beside {path.parent.name}/<case>{path.suffix}: {{"spacing": [{example}]}}'
+        f"{found}, so 1 x 1 x 1 mm is assumed. Unless voxels are cubes, write the true size (z, y, x) in mm into "
+        f'{path.parent.name}/<case>.json: {{"spacing": [{example}]}}'
     )
 
 
