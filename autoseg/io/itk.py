@@ -64,7 +64,9 @@ def read_itk_header(path: Path) -> StoredHeader:
 def _sizes_said(path: Path) -> tuple[tuple[str, ...], str]:
     """Return remarks on units that a header states and ITK does not read, and why the voxel size is unknown, if so."""
     if path.suffix.lower() in META_ENDINGS:
-        keys = read_meta_header(path).keys
+        header_of_data = read_meta_header(path)
+        check_meta_data(header_of_data, 0)
+        keys = header_of_data.keys
         units, is_sized = [keys.get("DistanceUnits", "")], not {"ElementSpacing", "ElementSize"}.isdisjoint(keys)
     elif path.suffix.lower() == ".nrrd":
         with path.open("rb") as file:
@@ -136,6 +138,11 @@ def _describe(path: Path, reader: sitk.ImageFileReader) -> tuple[Shape4, Geometr
         raise unreadable(path, found, "2 or 3 axes, or a 4th that holds channels", "Save one time point per file.")
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()).lower():
         raise unreadable(path, "complex values", "real values", "Save magnitude (and phase) as real images.")
+    edges = reader.GetSpacing()[:3]
+    if not all(math.isfinite(edge) and edge for edge in edges):
+        raise unreadable(
+            path, f"voxel edges {edges}", "finite edges other than 0", "Correct the spacing in the header."
+        )
     x, y, z, t = (*size, 1, 1)[:4] if len(size) < 4 else size
     return (components * t, z, y, x), itk_geometry(reader)
 

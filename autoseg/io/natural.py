@@ -23,6 +23,7 @@ from autoseg.io.stored import (
     StoredImage,
     assumed_geometry,
     check_file,
+    orientation_remark,
     smallest_unsigned,
     unreadable,
     without_alpha,
@@ -30,6 +31,7 @@ from autoseg.io.stored import (
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+EXIF_ORIENTATION = 0x0112
 STRETCH = {2: 85, 4: 17}
 """Bits per grey pixel -> factor by which Pillow multiplies."""
 CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
@@ -75,7 +77,8 @@ def read_natural_header(path: Path) -> StoredHeader:
     with _open(path, path) as picture:
         mode = _colour_mode(picture)
         x, y = picture.size
-    return StoredHeader((CHANNELS.get(mode, len(mode)), 1, y, x), assumed_geometry(2))
+        remarks = orientation_remark(picture.getexif().get(EXIF_ORIENTATION))
+    return StoredHeader((CHANNELS.get(mode, len(mode)), 1, y, x), assumed_geometry(2), remarks)
 
 
 def write_natural(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:

@@ -66,6 +66,16 @@ def assumed_geometry(ndim: int) -> Geometry:
     return Geometry(spacing=spacing, ndim=ndim, metadata={"spacing": ASSUMED})
 
 
+def orientation_remark(orientation: object) -> tuple[str, ...]:
+    """Say that a picture is to be shown turned or mirrored (tag Orientation of TIFF and EXIF), which no array is."""
+    if orientation in (1, None, 0):
+        return ()
+    return (
+        f"the file asks viewers to turn or mirror it (orientation {orientation}); it is taken as stored, and its label "
+        "file must be stored alike",
+    )
+
+
 def without_alpha(path: Path, array: NDArray[Any]) -> NDArray[Any]:
     """Return a label file (C, z, y, x) without its last channel, opacity.
 

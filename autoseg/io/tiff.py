@@ -27,6 +27,7 @@ from autoseg.io.stored import (
     StoredHeader,
     StoredImage,
     check_file,
+    orientation_remark,
     smallest_unsigned,
     unreadable,
     without_alpha,
@@ -246,15 +247,18 @@ def _describe(path: Path, file: tifffile.TiffFile, pages: Sequence[tifffile.Tiff
         raise unreadable(path, shown, "y, x and at most one axis each of depth (Z) and channels (C)", fix)
     z = lengths[depth[0]] if depth else 1
     c = lengths[channels[0]] if channels else 1
+    if pages[0].dtype is not None and pages[0].dtype.kind == "c":
+        raise unreadable(path, "complex values", "real values", "Save magnitude (and phase) as real images.")
     shape: Shape4 = (c, z, lengths["Y"], lengths["X"])
     geometry, unknown_size = tiff_geometry(path, file, ndim=3 if depth else 2)
     return StoredHeader(shape, geometry, _remarks(pages[0].keyframe), unknown_size)
 
 
 def _remarks(page: tifffile.TiffPage) -> tuple[str, ...]:
-    if page.photometric != BILEVEL_WHITE_IS_ZERO or page.bitspersample == 1:
-        return ()
-    return ("white is stated to be 0 (photometric MINISWHITE); values are taken as they are stored",)
+    remarks = []
+    if page.photometric == BILEVEL_WHITE_IS_ZERO and page.bitspersample != 1:
+        remarks.append("white is stated to be 0 (photometric MINISWHITE); values are taken as they are stored")
+    return (*remarks, *orientation_remark(page.tags.valueof("Orientation", 1)))
 
 
 def _ordered(array: NDArray[Any], axes: Sequence[tuple[str, int]]) -> NDArray[Any]:

@@ -198,6 +198,14 @@ def test_an_axis_without_direction_holds_channels(tmp_path):
         assert read_header(path)[1].spacing == (2.0, 1.0, 1.0)
 
 
+@pytest.mark.parametrize("edges", ["1 0 2", "nan 1 2", "0 0 0"])
+def test_a_spacing_of_nothing_is_refused(tmp_path, edges):
+    lines = [f"ElementSpacing = {edges}", "ElementDataFile = LOCAL"]
+    for read in (read_header, read_labels, read_remarks):
+        with pytest.raises(FileFormatError, match=r"a\.mha: found voxel edges"):
+            read(meta(tmp_path / "a.mha", *lines, data=SMALL.tobytes()))
+
+
 def test_what_headers_say_of_units_and_sizes_is_remarked(tmp_path):
     raw = SMALL.tobytes()
     microns = nrrd(

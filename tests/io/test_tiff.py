@@ -248,6 +248,16 @@ def test_a_voxel_size_is_wholly_known_or_not_at_all(tmp_path, name):
     assert read_remarks(path) == ()
 
 
+def test_complex_values_are_refused_and_a_turned_view_is_remarked(tmp_path):
+    write(tmp_path / "c.tif", STACK.astype(np.complex64))
+    with pytest.raises(FileFormatError, match="complex values"):
+        read_image([tmp_path / "c.tif"])
+    write(tmp_path / "o.tif", STACK[0], extratags=[(274, 3, 1, 3, True)])
+    (remark,) = read_remarks(tmp_path / "o.tif", as_labels=True)
+    assert "orientation 3" in remark
+    np.testing.assert_array_equal(read_image([tmp_path / "o.tif"])[0][0, 0], STACK[0])
+
+
 def test_planes_in_other_files_are_not_zeros(tmp_path):
     path = write(tmp_path / "a.ome.tif", STACK, ome=True, metadata={"axes": "ZYX"})
     with tifffile.TiffFile(path) as file:
