@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk  # noqa: N813
 
 from autoseg.core.geometry import Geometry
 from autoseg.io.images import write_labels
@@ -61,3 +62,14 @@ def toy_case(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.nda
         truth[(((grid - middle) / radius) ** 2).sum(0) < 1] = label
     image = 60 + 70.0 * truth + rng.normal(0, 12, shape)
     return np.clip(np.rint(image), 1, 255).astype(np.uint8), truth
+
+
+def as_mhd(folder: Path, *, compress: bool) -> None:
+    """Rewrite the volumes of a data set as headers beside their data (``.mhd`` with ``.raw`` or ``.zraw``)."""
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    ending = content["file_ending"]
+    for path in sorted(folder.rglob(f"*{ending}")):
+        target = path.with_name(path.name.removesuffix(ending) + ".mhd")
+        sitk.WriteImage(sitk.ReadImage(str(path)), str(target), compress)
+        path.unlink()
+    (folder / "dataset.json").write_text(json.dumps(content | {"file_ending": ".mhd"}), encoding="utf-8")

@@ -98,7 +98,7 @@ def draw_pictures(simulation: Simulation, output: Path, n: int) -> None:
     from autoseg.annotation.simulation import even_slices
     from autoseg.core.dataset import Dataset
     from autoseg.core.geometry import slice_axis
-    from autoseg.io.images import read_image, read_labels
+    from autoseg.io.images import read_image, read_labels, written_ending
     from autoseg.io.pictures import write_png
     from autoseg.report.overlay import Layer, draw_overlay
 
@@ -110,7 +110,7 @@ def draw_pictures(simulation: Simulation, output: Path, n: int) -> None:
         image, geometry = read_image(case.images)
         shape, fixed = image.shape[1:], simulation.style.axis
         axis = slice_axis(shape, geometry.spacing) if fixed is None else fixed
-        files = (case.label or Path(), output / "labelsTr" / f"{case.name}{source.file_ending}")
+        files = (case.label or Path(), output / "labelsTr" / f"{case.name}{written_ending(source.file_ending)}")
         dense, sparse = (np.moveaxis(read_labels(path)[0], axis, 0) for path in files)
         z, y, x = (geometry.spacing[other] for other in (axis, *(other for other in range(3) if other != axis)))
         layers = [Layer("dense labels", dense), Layer("simulated", sparse)]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autoseg.core.dicom import conversion, dicom_folder
 from autoseg.core.errors import Fault
 from autoseg.core.findings import Findings, listed, shown
 
@@ -81,7 +82,7 @@ def find_training_cases(
     (``labelsTr_x`` for a ``dataset_x.json`` if that folder exists).
     """
     if "dataset" in content:
-        return _listed_cases(folder, content["dataset"], findings)
+        return _listed_cases(folder, content["dataset"], ending, findings)
     images, faults = find_image_cases(folder / "imagesTr", ending, n_channels)
     findings.faults.extend(faults)
     broken = {_case_of(fault, ending) for fault in faults}
@@ -216,6 +217,10 @@ def _case_of(fault: Fault, ending: str) -> str:
 
 
 def _no_files(folder: Path, pattern: str, kind: str) -> Fault:
+    slices = dicom_folder(folder)
+    if slices is not None:
+        ending = _ending(pattern)
+        return Fault(str(slices), "DICOM files", f"{kind} files {pattern}", conversion(slices, ending) + ".")
     there = Counter(_ending(path.name) for path in _visible_files(folder))
     found = (
         listed(f"files ending in {ending!r} ({count})" for ending, count in there.most_common()) if there else "nothing"
@@ -231,7 +236,7 @@ def _ending(name: str) -> str:
     return "".join(suffixes[-2:]) if suffixes[-1:] == [".gz"] else "".join(suffixes[-1:])
 
 
-def _listed_cases(folder: Path, section: object, findings: Findings) -> dict[str, FoundFiles]:
+def _listed_cases(folder: Path, section: object, ending: str, findings: Findings) -> dict[str, FoundFiles]:
     """Read ``dataset``: ``{case: {"images": [paths], "label": path}}``."""
     if not isinstance(section, Mapping) or not section:
         findings.fault(
@@ -254,6 +259,10 @@ def _listed_cases(folder: Path, section: object, findings: Findings) -> dict[str
         paths = [resolved_path(folder, text) for text in files]
         missing = [path for path in paths if not path.is_file()]
         for path in missing:
+            if dicom_folder(path) is not None:
+                found, fix = f"a folder of DICOM files, {path}", conversion(path, ending) + "."
+                findings.fault(f"dataset.{case}", found=found, expected="an image file", fix=fix)
+                continue
             findings.fault(
                 f"dataset.{case}", found=f"no file {path}", expected="an existing file",
                 fix="Correct the path; relative paths start at the folder of dataset.json.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -48,6 +48,18 @@ def listed(names: Iterable[object], limit: int = MAX_NAMED) -> str:
     everything = [str(name) for name in names]
     more = f" and {len(everything) - limit} more" if len(everything) > limit else ""
     return ", ".join(everything[:limit]) + more if everything else "none"
+
+
+def grouped_by_text(remarks: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return one line per remark (case -> remarks) that names the cases to which it applies."""
+    by_text: dict[str, list[str]] = {}
+    for case, texts in remarks.items():
+        for text in dict.fromkeys(texts):
+            by_text.setdefault(text, []).append(case)
+    return [
+        f"{f'case {cases[0]!r}' if len(cases) == 1 else f'{len(cases)} cases ({listed(cases)})'}: {text}"
+        for text, cases in by_text.items()
+    ]
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:

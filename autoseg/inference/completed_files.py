@@ -19,7 +19,7 @@ from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
 from autoseg.core.labels import background_value
 from autoseg.core.unknown_json import IGNORE, UNLABELLED
-from autoseg.io.images import SUPPORTED_ENDINGS, ending_of
+from autoseg.io.images import SUPPORTED_ENDINGS, ending_of, written_ending
 from autoseg.io.raw_layout import put_image
 from autoseg.preprocessing.freshness import file_stamp, short_hash
 
@@ -79,8 +79,8 @@ def case_origin(dataset: Dataset, files: CaseFiles, fold: str, checkpoint: Path,
 
 
 def label_path(output: Path, files: CaseFiles, folder: str = LABELS) -> Path:
-    """Return the label file of a case in a completed data set, in the format of its annotation."""
-    ending = ".nii.gz" if files.label is None else ending_of(files.label)
+    """Return the label file of a case in a completed data set, in the format of its annotation if it can be written."""
+    ending = ".nii.gz" if files.label is None else written_ending(ending_of(files.label))
     return output / folder / f"{files.name}{ending}"
 
 

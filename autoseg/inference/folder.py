@@ -19,12 +19,12 @@ from autoseg.inference.export import LabelMap
 from autoseg.inference.inputs import check_inputs
 from autoseg.inference.spool import ProbabilitySpool
 from autoseg.io.images import (
-    LOSSY_ENDINGS,
     SUPPORTED_ENDINGS,
     ending_of,
     read_image,
     write_labels,
     write_probabilities,
+    written_ending,
 )
 from autoseg.preprocessing import Preprocessed
 
@@ -90,7 +90,7 @@ def predict_files(
         The model.
     inputs
         A folder with ``<case>_<CCCC><ending>``; or case -> files in channel order; or a list of such files, named
-        after the first. Outputs have the ending of the inputs (png for jpg).
+        after the first. Outputs have the ending of the inputs, or that of :func:`autoseg.io.images.written_ending`.
     output_folder
         Made if it does not exist.
     overwrite
@@ -117,7 +117,8 @@ def predict_files(
     if not cases:
         raise DatasetError([Fault("inputs", "no cases", "at least one", "Name the files of a case.")])
     _check_output_folder(output_folder, cases)
-    jobs = [_job(name, files, output_folder, save_probabilities) for name, files in cases.items()]
+    largest = max(dataset.labels.file_values())
+    jobs = [_job(name, files, output_folder, save_probabilities, largest) for name, files in cases.items()]
     skipped = tuple(job.name for job in jobs if job.is_done and not overwrite)
     todo = [job for job in jobs if job.name not in skipped]
     check = check_inputs(
@@ -296,13 +297,10 @@ def _ending_in(folder: Path, preferred: str) -> str:
     return numbered.pop() if numbered else preferred
 
 
-def _job(name: str, files: tuple[Path, ...], folder: Path, save_probabilities: bool) -> _Job:
-    return _Job(name, files, folder / f"{name}{_output_ending(files)}", folder / name if save_probabilities else None)
-
-
-def _output_ending(files: Sequence[Path]) -> str:
-    ending = ending_of(files[0])
-    return ".png" if ending.lower() in LOSSY_ENDINGS else ending
+def _job(name: str, files: tuple[Path, ...], folder: Path, save_probabilities: bool, largest: int) -> _Job:
+    """Return what to do for a case; ``largest`` is the largest value of a label map."""
+    output = folder / f"{name}{written_ending(ending_of(files[0]), largest)}"
+    return _Job(name, files, output, folder / name if save_probabilities else None)
 
 
 def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> None:
@@ -324,7 +322,7 @@ def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> N
 def _write_model_files(predictor: Predictor, folder: Path, jobs: Sequence[_Job]) -> None:
     """Write dataset.json (with the ending of the predictions) and plans.json beside the predictions."""
     folder.mkdir(parents=True, exist_ok=True)
-    ending = _output_ending(jobs[0].files)
+    ending = ending_of(jobs[0].output)
     write_json(folder / "dataset.json", {**predictor.model.dataset.json, "file_ending": ending})
     write_text(folder / "plans.json", predictor.model.plan.model_dump_json(indent=2) + "\n")
 

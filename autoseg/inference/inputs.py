@@ -12,10 +12,11 @@ import numpy as np
 
 from autoseg.core.case import Float32Array
 from autoseg.core.errors import Fault, FileFormatError
-from autoseg.core.geometry import Geometry
+from autoseg.core.findings import grouped_by_text
+from autoseg.core.geometry import ASSUMED, Geometry
 from autoseg.core.orientation import has_axes, orientation_name
 from autoseg.core.plan import Configuration, Plan
-from autoseg.io.images import read_header
+from autoseg.io.images import read_header, read_remarks
 
 UNUSUAL_SPACING = 3.0
 """From this factor away from the training data's spacing a warning is given."""
@@ -43,8 +44,10 @@ def check_inputs(
         results = list(
             pool.map(lambda item: _check_files(item[0], item[1], plan, configuration, n_heads), cases.items())
         )
-    faults = {name: found for name, (found, _) in zip(cases, results, strict=True) if found}
-    return InputCheck(faults, tuple(warning for _, warnings in results for warning in warnings))
+    faults = {name: found for name, (found, _, _) in zip(cases, results, strict=True) if found}
+    remarks = {name: texts for name, (_, _, texts) in zip(cases, results, strict=True) if name not in faults}
+    warnings = [warning for _, warnings, _ in results for warning in warnings]
+    return InputCheck(faults, (*warnings, *grouped_by_text(remarks)))
 
 
 def header_faults(
@@ -67,10 +70,18 @@ def header_faults(
                 where=where,
                 found=f"spacing {_mm(geometry.spacing)}, {factor:.3g} times off the training data",
                 expected=f"about {_mm(_trained_spacing(geometry, plan))}",
-                fix="Correct the spacing in the file's header (millimetres).",
+                fix=_SPACING_FIX.get(
+                    geometry.metadata.get("spacing", ""), "Correct the spacing in the file's header (mm)."
+                ),
             )
         )
     return tuple(faults)
+
+
+_SPACING_FIX = {
+    ASSUMED: "The file does not state it (wholly), and 1 mm was assumed: write it in mm into <case>.json beside the "
+    'image, {"spacing": [z, y, x]}.'
+}
 
 
 def header_warnings(
@@ -112,14 +123,18 @@ def image_fault(where: str, image: Float32Array) -> Fault | None:
 
 def _check_files(
     name: str, files: Sequence[Path], plan: Plan, configuration: Configuration, n_heads: int
-) -> tuple[tuple[Fault, ...], tuple[str, ...]]:
+) -> tuple[tuple[Fault, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return faults, warnings that name the case, and remarks that do not."""
     where = f"case {name}"
     try:
         shape, geometry = _read_headers(files)
+        remarks = tuple(text for path in files for text in read_remarks(path))
     except (FileFormatError, OSError) as error:
-        return (Fault(where, f"files that cannot be read ({error})", "a readable image", "Replace them."),), ()
+        return (Fault(where, f"files that cannot be read ({error})", "a readable image", "Replace them."),), (), ()
     faults = header_faults(where, shape, geometry, plan, configuration)
-    return faults, () if faults else header_warnings(where, shape, geometry, plan, configuration, n_heads)
+    if faults:
+        return faults, (), ()
+    return (), header_warnings(where, shape, geometry, plan, configuration, n_heads), remarks
 
 
 def _read_headers(files: Sequence[Path]) -> tuple[tuple[int, ...], Geometry]:

@@ -19,7 +19,7 @@ from autoseg.core.labels import Labels
 from autoseg.core.parallel import map_unordered
 from autoseg.interop.merging import Merger
 from autoseg.io.annotation import read_drawn, read_valid_mask
-from autoseg.io.images import write_labels
+from autoseg.io.images import write_labels, written_ending
 from autoseg.io.raw_layout import put_images
 
 
@@ -79,13 +79,13 @@ def write_merged(
         raise _combined([errors[index] for index in sorted(errors)])
     for source in merger.sources:
         renamed = [replace(case, name=source.case_names[case.name]) for case in source.dataset.cases]
-        put_images(renamed, source.dataset.file_ending, folder / "imagesTr", copy=copy)
+        put_images(renamed, written_ending(source.dataset.file_ending), folder / "imagesTr", copy=copy)
     write_json(folder / DATASET_JSON, dict(merger.content))
     return Dataset.load(folder)
 
 
 def _jobs(merger: Merger, folder: Path) -> list[_Job]:
-    ending = merger.sources[0].dataset.file_ending
+    ending = written_ending(merger.sources[0].dataset.file_ending)
     return [
         _Job(
             files=case,

@@ -15,6 +15,7 @@ from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import listed, shown
 from autoseg.core.labels import CaseStatement, unknown_values
 from autoseg.core.unknown_json import BACKGROUND, IGNORE, UNLABELLED
+from autoseg.io.images import written_ending
 
 _ABOUT_SLICES = ("classes_complete_in", "background_encloses")
 """Promises that mean something else where other slices were drawn in."""
@@ -95,7 +96,7 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
         "channel_names": {str(number): channel for number, channel in enumerate(datasets[0].channels)},
         "labels": labels if ignore is None else labels | {IGNORE: ignore},
         "numTraining": sum(len(dataset.cases) for dataset in datasets),
-        "file_ending": datasets[0].file_ending,
+        "file_ending": written_ending(datasets[0].file_ending),
     }
     content |= {key: value for key, value in optional.items() if value}
     if background != 0:

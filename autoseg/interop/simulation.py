@@ -24,7 +24,7 @@ from autoseg.core.labels import Labels, background_value, free_value, statements
 from autoseg.core.parallel import map_unordered
 from autoseg.core.unknown_json import IGNORE, UNLABELLED
 from autoseg.io.annotation import read_drawn
-from autoseg.io.images import write_labels
+from autoseg.io.images import write_labels, written_ending
 from autoseg.io.raw_layout import put_images
 
 REPORT_FILE = "annotation_report.json"
@@ -136,6 +136,7 @@ def sparse_json(dataset: Dataset, ignore: int | None, dropped: Mapping[str, froz
     if ignore is not None:
         content["labels"] = {**content["labels"], IGNORE: ignore}
     content["numTraining"] = len(dataset.cases)
+    content["file_ending"] = written_ending(dataset.file_ending)
     cases: dict[str, dict[str, Any]] = {name: dict(entry) for name, entry in content.get("cases", {}).items()}
     for name in dataset.case_names:
         if dropped.get(name):
@@ -159,7 +160,7 @@ def write_cases(
     """
     source = simulation.source
     _claim(simulation, output)
-    put_images(source.cases, source.file_ending, output / "imagesTr", copy=copy)
+    put_images(source.cases, written_ending(source.file_ending), output / "imagesTr", copy=copy)
     write = partial(_write_case, simulation=_without_json(simulation), folder=output / "labelsTr")
     shares: dict[str, CaseShares] = {}
     for done, (index, result) in enumerate(map_unordered(write, source.cases, workers=workers), 1):
@@ -275,7 +276,7 @@ def _write_case(case: CaseFiles, *, simulation: Simulation, folder: Path) -> Cas
     classes, _ = simulation.source.labels.encode(visible)  # background is 0 there, whatever its value
     drawn = annotate(classes, geometry.spacing, simulation.style, seed=simulation.seed, case=case.name)
     labels = visible if simulation.ignore is None else np.where(drawn, visible, np.uint16(simulation.ignore))
-    write_labels(folder / f"{case.name}{simulation.source.file_ending}", labels, geometry)
+    write_labels(folder / f"{case.name}{written_ending(simulation.source.file_ending)}", labels, geometry)
     decided = drawn & (visible != background) if dropped else drawn
     return CaseShares(count_values(truth), count_values(truth[decided]), count_values(truth[drawn & ~decided]))
 

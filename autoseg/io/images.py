@@ -7,7 +7,9 @@ never a silent change: truncated streams, failed checksums, labels that are not 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,28 +18,34 @@ from numpy.typing import NDArray
 
 from autoseg.core.atomic import atomic_path
 from autoseg.core.case import BoolArray, Float32Array
+from autoseg.core.errors import AutosegError
 from autoseg.core.file_values import NAN_VALUE
 from autoseg.core.geometry import Geometry
 from autoseg.io.itk import read_itk, read_itk_header, write_itk
 from autoseg.io.natural import read_natural, read_natural_header, write_natural
 from autoseg.io.nifti import read_nifti, read_nifti_header, write_nifti
 from autoseg.io.stored import Shape4, StoredHeader, StoredImage, unreadable
-from autoseg.io.tiff import read_tiff, read_tiff_header, write_tiff
+from autoseg.io.tiff import read_tiff, read_tiff_header, read_tiff_labels, write_tiff
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 """Read as images; never for labels, whose values they change."""
+_WRITTEN = dict.fromkeys(LOSSY_ENDINGS, ".png") | {".mhd": ".mha"}
+UNEVEN_EDGES = 50
+"""How many times longer than another an edge of a voxel may be before a mistaken unit is suspected."""
 
 
 class _Format(NamedTuple):
     read: Callable[[Path], StoredImage]
     header: Callable[[Path], StoredHeader]
     write: Callable[[Path, NDArray[np.unsignedinteger], Geometry], None]
+    read_labels: Callable[[Path], StoredImage] | None = None
+    """Where labels are read otherwise than images."""
 
 
 _NIFTI = _Format(read_nifti, read_nifti_header, write_nifti)
 _ITK = _Format(read_itk, read_itk_header, write_itk)
-_NATURAL = _Format(read_natural, read_natural_header, write_natural)
-_TIFF = _Format(read_tiff, read_tiff_header, write_tiff)
+_NATURAL = _Format(read_natural, read_natural_header, write_natural, partial(read_natural, as_labels=True))
+_TIFF = _Format(read_tiff, read_tiff_header, write_tiff, read_tiff_labels)
 _FORMATS = {
     ".nii.gz": _NIFTI,
     ".nii": _NIFTI,
@@ -125,24 +133,58 @@ def read_labels(path: str | Path, *, allow_nan: bool = False) -> tuple[NDArray[n
     Raises
     ------
     FileFormatError
-        As ``read_image``; also if a value is not a whole number, if the format is lossy, or if there are several
-        channels that differ (equal ones, a grey picture saved as colour, count once; alpha does not count).
+        As ``read_image``; also if a value is not a whole number, if the format or the compression is lossy, or if there
+        are several channels that differ (equal ones, a grey picture saved as colour, count once; alpha does not count
+        where it says nothing).
     """
     path = Path(path)
     if ending_of(path).lower() in LOSSY_ENDINGS:
         raise unreadable(path, "labels in a lossy format", "labels stored without loss", "Export them as .png.")
-    file_format = _format(path)
-    stored = read_natural(path, as_labels=True) if file_format is _NATURAL else file_format.read(path)
-    has_alpha = file_format in (_NATURAL, _TIFF) and len(stored.array) in (2, 4)
-    values = stored.array[:-1] if has_alpha else stored.array
-    return _smallest_integers(path, _single_channel(path, values), allow_nan=allow_nan), stored.geometry
+    with _naming(path):
+        file_format = _format(path)
+        stored = (file_format.read_labels or file_format.read)(path)
+        return _smallest_integers(path, _single_channel(path, stored.array), allow_nan=allow_nan), stored.geometry
 
 
 def read_header(path: str | Path) -> tuple[Shape4, Geometry]:
     """Read the shape (C, z, y, x) and the geometry of one file, without its voxels."""
-    path = Path(path)
-    shape, geometry = _format(path).header(path)
-    return shape, geometry
+    header = _read_header(Path(path))
+    return header.shape, header.geometry
+
+
+def read_remarks(path: str | Path, *, as_labels: bool = False) -> tuple[str, ...]:
+    """Return what is strange about a file by its header, though it can be read; each a clause without its name.
+
+    Of labels the size of voxels does not matter: that of their image is taken.
+    """
+    header = _read_header(Path(path))
+    if as_labels:
+        return header.remarks
+    unknown = (header.unknown_size,) if header.unknown_size else ()
+    return (*header.remarks, *unknown, *_uneven(header.shape[1:], header.geometry))
+
+
+def _uneven(shape: Sequence[int], geometry: Geometry) -> tuple[str, ...]:
+    """Say that a volume (z, y, x) has edges so different that one is probably in another unit."""
+    edges = [edge for edge, length in zip(geometry.spacing, shape, strict=True) if length > 1]
+    if geometry.ndim == 2 or not edges or max(edges) <= UNEVEN_EDGES * min(edges):
+        return ()
+    z, y, x = geometry.spacing
+    return (
+        f"voxels are {z:.4g} x {y:.4g} x {x:.4g} mm (z, y, x), edges that differ by a factor of "
+        f"{max(edges) / min(edges):.3g}. If one of them is in another unit, correct it",
+    )
+
+
+def written_ending(ending: str, largest: int = 0) -> str:
+    """Return the ending with which label maps of images with ``ending`` are written: another where it cannot hold them.
+
+    Lossy pictures get ``.png``, as does ``.bmp`` where the ``largest`` label is above 255; ``.mhd``, a header beside
+    its data, gets ``.mha``, the same in one file.
+    """
+    if ending.lower() == ".bmp" and largest > np.iinfo(np.uint8).max:
+        return ".png"
+    return _WRITTEN.get(ending.lower(), ending)
 
 
 def write_labels(path: str | Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
@@ -186,10 +228,37 @@ def _read_stored(paths: Sequence[str | Path]) -> list[StoredImage]:
     files = [Path(path) for path in paths]
     if not files:
         raise ValueError("no files given, expected at least one per case")
-    stored = [_format(path).read(path) for path in files]
+    stored = [_read(path) for path in files]
     for path, other in zip(files[1:], stored[1:], strict=True):
         _check_agreement(files[0], _header_of(stored[0]), path, _header_of(other))
     return stored
+
+
+def _read(path: Path) -> StoredImage:
+    with _naming(path):
+        return _format(path).read(path)
+
+
+def _read_header(path: Path) -> StoredHeader:
+    with _naming(path):
+        return _format(path).header(path)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn whatever a library raises at a file that nobody foresaw into an error that names the file.
+
+    One odd file must not end the check of a thousand.
+    """
+    try:
+        yield
+    except (AutosegError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or "no reason given"
+        found = f"a file that cannot be read ({type(error).__name__}: {reason})"
+        fix = "It may be damaged, or of a rare form: export it again, say as .nii.gz (3-D) or .png (2-D)."
+        raise unreadable(path, found, f"a complete {ending_of(path)} file", fix) from error
 
 
 def _stacked(stored: Sequence[StoredImage], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -4,8 +4,7 @@ What ITK 5.4 notices of a damaged file, found by cutting files short and changin
 
 * raw NRRD and raw MetaImage: every cut (nothing can tell a changed byte);
 * gzip NRRD: changes and cuts, but *not* a cut through the checksum; the end of the stream is checked here;
-* compressed MetaImage: cuts, but *not* changed bytes, it reads noise; the stream is inflated here, where zlib compares
-  the checksum;
+* compressed MetaImage: cuts, but *not* changed bytes, it reads noise; see :mod:`autoseg.io.metaimage`;
 * GIPL: nothing, missing voxels are noise; the size of the file is compared with its header here.
 
 NaN and Inf are kept by all of them. A complex MetaImage is stored as vectors of two and becomes two channels.
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from autoseg.core.atomic import atomic_path
 from autoseg.core.errors import FileFormatError
 from autoseg.core.geometry import Geometry
+from autoseg.io.metaimage import META_ENDINGS, check_meta_data, inflate_meta, read_meta_header
 from autoseg.io.stored import (
     Shape4,
     StoredHeader,
@@ -36,15 +36,13 @@ from autoseg.io.stored import (
     smallest_unsigned,
     unreadable,
 )
+from autoseg.io.units import millimetres_per
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters of them is checked and reported here
 
 GIPL_HEADER_BYTES = 256
-META_ENDINGS = (".mha", ".mhd")
 NRRD_HEADER_LIMIT = 1 << 20
 _META_DIRECTIONS = {"TransformMatrix", "Rotation", "Orientation"}
-META_HEADER_LIMIT = 65536
-"""A MetaImage header is a few hundred bytes of text; its last line is ElementDataFile."""
 
 
 def read_itk(path: Path) -> StoredImage:
@@ -53,11 +51,7 @@ def read_itk(path: Path) -> StoredImage:
     shape, geometry = _describe(path, reader)
     if path.suffix.lower() == ".gipl":
         _check_gipl(path, reader)
-    header = _meta_header(path) if path.suffix.lower() in META_ENDINGS else {}
-    if header.get("CompressedData", "").lower() == "true":
-        array = _inflate_meta(path, reader, header)
-    else:
-        array = _execute(path, reader)
+    array = _read_meta(path, reader) if path.suffix.lower() in META_ENDINGS else _execute(path, reader)
     if path.suffix.lower() == ".nrrd":
         _check_gzip_end(path, array.nbytes)
     return StoredImage(_channels_first(array, reader, shape), geometry)
@@ -65,7 +59,27 @@ def read_itk(path: Path) -> StoredImage:
 
 def read_itk_header(path: Path) -> StoredHeader:
     """Read shape (C, z, y, x) and geometry without the voxels."""
-    return StoredHeader(*_describe(path, open_itk(path)))
+    return StoredHeader(*_describe(path, open_itk(path)), *_sizes_said(path))
+
+
+def _sizes_said(path: Path) -> tuple[tuple[str, ...], str]:
+    """Return remarks on units that a header states and ITK does not read, and why the voxel size is unknown, if so."""
+    if path.suffix.lower() in META_ENDINGS:
+        header_of_data = read_meta_header(path)
+        check_meta_data(header_of_data, 0)
+        keys = header_of_data.keys
+        units, is_sized = [keys.get("DistanceUnits", "")], not {"ElementSpacing", "ElementSize"}.isdisjoint(keys)
+    elif path.suffix.lower() == ".nrrd":
+        with path.open("rb") as file:
+            header = re.split(r"\r?\n\r?\n", file.read(NRRD_HEADER_LIMIT).decode("latin-1"), maxsplit=1)[0]
+        units = re.findall(r'"([^"]*)"', "".join(re.findall(r"(?mi)^(?:space )?units:(.*)$", header)))
+        is_sized = re.search(r"(?mi)^(spacings|space directions):(?!.*\bnan\b.*\bnan\b)", header) is not None
+    else:
+        return (), ""
+    others = [unit for unit in dict.fromkeys(units) if millimetres_per(unit) not in (None, 1.0)]
+    remarks = tuple(f"the header says that lengths are in {unit}; as in ITK they are taken for mm" for unit in others)
+    unknown = "no voxel size is stated; as in ITK, 1 x 1 x 1 mm is assumed. Unless voxels are cubes, correct the header"
+    return remarks, "" if is_sized else unknown
 
 
 def write_itk(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
@@ -102,12 +116,16 @@ def _check_lower_case(path: Path) -> None:
 
 
 def itk_geometry(reader: sitk.ImageFileReader) -> Geometry:
-    """Return the geometry of an opened file, exactly as ITK reports it; the first three axes of a 4-D file."""
+    """Return the geometry of an opened file, exactly as ITK gives it to an image; the first three axes of a 4-D file.
+
+    A negative spacing in the header is a step against the axis: ITK turns the axis round.
+    """
     file_ndim = reader.GetDimension()
     ndim = min(file_ndim, 3)
-    spacing = [abs(edge) for edge in reader.GetSpacing()[:ndim]]
+    spacing = np.abs(reader.GetSpacing()[:ndim]).tolist()
     direction = np.eye(3)
     direction[:ndim, :ndim] = np.asarray(reader.GetDirection()).reshape(file_ndim, file_ndim)[:ndim, :ndim]
+    direction[:, :ndim][:, np.asarray(reader.GetSpacing()[:ndim]) < 0] *= -1.0
     origin = (*reader.GetOrigin()[:ndim], 0.0)[:3]
     edges = flat_spacing(spacing[1], spacing[0]) if ndim == 2 else (spacing[2], spacing[1], spacing[0])
     return Geometry(spacing=edges, origin=origin, direction=tuple(direction.ravel().tolist()), ndim=ndim)
@@ -121,6 +139,11 @@ def _describe(path: Path, reader: sitk.ImageFileReader) -> tuple[Shape4, Geometr
         raise unreadable(path, found, "2 or 3 axes, or a 4th that holds channels", "Save one time point per file.")
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()).lower():
         raise unreadable(path, "complex values", "real values", "Save magnitude (and phase) as real images.")
+    edges = reader.GetSpacing()[:3]
+    if not all(math.isfinite(edge) and edge for edge in edges):
+        raise unreadable(
+            path, f"voxel edges {edges}", "finite edges other than 0", "Correct the spacing in the header."
+        )
     x, y, z, t = (*size, 1, 1)[:4] if len(size) < 4 else size
     geometry = itk_geometry(reader).model_copy(update={"is_directed": _says_direction(path, reader)})
     return (components * t, z, y, x), geometry
@@ -131,13 +154,22 @@ def _says_direction(path: Path, reader: sitk.ImageFileReader) -> bool:
     ending = path.suffix.lower()
     if ending == ".nrrd":
         return bool(reader.HasMetaDataKey("NRRD_space"))
-    return ending in META_ENDINGS and bool(_META_DIRECTIONS & _meta_header(path).keys())
+    return ending in META_ENDINGS and bool(_META_DIRECTIONS & read_meta_header(path).keys.keys())
 
 
 def _channels_first(array: NDArray[Any], reader: sitk.ImageFileReader, shape: Shape4) -> NDArray[Any]:
     if reader.GetNumberOfComponents() > 1:
         array = np.moveaxis(array, -1, 0)
     return array.reshape(shape)
+
+
+def _read_meta(path: Path, reader: sitk.ImageFileReader) -> NDArray[Any]:
+    header = read_meta_header(path)
+    dtype = _stored_dtype(reader)
+    components = reader.GetNumberOfComponents()
+    axes = (*reader.GetSize()[::-1], *([components] if components > 1 else []))
+    check_meta_data(header, math.prod(axes) * dtype.itemsize)
+    return inflate_meta(header, axes, dtype) if header.is_compressed else _execute(path, reader)
 
 
 def _execute(path: Path, reader: sitk.ImageFileReader) -> NDArray[Any]:
@@ -156,7 +188,7 @@ def _itk_error(path: Path, error: RuntimeError) -> FileFormatError:
         path,
         f"a file that cannot be read ({reason})",
         "a complete file of the format that its ending names",
-        "It may be truncated or damaged: copy or export it again.",
+        "It may be truncated, damaged or of a form that ITK does not read: copy or export it again.",
     )
 
 
@@ -178,7 +210,11 @@ def _check_gzip_end(path: Path, n_bytes: int) -> None:
         content = file.read(NRRD_HEADER_LIMIT)
         start = content.find(b"\n\n") + 2
         header = content[:start].lower()
-        if start < 2 or not re.search(rb"\nencoding: *gz", header) or re.search(rb"\ndata ?file:", header):
+        if (
+            start < 2
+            or not re.search(rb"\nencoding: *gz", header)
+            or re.search(rb"\n(data ?file|(byte|line) ?skip):", header)
+        ):
             return
         file.seek(-4, os.SEEK_END)
         if int.from_bytes(file.read(4), "little") == n_bytes % 2**32:
@@ -195,47 +231,3 @@ def _check_gzip_end(path: Path, n_bytes: int) -> None:
 def _stored_dtype(reader: sitk.ImageFileReader) -> np.dtype[Any]:
     pixel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
     return sitk.GetArrayViewFromImage(pixel).dtype
-
-
-def _meta_header(path: Path) -> dict[str, str]:
-    """Return the keys of a MetaImage header, and under ``""`` the number of bytes that it takes."""
-    with path.open("rb") as file:
-        text = file.read(META_HEADER_LIMIT)
-    keys: dict[str, str] = {}
-    start = 0
-    while start < len(text):
-        end = text.find(b"\n", start)
-        end = len(text) if end < 0 else end
-        key, _, value = text[start:end].decode("latin-1").partition("=")
-        keys[key.strip()] = value.strip()
-        start = end + 1
-        if key.strip() == "ElementDataFile":
-            break
-    return keys | {"": str(start)}
-
-
-def _inflate_meta(path: Path, reader: sitk.ImageFileReader, header: dict[str, str]) -> NDArray[Any]:
-    dtype = _stored_dtype(reader).newbyteorder(">" if header.get("BinaryDataByteOrderMSB") == "True" else "<")
-    components = reader.GetNumberOfComponents()
-    axes = (*reader.GetSize()[::-1], *([components] if components > 1 else []))
-    local = header.get("ElementDataFile") == "LOCAL"
-    data_path = path if local else path.parent / header["ElementDataFile"]
-    check_file(data_path)
-    with data_path.open("rb") as file:
-        file.seek(int(header[""]) if local else 0)
-        stream = file.read()
-    expected = math.prod(axes) * dtype.itemsize
-    try:
-        data = zlib.decompress(stream, bufsize=max(1, expected))
-    except zlib.error as error:
-        raise unreadable(
-            data_path,
-            f"a damaged compressed stream ({error})",
-            f"{expected} bytes and a matching checksum",
-            "It may be truncated: copy or export it again.",
-        ) from error
-    if len(data) != expected:
-        raise unreadable(
-            data_path, f"{len(data)} bytes of voxels", f"{expected} bytes", "It is truncated: copy or export it again."
-        )
-    return np.frombuffer(data, dtype=dtype).reshape(axes)

@@ -23,22 +23,32 @@ from autoseg.io.stored import (
     StoredImage,
     assumed_geometry,
     check_file,
+    orientation_remark,
     smallest_unsigned,
     unreadable,
+    without_alpha,
 )
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+EXIF_ORIENTATION = 0x0112
 STRETCH = {2: 85, 4: 17}
 """Bits per grey pixel -> factor by which Pillow multiplies."""
 CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 
 
 def read_natural(path: Path, *, as_labels: bool = False) -> StoredImage:
-    """Read a picture (C, 1, y, x). A palette gives colours, or with ``as_labels`` the indices.
+    """Read a picture (C, 1, y, x). A palette gives colours; labels are its indices, without an alpha that says nothing.
 
-    Raises ``FileFormatError`` if the file is truncated, damaged or not what its ending says.
+    Raises ``FileFormatError`` if the file is truncated, damaged or not what its ending says, or if it holds labels of
+    which opacity says something.
     """
+    stored = _read(path, as_labels=as_labels)
+    has_alpha = as_labels and len(stored.array) in (2, 4)
+    return stored._replace(array=without_alpha(path, stored.array)) if has_alpha else stored
+
+
+def _read(path: Path, *, as_labels: bool) -> StoredImage:
     check_file(path)
     content = path.read_bytes()
     bits, is_colour = _png_bits(path, content)
@@ -67,7 +77,8 @@ def read_natural_header(path: Path) -> StoredHeader:
     with _open(path, path) as picture:
         mode = _colour_mode(picture)
         x, y = picture.size
-    return StoredHeader((CHANNELS.get(mode, len(mode)), 1, y, x), assumed_geometry(2))
+        remarks = orientation_remark(picture.getexif().get(EXIF_ORIENTATION))
+    return StoredHeader((CHANNELS.get(mode, len(mode)), 1, y, x), assumed_geometry(2), remarks)
 
 
 def write_natural(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:

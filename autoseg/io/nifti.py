@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import base64
 import gzip
-import logging
 import math
+import tempfile
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -35,8 +35,6 @@ from autoseg.io.stored import (
     unreadable,
 )
 
-logger = logging.getLogger(__name__)
-
 HEADER_KEY = "nifti_header"
 """Key of ``Geometry.metadata``: the binary header, base64."""
 HEADER_CLASSES: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
@@ -46,6 +44,8 @@ SPACING_TOLERANCE = 1e-3
 """Relative difference between two statements of the same voxel edge that is taken for rounding."""
 SHEAR_TOLERANCE = 1e-3
 """Largest cosine between two axes that is taken for rounding."""
+MM_PER_UNIT = {1: 1e3, 3: 1e-3}
+"""Code of the spatial unit in ``xyzt_units`` -> mm; any other counts as mm, as in ITK."""
 GZIP_MARK = b"\x1f\x8b"
 LARGEST_RATIO = 1032
 """No deflate stream grows by more; keeps a damaged length from asking for all memory."""
@@ -86,7 +86,8 @@ def read_nifti_header(path: Path) -> StoredHeader:
     except (EOFError, OSError, zlib.error) as error:
         raise _stream_error(path, error, path.read_bytes()) from error
     header = _parse(path, content)
-    return StoredHeader(_shape(path, header), _geometry(path, header))
+    shape, geometry = _shape(path, header), _geometry(path, header)
+    return StoredHeader(shape, geometry, _remarks(path, header, geometry))
 
 
 def write_nifti(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
@@ -191,20 +192,31 @@ def _shape(path: Path, header: Any) -> Shape4:
     return (int(np.prod(rest)) * len(dtype.names or (0,)), z, y, x)
 
 
+def _slope_inter(header: Any) -> tuple[float, float]:
+    """Return slope and intercept; (1, 0) without a slope. What is not finite counts as 0, as in ITK's NIfTI library."""
+    slope, inter = (float(value) if np.isfinite(value) else 0.0 for value in (header["scl_slope"], header["scl_inter"]))
+    return (slope, inter) if slope else (1.0, 0.0)
+
+
 def _scaled(array: NDArray[Any], header: Any) -> NDArray[Any]:
     """Apply slope and intercept; double precision where 32 bits or more are stored. float32 out."""
-    slope, inter = header.get_slope_inter()
-    if header.get_data_dtype().names or slope is None or (slope == 1 and inter in (0, None)):
+    slope, inter = _slope_inter(header)
+    if header.get_data_dtype().names or (slope, inter) == (1, 0):
         return array
     precision = np.float32 if array.dtype.itemsize <= 2 else np.float64
     scaled: NDArray[np.floating[Any]] = np.multiply(array, slope, dtype=precision)
-    scaled += inter or 0.0
+    scaled += inter
     return scaled.astype(np.float32, copy=False)
+
+
+def _unit(header: Any) -> float:
+    """Return the mm of one unit of length of a header."""
+    return MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
 
 
 def _geometry(path: Path, header: Any) -> Geometry:
     try:
-        geometry = itk_geometry(open_itk(path))
+        geometry = _itk_geometry(path, header)
     except FileFormatError as error:
         if "orthonormal" not in str(error) and header.structarr.dtype.itemsize == 348:
             raise
@@ -212,30 +224,71 @@ def _geometry(path: Path, header: Any) -> Geometry:
     edges = geometry.spacing if geometry.ndim == 3 else geometry.spacing[1:]
     if not all(np.isfinite(edge) and edge > 0 for edge in edges):
         raise unreadable(path, f"voxel edges {edges}", "finite edges above 0", "Correct pixdim in the header.")
-    _warn_of_two_spacings(path, header, geometry)
     block = base64.b64encode(header.as_byteswapped("<").binaryblock).decode("ascii")
     is_directed = bool(header["sform_code"] or header["qform_code"])
     return geometry.model_copy(update={"metadata": {HEADER_KEY: block}, "is_directed": is_directed})
 
 
-def _warn_of_two_spacings(path: Path, header: Any, geometry: Geometry) -> None:
-    if int(header["sform_code"]) == 0:
-        return
-    lengths = np.linalg.norm(header.get_sform()[:3, : geometry.ndim], axis=0)
+def _itk_geometry(path: Path, header: Any) -> Geometry:
+    if path.name.lower().endswith(".gz") or not _is_gzip(path):
+        return itk_geometry(open_itk(path))
+    with tempfile.TemporaryDirectory() as folder:  # ITK goes by the name: it sees no header in a compressed .nii
+        plain = Path(folder) / "header.nii"
+        plain.write_bytes(header.binaryblock + bytes(4))
+        try:
+            return itk_geometry(open_itk(plain))
+        except FileFormatError as error:
+            raise FileFormatError(str(error).replace(str(plain), str(path))) from error
+
+
+def _remarks(path: Path, header: Any, geometry: Geometry) -> tuple[str, ...]:
+    """Say what of a header contradicts itself, or the name of the file."""
+    remarks = []
+    if _is_gzip(path) != path.name.lower().endswith(".gz"):
+        is_not = "is" if _is_gzip(path) else "is not"
+        remarks.append(f"the content {is_not} gzip-compressed, against its name; it is read all the same")
+    stated = (float(header["scl_slope"]), float(header["scl_inter"]))
+    if np.isfinite(stated).sum() == 1 and stated[0] != 0:
+        remarks.append(f"scl_slope and scl_inter are {stated[0]:g} and {stated[1]:g}; {_slope_inter(header)} are taken")
+    return (*remarks, *_placement_remarks(header, geometry))
+
+
+def _placement_remarks(header: Any, geometry: Geometry) -> tuple[str, ...]:
+    """Say that pixdim, qform and sform disagree on the size of voxels, or on where they lie."""
     edges = geometry.spacing[::-1][: geometry.ndim]
-    if not np.allclose(lengths, edges, rtol=SPACING_TOLERANCE):
-        logger.warning(
-            "%s: found voxel edges %s in pixdim and %s in sform, expected the same; pixdim is taken, as ITK does. "
-            "Correct the header if that is wrong.",
-            path,
-            edges,
-            tuple(lengths.tolist()),
-        )
+    cosines = np.asarray(geometry.direction).reshape(3, 3)[:, : geometry.ndim]
+    taken = LPS_RAS @ np.column_stack([cosines * edges, geometry.origin])
+    for name, matrix in _forms(header, geometry.ndim).items():
+        lengths = np.linalg.norm(matrix[:, :-1], axis=0)
+        if not np.allclose(lengths, edges, rtol=SPACING_TOLERANCE):
+            pixdim = header["pixdim"][1 : geometry.ndim + 1] * _unit(header)
+            return (
+                f"found voxel edges {_shown(pixdim)} mm in pixdim and {_shown(lengths)} mm in {name}, expected the "
+                f"same; {_shown(edges)} mm is taken, as ITK does. Correct the header if that is wrong",
+            )
+        if not np.allclose(matrix, taken, rtol=SPACING_TOLERANCE, atol=10 * SPACING_TOLERANCE * max(edges)):
+            return (f"qform and sform place the voxels differently; {name} is not taken, as ITK does",)
+    return ()
+
+
+def _forms(header: Any, ndim: int) -> dict[str, NDArray[np.float64]]:
+    """Return the affines that a header states: name -> (3, ndim + 1) in mm, RAS."""
+    forms = {}
+    for name, code, read in (("sform", "sform_code", header.get_sform), ("qform", "qform_code", header.get_qform)):
+        with suppress(ValueError, ArithmeticError, nib.spatialimages.HeaderDataError):
+            if int(header[code]) > 0:
+                matrix = np.asarray(read(), dtype=np.float64)[:3] * _unit(header)
+                forms[name] = matrix[:, [*range(ndim), 3]]
+    return {name: matrix for name, matrix in forms.items() if np.isfinite(matrix).all()}
+
+
+def _shown(edges: Any) -> str:
+    return " x ".join(f"{float(edge):.6g}" for edge in edges)
 
 
 def _orthonormalised(path: Path, header: Any) -> Geometry:
     """Return the geometry of a header that ITK refuses, if its axes are orthogonal but for rounding."""
-    matrix = LPS_RAS @ header.get_best_affine()[:3]
+    matrix = LPS_RAS @ header.get_best_affine()[:3] * _unit(header)
     spacing = np.linalg.norm(matrix[:, :3], axis=0)
     cosines = matrix[:, :3] / np.where(spacing > 0, spacing, np.nan)
     shear = np.abs(cosines.T @ cosines - np.eye(3)).max()
@@ -276,7 +329,7 @@ def _source_header(shape: tuple[int, ...], geometry: Geometry) -> Any:
         return None
     block = base64.b64decode(geometry.metadata[HEADER_KEY])
     header = HEADER_CLASSES[int.from_bytes(block[:4], "little")](block, endianness="<", check=False)
-    edges = np.abs(header["pixdim"][1 : len(shape) + 1])
+    edges = np.abs(header["pixdim"][1 : len(shape) + 1]) * _unit(header)
     same_spacing = np.allclose(edges, geometry.spacing[::-1][: len(shape)], rtol=SPACING_TOLERANCE) or not edges.all()
     if tuple(header.get_data_shape()[: len(shape)]) != shape or not same_spacing:
         return None

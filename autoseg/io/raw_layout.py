@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from autoseg.core.dataset import CaseFiles
+from autoseg.io.metaimage import join_meta
 from autoseg.io.sidecar import sidecars
 
 
 def put_images(cases: Iterable[CaseFiles], ending: str, folder: Path, *, copy: bool = False) -> None:
     """Link (or copy) the images of ``cases`` into ``folder`` as ``<case>_<CCCC><ending>``, replacing what is there.
 
-    The spacing of a TIFF stack lies in a JSON file beside it, which goes along.
+    The spacing of a TIFF stack lies in a JSON file beside it, which goes along. Images with the ending ``.mhd``, whose
+    data lie in a file beside them, are written as single files where ``ending`` is ``.mha``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for case in cases:
@@ -23,6 +25,10 @@ def put_images(cases: Iterable[CaseFiles], ending: str, folder: Path, *, copy: b
 
 def put_image(source: Path, target: Path, *, copy: bool = False) -> None:
     """Make ``target`` a link to (or a copy of) the image ``source``, with the sidecar that says its spacing."""
+    if (source.suffix.lower(), target.suffix.lower()) == (".mhd", ".mha"):
+        target.unlink(missing_ok=True)
+        join_meta(source, target)
+        return
     put_file(source, target, copy=copy)
     sidecar = next((path for path in sidecars(source) if path.is_file()), None)
     if sidecar is not None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.core.dicom import conversion, dicom_folder
 from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.geometry import ASSUMED, FLAT_SPACING, Geometry
 
@@ -29,6 +30,10 @@ class StoredHeader(NamedTuple):
     shape: Shape4
     """(C, z, y, x)."""
     geometry: Geometry
+    remarks: tuple[str, ...] = ()
+    """What is strange about the file though it can be read, each a clause without its name."""
+    unknown_size: str = ""
+    """Why the size of its voxels is not known, and what to do; empty if it is known, or is never in such a file."""
 
 
 def unreadable(path: Path, found: str, expected: str, fix: str) -> FileFormatError:
@@ -38,6 +43,8 @@ def unreadable(path: Path, found: str, expected: str, fix: str) -> FileFormatErr
 
 def check_file(path: Path) -> int:
     """Return the size of a file in bytes; raise ``FileFormatError`` if it is missing, a folder or empty."""
+    if path.is_dir() and dicom_folder(path) is not None:
+        raise unreadable(path, "a folder of DICOM files", "an image file", conversion(path, "") + ".")
     if path.is_dir():
         raise unreadable(path, "a folder", "a file", "Give the path of the image file itself.")
     if not path.is_file():
@@ -57,6 +64,32 @@ def assumed_geometry(ndim: int) -> Geometry:
     """Return the geometry of a file that does not say how large its voxels are: 1 mm, marked as assumed."""
     spacing = flat_spacing(1.0, 1.0) if ndim == 2 else (1.0, 1.0, 1.0)
     return Geometry(spacing=spacing, ndim=ndim, metadata={"spacing": ASSUMED})
+
+
+def orientation_remark(orientation: object) -> tuple[str, ...]:
+    """Say that a picture is to be shown turned or mirrored (tag Orientation of TIFF and EXIF), which no array is."""
+    if orientation in (1, None, 0):
+        return ()
+    return (
+        f"the file asks viewers to turn or mirror it (orientation {orientation}); it is taken as stored, and its label "
+        "file must be stored alike",
+    )
+
+
+def without_alpha(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    """Return a label file (C, z, y, x) without its last channel, opacity.
+
+    Raises ``FileFormatError`` if opacity tells voxels apart that are alike in the other channels.
+    """
+    *values, alpha = array
+    if alpha.min() != alpha.max():
+        keys = np.stack([channel.ravel() for channel in values])
+        without = np.unique(keys, axis=1).shape[1]
+        if np.unique(np.concatenate([keys, alpha.reshape(1, -1)]), axis=1).shape[1] != without:
+            found = "an alpha channel that differs among voxels of one value"
+            fix = "Save class numbers (0, 1, 2 ...) in a grey image; mark what is not annotated by a value of its own."
+            raise unreadable(path, found, "one value per voxel", fix)
+    return array[:-1]
 
 
 def smallest_unsigned(labels: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:

@@ -7,7 +7,8 @@ infinite and constant images, wrong origins and directions and wrong streams are
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ from autoseg.core.kept_array import KeptBool
 from autoseg.core.labels import Labels
 from autoseg.core.orientation import has_axes, order_towards, orientation_name
 from autoseg.io.annotation import apply_mask, read_valid_mask
-from autoseg.io.images import read_header, read_intensities, read_labels
+from autoseg.io.images import read_header, read_intensities, read_labels, read_remarks
 from autoseg.planning.outside import Outside, outside_of_values
+from autoseg.planning.voxel_sizes import VoxelSize
 from autoseg.preprocessing.crop import content_box, count_outside
 
 _MESSAGE = re.compile(r"(?P<where>.+?): found (?P<found>.+?), expected (?P<expected>.+?)\. (?P<fix>.+)")
@@ -60,6 +62,10 @@ class Finding:
     """Of the image; without what its format needs besides."""
     outside: Outside = field(default_factory=Outside)
     """What is annotated outside the box of what is not 0."""
+    remarks: tuple[str, ...] = ()
+    """What is strange about its files by their headers, without the name of the case."""
+    size: VoxelSize | None = None
+    """Of its voxels; None if the image cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +89,13 @@ def look_into(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[Finding
     """
     faults: list[Fault] = []
     warnings: list[str] = []
+    remarks: list[str] = []
     opened = Opened()
     label_geometry: Geometry | None = None
     try:
         image, geometry = read_intensities(case.images)
         opened = replace(opened, image=image, geometry=geometry)
+        remarks += [text for path in case.images for text in read_remarks(path)]
         conditions = inspect_channels(image)
         faults += _image_faults(case, conditions, n_channels)
         warnings += _image_warnings(case, conditions)
@@ -97,13 +105,33 @@ def look_into(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[Finding
         if case.label is not None:
             file_labels, label_geometry = read_labels(case.label, allow_nan=True)
             opened = replace(opened, file_labels=file_labels)
+            remarks += [f"labels: {text}" for text in read_remarks(case.label, as_labels=True)]
     except FileFormatError as error:
         faults.append(unreadable_fault(f"label file of case {case.name!r}", error))
     faults += _mismatch_faults(case, opened, label_geometry)
     said, opened = _look_into_annotation(case, labels, opened)
     of_image = None if opened.geometry is None else opened.geometry.model_copy(update={"metadata": {}})
-    faults, warnings = [*faults, *said.faults], [*warnings, *said.warnings]
-    return replace(said, faults=tuple(faults), warnings=tuple(warnings), geometry=of_image), opened
+    found = replace(
+        said,
+        faults=(*faults, *said.faults),
+        warnings=(*warnings, *said.warnings),
+        remarks=tuple(remarks),
+        geometry=of_image,
+    )
+    return found if opened.geometry is None else replace(found, size=VoxelSize.of(opened.geometry)), opened
+
+
+@contextmanager
+def naming_case(name: str) -> Iterator[None]:
+    """Turn an error that nobody foresaw into one that names the case, so that all other cases are still looked into."""
+    try:
+        yield
+    except (AutosegError, MemoryError):
+        raise
+    except Exception as error:
+        found = f"files that cannot be used ({type(error).__name__}: {' '.join(str(error).split())})"
+        fix = "Export its files again; if they are sound, this is an error of autoseg: please report it."
+        raise DatasetError([Fault(f"case {name!r}", found, "an image and labels", fix)]) from error
 
 
 def _look_into_annotation(case: CaseFiles, labels: Labels, opened: Opened) -> tuple[Finding, Opened]:

@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 MIN_FOREGROUND_VOXELS = 1000
 """With fewer annotated foreground voxels in the whole data set, intensities are those of the body."""
 
-VERSION = 2
-"""Raised whenever the same files would give another fingerprint, or another plan."""
+READING_VERSION = 2
+"""Raised whenever the same files would be read or measured otherwise: fingerprints are then extracted anew."""
 
 Progress = Callable[[int, int, str], None]
 """Called with (cases done, cases in all, name of the case just done)."""
@@ -167,8 +167,8 @@ def fingerprint_is_current(fingerprint: Fingerprint, dataset: Dataset) -> bool:
 
 
 def source_hash(dataset: Dataset) -> str:
-    """Hash the stamps of all files of the training cases (:func:`file_stamp`), and the content of dataset.json."""
-    digest = hashlib.sha256(json.dumps([VERSION, dict(dataset.json)], sort_keys=True, default=str).encode())
+    """Hash the stamps of all files of the training cases (:func:`file_stamp`), dataset.json, and how files are read."""
+    digest = hashlib.sha256(json.dumps([READING_VERSION, dict(dataset.json)], sort_keys=True, default=str).encode())
     for case in dataset.cases:
         digest.update(json.dumps([case.name, [file_stamp(path) for path in case.files]]).encode())
     return digest.hexdigest()

@@ -10,19 +10,22 @@ from typing import Any
 from autoseg.annotation.coverage import describe_gaps, turned_parts
 from autoseg.annotation.inspection import CaseAnnotation
 from autoseg.core.dataset import CaseFiles, Dataset
+from autoseg.core.dicom import ENDINGS as DICOM_ENDINGS
+from autoseg.core.dicom import conversion
 from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, value_name
-from autoseg.core.findings import listed
+from autoseg.core.findings import grouped_by_text, listed
 from autoseg.core.labels import Labels
 from autoseg.core.orientation import AS_STORED, VoxelOrder
 from autoseg.core.parallel import map_unordered
 from autoseg.core.unknown_json import BACKGROUND, as_written, declare_unknown
-from autoseg.io.images import LOSSY_ENDINGS, SUPPORTED_ENDINGS
-from autoseg.planning.case_check import Finding, look_into, unreadable_fault
+from autoseg.io.images import LOSSY_ENDINGS, SUPPORTED_ENDINGS, written_ending
+from autoseg.planning.case_check import Finding, look_into, naming_case, unreadable_fault
 from autoseg.planning.outside import background_note, foreground_warning
 from autoseg.planning.painting_check import painting_warnings
 from autoseg.planning.unread_masks import unread_masks
 from autoseg.planning.voxel_orders import order_warnings, prevailing_orders
+from autoseg.planning.voxel_sizes import mixed_sizes
 
 MAX_VALUES_REPORTED = 10
 
@@ -145,6 +148,8 @@ def report_on(dataset: Dataset, findings: Mapping[str, Finding], known_faults: S
     warnings += order_warnings(dataset.name, geometries)
     warnings += filter(None, [foreground_warning(dataset.name, outside)])
     warnings += _blind_spots(dataset, ordered, prevailing_orders(geometries))
+    warnings += [*_written_otherwise(dataset), *grouped_by_text({name: item.remarks for name, item in ordered.items()})]
+    faults += mixed_sizes({name: item.size for name, item in ordered.items() if item.size is not None})
     return IntegrityReport(
         faults=(*known_faults, *faults, *_undeclared_faults(ordered, dataset)),
         warnings=tuple(warnings),
@@ -184,6 +189,14 @@ def _blind_spots(dataset: Dataset, findings: Mapping[str, Finding], orders: Mapp
     ]
 
 
+def _written_otherwise(dataset: Dataset) -> list[str]:
+    """Say that label maps will have another ending than the files of the data set, which cannot hold them."""
+    ending, written = dataset.file_ending, written_ending(dataset.file_ending)
+    if written == ending:
+        return []
+    return [f"{dataset.name}: label maps are written as {written}, one file each, not as {ending}; both are read alike"]
+
+
 def ending_fault(dataset: Dataset) -> Fault | None:
     """Return what is wrong with the file ending of a data set; None if nothing is, or it has none."""
     ending = dataset.file_ending
@@ -192,11 +205,14 @@ def ending_fault(dataset: Dataset) -> Fault | None:
     lossless = [item for item in SUPPORTED_ENDINGS if item not in LOSSY_ENDINGS]
     found = f"{ending!r}, a lossy format that changes label values" if ending.lower() in LOSSY_ENDINGS else repr(ending)
     fix = "Convert images and labels, for example to .nii.gz (3-D) or .png (2-D)."
+    if ending.lower() in DICOM_ENDINGS:
+        fix = conversion("FOLDER", "") + "."
     return Fault("dataset.json: file_ending", found, f"one of {', '.join(lossless)}", fix)
 
 
 def _check_case(case: CaseFiles, *, labels: Labels, n_channels: int) -> Finding:
-    return look_into(case, labels, n_channels)[0]
+    with naming_case(case.name):
+        return look_into(case, labels, n_channels)[0]
 
 
 def lost(name: str, error: AutosegError) -> Finding:

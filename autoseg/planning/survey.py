@@ -15,7 +15,7 @@ from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError
 from autoseg.core.labels import Labels
 from autoseg.core.parallel import map_unordered
-from autoseg.planning.case_check import Finding, look_into
+from autoseg.planning.case_check import Finding, look_into, naming_case
 from autoseg.planning.fingerprint import CaseMeasure, measure_arrays
 from autoseg.planning.integrity import IntegrityReport, check_dataset, ending_fault, lost, report_on
 from autoseg.planning.intensities import knots_per_case
@@ -69,6 +69,11 @@ def survey_dataset(
 
 def _survey_case(case: CaseFiles, labels: Labels, n_channels: int, n_knots: int) -> tuple[Finding, CaseMeasure | None]:
     """Look into a case; measure it unless it has faults or says nothing."""
+    with naming_case(case.name):
+        return _measured(case, labels, n_channels, n_knots)
+
+
+def _measured(case: CaseFiles, labels: Labels, n_channels: int, n_knots: int) -> tuple[Finding, CaseMeasure | None]:
     finding, opened = look_into(case, labels, n_channels)
     is_usable = finding.annotation is not None and finding.annotation.informative
     if finding.faults or finding.undeclared or not is_usable:

@@ -14,9 +14,9 @@ from autoseg.core.dataset import CaseFiles
 from autoseg.core.labels import Labels, undrawn_set
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.protocol import AnnotationProtocol
-from autoseg.io.sidecar import sidecars
+from autoseg.io.companions import companions
 
-PREPROCESSING_VERSION = 3
+PREPROCESSING_VERSION = 4
 """Raised whenever the same input would give another cache."""
 RULES = 2
 """Raised whenever the same promises would leave other classes."""
@@ -110,9 +110,10 @@ def _labels_part(labels: Labels, case: str) -> Any:
 def file_stamp(path: Path) -> Sequence[Any]:
     """Return what tells a file from a changed one without reading it; its name alone if it does not exist.
 
-    The name is that of the file and of its folder, so that a data set can be moved. What lies in a sidecar counts, too.
+    The name is that of the file and of its folder, so that a data set can be moved. What lies in a sidecar, or in the
+    data file of a header, counts, too.
     """
-    return [_stamp(part) for part in (path, *(beside for beside in sidecars(path) if beside.is_file()))]
+    return [_stamp(part) for part in (path, *companions(path))]
 
 
 def _stamp(path: Path) -> Sequence[Any]:

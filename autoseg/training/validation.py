@@ -8,7 +8,7 @@ from collections.abc import Callable
 from autoseg.core.errors import AutosegError
 from autoseg.evaluation import Summary, evaluate_files
 from autoseg.inference import Predictor
-from autoseg.io.images import ending_of
+from autoseg.io.images import ending_of, written_ending
 from autoseg.training.fold import FoldRequest
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,9 @@ def validate_fold(
     if report.failed:
         failures = "\n".join(f"{name}: {error}" for name, error in report.failed.items())
         raise AutosegError(f"validation of {request.folder}: {len(report.failed)} cases failed.\n{failures}")
+    largest = max(request.dataset.labels.file_values())
     pairs = {
-        name: (case.label, folder / f"{name}{ending_of(case.images[0])}")
+        name: (case.label, folder / f"{name}{written_ending(ending_of(case.images[0]), largest)}")
         for name, case in cases.items()
         if case.label is not None
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy import write_toy_dataset
+from toy import as_mhd, write_toy_dataset
 
 from autoseg.cli import common
 from autoseg.cli import simulate_annotation as command
@@ -39,6 +39,17 @@ def dense(tmp_path: Path) -> Path:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_copy_of_headers_beside_their_data_has_single_files(dense, tmp_path):
+    truth = {case.name: read_image(case.images)[0] for case in Dataset.load(dense).cases}
+    as_mhd(dense, compress=True)
+    assert run(dense, "-o", tmp_path / "new", "--scribbles", "--pictures", "1") == 0
+    copied = Dataset.load(tmp_path / "new")
+    assert copied.file_ending == ".mha"
+    for case in copied.cases:
+        np.testing.assert_array_equal(read_image(case.images)[0], truth[case.name])
+        assert read_labels(case.label)[0].shape == truth[case.name].shape[1:]
 
 
 @SHAPES

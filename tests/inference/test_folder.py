@@ -12,6 +12,7 @@ from torch import nn
 
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError, DatasetError, ModelError
+from autoseg.evaluation import evaluate_folder
 from autoseg.inference import folder as folder_module
 from autoseg.inference import predictor as predictor_module
 from autoseg.inference.folder import _Run
@@ -67,6 +68,24 @@ def test_predictions_have_format_and_geometry_of_their_images(threshold_predicto
         (labels.GetDirection(), OBLIQUE),
     ):
         np.testing.assert_allclose(mine, expected, atol=1e-4)
+
+
+def test_predictions_of_mhd_images_are_mha_and_are_scored_against_mhd_references(threshold_predictor, tmp_path):
+    predictor = threshold_predictor(spacing=(2.3, 0.9, 1.1), ending=".mhd")
+    for name, data in {"x": volume(), "y": volume(1)}.items():
+        write_volume(tmp_path / "in" / f"{name}_0000.mhd", data, spacing=(1.1, 0.9, 2.3))
+        write_volume(tmp_path / "labels" / f"{name}.mhd", (data > 100).astype(np.uint8), spacing=(1.1, 0.9, 2.3))
+    report = predictor.predict_files(tmp_path / "in", tmp_path / "out")
+    assert visible(tmp_path / "out") == ["dataset.json", "plans.json", "x.mha", "y.mha"]
+    assert report.done == ("x", "y") and not report.failed
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["file_ending"] == ".mha"
+    assert_right(tmp_path / "out" / "x.mha", volume())
+    assert read_header(tmp_path / "out" / "x.mha")[1].differs_from(read_header(tmp_path / "in" / "x_0000.mhd")[1]) == ()
+    for described in (None, predictor.model.dataset):  # .mha beside the predictions, .mhd in the model's own
+        summary = evaluate_folder(tmp_path / "labels", tmp_path / "out", described)
+        assert [case.case for case in summary.metric_per_case] == ["x", "y"]
+        assert summary.foreground_mean["Dice"] == 1.0
+    assert predictor.predict_files(tmp_path / "in", tmp_path / "out").skipped == ("x", "y")
 
 
 @pytest.mark.parametrize("ending", [".png", ".tif", ".bmp"])

@@ -130,6 +130,7 @@ def test_all_cases_are_checked_and_faults_keep_their_case(planned, monkeypatch, 
         return headers[path.name]
 
     monkeypatch.setattr(inputs_module, "read_header", read)
+    monkeypatch.setattr(inputs_module, "read_remarks", lambda path: ("odd",) if path.name == "good.nii" else ())
     names = {
         "a": ["good.nii"], "b": ["odd.nii"], "c": ["colour.nii"], "d": ["absent.nii"],
         "e": ["good.nii", "shifted.nii"], "f": ["good.nii", "larger.nii"],
@@ -141,10 +142,12 @@ def test_all_cases_are_checked_and_faults_keep_their_case(planned, monkeypatch, 
     assert "files that cannot be read" in str(check.faults["d"][0])
     assert "another origin than in good.nii" in str(check.faults["e"][0])
     assert "another shape than in good.nii" in str(check.faults["f"][0])
-    assert [warning.startswith("case b: ") for warning in check.warnings] == [True]
+    assert [warning.split(": ")[0] for warning in check.warnings] == ["case b", "case 'a'"]
+    assert check.warnings[1] == "case 'a': odd"
 
 
 def test_two_channels_in_two_files_count_as_two(planned, monkeypatch, tmp_path):
+    monkeypatch.setattr(inputs_module, "read_remarks", lambda path: ())
     monkeypatch.setattr(inputs_module, "read_header", lambda path: (SHAPE, Geometry(spacing=SPACING)))
     files = [tmp_path / "x_0000.nii", tmp_path / "x_0001.nii"]
     assert check_inputs({"x": files}, *planned(n_channels=2), n_heads=2).faults == {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy import toy_case
+from toy import as_mhd, toy_case
 
 from autoseg import planning
 from autoseg.core.dataset import Dataset
@@ -16,7 +16,7 @@ from autoseg.core.errors import DatasetError
 from autoseg.core.geometry import Geometry
 from autoseg.interop.merged_files import write_merged
 from autoseg.interop.merging import plan_merger
-from autoseg.io.images import read_labels, write_labels
+from autoseg.io.images import read_header, read_image, read_labels, write_labels
 from autoseg.planning.integrity import FoldGap, check_dataset
 from autoseg.planning.strata import find_gaps, profiles_from_report
 from autoseg.preprocessing.runner import read_case
@@ -161,6 +161,21 @@ def test_images_are_linked_or_copied(tmp_path, copy: bool):
     dataset = merge(*folders, copy=copy, progress=lambda *step: seen.append(step))
     assert all(image.is_symlink() != copy for case in dataset.cases for image in case.images)
     assert [step[:2] for step in seen] == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("compress", [False, True], ids=["raw", "compressed"])
+def test_headers_beside_their_data_become_single_files(tmp_path, compress: bool):
+    folders = [write(tmp_path / name, LIVER) for name in ("one", "two")]
+    for folder in folders:
+        as_mhd(folder, compress=compress)
+    merged = merge(*folders)
+    assert merged.file_ending == ".mha"
+    assert not check_dataset(merged).faults
+    for case in merged.cases:
+        name, _, own = case.name.partition("_")
+        there, here = tmp_path / name / f"imagesTr/{own}_0000.mhd", case.images[0]
+        np.testing.assert_array_equal(read_image([here])[0], read_image([there])[0])
+        assert read_header(here) == read_header(there)
 
 
 def keys_of(protocol: dict[str, Any]) -> dict[str, Any]:

@@ -89,8 +89,11 @@ def test_a_palette_gives_indices_as_labels_and_colours_as_image(tmp_path):
 def test_grey_saved_as_colour_is_one_label_map_and_colours_are_not(tmp_path):
     labels, _ = read_labels(save(tmp_path / "a.png", np.stack([GREY] * 3, axis=-1)))
     np.testing.assert_array_equal(labels[0], GREY)
-    alpha = save(tmp_path / "c.png", np.stack([GREY, GREY, GREY, COLOUR[..., 3]], axis=-1))
-    np.testing.assert_array_equal(read_labels(alpha)[0][0], GREY)
+    for name, opacity in {"opaque": np.full_like(GREY, 255), "clear where 0": (GREY > 0) * np.uint8(255)}.items():
+        alpha = save(tmp_path / f"{name}.png", np.stack([GREY, GREY, GREY, opacity], axis=-1))
+        np.testing.assert_array_equal(read_labels(alpha)[0][0], GREY)
+    with pytest.raises(FileFormatError, match="alpha channel that differs among voxels of one value"):
+        read_labels(save(tmp_path / "d.png", np.stack([GREY // 255, COLOUR[..., 3]], axis=-1)))
     with pytest.raises(FileFormatError, match=r"3 channels that differ.*Save class numbers"):
         read_labels(save(tmp_path / "b.png", COLOUR[..., :3]))
 

@@ -7,7 +7,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from autoseg.core.errors import FileFormatError
 from autoseg.core.geometry import Geometry
-from autoseg.io.images import read_header, read_image, read_labels, write_labels
+from autoseg.io.images import read_header, read_image, read_labels, read_remarks, write_labels
 
 SPACING = np.array([1.0, 2.0, 3.0])
 
@@ -215,10 +215,107 @@ def test_the_second_version_of_nifti_is_read_and_written(tmp_path):
     np.testing.assert_allclose(written.affine, OBLIQUE)
 
 
-def test_two_statements_of_the_spacing_are_warned_of(tmp_path, caplog):
+def test_two_statements_of_the_spacing_are_remarked(tmp_path):
     path = write(tmp_path / "a.nii", np.zeros((2, 3, 4), np.float32), OBLIQUE @ np.diag([2, 1, 1, 1]), 1)
     assert read_header(path)[1].spacing == (3.0, 2.0, 1.0)
-    assert "pixdim is taken, as ITK does" in caplog.text
+    (remark,) = read_remarks(path)
+    assert "1 x 2 x 3 mm in pixdim and 2 x 2 x 3 mm in sform" in remark
+    assert "1 x 2 x 3 mm is taken, as ITK does" in remark
+
+
+def test_forms_that_place_voxels_differently_are_remarked(tmp_path):
+    array = np.zeros((2, 3, 4), np.float32)
+    (remark,) = read_remarks(write(tmp_path / "a.nii", array, OBLIQUE, 2, OTHER, 1))
+    assert "qform and sform place the voxels differently" in remark
+    assert read_remarks(write(tmp_path / "b.nii", array, OBLIQUE, 2, OBLIQUE, 1)) == ()
+
+
+def with_floats(path, **values):
+    """Overwrite single numbers of a NIfTI-1 header, as no library would write them."""
+    content = bytearray(path.read_bytes())
+    for name, value in values.items():
+        at = {"slope": 112, "inter": 116, "offset": 108, "qfac": 76}[name]
+        content[at : at + 4] = np.float32(value).tobytes()
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"slope": 1.0, "inter": np.nan},
+        {"slope": 1.0, "inter": np.inf},
+        {"slope": 2.0, "inter": -np.inf},
+        {"slope": np.nan, "inter": np.nan},
+        {"slope": 0.0, "inter": 0.0},
+        {"slope": 2.0, "inter": 3.0},
+    ],
+    ids=str,
+)
+def test_a_slope_or_intercept_that_is_no_number_is_read_as_itk_does(tmp_path, values):
+    path = with_floats(write(tmp_path / "a.nii", np.arange(24, dtype=np.int16).reshape(2, 3, 4), OBLIQUE, 1), **values)
+    np.testing.assert_array_equal(read_image([path])[0][0], sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+    assert bool(read_remarks(path)) == (np.isfinite([*values.values()]).sum() == 1)
+
+
+def test_a_missing_offset_and_handedness_are_taken_for_the_usual(tmp_path):
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    path = with_floats(write(tmp_path / "a.nii", array, OBLIQUE, 1, OBLIQUE, 1), offset=0.0, qfac=0.0)
+    np.testing.assert_array_equal(read_image([path])[0][0], array.T)
+
+
+@pytest.mark.parametrize("decimals", [12, 3], ids=["exact", "rounded"])
+@pytest.mark.parametrize("cls", [nib.Nifti1Image, nib.Nifti2Image], ids=["nifti1", "nifti2"])
+@pytest.mark.parametrize(("unit", "in_mm"), [("micron", 1e-3), ("mm", 1.0), ("meter", 1e3), ("unknown", 1.0)])
+def test_units_of_length_are_read_in_both_versions(tmp_path, unit, in_mm, cls, decimals):
+    matrix = np.round(OBLIQUE, decimals)
+    source = cls(np.arange(24, dtype=np.int16).reshape(2, 3, 4), matrix)
+    source.set_qform(None, 0)
+    source.header.set_xyzt_units(unit)
+    nib.save(source, tmp_path / "a.nii")
+    _, geometry = read_image([tmp_path / "a.nii"])
+    np.testing.assert_allclose(geometry.spacing[::-1], SPACING * in_mm, rtol=1e-3)
+    np.testing.assert_allclose(geometry.origin, np.array([-1, -1, 1]) * matrix[:3, 3] * in_mm, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.reshape(geometry.direction, (3, 3)), np.diag([-1, -1, 1]) @ OBLIQUE[:3, :3] / SPACING, atol=1e-3
+    )
+    assert read_remarks(tmp_path / "a.nii") == ()
+    write_labels(tmp_path / "p.nii", np.ones((4, 3, 2), np.uint8), geometry)
+    written = nib.load(tmp_path / "p.nii")
+    assert written.header.get_xyzt_units()[0] == unit
+    np.testing.assert_allclose(written.affine, matrix, atol=1e-5)
+    assert read_header(tmp_path / "p.nii")[1].differs_from(geometry) == ()
+
+
+@pytest.mark.parametrize("cls", [nib.Nifti1Image, nib.Nifti2Image], ids=["nifti1", "nifti2"])
+def test_compression_is_seen_in_the_content_not_in_the_name(tmp_path, cls):
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    nib.save(cls(array, OBLIQUE), tmp_path / "a.nii")
+    content = (tmp_path / "a.nii").read_bytes()
+    _, expected = read_image([tmp_path / "a.nii"])
+    (tmp_path / "packed.nii").write_bytes(gzip.compress(content))
+    (tmp_path / "plain.nii.gz").write_bytes(content)
+    for name in ("packed.nii", "plain.nii.gz"):
+        image, geometry = read_image([tmp_path / name])
+        np.testing.assert_array_equal(image[0], array.T)
+        assert geometry == expected
+        assert read_header(tmp_path / name) == (image.shape, geometry)
+        assert "against its name" in " ".join(read_remarks(tmp_path / name))
+        np.testing.assert_array_equal(read_labels(tmp_path / name)[0], array.T)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.float64, np.float32, np.int8])
+def test_labels_of_any_type_are_whole_numbers(tmp_path, dtype):
+    labels = np.arange(24).reshape(2, 3, 4)
+    nib.save(nib.Nifti1Image(labels.astype(dtype), OBLIQUE, dtype=dtype), tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.nii.gz")[0], labels.T)
+
+
+def test_colours_are_no_labels(tmp_path):
+    rgb = np.zeros((2, 3, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    rgb["G"][1, 2, 3] = 200
+    with pytest.raises(FileFormatError, match="3 channels that differ"):
+        read_labels(write(tmp_path / "rgb.nii", rgb, OBLIQUE, 1))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,17 @@ def test_a_corrected_sidecar_changes_the_stamp_of_its_stack(tmp_path):
     assert file_stamp(stack) == bare
 
 
+def test_changed_data_change_the_stamp_of_their_header(tmp_path):
+    header = tmp_path / "case_0000.mhd"
+    header.write_text("NDims = 3\nElementDataFile = case_0000.zraw\n")
+    bare = file_stamp(header)
+    (tmp_path / "case_0000.zraw").write_bytes(b"voxels")
+    before = file_stamp(header)
+    assert before != bare
+    (tmp_path / "case_0000.zraw").write_bytes(b"other voxels")
+    assert file_stamp(header) != before
+
+
 def test_files_of_equal_name_size_and_time_differ_by_their_folder(tmp_path):
     stamps = []
     for folder in ("mine", "yours"):
