@@ -21,7 +21,7 @@ from autoseg.io.raw_layout import put_file, put_images
 
 log = logging.getLogger("autoseg.make_regions")
 
-REFUSED = ("annotation_protocol", "cases", "label_sets", "valid_mask_folder")
+REFUSED = ("annotation_protocol", "cases", "label_sets", "valid_mask_folder", "unlabelled")
 """Keys of dataset.json that name classes, which are no more, or files beside it."""
 
 

@@ -154,9 +154,11 @@ def run_in_own_group(command: Sequence[str], log: IO[str], environment: Mapping[
 
 def check_expressible(dataset: Dataset) -> None:
     """Raise ``ConfigError`` if nnU-Net has no way to say what the label files of a data set mean."""
-    if dataset.labels.set_values:
+    own = [key for key in ("label_sets", "unlabelled") if key in dataset.json]
+    if own:
         raise ConfigError(
-            f"{dataset.name}: found label_sets, which nnU-Net does not have; expected classes, regions and ignore. "
+            f"{dataset.name}: found {' and '.join(own)}, which nnU-Net does not have; expected classes, regions and "
+            "ignore. "
             "Compare on a copy of the data set in which these values are ignore."
         )
 

@@ -44,13 +44,17 @@ def within(own: BoolArray, spacing: Sequence[float], reach_mm: float) -> BoolArr
     return near
 
 
-def find_strays(codes: CodeArray, spacing: Sequence[float], reach: Mapping[int, float]) -> tuple[Stray, ...]:
+def find_strays(
+    codes: CodeArray, touched: BoolArray, spacing: Sequence[float], reach: Mapping[int, float]
+) -> tuple[Stray, ...]:
     """Return what looks like a slip in a case: it does not contradict the reach, but widens it to its surroundings.
 
     Parameters
     ----------
     codes
         (*S) drawn codes; those of ``reach`` are single classes.
+    touched
+        (N, K): the classes that a voxel of each code is annotation of. One drawn in a set is never a stray itself.
     spacing
         mm, one per axis.
     reach
@@ -66,8 +70,9 @@ def find_strays(codes: CodeArray, spacing: Sequence[float], reach: Mapping[int, 
         rest = own & ~np.isin(pieces, small)
         if len(small) == 0 or not rest.any():
             continue
-        touched = np.unique(pieces[within(rest, spacing, distance)])
-        for piece in np.setdiff1d(small, touched):
+        in_sets = (touched[:, index] & (np.arange(len(touched)) != index))[codes]
+        near = np.unique(pieces[within(rest | in_sets, spacing, distance)])
+        for piece in np.setdiff1d(small, near):
             if rest.sum() >= MIN_RATIO * sizes[piece]:
                 voxel = np.unravel_index(int(np.argmax(pieces == piece)), codes.shape)
                 strays.append(Stray(index, tuple(int(part) for part in voxel), int(sizes[piece])))

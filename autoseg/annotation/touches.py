@@ -14,11 +14,11 @@ def promise_statement(labels: Labels, case: str) -> CaseStatement:
     """Return what is said of a case, with those classes alone as annotated of which promises may speak.
 
     A drawn set of all classes that are not absent from the case has the code of voxels that nobody drew. Where somebody
-    touched its members is then unknown, and silence says nothing of them.
+    touched its members is then unknown, and silence says nothing of them. A set of all classes means "nobody drew it".
     """
     statement = labels.statements.get(case, CaseStatement())
     everything, undrawn = frozenset(range(labels.n_classes)), undrawn_set(labels, case)
-    if not any(members - statement.absent == undrawn < everything for members in labels.set_values.values()):
+    if not any(members - statement.absent == undrawn for members in labels.set_values.values() if members < everything):
         return statement
     annotated = everything if statement.annotated is None else statement.annotated
     return replace(statement, annotated=annotated - undrawn)

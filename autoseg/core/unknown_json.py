@@ -163,8 +163,11 @@ def parse_ignore(
         )  # fmt: skip
     if value <= highest or value > MAX_VALUE:
         fix = f'Write "{IGNORE}": {min(highest + 1, MAX_VALUE)} and re-map the label files.'
-        is_taken = bool(holders) or value == background_value(section)
-        if parse_value(value) is not None and not is_taken:
+        if value == background_value(section):
+            fix = (
+                f'{_ONE_MEANING[BACKGROUND]} Write "{UNLABELLED}": {value} beside labels then, without ignore in them.'
+            )
+        elif parse_value(value) is not None and not holders:
             fix = f"Such a value is declared beside labels: write {move_to_unlabelled(content, IGNORE, value)}."
         findings.fault("labels.ignore", found=str(value), expected=f"{wanted}, at most {MAX_VALUE}", fix=fix)
     return value
@@ -205,7 +208,7 @@ def parse_unlabelled(
 
 
 _ONE_MEANING = {
-    BACKGROUND: "If background is drawn with a value of its own, write that value as labels.background. If one value "
-    "is both background and what nobody looked at, only a mask per case can tell: see valid_mask_folder.",
+    BACKGROUND: "If one value is both background and what nobody looked at, only a mask per case can tell: see "
+    "valid_mask_folder. If background is drawn with a value of its own, write that value as labels.background.",
     IGNORE: 'Remove "ignore" from labels: both say the same.',
 }

@@ -187,7 +187,7 @@ def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], la
 
 
 _LEFT_OUT = {
-    "marginal": "they count as that class, and voxels drawn as 0 may be of it too. Add it there if it is completely "
+    "marginal": "they count as that class, and drawn background may be of it too. Add it there if it is completely "
     "drawn",
     "seed": 'with lazy_semantics "seed" they say nothing but that no absent class is there. Add it there if it is '
     "completely drawn",

@@ -24,7 +24,7 @@ from autoseg.annotation.reach import (
 )
 from autoseg.annotation.simulation import Style, annotate
 from autoseg.annotation.slices import SliceEvidence, case_axis, common_axis, is_clear, measure_slices
-from autoseg.annotation.touches import promise_statement
+from autoseg.annotation.touches import promise_statement, touched_classes
 from autoseg.core.case import Target
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, Fault, PlanError
@@ -306,11 +306,12 @@ def _kept_warning(files: CaseFiles, item: KeptOpen, labels: Labels) -> str:
 def _stray_warnings(
     files: CaseFiles, target: Target, spacing: Sequence[float], labels: Labels, reach: Mapping[int, float]
 ) -> tuple[str, ...]:
+    touched = touched_classes(target.label_sets, promise_statement(labels, files.name))
     return tuple(
         f"case {files.name!r}: {stray.n_voxels} voxels of {labels.class_names[stray.class_index]!r} at {stray.voxel} "
         f"(z, y, x) lie farther than its reach of {reach[stray.class_index]:g} mm from all its other annotation. If "
         "that is a slip of the pen, remove them: now the class may lie around them"
-        for stray in find_strays(target.codes, spacing, reach)
+        for stray in find_strays(target.codes, touched, spacing, reach)
     )
 
 

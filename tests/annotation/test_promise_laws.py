@@ -214,3 +214,14 @@ def test_every_combination_keeps_the_farthest_voxel_of_a_sphere():
         protocol = AnnotationProtocol(complete, reach, background_encloses=True, slice_axis=0)
         left = infer(codes, label_sets, (1.0, 1.0, 1.0), protocol)
         assert left.label_sets[left.codes][truth == 1, 1].all()
+
+
+def test_a_set_that_cannot_be_told_from_what_nobody_drew_silences_its_classes():
+    sets = {"5": ["background", "a", "b"], "6": ["background", "a", "b", "c"]}
+    content = {"channel_names": {"0": "CT"}, "labels": dict(zip(NAMES, range(K), strict=True)) | {"ignore": 9}}
+    content |= {"file_ending": ".png", "cases": {"x": {"absent": ["c"]}, "y": {"annotated": ["a"]}}}
+    for used, annotated in (({"5": sets["5"]}, {3}), ({"6": sets["6"]}, None)):
+        labels = Dataset.from_json(content | {"label_sets": used}, name="toy", folder=None).labels
+        assert promise_statement(labels, "x").annotated == annotated
+        assert promise_statement(labels, "y") == labels.statements["y"]
+        assert promise_statement(labels, "z") == CaseStatement()

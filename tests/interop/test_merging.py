@@ -193,6 +193,15 @@ def test_only_what_all_promise_for_all_classes_is_still_promised(tmp_path):
     assert "annotation_protocol" not in merger.content and "classes_complete_in, reach_mm" in merger.warnings[0]
 
 
+def test_promises_about_slices_across_different_axes_are_dropped(tmp_path):
+    about_slices = {"reach_mm": 5, "classes_complete_in": "slice", "background_encloses": True}
+    one = write(tmp_path / "A", LIVER, **keys_of({**about_slices, "slice_axis": "z"}))
+    two = write(tmp_path / "B", LIVER, ("c",), **keys_of({**about_slices, "slice_axis": "y"}))
+    merger = plan_merger([Dataset.load(one), Dataset.load(two)], "x")
+    assert merger.content["annotation_protocol"] == {"reach_mm": 5}
+    assert "background_encloses, classes_complete_in, slice_axis dropped" in merger.warnings[0]
+
+
 def test_an_image_in_two_data_sets_is_a_warning(tmp_path):
     one, two = write(tmp_path / "A", LIVER), write(tmp_path / "B", LIVER)
     image = two / "imagesTr/a_0000.nii.gz"
