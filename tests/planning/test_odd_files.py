@@ -67,11 +67,11 @@ def test_assumed_voxel_sizes_are_not_mixed_with_stated_ones(tmp_path):
 def test_a_sidecar_written_afterwards_is_noticed(tmp_path):
     dataset = tiff_dataset(tmp_path / "data", WITHOUT_Z, WITHOUT_Z)
     kept = tmp_path / "kept.npz"
-    assert survey_dataset(dataset, kept=kept).measures["c0"].spacing == (1.0, 1.0, 1.0)
+    assert survey_dataset(dataset, kept=kept).measures["c0"].geometry.spacing == (1.0, 1.0, 1.0)
     for case in dataset.case_names:
         (dataset.folder / "imagesTr" / f"{case}.json").write_text('{"spacing": [0.002, 0.0005, 0.0005]}')
     again = survey_dataset(dataset, kept=kept)
-    assert again.measures["c0"].spacing == (0.002, 0.0005, 0.0005)
+    assert again.measures["c0"].geometry.spacing == (0.002, 0.0005, 0.0005)
     assert not [line for line in again.report.warnings if "assumed" in line]
 
 
