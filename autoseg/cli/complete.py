@@ -57,7 +57,7 @@ def complete(
     goes on; a case that cannot be completed is named at the end, and the exit code is 1.
 
     With --review, review.csv, review.png and a table list the annotated places where the model says another class,
-    the worst first; they are kept as drawn, and review/ holds what the model says there.
+    those first of which it is surest; they are kept as drawn, and review/ holds what the model says there.
     """
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
@@ -140,16 +140,16 @@ def _print_table(groups: Sequence[Disagreement]) -> None:
     table = Table(
         title=f"where the model disagrees with the annotation: {min(len(groups), ROWS_SHOWN)} of {len(groups)} places",
         title_justify="left",
-        caption="score: voxels, each weighted with the difference of the two probabilities; numbers from 0",
+        caption="probability: of what the model says, mean over the voxels of the place; numbers from 0",
     )
     for column in ("case", "voxel (z, y, x)", "drawn", "model says"):
         table.add_column(column)
-    for column in ("voxels", "mean probability", "score"):
+    for column in ("mean probability", "voxels"):
         table.add_column(column, justify="right")
     for group in groups[:ROWS_SHOWN]:
         table.add_row(
             escape(group.case), f"{group.z}, {group.y}, {group.x}", escape(group.drawn),
-            escape(group.predicted), str(group.n_voxels), f"{group.mean_probability:.3f}", f"{group.score:.2f}",
+            escape(group.predicted), f"{group.mean_probability:.3f}", str(group.n_voxels),
         )  # fmt: skip
     Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)
 

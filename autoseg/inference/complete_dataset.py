@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoseg.annotation.review import Disagreement, group_disputed, set_names, worst_first
+from autoseg.annotation.review import Disagreement, group_disputed, set_names, surest_first
 from autoseg.core.case import Case, CaseRecord, Float32Array, Target
 from autoseg.core.dataset import DATASET_JSON, Dataset
 from autoseg.core.errors import AutosegError, ModelError
@@ -54,7 +54,7 @@ class CompletionReport:
     folds: Mapping[str, str] = field(default_factory=dict)
     """Case -> fold that predicted it."""
     disagreements: tuple[Disagreement, ...] | None = None
-    """Of all cases, worst first; None without a review."""
+    """Of all cases, the surest first; None without a review."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +297,7 @@ def _earlier(dataset: Dataset, output: Path, names: Iterable[str]) -> dict[str, 
 
 def _all_disagreements(dataset: Dataset, output: Path, names: list[str]) -> tuple[Disagreement, ...]:
     records = [read_record(output, dataset.case(name), with_review=True) for name in names]
-    return worst_first(group for record in records if record is not None for group in record.disagreements or ())
+    return surest_first(group for record in records if record is not None for group in record.disagreements or ())
 
 
 def _check_labels(predictor: Predictor, dataset: Dataset) -> None:

@@ -115,8 +115,7 @@ def test_scribbles_between_voxels_that_say_only_what_is_absent_survive_any_trans
     for seed in range(10):
         place = draw_place(Aim(None, 1), absent, patch, shrink, np.random.default_rng(seed))
         one, other = (
-            read_patch(case, place, patch, unknown=case.entry.undrawn, outside=3).codes
-            for case in (absent, ignored)
+            read_patch(case, place, patch, unknown=case.entry.undrawn, outside=3).codes for case in (absent, ignored)
         )
         inside = one != 3  # beyond the image both know nothing, and there it may win a vote against "not class 2"
         assert inside.float().mean() > 0.5
