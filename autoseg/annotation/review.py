@@ -57,6 +57,8 @@ class Disagreement(BaseModel):
     n_voxels: int
     mean_probability: float
     """Of the predicted class over the group, 0 to 1: how sure the model is that the annotation is wrong."""
+    seen_in_training: bool = False
+    """Whether the model was trained on the case: it then agrees with annotation that it has learnt by heart."""
 
 
 def set_names(label_sets: BoolArray, class_names: Sequence[str]) -> tuple[str, ...]:
@@ -76,6 +78,8 @@ def group_disputed(
     drawn_names: Sequence[str],
     class_names: Sequence[str],
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    *,
+    seen_in_training: bool = False,
 ) -> tuple[Disagreement, ...]:
     """Join disputed voxels that touch (by face, edge or corner), drawn and predicted alike; see :func:`surest_first`.
 
@@ -87,6 +91,8 @@ def group_disputed(
         By class index.
     spacing
         mm per z, y, x: for the voxel nearest to the centre.
+    seen_in_training
+        Whether the model was trained on the case.
     """
     groups: list[Disagreement] = []
     pairs = np.stack((voxels.drawn, voxels.predicted), axis=-1)
@@ -101,6 +107,7 @@ def group_disputed(
                     case=case, z=z, y=y, x=x,
                     drawn=drawn_names[drawn], predicted=class_names[predicted], n_voxels=len(members),
                     mean_probability=float(voxels.probability[members].mean(dtype=np.float64)),
+                    seen_in_training=seen_in_training,
                 )
             )  # fmt: skip
     return surest_first(groups)

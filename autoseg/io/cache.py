@@ -38,6 +38,8 @@ class CacheEntry(BaseModel):
     """Informative code -> [start, stop) in ``CASE.locations.npy``."""
     code_counts: dict[int, int]
     """Code -> number of voxels."""
+    images: tuple[str, ...] = ()
+    """Per channel the content of the image as read (:func:`autoseg.core.trained_on.image_contents`)."""
     fingerprint: str
     """Hash over the source files and all settings that made this case; another hash is stale."""
 

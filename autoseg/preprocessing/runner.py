@@ -19,6 +19,7 @@ from autoseg.core.labels import CaseStatement, Labels
 from autoseg.core.parallel import is_running, map_unordered
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.protocol import AnnotationProtocol
+from autoseg.core.trained_on import image_contents
 from autoseg.io.annotation import read_annotation
 from autoseg.io.cache import ARRAYS, CacheEntry, is_of_another_version, read_entry, write_case
 from autoseg.io.images import read_intensities
@@ -237,6 +238,7 @@ def _run(job: _Job) -> int:
         n_classes=job.labels.n_classes,
         locations=locations.slices,
         code_counts=locations.counts,
+        images=image_contents(case.image),
         fingerprint=job.fingerprint,
     )
     write_case(job.folder, case.name, image=prepared.image, codes=codes, locations=locations.indices, entry=entry)
