@@ -23,7 +23,7 @@ from autoseg.core.dataset import CaseFiles
 from autoseg.core.errors import AutosegError
 from autoseg.core.labels import Labels
 from autoseg.core.plan import Configuration, Plan
-from autoseg.data.patches import Place, draw_place, read_patch, undrawn_code
+from autoseg.data.patches import Place, draw_place, read_patch
 from autoseg.data.sampling import Aim
 from autoseg.io.annotation import read_annotation
 from autoseg.io.cache import CachedCase, CacheEntry
@@ -80,7 +80,7 @@ class Grid:
         target = read_annotation(files, labels, image.shape[1:])
         spacing = tuple(edge * coarser for edge in configuration.spacing)
         setting = configuration.model_copy(update={"spacing": spacing})
-        unknown = None if labels.is_dense else labels.unknown
+        unknown = None if labels.is_dense else target.undrawn
         prepared = preprocess(Case(files.name, image, geometry, target), plan, setting, unknown=unknown)
         if prepared.codes is None or prepared.label_sets is None:
             raise AutosegError(f"case {files.name}: found no annotation, expected a label file.")
@@ -88,6 +88,7 @@ class Grid:
         entry = CacheEntry(
             record=prepared.record,
             label_sets=tuple(tuple(np.flatnonzero(row).tolist()) for row in prepared.label_sets),
+            undrawn=target.undrawn,
             n_classes=labels.n_classes,
             locations=locations.slices,
             code_counts=locations.counts,
@@ -170,7 +171,7 @@ def draw_patches(grid: Grid, configuration: Configuration, count: int, seed: int
     rng = np.random.default_rng(seed)
     recipe, patch = nnunet_recipe(configuration), configuration.patch_size
     codes = [code for code in sorted(grid.case.entry.locations) if code < grid.unknown]
-    settings = {"unknown": undrawn_code(grid.case.entry, grid.unknown), "outside": grid.outside}
+    settings = {"unknown": grid.case.entry.undrawn, "outside": grid.outside}
     unused = len(grid.case.entry.label_sets)  # no code yields to another then
     patches: list[Patch] = []
     while codes and len(patches) < count:
@@ -217,7 +218,8 @@ def count_cells(
     sets = torch.from_numpy(grid.case.entry.table)[None].expand(len(stacked), -1, -1)
     strides = scales(configuration)
     for stride, theirs in zip(strides, rule.downsample(stacked, strides), strict=True):
-        ours = downsample_codes(torch.from_numpy(stacked), sets, stride, grid.unknown).numpy()
+        undrawn = torch.full((len(stacked),), grid.case.entry.undrawn)
+        ours = downsample_codes(torch.from_numpy(stacked), sets, stride, grid.unknown, undrawn).numpy()
         stage = f"target at {' x '.join(f'1/{step}' if step > 1 else '1' for step in stride)}"
         cells = np.stack(list(_offsets(stacked, stride)))  # (voxels of a cell, B, *cells)
         annotated = (cells != grid.unknown).any(axis=0)

@@ -1,4 +1,4 @@
-"""Where a model that did not see an annotation disagrees with it: groups of voxels, the most striking first."""
+"""Where a model that did not see an annotation disagrees with it: groups of voxels, the surest first."""
 
 from __future__ import annotations
 
@@ -26,19 +26,17 @@ class DisputedVoxels:
     """(n,) index of the class that is predicted."""
     probability: NDArray[np.floating[Any]]
     """(n,) of the predicted class, 0 to 1."""
-    margin: NDArray[np.floating[Any]]
-    """(n,) by how much the predicted class is more probable than any class that was drawn, 0 to 1."""
 
     @classmethod
     def join(cls, parts: Sequence[DisputedVoxels]) -> DisputedVoxels:
         """Put parts of a case together; none give no voxels."""
         if not parts:
             classes, shares = np.zeros(0, dtype=np.uint16), np.zeros(0, dtype=np.float32)
-            return cls(np.zeros((0, 3), dtype=np.int32), classes, classes, shares, shares)
+            return cls(np.zeros((0, 3), dtype=np.int32), classes, classes, shares)
         return cls(
             *(
                 np.concatenate([getattr(part, name) for part in parts])
-                for name in ("index", "drawn", "predicted", "probability", "margin")
+                for name in ("index", "drawn", "predicted", "probability")
             )
         )
 
@@ -58,9 +56,9 @@ class Disagreement(BaseModel):
     predicted: str
     n_voxels: int
     mean_probability: float
-    """Of the predicted class over the group, 0 to 1."""
-    score: float
-    """Sum of the margins: voxels, each weighted with the model's confidence that it is the other class."""
+    """Of the predicted class over the group, 0 to 1: how sure the model is that the annotation is wrong."""
+    seen_in_training: bool = False
+    """Whether the model was trained on the case: it then agrees with annotation that it has learnt by heart."""
 
 
 def set_names(label_sets: BoolArray, class_names: Sequence[str]) -> tuple[str, ...]:
@@ -80,8 +78,10 @@ def group_disputed(
     drawn_names: Sequence[str],
     class_names: Sequence[str],
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    *,
+    seen_in_training: bool = False,
 ) -> tuple[Disagreement, ...]:
-    """Join disputed voxels that touch (by face, edge or corner), drawn and predicted alike; highest score first.
+    """Join disputed voxels that touch (by face, edge or corner), drawn and predicted alike; see :func:`surest_first`.
 
     Parameters
     ----------
@@ -91,6 +91,8 @@ def group_disputed(
         By class index.
     spacing
         mm per z, y, x: for the voxel nearest to the centre.
+    seen_in_training
+        Whether the model was trained on the case.
     """
     groups: list[Disagreement] = []
     pairs = np.stack((voxels.drawn, voxels.predicted), axis=-1)
@@ -105,15 +107,23 @@ def group_disputed(
                     case=case, z=z, y=y, x=x,
                     drawn=drawn_names[drawn], predicted=class_names[predicted], n_voxels=len(members),
                     mean_probability=float(voxels.probability[members].mean(dtype=np.float64)),
-                    score=float(voxels.margin[members].sum(dtype=np.float64)),
+                    seen_in_training=seen_in_training,
                 )
             )  # fmt: skip
-    return worst_first(groups)
+    return surest_first(groups)
 
 
-def worst_first(groups: Iterable[Disagreement]) -> tuple[Disagreement, ...]:
-    """Sort by score, then by case and place."""
-    return tuple(sorted(groups, key=lambda group: (-group.score, group.case, group.z, group.y, group.x)))
+def surest_first(groups: Iterable[Disagreement]) -> tuple[Disagreement, ...]:
+    """Sort by the mean probability, to three digits as tables show it; then larger groups first; then case and place.
+
+    Confidence comes before size, or large regions of which the model is unsure would hide the small slips of which it
+    is sure.
+    """
+
+    def key(group: Disagreement) -> tuple[float, int, str, int, int, int]:
+        return (-round(group.mean_probability, 3), -group.n_voxels, group.case, group.z, group.y, group.x)
+
+    return tuple(sorted(groups, key=key))
 
 
 def _components(index: NDArray[np.integer[Any]]) -> NDArray[np.int32]:

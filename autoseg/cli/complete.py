@@ -11,6 +11,7 @@ import typer
 
 from autoseg.cli import common
 from autoseg.cli.out_of_fold import fold_per_case, trained_model
+from autoseg.core.findings import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,12 +53,13 @@ def complete(
 ) -> None:
     """Write a new data set with the images of DATASET and dense labels: what was drawn stays, the rest is predicted.
 
-    Each case is predicted by the fold that did not train on it. Voxels that may be several classes (coarse labels,
-    classes absent from a case) get the most probable of these. Needs every fold trained. A run that was interrupted
-    goes on; a case that cannot be completed is named at the end, and the exit code is 1.
+    Each case is predicted by a fold that did not train on it, nor started from weights that did. Voxels that may be
+    several classes (coarse labels, classes absent from a case) get the most probable of these. Needs every fold
+    trained. A run that was interrupted goes on; a case that cannot be completed is named at the end, and the exit code
+    is 1. With --seen, cases that the model was trained on are marked.
 
     With --review, review.csv, review.png and a table list the annotated places where the model says another class,
-    the worst first; they are kept as drawn, and review/ holds what the model says there.
+    those first of which it is surest; they are kept as drawn, and review/ holds what the model says there.
     """
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
@@ -66,6 +68,7 @@ def complete(
     folds = fold_per_case(space, source, model_folder, seen=seen)
     target = space.raw(f"completed_{source.name}") if output is None else output
     from autoseg.inference.complete_dataset import CompletionOptions, complete_dataset  # brings torch
+    from autoseg.inference.out_of_fold import seen_cases
     from autoseg.planning.promises import with_known_promises
 
     source = with_known_promises(source, space.preprocessed(source.name))
@@ -74,6 +77,7 @@ def complete(
         mirror=tta,
         review=review,
         overwrite=overwrite,
+        seen=seen_cases(model_folder, {case: (fold,) for case, fold in folds.items()}),
         workers=common.n_workers(workers),
     )
     with common.progress("complete", quiet=quiet) as report:
@@ -111,7 +115,7 @@ def _conclude(result: CompletionReport, output: Path, *, as_json: bool, quiet: b
     """Say what was done; raise ``IncompleteError`` if some case could not be completed."""
     groups = result.disagreements
     if as_json:
-        listed = None if groups is None else [group.model_dump() for group in groups]
+        rows = None if groups is None else [group.model_dump() for group in groups]
         common.print_json(
             {
                 "output": str(output),
@@ -119,13 +123,19 @@ def _conclude(result: CompletionReport, output: Path, *, as_json: bool, quiet: b
                 "kept": result.kept,
                 "failed": dict(result.failed),
                 "folds": dict(result.folds),
-                "disagreements": listed,
+                "seen": result.seen,
+                "disagreements": rows,
             }
         )
     elif groups is not None and not quiet:
         _print_table(groups)
     kept = f", {len(result.kept)} were complete already (--overwrite completes them again)" if result.kept else ""
     log.info("%s: %d cases completed%s", output, len(result.done), kept)
+    if result.seen:
+        log.warning(
+            "%d cases were predicted by a model that was trained on them, and are marked so: %s", len(result.seen),
+            listed(result.seen),
+        )  # fmt: skip
     if groups is not None:
         log.info("%s: %d places where the model disagrees", output / REVIEW_TABLE, len(groups))
     if result.failed:
@@ -141,16 +151,17 @@ def _print_table(groups: Sequence[Disagreement]) -> None:
     table = Table(
         title=f"where the model disagrees with the annotation: {min(len(groups), ROWS_SHOWN)} of {len(groups)} places",
         title_justify="left",
-        caption="score: voxels, each weighted with the difference of the two probabilities; numbers from 0",
+        caption="probability: of what the model says, mean over the voxels of the place; numbers from 0",
     )
     for column in ("case", "voxel (z, y, x)", "drawn", "model says"):
         table.add_column(column)
-    for column in ("voxels", "mean probability", "score"):
+    for column in ("mean probability", "voxels"):
         table.add_column(column, justify="right")
     for group in groups[:ROWS_SHOWN]:
+        seen = " (trained on)" if group.seen_in_training else ""
         table.add_row(
-            escape(group.case), f"{group.z}, {group.y}, {group.x}", escape(group.drawn),
-            escape(group.predicted), str(group.n_voxels), f"{group.mean_probability:.3f}", f"{group.score:.2f}",
+            escape(group.case) + seen, f"{group.z}, {group.y}, {group.x}", escape(group.drawn),
+            escape(group.predicted), f"{group.mean_probability:.3f}", str(group.n_voxels),
         )  # fmt: skip
     Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)
 

@@ -32,6 +32,9 @@ def print_tables(summary: Summary, console: Console | None = None) -> None:
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 150) if console is None else console
     for kind, scores in summary.groups.items():
         out.print(mean_table(summary, kind, scores))
+    if summary.seen_in_training:
+        cases = escape(", ".join(summary.seen_in_training))
+        out.print(f"trained on, so scored too well: {cases}", soft_wrap=True)
     for reason in summary.not_scored.values():
         out.print(f"not scored: {escape(reason)}", soft_wrap=True)
     if summary.absent:
@@ -47,6 +50,8 @@ def print_tables(summary: Summary, console: Console | None = None) -> None:
 def mean_table(summary: Summary, kind: ScoredOn, scores: Scores) -> Table:
     """One row per class or region measured on ``kind``, and the foreground mean."""
     title = f"{_cases(scores.n_cases)}, scored on {_scored_on(summary, kind)}"
+    if summary.seen_in_training:
+        title += f"; the weights were trained on {len(summary.seen_in_training)} of {summary.n_cases}"
     few = f" (too narrow: fewer than {CASES_FOR_A_VERDICT} cases)" if scores.n_cases < CASES_FOR_A_VERDICT else ""
     caption = f"95 %: bootstrap over cases{few}; volumes in mm³, areas of 2-D images in mm²"
     dice, iou = score_name("Dice", kind), score_name("IoU", kind)
@@ -100,10 +105,12 @@ def worst_table(summary: Summary) -> Table:
     """Return the cases with the lowest mean Dice, lowest first; cases without any Dice are left out."""
     rows = {kind: _ranked(summary, kind) for kind in summary.groups}
     table = _table("lowest Dice", ["case", "scored on"], ["mean Dice", "lowest class", "its Dice"])
+    seen = set(summary.seen_in_training)
     for kind, ranked in rows.items():
         for dice, case in ranked[:WORST]:
             lowest, key = min((value, key) for value, key in _dices(case, kind))
-            table.add_row(escape(case.case), kind, _score(dice), _class(summary, key), _score(lowest))
+            name = escape(case.case) + (" (trained on)" if case.case in seen else "")
+            table.add_row(name, kind, _score(dice), _class(summary, key), _score(lowest))
     return table
 
 

@@ -88,6 +88,7 @@ def suggest(
     from autoseg.cli.out_of_fold import trained_model
     from autoseg.cli.suggestion_files import conclude, maps_folder
     from autoseg.inference.complete_dataset import what_is_left
+    from autoseg.inference.out_of_fold import seen_cases
     from autoseg.inference.ranking import CaseModels, Units, members_of, rank
     from autoseg.inference.suggestion import Selection
     from autoseg.planning.promises import with_known_promises
@@ -100,7 +101,8 @@ def suggest(
     units = Units(by, data.protocol.slice_axis if axis is None and by == "slice" else axis, patch_size)
     selection = Selection(number, method, per_case, round_, seed)
     cases = {case.name: case for case in data.cases} if inputs is None else images_in(inputs, data)
-    models = CaseModels(model, members_of(model, list(cases), folds or None), device, mirror=tta)
+    members = members_of(model, list(cases), folds or None)
+    models = CaseModels(model, members, device, mirror=tta, seen=seen_cases(model, members))
     folder = output or model / "suggestions"
     refuse_data_sets(folder)
     with maps_folder(folder) as maps:

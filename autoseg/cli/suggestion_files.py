@@ -34,7 +34,7 @@ log = logging.getLogger("autoseg.suggest")
 
 COLUMNS = (
     "rank", "case", "axis", "slice", "x_first", "x_last", "y_first", "y_last", "z_first", "z_last", "score",
-    "main_class", "drawn_for", "unannotated_share",
+    "main_class", "drawn_for", "unannotated_share", "seen_in_training",
 )  # fmt: skip
 
 
@@ -118,8 +118,9 @@ def print_table(ranking: Ranking, console: Console | None = None) -> None:
     table.add_column("unsure of")
     table.add_column("drawn for")
     for item in ranking.suggestions:
+        case = escape(item.case) + (" (trained on)" if item.seen else "")
         table.add_row(
-            str(item.rank), escape(item.case), where(item), f"{item.score:.4f}", f"{100 * item.open_share:.0f} %",
+            str(item.rank), case, where(item), f"{item.score:.4f}", f"{100 * item.open_share:.0f} %",
             escape(item.main_class or "-"), escape(item.drawn_for or "any class"),
         )  # fmt: skip
     out.print(table)

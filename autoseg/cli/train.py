@@ -49,7 +49,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
     pretrained: Annotated[
-        Path | None, typer.Option(help="Checkpoint to start from; heads that do not fit start fresh.", dir_okay=False)
+        Path | None, typer.Option(help="Checkpoint to start from; classes and channels go by name.", dir_okay=False)
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE ...", help="Change settings of training.json.")
@@ -71,7 +71,7 @@ def train(
     from autoseg.cli.evaluation_table import print_tables
     from autoseg.training.config import parse_duration
     from autoseg.training.fold import train_fold
-    from autoseg.training.prepare import RunOptions, check_folder, prepare_fold
+    from autoseg.training.prepare import RunOptions, check_folder, check_start, prepare_fold
     from autoseg.training.validation import validate_fold
 
     options = RunOptions(
@@ -80,6 +80,7 @@ def train(
         seed, pretrained, settings or [], n_workers(workers),
     )  # fmt: skip
     request = prepare_fold(space, data, options)
+    check_start(request, resume=resume, overwrite=overwrite)
     is_resumed = check_folder(request.folder, resume=resume, overwrite=overwrite)
     with stop_on_signals() as signals, steps_bar(request, quiet=quiet) as on_steps:
         result = train_fold(request, resume=is_resumed, on_steps=on_steps, should_stop=lambda: bool(signals))

@@ -31,6 +31,14 @@ class Target:
     """(*S) unsigned integers < N."""
     label_sets: BoolArray
     """(N, K). Rows 0..K-1 are the single classes, row K is "unknown" (all classes), further rows are other sets."""
+    undrawn: int = -1
+    """Code of voxels that nobody annotated: :func:`autoseg.core.labels.undrawn_code` of the labels that encoded the
+    map. Left out where it is not asked, as of classes that promises leave, it is K."""
+
+    def __post_init__(self) -> None:
+        """Take "unknown" for the code of unannotated voxels where none is given."""
+        if self.undrawn < 0:
+            object.__setattr__(self, "undrawn", self.label_sets.shape[1])
 
 
 @dataclass(frozen=True, slots=True)

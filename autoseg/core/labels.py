@@ -154,28 +154,20 @@ class Labels:
         -------
         codes, label_sets
             (*S) uint8 (uint16 when more than 256 codes) and (N, K) bool. Codes 0..K-1 are the single classes, K is
-            "unknown"; further codes are the other sets of the case. An empty array gives an empty map.
+            "unknown"; further codes are the other sets of the case. An empty array gives an empty map. Which code
+            means "nobody annotated this voxel" follows from the same table: see :func:`undrawn_code`.
 
         Raises
         ------
         DatasetError
             If a value is not declared; names the values and their counts.
         """
-        rows: list[frozenset[int]] = [frozenset({index}) for index in range(self.n_classes)]
-        rows.append(frozenset(range(self.n_classes)))
-        codes_by_value: dict[int, int] = {}
-        for value, members in self.sets_by_value(case).items():
-            if members not in rows:
-                rows.append(members)
-            codes_by_value[value] = rows.index(members)
-        undrawn = undrawn_set(self, case)
-        if valid is not None and undrawn not in rows:
-            rows.append(undrawn)
+        rows, codes_by_value = _code_rows(self, case, has_mask=valid is not None)
         dtype = np.uint8 if len(rows) <= 256 else np.uint16
         drawn = file_labels if valid is None else _with_background(file_labels, valid, background_value(self))
         codes = _look_up(drawn, codes_by_value, dtype, case)
         if valid is not None:
-            codes[~valid] = rows.index(undrawn)
+            codes[~valid] = rows.index(undrawn_set(self, case))
         label_sets = np.zeros((len(rows), self.n_classes), dtype=bool)
         for code, members in enumerate(rows):
             label_sets[code, list(members)] = True
@@ -251,6 +243,28 @@ def undrawn_set(labels: Labels, case: str = "") -> frozenset[int]:
     return frozenset(range(labels.n_classes)) - labels.statements.get(case, CaseStatement()).absent
 
 
+def undrawn_code(labels: Labels, case: str = "", *, has_mask: bool = False) -> int:
+    """Return the code that :meth:`Labels.encode` gives to voxels of ``case`` that nobody annotated.
+
+    It is known here, where file values become codes, and carried from here: a set that somebody drew may be as wide.
+    Where no value of the data set means "not annotated" and there is no mask, no voxel is unannotated, and the code is
+    K ("unknown"), which then occurs nowhere. So it is where a single class is not absent: that statement says as much
+    of a voxel as drawing does. A drawn set of exactly the classes that are not absent shares the code: it says nothing
+    more than the statement does.
+
+    Parameters
+    ----------
+    has_mask
+        Whether ``encode`` gets a valid mask.
+    """
+    undrawn = undrawn_set(labels, case)
+    everything = frozenset(range(labels.n_classes))
+    occurs = has_mask or everything in drawn_sets(labels, case).values()
+    if not occurs or len(undrawn) < 2:
+        return labels.unknown
+    return _code_rows(labels, case, has_mask=has_mask)[0].index(undrawn)
+
+
 def undrawn_row(labels: Labels, case: str = "") -> BoolArray:
     """(K,) bool: :func:`undrawn_set` as a row of a table of label sets."""
     row: BoolArray = np.zeros(labels.n_classes, dtype=bool)
@@ -259,7 +273,7 @@ def undrawn_row(labels: Labels, case: str = "") -> BoolArray:
 
 
 def open_row(labels: Labels, case: str = "") -> BoolArray:
-    """(K,) bool: what is said of voxels of ``case`` that nobody drew, for whoever asks how much somebody drew.
+    """(K,) bool: classes that an unannotated voxel of ``case`` may have; to measure how much annotation adds to that.
 
     As :func:`undrawn_row`, but all classes where only one is left: then the statement says as much as drawing does.
     """
@@ -308,6 +322,17 @@ def _with_background(file_labels: NDArray[Any], valid: BoolArray, background: in
     """Return file values (*S) with that of background wherever ``valid`` (*S) is False."""
     dtype = np.result_type(file_labels.dtype, np.min_scalar_type(background))
     return np.where(valid, file_labels, np.array(background, dtype=dtype))
+
+
+def _code_rows(labels: Labels, case: str, *, has_mask: bool) -> tuple[list[frozenset[int]], dict[int, int]]:
+    """Return the label set of each code of ``case``, and the code of each file value."""
+    rows = [frozenset({index}) for index in range(labels.n_classes)]
+    rows.append(frozenset(range(labels.n_classes)))
+    sets = labels.sets_by_value(case)
+    for members in (*sets.values(), *([undrawn_set(labels, case)] if has_mask else [])):
+        if members not in rows:
+            rows.append(members)
+    return rows, {value: rows.index(members) for value, members in sets.items()}
 
 
 def _look_up(

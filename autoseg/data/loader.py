@@ -24,7 +24,7 @@ from autoseg.core.labels import Labels
 from autoseg.core.parallel import available_cores
 from autoseg.core.plan import Configuration
 from autoseg.data.marks import NO_RING, Marking, Marks, Tables, mark_case, plain_tables
-from autoseg.data.patches import Sample, draw_place, read_patch, undrawn_code
+from autoseg.data.patches import Sample, draw_place, read_patch
 from autoseg.data.sampling import CaseContent, Sampler, SamplingConfig, intensity_generator, sample_rng
 from autoseg.data.workers import process_context, serve
 from autoseg.io.cache import REMEDY, CachedCase, open_case, read_entry
@@ -65,6 +65,8 @@ class Batch:
     """(B, N) int64: for codes of unknown voxels the ring around annotation, else -1; None if none is told apart."""
     notes: tuple[tuple[str, str], ...] = ()
     """Cases of which something is to be said, and what."""
+    undrawn: Tensor | None = None
+    """(B,) int64: per sample the code of voxels that nobody annotated; None: K, "nothing known", in all."""
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch on ``device``."""
@@ -150,7 +152,6 @@ def make_loader(
         seed=seed,
         start=start,
         stop=stop,
-        unknown=labels.unknown,
         outside=labels.outside,
         marking=marking,
     )
@@ -188,21 +189,19 @@ class _OpenCase(NamedTuple):
     case: CachedCase
     marks: Marks | None
     tables: Tables
-    undrawn: int
-    """Code over which drawn ones win where patches are moved."""
     to_drawn: Tensor | None
     """``tables.to_drawn``; None if every code stands for itself."""
 
     @classmethod
-    def of(cls, case: CachedCase, marking: Marking | None, unknown: int, undrawn: int) -> _OpenCase:
+    def of(cls, case: CachedCase, marking: Marking | None) -> _OpenCase:
         """Work out what patches of a case need."""
-        tables = plain_tables(case.entry.table, case.entry.inferred_table)
-        marks = None if marking is None else mark_case(case, marking, undrawn)
+        tables = plain_tables(case.entry.table, case.entry.inferred_table, case.entry.undrawn)
+        marks = None if marking is None else mark_case(case, marking)
         if marks is not None:
             tables = marks.tables(tables)
         stands_for_itself = bool((tables.to_drawn == np.arange(len(tables.to_drawn))).all())
         to_drawn = None if stands_for_itself else torch.from_numpy(tables.to_drawn)
-        return cls(case, marks, tables, undrawn_code(case.entry, unknown), to_drawn)
+        return cls(case, marks, tables, to_drawn)
 
 
 @dataclass
@@ -217,7 +216,6 @@ class BatchBuilder(Dataset[Batch]):
     seed: int
     start: int
     stop: int
-    unknown: int
     outside: int
     marking: Marking | None = None
     _open_cases: OrderedDict[tuple[Path, str], _OpenCase] = field(default_factory=OrderedDict, init=False, repr=False)
@@ -244,7 +242,7 @@ class BatchBuilder(Dataset[Batch]):
                         opened.case,
                         place,
                         self.patch,
-                        unknown=opened.undrawn,
+                        unknown=opened.tables.undrawn,
                         outside=self.outside,
                         to_drawn=opened.to_drawn,
                         marks=opened.marks,
@@ -277,7 +275,7 @@ class BatchBuilder(Dataset[Batch]):
         opened = self._open_cases
         key = (content.folder, content.name)
         if key not in opened:
-            opened[key] = _OpenCase.of(open_case(*key), self.marking, self.unknown, content.undrawn)
+            opened[key] = _OpenCase.of(open_case(*key), self.marking)
         opened.move_to_end(key)
         if len(opened) > MAX_OPEN_CASES:
             opened.popitem(last=False)
@@ -358,6 +356,7 @@ def _batch(images: Tensor, samples: Sequence[Sample], tables: Sequence[Tables], 
         None if torch.equal(drawn, inferred) else inferred,
         None if bool(held.all()) else held,
         None if bool((rings == NO_RING).all()) else rings,
+        undrawn=torch.tensor([of_case.undrawn for of_case in tables]),
     )
 
 

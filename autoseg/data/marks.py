@@ -54,7 +54,10 @@ class Tables:
     rings: NDArray[np.int64]
     """(N,): ring of a code of unknown voxels, or ``NO_RING``."""
     to_drawn: NDArray[np.int64]
-    """(N,): the first code that was drawn alike, before promises and marks told more apart."""
+    """(N,): the first code that was drawn alike, before promises and marks told more apart. "Nothing known", which
+    voxels beyond the image carry, stands for ``undrawn``: neither has a vote against what was drawn."""
+    undrawn: int
+    """Code of voxels that nobody annotated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +110,19 @@ class Marks:
             held=np.concatenate([everything, truth, everything[rows]]),
             rings=np.concatenate([np.full(2 * n_codes, NO_RING), np.arange(self.n_rings)]),
             to_drawn=np.concatenate([plain.to_drawn, plain.to_drawn, plain.to_drawn[rows]]),
+            undrawn=plain.undrawn,
         )
 
 
-def plain_tables(drawn: BoolArray, inferred: BoolArray) -> Tables:
+def plain_tables(drawn: BoolArray, inferred: BoolArray, undrawn: int) -> Tables:
     """Return the tables of a case without marks, from what was drawn and what is left of it: both (N, K)."""
     _, first, alike = np.unique(drawn, axis=0, return_index=True, return_inverse=True)
-    return Tables(drawn, inferred, np.ones_like(drawn), np.full(len(drawn), NO_RING), first[alike.reshape(-1)])
+    to_drawn = first[alike.reshape(-1)]
+    to_drawn[to_drawn == drawn.shape[1]] = undrawn
+    return Tables(drawn, inferred, np.ones_like(drawn), np.full(len(drawn), NO_RING), to_drawn, undrawn)
 
 
-def mark_case(case: CachedCase, rule: Marking, unknown: int) -> Marks:
+def mark_case(case: CachedCase, rule: Marking) -> Marks:
     """Choose what is held out of ``case`` and measure distances: the same in every process and resumed run.
 
     Only voxels drawn as one class are held out: they alone tell whether a class is recognised. A code stays in training
@@ -132,7 +138,8 @@ def mark_case(case: CachedCase, rule: Marking, unknown: int) -> Marks:
     for code in np.flatnonzero(codes):
         codes[code] = 0 < _share_held(case, int(code), blocks, rule.block) <= LARGEST_SHARE
     cell, rings = _rings(case, rule.distances)
-    return Marks(unknown, blocks, rule.block, codes, rings, cell, len(rule.distances) + 1 if rule.distances else 0)
+    n_rings = len(rule.distances) + 1 if rule.distances else 0
+    return Marks(case.entry.undrawn, blocks, rule.block, codes, rings, cell, n_rings)
 
 
 def _rings(case: CachedCase, distances: Sequence[float]) -> tuple[tuple[int, int, int], NDArray[np.uint8]]:

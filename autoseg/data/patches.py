@@ -24,7 +24,7 @@ from autoseg.augmentation.spatial import (
 from autoseg.data.marks import Marks
 from autoseg.data.rejection import Box, Rejection
 from autoseg.data.sampling import Aim, box_anywhere, box_around, draw_voxel
-from autoseg.io.cache import CachedCase, CacheEntry
+from autoseg.io.cache import CachedCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,9 @@ def read_patch(
 ) -> Sample:
     """Read the box that the transform needs from the memory maps, and move it: one pass each for image and codes.
 
-    Outside the image lie 0 and the code ``outside``. Drawn codes win over ``unknown``: see :func:`undrawn_code`. Where
-    codes tell more apart than what was drawn, ``to_drawn`` (N,) says so; with ``marks`` the codes are those of
+    Outside the image lie 0 and the code ``outside``. Drawn codes win over ``unknown``, that of voxels that nobody
+    annotated. Where codes tell more apart than what was drawn, ``to_drawn`` (N,) says so; with ``marks`` the codes are
+    those of
     :meth:`autoseg.data.marks.Marks.mark`.
     """
     low, high = source_box(place.draw, place.centre, patch)
@@ -139,19 +140,6 @@ def read_patch(
         move_image(image, place.draw, centre, patch),
         move_codes(codes, place.draw, centre, patch, unknown=unknown, outside=outside, to_drawn=to_drawn),
     )
-
-
-def undrawn_code(entry: CacheEntry, unknown: int) -> int:
-    """Return the code over which drawn ones win: that of the set that holds all others of the case, or ``unknown``.
-
-    Where a class is absent from a case, voxels that nobody drew carry "not this class", and scribbles must survive
-    between them as they do between voxels of which nothing is known.
-    """
-    kinds = {frozenset(entry.label_sets[code]) for code, count in entry.code_counts.items() if count}
-    widest = frozenset[int]().union(*kinds)
-    if len(kinds) < 2 or len(widest) < 2 or 0 not in widest or widest not in kinds:
-        return unknown
-    return next(code for code, members in enumerate(entry.label_sets) if frozenset(members) == widest)
 
 
 def _tensor(part: NDArray[Any], dtype: type[np.generic]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.case import BoolArray, CodeArray
-from autoseg.core.labels import drawn_codes, foreground_codes, informative_codes
+from autoseg.core.labels import drawn_codes, foreground_codes
 from autoseg.io.cache import CachedCase
 
 MAX_TABLE_BYTES = 1 << 28
@@ -114,8 +114,6 @@ class Rejection:
     max_attempts: int
     n_cases: int
     """Cases that patches are drawn from."""
-    undrawn: Mapping[tuple[Path, str], int] = field(default_factory=dict)
-    """Case -> code of voxels that nobody drew, though a class may be said to be absent from all of the case."""
     _tables: dict[tuple[Path, str], AreaTable] = field(default_factory=dict, init=False, repr=False)
     _warned: set[str] = field(default_factory=set, init=False, repr=False)
     notes: dict[str, str] = field(default_factory=dict, init=False, repr=False)
@@ -127,8 +125,7 @@ class Rejection:
         if key not in self._tables:
             entries = max(MAX_TABLE_BYTES // (8 * max(self.n_cases, 1)), MIN_ENTRIES)
             table = case.entry.table
-            undrawn = self.undrawn.get(key)
-            speaks = informative_codes(table) if undrawn is None else drawn_codes(table, table[undrawn])
+            speaks = drawn_codes(table, table[case.entry.undrawn])
             self._tables[key] = AreaTable.build(case.codes, speaks, foreground_codes(table), entries, n_axes=n_axes)
         return self._tables[key].count(box)
 

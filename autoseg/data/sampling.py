@@ -14,7 +14,7 @@ from torch import Generator
 
 from autoseg.core.case import Shape3
 from autoseg.core.errors import ConfigError
-from autoseg.core.labels import Labels, head_states, informative_codes, open_row
+from autoseg.core.labels import Labels, head_states, informative_codes
 from autoseg.data.rejection import Rejection
 from autoseg.io.cache import CachedCase, CacheEntry
 
@@ -66,8 +66,6 @@ class CaseContent:
     """Whether every voxel is informative, and at least half of them carry exactly one class."""
     code_groups: tuple[tuple[int, ...], ...]
     """The codes of ``counts``, those of the same drawn set together."""
-    undrawn: int
-    """Code of voxels that nobody drew and no promise narrows, though it may be said that a class is absent."""
 
     @classmethod
     def from_entry(
@@ -90,10 +88,7 @@ class CaseContent:
         n_certain = sum(count for code, count in counts.items() if table[code].sum() == 1)
         is_dense = sum(counts.values()) == n_voxels and 2 * n_certain >= n_voxels
         code_groups = tuple(map(tuple, groups.values()))
-        row = open_row(labels, entry.record.case)
-        is_undrawn = (table == row).all(axis=1) & (entry.inferred_table == row).all(axis=1)
-        undrawn = int(np.argmax(is_undrawn)) if is_undrawn.any() else labels.unknown
-        return cls(folder, name, priority, entry.record.shape, counts, head_codes, is_dense, code_groups, undrawn)
+        return cls(folder, name, priority, entry.record.shape, counts, head_codes, is_dense, code_groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +130,7 @@ class Sampler:
         if config.rejects:
             self.rejection = Rejection(
                 config.min_annotated, config.min_foreground_voxels, config.reject_probability, config.max_attempts,
-                len(self.cases), {(case.folder, case.name): case.undrawn for case in self.cases},
+                len(self.cases),
             )  # fmt: skip
         n_heads = len(self.cases[0].head_codes)
         holders = [[case for case in self.cases if case.head_codes[head]] for head in range(n_heads)]

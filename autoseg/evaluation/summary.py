@@ -97,6 +97,8 @@ class Summary(BaseModel):
     """Cases that could not be scored: one message each, with what was found and expected."""
     warnings: tuple[str, ...] = ()
     """What was scored but looks wrong, as a geometry that differs from the reference's."""
+    seen_in_training: tuple[str, ...] = ()
+    """Scored cases that the weights were trained on, where that is known: what they say of new images is too good."""
     comparison: Comparison | None = None
     """How the Dice differs from that of other predictions, if asked for."""
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoseg.annotation.review import Disagreement, group_disputed, set_names, worst_first
+from autoseg.annotation.review import Disagreement, group_disputed, set_names, surest_first
 from autoseg.core.case import Case, CaseRecord, Float32Array, Target
 from autoseg.core.dataset import DATASET_JSON, Dataset
 from autoseg.core.errors import AutosegError, ModelError
@@ -53,8 +53,10 @@ class CompletionReport:
     """Case -> why it could not be completed, or reviewed; in the new data set only if an earlier run completed it."""
     folds: Mapping[str, str] = field(default_factory=dict)
     """Case -> fold that predicted it."""
+    seen: tuple[str, ...] = ()
+    """Cases whose fold was trained on them, here or in a pretraining."""
     disagreements: tuple[Disagreement, ...] | None = None
-    """Of all cases, worst first; None without a review."""
+    """Of all cases, the surest first; None without a review."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class CompletionOptions:
     """Also write the predictions, and list where they disagree with what was drawn."""
     overwrite: bool = False
     """Complete again what an earlier run has completed."""
+    seen: frozenset[str] = frozenset()
+    """Cases whose fold was trained on them (:func:`autoseg.inference.out_of_fold.seen_cases`); they are marked."""
     workers: int = 1
     """0 predicts and writes strictly one after the other; else the last case is written while the network works."""
 
@@ -128,6 +132,7 @@ def complete_dataset(
         kept=kept,
         failed=failed,
         folds=dict(folds),
+        seen=tuple(name for name in dataset.case_names if name in folds and name in options.seen),
         disagreements=_all_disagreements(dataset, output, finished) if options.review else None,
     )
 
@@ -190,7 +195,7 @@ class _Run:
 
     def _write(self, case: Case, logits: Float32Array, record: CaseRecord) -> None:
         files, labels, review = self._dataset.case(case.name), self._dataset.labels, self._options.review
-        earlier = self._earlier.get(case.name)
+        earlier, seen = self._earlier.get(case.name), case.name in self._options.seen
         if earlier is None:
             remove_case(self._output, files)  # or an old label map would go with the new record if this is interrupted
         if case.target is None:
@@ -205,10 +210,11 @@ class _Run:
             write_labels(label_path(self._output, files, REVIEW), completed.predicted, case.geometry)
             names = set_names(case.target.label_sets, labels.class_names)
             disagreements = group_disputed(
-                case.name, completed.disputed, names, labels.class_names, spacing=case.geometry.spacing
+                case.name, completed.disputed, names, labels.class_names, case.geometry.spacing, seen_in_training=seen
             )
         origin = self._origins[case.name] if earlier is None else earlier.origin
-        write_record(self._output, CaseCompletion(case=case.name, origin=origin, disagreements=disagreements))
+        made = CaseCompletion(case=case.name, origin=origin, seen_in_training=seen, disagreements=disagreements)
+        write_record(self._output, made)
         if earlier is None:  # else the labels may have been corrected since
             link_images(self._output, files)
             write_labels(label_path(self._output, files), completed.labels, case.geometry)  # last: now it is complete
@@ -295,7 +301,7 @@ def _earlier(dataset: Dataset, output: Path, names: Iterable[str]) -> dict[str, 
 
 def _all_disagreements(dataset: Dataset, output: Path, names: list[str]) -> tuple[Disagreement, ...]:
     records = [read_record(output, dataset.case(name), with_review=True) for name in names]
-    return worst_first(group for record in records if record is not None for group in record.disagreements or ())
+    return surest_first(group for record in records if record is not None for group in record.disagreements or ())
 
 
 def _check_labels(predictor: Predictor, dataset: Dataset) -> None:

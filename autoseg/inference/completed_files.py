@@ -61,6 +61,8 @@ class CaseCompletion(BaseModel):
 
     case: str
     origin: CaseOrigin
+    seen_in_training: bool = False
+    """Whether the model that predicted it was trained on it, here or in a pretraining."""
     disagreements: tuple[Disagreement, ...] | None = None
     """None if the model was not asked where it disagrees."""
 

@@ -164,16 +164,14 @@ def _disputed(
         differs = np.where(own > 0, negative[drawn].T, positive[drawn].T)
         surest = np.where(differs, np.abs(own), 0).max(axis=0, initial=0)
         probability = 1 / (1 + np.exp(-surest))
-        margin = 2 * probability - 1
         kept = differs.any(axis=0)
     else:
         shares = np.exp(own - own.max(axis=0))
         shares /= shares.sum(axis=0)
         probability = shares[other, np.arange(len(drawn))]
-        margin = probability - np.where(label_sets[drawn].T, shares, 0).max(axis=0, initial=0)
         kept = np.ones(len(drawn), dtype=bool)
     index = _file_index(np.stack(places, axis=-1)[kept], record, first)
-    return DisputedVoxels(index, drawn[kept], other[kept], probability[kept], margin[kept])
+    return DisputedVoxels(index, drawn[kept], other[kept], probability[kept])
 
 
 def _disputed_outside(outside: BoolArray, target: Target) -> DisputedVoxels:
@@ -181,7 +179,7 @@ def _disputed_outside(outside: BoolArray, target: Target) -> DisputedVoxels:
     index = np.argwhere(outside & foreground_codes(target.label_sets)[target.codes]).astype(np.int32)
     certain = np.ones(len(index), dtype=np.float32)
     drawn = target.codes[tuple(index.T)]
-    return DisputedVoxels(index, drawn, np.zeros_like(drawn), certain, certain)
+    return DisputedVoxels(index, drawn, np.zeros_like(drawn), certain)
 
 
 def _file_index(places: NDArray[np.intp], record: CaseRecord, first: int) -> NDArray[np.int32]:

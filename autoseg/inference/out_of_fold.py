@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,13 @@ class FoldCases:
 
     train: frozenset[str]
     val: frozenset[str]
+    seen_before: frozenset[str] = frozenset()
+    """Other cases of the data set, perhaps of ``val``, that its weights had been trained on before (pretraining)."""
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """All cases that its weights were trained on."""
+        return self.train | self.seen_before
 
 
 def fold_cases(model_folder: str | Path) -> dict[str, FoldCases]:
@@ -69,12 +76,27 @@ def out_of_fold_models(
     folder = Path(model_folder)
     finished = find_checkpoints(folder, None)
     folds = _cases_of(finished)
+    stand_in = ALL if _is_finished(folder / f"fold_{ALL}") else next(iter(finished))
     chosen = {case: _unseen_by(folds, case, _mates(case, groups or {})) for case in cases}
     trained_on = [case for case, fold in chosen.items() if fold is None]
     if trained_on and not seen:
         raise ModelError(_missing_folds(folder, folds, trained_on, left_out_by or {}))
-    stand_in = ALL if _is_finished(folder / f"fold_{ALL}") else next(iter(finished))
-    return {case: stand_in if fold is None else fold for case, fold in chosen.items()}
+    return {case: _least_seen(folds, case, stand_in) if fold is None else fold for case, fold in chosen.items()}
+
+
+def seen_cases(model_folder: str | Path, members: Mapping[str, Collection[str]]) -> frozenset[str]:
+    """Return the cases that are predicted by a fold whose weights were trained on them, here or in a pretraining.
+
+    Parameters
+    ----------
+    members
+        Case -> the folds that predict it.
+    """
+    names = {fold for folds in members.values() for fold in folds if fold != ALL}
+    known = {fold: read_fold_cases(Path(model_folder) / f"fold_{fold}") for fold in sorted(names)}
+    return frozenset(
+        case for case, folds in members.items() if any(fold == ALL or case in known[fold].seen for fold in folds)
+    )
 
 
 def out_of_fold_predictors(
@@ -103,7 +125,7 @@ def out_of_fold_predictors(
 
 
 def _cases_of(finished: Mapping[str, Path]) -> dict[str, FoldCases]:
-    return {fold: _read_cases(path.parent / TRAINING_FILE) for fold, path in finished.items() if fold != ALL}
+    return {fold: read_fold_cases(path.parent) for fold, path in finished.items() if fold != ALL}
 
 
 def _mates(case: str, groups: Mapping[str, str | None]) -> frozenset[str]:
@@ -117,15 +139,24 @@ def _unseen_by(folds: Mapping[str, FoldCases], case: str, mates: frozenset[str])
 
     Else the first that did not see the case itself, or None.
     """
-    unseen = [fold for fold, cases in folds.items() if case not in cases.train]
-    ranked = sorted(unseen, key=lambda fold: (case not in folds[fold].val, bool(mates & folds[fold].train)))
+    unseen = [fold for fold, cases in folds.items() if case not in cases.seen]
+    ranked = sorted(unseen, key=lambda fold: (case not in folds[fold].val, bool(mates & folds[fold].seen)))
     return ranked[0] if ranked else None
 
 
-def _read_cases(path: Path) -> FoldCases:
+def _least_seen(folds: Mapping[str, FoldCases], case: str, otherwise: str) -> str:
+    """Return a fold that did not train on ``case`` itself, though weights that it started from did; else another."""
+    left_out = [fold for fold, cases in folds.items() if case not in cases.train]
+    return min(left_out, key=lambda fold: case not in folds[fold].val, default=otherwise)
+
+
+def read_fold_cases(fold: Path) -> FoldCases:
+    """Return the cases of a fold, from the ``training.json`` of its folder; raise ``ModelError`` if it lists none."""
+    path = fold / TRAINING_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         parts = [content[key] for key in ("train_cases", "val_cases")]
+        parts.append(content.get("seen_cases", []))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{path}: found no list of the cases that the fold was trained on ({type(error).__name__}: {error}), "
@@ -152,8 +183,17 @@ def _missing_folds(
     missing = sorted({left_out_by[case] for case in cases if case in left_out_by and left_out_by[case] not in folds})
     commands = [f"autoseg_train {folder.parent.name} {fold} {flags}" for fold in missing or ["FOLD"]]
     finished = ", ".join(folds) or "only 'all', which sees every case"
+    leaking = sorted(fold for fold, item in folds.items() if any(case not in item.train for case in cases))
+    pretrained = ""
+    if leaking:
+        again = [f"autoseg_train {folder.parent.name} {fold} {flags} --overwrite" for fold in leaking]
+        commands = [*(commands if missing else []), *again]
+        pretrained = (
+            f" Fold {', '.join(leaking)} left some of them out, but started from weights that were trained on these "
+            "(--pretrained): train it without."
+        )
     return (
         f"{folder}: found {len(cases)} cases that no finished fold left out of its training: {listed(cases, 20)} "
-        f"(finished: {finished}), expected for each case a fold that did not train on it. Train with "
+        f"(finished: {finished}), expected for each case a fold that did not train on it.{pretrained} Train with "
         f"{'; '.join(commands)}, or add --seen to predict them with a model that has seen them."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,6 +76,8 @@ class Suggestion:
     """The class in whose turn it was drawn; None without regard to classes."""
     open_share: float
     """Share of its voxels that is not annotated."""
+    seen: bool = False
+    """Whether a fold that predicted the case was trained on it, here or in a pretraining: it may look too certain."""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values; boxes by axis name, ``[first, last]`` from 0."""
@@ -89,6 +91,7 @@ class Suggestion:
             "main_class": self.main_class,
             "drawn_for": self.drawn_for,
             "unannotated_share": round(self.open_share, 6),
+            "seen_in_training": self.seen,
         }
 
 
@@ -112,6 +115,8 @@ class CaseModels:
     device: str = "auto"
     checkpoint: str = "final"
     mirror: bool = True
+    seen: frozenset[str] = frozenset()
+    """Cases predicted by a fold that was trained on them; they are marked."""
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -131,10 +136,10 @@ class CaseModels:
 def members_of(
     model_folder: Path, cases: Sequence[str], folds: Sequence[str] | None = None
 ) -> dict[str, tuple[str, ...]]:
-    """Return case -> the folds whose mean predicts it: all finished ones that did not train on it.
+    """Return case -> the folds whose mean predicts it: all finished ones whose weights were not trained on it.
 
-    Where every one has trained on a case it is predicted by all of them, with a warning: a model is too sure of what it
-    has learnt by heart.
+    Where every one has seen a case, in its training or in the pretraining that it started from, it is predicted by all
+    of them, with a warning: a model is too sure of what it has learnt by heart.
 
     Raises
     ------
@@ -144,7 +149,7 @@ def members_of(
     finished = tuple(find_checkpoints(model_folder, folds))
     known = fold_cases(model_folder)
     unseen = {
-        case: tuple(fold for fold in finished if fold in known and case not in known[fold].train) for case in cases
+        case: tuple(fold for fold in finished if fold in known and case not in known[fold].seen) for case in cases
     }
     seen = [case for case in cases if not unseen[case]]
     if seen:
@@ -234,7 +239,8 @@ def rank(
             "to annotate. Name new images with -i, or choose another --by, --axis or --patch-size."
         )
     suggestions = (
-        _suggestion(candidates, choice, number) for number, choice in enumerate(choose(candidates, selection), 1)
+        _suggestion(candidates, choice, number, models.seen)
+        for number, choice in enumerate(choose(candidates, selection), 1)
     )
     return Ranking(tuple(suggestions), len(candidates), failed)
 
@@ -293,12 +299,13 @@ def _check_classes(predictor: Predictor, labels: Labels, folder: Path) -> None:
         )
 
 
-def _suggestion(candidates: Candidates, choice: Choice, number: int) -> Suggestion:
+def _suggestion(candidates: Candidates, choice: Choice, number: int, seen: Collection[str]) -> Suggestion:
     index = choice.index
+    case = candidates.cases[candidates.case[index]]
     low, high = candidates.low[index].tolist(), candidates.high[index].tolist()
     return Suggestion(
         rank=number,
-        case=candidates.cases[candidates.case[index]],
+        case=case,
         low=(low[0], low[1], low[2]),
         high=(high[0], high[1], high[2]),
         axis=None if candidates.axis[index] < 0 else int(candidates.axis[index]),
@@ -306,4 +313,5 @@ def _suggestion(candidates: Candidates, choice: Choice, number: int) -> Suggesti
         main_class=candidates.main_class(index),
         drawn_for=choice.drawn_for,
         open_share=float(candidates.open_share[index]),
+        seen=case in seen,
     )

@@ -15,12 +15,12 @@ from autoseg.core.case import BoolArray, Target
 from autoseg.core.dataset import CaseFiles
 from autoseg.core.errors import DatasetError, Fault, FileFormatError
 from autoseg.core.geometry import Geometry
-from autoseg.core.labels import Labels, undrawn_set
+from autoseg.core.labels import Labels, undrawn_code, undrawn_set
 from autoseg.io.images import read_header, read_labels
 
 
 def read_annotation(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) -> Target:
-    """Read the annotation of a case: codes (z, y, x) and their label sets.
+    """Read the annotation of a case: codes (z, y, x), their label sets, and the code of unannotated voxels.
 
     Of voxels outside the valid mask nothing is known but that they are of no class that is absent from the case,
     whatever the label file holds there.
@@ -39,7 +39,9 @@ def read_annotation(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) ->
         or the mask is zero everywhere.
     """
     drawn, _ = read_drawn(files, shape)
-    return Target(*labels.encode(drawn, files.name, valid=read_valid_mask(files, labels, shape)))
+    valid = read_valid_mask(files, labels, shape)
+    codes, label_sets = labels.encode(drawn, files.name, valid=valid)
+    return Target(codes, label_sets, undrawn_code(labels, files.name, has_mask=valid is not None))
 
 
 def read_drawn(files: CaseFiles, shape: tuple[int, ...] | None = None) -> tuple[NDArray[np.integer[Any]], Geometry]:

@@ -30,11 +30,16 @@ class CacheEntry(BaseModel):
     """Per code the class indices that a voxel with that code may be by what was drawn."""
     inferred_sets: tuple[tuple[int, ...], ...] | None = None
     """Per code those that promises of the annotators leave of them; None: all."""
+    undrawn: int
+    """Code of voxels that nobody annotated and no promise narrows. Further codes of such voxels, which promises make,
+    have the same label set."""
     n_classes: int
     locations: dict[int, tuple[int, int]]
     """Informative code -> [start, stop) in ``CASE.locations.npy``."""
     code_counts: dict[int, int]
     """Code -> number of voxels."""
+    images: tuple[str, ...] = ()
+    """Per channel the content of the image as read (:func:`autoseg.core.trained_on.image_contents`)."""
     fingerprint: str
     """Hash over the source files and all settings that made this case; another hash is stale."""
 
@@ -123,6 +128,17 @@ def read_entry(folder: Path, name: str) -> CacheEntry | None:
     except (OSError, ValidationError, CacheError):
         return None
     return entry
+
+
+def is_of_another_version(folder: Path, name: str) -> bool:
+    """Whether the JSON of a case is there, but lacks what this version writes, or says it otherwise."""
+    try:
+        CacheEntry.model_validate_json(_json_path(folder, name).read_bytes())
+    except ValidationError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def open_case(folder: Path, name: str) -> CachedCase:

@@ -16,6 +16,7 @@ from torch import Tensor
 from autoseg.core.atomic import atomic_path
 from autoseg.core.errors import ModelError
 from autoseg.core.plan import Plan
+from autoseg.core.trained_on import TrainedCase
 
 FORMAT = "autoseg checkpoint"
 VERSION = 1
@@ -36,6 +37,8 @@ class Checkpoint:
     """Patch axes along which training mirrored, and prediction may."""
     fold: str
     """``"0"`` ... or ``"all"``."""
+    trained_on: tuple[TrainedCase, ...] | None = ()
+    """Cases that the weights were trained on, those of the weights that they started from included; None: not known."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Resolved training configuration; JSON values."""
     state: Mapping[str, Any] = field(default_factory=dict)
@@ -65,6 +68,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "dataset": json.dumps(dict(checkpoint.dataset)),
         "mirror_axes": list(checkpoint.mirror_axes),
         "fold": checkpoint.fold,
+        "trained_on": _as_json(checkpoint.trained_on),
         "training": json.dumps(dict(checkpoint.training)),
         "state": _plain(checkpoint.state, "state"),
     }
@@ -131,11 +135,26 @@ def _parse(path: Path, content: Any) -> Checkpoint:
             dataset=json.loads(content["dataset"]),
             mirror_axes=tuple(content["mirror_axes"]),
             fold=content["fold"],
+            trained_on=_trained_on(content),
             training=json.loads(content["training"]),
             state=content["state"],
         )
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise _damaged(path, f"a checkpoint with a part missing or malformed ({error})") from error
+
+
+def _as_json(cases: tuple[TrainedCase, ...] | None) -> str:
+    return json.dumps(None if cases is None else [case.model_dump() for case in cases])
+
+
+def _trained_on(content: Mapping[str, Any]) -> tuple[TrainedCase, ...] | None:
+    """Return the cases that weights were trained on; of a file of an earlier version those that its run names."""
+    if "trained_on" in content:
+        cases = json.loads(content["trained_on"])
+        return None if cases is None else tuple(TrainedCase.model_validate(case) for case in cases)
+    names = content["state"].get("data", {}).get("training cases")
+    name = json.loads(content["dataset"]).get("name")
+    return None if names is None or name is None else tuple(TrainedCase(dataset=name, case=case) for case in names)
 
 
 def _damaged(path: Path, found: str) -> ModelError:

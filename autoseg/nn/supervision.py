@@ -24,13 +24,15 @@ def deep_supervision_weights(n: int) -> list[float]:
     return [weight / sum(weights) for weight in weights] + [0.0] * (n - len(weights))
 
 
-def downsample_codes(codes: Tensor, label_sets: Tensor, stride: Sequence[int], unknown: int) -> Tensor:
+def downsample_codes(
+    codes: Tensor, label_sets: Tensor, stride: Sequence[int], unknown: int, undrawn: Tensor | None = None
+) -> Tensor:
     """Bring codes to a coarser grid without losing annotated voxels.
 
-    A coarse cell takes the code of the voxel that nearest-exact interpolation picks if that voxel is informative, else
-    that of another informative voxel of the cell, else the picked one after all. Densely known codes come out as
-    nearest-exact. A set of background and other classes that holds all others of the sample, as "not the class that is
-    absent" does where scribbles are drawn, gives way like "nothing known".
+    A coarse cell takes the code of the voxel that nearest-exact interpolation picks if that voxel was annotated, else
+    that of another annotated voxel of the cell, else the picked one after all. Densely known codes come out as
+    nearest-exact. A code with the set of ``undrawn`` gives way like "nothing known", though it may exclude a class that
+    is absent from the case.
 
     Parameters
     ----------
@@ -42,6 +44,8 @@ def downsample_codes(codes: Tensor, label_sets: Tensor, stride: Sequence[int], u
         Voxels per cell along each axis of P. The last cell of an axis that it does not divide is smaller.
     unknown
         Code of "nothing known" (K).
+    undrawn
+        (B,) int64: per sample the code of voxels that nobody annotated; None: ``unknown`` in all.
 
     Returns
     -------
@@ -54,12 +58,14 @@ def downsample_codes(codes: Tensor, label_sets: Tensor, stride: Sequence[int], u
     picked and is gone at the coarse heads. The other voxels of a cell are searched by halves,
     the picked one first.
     """
-    return next(iter(code_pyramid(codes, label_sets, [tuple(stride)], unknown)))
+    return next(iter(code_pyramid(codes, label_sets, [tuple(stride)], unknown, undrawn)))
 
 
-def code_pyramid(codes: Tensor, label_sets: Tensor, strides: Sequence[Sequence[int]], unknown: int) -> Iterator[Tensor]:
+def code_pyramid(
+    codes: Tensor, label_sets: Tensor, strides: Sequence[Sequence[int]], unknown: int, undrawn: Tensor | None = None
+) -> Iterator[Tensor]:
     """Yield :func:`downsample_codes` for growing strides, each a multiple of the one before; the work is shared."""
-    informative = _telling_codes(codes, label_sets)
+    informative = _annotated_codes(label_sets, undrawn).to(codes.device, non_blocking=True)
     padded = _pad_to_multiple(codes, strides[-1], unknown)
     known: Tensor | None = None  # codes on the grid of ``reached``, uninformative ones replaced by ``unknown``
     reached = (1,) * (codes.ndim - 1)
@@ -83,16 +89,13 @@ def code_pyramid(codes: Tensor, label_sets: Tensor, strides: Sequence[Sequence[i
         ]
 
 
-def _telling_codes(codes: Tensor, label_sets: Tensor) -> Tensor:
-    """(B, N) bool on the device of ``codes``: informative codes that say more than all codes of the sample together."""
+def _annotated_codes(label_sets: Tensor, undrawn: Tensor | None) -> Tensor:
+    """(B, N) bool: informative codes whose set is not that of unannotated voxels."""
     informative = informative_codes(label_sets)
-    is_wide = informative & label_sets[:, :, 0] & (label_sets.sum(dim=2) > 1)  # what nobody drew may be background
-    if not is_wide.is_cuda and not bool(is_wide.any()):  # (on CUDA asking costs a wait)
-        return informative.to(codes.device, non_blocking=True)
-    table, informative, is_wide = (item.to(codes.device) for item in (label_sets, informative, is_wide))
-    occurs = torch.zeros_like(informative).scatter_(1, codes.flatten(1).long(), True)
-    together = (table & occurs[..., None]).any(dim=1, keepdim=True)  # (B, 1, K)
-    return informative & ~(is_wide & (table == together).all(dim=2))
+    if undrawn is None:
+        return informative
+    row = label_sets[torch.arange(len(label_sets), device=label_sets.device), undrawn.to(label_sets.device)]  # (B, K)
+    return informative & (label_sets != row[:, None]).any(dim=2)
 
 
 class DeepSupervisionLoss:
@@ -114,10 +117,18 @@ class DeepSupervisionLoss:
         self.scales = _cumulative(strides)[: max(len(strides) - 1, 1)]
         self.weights = deep_supervision_weights(len(self.scales))
 
-    def __call__(self, logits: Sequence[Tensor], codes: Tensor, label_sets: Tensor, *tables: Tensor) -> Tensor:
+    def __call__(
+        self,
+        logits: Sequence[Tensor],
+        codes: Tensor,
+        label_sets: Tensor,
+        *tables: Tensor,
+        undrawn: Tensor | None = None,
+    ) -> Tensor:
         """Return the scalar loss of logits per head, full resolution first, and codes (B, *P) of the full resolution.
 
-        ``label_sets`` (B, N, K) say which codes are informative; they and ``tables`` are handed on to the loss.
+        ``label_sets`` (B, N, K) and ``undrawn`` (B,) say which codes were annotated, see :func:`downsample_codes`; the
+        sets and ``tables`` are handed on to the loss.
 
         Heads of weight 0 are not evaluated, but stay in the graph with a zero gradient, as distributed training needs.
         """
@@ -126,7 +137,7 @@ class DeepSupervisionLoss:
         used = [index for index, weight in enumerate(self.weights) if weight > 0]
         unused = [output[:0].float().sum() for index, output in enumerate(logits) if index not in used]
         total = sum(unused, start=torch.zeros((), device=codes.device))
-        pyramid = code_pyramid(codes, label_sets, [self.scales[index] for index in used], self.unknown)
+        pyramid = code_pyramid(codes, label_sets, [self.scales[index] for index in used], self.unknown, undrawn)
         for index, coarse in zip(used, pyramid, strict=True):
             total = total + self.weights[index] * self.loss(logits[index], coarse, label_sets, *tables)
         return total

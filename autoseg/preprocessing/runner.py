@@ -15,14 +15,15 @@ from autoseg.annotation.touches import promise_statement, touched_classes
 from autoseg.core.case import BoolArray, Case
 from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
-from autoseg.core.labels import Labels, undrawn_set
+from autoseg.core.labels import Labels
 from autoseg.core.parallel import is_running, map_unordered
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.protocol import AnnotationProtocol
+from autoseg.core.trained_on import image_contents
 from autoseg.io.annotation import read_annotation
-from autoseg.io.cache import ARRAYS, CacheEntry, read_entry, write_case
+from autoseg.io.cache import ARRAYS, CacheEntry, is_of_another_version, read_entry, write_case
 from autoseg.io.images import read_intensities
-from autoseg.preprocessing.freshness import case_fingerprint, other_order, staleness
+from autoseg.preprocessing.freshness import REASONS, case_fingerprint, other_order, staleness
 from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.pairing import pair
 from autoseg.preprocessing.pipeline import preprocess
@@ -137,7 +138,7 @@ def stale_cases(
     for name in names:
         entry = read_entry(folder, name)
         if entry is None:
-            stale[name] = NEVER
+            stale[name] = REASONS["version"] if is_of_another_version(folder, name) else NEVER
         elif name not in files_of:
             stale[name] = "no longer a case of the data set"
         else:
@@ -195,13 +196,15 @@ def _run(job: _Job) -> None:
     """Preprocess one case and write it."""
     with contextlib.nullcontext() if job.is_alone else threadpool_limits(1):
         case = read_case(job.files, job.labels)
-        unknown = None if job.labels.is_dense else undrawn_code(case, job.labels)
+        if case.target is None:
+            raise DatasetError([Fault(f"case {case.name!r}", "no annotation", "a label file", "Add it.")])
+        unknown = None if job.labels.is_dense else case.target.undrawn
         inference = infer_case(case, job.labels, job.protocol)
         inferred = None if inference is None else inference.codes
         prepared = preprocess(case, job.plan, job.configuration, unknown=unknown, inferred=inferred)
     codes, label_sets, inferred_sets = prepared.codes, prepared.label_sets, None
     if codes is None or label_sets is None:
-        raise DatasetError([Fault(f"case {case.name!r}", "no annotation", "a label file", "Add it.")])
+        raise ValueError(f"case {case.name!r}: preprocessing lost the annotation")
     if inference is not None and prepared.inferred is not None:
         statement = promise_statement(job.labels, case.name)
         is_drawn = np.logical_or.reduce(touched_classes(label_sets, statement), axis=1)  # no promise narrows it
@@ -213,19 +216,14 @@ def _run(job: _Job) -> None:
         record=prepared.record,
         label_sets=_members(label_sets),
         inferred_sets=inferred_sets,
+        undrawn=case.target.undrawn,
         n_classes=job.labels.n_classes,
         locations=locations.slices,
         code_counts=locations.counts,
+        images=image_contents(case.image),
         fingerprint=job.fingerprint,
     )
     write_case(job.folder, case.name, image=prepared.image, codes=codes, locations=locations.indices, entry=entry)
-
-
-def undrawn_code(case: Case, labels: Labels) -> int:
-    """Return the code of the voxels of a case that nobody drew: all classes but those that are absent from it."""
-    undrawn = np.isin(np.arange(labels.n_classes), list(undrawn_set(labels, case.name)))
-    rows = [] if case.target is None else np.flatnonzero((case.target.label_sets == undrawn).all(axis=1)).tolist()
-    return int(rows[0]) if rows and undrawn.sum() > 1 else labels.unknown
 
 
 def _members(table: BoolArray) -> tuple[tuple[int, ...], ...]:

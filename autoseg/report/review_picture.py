@@ -1,4 +1,4 @@
-"""One picture of the places where a model disagrees most with an annotator, for a first look."""
+"""One picture of the places where a model contradicts an annotator with most confidence, for a first look."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _row(
         geometry.spacing,
         title=(
             f"{rank}. {group.case}, z {group.z}, y {group.y}, x {group.x}: drawn {group.drawn}, "
-            f"model says {group.predicted} ({group.n_voxels} voxels, p {group.mean_probability:.2f})"
+            f"model says {group.predicted} (p {group.mean_probability:.3f}, {group.n_voxels} voxels)"
         ),
         slices=(group.z,),
     )

@@ -27,11 +27,13 @@ class Evidence(NamedTuple):
     """(B, N) float32: how much a voxel of the code counts; None: what is drawn counts 1."""
     taught: Tensor | None = None
     """(B, *P) int64: rows of :meth:`autoseg.training.teacher.Teacher.table`; None without a teacher."""
+    undrawn: Tensor | None = None
+    """(B,) int64: code of voxels that nobody annotated; None: "nothing known" in all samples."""
 
 
 def drawn_evidence(batch: Batch) -> Evidence:
     """Return what was drawn in a batch, and nothing else."""
-    return Evidence(batch.codes, batch.label_sets, batch.label_sets, None)
+    return Evidence(batch.codes, batch.label_sets, batch.label_sets, None, undrawn=batch.undrawn)
 
 
 def with_teacher(evidence: Evidence, taught: Tensor, batch: Batch) -> Evidence:
@@ -50,6 +52,7 @@ def with_teacher(evidence: Evidence, taught: Tensor, batch: Batch) -> Evidence:
         sets=torch.cat([evidence.sets, everything], 1),
         weights=torch.cat([weights, weights.new_zeros(n_samples, 1)], 1),
         taught=taught,
+        undrawn=evidence.undrawn,
     )
 
 
@@ -89,7 +92,7 @@ class EvidenceLoss:
         if self.supervised is None:
             total = self._weighted(logits[0], evidence.codes, evidence.drawn, *tables)
         else:
-            total = self.supervised(logits, evidence.codes, evidence.drawn, *tables)
+            total = self.supervised(logits, evidence.codes, evidence.drawn, *tables, undrawn=evidence.undrawn)
         if evidence.taught is None or self.teacher_sets is None:
             return total
         sets = self.teacher_sets.expand(len(logits[0]), -1, -1)

@@ -31,6 +31,7 @@ from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence import EvidenceLoss
 from autoseg.training.history import draw_history, write_history
 from autoseg.training.optim import build_optimization, optimizer_name
+from autoseg.training.pretrained import Before, image_contents_in, load_pretrained
 from autoseg.training.trainer import Hooks, Parts, Progress, train
 from autoseg.training.unannotated import RINGS, Totals, Unannotated
 
@@ -67,7 +68,7 @@ class FoldRequest:
     device: str = "auto"
     workers: int = 1
     pretrained: Path | None = None
-    """Checkpoint whose weights are the start, but for the heads where they do not fit."""
+    """Checkpoint whose weights are the start; see :func:`autoseg.training.pretrained.load_pretrained`."""
     max_runtime_s: float | None = None
 
 
@@ -110,12 +111,12 @@ def train_fold(
     if latest is not None:
         progress = _restore(parts, request, latest)
         write_history(request.folder / "history.jsonl", progress.records)  # a kill may have come between the two
-    elif request.pretrained is not None:
-        _load_pretrained(parts.network, request.pretrained)
-    _write_settings(request, precision, parts)
+    before = _start(parts, request, latest)
+    parts = replace(parts, seen_validation_cases=len(before.seen_validation_cases))
+    _write_settings(request, precision, parts, before)
 
     def save(name: str, progress: Progress) -> None:
-        save_checkpoint(request.folder / name, _checkpoint(request, parts, progress, precision))
+        save_checkpoint(request.folder / name, _checkpoint(request, parts, progress, precision, before))
 
     def on_epoch(progress: Progress, is_best: bool) -> None:
         if is_best:  # before the latest: a kill between the two repeats the epoch, and neither is lost
@@ -213,7 +214,22 @@ def _precision(request: FoldRequest, latest: Checkpoint | None) -> str:
     return next(name for name, value in PRECISIONS.items() if value is dtype)
 
 
-def _write_settings(request: FoldRequest, precision: str, parts: Parts) -> None:
+def _start(parts: Parts, request: FoldRequest, latest: Checkpoint | None) -> Before:
+    """Load the weights that a new run starts from, if any; return what weights had seen before the run."""
+    names = [*request.train_cases, *request.val_cases, *request.dataset.case_names]
+    contents = image_contents_in(request.cache, names)
+    path, trained_on = request.pretrained, None
+    if latest is not None:
+        path = request.pretrained if latest.state.get("pretrained") is None else Path(latest.state["pretrained"])
+        trained_on = latest.trained_on
+    elif path is not None:
+        trained_on = load_pretrained(parts.network, path, request.plan, request.configuration, request.dataset.labels)
+    before = Before.of(path, trained_on, request.dataset.name, contents, request.train_cases, request.val_cases)
+    before.warn(request.fold)
+    return before
+
+
+def _write_settings(request: FoldRequest, precision: str, parts: Parts, before: Before) -> None:
     settings = request.config.model_dump() | {
         "optimizer": optimizer_name(request.config),
         "batch_size": batch_size(request),
@@ -223,7 +239,8 @@ def _write_settings(request: FoldRequest, precision: str, parts: Parts) -> None:
         "fold": request.fold,
         "train_cases": request.train_cases,
         "val_cases": request.val_cases,
-        "pretrained": None if request.pretrained is None else str(request.pretrained),
+        "pretrained": None if before.path is None else str(before.path),
+        "seen_cases": sorted(before.seen),
     }
     write_json(request.folder / "training.json", settings)
 
@@ -304,7 +321,7 @@ def _sources(request: FoldRequest, names: Sequence[str]) -> list[CaseSource]:
     return [CaseSource(request.cache, name, request.dataset.case(name).priority) for name in names]
 
 
-def _checkpoint(request: FoldRequest, parts: Parts, progress: Progress, precision: str) -> Checkpoint:
+def _checkpoint(request: FoldRequest, parts: Parts, progress: Progress, precision: str, before: Before) -> Checkpoint:
     return Checkpoint(
         weights=parts.network.state_dict(),
         plan=request.plan,
@@ -312,6 +329,7 @@ def _checkpoint(request: FoldRequest, parts: Parts, progress: Progress, precisio
         dataset={**request.dataset.json, "name": request.dataset.name},
         mirror_axes=recipe(request).mirror_axes,
         fold=request.fold,
+        trained_on=before.trained_on,
         training=request.config.model_dump(),
         state={
             "optimizer": parts.optimization.optimizer.state_dict(),
@@ -320,6 +338,7 @@ def _checkpoint(request: FoldRequest, parts: Parts, progress: Progress, precisio
             "precision": precision,
             "unannotated": None if parts.unannotated is None else parts.unannotated.state(),
             "data": _data_of(request),
+            "pretrained": None if before.path is None else str(before.path),
         },
     )
 
@@ -361,18 +380,3 @@ def _restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress
     if parts.unannotated is not None:
         parts.unannotated.restore(latest.state["unannotated"], parts.network)
     return Progress.from_dict(latest.state["progress"])
-
-
-def _load_pretrained(network: nn.Module, path: Path) -> None:
-    """Copy the weights that fit; those of the heads may differ in shape, all others must fit."""
-    given, own = load_checkpoint(path).weights, network.state_dict()
-    fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
-    left = [name for name in own if name not in fitting]
-    if any(not name.startswith("heads.") for name in left) or not fitting:
-        raise ModelError(
-            f"{path}: found weights that do not fit {left[:5]} of this plan's network, expected the same network but "
-            "for the heads. Train the other data set with this plan, or leave --pretrained out."
-        )
-    if left:
-        log.warning("%s: the heads %s do not fit and start fresh", path, left)
-    network.load_state_dict(fitting, strict=False)

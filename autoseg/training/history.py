@@ -30,6 +30,8 @@ class EpochRecord(BaseModel):
     dice_per_head: dict[str, float | None]
     scored_on: Literal["dense", "annotated voxels"] = "annotated voxels"
     """What Dice was counted on; in dense data all voxels are annotated."""
+    seen_validation_cases: int = 0
+    """Validation cases that the weights had been trained on, here or before they came: Dice says little of these."""
     dice_smooth: float | None
     """Exponential mean over epochs; the best checkpoint is the one where it was highest."""
     learning_rate: float
@@ -68,8 +70,11 @@ def draw_history(path: Path, records: Sequence[EpochRecord]) -> None:
 
 
 def dice_name(record: EpochRecord) -> str:
-    """Return the name of the online Dice: ``"Dice (annotated voxels)"``, or ``"Dice"`` of dense data."""
-    return "Dice" if record.scored_on == "dense" else f"Dice ({record.scored_on})"
+    """Return the name of the online Dice: ``"Dice"`` of dense data, else with what qualifies it in brackets."""
+    qualifiers = [] if record.scored_on == "dense" else [str(record.scored_on)]
+    if record.seen_validation_cases:
+        qualifiers.append(f"{record.seen_validation_cases} validation cases trained on")
+    return f"Dice ({'; '.join(qualifiers)})" if qualifiers else "Dice"
 
 
 def _gaps(values: Sequence[float | None]) -> list[float]:

@@ -24,6 +24,7 @@ from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 from autoseg.preprocessing.runner import stale_cases
 from autoseg.training.config import SCRIBBLED, SCRIBBLED_FRACTION, SMALL_ITERATIONS, TrainingConfig, resolve_config
 from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest
+from autoseg.training.pretrained import check_pretrained
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +167,18 @@ def training_config(plan: Plan, options: RunOptions, own_settings: Mapping[str, 
             f"iterations_per_epoch={per_epoch}", *options.settings,
         ])  # fmt: skip
     return config
+
+
+def check_start(request: FoldRequest, *, resume: bool, overwrite: bool) -> None:
+    """Raise before a former run is removed if the weights that the new one shall start from do not fit.
+
+    See :func:`autoseg.training.pretrained.check_pretrained`. A resumed run needs these weights no more.
+    """
+    if request.pretrained is not None and not resume:
+        check_pretrained(
+            request.pretrained, request.folder, request.plan, request.configuration, request.dataset.labels,
+            overwrite=overwrite,
+        )  # fmt: skip
 
 
 def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> bool:

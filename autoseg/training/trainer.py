@@ -51,6 +51,8 @@ class Parts:
     """What is inferred where nobody annotated; None where nothing is."""
     is_dense: bool = False
     """Whether every voxel is annotated, so that the online Dice needs no qualification."""
+    seen_validation_cases: int = 0
+    """Validation cases that the weights were trained on, here or before they came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,7 @@ def _end_epoch(parts: Parts, config: TrainingConfig, progress: Progress, rate: f
         dice=mean,
         dice_per_head={parts.head_names[head]: dice[head] for head in parts.foreground_heads},
         scored_on="dense" if parts.is_dense else "annotated voxels",
+        seen_validation_cases=parts.seen_validation_cases,
         dice_smooth=smoothed,
         learning_rate=rate,
         seconds=progress.epoch_seconds + time.monotonic() - started,

@@ -129,7 +129,7 @@ class Unannotated:
             background[..., 0] = True
             sets = torch.where(is_open[..., None], background, sets)
             weights = torch.where(is_open, rates, weights)
-        evidence = Evidence(batch.codes, drawn, sets, weights)
+        evidence = Evidence(batch.codes, drawn, sets, weights, undrawn=batch.undrawn)
         if self.teacher is None:
             return evidence
         taught = self.teacher.teach(batch, iteration, predict)

@@ -6,8 +6,10 @@ import logging
 from collections.abc import Callable
 
 from autoseg.core.errors import AutosegError
+from autoseg.core.findings import listed
 from autoseg.evaluation import Summary, evaluate_files
 from autoseg.inference import Predictor
+from autoseg.inference.out_of_fold import ALL, read_fold_cases
 from autoseg.io.images import ending_of, written_ending
 from autoseg.training.fold import FoldRequest
 
@@ -20,7 +22,8 @@ def validate_fold(
     """Predict the validation cases of a finished fold into ``validation/`` and write ``summary.json`` beside them.
 
     With ``mirror`` off in the configuration neither training nor prediction mirrors. Classes of which no validation
-    case has a voxel are named in a warning. Raises ``AutosegError`` naming the cases that could not be predicted.
+    case has a voxel are named in a warning. Cases that the weights were trained on (fold "all", or a pretraining) are
+    named in the summary. Raises ``AutosegError`` naming the cases that could not be predicted.
     """
     folder = request.folder / "validation"
     predictor = Predictor.load(request.folder.parent, folds=[request.fold], device=request.device)
@@ -42,8 +45,16 @@ def validate_fold(
         if case.label is not None
     }
     masks = {name: case.valid_mask for name, case in cases.items() if case.valid_mask is not None}
-    summary = evaluate_files(pairs, request.dataset.labels, masks=masks, workers=workers)
+    seen = read_fold_cases(request.folder).seen
+    summary = evaluate_files(pairs, request.dataset.labels, masks=masks, workers=workers).model_copy(
+        update={"seen_in_training": tuple(name for name in sorted(pairs) if name in seen)}
+    )
     summary.write(folder / "summary.json")
+    if summary.seen_in_training and request.fold != ALL:
+        log.warning(
+            "fold %s: scores of %d of %d validation cases do not count: the weights were trained on them: %s",
+            request.fold, len(summary.seen_in_training), summary.n_cases, listed(summary.seen_in_training),
+        )  # fmt: skip
     for reason in summary.not_scored.values():
         log.warning("fold %s: not scored: %s", request.fold, reason)
     return summary

@@ -97,6 +97,7 @@ def _write(folder: Path, index: int, is_sparse: bool) -> CaseSource:
     entry = CacheEntry(
         record=record,
         label_sets=tuple(tuple(np.flatnonzero(row).tolist()) for row in table),
+        undrawn=UNKNOWN,
         n_classes=N_CLASSES,
         locations=found.slices,
         code_counts=found.counts,

@@ -10,9 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoseg.core import labels as labels_module
+from autoseg.core.case import Target
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import DatasetError
-from autoseg.core.labels import CaseStatement, Head, Labels, foreground_codes, head_states, informative_codes
+from autoseg.core.labels import (
+    CaseStatement,
+    Head,
+    Labels,
+    foreground_codes,
+    head_states,
+    informative_codes,
+    undrawn_code,
+)
 
 
 def make(values: dict, **keys) -> Labels:
@@ -274,3 +283,37 @@ def test_heads_are_positive_negative_or_undecided():
 def test_a_full_set_decides_no_proper_region():
     positive, negative = head_states(np.ones((1, 3), dtype=bool), np.eye(3, dtype=bool))
     assert not positive.any() and not negative.any()
+
+
+# which code nobody drew
+
+
+MASK_AND_SETS = [
+    ({}, {}, False, 3),  # every voxel is annotated: nothing is undrawn
+    ({"label_sets": {"5": ["background", "liver"]}}, {}, False, 3),  # as wide as can be, and drawn
+    ({"label_sets": {"5": ["background", "liver", "tumour"]}}, {}, False, 3),
+    ({"ignore": 9}, {}, False, 3),
+    ({"ignore": 9}, {"absent": ["tumour"]}, False, 4),
+    ({}, {"absent": ["tumour"]}, True, 4),
+    ({}, {"absent": ["tumour"]}, False, 3),
+    ({"label_sets": {"5": ["background", "liver"]}}, {"absent": ["tumour"]}, False, 3),
+    ({"label_sets": {"5": ["liver", "tumour"]}, "ignore": 9}, {"absent": ["tumour"]}, False, 4),
+    ({"ignore": 9}, {"absent": ["liver", "tumour"]}, False, 3),  # one class is left: that says as much as drawing does
+    ({"ignore": 9}, {"annotated": ["liver"]}, False, 3),  # 0 is drawn: "not liver"
+    ({}, {"annotated": []}, False, 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "statement", "has_mask", "expected"), MASK_AND_SETS)
+def test_the_code_of_unannotated_voxels_is_known_where_labels_are_encoded(keys, statement, has_mask, expected):
+    keys = dict(keys)
+    ignore = {"ignore": keys.pop("ignore")} if "ignore" in keys else {}
+    labels = make({"liver": 1, "tumour": 2, **ignore}, **keys, **({"cases": {"a": statement}} if statement else {}))
+    code = undrawn_code(labels, "a", has_mask=has_mask)
+    assert code == expected
+    empty = np.array([[[9 if ignore else 0]]], dtype=np.uint8)
+    codes, label_sets = labels.encode(empty, "a", valid=np.zeros(empty.shape, bool) if has_mask else None)
+    absent = [labels.class_names.index(name) for name in statement.get("absent", [])]
+    if (ignore or has_mask) and len(absent) < 2:
+        assert codes.item() == code and np.flatnonzero(~label_sets[code]).tolist() == absent
+    assert Target(codes, label_sets).undrawn == labels.unknown

@@ -45,8 +45,9 @@ def write(tmp_path: Path) -> Callable[..., CachedCase]:
     """Write ``codes`` (*S) and an image (by default the codes as intensities) as a cached case."""
 
     def write(
-        name: str, codes: np.ndarray, n_classes: int = 3, image: np.ndarray | None = None, further: tuple = ()
-    ) -> CachedCase:
+        name: str, codes: np.ndarray, n_classes: int = 3, image: np.ndarray | None = None, further: tuple = (),
+        undrawn: int | None = None,
+    ) -> CachedCase:  # fmt: skip
         sets = (*((k,) for k in range(n_classes)), tuple(range(n_classes)), *further)
         table = np.array([[k in members for k in range(n_classes)] for members in sets])
         found = [np.flatnonzero(codes == code) if known else [] for code, known in enumerate(informative_codes(table))]
@@ -58,6 +59,7 @@ def write(tmp_path: Path) -> Callable[..., CachedCase]:
                 shape=codes.shape,
             ),
             label_sets=sets,
+            undrawn=n_classes if undrawn is None else undrawn,
             n_classes=n_classes,
             locations={c: (int(stops[c]) - len(p), int(stops[c])) for c, p in enumerate(found) if len(p)},
             code_counts={int(c): int(n) for c, n in zip(*np.unique(codes, return_counts=True), strict=True)},

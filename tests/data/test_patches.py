@@ -8,7 +8,7 @@ import torch
 
 from autoseg.augmentation.recipes import Recipe
 from autoseg.augmentation.spatial import SpatialDraw, identity_draw
-from autoseg.data.patches import Place, draw_place, read_patch, undrawn_code
+from autoseg.data.patches import Place, draw_place, read_patch
 from autoseg.data.sampling import Aim
 
 WILD = Recipe(rotation_probability=1, rotation_degrees=180, scaling_probability=1, scaling_range=(0.5, 2.0))
@@ -109,30 +109,16 @@ def test_codes_beyond_uint8_are_kept(write):
 def test_scribbles_between_voxels_that_say_only_what_is_absent_survive_any_transform(write, patch):
     codes = np.full(SHAPE, 4, np.uint8)  # {0, 1}: class 2 is absent
     codes[:, 12, 3:24], codes[:, 4:28, 11] = 1, 0
-    absent, ignored = write("absent", codes, further=((0, 1),)), write("ignored", np.where(codes == 4, 3, codes))
-    assert undrawn_code(absent.entry, 3) == 4 and undrawn_code(ignored.entry, 3) == 3
+    absent = write("absent", codes, further=((0, 1),), undrawn=4)
+    ignored = write("ignored", np.where(codes == 4, 3, codes))
     shrink = WILD.model_copy(update={"scaling_range": (1.5, 1.5), "rotation_degrees": 20})
     for seed in range(10):
         place = draw_place(Aim(None, 1), absent, patch, shrink, np.random.default_rng(seed))
         one, other = (
-            read_patch(case, place, patch, unknown=undrawn_code(case.entry, 3), outside=3).codes
-            for case in (absent, ignored)
+            read_patch(case, place, patch, unknown=case.entry.undrawn, outside=3).codes for case in (absent, ignored)
         )
         inside = one != 3  # beyond the image both know nothing, and there it may win a vote against "not class 2"
         assert inside.float().mean() > 0.5
         drawn = other[inside] != 3
         assert (one[inside][drawn] != 4).float().mean() > 0.97
         assert drawn.sum() > 10
-
-
-def test_a_code_gives_way_only_if_its_set_holds_all_others(write):
-    def found(codes, *further) -> int:
-        return undrawn_code(write("case", np.broadcast_to(codes, (2, 4, len(codes))), further=further).entry, 3)
-
-    assert found([0, 1, 4], (0, 1)) == 4
-    assert found([0, 1, 3, 4], (0, 1)) == 3
-    assert found([1, 4], (0, 2)) == 3  # drawn as "not class 1": as good as drawn
-    assert found([0, 1, 4], (1, 2)) == 3
-    assert found([1, 4], (1, 2)) == 3  # a coarse value: somebody drew it
-    assert found([4], (0, 1)) == 3
-    assert found([0]) == 3

@@ -238,7 +238,7 @@ def test_the_sampler_carries_it_only_when_asked(write, make_labels):
     content = CaseContent.from_entry(case.folder, "case", case.entry, make_labels())
     assert Sampler([content], SamplingConfig()).rejection is None
     found = Sampler([content] * 3, SamplingConfig(min_annotated=0.5, max_attempts=7)).rejection
-    assert found == Rejection(0.5, 0, 0.95, 7, 3, {(case.folder, "case"): UNKNOWN})
+    assert found == Rejection(0.5, 0, 0.95, 7, 3)
     plain, strict = Sampler([content], SamplingConfig()), Sampler([content], SamplingConfig(min_annotated=1.0))
     assert [plain.draw(sample_rng(0, i, 0)) for i in range(50)] == [strict.draw(sample_rng(0, i, 0)) for i in range(50)]
 
@@ -247,9 +247,8 @@ def test_voxels_of_which_only_an_absence_is_known_are_not_annotated(write, make_
     """Said of the whole case, it would otherwise make every place of it good enough."""
     codes = np.full((6, 10, 10), 5, dtype=np.uint8)  # background or class 2: class 1 is absent
     codes[:, 2, :] = 0
-    case = write("case", codes, further=((1, 2), (0, 2)))
+    case = write("case", codes, further=((1, 2), (0, 2)), undrawn=5)
     labels = replace(make_labels(), statements={"case": CaseStatement(absent=frozenset({1}))})
     content = CaseContent.from_entry(case.folder, "case", case.entry, labels)
-    assert content.undrawn == 5
     rejection = Sampler([content], SamplingConfig(min_annotated=0.5)).rejection
     assert rejection.content(case, ((0, 0, 0), (6, 10, 10)), n_axes=3).annotated == 60

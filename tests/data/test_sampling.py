@@ -26,7 +26,7 @@ from autoseg.data.sampling import (
 def content(name: str, counts: dict[int, int], *, dense: bool = False, priority: float = 1.0) -> CaseContent:
     """A case of a data set with classes 0 (background), 1, 2, softmax."""
     heads = ((), *(((code,) if code in counts else ()) for code in (1, 2)))
-    return CaseContent(Path(), name, priority, (10, 10, 10), counts, heads, dense, tuple((code,) for code in counts), 3)
+    return CaseContent(Path(), name, priority, (10, 10, 10), counts, heads, dense, tuple((code,) for code in counts))
 
 
 def draws(sampler: Sampler, count: int = 3000):

@@ -173,12 +173,13 @@ def test_no_data_set_is_left_when_every_case_fails(source, model_folder, tmp_pat
     assert not (tmp_path / "new" / "dataset.json").exists()
 
 
-def test_a_review_lists_the_groups_of_all_cases_worst_first(source, model_folder, tmp_path):
+def test_a_review_lists_the_groups_of_all_cases_surest_first(source, model_folder, tmp_path):
     options = replace(QUICK, review=True)
     report = complete_dataset(source, model_folder, FOLDS, tmp_path / "new", options)
     groups = report.disagreements
     assert {group.case for group in groups} == set(CASES)
-    assert [group.score for group in groups] == sorted((group.score for group in groups), reverse=True)
+    ranks = [(round(group.mean_probability, 3), group.n_voxels) for group in groups]
+    assert ranks == sorted(ranks, reverse=True)
     for group in groups:
         drawn = read_labels(source.case(group.case).label)[0][group.z, group.y, group.x]
         said = read_labels(tmp_path / "new" / "review" / f"{group.case}.nii.gz")[0][group.z, group.y, group.x]
@@ -190,7 +191,7 @@ def test_a_review_lists_the_groups_of_all_cases_worst_first(source, model_folder
     assert again.disagreements == groups
     write_disagreements(tmp_path / "review.csv", groups)
     rows = (tmp_path / "review.csv").read_text().splitlines()
-    assert rows[0].startswith("rank,case,z,y,x,drawn,predicted,n_voxels,mean_probability,score")
+    assert rows[0].startswith("rank,case,z,y,x,drawn,predicted,n_voxels,mean_probability")
     assert len(rows) == 1 + len(groups)
 
 

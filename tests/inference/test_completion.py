@@ -159,8 +159,6 @@ def test_disputed_voxels_lie_where_what_was_drawn_excludes_what_is_predicted(pla
     voxel = tuple(made.disputed.index.T)
     np.testing.assert_allclose(made.disputed.probability, shares[(made.disputed.predicted, *voxel)], atol=1e-5)
     np.testing.assert_array_equal(made.disputed.drawn, target.codes[voxel])
-    of_set = np.where(target.label_sets[made.disputed.drawn].T, shares[(slice(None), *voxel)], 0).max(axis=0)
-    np.testing.assert_allclose(made.disputed.margin, made.disputed.probability - of_set, atol=1e-5)
 
 
 def test_regions_are_disputed_with_the_confidence_of_the_surest_region_that_differs():
@@ -170,7 +168,6 @@ def test_regions_are_disputed_with_the_confidence_of_the_surest_region_that_diff
     made = complete_case(logits, place, REGIONS, Target(*REGIONS.encode(drawn)), review=True)
     np.testing.assert_array_equal(made.disputed.index, [(0, 0, 0)])  # core where oedema was drawn
     np.testing.assert_allclose(made.disputed.probability, [1 / (1 + np.exp(-2))])
-    np.testing.assert_allclose(made.disputed.margin, 2 * made.disputed.probability - 1)
     np.testing.assert_array_equal(made.labels, drawn)
 
 
@@ -186,4 +183,4 @@ def test_an_object_that_the_annotator_says_is_not_there_is_disputed():
     assert [names[code] for code in made.disputed.drawn] == ["not liver", "liver or tumour"]
     assert made.disputed.predicted.tolist() == [1, 0]
     shares = np.exp([0.0, 3, 1]) / np.exp([0.0, 3, 1]).sum()
-    np.testing.assert_allclose(made.disputed.margin[0], shares[1] - shares[2], rtol=1e-6)
+    np.testing.assert_allclose(made.disputed.probability[0], shares[1], rtol=1e-6)

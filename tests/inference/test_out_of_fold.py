@@ -5,7 +5,7 @@ import json
 import pytest
 
 from autoseg.core.errors import ModelError
-from autoseg.inference.out_of_fold import fold_cases, out_of_fold_models, out_of_fold_predictors
+from autoseg.inference.out_of_fold import fold_cases, out_of_fold_models, out_of_fold_predictors, seen_cases
 from autoseg.nn.checkpoint import save_checkpoint
 
 CASES = ("a", "b", "c", "d")
@@ -36,6 +36,19 @@ def test_being_validated_on_is_not_enough_when_the_case_was_trained_on_too(folds
     tell(folds, 0, ["a", "b"], train=["a", "c", "d"])
     with pytest.raises(ModelError, match="found 1 cases that no finished fold left out of its training: a "):
         out_of_fold_models(folds, CASES)
+
+
+def test_a_fold_that_started_from_weights_that_saw_the_case_is_not_unseen(folds):
+    """Fold 0 leaves a and b out, but its weights had been trained on a before; nobody else left a out."""
+    path = folds / "fold_0" / "training.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seen_cases": ["a"]}))
+    assert out_of_fold_models(folds, ["b", "c", "d"]) == {"b": "0", "c": "1", "d": "1"}
+    with pytest.raises(ModelError, match=r"found 1 cases .*: a .*Fold 0 left .*--pretrained.* 0 -c \S+ --overwrite"):
+        out_of_fold_models(folds, CASES, left_out_by={"a": "0", "b": "0", "c": "1", "d": "1"})
+    chosen = out_of_fold_models(folds, CASES, seen=True)
+    assert chosen == {"a": "0", "b": "0", "c": "1", "d": "1"}  # marked, and still the fold that saw least of it
+    assert seen_cases(folds, {case: (fold,) for case, fold in chosen.items()}) == {"a"}
+    assert seen_cases(folds, {"c": ("0", "1"), "d": ("all",), "b": ("0",)}) == {"c", "d"}
 
 
 def test_a_missing_fold_is_named_with_its_cases_and_the_command(folds):

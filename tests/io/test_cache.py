@@ -15,7 +15,7 @@ def make_entry(shape, fingerprint="abc"):
         crop_low=(0, 0, 0), crop_high=shape, spacing_before=(3, 2, 1), spacing=(3, 2, 1), shape=shape,
     )  # fmt: skip
     return CacheEntry(
-        record=record, label_sets=[[0], [1], [0, 1]], n_classes=2, locations={0: (0, 1), 1: (1, 3)},
+        record=record, label_sets=[[0], [1], [0, 1]], undrawn=2, n_classes=2, locations={0: (0, 1), 1: (1, 3)},
         code_counts={0: 1, 1: 2}, fingerprint=fingerprint,
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ def test_a_damaged_record_is_named(tmp_path):
     write(tmp_path)
     (tmp_path / "a.json").write_text('{"n_classes": 2}')
     assert read_entry(tmp_path, "a") is None
-    with pytest.raises(CacheError, match="found 5 wrong entries"):
+    with pytest.raises(CacheError, match="found 6 wrong entries"):
         open_case(tmp_path, "a")
 
 

@@ -150,13 +150,13 @@ def test_another_number_of_heads_is_refused():
 
 @pytest.mark.parametrize("shape", [(16, 32), (8, 16, 32)], ids=["2d", "3d"])
 def test_scribbles_survive_between_voxels_that_say_only_what_is_absent(shape):
-    """Code 5 is "not class 2" and everywhere; in a sample where it is next to class 2 it is as good as any other."""
+    """Code 5 is "not class 2" and everywhere: not annotated in the first sample, and drawn in the second."""
     tables = torch.cat([LABEL_SETS, torch.tensor([[[True, True, False]]])], dim=1).repeat(2, 1, 1)
     codes = torch.full((2, *shape), 5)
     codes[:, ..., 5, :] = 1
-    codes[1, ..., -1, :] = 2
+    undrawn = torch.tensor([5, UNKNOWN])
     for stride in [(2,) * len(shape), (4,) * len(shape)]:
-        coarse = downsample_codes(codes, tables, stride, UNKNOWN)
+        coarse = downsample_codes(codes, tables, stride, UNKNOWN, undrawn)
         assert (coarse[0, ..., 5 // stride[0], :] == 1).all()
         assert (coarse[0] == 5).sum() + (coarse[0] == 1).sum() == coarse[0].numel()
         picked = codes[(slice(None), *(slice(step // 2, None, step) for step in stride))]

@@ -11,7 +11,7 @@ from autoseg.core.dataset import Dataset
 from autoseg.core.geometry import Geometry
 from autoseg.io.cache import open_case
 from autoseg.io.images import write_labels
-from autoseg.preprocessing.runner import preprocess_dataset, read_case, undrawn_code
+from autoseg.preprocessing.runner import preprocess_dataset, read_case
 from autoseg.preprocessing.survival import find_survivors
 
 IGNORE = 3
@@ -48,14 +48,14 @@ def test_scribbles_survive_coarser_grids(tmp_path, make_plan, shape, cases):
     assert not report.failed
     case = open_case(tmp_path / "cache", "a")
     assert case.codes.shape[1:] == (12, 14)
-    code = undrawn_code(read_case(dataset.cases[0], dataset.labels), dataset.labels)
+    code = case.entry.undrawn
     assert code == (dataset.labels.unknown if not cases else dataset.labels.unknown + 1)
     voxels, kept = find_survivors(np.where(labels == IGNORE, code, labels), case.codes, code)
     assert len(voxels) == (labels != IGNORE).sum() and kept.all()
     assert {(0,), (1,)} <= {case.entry.label_sets[code] for code in case.entry.code_counts}
 
 
-def test_what_nobody_drew_is_the_widest_set_of_the_case(tmp_path):
+def test_where_a_single_class_is_left_nothing_counts_as_unannotated(tmp_path):
     dataset, _ = write_dataset(tmp_path / "raw", (2, 8, 9), {"a": {"absent": ["front", "back"]}})
     case = read_case(dataset.cases[0], dataset.labels)
-    assert undrawn_code(case, dataset.labels) == dataset.labels.unknown  # one class is left: that is drawn enough
+    assert case.target.undrawn == dataset.labels.unknown

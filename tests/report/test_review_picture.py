@@ -17,9 +17,7 @@ def labels_with(ignore):
 
 
 def group(**place):
-    return Disagreement(
-        case="x", drawn="a", predicted="background", n_voxels=4, mean_probability=0.9, score=3.2, **place
-    )
+    return Disagreement(case="x", drawn="a", predicted="background", n_voxels=4, mean_probability=0.9, **place)
 
 
 def has_colour(picture, colour):
