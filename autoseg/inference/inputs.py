@@ -70,18 +70,10 @@ def header_faults(
                 where=where,
                 found=f"spacing {_mm(geometry.spacing)}, {factor:.3g} times off the training data",
                 expected=f"about {_mm(_trained_spacing(geometry, plan))}",
-                fix=_SPACING_FIX.get(
-                    geometry.metadata.get("spacing", ""), "Correct the spacing in the file's header (mm)."
-                ),
+                fix=_spacing_fix(geometry),
             )
         )
     return tuple(faults)
-
-
-_SPACING_FIX = {
-    ASSUMED: "The file does not state it (wholly), and 1 mm was assumed: write it in mm into <case>.json beside the "
-    'image, {"spacing": [z, y, x]}.'
-}
 
 
 def header_warnings(
@@ -191,6 +183,15 @@ def _spacing_factor(geometry: Geometry, plan: Plan) -> float:
     first = 1 if geometry.ndim == 2 or plan.original_median_shape[0] == 1 else 0
     ratios = [a / b for a, b in zip(mine[first:], plan.original_median_spacing[first:], strict=True)]
     return max(max(ratio, 1 / ratio) for ratio in ratios)
+
+
+def _spacing_fix(geometry: Geometry) -> str:
+    if geometry.metadata.get("spacing") != ASSUMED:
+        return "Correct the spacing in the file's header (millimetres)."
+    return (
+        "The file does not state all of it, so 1 mm was assumed: write it in mm into <case>.json beside the image, "
+        '{"spacing": [z, y, x]}.'
+    )
 
 
 def _resampled_shape(

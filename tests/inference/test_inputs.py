@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoseg.core.errors import FileFormatError
-from autoseg.core.geometry import Geometry
+from autoseg.core.geometry import ASSUMED, Geometry
 from autoseg.inference import inputs as inputs_module
 from autoseg.inference.inputs import check_inputs, header_faults, header_warnings, image_fault
 
@@ -44,6 +44,13 @@ def test_the_number_of_channels_must_be_the_trainings(planned):
 def test_a_spacing_that_is_none_is_a_fault(planned, edge):
     (message,) = messages(SHAPE, Geometry(spacing=(2.0, edge, 1.0)), planned())
     assert "expected positive numbers (mm)" in message
+
+
+def test_an_assumed_spacing_is_no_fault_of_the_header(planned):
+    assumed = Geometry(spacing=(1.0, 1.0, 1.0), metadata={"spacing": ASSUMED})
+    (message,) = messages(SHAPE, assumed, planned(spacing=(0.002, 0.0005, 0.0005)))
+    assert "2e+03 times off the training data" in message
+    assert 'write it in mm into <case>.json beside the image, {"spacing": [z, y, x]}' in message
 
 
 def test_an_image_without_voxels_is_a_fault(planned):
