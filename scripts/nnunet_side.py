@@ -154,7 +154,8 @@ def run_in_own_group(command: Sequence[str], log: IO[str], environment: Mapping[
 
 def check_expressible(dataset: Dataset) -> None:
     """Raise ``ConfigError`` if nnU-Net has no way to say what the label files of a data set mean."""
-    own = [key for key in ("label_sets", "unlabelled") if key in dataset.json]
+    said = {"label_sets": bool(dataset.labels.set_values), "unlabelled": "unlabelled" in dataset.json}
+    own = [key for key, is_there in said.items() if is_there]
     if own:
         raise ConfigError(
             f"{dataset.name}: found {' and '.join(own)}, which nnU-Net does not have; expected classes, regions and "
