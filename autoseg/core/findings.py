@@ -50,6 +50,11 @@ def listed(names: Iterable[object], limit: int = MAX_NAMED) -> str:
     return ", ".join(everything[:limit]) + more if everything else "none"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``"1 case"`` or ``"3 cases"``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:
     """Return " Did you mean 'x'?" for the nearest known word, else an empty string."""
     by_lower = {item.casefold(): item for item in known}

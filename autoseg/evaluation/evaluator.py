@@ -267,6 +267,11 @@ def _compared(
                 f"{reference.shape} (z, y, x) as in {job.reference}. Predict on the grid of the reference."
             )
         counts = count(reference, prediction, labels, job.case)
+        if not any(counts[head].n_decided for head in labels.foreground_heads):
+            raise EvaluationError(
+                f"reference of case {job.case!r} ({job.reference}): found no voxel that says something of a class, "
+                "expected at least one to score by. Annotate some of it, or remove the file from the references."
+            )
     except AutosegError as error:
         return error
     metrics = case_metrics(

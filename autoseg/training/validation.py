@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from autoseg.core.errors import AutosegError
+from autoseg.core.findings import counted
 from autoseg.evaluation import Summary, evaluate_files
 from autoseg.inference import Predictor
 from autoseg.io.images import ending_of
@@ -34,7 +35,7 @@ def validate_fold(
     )
     if report.failed:
         failures = "\n".join(f"{name}: {error}" for name, error in report.failed.items())
-        raise AutosegError(f"validation of {request.folder}: {len(report.failed)} cases failed.\n{failures}")
+        raise AutosegError(f"validation of {request.folder}: {counted(len(report.failed), 'case')} failed.\n{failures}")
     pairs = {
         name: (case.label, folder / f"{name}{ending_of(case.images[0])}")
         for name, case in cases.items()
@@ -43,6 +44,6 @@ def validate_fold(
     masks = {name: case.valid_mask for name, case in cases.items() if case.valid_mask is not None}
     summary = evaluate_files(pairs, request.dataset.labels, masks=masks, workers=workers)
     summary.write(folder / "summary.json")
-    for reason in summary.not_scored.values():
+    for reason in (*summary.faults, *summary.not_scored.values()):
         log.warning("fold %s: not scored: %s", request.fold, reason)
     return summary
