@@ -10,15 +10,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from autoseg.core.commands import planning_command, training_command
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import CacheError, ConfigError
-from autoseg.core.findings import listed
+from autoseg.core.findings import counted, listed
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
 from autoseg.core.workspace import Workspace
-from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
+from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, PLANNING, load_fingerprint, load_plan
+from autoseg.planning.fingerprint import fingerprint_is_current
 from autoseg.planning.promises import known_reach
-from autoseg.planning.splits import Split, load_or_make_splits, select_fold
+from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold
 from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 from autoseg.preprocessing.runner import stale_cases
 from autoseg.training.config import SCRIBBLED, SCRIBBLED_FRACTION, SMALL_ITERATIONS, TrainingConfig, resolve_config
@@ -60,12 +62,16 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         A case of the fold is not preprocessed, or its cache is stale; says which and why.
     """
     preprocessed = workspace.preprocessed(dataset.name)
-    plan = load_plan(preprocessed / PLAN_FILE)
-    fingerprint = load_fingerprint(preprocessed / FINGERPRINT_FILE)
+    planning = planning_command(workspace, dataset)
+    plan = load_plan(preprocessed / PLAN_FILE, planning)
+    fingerprint = load_fingerprint(preprocessed / FINGERPRINT_FILE, planning)
+    check_all_planned(dataset, fingerprint, planning)
     names = fingerprint.informative_cases
     configuration = plan.trainable(options.configuration or default_configuration(plan))
     splits, fold = load_or_make_splits(dataset, preprocessed, names, fingerprint), parse_fold(options.fold)
     split = select_fold(splits, fold, names)
+    if fold != "all":
+        refuse_forgotten_cases(dataset, preprocessed, names)
     heads = [head.name for head in dataset.labels.heads]
     for gap in find_gaps([(each.train, each.val) for each in splits], profiles_from_fingerprint(fingerprint), heads):
         if gap.fold == fold:
@@ -79,7 +85,7 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
             settings,
         )
     cache = preprocessed / configuration.name
-    check_cache(dataset, plan, configuration.name, cache, split)
+    check_cache(dataset, plan, configuration.name, cache, split, command=f"{planning} -c {configuration.name}")
     return FoldRequest(
         dataset=dataset,
         plan=plan,
@@ -111,15 +117,42 @@ def default_configuration(plan: Plan) -> str:
     return "3d_fullres" if "3d_fullres" in plan.configurations else next(iter(plan.configurations))
 
 
-def check_cache(dataset: Dataset, plan: Plan, configuration: str, cache: Path, split: Split) -> None:
-    """Raise ``CacheError`` unless every case of the split is preprocessed from what the files say now."""
+def check_all_planned(dataset: Dataset, fingerprint: Fingerprint, command: str) -> None:
+    """Make sure that no case is forgotten: raise ``CacheError`` naming those of which planning did not know.
+
+    Cases without an annotated voxel are named in a warning. ``command`` plans the data set.
+    """
+    others = sorted(set(dataset.case_names) - set(fingerprint.informative_cases))
+    if not others:
+        return
+    if fingerprint_is_current(fingerprint, dataset):
+        log.warning("%s: no voxel is annotated, so training leaves it out: %s", dataset.name, listed(others, len(others)))
+        return
+    raise CacheError(
+        f"{dataset.name}: found {counted(len(others), 'case')} that planning left out: {listed(others, len(others))} "
+        f"(new, or not annotated then), expected every case to be known to the plan. Run {command}"
+    )
+
+
+def check_cache(
+    dataset: Dataset,
+    plan: Plan,
+    configuration: str,
+    cache: Path,
+    split: Split,
+    command: str = PLANNING,
+) -> None:
+    """Raise ``CacheError`` unless every case of the split is preprocessed from what the files say now.
+
+    ``command`` preprocesses the data set.
+    """
     names = sorted({*split.train, *split.val})
     stale = stale_cases(dataset, plan, configuration, cache, names, reach=known_reach(dataset, cache.parent))
     if stale:
         reasons = listed(f"{case} ({reason})" for case, reason in stale.items())
         raise CacheError(
-            f"{cache}: found {len(stale)} stale cases: {reasons}; expected caches made from the present files and "
-            f"plan. Run autoseg_plan_and_preprocess {dataset.name} -c {configuration}."
+            f"{cache}: found {counted(len(stale), 'stale case')}: {reasons}; expected caches made from the present "
+            f"files and plan. Run {command}"
         )
 
 
