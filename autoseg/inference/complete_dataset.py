@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoseg.annotation.review import Disagreement, group_disputed, set_names, worst_first
+from autoseg.core.atomic import lacks_room, no_room
 from autoseg.core.case import Case, CaseRecord, Float32Array, Target
 from autoseg.core.dataset import DATASET_JSON, Dataset
 from autoseg.core.errors import AutosegError, ModelError
@@ -228,8 +229,10 @@ class _Run:
     def _fail(self, name: str, error: Exception) -> None:
         """Note a case that failed, and remove what is there of it, unless an earlier run gave it its labels.
 
-        Whatever the reason, the other cases go on.
+        The other cases go on, unless there is no room to write them either: ``StorageError``.
         """
+        if lacks_room(error, self._output):
+            raise no_room(self._output, error) from error
         known = isinstance(error, AutosegError)
         self._errors[name] = str(error) if known else f"{type(error).__name__}: {error}"
         log.error("case %s failed: %s", name, error, exc_info=None if known else error)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.core.atomic import write_json, write_text
+from autoseg.core.atomic import lacks_room, no_room, write_json, write_text
 from autoseg.core.case import Case, CaseRecord
 from autoseg.core.case_files import find_image_cases
 from autoseg.core.dataset import DATASET_JSON, Dataset
@@ -237,7 +237,9 @@ class _Run:
             self._count(job)
 
     def _fail(self, job: _Job, error: Exception) -> None:
-        """Note a case that failed: whatever its reason, the other cases go on."""
+        """Note a case that failed: the other cases go on, unless there is no room to write them either."""
+        if lacks_room(error, job.output.parent):
+            raise no_room(job.output, error) from error
         known = isinstance(error, AutosegError)
         self._errors[job.name] = str(error) if known else f"{type(error).__name__}: {error}"
         log.error("case %s failed: %s", job.name, error, exc_info=None if known else error)
