@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -71,7 +72,8 @@ def plan_and_preprocess(
     space = common.workspace(root)
     described, faults = Dataset.examine(space.find_dataset(dataset))
     if check_only or faults:
-        check(described, faults, readers(described, workers), as_json=json_, quiet=quiet)
+        folder = space.preprocessed(described.name)
+        check(described, faults, folder, readers(described, workers), as_json=json_, quiet=quiet)
         return
     for warning in described.warnings:
         log.warning("%s", warning)
@@ -186,17 +188,23 @@ def chosen_configurations(planned: Plan, given: Sequence[str] | None, record: Pl
     return before or possible
 
 
-def check(dataset: Dataset, faults: Sequence[Fault], workers: int, *, as_json: bool, quiet: bool) -> None:
-    """Report what the files hold; raise ``DatasetError`` with every fault, those of dataset.json first."""
+def check(dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: int, *, as_json: bool, quiet: bool) -> None:
+    """Report what the files hold; raise ``DatasetError`` with every fault, those of dataset.json first.
+
+    ``folder`` is that of the preprocessed data set, where folds may lie.
+    """
     from autoseg.cli.integrity_table import print_report
     from autoseg.cli.promise_table import print_promises
     from autoseg.planning.integrity import check_dataset
-    from autoseg.planning.splits import make_splits, partial_profiles
+    from autoseg.planning.splits import forgotten_cases, make_splits, partial_profiles
     from autoseg.planning.strata import find_gaps, profiles_from_report
 
     with common.progress("check", quiet=quiet) as report:
         found = check_dataset(dataset, known_faults=faults, workers=workers, progress=report)
     names = [name for name in found.cases if name not in found.uninformative]
+    forgotten = forgotten_cases(dataset, folder, names)
+    if forgotten is not None:
+        found = replace(found, faults=(*found.faults, forgotten))
     profiles = profiles_from_report(found)
     groups = {case.name: case.group for case in dataset.cases}
     splits = make_splits(names, groups, partial_profiles(dataset, profiles)) if names else []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from autoseg.core.dataset import DATASET_JSON, Dataset
-from autoseg.core.errors import ConfigError
 from autoseg.core.workspace import Workspace
 
 
@@ -28,11 +28,9 @@ def training_command(
 
 def dataset_argument(workspace: Workspace, dataset: Dataset) -> str:
     """Return what finds a data set from a command line: its name if it lies below ROOT/raw, else its path."""
-    try:
-        found = workspace.find_dataset(dataset.name)
-    except ConfigError:
-        found = None
-    if found is not None and found.resolve() == dataset.folder.resolve() and dataset.json_name == DATASET_JSON:
+    raw = workspace.raw(dataset.name)
+    is_raw = raw.is_dir() and raw.resolve() == dataset.folder.resolve()
+    if is_raw and dataset.json_name == DATASET_JSON and not Path(dataset.name).exists():
         return dataset.name
     return str(dataset.folder if dataset.json_name == DATASET_JSON else dataset.folder / dataset.json_name)
 

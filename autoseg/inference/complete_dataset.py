@@ -229,10 +229,10 @@ class _Run:
     def _fail(self, name: str, error: Exception) -> None:
         """Note a case that failed, and remove what is there of it, unless an earlier run gave it its labels.
 
-        The other cases go on, unless there is no room to write them either: ``StorageError``.
+        Whatever the reason, the other cases go on.
         """
         if lacks_room(error, self._output):
-            raise no_room(self._output, error) from error
+            error = no_room(self._output, error)
         known = isinstance(error, AutosegError)
         self._errors[name] = str(error) if known else f"{type(error).__name__}: {error}"
         log.error("case %s failed: %s", name, error, exc_info=None if known else error)

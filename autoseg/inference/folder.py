@@ -237,9 +237,9 @@ class _Run:
             self._count(job)
 
     def _fail(self, job: _Job, error: Exception) -> None:
-        """Note a case that failed: the other cases go on, unless there is no room to write them either."""
+        """Note a case that failed: whatever its reason, the other cases go on."""
         if lacks_room(error, job.output.parent):
-            raise no_room(job.output, error) from error
+            error = no_room(job.output, error)
         known = isinstance(error, AutosegError)
         self._errors[job.name] = str(error) if known else f"{type(error).__name__}: {error}"
         log.error("case %s failed: %s", job.name, error, exc_info=None if known else error)

@@ -33,7 +33,7 @@ def load_plan(path: Path, command: str = PLANNING) -> Plan:
     ``command`` is what plans the data set, for the message.
     """
     plan = _load(Plan, path, f"Plan again: {command}", f"Correct it, or plan anew: {command} --replan")
-    faults = plan_faults(plan, path.name)
+    faults = plan_faults(plan, str(path))
     if faults:
         advice = f"To put all back: {command} --replan"
         raise PlanError("\n".join([*map(str, faults[:-1]), f"{faults[-1]} {advice}"]))

@@ -143,23 +143,33 @@ def given_splits(dataset: Dataset, folder: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def refuse_forgotten_cases(dataset: Dataset, folder: Path, names: Sequence[str]) -> None:
-    """Raise ``DatasetError`` naming the cases that no fold of the user's ``splits_final.json`` trains or validates on.
+def forgotten_cases(dataset: Dataset, folder: Path, names: Sequence[str]) -> Fault | None:
+    """Find the annotated cases ``names`` that no fold of the user's ``splits_final.json`` trains or validates on.
 
     Cases that are left out on purpose stand in a list ``"left_out"`` of any fold.
     """
     path = given_splits(dataset, folder)
     if path is None:
-        return
+        return None
     splits = read_splits(path)
-    held = {name for split in splits for name in (*split.train, *split.val, *split.left_out)}
+    left_out = {name for split in splits for name in split.left_out}
+    held = {name for split in splits for name in (*split.train, *split.val)} | left_out
     forgotten = [name for name in sorted(names) if name not in held]
-    if forgotten:
-        them = "it" if len(forgotten) == 1 else "them"
-        fix = f"Add {them} to train or val of its folds, or delete the file for new folds; to leave {them} out on "
-        fix += f'purpose, add "left_out": {json.dumps(forgotten, ensure_ascii=False)} to its first fold.'
-        found = f"no fold with {counted(len(forgotten), 'annotated case')}: {listed(forgotten, len(forgotten))}"
-        raise DatasetError([Fault(str(path), found, "every annotated case in some fold", fix)])
+    if not forgotten:
+        return None
+    them = "it" if len(forgotten) == 1 else "them"
+    fix = f"Add {them} to train or val of its folds, or delete the file for new folds; to leave {them} out on "
+    names_left_out = json.dumps(sorted({*left_out, *forgotten}), ensure_ascii=False)
+    fix += f'purpose, write "left_out": {names_left_out} in its first fold.'
+    found = f"no fold with {counted(len(forgotten), 'annotated case')}: {listed(forgotten, len(forgotten))}"
+    return Fault(str(path), found, "every annotated case in some fold", fix)
+
+
+def refuse_forgotten_cases(dataset: Dataset, folder: Path, names: Sequence[str]) -> None:
+    """Raise ``DatasetError`` if there are :func:`forgotten_cases`."""
+    fault = forgotten_cases(dataset, folder, names)
+    if fault is not None:
+        raise DatasetError([fault])
 
 
 def select_fold(splits: Sequence[Split], fold: int | Literal["all"], names: Sequence[str] | None = None) -> Split:

@@ -110,7 +110,9 @@ def way_on(
     settings = _milder(config) if isinstance(error, TrainingError) else []
     latest = folder / LATEST
     if not latest.is_file():
-        again = f"{anew} --set {' '.join(settings)}" if settings else anew
+        is_in_the_way = any((folder / name).exists() for name in (BEST, FINAL)) and " --resume" not in anew
+        flags = [*(["--overwrite"] if is_in_the_way else []), *(["--set", *settings] if settings else [])]
+        again = " ".join([anew, *flags])
         return f"Nothing was saved before. Start again: {again}"
     iteration = load_checkpoint(latest).state["progress"]["iteration"]
     first = "Once there is room, go" if isinstance(error, StorageError) else "Go"
