@@ -29,8 +29,8 @@ from autoseg.cli.common import (
     set_up_logging,
     workspace,
 )
-from autoseg.core.commands import training_command
-from autoseg.core.errors import AutosegError, UserError
+from autoseg.core.commands import planning_command, training_command
+from autoseg.core.errors import AutosegError, CacheError, UserError
 
 if TYPE_CHECKING:
     from autoseg.training.fold import FoldRequest
@@ -92,14 +92,19 @@ def train(
     def command(flags: Sequence[str]) -> str:
         return training_command(space, data, fold, *flags, configuration=request.configuration.name, name=request.name)
 
+    planning = planning_command(space, data, "-c", request.configuration.name)
     is_resumed = check_folder(request.folder, resume=resume, overwrite=overwrite, command=command([]))
-    with saying_how_to_go_on(request, command), stop_on_signals() as signals, steps_bar(request, quiet=quiet) as steps:
+    with (
+        saying_how_to_go_on(request, command, planning),
+        stop_on_signals() as signals,
+        steps_bar(request, quiet=quiet) as steps,
+    ):
         result = train_fold(request, resume=is_resumed, on_steps=steps, should_stop=lambda: bool(signals))
     if not result.is_finished:
         done = result.progress.iteration
         raise StoppedError(f"Saved after iteration {done} in {request.folder}. Go on: {command(['--resume'])}")
     log.info("trained %d iterations in %.0f s: %s", result.progress.iteration, result.seconds, request.folder)
-    with saying_how_to_go_on(request, command), progress("validating", quiet=quiet) as report:
+    with saying_how_to_go_on(request, command, planning), progress("validating", quiet=quiet) as report:
         summary = validate_fold(request, workers=n_workers(workers), progress=report)
     if as_json:
         print_json(summary.as_json())
@@ -108,12 +113,17 @@ def train(
 
 
 @contextmanager
-def saying_how_to_go_on(request: FoldRequest, command: Callable[[Sequence[str]], str]) -> Iterator[None]:
-    """Add to an error that is not the user's what was saved, and the command that goes on from there."""
+def saying_how_to_go_on(request: FoldRequest, command: Callable[[Sequence[str]], str], planning: str) -> Iterator[None]:
+    """Add to an error that is not the user's what was saved, and the command that goes on from there.
+
+    ``planning`` is the command that makes a cache anew that turned out to be damaged.
+    """
     from autoseg.training.resuming import way_on
 
     try:
         yield
+    except CacheError as error:
+        raise CacheError(f"{error} Type: {planning}") from error
     except UserError:
         raise
     except AutosegError as error:

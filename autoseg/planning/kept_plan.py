@@ -20,6 +20,8 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.planning.steadiness import keep_intensities
 
 RECORD_FILE = "plans_made.json"
+_CUTS_ANNOTATION = "crop: True -> False"
+"""A difference that a kept plan may not miss: what it crops away would be annotated foreground."""
 
 
 class PlanRecord(BaseModel):
@@ -74,8 +76,8 @@ def save_record(record: PlanRecord, folder: Path) -> None:
 def decide_plan(fresh: Plan, present: Plan | None, record: PlanRecord | None, wishes: Wishes) -> Decision:
     """Return the plan to use: the present one with its edits, unless something speaks for the fresh one.
 
-    That is: there is none yet; ``wishes`` ask for another planner, other memory or a new plan; or the channels of the
-    data are others.
+    That is: there is none yet; ``wishes`` ask for another planner, other memory or a new plan; the channels of the data
+    are others; or cropping would now cut annotation away.
 
     Parameters
     ----------
@@ -120,6 +122,8 @@ def differences(before: Plan, after: Plan) -> Iterator[str]:
 def _reason_to_replan(fresh: Plan, present: Plan, record: PlanRecord | None, wishes: Wishes) -> str | None:
     if fresh.channel_names != present.channel_names:
         return f"the channels are {list(fresh.channel_names)} now"
+    if _CUTS_ANNOTATION in differences(present, fresh):
+        return "the plan would cut annotated foreground away with what is 0 around it"
     if wishes.planner is not None and wishes.planner != present.planner:
         return f"--planner {wishes.planner} is another than {present.planner}"
     before = None if record is None else record.gpu_memory_gb
