@@ -18,7 +18,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from autoseg.core.errors import UserError
+from autoseg.core.atomic import lacks_room, no_room
+from autoseg.core.errors import AutosegError, UserError
 from autoseg.core.parallel import available_cores
 from autoseg.core.workspace import Workspace
 
@@ -98,6 +99,10 @@ def _exit_code(call: Callable[[], None]) -> int:
             file=sys.stderr,
         )
         return EXIT_USER
+    except AutosegError as error:  # not the user's mistake, and no bug either: a full disk, a dead worker
+        log.debug("where that was found", exc_info=True)
+        print(f"failed: {error}", file=sys.stderr)
+        return EXIT_INTERNAL
     except BrokenPipeError:  # whoever read stdout left early, as `| head` does; the interpreter must not flush to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print("stopped: found a broken pipe; whoever read the output has left.", file=sys.stderr)
@@ -114,8 +119,12 @@ def _exit_code(call: Callable[[], None]) -> int:
             "may read and write there.", file=sys.stderr,
         )  # fmt: skip
         return EXIT_USER
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if not lacks_room(error, Path.cwd()):
+            traceback.print_exc()
+            return EXIT_INTERNAL
+        log.debug("where that was found", exc_info=True)
+        print(f"failed: {no_room(getattr(error, 'filename', None) or 'a file', error)}", file=sys.stderr)
         return EXIT_INTERNAL
     return EXIT_DONE
 

@@ -75,7 +75,8 @@ def evaluate_folder(
     _show(summary, as_json=json_, quiet=quiet)
     log.info("written: %s", ", ".join(map(str, paths)))
     if summary.faults:
-        raise common.IncompleteError(f"{len(summary.faults)} of the cases could not be scored; they are named above.")
+        named = "it is" if len(summary.faults) == 1 else "they are"
+        raise common.IncompleteError(f"{len(summary.faults)} of the cases could not be scored; {named} named above.")
 
 
 def _show(summary: Summary, *, as_json: bool, quiet: bool) -> None:

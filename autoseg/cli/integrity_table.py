@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autoseg.core.findings import counted
 from autoseg.planning.integrity import FoldGap, IntegrityReport
 
 MAX_ROWS = 200
@@ -26,8 +27,8 @@ def print_report(report: IntegrityReport, gaps: Sequence[FoldGap], console: Cons
         out.print(f"warning: {line}", markup=False, soft_wrap=True)
     for line in report.notes:
         out.print(line, markup=False, soft_wrap=True)
-    verdict = f"{len(report.faults)} faults" if report.faults else "no faults"
-    out.print(f"labels of {len(report.cases)} cases read: {verdict}, {len(lines)} warnings")
+    verdict = counted(len(report.faults), "fault") if report.faults else "no faults"
+    out.print(f"labels of {counted(len(report.cases), 'case')} read: {verdict}, {counted(len(lines), 'warning')}")
 
 
 def annotation_table(report: IntegrityReport) -> Table:

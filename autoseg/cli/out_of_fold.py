@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.core.commands import training_command
 from autoseg.core.errors import ConfigError
+from autoseg.core.findings import listed
 from autoseg.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -21,10 +23,17 @@ def trained_model(workspace: Workspace, dataset: Dataset, configuration: str | N
         return workspace.model(dataset.name, configuration, name)
     results = workspace.model(dataset.name, "", name).parent
     found = sorted(path.name.rpartition("__")[2] for path in results.glob(f"{name}__*") if path.is_dir())
-    if len(found) != 1:
+    if not found:
+        others = sorted({path.name.rpartition("__")[0] for path in results.glob("*__*") if path.is_dir()})
+        there = f" (there are {listed(others, 10)}: choose with --name)" if others else ""
         raise ConfigError(
-            f"{results}: found the configurations {', '.join(found) or 'none'} trained under the name {name!r}, "
-            "expected one. Name one with -c, or train first."
+            f"{results}: found no training under the name {name!r}{there}, expected one. Train first: "
+            f"{training_command(workspace, dataset, '0', configuration=None, name=name)}"
+        )
+    if len(found) > 1:
+        raise ConfigError(
+            f"{results}: found {len(found)} configurations trained under the name {name!r}, expected one to be named. "
+            f"Choose: -c {' or -c '.join(found)}"
         )
     return workspace.model(dataset.name, found[0], name)
 
@@ -42,4 +51,11 @@ def fold_per_case(workspace: Workspace, dataset: Dataset, model_folder: Path, *,
     splits = next((read_splits(path) for path in paths if path.is_file()), [])
     left_out_by = {case: str(fold) for fold, split in enumerate(splits) for case in split.val}
     groups = {case.name: case.group for case in dataset.cases}
-    return out_of_fold_models(model_folder, dataset.case_names, seen=seen, left_out_by=left_out_by, groups=groups)
+    name, _, configuration = model_folder.name.rpartition("__")
+
+    def command(fold: str) -> str:
+        return training_command(workspace, dataset, fold, configuration=configuration, name=name)
+
+    return out_of_fold_models(
+        model_folder, dataset.case_names, seen=seen, left_out_by=left_out_by, groups=groups, command=command
+    )

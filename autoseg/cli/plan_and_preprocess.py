@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from autoseg.cli import common
 from autoseg.core.errors import DatasetError, Fault, PlanError
+from autoseg.core.findings import counted, listed
 
 if TYPE_CHECKING:
     from autoseg.core.dataset import Dataset
     from autoseg.core.fingerprint import Fingerprint
     from autoseg.core.plan import Plan
+    from autoseg.planning.kept_plan import Decision, PlanRecord, Wishes
     from autoseg.planning.promises import PromiseReport
 
 log = logging.getLogger("autoseg.plan_and_preprocess")
@@ -32,12 +35,19 @@ def plan_and_preprocess(
     dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
     *,
     configurations: Annotated[
-        list[str] | None, typer.Option("-c", metavar="NAME ...", help=f"{CONFIGURATIONS} (default: all of the plan).")
+        list[str] | None,
+        typer.Option("-c", metavar="NAME ...", help=f"{CONFIGURATIONS} (default: as before, else all of the plan)."),
     ] = None,
     planner: Annotated[
-        str, typer.Option(help="default, resenc_m, resenc_l, resenc_xl, or small for CPUs.")
-    ] = "default",
-    gpu_memory_gb: Annotated[float | None, typer.Option(min=0.1, help="Plan for a GPU with this much memory.")] = None,
+        str | None,
+        typer.Option(help="default, resenc_m, resenc_l, resenc_xl, or small for CPUs (default: as planned before)."),
+    ] = None,
+    gpu_memory_gb: Annotated[
+        float | None, typer.Option(min=0.1, help="Plan for a GPU with this much memory (default: as planned before).")
+    ] = None,
+    replan: Annotated[
+        bool, typer.Option("--replan", help="Plan anew from the data, and give up what was edited in plans.json.")
+    ] = False,
     check_only: Annotated[
         bool, typer.Option("--check-only", help="Only look into the files, and report what is annotated.")
     ] = False,
@@ -52,60 +62,149 @@ def plan_and_preprocess(
 ) -> None:
     """Check every file of DATASET, plan its networks, and preprocess its cases into NumPy caches.
 
-    Results go to ROOT/preprocessed/DATASET. A second run redoes only what has changed.
+    Results go to ROOT/preprocessed/DATASET. A second run redoes only what has changed, and keeps the plan, with what
+    was edited in plans.json, unless it names another planner or other memory, or says --replan.
     """
+    from autoseg.core.commands import planning_command
     from autoseg.core.dataset import Dataset
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
     described, faults = Dataset.examine(space.find_dataset(dataset))
     if check_only or faults:
-        check(described, faults, readers(described, workers), as_json=json_, quiet=quiet)
+        folder = space.preprocessed(described.name)
+        check(described, faults, folder, readers(described, workers), as_json=json_, quiet=quiet)
         return
     for warning in described.warnings:
         log.warning("%s", warning)
-    from autoseg.planning import plan
     from autoseg.planning.files import PLAN_FILE, save_plan
+    from autoseg.planning.kept_plan import PlanRecord, Wishes, save_record
     from autoseg.planning.presets import planner_settings
-    from autoseg.planning.splits import load_or_make_splits
-    from autoseg.planning.steadiness import keep_intensities
+    from autoseg.planning.splits import load_or_make_splits, refuse_forgotten_cases
     from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 
-    planner_settings(planner)  # a misspelt name is said before the files are read
+    planner_settings(planner or "default")  # a misspelt name is said before the files are read
+    wishes = Wishes(planner, gpu_memory_gb, replan)
     folder = space.preprocessed(described.name)
+    kept = former_plan(folder, planning_command(space, described), wishes)
     fingerprint = current_fingerprint(described, folder, workers, quiet=quiet)
-    planned = keep_intensities(plan(described, fingerprint, planner, gpu_memory_gb), former_plan(folder))
-    chosen = [name for name in planned.configurations if planned.configurations[name].previous_stage is None]
-    if configurations:
-        chosen = [planned.trainable(name).name for name in dict.fromkeys(configurations)]
+    decision, memory = decided(described, fingerprint, kept, wishes, planning_command(space, described, "--replan"))
+    planned = decision.plan
+    chosen = chosen_configurations(planned, configurations, kept.record)
     splits = load_or_make_splits(described, folder, fingerprint.informative_cases, fingerprint)
+    refuse_forgotten_cases(described, folder, fingerprint.informative_cases)
     heads = [head.name for head in described.labels.heads]
     for gap in find_gaps([(fold.train, fold.val) for fold in splits], profiles_from_fingerprint(fingerprint), heads):
         log.warning("%s", gap)
     save_plan(planned, folder / PLAN_FILE)
+    used = {*chosen, *(kept.record.configurations if kept.record is not None else ())}
+    ever = tuple(name for name in planned.configurations if name in used)
+    save_record(PlanRecord(plan=decision.made, gpu_memory_gb=memory, configurations=ever), folder)
     preprocess(described, planned, fingerprint, chosen, folder, workers, quiet=quiet)
     if json_:
-        common.print_json({"plan": planned.model_dump(mode="json"), "folder": str(folder), "preprocessed": chosen})
+        common.print_json(
+            {
+                "plan": planned.model_dump(mode="json"),
+                "folder": str(folder),
+                "preprocessed": chosen,
+                "edited": decision.edits,
+            }
+        )
     elif not quiet:
-        print(f"planned and preprocessed in {folder}")
-        for name in chosen:
-            configuration = planned.configuration(name)
-            shape = " x ".join(map(str, configuration.patch_size))
-            spacing = " x ".join(f"{edge:.3g}" for edge in configuration.spacing)
-            print(f"  {name}: patches of {shape} voxels at {spacing} mm, {configuration.batch_size} per batch")
+        print_planned(planned, chosen, folder)
 
 
-def check(dataset: Dataset, faults: Sequence[Fault], workers: int, *, as_json: bool, quiet: bool) -> None:
-    """Report what the files hold; raise ``DatasetError`` with every fault, those of dataset.json first."""
+def print_planned(planned: Plan, chosen: Sequence[str], folder: Path) -> None:
+    """Say what was planned, and where it lies."""
+    print(f"planned and preprocessed in {folder}")
+    for name in chosen:
+        configuration = planned.configuration(name)
+        shape = " x ".join(map(str, configuration.patch_size))
+        spacing = " x ".join(f"{edge:.3g}" for edge in configuration.spacing)
+        print(f"  {name}: patches of {shape} voxels at {spacing} mm, {configuration.batch_size} per batch")
+
+
+class Former(NamedTuple):
+    """What is known of the plan that was there before."""
+
+    plan: Plan | None
+    record: PlanRecord | None
+
+
+def former_plan(folder: Path, command: str, wishes: Wishes) -> Former:
+    """Return the plan in ``folder`` and how it was made; raise ``PlanError`` if an edit of it cannot work.
+
+    ``command`` plans the data set. With ``wishes.replan`` a plan that cannot be used counts as none.
+    """
+    from autoseg.planning.files import PLAN_FILE, load_plan
+    from autoseg.planning.kept_plan import load_record
+
+    if not (folder / PLAN_FILE).is_file():
+        return Former(None, None)
+    try:
+        return Former(load_plan(folder / PLAN_FILE, command), load_record(folder))
+    except PlanError:
+        if not wishes.replan:
+            raise
+        return Former(None, load_record(folder))
+
+
+def decided(
+    dataset: Dataset, fingerprint: Fingerprint, kept: Former, wishes: Wishes, replanning: str
+) -> tuple[Decision, float | None]:
+    """Return the plan to use, and the memory (GB) that it was made for; say what was edited, and what would be new.
+
+    ``replanning`` is the command that plans anew.
+    """
+    from autoseg.planning import plan
+    from autoseg.planning.kept_plan import decide_plan
+
+    former = kept.plan or (None if kept.record is None else kept.record.plan)
+    before = None if former is None else former.planner
+    same = wishes.planner is None or wishes.planner == before
+    known = kept.record.gpu_memory_gb if kept.record is not None and same else None
+    memory = wishes.gpu_memory_gb if wishes.gpu_memory_gb is not None else known
+    fresh = plan(dataset, fingerprint, wishes.planner or before or "default", memory)
+    decision = decide_plan(fresh, kept.plan, kept.record, wishes)
+    if decision.edits:
+        log.warning("plans.json was edited, which is kept: %s. To plan anew: %s", listed(decision.edits), replanning)
+    if decision.drift:
+        log.warning(
+            "the plan is kept though the data changed; a new one would differ in %s. To take it: %s",
+            listed(decision.drift), replanning,
+        )  # fmt: skip
+    return decision, memory
+
+
+def chosen_configurations(planned: Plan, given: Sequence[str] | None, record: PlanRecord | None) -> list[str]:
+    """Return the configurations to preprocess: those given, else those of before, else all that can be trained."""
+    if given:
+        return [planned.trainable(name).name for name in dict.fromkeys(given)]
+    possible = [name for name, item in planned.configurations.items() if item.previous_stage is None]
+    before = [name for name in possible if record is not None and name in record.configurations]
+    others = [name for name in possible if name not in before]
+    if before and others:
+        log.info("configurations as before: %s (others: -c %s)", ", ".join(before), " ".join(others))
+    return before or possible
+
+
+def check(dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: int, *, as_json: bool, quiet: bool) -> None:
+    """Report what the files hold; raise ``DatasetError`` with every fault, those of dataset.json first.
+
+    ``folder`` is that of the preprocessed data set, where folds may lie.
+    """
     from autoseg.cli.integrity_table import print_report
     from autoseg.cli.promise_table import print_promises
     from autoseg.planning.integrity import check_dataset
-    from autoseg.planning.splits import make_splits, partial_profiles
+    from autoseg.planning.splits import forgotten_cases, make_splits, partial_profiles
     from autoseg.planning.strata import find_gaps, profiles_from_report
 
     with common.progress("check", quiet=quiet) as report:
         found = check_dataset(dataset, known_faults=faults, workers=workers, progress=report)
     names = [name for name in found.cases if name not in found.uninformative]
+    forgotten = forgotten_cases(dataset, folder, names)
+    if forgotten is not None:
+        found = replace(found, faults=(*found.faults, forgotten))
     profiles = profiles_from_report(found)
     groups = {case.name: case.group for case in dataset.cases}
     splits = make_splits(names, groups, partial_profiles(dataset, profiles)) if names else []
@@ -189,16 +288,6 @@ def current_fingerprint(dataset: Dataset, folder: Path, given: int | None, *, qu
     return fingerprint
 
 
-def former_plan(folder: Path) -> Plan | None:
-    """Return the plan in ``folder``; None if there is none that can be read."""
-    from autoseg.planning.files import PLAN_FILE, load_plan
-
-    try:
-        return load_plan(folder / PLAN_FILE)
-    except PlanError:
-        return None
-
-
 def spelt_out(dataset: Dataset, folder: Path, workers: int, *, quiet: bool, warn: bool = False) -> Dataset:
     """Return the data set with its promises spelt out; what is left to be estimated is, once, and kept in ``folder``.
 
@@ -261,7 +350,7 @@ def preprocess(
     if failed:
         lines = "\n".join(f"{where}: {error}" for where, error in failed.items())
         raise common.IncompleteError(
-            f"{len(failed)} cases could not be preprocessed; another run does only what is missing.\n{lines}"
+            f"{counted(len(failed), 'case')} could not be preprocessed; another run does only what is missing.\n{lines}"
         )
 
 

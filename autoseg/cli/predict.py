@@ -10,6 +10,7 @@ import typer
 
 from autoseg.cli import common
 from autoseg.core.errors import ConfigError
+from autoseg.core.findings import counted
 
 if TYPE_CHECKING:
     from autoseg.inference import PredictionReport
@@ -115,8 +116,11 @@ def _conclude(result: PredictionReport, output: Path, *, as_json: bool) -> None:
     skipped = f", {len(result.skipped)} existed already (--overwrite predicts them again)" if result.skipped else ""
     log.info("%s: %d predicted%s", output, len(result.done), skipped)
     if result.failed:
-        lines = "\n  ".join(f"{name}: {reason}" for name, reason in result.failed.items())
-        raise common.IncompleteError(f"{len(result.failed)} cases could not be predicted:\n  {lines}")
+        names: dict[str, list[str]] = {}
+        for name, reason in result.failed.items():
+            names.setdefault(reason, []).append(name)
+        lines = "\n  ".join(f"{', '.join(cases)}: {reason}" for reason, cases in names.items())
+        raise common.IncompleteError(f"{counted(len(result.failed), 'case')} could not be predicted:\n  {lines}")
 
 
 if __name__ == "__main__":

@@ -131,8 +131,10 @@ def images_in(folder: Path, dataset: Dataset) -> dict[str, CaseFiles]:
     """Return the cases of a folder of images, none of them annotated; raise ``DatasetError`` with what is wrong."""
     from autoseg.core.case_files import find_image_cases
     from autoseg.core.dataset import CaseFiles
+    from autoseg.core.folder_files import strays
 
     found, faults = find_image_cases(folder, dataset.file_ending, len(dataset.channels))
+    faults += strays(folder, dataset.file_ending) if found else []
     if faults:
         raise DatasetError(faults)
     return {name: CaseFiles(name, files) for name, files in found.items()}

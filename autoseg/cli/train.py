@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoseg.cli.common import (
+    IncompleteError,
     JsonOption,
     QuietOption,
     RootOption,
@@ -26,6 +29,8 @@ from autoseg.cli.common import (
     set_up_logging,
     workspace,
 )
+from autoseg.core.commands import planning_command, training_command
+from autoseg.core.errors import AutosegError, CacheError, UserError
 
 if TYPE_CHECKING:
     from autoseg.training.fold import FoldRequest
@@ -38,8 +43,10 @@ def train(
     configuration: Annotated[
         str | None, typer.Option("-c", help="2d, 3d_fullres or 3d_lowres (default: 3d_fullres, else 2d).")
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the run; a folder of its own.")] = "default",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped or killed.")] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; a folder of its own (default: default, or the run to resume).")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped, as it was begun.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete what the run left and start anew.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run in epochs.")] = None,
@@ -47,7 +54,7 @@ def train(
     max_runtime: Annotated[
         str | None, typer.Option(help="End the run, as finished, after this time: 90s, 15m, 2h, 1d.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it (default: 0).")] = None,
     pretrained: Annotated[
         Path | None, typer.Option(help="Checkpoint to start from; classes and channels go by name.", dir_okay=False)
     ] = None,
@@ -63,7 +70,8 @@ def train(
     """Train one fold of DATASET, then predict its validation cases densely and score them.
 
     Checkpoints, history.jsonl, progress.png, training.json and validation/ go to
-    ROOT/results/DATASET/NAME__CONFIGURATION/fold_FOLD. Ctrl-C or SIGTERM saves and exits; --resume goes on.
+    ROOT/results/DATASET/NAME__CONFIGURATION/fold_FOLD. Ctrl-C or SIGTERM saves and exits; --resume goes on, with the
+    settings that the run was begun with; only --set precision=... learning_rate=... may change them.
     """
     set_up_logging(verbose=verbose, quiet=quiet)
     space = workspace(root)
@@ -77,24 +85,52 @@ def train(
     options = RunOptions(
         fold, configuration, name, device, epochs, iterations,
         None if max_runtime is None else parse_duration(max_runtime),
-        seed, pretrained, settings or [], n_workers(workers),
+        seed, pretrained, settings or [], n_workers(workers), resume,
     )  # fmt: skip
     request = prepare_fold(space, data, options)
     check_start(request, resume=resume, overwrite=overwrite)
-    is_resumed = check_folder(request.folder, resume=resume, overwrite=overwrite)
-    with stop_on_signals() as signals, steps_bar(request, quiet=quiet) as on_steps:
-        result = train_fold(request, resume=is_resumed, on_steps=on_steps, should_stop=lambda: bool(signals))
+
+    def command(flags: Sequence[str]) -> str:
+        return training_command(space, data, fold, *flags, configuration=request.configuration.name, name=request.name)
+
+    planning = planning_command(space, data, "-c", request.configuration.name)
+    is_resumed = check_folder(request.folder, resume=resume, overwrite=overwrite, command=command([]))
+    with (
+        saying_how_to_go_on(request, command, planning),
+        stop_on_signals() as signals,
+        steps_bar(request, quiet=quiet) as steps,
+    ):
+        result = train_fold(request, resume=is_resumed, on_steps=steps, should_stop=lambda: bool(signals))
     if not result.is_finished:
-        raise StoppedError(
-            f"Saved after iteration {result.progress.iteration} in {request.folder}. Go on with --resume."
-        )
+        done = result.progress.iteration
+        raise StoppedError(f"Saved after iteration {done} in {request.folder}. Go on: {command(['--resume'])}")
     log.info("trained %d iterations in %.0f s: %s", result.progress.iteration, result.seconds, request.folder)
-    with progress("validating", quiet=quiet) as report:
+    with saying_how_to_go_on(request, command, planning), progress("validating", quiet=quiet) as report:
         summary = validate_fold(request, workers=n_workers(workers), progress=report)
     if as_json:
         print_json(summary.as_json())
     elif not quiet:
         print_tables(summary)
+
+
+@contextmanager
+def saying_how_to_go_on(request: FoldRequest, command: Callable[[Sequence[str]], str], planning: str) -> Iterator[None]:
+    """Add to an error that is not the user's what was saved, and the command that goes on from there.
+
+    ``planning`` is the command that makes a cache anew that turned out to be damaged.
+    """
+    from autoseg.training.resuming import way_on
+
+    try:
+        yield
+    except CacheError as error:
+        raise CacheError(f"{error} Type: {planning}") from error
+    except UserError:
+        raise
+    except AutosegError as error:
+        anew = shlex.join(["autoseg_train", *sys.argv[1:]])
+        further = way_on(error, request.folder, request.config, command, anew)
+        raise IncompleteError(f"{str(error).rstrip('.')}. {further}") from error
 
 
 @contextmanager

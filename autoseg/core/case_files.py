@@ -7,19 +7,35 @@ that a gap in the channel numbers, a label without image and a name without chan
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autoseg.core.dicom import conversion, dicom_folder
 from autoseg.core.errors import Fault
 from autoseg.core.findings import Findings, listed, shown
+from autoseg.core.folder_files import (
+    CaseFault,
+    files_with,
+    folders_with_images,
+    has_ending,
+    normal_name,
+    passed_over,
+    stem_of,
+    strays,
+    visible,
+)
+from autoseg.core.name_faults import number_faults, unpaired_faults
+
+_log = logging.getLogger(__name__)
 
 MASK_FOLDER = "valid_mask_folder"
+_NUMBERED = re.compile(r"(.+)_([0-9]{4})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,43 +47,50 @@ class FoundFiles:
     label: Path
 
 
-def find_image_cases(folder: Path, ending: str, n_channels: int) -> tuple[dict[str, tuple[Path, ...]], list[Fault]]:
+def find_image_cases(folder: Path, ending: str, n_channels: int) -> tuple[dict[str, tuple[Path, ...]], list[CaseFault]]:
     """Return the image files of each case in ``folder``, cases sorted by name, and what is wrong with the rest.
 
-    Files with other endings and hidden files are passed over. A case may have fewer files than ``n_channels`` when its
-    files hold several channels each; that is checked when they are read. No case at all is a fault.
+    Files with other endings and hidden files are passed over (:func:`autoseg.core.folder_files.strays` finds those that
+    look like images). Every other file is in a case or in a fault. A case may have fewer files than ``n_channels``
+    when its files hold several channels each; that is checked when they are read. No case at all is a fault.
 
     Parameters
     ----------
     folder
         Folder with ``<case>_<CCCC><ending>``.
     ending
-        With its dot, as ``file_ending`` of the dataset.json.
+        With its dot, as ``file_ending`` of the dataset.json; capital and small letters are the same.
     n_channels
         Declared channels.
     """
     if not folder.is_dir():
         expected = f"a folder with images <case>_0000{ending}"
-        return {}, [Fault(str(folder), "no such folder", expected, "Check the path, or create the folder.")]
-    pattern = re.compile(rf"(.+)_([0-9]{{4}}){re.escape(ending)}")
+        found = "a file" if folder.is_file() else "no such folder"
+        fix = f"Give the folder that it lies in, {folder.parent}." if folder.is_file() else (
+            "Check the path, or create the folder."
+        )  # fmt: skip
+        return {}, [CaseFault(str(folder), found, expected, fix)]
+    files, faults = files_with(folder, ending)
+    faults = [replace(fault, cases=tuple(_case_of(stem) for stem in fault.cases)) for fault in faults]
+    broken = {case for fault in faults for case in fault.cases}
     numbered: dict[str, dict[int, Path]] = {}
-    faults: list[Fault] = []
-    for path in _visible_files(folder):
-        match = pattern.fullmatch(path.name)
+    unnumbered: dict[str, Path] = {}
+    for stem, path in files.items():
+        match = _NUMBERED.fullmatch(stem)
         if match:
             numbered.setdefault(match[1], {})[int(match[2])] = path
-        elif path.name.endswith(ending):
-            stem = path.name.removesuffix(ending)
-            found, expected = "a name without channel number", "<case>_<four-digit channel>" + ending
-            faults.append(Fault(str(path), found, expected, f"Rename it, say to {stem}_0000{ending}."))
+        else:
+            unnumbered[stem] = path
+    faults += number_faults(folder, unnumbered, ending, n_channels)
     if not numbered and not faults:
         faults.append(_no_files(folder, f"<case>_0000{ending}", "image"))
-    one_file_per_channel = any(len(files) == n_channels for files in numbered.values())
+    one_file_per_channel = any(len(channels) == n_channels for channels in numbered.values())
     cases: dict[str, tuple[Path, ...]] = {}
-    for case, files in sorted(numbered.items()):
-        fault = _channel_fault(folder, case, sorted(files), ending, n_channels, one_file_per_channel)
+    for case in sorted(numbered.keys() - broken):
+        channels = numbered[case]
+        fault = _channel_fault(folder, case, sorted(channels), ending, n_channels, one_file_per_channel)
         if fault is None:
-            cases[case] = tuple(files[number] for number in sorted(files))
+            cases[case] = tuple(channels[number] for number in sorted(channels))
         else:
             faults.append(fault)
     return cases, faults
@@ -84,8 +107,11 @@ def find_training_cases(
     if "dataset" in content:
         return _listed_cases(folder, content["dataset"], ending, findings)
     images, faults = find_image_cases(folder / "imagesTr", ending, n_channels)
+    if images:
+        faults += strays(folder / "imagesTr", ending)
     findings.faults.extend(faults)
-    broken = {_case_of(fault, ending) for fault in faults}
+    named = (Path(case) for fault in faults for case in fault.cases)
+    broken = {stem_of(case, ending) if has_ending(case.name, ending) else case.name for case in named}
     label_folder = folder / label_folder_name(folder, findings.file)
     if not label_folder.is_dir():
         findings.faults.append(
@@ -94,30 +120,20 @@ def find_training_cases(
             )
         )
         return {}
-    labels = {
-        path.name.removesuffix(ending): path for path in _visible_files(label_folder) if path.name.endswith(ending)
-    }
-    if images and not labels:
+    for place in (folder / "imagesTr", label_folder):
+        for line in passed_over(place, ending) if place.is_dir() else ():
+            _log.info("%s", line)
+    labels, label_faults = files_with(label_folder, ending)
+    findings.faults.extend(label_faults)
+    broken |= {case for fault in label_faults for case in fault.cases}
+    if images and not labels and not label_faults:
         findings.faults.append(_no_files(label_folder, f"<case>{ending}", "label"))
         return {}
-    for case in sorted(images.keys() - labels.keys()):
-        findings.faults.append(
-            Fault(
-                str(images[case][0]),
-                "an image without label",
-                f"a label file {label_folder.name}/{case}{ending}",
-                "Add the label file, or move the image to imagesTs.",
-            )
-        )
-    for case in sorted(labels.keys() - images.keys() - broken):
-        findings.faults.append(
-            Fault(
-                str(labels[case]),
-                "a label without image",
-                f"an image file imagesTr/{case}_0000{ending}",
-                "Add the image, or remove the label file.",
-            )
-        )
+    without_label = {case: images[case] for case in sorted(images.keys() - labels.keys() - broken)}
+    without_image = {case: labels[case] for case in sorted(labels.keys() - images.keys() - broken)}
+    findings.faults.extend(
+        unpaired_faults(without_label, without_image, label_folder, ending, taken=labels.keys() - without_image.keys())
+    )
     return {case: FoundFiles(images[case], labels[case]) for case in sorted(images.keys() & labels.keys())}
 
 
@@ -132,7 +148,7 @@ def find_masks(
     if not names_mask_folder(content):
         return {}
     mask_folder = mask_folder_of(folder, content)
-    names = Counter(files.label.name for files in cases.values())
+    names = Counter(normal_name(files.label.name) for files in cases.values())
     expected = f"one mask per case, named as its label file (<case>{ending}), 0 where nothing is annotated"
     label_folders = {files.label.parent for files in cases.values()}
     if not mask_folder.is_dir() or any(folder.samefile(mask_folder) for folder in label_folders):
@@ -140,17 +156,18 @@ def find_masks(
         fix = f"Correct the path (it starts at {folder}), or remove the key."
         findings.fault(MASK_FOLDER, found=found, expected=f"a folder with {expected}", fix=fix)
         return {}
+    there = {normal_name(path.name): path for path in visible(mask_folder) if path.is_file()}
     masks = {}
     for case, files in cases.items():
-        mask = mask_folder / files.label.name
-        if mask.is_file() and names[mask.name] == 1:
-            masks[case] = mask
+        name = normal_name(files.label.name)
+        if name in there and names[name] == 1:
+            masks[case] = there[name]
             continue
-        found = "no mask" if names[mask.name] == 1 else f"{names[mask.name]} cases whose label files have this name"
+        found = "no mask" if names[name] == 1 else f"{names[name]} cases whose label files have this name"
         fix = "Add it; where all of the case is annotated, every voxel of the mask is 1."
-        findings.faults.append(Fault(f"{mask} of case {case!r}", found, expected, fix))
-    for path in _visible_files(mask_folder):
-        if path.name.endswith(ending) and path.name not in names:
+        findings.faults.append(Fault(f"{mask_folder / files.label.name} of case {case!r}", found, expected, fix))
+    for name, path in there.items():
+        if has_ending(name, ending) and name not in names:
             fix = "Add image and label of the case, correct the name, or remove the mask."
             findings.faults.append(Fault(str(path), "a mask without case", "the name of a label file", fix))
     return masks
@@ -186,49 +203,47 @@ def label_folder_name(folder: Path, json_name: str) -> str:
     return f"labelsTr_{variant}" if variant and (folder / f"labelsTr_{variant}").is_dir() else "labelsTr"
 
 
-def _visible_files(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_file())
-
-
 def _channel_fault(
     folder: Path, case: str, numbers: list[int], ending: str, n_channels: int, one_file_per_channel: bool
-) -> Fault | None:
+) -> CaseFault | None:
     """Return what is wrong with the channel numbers of a case, or None."""
     where = f"{folder}: case {case!r}"
     found = f"channel files {listed([f'{number:04d}' for number in numbers], 10)}"
     missing = sorted(set(range(max(numbers))) - set(numbers))
     if missing:
         expected = "channel numbers from 0000 without gaps"
-        return Fault(where, found, expected, f"Add {case}_{missing[0]:04d}{ending}, or number the files from 0000.")
+        return CaseFault(
+            where, found, expected, f"Add {case}_{missing[0]:04d}{ending}, or number the files from 0000.", (case,)
+        )
     if len(numbers) > n_channels:
         expected = f"{n_channels} channels, as in channel_names"
-        return Fault(where, found, expected, "Declare all channels in channel_names, or remove the files.")
+        return CaseFault(where, found, expected, "Declare all channels in channel_names, or remove the files.", (case,))
     if one_file_per_channel and len(numbers) < n_channels:
         expected = f"{n_channels} files, as in channel_names and as other cases have"
-        return Fault(where, found, expected, f"Add {case}_{len(numbers):04d}{ending}, or remove the case.")
+        return CaseFault(where, found, expected, f"Add {case}_{len(numbers):04d}{ending}, or remove the case.", (case,))
     return None
 
 
-def _case_of(fault: Fault, ending: str) -> str:
-    """Return the case that a fault of :func:`find_image_cases` is about: its label file is not "without image"."""
-    match = re.search(r": case '(.*)'$", fault.where)
-    return match[1] if match else Path(fault.where).name.removesuffix(ending)
+def _case_of(stem: str) -> str:
+    """Return the case that an image file is of, by its name without ending."""
+    match = _NUMBERED.fullmatch(stem)
+    return match[1] if match else stem
 
 
-def _no_files(folder: Path, pattern: str, kind: str) -> Fault:
+def _no_files(folder: Path, pattern: str, kind: str) -> CaseFault:
     slices = dicom_folder(folder)
     if slices is not None:
         ending = _ending(pattern)
-        return Fault(str(slices), "DICOM files", f"{kind} files {pattern}", conversion(slices, ending) + ".")
-    there = Counter(_ending(path.name) for path in _visible_files(folder))
+        return CaseFault(str(slices), "DICOM files", f"{kind} files {pattern}", conversion(slices, ending) + ".")
+    there = Counter(_ending(path.name) for path in visible(folder) if path.is_file())
     found = (
         listed(f"files ending in {ending!r} ({count})" for ending, count in there.most_common()) if there else "nothing"
     )
-    return Fault(
-        str(folder), found, f"at least one case, {kind} files {pattern}",
-        f"Put the {kind}s there, or correct file_ending in dataset.json.",
-    )  # fmt: skip
+    fix = f"Put the {kind}s there, or correct file_ending in dataset.json."
+    if inner := folders_with_images(folder, pattern.rpartition(">")[2].removeprefix("_0000")):
+        places = listed(str(folder / name) for name in inner)
+        fix = f"Give one of the folders that hold images, {places}." if inner[1:] else f"The images lie in {places}."
+    return CaseFault(str(folder), found, f"at least one case, {kind} files {pattern}", fix)
 
 
 def _ending(name: str) -> str:
@@ -246,7 +261,8 @@ def _listed_cases(folder: Path, section: object, ending: str, findings: Findings
         )  # fmt: skip
         return {}
     cases: dict[str, FoundFiles] = {}
-    for case, entry in section.items():
+    for given, entry in section.items():
+        case = normal_name(given)
         files = _listed_files(case, entry, findings)
         if not is_file_name(case):
             findings.fault(

@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 
 from autoseg.core.file_values import LEAST_VALUE, MAX_VALUE, parse_value
 from autoseg.core.findings import Findings, did_you_mean, listed, shown
+from autoseg.core.folder_files import normal_name
 from autoseg.core.label_json import classes_by_name
 from autoseg.core.labels import CaseStatement, Labels, LazySemantics
 
@@ -94,7 +95,8 @@ def parse_cases(
     statements: dict[str, CaseStatement] = {}
     priorities: dict[str, float] = {}
     groups: dict[str, str] = {}
-    for case, entry in section.items():
+    for given, entry in section.items():
+        case = normal_name(given)
         key = f"cases.{case}"
         if names is not None and case not in names:
             findings.fault(

@@ -66,6 +66,8 @@ class Dataset:
     """What the annotators promise about how they worked."""
     warnings: tuple[str, ...] = field(default=(), repr=False)
     """What is probably not wanted though it can be used; each was logged by :meth:`load`."""
+    json_name: str = field(default=DATASET_JSON, repr=False)
+    """Name of the file in ``folder`` that describes it."""
 
     @classmethod
     def load(cls, path: str | Path) -> Dataset:
@@ -121,6 +123,7 @@ class Dataset:
             json=content,
             protocol=protocol,
             warnings=tuple(findings.warnings),
+            json_name=json_path.name,
         )
         return dataset, tuple(findings.faults)
 

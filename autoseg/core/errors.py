@@ -9,7 +9,9 @@ AutosegError
 │   ├── ModelError       a model folder or checkpoint that cannot be used
 │   ├── ConfigError      a setting, flag or component name
 │   └── EvaluationError  references and predictions that cannot be compared
-└── WorkerError          a worker process died; names the case that it held
+├── WorkerError          a worker process died; names the case that it held
+├── StorageError         a file could not be written: the disk is full, or a quota
+└── TrainingError        a training cannot go on: its loss is no longer a number
 """
 
 from __future__ import annotations
@@ -80,3 +82,11 @@ class EvaluationError(UserError):
 
 class WorkerError(AutosegError):
     """A worker process died or failed; the message names the item that it held."""
+
+
+class StorageError(AutosegError, OSError):
+    """A file could not be written since there is no room for it; what was there before is unchanged."""
+
+
+class TrainingError(AutosegError):
+    """A training cannot go on: its loss or weights are no longer finite. The latest checkpoint is from before."""

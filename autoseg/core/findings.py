@@ -50,6 +50,11 @@ def listed(names: Iterable[object], limit: int = MAX_NAMED) -> str:
     return ", ".join(everything[:limit]) + more if everything else "none"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``"1 case"`` or ``"3 cases"``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def grouped_by_text(remarks: Mapping[str, tuple[str, ...]]) -> list[str]:
     """Return one line per remark (case -> remarks) that names the cases to which it applies."""
     by_text: dict[str, list[str]] = {}

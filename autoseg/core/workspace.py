@@ -22,9 +22,13 @@ class Workspace:
         """Folder of a data set's fingerprint, plan, splits and caches."""
         return self.root / "preprocessed" / dataset
 
+    def results(self, dataset: str) -> Path:
+        """Folder of all models of a data set."""
+        return self.root / "results" / dataset
+
     def model(self, dataset: str, configuration: str, name: str = "default") -> Path:
         """Folder of a model: one ``fold_<k>`` folder per fold."""
-        return self.root / "results" / dataset / f"{name}__{configuration}"
+        return self.results(dataset) / f"{name}__{configuration}"
 
     def find_dataset(self, given: str) -> Path:
         """Return the folder with the dataset.json that ``given`` means.

@@ -279,6 +279,11 @@ def _compared(
                 "scored: resample it to the grid of the reference, or write it with the geometry of its image."
             )
         counts = count(reference, prediction, labels, job.case)
+        if not any(counts[head].n_decided for head in labels.foreground_heads):
+            raise EvaluationError(
+                f"reference of case {job.case!r} ({job.reference}): found no voxel that says something of a class, "
+                "expected at least one to score by. Annotate some of it, or remove the file from the references."
+            )
     except AutosegError as error:
         return error
     metrics = case_metrics(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from autoseg.core.dataset import Dataset
 from autoseg.core.dataset_json import read_dataset_json
 from autoseg.core.errors import EvaluationError
 from autoseg.core.findings import Findings
+from autoseg.core.folder_files import has_ending, image_ending, stem_of, visible
 from autoseg.io.images import SUPPORTED_ENDINGS, ending_of
 
 
@@ -86,29 +87,60 @@ def _label_files_of(path: Path, content: Mapping[str, Any]) -> Callable[[Path], 
 def label_files(folder: Path, ending: str) -> dict[str, Path]:
     """Return the label maps of a folder by case name, sorted.
 
-    Files with ``ending`` are taken; if there is none, those with the only other supported ending. Hidden files
-    (temporary ones of a writer) are not seen.
+    Files with ``ending`` are taken (in capital or small letters), and files of other kinds for the cases that have
+    none; pictures beside volumes are no label maps. A link whose target is missing counts: reading it will fail, by
+    name. Hidden files (temporary ones of a writer) are not seen.
 
     Raises
     ------
     EvaluationError
-        If the folder does not exist, holds no label map, or holds several kinds, none of them ``ending``.
+        If the folder does not exist or is a file, holds no label map, or holds several files for one case.
     """
     if not folder.is_dir():
-        raise EvaluationError(f"{folder}: found no such folder, expected one with label maps. Correct the path.")
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    wanted = [path for path in files if path.name.endswith(ending)]
-    if wanted:
-        return {path.name[: -len(ending)]: path for path in wanted}
-    by_ending: dict[str, dict[str, Path]] = {}
-    for path in files:
-        if path.name.lower().endswith(SUPPORTED_ENDINGS):
-            found = ending_of(path)
-            by_ending.setdefault(found, {})[path.name[: -len(found)]] = path
-    if len(by_ending) == 1:
-        return next(iter(by_ending.values()))
-    found_endings = f"files of several kinds ({', '.join(sorted(by_ending))})" if by_ending else "no label map"
+        raise EvaluationError(_no_folder(folder))
+    entries = [path for path in visible(folder) if path.is_symlink() or not path.is_dir()]
+    wanted = [path for path in entries if has_ending(path.name, ending)]
+    found = _by_case(folder, ((stem_of(path, ending), path) for path in wanted))
+    others = [
+        (ending_of(path), path)
+        for path in entries
+        if path not in wanted and path.name.lower().endswith(SUPPORTED_ENDINGS)
+    ]
+    if not wanted:
+        _check_one_kind(folder, {other for other, _ in others}, ending)
+    else:
+        others = [(other, path) for other, path in others if image_ending(path.name, ending)]
+    further = ((stem_of(path, other), path) for other, path in others)
+    found |= _by_case(folder, ((case, path) for case, path in further if case not in found))
+    return dict(sorted(found.items()))
+
+
+def _by_case(folder: Path, files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for case, path in files:
+        if case in found:
+            raise EvaluationError(
+                f"{folder}: found {found[case].name!a} and {path.name!a} for the case {case!r}, expected one file. "
+                "Remove one of them."
+            )
+        found[case] = path
+    return found
+
+
+def _check_one_kind(folder: Path, endings: set[str], ending: str) -> None:
+    if len(endings) == 1:
+        return
+    found = f"files of several kinds ({', '.join(sorted(endings))})" if endings else "no label map"
     raise EvaluationError(
-        f"{folder}: found {found_endings}, expected files ending in {ending!r}. "
+        f"{folder}: found {found}, expected files ending in {ending!r}. "
         "Correct the path, or file_ending in dataset.json."
+    )
+
+
+def _no_folder(folder: Path) -> str:
+    if not folder.is_file():
+        return f"{folder}: found no such folder, expected one with label maps. Correct the path."
+    return (
+        f"{folder}: found a file, expected a folder with label maps. Give the folder that it lies in, {folder.parent}; "
+        "to score this file alone, put it into a folder of its own."
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoseg.annotation.review import Disagreement, group_disputed, set_names, surest_first
+from autoseg.core.atomic import lacks_room, no_room
 from autoseg.core.case import Case, CaseRecord, Float32Array, Target
 from autoseg.core.dataset import DATASET_JSON, Dataset
 from autoseg.core.errors import AutosegError, ModelError
@@ -236,6 +237,8 @@ class _Run:
 
         Whatever the reason, the other cases go on.
         """
+        if lacks_room(error, self._output):
+            error = no_room(self._output, error)
         known = isinstance(error, AutosegError)
         self._errors[name] = str(error) if known else f"{type(error).__name__}: {error}"
         log.error("case %s failed: %s", name, error, exc_info=None if known else error)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.core.atomic import write_json, write_text
+from autoseg.core.atomic import lacks_room, no_room, write_json, write_text
 from autoseg.core.case import Case, CaseRecord
 from autoseg.core.case_files import find_image_cases
 from autoseg.core.dataset import DATASET_JSON, Dataset
 from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
+from autoseg.core.findings import listed
+from autoseg.core.folder_files import has_ending, passed_over, strays, visible
 from autoseg.inference.export import LabelMap
 from autoseg.inference.inputs import check_inputs
 from autoseg.inference.spool import ProbabilitySpool
@@ -236,6 +239,8 @@ class _Run:
 
     def _fail(self, job: _Job, error: Exception) -> None:
         """Note a case that failed: whatever its reason, the other cases go on."""
+        if lacks_room(error, job.output.parent):
+            error = no_room(job.output, error)
         known = isinstance(error, AutosegError)
         self._errors[job.name] = str(error) if known else f"{type(error).__name__}: {error}"
         log.error("case %s failed: %s", job.name, error, exc_info=None if known else error)
@@ -268,33 +273,43 @@ def _gather(inputs: Inputs, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...
 
 
 def _gather_folder(folder: Path, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
+    """Return case -> files, and why of every other image of the folder (by its name)."""
+    if folder.is_file():
+        one = shlex.quote(str(folder.parent / "one"))
+        fix = f"Give the folder, -i {shlex.quote(str(folder.parent))}; for this image alone: mkdir {one} && "
+        fix += f"cp {shlex.quote(str(folder))} {one}, then -i {one}."
+        raise DatasetError([Fault(str(folder), "a file", f"a folder of images <case>_0000{dataset.file_ending}", fix)])
     ending = _ending_in(folder, dataset.file_ending)
     cases, faults = find_image_cases(folder, ending, len(dataset.channels))
     if not cases:
         raise DatasetError(faults)
-    return dict(cases), {_case_name(fault): str(fault) for fault in faults}
-
-
-def _case_name(fault: Fault) -> str:
-    """Return the case, else the file name, that a fault of ``find_image_cases`` is about."""
-    match = re.search(r": case '(.+)'$", fault.where)
-    return match[1] if match else Path(fault.where).name
+    for line in passed_over(folder, ending):
+        log.warning("%s", line)
+    left_out: dict[str, str] = {}
+    for fault in (*faults, *strays(folder, ending)):
+        for case in fault.cases:
+            left_out[Path(fault.where).name if case in cases or case in left_out else case] = str(fault)
+    return dict(cases), left_out
 
 
 def _ending_in(folder: Path, preferred: str) -> str:
     """Return the ending of the images in ``folder``: the model's own if there are any, else the only supported one."""
     if not folder.is_dir():
         return preferred
-    names = [path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    if any(name.endswith(preferred) for name in names):
+    names = [path.name for path in visible(folder)]
+    if any(has_ending(name, preferred) for name in names):
         return preferred
-    numbered = {ending for name in names for ending in SUPPORTED_ENDINGS if name.endswith(f"_0000{ending}")}
+    numbered = {
+        ending: sorted(name for name in names if has_ending(name, f"_0000{ending}")) for ending in SUPPORTED_ENDINGS
+    }
+    numbered = {ending: of_kind for ending, of_kind in numbered.items() if of_kind}
     if len(numbered) > 1:
+        there = "; ".join(listed(of_kind, len(of_kind)) for _, of_kind in sorted(numbered.items()))
         raise DatasetError(
             [Fault(str(folder), f"images ending in {sorted(numbered)}", f"one ending, or the model's {preferred}",
-                   "Put the formats into folders of their own.")]
+                   f"Put the formats into folders of their own ({there}).")]
         )  # fmt: skip
-    return numbered.pop() if numbered else preferred
+    return next(iter(numbered), preferred)
 
 
 def _job(name: str, files: tuple[Path, ...], folder: Path, save_probabilities: bool, largest: int) -> _Job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,7 @@ def out_of_fold_models(
     seen: bool = False,
     left_out_by: Mapping[str, str] | None = None,
     groups: Mapping[str, str | None] | None = None,
+    command: Callable[[str], str] | None = None,
 ) -> dict[str, str]:
     """Return case -> fold that predicts it: one that did not train on it.
 
@@ -66,6 +67,8 @@ def out_of_fold_models(
         Case -> fold of the split that leaves it out, to name the folds that are missing.
     groups
         Case -> what its case belongs to (patient, volume), of all cases of the data set; None for none.
+    command
+        Fold -> command line that trains it, for the message; None: as far as the name of the folder says it.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def out_of_fold_models(
     chosen = {case: _unseen_by(folds, case, _mates(case, groups or {})) for case in cases}
     trained_on = [case for case, fold in chosen.items() if fold is None]
     if trained_on and not seen:
-        raise ModelError(_missing_folds(folder, folds, trained_on, left_out_by or {}))
+        raise ModelError(_missing_folds(folder, folds, trained_on, left_out_by or {}, command))
     return {case: _least_seen(folds, case, stand_in) if fold is None else fold for case, fold in chosen.items()}
 
 
@@ -175,13 +178,18 @@ def _is_finished(fold: Path) -> bool:
 
 
 def _missing_folds(
-    folder: Path, folds: Mapping[str, FoldCases], cases: Sequence[str], left_out_by: Mapping[str, str]
+    folder: Path,
+    folds: Mapping[str, FoldCases],
+    cases: Sequence[str],
+    left_out_by: Mapping[str, str],
+    command: Callable[[str], str] | None,
 ) -> str:
     """Return the message for cases that every finished fold has trained on."""
     name, _, configuration = folder.name.rpartition("__")
     flags = f"-c {configuration} --name {name}" if name != "default" else f"-c {configuration}"
     missing = sorted({left_out_by[case] for case in cases if case in left_out_by and left_out_by[case] not in folds})
-    commands = [f"autoseg_train {folder.parent.name} {fold} {flags}" for fold in missing or ["FOLD"]]
+    command = command or (lambda fold: f"autoseg_train {folder.parent.name} {fold} {flags}")
+    commands = [command(fold) for fold in missing or ["FOLD"]]
     finished = ", ".join(folds) or "only 'all', which sees every case"
     leaking = sorted(fold for fold, item in folds.items() if any(case not in item.train for case in cases))
     pretrained = ""

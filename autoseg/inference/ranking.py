@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from autoseg.core.atomic import atomic_path
 from autoseg.core.case import Case, Shape3, Target
 from autoseg.core.dataset import CaseFiles
 from autoseg.core.errors import AutosegError, ConfigError, ModelError
@@ -247,8 +248,8 @@ def rank(
 
 def save_maps(folder: Path, case: str, maps: UncertaintyMaps) -> None:
     """Keep the maps of a case until the pictures are drawn."""
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(folder / f"{case}.npz", entropy=maps.entropy, labels=maps.labels, is_open=maps.is_open)
+    with atomic_path(folder / f"{case}.npz") as temporary:
+        np.savez_compressed(temporary, entropy=maps.entropy, labels=maps.labels, is_open=maps.is_open)
 
 
 def load_maps(folder: Path, case: str) -> UncertaintyMaps:

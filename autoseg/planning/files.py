@@ -12,9 +12,12 @@ from autoseg.core.errors import PlanError
 from autoseg.core.estimates import PromiseEstimates
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
+from autoseg.planning.plan_check import plan_faults
 
 PLAN_FILE = "plans.json"
 FINGERPRINT_FILE = "dataset_fingerprint.json"
+PLANNING = "autoseg_plan_and_preprocess DATASET"
+"""What messages say where the command line that makes the files is not known."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -24,9 +27,17 @@ def save_plan(plan: Plan, path: Path) -> None:
     write_text(path, plan.model_dump_json(indent=2) + "\n")
 
 
-def load_plan(path: Path) -> Plan:
-    """Read a plan; raise ``PlanError`` if the file is missing or malformed, naming what is wrong in it."""
-    return _load(Plan, path, "Plan again: autoseg_plan_and_preprocess.")
+def load_plan(path: Path, command: str = PLANNING) -> Plan:
+    """Read a plan; raise ``PlanError`` if the file is missing, malformed or cannot work, naming what is wrong in it.
+
+    ``command`` is what plans the data set, for the message.
+    """
+    plan = _load(Plan, path, f"Plan again: {command}", f"Correct it, or plan anew: {command} --replan")
+    faults = plan_faults(plan, str(path))
+    if faults:
+        advice = f"To put all back: {command} --replan"
+        raise PlanError("\n".join([*map(str, faults[:-1]), f"{faults[-1]} {advice}"]))
+    return plan
 
 
 def save_fingerprint(fingerprint: Fingerprint, path: Path) -> None:
@@ -34,9 +45,9 @@ def save_fingerprint(fingerprint: Fingerprint, path: Path) -> None:
     write_text(path, fingerprint.model_dump_json(indent=2) + "\n")
 
 
-def load_fingerprint(path: Path) -> Fingerprint:
+def load_fingerprint(path: Path, command: str = PLANNING) -> Fingerprint:
     """Read a fingerprint; raise ``PlanError`` if the file is missing or malformed, naming what is wrong in it."""
-    return _load(Fingerprint, path, "Delete it and plan again: autoseg_plan_and_preprocess.")
+    return _load(Fingerprint, path, f"Plan again: {command}", f"Delete it and plan again: {command}")
 
 
 def save_promises(estimates: PromiseEstimates, path: Path) -> None:
@@ -46,18 +57,18 @@ def save_promises(estimates: PromiseEstimates, path: Path) -> None:
 
 def load_promises(path: Path) -> PromiseEstimates:
     """Read estimates; raise ``PlanError`` if the file is missing or malformed, naming what is wrong in it."""
-    return _load(PromiseEstimates, path, "Delete it and plan again: autoseg_plan_and_preprocess.")
+    return _load(PromiseEstimates, path, f"Plan again: {PLANNING}", f"Delete it and plan again: {PLANNING}")
 
 
-def _load(model: type[Model], path: Path, advice: str) -> Model:
+def _load(model: type[Model], path: Path, if_missing: str, if_wrong: str) -> Model:
     try:
         return model.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise PlanError(f"{path}: found no such file, expected a {model.__name__.lower()}. {advice}") from None
+        raise PlanError(f"{path}: found no such file, expected a {model.__name__.lower()}. {if_missing}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: found a file that cannot be read ({error}), expected JSON. {advice}") from error
+        raise PlanError(f"{path}: found a file that cannot be read ({error}), expected JSON. {if_wrong}") from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()[:5])
         raise PlanError(
-            f"{path}: found {faults}, expected a {model.__name__.lower()} as autoseg writes it. {advice}"
+            f"{path}: found {faults}, expected a {model.__name__.lower()} as autoseg writes it. {if_wrong}"
         ) from error

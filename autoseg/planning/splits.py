@@ -17,7 +17,9 @@ import numpy as np
 from autoseg.core.atomic import write_json
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError, DatasetError, Fault
+from autoseg.core.findings import counted, listed
 from autoseg.core.fingerprint import Fingerprint
+from autoseg.core.folder_files import normal_name
 from autoseg.planning.strata import CaseProfile, profiles_from_fingerprint, spread
 
 _log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ class Split:
 
     train: tuple[str, ...]
     val: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """Cases that a user keeps out of all folds, on purpose."""
 
 
 def make_splits(
@@ -116,9 +120,9 @@ def load_or_make_splits(
     ConfigError
         If a file does not hold folds at all.
     """
-    for path in (folder / NNUNET_SPLITS_FILE, dataset.folder / NNUNET_SPLITS_FILE):
-        if path.is_file():
-            return _honour(path, dataset, names)
+    given = given_splits(dataset, folder)
+    if given is not None:
+        return _honour(given, dataset, names)
     path = folder / SPLITS_FILE
     groups = {case.name: case.group for case in dataset.cases}
     if path.is_file():
@@ -133,15 +137,50 @@ def load_or_make_splits(
     return splits
 
 
+def given_splits(dataset: Dataset, folder: Path) -> Path | None:
+    """Return nnU-Net's ``splits_final.json``, in ``folder`` or beside dataset.json; None if there is none."""
+    paths = (folder / NNUNET_SPLITS_FILE, dataset.folder / NNUNET_SPLITS_FILE)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def forgotten_cases(dataset: Dataset, folder: Path, names: Sequence[str]) -> Fault | None:
+    """Find the annotated cases ``names`` that no fold of the user's ``splits_final.json`` trains or validates on.
+
+    Cases that are left out on purpose stand in a list ``"left_out"`` of any fold.
+    """
+    path = given_splits(dataset, folder)
+    if path is None:
+        return None
+    splits = read_splits(path)
+    left_out = {name for split in splits for name in split.left_out}
+    held = {name for split in splits for name in (*split.train, *split.val)} | left_out
+    forgotten = [name for name in sorted(names) if name not in held]
+    if not forgotten:
+        return None
+    them = "it" if len(forgotten) == 1 else "them"
+    fix = f"Add {them} to train or val of its folds, or delete the file for new folds; to leave {them} out on "
+    names_left_out = json.dumps(sorted({*left_out, *forgotten}), ensure_ascii=False)
+    fix += f'purpose, write "left_out": {names_left_out} in its first fold.'
+    found = f"no fold with {counted(len(forgotten), 'annotated case')}: {listed(forgotten, len(forgotten))}"
+    return Fault(str(path), found, "every annotated case in some fold", fix)
+
+
+def refuse_forgotten_cases(dataset: Dataset, folder: Path, names: Sequence[str]) -> None:
+    """Raise ``DatasetError`` if there are :func:`forgotten_cases`."""
+    fault = forgotten_cases(dataset, folder, names)
+    if fault is not None:
+        raise DatasetError([fault])
+
+
 def select_fold(splits: Sequence[Split], fold: int | Literal["all"], names: Sequence[str] | None = None) -> Split:
     """Return one fold; ``"all"`` trains and validates on every case.
 
-    ``names`` are the cases that ``"all"`` means, by default those that occur in any fold. Raises ``ConfigError`` naming
-    the folds that exist.
+    ``names`` are the cases that ``"all"`` means, by default those that occur in any fold; those that a fold leaves out
+    on purpose are none of them. Raises ``ConfigError`` naming the folds that exist.
     """
     if fold == "all":
         every = {name for split in splits for name in (*split.train, *split.val)} if names is None else set(names)
-        everything = tuple(sorted(every))
+        everything = tuple(sorted(every - {name for split in splits for name in split.left_out}))
         return Split(everything, everything)
     if not 0 <= fold < len(splits):
         raise ConfigError(
@@ -164,13 +203,17 @@ def read_splits(path: Path) -> list[Split]:
             f'{path}: found no list of folds, expected [{{"train": [case, ...], "val": [case, ...]}}, ...]. '
             "Correct it, or delete it for new folds."
         )
-    return [Split(tuple(sorted(set(item["train"]))), tuple(sorted(set(item["val"])))) for item in content]
+    return [Split(*(_names_in(item, part) for part in ("train", "val", "left_out"))) for item in content]
+
+
+def _names_in(item: Mapping[str, Any], part: str) -> tuple[str, ...]:
+    return tuple(sorted({normal_name(name) for name in item.get(part, ())}))
 
 
 def _is_fold(item: Any) -> bool:
     return isinstance(item, dict) and all(
-        isinstance(item.get(part), list) and all(isinstance(name, str) for name in item[part])
-        for part in ("train", "val")
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for names in (item.get("train"), item.get("val"), item.get("left_out", []))
     )
 
 
@@ -188,7 +231,12 @@ def _outdated(splits: Sequence[Split], names: Sequence[str], groups: Mapping[str
     """Why folds do not fit the cases any more; None if they do."""
     held = {name for split in splits for name in (*split.train, *split.val)}
     if held != set(names):
-        return f"{len(held - set(names))} cases are gone and {len(set(names) - held)} are new"
+        gone, new = sorted(held - set(names)), sorted(set(names) - held)
+        are = "is" if len(gone) == 1 else "are"
+        named = "; ".join(f"{what}: {listed(cases)}" for what, cases in (("gone", gone), ("new", new)) if cases)
+        return (
+            f"{counted(len(gone), 'case')} {are} gone and {len(new)} {'is' if len(new) == 1 else 'are'} new ({named})"
+        )
     for split in splits:
         train_groups = {groups.get(name) for name in split.train} - {None}
         if split.train != split.val and train_groups & {groups.get(name) for name in split.val}:
@@ -207,7 +255,8 @@ def _honour(path: Path, dataset: Dataset, names: Sequence[str]) -> list[Split]:
             faults.append(
                 Fault(f"{path}: fold {fold}", f"unknown cases {unknown}", "cases of the data set", "Correct the names.")
             )
-        kept = Split(*(tuple(name for name in part if name in usable) for part in (split.train, split.val)))
+        train, val = (tuple(name for name in part if name in usable) for part in (split.train, split.val))
+        kept = Split(train, val, split.left_out)
         faults += [
             Fault(f"{path}: fold {fold}", f"no usable case in {part!r}", "at least one", "List annotated cases.")
             for part, cases in (("train", kept.train), ("val", kept.val))

@@ -14,7 +14,7 @@ from autoseg.annotation.promises import Inference, infer
 from autoseg.annotation.touches import promise_statement, touched_classes
 from autoseg.core.case import BoolArray, Case
 from autoseg.core.dataset import CaseFiles, Dataset
-from autoseg.core.errors import AutosegError, DatasetError, Fault
+from autoseg.core.errors import AutosegError, DatasetError, Fault, StorageError
 from autoseg.core.labels import Labels
 from autoseg.core.parallel import is_running, map_unordered
 from autoseg.core.plan import Configuration, Plan
@@ -97,6 +97,8 @@ def preprocess_dataset(
     ------
     PlanError
         If the plan has no such configuration.
+    StorageError
+        If there is no room for the cache; what was written is kept.
     """
     configuration = plan.configuration(configuration_name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,6 +116,8 @@ def preprocess_dataset(
     jobs = [_job(files, dataset, plan, configuration, folder, is_alone=is_alone) for files in todo]
     for index, result in map_unordered(_run, jobs, workers=n_workers):
         name = todo[index].name
+        if isinstance(result, StorageError):
+            raise result  # there is no room for the others either
         if isinstance(result, AutosegError):
             failed[name] = result
         else:

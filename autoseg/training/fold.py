@@ -32,12 +32,12 @@ from autoseg.training.evidence import EvidenceLoss
 from autoseg.training.history import draw_history, write_history
 from autoseg.training.optim import build_optimization, optimizer_name
 from autoseg.training.pretrained import Before, image_contents_in, load_pretrained
+from autoseg.training.resuming import BEST, CHANGEABLE, FINAL, LATEST, changes_so_far, forbidden_changes
 from autoseg.training.trainer import Hooks, Parts, Progress, train
 from autoseg.training.unannotated import RINGS, Totals, Unannotated
 
 log = logging.getLogger(__name__)
 
-LATEST, BEST, FINAL = "checkpoint_latest.pt", "checkpoint_best.pt", "checkpoint_final.pt"
 RECIPES: dict[str, Callable[[Configuration], Recipe]] = {
     "nnunet": nnunet_recipe,
     "none": lambda configuration: no_augmentation(),
@@ -67,6 +67,8 @@ class FoldRequest:
     config: TrainingConfig
     device: str = "auto"
     workers: int = 1
+    name: str = "default"
+    """Of the run."""
     pretrained: Path | None = None
     """Checkpoint whose weights are the start; see :func:`autoseg.training.pretrained.load_pretrained`."""
     max_runtime_s: float | None = None
@@ -108,15 +110,16 @@ def train_fold(
     precision = _precision(request, latest)
     parts = build_parts(request, precision)
     progress = Progress()
+    changes = changes_so_far(latest, request.config)
     if latest is not None:
         progress = _restore(parts, request, latest)
         write_history(request.folder / "history.jsonl", progress.records)  # a kill may have come between the two
     before = _start(parts, request, latest)
     parts = replace(parts, seen_validation_cases=len(before.seen_validation_cases))
-    _write_settings(request, precision, parts, before)
+    _write_settings(request, precision, parts, before, changes)
 
     def save(name: str, progress: Progress) -> None:
-        save_checkpoint(request.folder / name, _checkpoint(request, parts, progress, precision, before))
+        save_checkpoint(request.folder / name, _checkpoint(request, parts, progress, precision, before, changes))
 
     def on_epoch(progress: Progress, is_best: bool) -> None:
         if is_best:  # before the latest: a kill between the two repeats the epoch, and neither is lost
@@ -229,19 +232,25 @@ def _start(parts: Parts, request: FoldRequest, latest: Checkpoint | None) -> Bef
     return before
 
 
-def _write_settings(request: FoldRequest, precision: str, parts: Parts, before: Before) -> None:
-    settings = request.config.model_dump() | {
-        "optimizer": optimizer_name(request.config),
-        "batch_size": batch_size(request),
-        "precision": precision,
-        "device": str(parts.device),
-        "n_parameters": sum(parameter.numel() for parameter in parts.network.parameters()),
-        "fold": request.fold,
-        "train_cases": request.train_cases,
-        "val_cases": request.val_cases,
-        "pretrained": None if before.path is None else str(before.path),
-        "seen_cases": sorted(before.seen),
-    }
+def _write_settings(
+    request: FoldRequest, precision: str, parts: Parts, before: Before, changes: list[dict[str, Any]]
+) -> None:
+    settings = (
+        request.config.model_dump()
+        | {
+            "optimizer": optimizer_name(request.config),
+            "batch_size": batch_size(request),
+            "precision": precision,
+            "device": str(parts.device),
+            "n_parameters": sum(parameter.numel() for parameter in parts.network.parameters()),
+            "fold": request.fold,
+            "train_cases": request.train_cases,
+            "val_cases": request.val_cases,
+            "pretrained": None if before.path is None else str(before.path),
+            "seen_cases": sorted(before.seen),
+        }
+        | ({"changes": changes} if changes else {})
+    )
     write_json(request.folder / "training.json", settings)
 
 
@@ -321,7 +330,14 @@ def _sources(request: FoldRequest, names: Sequence[str]) -> list[CaseSource]:
     return [CaseSource(request.cache, name, request.dataset.case(name).priority) for name in names]
 
 
-def _checkpoint(request: FoldRequest, parts: Parts, progress: Progress, precision: str, before: Before) -> Checkpoint:
+def _checkpoint(
+    request: FoldRequest,
+    parts: Parts,
+    progress: Progress,
+    precision: str,
+    before: Before,
+    changes: list[dict[str, Any]],
+) -> Checkpoint:
     return Checkpoint(
         weights=parts.network.state_dict(),
         plan=request.plan,
@@ -339,7 +355,8 @@ def _checkpoint(request: FoldRequest, parts: Parts, progress: Progress, precisio
             "unannotated": None if parts.unannotated is None else parts.unannotated.state(),
             "data": _data_of(request),
             "pretrained": None if before.path is None else str(before.path),
-        },
+        }
+        | ({"changes": changes} if changes else {}),
     )
 
 
@@ -357,26 +374,19 @@ def _data_of(request: FoldRequest) -> dict[str, Any]:
 def _restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress:
     """Put a checkpoint's weights and optimiser into ``parts``; refuse one of another plan, data or configuration."""
     path = request.folder / LATEST
-    settings = request.config.model_dump()
-    changed = [
-        f"{key} is {settings[key]!r}, was {latest.training.get(key)!r}"
-        for key in settings
-        if settings[key] != latest.training.get(key)
-    ]
-    if latest.plan != request.plan:
-        changed.append("the plan is another one")
-    if latest.configuration != request.configuration.name:
-        changed.append(f"configuration is {request.configuration.name!r}, was {latest.configuration!r}")
+    changed = forbidden_changes(latest, request.config, request.plan, request.configuration.name)
     now = _data_of(request)
     changed += [f"{key} of the data set changed" for key in now if now[key] != latest.state.get("data", now).get(key)]
     if changed:
         raise ModelError(
             f"{path}: found a run with other settings ({'; '.join(changed)}), expected the same to go on. "
-            "Give the same flags as at first, start anew with --overwrite, or use --pretrained to build on its weights."
+            f"Leave the flags out (only {' and '.join(CHANGEABLE)} may change), put back what changed, start anew with "
+            "--overwrite, or use --pretrained to build on its weights."
         )
     parts.network.load_state_dict(latest.weights)
     parts.optimization.optimizer.load_state_dict(latest.state["optimizer"])
-    parts.scaler.load_state_dict(latest.state["scaler"])
+    if latest.state["scaler"]:  # empty where the arithmetic was another one
+        parts.scaler.load_state_dict(latest.state["scaler"])
     if parts.unannotated is not None:
         parts.unannotated.restore(latest.state["unannotated"], parts.network)
     return Progress.from_dict(latest.state["progress"])

@@ -79,6 +79,12 @@ def optimizer_name(config: TrainingConfig) -> str:
     return "sgd" if config.iterations >= LONG_RUN else "muon"
 
 
+def own_learning_rate(config: TrainingConfig) -> float:
+    """Return the highest learning rate of the optimiser where ``config`` sets none."""
+    settings: OptimizerSettings = resolve("optimizer", optimizer_name(config), BUILT_IN)()
+    return settings.learning_rate
+
+
 @dataclass(frozen=True, slots=True)
 class Optimization:
     """An optimiser and its learning rate at every step."""

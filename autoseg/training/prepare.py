@@ -10,21 +10,24 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from autoseg.core.commands import planning_command
 from autoseg.core.dataset import Dataset
 from autoseg.core.errors import CacheError, ConfigError
-from autoseg.core.findings import listed
+from autoseg.core.findings import counted, listed
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.labels import unknown_values
 from autoseg.core.plan import Plan
 from autoseg.core.workspace import Workspace
-from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
+from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, PLANNING, load_fingerprint, load_plan
+from autoseg.planning.fingerprint import fingerprint_is_current
 from autoseg.planning.promises import with_known_promises
-from autoseg.planning.splits import Split, load_or_make_splits, select_fold
+from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold
 from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 from autoseg.preprocessing.runner import stale_cases
 from autoseg.training.config import SCRIBBLED, SCRIBBLED_FRACTION, SMALL_ITERATIONS, TrainingConfig, resolve_config
-from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest
+from autoseg.training.fold import FoldRequest
 from autoseg.training.pretrained import check_pretrained
+from autoseg.training.resuming import BEST, FINAL, LATEST, find_run, resumed_config
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +40,20 @@ class RunOptions:
     """``"0"`` .. or ``"all"``."""
     configuration: str | None = None
     """None takes 3d_fullres, or 2d where the plan has no other."""
-    name: str = "default"
+    name: str | None = None
+    """None is ``"default"``, or the run that can be resumed."""
     device: str = "auto"
     epochs: int | None = None
     iterations: int | None = None
     max_runtime_s: float | None = None
-    seed: int = 0
+    seed: int | None = None
+    """None is 0, or that of the run that is resumed."""
     pretrained: Path | None = None
     settings: Sequence[str] = ()
     """``key=value`` for :class:`TrainingConfig`."""
     workers: int = 1
+    resume: bool = False
+    """Take all that is not said from the run that was begun, if there is one."""
 
 
 def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) -> FoldRequest:
@@ -62,28 +69,28 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         A case of the fold is not preprocessed, or its cache is stale; says which and why.
     """
     preprocessed = workspace.preprocessed(dataset.name)
-    plan = load_plan(preprocessed / PLAN_FILE)
-    fingerprint = load_fingerprint(preprocessed / FINGERPRINT_FILE)
+    planning = planning_command(workspace, dataset)
+    plan = load_plan(preprocessed / PLAN_FILE, planning)
+    fingerprint = load_fingerprint(preprocessed / FINGERPRINT_FILE, planning)
+    check_all_planned(dataset, fingerprint, planning)
     names = fingerprint.informative_cases
-    configuration = plan.trainable(options.configuration or default_configuration(plan))
+    run = None
+    if options.resume and (options.name is None or options.configuration is None):
+        run = find_run(workspace.results(dataset.name), options.fold, options.name, options.configuration)
+    name, chosen = run or (options.name or "default", options.configuration or default_configuration(plan))
+    configuration = plan.trainable(chosen)
     splits, fold = load_or_make_splits(dataset, preprocessed, names, fingerprint), parse_fold(options.fold)
     split = select_fold(splits, fold, names)
+    if fold != "all":
+        refuse_forgotten_cases(dataset, preprocessed, names)
     heads = [head.name for head in dataset.labels.heads]
     for gap in find_gaps([(each.train, each.val) for each in splits], profiles_from_fingerprint(fingerprint), heads):
         if gap.fold == fold:
             log.warning("%s", gap)
-    own_settings = (
-        settings_for_scribbles(with_known_promises(dataset, preprocessed)) if is_scribbled(dataset, fingerprint) else {}
-    )
-    if own_settings:
-        settings = " ".join(f"{key}={value}" for key, value in own_settings.items())
-        log.info(
-            "under %.0f %% is annotated, not in whole slices: %s unless --set says otherwise",
-            100 * SCRIBBLED_FRACTION,
-            settings,
-        )
+    folder = workspace.model(dataset.name, configuration.name, name) / f"fold_{options.fold}"
+    config = fold_config(plan, with_known_promises(dataset, preprocessed), fingerprint, options, folder)
     cache = preprocessed / configuration.name
-    check_cache(dataset, plan, configuration.name, cache, split)
+    check_cache(dataset, plan, configuration.name, cache, split, command=f"{planning} -c {configuration.name}")
     return FoldRequest(
         dataset=dataset,
         plan=plan,
@@ -92,13 +99,36 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         train_cases=split.train,
         val_cases=split.val,
         fold=options.fold,
-        folder=workspace.model(dataset.name, configuration.name, options.name) / f"fold_{options.fold}",
-        config=training_config(plan, options, own_settings),
+        folder=folder,
+        config=config,
+        name=name,
         device=options.device,
         workers=options.workers,
         pretrained=options.pretrained,
         max_runtime_s=options.max_runtime_s,
     )
+
+
+def fold_config(
+    plan: Plan, dataset: Dataset, fingerprint: Fingerprint, options: RunOptions, folder: Path
+) -> TrainingConfig:
+    """Return the settings of a run: as begun if it is resumed, else as the data and the options say."""
+    if options.resume and (folder / LATEST).is_file():
+        if options.epochs is not None and options.iterations is not None:
+            raise ConfigError("--epochs and --iterations: found both, expected one. Leave one out.")
+        return resumed_config(
+            folder / LATEST, options.settings,
+            seed=options.seed, iterations=options.iterations, epochs=options.epochs,
+        )  # fmt: skip
+    own_settings = settings_for_scribbles(dataset) if is_scribbled(dataset, fingerprint) else {}
+    if own_settings:
+        settings = " ".join(f"{key}={value}" for key, value in own_settings.items())
+        log.info(
+            "under %.0f %% is annotated, not in whole slices: %s unless --set says otherwise",
+            100 * SCRIBBLED_FRACTION,
+            settings,
+        )
+    return training_config(plan, options, own_settings)
 
 
 def parse_fold(text: str) -> int | Literal["all"]:
@@ -115,15 +145,44 @@ def default_configuration(plan: Plan) -> str:
     return "3d_fullres" if "3d_fullres" in plan.configurations else next(iter(plan.configurations))
 
 
-def check_cache(dataset: Dataset, plan: Plan, configuration: str, cache: Path, split: Split) -> None:
-    """Raise ``CacheError`` unless every case of the split is preprocessed from what the files say now."""
+def check_all_planned(dataset: Dataset, fingerprint: Fingerprint, command: str) -> None:
+    """Make sure that no case is forgotten: raise ``CacheError`` naming those of which planning did not know.
+
+    Cases without an annotated voxel are named in a warning. ``command`` plans the data set.
+    """
+    others = sorted(set(dataset.case_names) - set(fingerprint.informative_cases))
+    if not others:
+        return
+    if fingerprint_is_current(fingerprint, dataset):
+        log.warning(
+            "%s: no voxel is annotated, so training leaves it out: %s", dataset.name, listed(others, len(others))
+        )
+        return
+    raise CacheError(
+        f"{dataset.name}: found {counted(len(others), 'case')} that planning left out: {listed(others, len(others))} "
+        f"(new, or not annotated then), expected every case to be known to the plan. Run {command}"
+    )
+
+
+def check_cache(
+    dataset: Dataset,
+    plan: Plan,
+    configuration: str,
+    cache: Path,
+    split: Split,
+    command: str = PLANNING,
+) -> None:
+    """Raise ``CacheError`` unless every case of the split is preprocessed from what the files say now.
+
+    ``command`` preprocesses the data set.
+    """
     names = sorted({*split.train, *split.val})
     stale = stale_cases(with_known_promises(dataset, cache.parent), plan, configuration, cache, names)
     if stale:
         reasons = listed(f"{case} ({reason})" for case, reason in stale.items())
         raise CacheError(
-            f"{cache}: found {len(stale)} stale cases: {reasons}; expected caches made from the present files and "
-            f"plan. Run autoseg_plan_and_preprocess {dataset.name} -c {configuration}."
+            f"{cache}: found {counted(len(stale), 'stale case')}: {reasons}; expected caches made from the present "
+            f"files and plan. Run {command}"
         )
 
 
@@ -155,7 +214,7 @@ def training_config(plan: Plan, options: RunOptions, own_settings: Mapping[str, 
     """Resolve flags and settings; runs with the ``small`` planner are short unless told otherwise."""
     if options.epochs is not None and options.iterations is not None:
         raise ConfigError("--epochs and --iterations: found both, expected one. Leave one out.")
-    defaults: dict[str, Any] = {"seed": options.seed, **(own_settings or {})}
+    defaults: dict[str, Any] = {"seed": options.seed or 0, **(own_settings or {})}
     if plan.planner == "small":
         defaults["iterations"] = SMALL_ITERATIONS
     if options.iterations is not None:
@@ -181,11 +240,11 @@ def check_start(request: FoldRequest, *, resume: bool, overwrite: bool) -> None:
         )  # fmt: skip
 
 
-def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> bool:
+def check_folder(folder: Path, *, resume: bool, overwrite: bool, command: str = "autoseg_train ...") -> bool:
     """Make sure that a run neither destroys nor mixes with another; return whether there is something to resume.
 
     ``overwrite`` empties the folder. Raises ``ConfigError`` if the folder holds a run and neither flag is given, or
-    both are.
+    both are. ``command`` trains the fold, for the message.
     """
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite: found both, expected one. Leave one out.")
@@ -194,7 +253,7 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool) -> bool:
     exists = any((folder / name).exists() for name in (LATEST, BEST, FINAL))
     if exists and not resume:
         raise ConfigError(
-            f"{folder}: found the checkpoints of an earlier run, expected none. Go on with --resume, start anew with "
-            "--overwrite, or give the run another --name."
+            f"{folder}: found the checkpoints of an earlier run, expected none. Give the run another --name, start "
+            f"anew: {command} --overwrite, or go on: {command} --resume"
         )
-    return resume and exists
+    return resume and any((folder / name).exists() for name in (LATEST, FINAL))

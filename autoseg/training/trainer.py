@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoseg.core.errors import AutosegError
+from autoseg.core.errors import TrainingError
 from autoseg.core.painting import Painting
 from autoseg.data.loader import Batch
 from autoseg.training.config import TrainingConfig
@@ -99,7 +99,7 @@ class Hooks:
 def train(parts: Parts, config: TrainingConfig, progress: Progress, hooks: Hooks) -> Progress:
     """Train from ``progress`` to ``config.iterations``, or until ``hooks.should_stop``; return how far it came.
 
-    Raises ``AutosegError`` when the loss is no longer finite; the latest checkpoint is then still good.
+    Raises ``TrainingError`` when loss or weights are no longer finite; the latest checkpoint is then still good.
     """
     batches = parts.training_batches(progress.iteration)
     pending: list[Tensor] = []
@@ -113,6 +113,8 @@ def train(parts: Parts, config: TrainingConfig, progress: Progress, hooks: Hooks
             continue
         losses = _read_losses(pending, iteration)
         pending.clear()
+        if is_epoch or stop:
+            _check_weights(parts.network, iteration)
         progress = replace(
             progress,
             iteration=iteration + 1,
@@ -209,8 +211,13 @@ def _read_losses(pending: list[Tensor], iteration: int) -> list[float]:
     """Return the losses of the last steps; raise when one is not finite."""
     losses: list[float] = torch.stack(pending).tolist()
     if not all(map(math.isfinite, losses)):
-        raise AutosegError(
-            f"training: the loss is {losses[-1]} near iteration {iteration + 1}, expected a finite number. The latest "
-            "checkpoint is from before; resume with --set precision=float32 or a lower --set learning_rate."
-        )
+        wrong = next(loss for loss in losses if not math.isfinite(loss))
+        raise TrainingError(f"training: the loss is {wrong} near iteration {iteration + 1}, expected a finite number")
     return losses
+
+
+def _check_weights(network: nn.Module, iteration: int) -> None:
+    """Raise before weights are saved that are no longer finite, as after one step of the last loss that was."""
+    finite = [torch.isfinite(weights).all() for weights in network.parameters()]
+    if not bool(torch.stack(finite).all()):
+        raise TrainingError(f"training: found weights that are not finite after iteration {iteration + 1}")

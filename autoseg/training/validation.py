@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from autoseg.core.errors import AutosegError
-from autoseg.core.findings import listed
+from autoseg.core.findings import counted, listed
 from autoseg.evaluation import Summary, evaluate_files
 from autoseg.inference import Predictor
 from autoseg.inference.out_of_fold import ALL, read_fold_cases
@@ -37,7 +37,7 @@ def validate_fold(
     )
     if report.failed:
         failures = "\n".join(f"{name}: {error}" for name, error in report.failed.items())
-        raise AutosegError(f"validation of {request.folder}: {len(report.failed)} cases failed.\n{failures}")
+        raise AutosegError(f"validation of {request.folder}: {counted(len(report.failed), 'case')} failed.\n{failures}")
     largest = max(request.dataset.labels.file_values())
     pairs = {
         name: (case.label, folder / f"{name}{written_ending(ending_of(case.images[0]), largest)}")
@@ -55,6 +55,6 @@ def validate_fold(
             "fold %s: scores of %d of %d validation cases do not count: the weights were trained on them: %s",
             request.fold, len(summary.seen_in_training), summary.n_cases, listed(summary.seen_in_training),
         )  # fmt: skip
-    for reason in summary.not_scored.values():
+    for reason in (*summary.faults, *summary.not_scored.values()):
         log.warning("fold %s: not scored: %s", request.fold, reason)
     return summary

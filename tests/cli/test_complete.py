@@ -125,7 +125,7 @@ def test_a_fold_that_is_missing_is_the_users_mistake(root):
 def test_an_untrained_data_set_is_the_users_mistake(toy_folder, tmp_path):
     result = complete(tmp_path, toy_folder)
     assert result.returncode == 2
-    assert "found the configurations none trained under the name 'default'" in result.stderr
+    assert "found no training under the name 'default', expected one. Train first: autoseg_train" in result.stderr
 
 
 def test_help_is_quick_and_leaves_torch_alone():

@@ -41,7 +41,7 @@ def test_a_killed_worker_costs_its_case_which_is_named_at_the_end(tmp_path):
     assert done.returncode == 1
     assert "3d_fullres: 3 cases preprocessed, 0 were up to date" in done.stderr
     *_, summary, missing = done.stderr.splitlines()
-    assert summary == "failed: 1 cases could not be preprocessed; another run does only what is missing."
+    assert summary == "failed: 1 case could not be preprocessed; another run does only what is missing."
     assert "'toy_001': found its worker process dead, expected a result. It was killed, most often for" in missing
     cache = tmp_path / "root" / "preprocessed" / "Dataset900_Toy" / "3d_fullres"
     assert sorted(path.stem for path in cache.glob("*.json")) == ["toy_000", "toy_002", "toy_003"]

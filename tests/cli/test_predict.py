@@ -110,7 +110,7 @@ def test_a_broken_case_gives_exit_code_1_and_is_named_at_the_end(run, workspace,
     model = workspace / "results" / "Toy" / "default__3d_fullres"
     assert run("-i", workspace / "in", "-o", workspace / "out", "-m", model, "--device", "cpu") == 1
     last = capsys.readouterr().err.splitlines()[-2:]
-    assert last[0] == "failed: 1 cases could not be predicted:"
+    assert last[0] == "failed: 1 case could not be predicted:"
     assert last[1].startswith("  a: ")
     assert (workspace / "out" / "b.mha").is_file()
 
@@ -156,3 +156,35 @@ def test_help_does_not_import_torch():
     assert result.returncode == 0
     assert "--save-probabilities" in result.stdout
     assert time.perf_counter() - start < 10
+
+
+def test_no_image_of_the_input_folder_vanishes(run, workspace, capsys):
+    """Names in are names out or names reported, and then the exit code says that part is missing."""
+    images = workspace / "in"
+    array = np.random.default_rng(0).normal(size=(9, 8, 10)).astype(np.float32)
+    for name in ("c_0000.nrrd", "d_0000.nii.gz"):
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(images / name))
+    (images / "b_0000.mha").rename(images / "b_0000.MHA")
+    (images / "e_0000.mha").symlink_to(workspace / "gone.mha")
+    (images / "f_0000.mha").touch()
+    model = workspace / "results" / "Toy" / "default__3d_fullres"
+    assert run("-i", images, "-o", workspace / "out", "-m", model, "--device", "cpu", "--no-tta", "--json") == 1
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert sorted(result["done"]) == ["a"]
+    assert sorted(result["failed"]) == ["b", "c", "d", "e", "f"]  # ITK reads no .MHA, which is said
+    for name in ("b_0000.MHA", "c_0000.nrrd", "d_0000.nii.gz", "e_0000.mha", "f_0000.mha"):
+        assert name in captured.err
+
+
+def test_one_image_is_no_folder_and_the_message_says_what_to_type(run, workspace, capsys):
+    image = workspace / "in" / "a_0000.mha"
+    model = workspace / "results" / "Toy" / "default__3d_fullres"
+    arguments = ("-o", workspace / "out", "-m", model, "--device", "cpu", "--no-tta", "-q")
+    assert run("-i", image, *arguments) == 2
+    message = capsys.readouterr().err
+    assert f"{image}: found a file, expected a folder of images" in message
+    command, folder = message.partition("for this image alone: ")[2].strip().rstrip(".").split(", then -i ")
+    subprocess.run(["bash", "-c", command], check=True)
+    assert run("-i", folder, *arguments) == 0
+    assert [path.name for path in (workspace / "out").glob("*.mha")] == ["a.mha"]

@@ -1,8 +1,10 @@
+import errno
 import json
 
 import pytest
 
 from autoseg.core.atomic import atomic_path, atomic_paths, write_json, write_text
+from autoseg.core.errors import StorageError
 
 
 def test_the_file_appears_when_the_block_succeeds_and_the_temporary_name_keeps_the_ending(tmp_path):
@@ -54,3 +56,22 @@ def test_json_is_valid_json_and_refuses_nan(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "b.json", {"dice": float("nan")})
     assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG], ids=errno.errorcode.get)
+def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path, number):
+    path = tmp_path / "x.json"
+    write_text(path, "old")
+    with pytest.raises(StorageError, match=r"x\.json: found no room to write it"), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        try:
+            raise OSError(number, "there is no room")
+        except OSError as error:
+            raise RuntimeError("a writer that wraps it") from error
+    assert [item.name for item in tmp_path.iterdir()] == ["x.json"]
+    assert path.read_text() == "old"
+
+
+def test_other_errors_of_a_writer_are_left_as_they_are(tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"), atomic_path(tmp_path / "x"):
+        raise RuntimeError("a bug")

@@ -353,3 +353,38 @@ def test_real_scribbles_agree_with_the_dense_labels(real_data: Path) -> None:
     assert (sparse.scored_on, dense.scored_on) == ("annotated voxels", "dense")
     assert 0.005 < sparse.decided_fraction < 0.02
     assert 0.98 < (sparse.foreground_mean["Dice"] or 0) < (dense.foreground_mean["Dice"] or 0) == 1
+
+
+def test_every_reference_is_scored_or_named(folders: tuple[Path, Path]) -> None:
+    """Links into nothing, other kinds of files, capital endings, nothing decided: no case leaves without a word."""
+    reference, predictions = folders
+    for folder in folders:
+        (folder / "two.nii.gz").rename(folder / "two.NII.GZ")
+        write_labels(folder / "nrrd.nrrd", volume(3, 3), GEOMETRY)
+        write_labels(folder / "open.nii.gz", np.full((4, 5, 6), 3 if folder == reference else 0, np.uint8), GEOMETRY)
+    write_labels(predictions / "linked.nii.gz", volume(3, 3), GEOMETRY)
+    (reference / "linked.nii.gz").symlink_to(reference / "gone.nii.gz")
+    write_labels(reference / "lost.nii.gz", volume(3, 3), GEOMETRY)
+    (predictions / "lost.nii.gz").symlink_to(predictions / "gone.nii.gz")
+    shape = volume(0, 3).shape
+    write_labels(reference / "open.nii.gz", np.full(shape, 3, np.uint8), GEOMETRY)
+    write_labels(predictions / "open.nii.gz", np.zeros(shape, np.uint8), GEOMETRY)
+    summary = evaluate_folder(reference, predictions, CONTENT)
+    assert [case.case for case in summary.metric_per_case] == ["nrrd", "one", "two"]
+    assert len(summary.faults) == 3
+    for case in ("linked", "lost", "open"):
+        assert any(case in fault for fault in summary.faults)
+    assert any("no voxel that says something" in fault for fault in summary.faults)
+
+
+def test_one_file_given_as_folder_is_told_its_folder(folders: tuple[Path, Path]) -> None:
+    reference, predictions = folders
+    with pytest.raises(EvaluationError, match=rf"one.nii.gz: found a file, expected a folder .* {predictions};"):
+        evaluate_folder(reference, predictions / "one.nii.gz", CONTENT)
+
+
+def test_two_files_of_one_case_are_no_choice_of_ours(folders: tuple[Path, Path]) -> None:
+    reference, predictions = folders
+    (predictions / "one.NII.gz").touch()
+    with pytest.raises(EvaluationError, match=r"for the case 'one', expected one file"):
+        evaluate_folder(reference, predictions, CONTENT)

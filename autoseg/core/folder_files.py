@@ -1,0 +1,159 @@
+"""What lies in a folder of images or labels, by its names alone: no file may vanish without a word.
+
+A case is called by the composed form (NFC) of its file name, since one name can be spelt in two ways that look alike:
+``ü`` as one sign, or as ``u`` with two dots, as macOS writes it. Endings are the same in capital and small letters.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.core.errors import Fault
+from autoseg.core.findings import listed
+
+VOLUME_ENDINGS = (
+    ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".dcm", ".ima", ".mgz", ".mgh", ".mnc", ".img",
+    ".img.gz", ".tif", ".tiff", ".czi", ".nd2", ".lif", ".lsm", ".npy", ".npz", ".h5", ".hdf5", ".zarr", ".n5", ".mrc",
+)  # fmt: skip
+"""Endings by which people know images, whether or not they can be read here."""
+PICTURE_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".gif", ".webp")
+"""Endings of images, or of mere pictures of them."""
+_NUMBERED = re.compile(r".+_[0-9]{3,4}(\.[^.]*[A-Za-z][^.]*){1,2}")
+_MINE = re.compile(r"\.([0-9]+\.tmp\.|_)")  # what autoseg is writing, and what macOS keeps beside every file
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFault(Fault):
+    """What is wrong with some cases of a folder."""
+
+    cases: tuple[str, ...] = ()
+    """Their names; the names of the files where they do not say which case it is."""
+
+
+def normal_name(name: str) -> str:
+    """Return a name in its composed Unicode form (NFC), in which it is compared and written."""
+    return unicodedata.normalize("NFC", name)
+
+
+def has_ending(name: str, ending: str) -> bool:
+    """Whether a file name has an ending, in capital or small letters, and something before it."""
+    return len(name) > len(ending) and name.casefold().endswith(ending.casefold())
+
+
+def stem_of(path: Path, ending: str) -> str:
+    """Return the name of a file without ``ending``, in its composed form."""
+    return normal_name(path.name[: -len(ending)])
+
+
+def visible(folder: Path) -> list[Path]:
+    """Return all that lies in a folder, sorted, but for what is hidden (a dot in front)."""
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if not entry.name.startswith("."))
+
+
+def files_with(folder: Path, ending: str) -> tuple[dict[str, Path], list[CaseFault]]:
+    """Return stem -> file of the files with ``ending``, and what is wrong: what is no file, and equal stems."""
+    found: dict[str, Path] = {}
+    faults: list[CaseFault] = []
+    for path in visible(folder):
+        if not has_ending(path.name, ending):
+            continue
+        stem = stem_of(path, ending)
+        fault = no_file_fault(path, stem)
+        if fault is None and stem in found:
+            fault = _twice(found[stem], path, stem)
+        if fault is None:
+            found[stem] = path
+        else:
+            faults.append(fault)
+    return found, faults
+
+
+def no_file_fault(path: Path, case: str) -> CaseFault | None:
+    """Return why an entry of a folder is no file that can be opened; None if it is one."""
+    if path.is_file():
+        return None
+    if path.is_symlink():
+        found = f"a link to {path.readlink()}, which is not there"
+        fix = "Bring back what it points to (is the disk mounted?), or remove the link."
+    elif path.is_dir():
+        found, fix = "a folder", "Move the file that lies in it up, and remove the folder."
+    else:
+        found, fix = "something that is no file", "Replace it by the file."
+    return CaseFault(str(path), found, "a file", fix, (case,))
+
+
+def _twice(first: Path, second: Path, stem: str) -> CaseFault:
+    found = f"two files of one name, {first.name!a} and {second.name!a}"
+    fix = "Rename or remove one: endings count the same in capital letters, as do the two ways to write an accent."
+    return CaseFault(str(second.parent), found, "one", fix, (stem,))
+
+
+def strays(folder: Path, ending: str) -> list[CaseFault]:
+    """Return the images of other kinds in a folder of images with ``ending``: each would vanish without a word.
+
+    Sidecars, and copies of an image that is there with ``ending``, are none; nor are pictures without channel number
+    beside volumes.
+    """
+    entries = visible(folder)
+    there = {stem_of(path, ending).casefold() for path in entries if has_ending(path.name, ending)}
+    faults = []
+    for path in entries:
+        other = None if has_ending(path.name, ending) else image_ending(path.name, ending)
+        if other is None or path.name[: -len(other)].casefold() in there:
+            continue
+        case = re.sub(r"_[0-9]{4}$", "", normal_name(path.name[: -len(other)]))
+        fault = no_file_fault(path, case) if path.is_symlink() else None
+        fix = f"Convert it to {ending}, or put the images that end in {other} into a folder of their own."
+        expected = f"images that end in {ending}, as the others"
+        faults.append(fault or CaseFault(str(path), f"an image that ends in {other}", expected, fix, (case,)))
+    return faults
+
+
+def image_ending(name: str, ending: str) -> str | None:
+    """Return the ending of what looks like an image beside images with ``ending``; None if it does not."""
+    pictures = PICTURE_ENDINGS if ending.casefold() in PICTURE_ENDINGS else ()
+    for known in (*VOLUME_ENDINGS, *pictures):
+        if has_ending(name, known):
+            return name[-len(known) :]
+    if _NUMBERED.fullmatch(name) and not name.casefold().endswith((".json", ".txt", ".csv", ".xml", ".raw", ".zraw")):
+        return "".join(Path(re.sub(r".*_[0-9]{3,4}\.", "x.", name)).suffixes)
+    return None
+
+
+def hidden_images(folder: Path, ending: str) -> list[str]:
+    """Return the names of hidden files that look like images and have no visible twin; they are never read."""
+    names = sorted(path.name for path in folder.iterdir())
+    hidden = [name for name in names if name.startswith(".") and not _MINE.match(name) and name[1:] not in names]
+    return [name for name in hidden if has_ending(name, ending) or image_ending(name[1:], ending) is not None]
+
+
+def folders_with_images(folder: Path, ending: str) -> list[str]:
+    """Return the names of the folders in ``folder`` that hold images themselves."""
+    inner = [path for path in visible(folder) if path.is_dir()]
+    return [path.name for path in inner if any(image_ending(item.name, ending) for item in visible(path))]
+
+
+def passed_over(folder: Path, ending: str) -> list[str]:
+    """Say which images in a folder nobody looks at, one line each kind: hidden ones, and those in inner folders."""
+    lines = []
+    if hidden := hidden_images(folder, ending):
+        lines.append(f"{folder}: hidden files are passed over: {listed(hidden)}. Remove the dot in front to use them")
+    if inner := folders_with_images(folder, ending):
+        lines.append(f"{folder}: images in inner folders are passed over: {listed(inner)}. Move them up to use them")
+    return lines
+
+
+def renaming(folder: Path, pairs: Iterable[tuple[str, str]], loop: str) -> str:
+    """Return the shell command that renames files (old name, new name) in a folder.
+
+    ``loop`` does the same where they are more than two; empty: each is named.
+    """
+    moves = [f"mv -n {shlex.quote(old)} {shlex.quote(new)}" for old, new in pairs]
+    return f"cd {shlex.quote(str(folder))} && {loop if loop and len(moves) > 2 else ' && '.join(moves)}"

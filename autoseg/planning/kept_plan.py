@@ -1,0 +1,157 @@
+"""Keep a plan, and what a person changed in it, until told otherwise.
+
+Beside plans.json lies ``plans_made.json``: the plan as it was made. What differs between the two was edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from autoseg.core.atomic import write_text
+from autoseg.core.errors import ConfigError
+from autoseg.core.findings import listed
+from autoseg.core.plan import Configuration, Plan
+from autoseg.planning.steadiness import keep_intensities
+
+RECORD_FILE = "plans_made.json"
+_CUTS_ANNOTATION = "crop: True -> False"
+"""A difference that a kept plan may not miss: what it crops away would be annotated foreground."""
+
+
+class PlanRecord(BaseModel):
+    """How a plan was made, and what it was used for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plan: Plan
+    """As it was made, before any edit."""
+    gpu_memory_gb: float | None = None
+    """Memory that it was made for; None is the planner's own."""
+    configurations: tuple[str, ...] = ()
+    """What was preprocessed, in the order of the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a person says about planning again; None: as before."""
+
+    planner: str | None = None
+    gpu_memory_gb: float | None = None
+    replan: bool = False
+    """Plan anew, whatever was edited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which plan it will be."""
+
+    plan: Plan
+    made: Plan
+    """The plan as made, of which ``plan`` may be an edit."""
+    edits: tuple[str, ...] = ()
+    """What was edited and is kept, one line each."""
+    drift: tuple[str, ...] = ()
+    """What would now be planned otherwise, one line each."""
+
+
+def load_record(folder: Path) -> PlanRecord | None:
+    """Return the record beside plans.json; None if there is none that can be read."""
+    try:
+        return PlanRecord.model_validate_json((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError):
+        return None
+
+
+def save_record(record: PlanRecord, folder: Path) -> None:
+    """Write the record beside plans.json, atomically."""
+    write_text(folder / RECORD_FILE, record.model_dump_json(indent=2) + "\n")
+
+
+def decide_plan(fresh: Plan, present: Plan | None, record: PlanRecord | None, wishes: Wishes) -> Decision:
+    """Return the plan to use: the present one with its edits, unless something speaks for the fresh one.
+
+    That is: there is none yet; ``wishes`` ask for another planner, other memory or a new plan; the channels of the data
+    are others; or cropping would now cut annotation away.
+
+    Parameters
+    ----------
+    fresh
+        What would be planned now, with the planner and memory of ``wishes``, else those of before.
+    present
+        plans.json.
+    record
+        Of ``present``; None where another version wrote it. Then what differs from ``fresh`` counts as edited.
+
+    Raises
+    ------
+    ConfigError
+        If the plan was edited and would have to be made anew, without ``wishes.replan``; names the edits.
+    """
+    if present is None:
+        return Decision(fresh, fresh)
+    fresh = keep_intensities(fresh, present)
+    if wishes.replan:
+        return Decision(fresh, fresh)
+    reason = _reason_to_replan(fresh, present, record, wishes)
+    made = record.plan if record is not None else (present if reason else fresh)
+    edits = tuple(differences(made, present))
+    if reason is not None:
+        if edits:
+            raise ConfigError(
+                f"plans.json: found edits ({listed(edits)}), which would be lost, since {reason}; expected a plan as "
+                "it was made. Add --replan to give the edits up."
+            )
+        return Decision(fresh, fresh)
+    return Decision(_follow_spacing(present, made), made, edits, tuple(differences(made, fresh)))
+
+
+def differences(before: Plan, after: Plan) -> Iterator[str]:
+    """Yield ``"key: value -> value"`` for every key that differs between two plans."""
+    one, other = dict(_leaves(before.model_dump(mode="json"))), dict(_leaves(after.model_dump(mode="json")))
+    for key in dict.fromkeys((*one, *other)):
+        if one.get(key) != other.get(key):
+            yield f"{key}: {one.get(key, 'nothing')} -> {other.get(key, 'nothing')}"
+
+
+def _reason_to_replan(fresh: Plan, present: Plan, record: PlanRecord | None, wishes: Wishes) -> str | None:
+    if fresh.channel_names != present.channel_names:
+        return f"the channels are {list(fresh.channel_names)} now"
+    if _CUTS_ANNOTATION in differences(present, fresh):
+        return "the plan would cut annotated foreground away with what is 0 around it"
+    if wishes.planner is not None and wishes.planner != present.planner:
+        return f"--planner {wishes.planner} is another than {present.planner}"
+    before = None if record is None else record.gpu_memory_gb
+    if wishes.gpu_memory_gb is not None and wishes.gpu_memory_gb != before:
+        return f"--gpu-memory-gb {wishes.gpu_memory_gb:g} is another than before"
+    return None
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted key and value of nested mappings, lists whole unless they hold mappings."""
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        value = {str(index): item for index, item in enumerate(value)}
+    if not isinstance(value, Mapping):
+        yield key, value
+        return
+    for name, item in value.items():
+        yield from _leaves(item, f"{key}.{name}" if key else name)
+
+
+def _follow_spacing(plan: Plan, made: Plan) -> Plan:
+    """Return the plan with the median shape at an edited spacing, which follows from it."""
+    followed = {name: _followed(item, made.configurations.get(name)) for name, item in plan.configurations.items()}
+    return plan if followed == plan.configurations else plan.model_copy(update={"configurations": followed})
+
+
+def _followed(configuration: Configuration, made: Configuration | None) -> Configuration:
+    if made is None or configuration.spacing == made.spacing or len(configuration.spacing) != len(made.spacing):
+        return configuration
+    exact = np.array(made.median_shape) * np.array(made.spacing) / np.array(configuration.spacing)
+    shape = tuple(float(edge) for edge in np.maximum(np.round(exact), 1))
+    return configuration.model_copy(update={"median_shape": shape})

@@ -1,0 +1,105 @@
+"""What cannot work in a plan, found when it is read: people edit plans.json, and torch's complaints help nobody."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from autoseg.core.errors import Fault
+from autoseg.core.plan import Configuration, Plan
+
+
+def plan_faults(plan: Plan, where: str) -> list[Fault]:
+    """Return all that is wrong with a plan, in the order of its keys; empty if networks can be built and trained.
+
+    ``where`` is the name of the file.
+    """
+    n_channels = len(plan.channel_names)
+    faults = []
+    if sorted(plan.transpose_forward) != [0, 1, 2]:
+        faults.append(_fault(f"{where}: transpose_forward", plan.transpose_forward, "the axes 0, 1, 2 in some order"))
+    elif any(plan.transpose_backward[axis] != at for at, axis in enumerate(plan.transpose_forward)):
+        faults.append(_fault(f"{where}: transpose_backward", plan.transpose_backward, "the inverse of the other"))
+    if not _are_positive(plan.original_median_spacing):
+        faults.append(
+            _fault(f"{where}: original_median_spacing", plan.original_median_spacing, "positive numbers (mm)")
+        )
+    if len(plan.intensities) != n_channels:
+        faults.append(_fault(f"{where}: intensities", f"{len(plan.intensities)} entries", f"{n_channels}, as channels"))
+    if not plan.configurations:
+        faults.append(_fault(f"{where}: configurations", "none", "at least one"))
+    for name, configuration in plan.configurations.items():
+        place = f"{where}: configurations.{name}"
+        if configuration.name != name:
+            faults.append(_fault(f"{place}.name", repr(configuration.name), repr(name)))
+        if configuration.previous_stage is not None and configuration.previous_stage not in plan.configurations:
+            faults.append(_fault(f"{place}.previous_stage", repr(configuration.previous_stage), "a configuration"))
+        faults += _topology_faults(configuration, f"{place}.topology") or _size_faults(configuration, place)
+        faults += _channel_faults(configuration, place, n_channels)
+    return faults
+
+
+def _size_faults(configuration: Configuration, place: str) -> list[Fault]:
+    """Return what is wrong with spacing, patch and batch; the topology is sound."""
+    faults = []
+    n_dims = configuration.topology.n_dims
+    if len(configuration.spacing) != n_dims or not _are_positive(configuration.spacing):
+        faults.append(_fault(f"{place}.spacing", configuration.spacing, f"{n_dims} positive numbers (mm)"))
+    if len(configuration.median_shape) != n_dims or not _are_positive(configuration.median_shape):
+        faults.append(_fault(f"{place}.median_shape", configuration.median_shape, f"{n_dims} positive numbers"))
+    if configuration.batch_size < 1:
+        faults.append(_fault(f"{place}.batch_size", configuration.batch_size, "1 or more patches"))
+    steps = [math.prod(edges) for edges in zip(*configuration.topology.strides, strict=True)]
+    patch = configuration.patch_size
+    if len(patch) != n_dims or any(edge < 1 for edge in patch):
+        return [*faults, _fault(f"{place}.patch_size", patch, f"{n_dims} edges of 1 or more voxels")]
+    if any(edge % step for edge, step in zip(patch, steps, strict=True)):
+        fitting = [max(1, round(edge / step)) * step for edge, step in zip(patch, steps, strict=True)]
+        expected = f"multiples of {steps}, the product of the strides of each axis"
+        faults.append(Fault(f"{place}.patch_size", str(list(patch)), expected, f"Write {fitting}, say."))
+    elif math.prod(patch) == math.prod(steps):
+        expected = f"more than {steps} on some axis: the coarsest stage of the network would see a single voxel"
+        fitting = [steps[0] * 2, *steps[1:]]
+        faults.append(Fault(f"{place}.patch_size", str(list(patch)), expected, f"Write {fitting}, say."))
+    return faults
+
+
+def _topology_faults(configuration: Configuration, place: str) -> list[Fault]:
+    topology = configuration.topology
+    n_stages = len(topology.strides)
+    if not n_stages or any(len(edges) not in (2, 3) for edges in topology.strides):
+        return [_fault(f"{place}.strides", topology.strides, "2 or 3 numbers for each of one or more stages")]
+    n_dims = topology.n_dims
+    faults = []
+    for key, n_entries in (("features", n_stages), ("encoder_blocks", n_stages), ("decoder_blocks", n_stages - 1)):
+        values = getattr(topology, key)
+        if len(values) != n_entries or any(value < 1 for value in values):
+            faults.append(_fault(f"{place}.{key}", values, f"{n_entries} numbers of 1 or more"))
+    if any(len(edges) != n_dims or any(edge < 1 for edge in edges) for edges in topology.strides):
+        faults.append(_fault(f"{place}.strides", topology.strides, f"{n_dims} numbers of 1 or more for each stage"))
+    elif any(edge != 1 for edge in topology.strides[0]):
+        faults.append(_fault(f"{place}.strides", topology.strides[0], "1 for every axis of the first stage"))
+    if len(topology.kernels) != n_stages or any(
+        len(edges) != n_dims or any(edge < 1 or edge % 2 == 0 for edge in edges) for edges in topology.kernels
+    ):
+        faults.append(_fault(f"{place}.kernels", topology.kernels, f"{n_dims} odd numbers for each of the stages"))
+    return faults
+
+
+def _channel_faults(configuration: Configuration, place: str, n_channels: int) -> list[Fault]:
+    return [
+        _fault(f"{place}.{key}", f"{len(values)} entries", f"{n_channels}, one per channel")
+        for key, values in (
+            ("normalization", configuration.normalization),
+            ("use_mask_for_norm", configuration.use_mask_for_norm),
+        )
+        if len(values) != n_channels
+    ]
+
+
+def _are_positive(numbers: Sequence[float]) -> bool:
+    return all(math.isfinite(number) and number > 0 for number in numbers)
+
+
+def _fault(where: str, found: object, expected: str) -> Fault:
+    return Fault(where, str(list(found) if isinstance(found, tuple) else found), expected, "Correct it.")

@@ -1,0 +1,129 @@
+"""Go on with a run: its settings come from its checkpoint, and the few that may change are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from autoseg.core.errors import AutosegError, ConfigError, ModelError, StorageError, TrainingError, WorkerError
+from autoseg.core.findings import listed
+from autoseg.core.plan import Plan
+from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
+from autoseg.planning.kept_plan import differences
+from autoseg.training.config import TrainingConfig, resolve_config
+from autoseg.training.optim import own_learning_rate
+
+LATEST, BEST, FINAL = "checkpoint_latest.pt", "checkpoint_best.pt", "checkpoint_final.pt"
+CHANGEABLE = ("precision", "learning_rate")
+"""Settings that may be others when a run goes on: what helps where the loss was not finite."""
+
+
+def resumed_config(
+    path: Path, settings: Sequence[str], *, seed: int | None, iterations: int | None, epochs: int | None
+) -> TrainingConfig:
+    """Return the settings of the checkpoint ``path`` with what the user says now, which may not be allowed.
+
+    Raises ``ModelError`` if the checkpoint cannot be used, ``ConfigError`` if a setting is wrong.
+    """
+    try:
+        before = TrainingConfig.model_validate(dict(load_checkpoint(path).training))
+    except ValidationError as error:
+        raise ModelError(
+            f"{path}: found settings that this version does not know ({error.error_count()}), expected those of a run "
+            "of this version. Go on with the version that began it, or start anew with --overwrite."
+        ) from error
+    values = before.model_dump()
+    if seed is not None:
+        values["seed"] = seed
+    if iterations is not None:
+        values["iterations"] = iterations
+    if epochs is not None:
+        values["iterations"] = epochs * before.iterations_per_epoch
+    return resolve_config(values, settings)
+
+
+def forbidden_changes(latest: Checkpoint, config: TrainingConfig, plan: Plan, configuration: str) -> list[str]:
+    """Return what differs from the run that a checkpoint belongs to though it may not, one line each."""
+    settings = config.model_dump()
+    changed = [
+        f"{key} is {settings[key]!r}, was {latest.training.get(key)!r}"
+        for key in settings
+        if settings[key] != latest.training.get(key) and key not in CHANGEABLE
+    ]
+    if latest.plan != plan:
+        changed.append(f"the plan is another one ({listed(differences(latest.plan, plan))})")
+    if latest.configuration != configuration:
+        changed.append(f"configuration is {configuration!r}, was {latest.configuration!r}")
+    return changed
+
+
+def changes_so_far(latest: Checkpoint | None, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Return how settings changed whenever the run went on: its iteration then, and key -> [before, after]."""
+    if latest is None:
+        return []
+    now = config.model_dump()
+    changed = {key: [latest.training.get(key), now[key]] for key in CHANGEABLE if latest.training.get(key) != now[key]}
+    earlier = list(latest.state.get("changes", []))
+    return [*earlier, {"iteration": latest.state["progress"]["iteration"], **changed}] if changed else earlier
+
+
+def find_run(results: Path, fold: str, name: str | None, configuration: str | None) -> tuple[str, str] | None:
+    """Return name and configuration of the run of ``fold`` below ``results`` that can go on; None if there is none.
+
+    Runs that are not finished go first. Raises ``ConfigError`` naming them if there are several.
+    """
+    runs = []
+    for path in sorted(results.glob(f"*__*/fold_{fold}/{LATEST}")):
+        of_name, _, of_configuration = path.parent.parent.name.rpartition("__")
+        if name in (None, of_name) and configuration in (None, of_configuration):
+            runs.append((of_name, of_configuration, (path.parent / FINAL).exists()))
+    unfinished = [run for run in runs if not run[2]] or runs
+    if len(unfinished) > 1:
+        flags = listed((f"--name {run[0]} -c {run[1]}" for run in unfinished), len(unfinished))
+        raise ConfigError(
+            f"--resume: found several runs of fold {fold} that can go on in {results}, expected one. Choose: {flags}"
+        )
+    return unfinished[0][:2] if unfinished else None
+
+
+def way_on(
+    error: AutosegError, folder: Path, config: TrainingConfig, command: Callable[[Sequence[str]], str], anew: str
+) -> str:
+    """Return what was saved of a run that ended with ``error``, and the command that goes on.
+
+    Parameters
+    ----------
+    error
+        What ended it.
+    folder
+        Of the fold.
+    config
+        Settings that it ran with.
+    command
+        Options -> command line that trains this fold.
+    anew
+        Command line that was given, for a run of which nothing was saved.
+    """
+    settings = _milder(config) if isinstance(error, TrainingError) else []
+    latest = folder / LATEST
+    if not latest.is_file():
+        is_in_the_way = any((folder / name).exists() for name in (BEST, FINAL)) and " --resume" not in anew
+        flags = [*(["--overwrite"] if is_in_the_way else []), *(["--set", *settings] if settings else [])]
+        again = " ".join([anew, *flags])
+        return f"Nothing was saved before. Start again: {again}"
+    iteration = load_checkpoint(latest).state["progress"]["iteration"]
+    first = "Once there is room, go" if isinstance(error, StorageError) else "Go"
+    fewer = ["-j", "1"] if isinstance(error, WorkerError) else []
+    options = ["--resume", *fewer, *(["--set", *settings] if settings else [])]
+    return f"Saved: {latest}, iteration {iteration}. {first} on from there: {command(options)}"
+
+
+def _milder(config: TrainingConfig) -> list[str]:
+    """Return settings with which the loss rather stays finite: full precision and a lower learning rate."""
+    own = own_learning_rate(config)
+    given = own if config.learning_rate is None else config.learning_rate
+    rate = own if given > own else given / 4
+    return [f"learning_rate={rate:.3g}", *(["precision=float32"] if config.precision != "float32" else [])]
