@@ -16,9 +16,9 @@ from survival_stages import Grid, NnunetRule, Tally, count_cells, count_moved, c
 from survival_table import as_json, as_markdown
 
 from autoseg.cli import common
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError
 from autoseg.core.plan import Configuration, Plan
+from autoseg.dataset.dataset import Dataset
 from autoseg.planning import extract_fingerprint, plan
 from autoseg.training.prepare import default_configuration
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from autoseg.cli import common
-from autoseg.nn.losses import PartialLoss
+from autoseg.nn.losses.label_sets import PartialLoss
 
 N_SAMPLES = 2
 SPARSE_SHARE = 0.1

@@ -27,11 +27,11 @@ from nnunet_side import TESTED_VERSION, NnunetSide, check_expressible
 from autoseg.cli import common
 from autoseg.cli.plan_and_preprocess import plan_and_preprocess
 from autoseg.core.atomic import write_json
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import AutosegError, ConfigError
 from autoseg.core.findings import listed
 from autoseg.core.parallel import available_cores
 from autoseg.core.workspace import Workspace
+from autoseg.dataset.dataset import Dataset
 from autoseg.evaluation import Summary, evaluate_folder
 from autoseg.evaluation.matching import label_files
 from autoseg.inference import Predictor

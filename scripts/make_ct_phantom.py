@@ -21,16 +21,16 @@ import typer
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.annotation.shapes import Spacing, Volume, blob, millimetres, smooth_field, tube
-from autoseg.annotation.simulation import case_rng
 from autoseg.cli import common
+from autoseg.core.arrays import BoolArray, Shape3
 from autoseg.core.atomic import atomic_path, write_json
-from autoseg.core.case import BoolArray, Shape3
-from autoseg.core.dataset import DATASET_JSON, Dataset
 from autoseg.core.errors import AutosegError, ConfigError
 from autoseg.core.geometry import Geometry
 from autoseg.core.parallel import map_unordered
+from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.io.images import write_labels
+from autoseg.simulation.shapes import Spacing, Volume, blob, millimetres, smooth_field, tube
+from autoseg.simulation.styles import case_rng
 
 log = logging.getLogger("autoseg.make_ct_phantom")
 

@@ -16,9 +16,9 @@ import typer
 
 from autoseg.cli import common
 from autoseg.core.atomic import write_json
-from autoseg.core.dataset import DATASET_JSON, Dataset
 from autoseg.core.errors import ConfigError
-from autoseg.core.unknown_json import BACKGROUND
+from autoseg.dataset.dataset import DATASET_JSON, Dataset
+from autoseg.dataset.unknown_json import BACKGROUND
 from autoseg.io.images import read_labels, write_labels
 from autoseg.io.raw_layout import put_images
 

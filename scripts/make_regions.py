@@ -14,9 +14,9 @@ import typer
 
 from autoseg.cli import common
 from autoseg.core.atomic import write_json
-from autoseg.core.dataset import DATASET_JSON, Dataset
 from autoseg.core.errors import ConfigError
-from autoseg.core.unknown_json import BACKGROUND, IGNORE
+from autoseg.dataset.dataset import DATASET_JSON, Dataset
+from autoseg.dataset.unknown_json import BACKGROUND, IGNORE
 from autoseg.io.raw_layout import put_file, put_images
 
 log = logging.getLogger("autoseg.make_regions")

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.annotation.phantom import CHANNEL, CLASSES, IGNORE, Phantom, phantom_case
 from autoseg.core.geometry import Geometry
 from autoseg.io.images import write_labels
 from autoseg.nn.checkpoint import load_checkpoint
+from autoseg.simulation.phantom import CHANNEL, CLASSES, IGNORE, Phantom, phantom_case
 
 N_CASES = 6
 REGIONS = {"labels": {"background": 0, "organs": [1, 2], "kidney": [2]}, "regions_class_order": [1, 2]}

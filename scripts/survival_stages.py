@@ -18,22 +18,22 @@ from torch.nn.functional import interpolate
 
 from autoseg.augmentation.recipes import nnunet_recipe
 from autoseg.augmentation.spatial import SpatialDraw
-from autoseg.core.case import Case
-from autoseg.core.dataset import CaseFiles
+from autoseg.cases.cache import CachedCase, CacheEntry
+from autoseg.cases.case import Case
+from autoseg.cases.label_codes import read_annotation
 from autoseg.core.errors import AutosegError
-from autoseg.core.labels import Labels
 from autoseg.core.plan import Configuration, Plan
-from autoseg.data.patches import Place, draw_place, read_patch
-from autoseg.data.sampling import Aim
-from autoseg.io.annotation import read_annotation
-from autoseg.io.cache import CachedCase, CacheEntry
+from autoseg.dataset.dataset import CaseFiles
+from autoseg.dataset.labels import Labels
 from autoseg.io.images import read_image
-from autoseg.nn.supervision import DeepSupervisionLoss, downsample_codes
+from autoseg.nn.losses.deep_supervision import DeepSupervisionLoss, downsample_codes
 from autoseg.preprocessing.crop import box_slices
+from autoseg.preprocessing.keep_small_annotation import find_survivors
 from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.pipeline import anisotropic_axis, preprocess
 from autoseg.preprocessing.resample_codes import resample_codes
-from autoseg.preprocessing.survival import find_survivors
+from autoseg.sampling.patches import Place, draw_place, read_patch
+from autoseg.sampling.places import Aim
 
 Codes = NDArray[Any]
 DRIVER = Path(__file__).with_name("nnunet_rules.py")

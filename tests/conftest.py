@@ -11,9 +11,9 @@ import pytest
 from hypothesis import settings
 from toy import write_toy_dataset
 
-from autoseg.core.dataset import Dataset
 from autoseg.core.plan import Topology
 from autoseg.core.workspace import Workspace
+from autoseg.dataset.dataset import Dataset
 from autoseg.planning import extract_fingerprint, plan
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, save_fingerprint, save_plan
 from autoseg.planning.splits import load_or_make_splits

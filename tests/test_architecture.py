@@ -15,13 +15,20 @@ import autoseg
 PACKAGE = Path(autoseg.__file__).parent
 LAYERS = {
     "core": 0,
-    **dict.fromkeys(("io", "annotation", "augmentation", "nn"), 1),
-    **dict.fromkeys(("preprocessing", "evaluation", "data"), 2),
-    **dict.fromkeys(("planning", "inference"), 3),
-    **dict.fromkeys(("interop", "training", "report"), 4),
-    "cli": 5,
+    **dict.fromkeys(("dataset", "nn", "augmentation"), 1),
+    "io": 2,
+    "cases": 3,
+    **dict.fromkeys(("annotation", "evaluation", "sampling"), 4),
+    **dict.fromkeys(("preprocessing", "simulation"), 5),
+    **dict.fromkeys(("inspection", "inference"), 6),
+    **dict.fromkeys(("planning", "assist"), 7),
+    **dict.fromkeys(("interop", "training", "report"), 8),
+    "cli": 9,
 }
-TORCH_FREE = ("core", "io", "annotation", "preprocessing", "evaluation", "planning", "report", "interop")
+TORCH_FREE = (
+    "core", "dataset", "io", "cases", "annotation", "simulation", "preprocessing", "evaluation", "inspection",
+    "planning", "report", "interop",
+)  # fmt: skip
 FORMAT_LIBRARIES = {"SimpleITK", "nibabel", "imageio", "tifffile", "PIL", "h5py", "zarr", "cv2"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from autoseg import Dataset
-from autoseg.core.protocol import AnnotationProtocol
+from autoseg.dataset.protocol import AnnotationProtocol
 
 TEMPLATES = Path(__file__).parent.parent / "dataset_templates"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from autoseg.core.case import BoolArray, CodeArray
+from autoseg.core.arrays import BoolArray, CodeArray
 
 MAX_VOXELS = 3
 """A larger piece of annotation is taken for an object of its own."""

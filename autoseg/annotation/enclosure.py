@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from autoseg.core.case import BoolArray
+from autoseg.core.arrays import BoolArray
 
 
 def enclosed(

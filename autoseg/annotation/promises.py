@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from autoseg.annotation.distance import within
 from autoseg.annotation.enclosure import enclosed
 from autoseg.annotation.reach import resolve_reach
-from autoseg.annotation.set_map import compacted, without
+from autoseg.annotation.set_maps import compacted, without
 from autoseg.annotation.slices import case_axis, spacing_axis
 from autoseg.annotation.touches import promised_classes, touched_classes
-from autoseg.core.case import BoolArray, CodeArray
-from autoseg.core.labels import CaseStatement, foreground_codes
-from autoseg.core.protocol import AnnotationProtocol
+from autoseg.core.arrays import BoolArray, CodeArray
+from autoseg.dataset.labels import CaseStatement, foreground_codes
+from autoseg.dataset.protocol import AnnotationProtocol
 
 ANISOTROPY = 3.0
 """From this ratio of spacings on, lines of background are drawn slice by slice for certain."""
@@ -130,7 +130,7 @@ def infer(
     spacing
         mm, (z, y, x).
     protocol
-        With what was estimated filled in (:func:`autoseg.planning.promises.settled`); a reach that is still "auto"
+        With what was estimated filled in (:func:`autoseg.inspection.statements.settled`); a reach that is still "auto"
         promises nothing.
     statement
         What is said of the case: promises hold for the classes that its annotators looked for, ``statement.annotated``.

@@ -15,10 +15,10 @@ import numpy as np
 from scipy import ndimage
 
 from autoseg.annotation.touches import promised_classes, touched_classes
-from autoseg.core.case import BoolArray, CodeArray
-from autoseg.core.estimates import ReachEstimate
-from autoseg.core.labels import CaseStatement
-from autoseg.core.protocol import AnnotationProtocol
+from autoseg.core.arrays import BoolArray, CodeArray
+from autoseg.dataset.estimates import ReachEstimate
+from autoseg.dataset.labels import CaseStatement
+from autoseg.dataset.protocol import AnnotationProtocol
 
 AUTO = "auto"
 MARGIN = 1.25

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.annotation.touches import touched_classes
-from autoseg.core.case import BoolArray, CodeArray
-from autoseg.core.labels import CaseStatement
+from autoseg.core.arrays import BoolArray, CodeArray
+from autoseg.dataset.labels import CaseStatement
 
 WHOLE = 0.9
 """A plane of which at least this share is drawn was drawn as a whole."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from autoseg.core.case import BoolArray
-from autoseg.core.labels import CaseStatement, Labels, drawn_codes, undrawn_set
+from autoseg.core.arrays import BoolArray
+from autoseg.dataset.labels import CaseStatement, Labels, drawn_codes, undrawn_set
 
 
 def promise_statement(labels: Labels, case: str) -> CaseStatement:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoseg.augmentation.cells import Source, interpolate, make_source
 from autoseg.augmentation.recipes import Recipe
+from autoseg.augmentation.sampling_grid import Source, interpolate, make_source
 
 Matrix = NDArray[np.float64]
 

@@ -24,7 +24,7 @@ from autoseg.core.parallel import available_cores
 from autoseg.core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from autoseg.core.dataset import Dataset
+    from autoseg.dataset.dataset import Dataset
 
 EXIT_DONE, EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -154,7 +154,7 @@ def workspace(root: Path | None) -> Workspace:
 
 def load_dataset(space: Workspace, given: str) -> Dataset:
     """Return the data set that a command line names; what it needs is imported only now, so that --help is quick."""
-    from autoseg.core.dataset import Dataset
+    from autoseg.dataset.dataset import Dataset
 
     return Dataset.load(space.find_dataset(given))
 

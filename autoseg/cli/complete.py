@@ -16,9 +16,9 @@ from autoseg.core.findings import listed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from autoseg.annotation.review import Disagreement
-    from autoseg.core.dataset import Dataset
-    from autoseg.inference.complete_dataset import CompletionReport
+    from autoseg.assist.complete import CompletionReport
+    from autoseg.assist.review import Disagreement
+    from autoseg.dataset.dataset import Dataset
 
 log = logging.getLogger("autoseg.complete")
 
@@ -67,9 +67,9 @@ def complete(
     model_folder = trained_model(space, source, configuration, name)
     folds = fold_per_case(space, source, model_folder, seen=seen)
     target = space.raw(f"completed_{source.name}") if output is None else output
-    from autoseg.inference.complete_dataset import CompletionOptions, complete_dataset  # brings torch
+    from autoseg.assist.complete import CompletionOptions, complete_dataset  # brings torch
     from autoseg.inference.out_of_fold import seen_cases
-    from autoseg.planning.promises import with_known_promises
+    from autoseg.inspection.statements import with_known_promises
 
     source = with_known_promises(source, space.preprocessed(source.name))
     options = CompletionOptions(
@@ -93,9 +93,9 @@ def main() -> None:
 
 
 def _write_review(source: Dataset, output: Path, groups: Sequence[Disagreement]) -> None:
-    from autoseg.inference.completed_files import REVIEW, label_path, write_disagreements
+    from autoseg.assist.complete_files import REVIEW, label_path, write_disagreements
     from autoseg.io.images import read_image, read_labels
-    from autoseg.io.pictures import write_png
+    from autoseg.io.png import write_png
     from autoseg.report.review_picture import draw_disagreements
 
     def read(case: str) -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoseg.core.commands import training_command
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
 from autoseg.core.workspace import Workspace
+from autoseg.dataset.commands import training_command
 
 if TYPE_CHECKING:
-    from autoseg.core.dataset import Dataset
+    from autoseg.dataset.dataset import Dataset
 
 
 def trained_model(workspace: Workspace, dataset: Dataset, configuration: str | None, name: str) -> Path:

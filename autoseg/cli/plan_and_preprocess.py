@@ -15,11 +15,11 @@ from autoseg.core.errors import DatasetError, Fault, PlanError
 from autoseg.core.findings import counted, listed
 
 if TYPE_CHECKING:
-    from autoseg.core.dataset import Dataset
     from autoseg.core.fingerprint import Fingerprint
     from autoseg.core.plan import Plan
+    from autoseg.dataset.dataset import Dataset
+    from autoseg.inspection.statements import PromiseReport
     from autoseg.planning.kept_plan import Decision, PlanRecord, Wishes
-    from autoseg.planning.promises import PromiseReport
 
 log = logging.getLogger("autoseg.plan_and_preprocess")
 
@@ -65,8 +65,8 @@ def plan_and_preprocess(
     Results go to ROOT/preprocessed/DATASET. A second run redoes only what has changed, and keeps the plan, with what
     was edited in plans.json, unless it names another planner or other memory, or says --replan.
     """
-    from autoseg.core.commands import planning_command
-    from autoseg.core.dataset import Dataset
+    from autoseg.dataset.commands import planning_command
+    from autoseg.dataset.dataset import Dataset
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
@@ -195,7 +195,7 @@ def check(dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: int,
     """
     from autoseg.cli.integrity_table import print_report
     from autoseg.cli.promise_table import print_promises
-    from autoseg.planning.integrity import check_dataset
+    from autoseg.inspection.integrity import check_dataset
     from autoseg.planning.splits import forgotten_cases, make_splits, partial_profiles
     from autoseg.planning.strata import find_gaps, profiles_from_report
 
@@ -224,7 +224,7 @@ def check(dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: int,
 
 def check_promised(dataset: Dataset, workers: int, *, quiet: bool) -> PromiseReport | None:
     """Hold the annotators' promises against what they drew; None where no promise could settle a voxel."""
-    from autoseg.planning.promises import check_promises, estimate_promises, leaves_to_estimate, settles_anything
+    from autoseg.inspection.statements import check_promises, estimate_promises, leaves_to_estimate, settles_anything
 
     if not settles_anything(dataset):
         return None
@@ -236,7 +236,7 @@ def check_promised(dataset: Dataset, workers: int, *, quiet: bool) -> PromiseRep
 
 def readers(dataset: Dataset, given: int | None) -> int:
     """Return how many processes read and measure cases."""
-    from autoseg.planning.workload import survey_bytes
+    from autoseg.planning.memory_estimate import survey_bytes
 
     return fitting_workers(given, survey_bytes(dataset), len(dataset.cases))
 
@@ -261,10 +261,10 @@ def fitting_workers(given: int | None, need: int, n_cases: int) -> int:
 
 def current_fingerprint(dataset: Dataset, folder: Path, given: int | None, *, quiet: bool) -> Fingerprint:
     """Return the fingerprint in ``folder`` if the files are still those it was made of; else check and measure them."""
+    from autoseg.inspection.measure import fingerprint_is_current, fingerprint_of
+    from autoseg.inspection.survey import survey_dataset
+    from autoseg.inspection.survey_cache import SURVEY_FILE
     from autoseg.planning.files import FINGERPRINT_FILE, load_fingerprint, save_fingerprint
-    from autoseg.planning.fingerprint import fingerprint_is_current, fingerprint_of
-    from autoseg.planning.kept_survey import SURVEY_FILE
-    from autoseg.planning.survey import survey_dataset
 
     path = folder / FINGERPRINT_FILE
     try:
@@ -296,7 +296,7 @@ def spelt_out(dataset: Dataset, folder: Path, workers: int, *, quiet: bool, warn
     """
     if dataset.protocol.is_empty:
         return dataset
-    from autoseg.planning.promises import (
+    from autoseg.inspection.statements import (
         current_estimates,
         leaves_to_estimate,
         not_estimated,
@@ -327,7 +327,7 @@ def preprocess(
     quiet: bool,
 ) -> None:
     """Write the caches of the chosen configurations; raise ``IncompleteError`` naming the cases that failed."""
-    from autoseg.planning.workload import preprocessing_bytes
+    from autoseg.planning.memory_estimate import preprocessing_bytes
     from autoseg.preprocessing.runner import preprocess_dataset
 
     skip = frozenset(dataset.case_names) - frozenset(fingerprint.informative_cases)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from autoseg.planning.promises import PromiseReport
+from autoseg.inspection.statements import PromiseReport
 
 
 def print_promises(report: PromiseReport, console: Console | None = None) -> None:

@@ -15,7 +15,7 @@ from autoseg.cli import common
 from autoseg.core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from autoseg.annotation.phantom import Phantom
+    from autoseg.simulation.phantom import Phantom
 
 DATASET = "Dataset999_Phantom"
 CONFIGURATION = "3d_fullres"
@@ -48,8 +48,8 @@ def quickstart(
 
 def write_dataset(folder: Path, n_training: int = N_TRAINING, n_test: int = N_TEST) -> None:
     """Write training cases with scribbles and test cases with dense labels; dataset.json comes last."""
-    from autoseg.annotation.phantom import CHANNEL, CLASSES, IGNORE, phantom_case
     from autoseg.core.atomic import write_json
+    from autoseg.simulation.phantom import CHANNEL, CLASSES, IGNORE, phantom_case
 
     for seed in range(n_training + n_test):
         phantom = phantom_case(seed)
@@ -68,11 +68,11 @@ def write_dataset(folder: Path, n_training: int = N_TRAINING, n_test: int = N_TE
 
 def draw_median_case(folder: Path, predictions: Path, summary: dict[str, Any], picture: Path) -> None:
     """Draw the test case with the median Dice."""
-    from autoseg.annotation.phantom import phantom_case
-    from autoseg.core.dataset import Dataset
+    from autoseg.dataset.dataset import Dataset
     from autoseg.io.images import read_labels
-    from autoseg.io.pictures import write_png
+    from autoseg.io.png import write_png
     from autoseg.report.overlay import Layer, draw_overlay
+    from autoseg.simulation.phantom import phantom_case
 
     ranked = sorted((_mean_dice(case), case["case"]) for case in summary["metric_per_case"])
     dice, case = ranked[len(ranked) // 2]

@@ -12,7 +12,7 @@ import typer
 from autoseg.cli import common
 
 if TYPE_CHECKING:
-    from autoseg.interop.simulation import Simulation
+    from autoseg.simulation.write import Simulation
 
 log = logging.getLogger("autoseg.simulate_annotation")
 
@@ -64,8 +64,8 @@ def simulate_annotation(
     Several kinds of annotation together are drawn one over the other. What is not drawn gets the ignore label. A run
     that was interrupted is repeated with the same command; dataset.json is written last.
     """
-    from autoseg.annotation.simulation import Style
-    from autoseg.interop.simulation import annotation_report, check_output, finish, plan_simulation, write_cases
+    from autoseg.simulation.styles import Style
+    from autoseg.simulation.write import annotation_report, check_output, finish, plan_simulation, write_cases
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     style = Style(
@@ -95,12 +95,12 @@ def draw_pictures(simulation: Simulation, output: Path, n: int) -> None:
     """Draw the annotation of ``n`` cases, spread over the data set, beside the dense labels."""
     import numpy as np
 
-    from autoseg.annotation.simulation import even_slices
-    from autoseg.core.dataset import Dataset
     from autoseg.core.geometry import slice_axis
+    from autoseg.dataset.dataset import Dataset
     from autoseg.io.images import read_image, read_labels, written_ending
-    from autoseg.io.pictures import write_png
+    from autoseg.io.png import write_png
     from autoseg.report.overlay import Layer, draw_overlay
+    from autoseg.simulation.styles import even_slices
 
     source = simulation.source
     labels = Dataset.from_json(simulation.content, name=output.name, folder=output).labels

@@ -12,9 +12,9 @@ from autoseg.cli import common
 from autoseg.core.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from autoseg.core.dataset import CaseFiles, Dataset
-    from autoseg.inference.ranking import Ranking, Units
-    from autoseg.inference.suggestion import Selection
+    from autoseg.assist.suggest import Ranking, Units
+    from autoseg.assist.suggest_case import Selection
+    from autoseg.dataset.dataset import CaseFiles, Dataset
 
 log = logging.getLogger("autoseg.suggest")
 
@@ -85,13 +85,13 @@ def suggest(
     With -j 0 the next case is not read while the network works.
     """
     check_units(by, axis, patch_size)
+    from autoseg.assist.complete import what_is_left
+    from autoseg.assist.suggest import CaseModels, Units, members_of, rank
+    from autoseg.assist.suggest_case import Selection
     from autoseg.cli.out_of_fold import trained_model
     from autoseg.cli.suggestion_files import conclude, maps_folder
-    from autoseg.inference.complete_dataset import what_is_left
     from autoseg.inference.out_of_fold import seen_cases
-    from autoseg.inference.ranking import CaseModels, Units, members_of, rank
-    from autoseg.inference.suggestion import Selection
-    from autoseg.planning.promises import with_known_promises
+    from autoseg.inspection.statements import with_known_promises
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
@@ -129,9 +129,9 @@ def check_units(by: By, axis: int | None, patch_size: tuple[int, int, int] | Non
 
 def images_in(folder: Path, dataset: Dataset) -> dict[str, CaseFiles]:
     """Return the cases of a folder of images, none of them annotated; raise ``DatasetError`` with what is wrong."""
-    from autoseg.core.case_files import find_image_cases
-    from autoseg.core.dataset import CaseFiles
-    from autoseg.core.folder_files import strays
+    from autoseg.dataset.case_files import find_image_cases
+    from autoseg.dataset.dataset import CaseFiles
+    from autoseg.dataset.folder_files import strays
 
     found, faults = find_image_cases(folder, dataset.file_ending, len(dataset.channels))
     faults += strays(folder, dataset.file_ending) if found else []

@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autoseg.assist.suggest import AXES, Ranking, Suggestion, load_maps
 from autoseg.cli import common
 from autoseg.core.atomic import write_json, write_text
-from autoseg.core.dataset import CaseFiles
-from autoseg.core.labels import Labels
-from autoseg.inference.ranking import AXES, Ranking, Suggestion, load_maps
+from autoseg.dataset.dataset import CaseFiles
+from autoseg.dataset.labels import Labels
 from autoseg.inference.uncertainty import SHADES
 from autoseg.io.images import read_image
-from autoseg.io.pictures import write_png
+from autoseg.io.png import write_png
 from autoseg.report.contact_sheet import Tile, draw_contact_sheet
 
 if TYPE_CHECKING:

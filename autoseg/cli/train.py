@@ -29,8 +29,8 @@ from autoseg.cli.common import (
     set_up_logging,
     workspace,
 )
-from autoseg.core.commands import planning_command, training_command
 from autoseg.core.errors import AutosegError, CacheError, UserError
+from autoseg.dataset.commands import planning_command, training_command
 
 if TYPE_CHECKING:
     from autoseg.training.fold import FoldRequest

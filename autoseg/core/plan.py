@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from autoseg.core.case import Shape3
+from autoseg.core.arrays import Shape3
 from autoseg.core.errors import PlanError
 from autoseg.core.fingerprint import IntensityProperties
 from autoseg.core.geometry import Direction, Geometry

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from autoseg.core.labels import CaseStatement, Head, Labels
+from autoseg.dataset.labels import CaseStatement, Head, Labels
 from autoseg.evaluation.metrics import HeadCounts
 
 ScoredOn = Literal["dense", "annotated voxels"]

@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.core.dataset import CaseFiles, Dataset
+from autoseg.cases.label_codes import apply_mask, read_valid_mask
 from autoseg.core.errors import AutosegError, EvaluationError
-from autoseg.core.file_values import NAN_VALUE
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
-from autoseg.core.labels import CaseStatement, Labels
 from autoseg.core.orientation import has_axes
 from autoseg.core.parallel import map_unordered
+from autoseg.dataset.dataset import CaseFiles, Dataset
+from autoseg.dataset.file_values import NAN_VALUE
+from autoseg.dataset.labels import CaseStatement, Labels
 from autoseg.evaluation.cases import CaseMetrics, case_metrics, is_left_out
 from autoseg.evaluation.comparison import compare
 from autoseg.evaluation.grids import grid_difference, on_grid_of
 from autoseg.evaluation.matching import find_dataset_json, find_reference_masks, label_files, load_dataset
 from autoseg.evaluation.metrics import count
 from autoseg.evaluation.summary import Summary, summarise
-from autoseg.io.annotation import apply_mask, read_valid_mask
 from autoseg.io.images import read_labels
 
 LISTED = 50

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from autoseg.core.case_files import label_folder_name, mask_folder_of, resolved_path
-from autoseg.core.dataset import Dataset
-from autoseg.core.dataset_json import read_dataset_json
 from autoseg.core.errors import EvaluationError
 from autoseg.core.findings import Findings
-from autoseg.core.folder_files import has_ending, image_ending, stem_of, visible
+from autoseg.dataset.case_files import label_folder_name, mask_folder_of, resolved_path
+from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.dataset_json import read_dataset_json
+from autoseg.dataset.folder_files import has_ending, image_ending, stem_of, visible
 from autoseg.io.images import SUPPORTED_ENDINGS, ending_of
 
 

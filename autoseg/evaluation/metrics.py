@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.errors import EvaluationError, Fault
-from autoseg.core.file_values import DECLARE_VALUES, value_name
-from autoseg.core.labels import Labels, drawn_codes, head_states, open_row
+from autoseg.dataset.file_values import DECLARE_VALUES, value_name
+from autoseg.dataset.labels import Labels, drawn_codes, head_states, open_row
 
 CHUNK = 1 << 19
 """Voxels counted at a time: bounds the temporary indices to 4 MB, which stay in the processor's cache."""

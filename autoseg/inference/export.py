@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoseg.core.case import CaseRecord, Float32Array
+from autoseg.cases.case import CaseRecord
+from autoseg.core.arrays import Float32Array
 from autoseg.core.errors import PlanError
-from autoseg.core.labels import Labels, background_value
-from autoseg.inference.behind import map_behind
+from autoseg.core.pipelined import map_behind
+from autoseg.dataset.labels import Labels, background_value
 from autoseg.inference.window import SLAB_VALUES, Slab
 from autoseg.preprocessing import anisotropic_axis, restore
 from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices

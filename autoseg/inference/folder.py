@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.atomic import lacks_room, no_room, write_json, write_text
-from autoseg.core.case import Case, CaseRecord
-from autoseg.core.case_files import find_image_cases
-from autoseg.core.dataset import DATASET_JSON, Dataset
 from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
-from autoseg.core.folder_files import has_ending, passed_over, strays, visible
+from autoseg.dataset.case_files import find_image_cases
+from autoseg.dataset.dataset import DATASET_JSON, Dataset
+from autoseg.dataset.folder_files import has_ending, passed_over, strays, visible
 from autoseg.inference.export import LabelMap
 from autoseg.inference.inputs import check_inputs
-from autoseg.inference.spool import ProbabilitySpool
+from autoseg.inference.probability_buffer import ProbabilitySpool
 from autoseg.io.images import (
     SUPPORTED_ENDINGS,
     ending_of,

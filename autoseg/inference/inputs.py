@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.core.case import Float32Array
+from autoseg.core.arrays import Float32Array
 from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.findings import grouped_by_text
 from autoseg.core.geometry import ASSUMED, Geometry
@@ -213,7 +213,7 @@ def _needed_bytes(
 ) -> float:
     """Return what a prediction holds: the image (C, z, y, x) as read and resampled, and the sums of unfinished planes.
 
-    These are as many planes as a patch has along the first axis (:class:`autoseg.inference.rolling.RollingSums`).
+    These are as many planes as a patch has along the first axis (:class:`autoseg.inference.plane_sums.RollingSums`).
     """
     depth, y, x = (1,) * (3 - len(configuration.patch_size)) + configuration.patch_size
     sums = n_heads * depth * max(y, resampled[1]) * max(x, resampled[2])

@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.plan import Configuration, Plan
-from autoseg.nn.build import build_network
+from autoseg.dataset.dataset import Dataset
+from autoseg.nn.architectures.build import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from autoseg.core.case import Case, CaseRecord, Float32Array
+from autoseg.cases.case import Case, CaseRecord
+from autoseg.core.arrays import Float32Array
 from autoseg.core.errors import DatasetError
 from autoseg.core.geometry import Geometry
 from autoseg.inference.export import Keep, LabelMap, Logits, decide, probabilities

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoseg.core.case import BoolArray, CaseRecord, Float32Array, Target
-from autoseg.core.labels import Labels, background_value, head_states
-from autoseg.inference.boxes import BoxGrid, box_sums, count_in_boxes
+from autoseg.cases.case import CaseRecord, Target
+from autoseg.core.arrays import BoolArray, Float32Array
+from autoseg.dataset.labels import Labels, background_value, head_states
+from autoseg.inference.box_sums import BoxGrid, box_sums, count_in_boxes
 from autoseg.inference.export import resampled_slabs
 from autoseg.preprocessing import restore
 

@@ -12,11 +12,11 @@ import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor, nn
 
-from autoseg.core.case import Float32Array, Shape3
+from autoseg.core.arrays import Float32Array, Shape3
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.plan import Configuration
 from autoseg.inference.ensemble import Ensemble, mirrorings
-from autoseg.inference.rolling import RollingSums, outer
+from autoseg.inference.plane_sums import RollingSums, outer
 
 Slab = tuple[int, Float32Array]
 """First plane, and logits (H, planes, y, x) of that plane and those behind it; belongs to whoever gets it."""

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.annotation.inspection import count_values
+from autoseg.annotation.label_counts import count_values
+from autoseg.core.arrays import BoolArray, Shape3
 from autoseg.core.atomic import write_json
-from autoseg.core.case import BoolArray, Shape3
-from autoseg.core.case_files import is_file_name
-from autoseg.core.dataset import DATASET_JSON, Dataset
 from autoseg.core.errors import ConfigError, FileFormatError
 from autoseg.core.findings import Findings, listed
 from autoseg.core.geometry import Geometry
+from autoseg.dataset.case_files import is_file_name
+from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.io.hdf5 import Hdf5Array, find_array, has_array, parse_array, read_array
 from autoseg.io.images import write_labels
 from autoseg.io.volumes import VOLUME_ENDINGS, write_volume

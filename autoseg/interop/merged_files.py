@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.annotation.inspection import count_values
+from autoseg.annotation.label_counts import count_values
+from autoseg.cases.label_codes import read_drawn, read_valid_mask
 from autoseg.core.atomic import write_json
-from autoseg.core.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.core.errors import AutosegError, DatasetError, Fault
-from autoseg.core.file_values import DECLARE_VALUES, value_name
 from autoseg.core.findings import listed
-from autoseg.core.labels import Labels
 from autoseg.core.parallel import map_unordered
+from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
+from autoseg.dataset.file_values import DECLARE_VALUES, value_name
+from autoseg.dataset.labels import Labels
 from autoseg.interop.merging import Merger
-from autoseg.io.annotation import read_drawn, read_valid_mask
 from autoseg.io.images import write_labels, written_ending
 from autoseg.io.raw_layout import put_images
 

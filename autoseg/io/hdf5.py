@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import did_you_mean, listed
-from autoseg.io.stored import check_file, unreadable
+from autoseg.io.file_contents import check_file, unreadable
 
 
 class Hdf5Array(NamedTuple):

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.core.atomic import atomic_path
-from autoseg.core.case import BoolArray, Float32Array
 from autoseg.core.errors import AutosegError
-from autoseg.core.file_values import NAN_VALUE
 from autoseg.core.geometry import Geometry
+from autoseg.dataset.file_values import NAN_VALUE
+from autoseg.io.file_contents import Shape4, StoredHeader, StoredImage, unreadable
 from autoseg.io.itk import read_itk, read_itk_header, write_itk
-from autoseg.io.natural import read_natural, read_natural_header, write_natural
 from autoseg.io.nifti import read_nifti, read_nifti_header, write_nifti
-from autoseg.io.stored import Shape4, StoredHeader, StoredImage, unreadable
+from autoseg.io.raster import read_natural, read_natural_header, write_natural
 from autoseg.io.tiff import read_tiff, read_tiff_header, read_tiff_labels, write_tiff
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")

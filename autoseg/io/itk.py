@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from autoseg.core.atomic import atomic_path
 from autoseg.core.errors import FileFormatError
 from autoseg.core.geometry import Geometry
-from autoseg.io.metaimage import META_ENDINGS, check_meta_data, inflate_meta, read_meta_header
-from autoseg.io.stored import (
+from autoseg.io.file_contents import (
     Shape4,
     StoredHeader,
     StoredImage,
@@ -36,6 +35,7 @@ from autoseg.io.stored import (
     smallest_unsigned,
     unreadable,
 )
+from autoseg.io.metaimage import META_ENDINGS, check_meta_data, inflate_meta, read_meta_header
 from autoseg.io.units import millimetres_per
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters of them is checked and reported here

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.atomic import atomic_path
-from autoseg.io.stored import check_file, unreadable
+from autoseg.io.file_contents import check_file, unreadable
 
 META_ENDINGS = (".mha", ".mhd")
 HEADER_LIMIT = 65536

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from autoseg.core.atomic import atomic_path
 from autoseg.core.errors import FileFormatError
 from autoseg.core.geometry import Geometry
-from autoseg.io.itk import itk_geometry, open_itk
-from autoseg.io.stored import (
+from autoseg.io.file_contents import (
     Shape4,
     StoredHeader,
     StoredImage,
@@ -34,6 +33,7 @@ from autoseg.io.stored import (
     smallest_unsigned,
     unreadable,
 )
+from autoseg.io.itk import itk_geometry, open_itk
 
 HEADER_KEY = "nifti_header"
 """Key of ``Geometry.metadata``: the binary header, base64."""

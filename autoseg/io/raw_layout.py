@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from autoseg.core.dataset import CaseFiles
+from autoseg.dataset.dataset import CaseFiles
 from autoseg.io.metaimage import join_meta
 from autoseg.io.sidecar import sidecars
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.core.atomic import write_json
-from autoseg.io.stored import Spacing, unreadable
+from autoseg.io.file_contents import Spacing, unreadable
 
 TIFF_ENDINGS = (".tif", ".tiff")
 

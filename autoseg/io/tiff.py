@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from autoseg.core.atomic import atomic_path
 from autoseg.core.errors import FileFormatError
 from autoseg.core.geometry import Geometry
-from autoseg.io.sidecar import write_spacing
-from autoseg.io.stored import (
+from autoseg.io.file_contents import (
     Shape4,
     StoredHeader,
     StoredImage,
@@ -32,6 +31,7 @@ from autoseg.io.stored import (
     unreadable,
     without_alpha,
 )
+from autoseg.io.sidecar import write_spacing
 from autoseg.io.tiff_spacing import tiff_geometry
 
 DEPTH_AXES = "ZQI"

@@ -15,8 +15,8 @@ from typing import Any
 import tifffile
 
 from autoseg.core.geometry import Geometry
+from autoseg.io.file_contents import assumed_geometry, flat_spacing
 from autoseg.io.sidecar import read_spacing
-from autoseg.io.stored import assumed_geometry, flat_spacing
 from autoseg.io.units import millimetres_per
 
 Edges = tuple[float | None, float | None, float | None]

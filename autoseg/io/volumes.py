@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from autoseg.core.atomic import atomic_path
 from autoseg.core.geometry import Geometry
+from autoseg.io.file_contents import unreadable
 from autoseg.io.images import ending_of
-from autoseg.io.stored import unreadable
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 """Formats that hold any number type and the spacing in one file."""

@@ -81,7 +81,7 @@ def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], own_ends: E
     Parameters
     ----------
     own, given
-        State dicts of :class:`autoseg.nn.unet.UNet`.
+        State dicts of :class:`autoseg.nn.architectures.unet.UNet`.
     own_ends, given_ends
         What their first and last layers mean.
     """

@@ -1,7 +1,7 @@
 """From a data set to a plan: fingerprint, planner, splits."""
 
+from autoseg.inspection.measure import extract_fingerprint, fingerprint_is_current
 from autoseg.planning.files import load_fingerprint, load_plan, save_fingerprint, save_plan
-from autoseg.planning.fingerprint import extract_fingerprint, fingerprint_is_current
 from autoseg.planning.planner import plan
 from autoseg.planning.presets import PLANNERS, PlannerSettings
 from autoseg.planning.splits import Split, load_or_make_splits, make_splits, select_fold

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 from autoseg.core.atomic import write_text
 from autoseg.core.errors import PlanError
-from autoseg.core.estimates import PromiseEstimates
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
+from autoseg.dataset.estimates import PromiseEstimates
 from autoseg.planning.plan_check import plan_faults
 
 PLAN_FILE = "plans.json"

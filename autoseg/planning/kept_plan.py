@@ -17,7 +17,7 @@ from autoseg.core.atomic import write_text
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
 from autoseg.core.plan import Configuration, Plan
-from autoseg.planning.steadiness import keep_intensities
+from autoseg.planning.keep_statistics import keep_intensities
 
 RECORD_FILE = "plans_made.json"
 _CUTS_ANNOTATION = "crop: True -> False"

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoseg.core.case import Shape3
-from autoseg.core.dataset import Dataset
+from autoseg.core.arrays import Shape3
 from autoseg.core.errors import ConfigError, PlanError
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Configuration, Normalization, Plan
-from autoseg.planning.fit import Fit, Request, fit
+from autoseg.dataset.dataset import Dataset
+from autoseg.planning.fit_memory import Fit, Request, fit
 from autoseg.planning.presets import PlannerSettings, planner_settings
-from autoseg.planning.target import median_resampled_shape, target_spacing, transpose_axes
+from autoseg.planning.target_spacing import median_resampled_shape, target_spacing, transpose_axes
 
 _NORMALIZATION_OF_CHANNEL: Mapping[str, Normalization] = {
     "ct": "ct",

@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 
 from autoseg.core.atomic import write_json
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError, DatasetError, Fault
 from autoseg.core.findings import counted, listed
 from autoseg.core.fingerprint import Fingerprint
-from autoseg.core.folder_files import normal_name
+from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.folder_files import normal_name
 from autoseg.planning.strata import CaseProfile, profiles_from_fingerprint, spread
 
 _log = logging.getLogger(__name__)

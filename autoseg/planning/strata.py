@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.fingerprint import Fingerprint
-from autoseg.core.unknown_json import BACKGROUND
-from autoseg.planning.integrity import FoldGap, IntegrityReport
+from autoseg.dataset.unknown_json import BACKGROUND
+from autoseg.inspection.integrity import FoldGap, IntegrityReport
 
 THIN, NEARLY_DENSE = 0.02, 0.6
 """Annotated shares that part scribbles and points from slices and patches, and these from all but dense cases."""

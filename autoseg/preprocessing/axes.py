@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.core.case import Float32Array
+from autoseg.core.arrays import Float32Array
 
 IndexArray = NDArray[np.intp]
 ORDERS = (0, 1, 3)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.annotation.inspection import count_values
-from autoseg.core.case import BoolArray, Shape3
+from autoseg.annotation.label_counts import count_values
+from autoseg.core.arrays import BoolArray, Shape3
 
 _SLAB = 1 << 20  # voxels looked at together, so that no temporary array is as large as the image
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.annotation.reach import resolve_reach
-from autoseg.core.case import CaseRecord
-from autoseg.core.dataset import CaseFiles
-from autoseg.core.labels import Labels, undrawn_set
+from autoseg.cases.case import CaseRecord
 from autoseg.core.plan import Configuration, Plan
-from autoseg.core.protocol import AnnotationProtocol
+from autoseg.dataset.dataset import CaseFiles
+from autoseg.dataset.labels import Labels, undrawn_set
+from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.io.companions import companions
 
 PREPROCESSING_VERSION = 4

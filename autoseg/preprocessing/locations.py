@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.core.case import BoolArray, CodeArray
-from autoseg.core.labels import informative_codes
+from autoseg.core.arrays import BoolArray, CodeArray
+from autoseg.dataset.labels import informative_codes
 
 SEED = 1234
 _AT_LEAST = 10_000

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.core.case import BoolArray, Float32Array
+from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.core.errors import FileFormatError, PlanError
 from autoseg.core.fingerprint import IntensityProperties
 from autoseg.core.plan import Configuration, Normalization, Plan

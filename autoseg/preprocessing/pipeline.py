@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.core.case import BoolArray, Case, CaseRecord, CodeArray, Float32Array, Shape3
+from autoseg.cases.case import Case, CaseRecord
+from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, Shape3
 from autoseg.core.orientation import VoxelOrder
 from autoseg.core.plan import Configuration, Plan
 from autoseg.preprocessing.crop import box_slices, content_box, full_box
 from autoseg.preprocessing.normalize import normalize
 from autoseg.preprocessing.resample_codes import resample_codes
 from autoseg.preprocessing.resample_image import resample_image
-from autoseg.preprocessing.unions import Unions
+from autoseg.preprocessing.tied_sets import Unions
 
 ANISOTROPY = 3.0
 """Above this ratio of the largest to the smallest spacing, the coarsest axis is resampled on its own."""

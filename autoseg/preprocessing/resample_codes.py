@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.preprocessing.axes import IndexArray, linear_taps, mapped_positions, nearest_indices, positions
+from autoseg.preprocessing.keep_small_annotation import rescue_classes
 from autoseg.preprocessing.resample_image import check_shape
-from autoseg.preprocessing.scores import decide_by_scores
-from autoseg.preprocessing.survival import rescue_classes
-from autoseg.preprocessing.unions import Unions
-from autoseg.preprocessing.votes import collect_votes, corner_table, known_winner, winner
+from autoseg.preprocessing.tied_sets import Unions
+from autoseg.preprocessing.vote_by_corner import collect_votes, corner_table, known_winner, winner
+from autoseg.preprocessing.vote_by_interpolation import decide_by_scores
 
 Codes = NDArray[Any]
 _VOXELS = 1 << 14  # voxels decided at once: all their votes stay in the processor's cache

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.core.case import Float32Array
+from autoseg.core.arrays import Float32Array
 from autoseg.preprocessing.axes import Block, nearest_indices, operator
 
 _COLUMNS = 4096  # columns of a (z, y * x) view handled at once: they and their result stay in the processor's cache

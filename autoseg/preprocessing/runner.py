@@ -12,20 +12,21 @@ from threadpoolctl import threadpool_limits
 
 from autoseg.annotation.promises import Inference, infer
 from autoseg.annotation.touches import promise_statement, touched_classes
-from autoseg.core.case import BoolArray, Case
-from autoseg.core.dataset import CaseFiles, Dataset
+from autoseg.cases.cache import ARRAYS, CacheEntry, is_of_another_version, read_entry, write_case
+from autoseg.cases.case import Case
+from autoseg.cases.label_codes import read_annotation
+from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError, DatasetError, Fault, StorageError
-from autoseg.core.labels import Labels
 from autoseg.core.parallel import is_running, map_unordered
 from autoseg.core.plan import Configuration, Plan
-from autoseg.core.protocol import AnnotationProtocol
 from autoseg.core.trained_on import image_contents
-from autoseg.io.annotation import read_annotation
-from autoseg.io.cache import ARRAYS, CacheEntry, is_of_another_version, read_entry, write_case
+from autoseg.dataset.dataset import CaseFiles, Dataset
+from autoseg.dataset.labels import Labels
+from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.io.images import read_intensities
 from autoseg.preprocessing.freshness import REASONS, case_fingerprint, other_order, staleness
 from autoseg.preprocessing.locations import find_locations
-from autoseg.preprocessing.pairing import pair
+from autoseg.preprocessing.merge_inferred import pair
 from autoseg.preprocessing.pipeline import preprocess
 
 NEVER = "never preprocessed"
@@ -76,7 +77,7 @@ def preprocess_dataset(
     ----------
     dataset, plan
         What to preprocess, and how. Promises are those of ``dataset.protocol``, as
-        :func:`autoseg.planning.promises.settled` spells them out: a reach of "auto" promises nothing.
+        :func:`autoseg.inspection.statements.settled` spells them out: a reach of "auto" promises nothing.
     configuration_name
         Configuration of the plan.
     folder

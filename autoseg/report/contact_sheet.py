@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.core.case import BoolArray, Float32Array
-from autoseg.core.labels import Labels, background_value
+from autoseg.core.arrays import BoolArray, Float32Array
+from autoseg.dataset.labels import Labels, background_value
 from autoseg.report.overlay import Rgb, class_colours
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.core.labels import Labels, background_value, unknown_values
+from autoseg.dataset.labels import Labels, background_value, unknown_values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

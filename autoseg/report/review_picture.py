@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.annotation.review import Disagreement
-from autoseg.core.case import Float32Array
+from autoseg.assist.review import Disagreement
+from autoseg.core.arrays import Float32Array
 from autoseg.core.geometry import Geometry
-from autoseg.core.labels import Labels, free_value
+from autoseg.dataset.labels import Labels, free_value
 from autoseg.report.overlay import Layer, draw_overlay
 
 LabelArray = NDArray[np.integer[Any]]

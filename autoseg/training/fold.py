@@ -13,28 +13,28 @@ import torch
 from torch import nn
 
 from autoseg.augmentation.recipes import Recipe, augment_intensity, nnunet_recipe, no_augmentation
+from autoseg.cases.cache import read_entry
 from autoseg.core.atomic import write_json
 from autoseg.core.components import resolve
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ModelError
-from autoseg.core.labels import informative_codes, painting_of
 from autoseg.core.plan import Configuration, Plan
-from autoseg.data.loader import Batch, CaseSource, make_loader
-from autoseg.data.marks import Marking
-from autoseg.data.sampling import SamplingConfig, intensity_generator
-from autoseg.io.cache import read_entry
-from autoseg.nn.build import build_network
+from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.labels import informative_codes, painting_of
+from autoseg.nn.architectures.build import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
-from autoseg.nn.losses import PartialLoss
+from autoseg.nn.losses.label_sets import PartialLoss
+from autoseg.sampling.held_out import Marking
+from autoseg.sampling.loader import Batch, CaseSource, make_loader
+from autoseg.sampling.places import SamplingConfig, intensity_generator
 from autoseg.training.config import TrainingConfig
-from autoseg.training.evidence import EvidenceLoss
+from autoseg.training.evidence.background_prior import RINGS, Totals, Unannotated
+from autoseg.training.evidence.source import EvidenceLoss
 from autoseg.training.history import draw_history, write_history
 from autoseg.training.optim import build_optimization, optimizer_name
 from autoseg.training.pretrained import Before, image_contents_in, load_pretrained
 from autoseg.training.resuming import BEST, CHANGEABLE, FINAL, LATEST, changes_so_far, forbidden_changes
 from autoseg.training.trainer import Hooks, Parts, Progress, train
-from autoseg.training.unannotated import RINGS, Totals, Unannotated
 
 log = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from autoseg.core.dataset import Dataset
+from autoseg.cases.cache import read_entry
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.findings import listed
-from autoseg.core.labels import Labels
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.trained_on import TrainedCase, joined, recognise
-from autoseg.io.cache import read_entry
-from autoseg.nn.build import build_network
+from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.labels import Labels
+from autoseg.nn.architectures.build import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
 from autoseg.nn.transfer import Ends, Transfer, transfer
 

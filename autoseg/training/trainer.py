@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.core.errors import TrainingError
-from autoseg.core.painting import Painting
-from autoseg.data.loader import Batch
+from autoseg.dataset.painting import Painting
+from autoseg.sampling.loader import Batch
 from autoseg.training.config import TrainingConfig
-from autoseg.training.evidence import Evidence, drawn_evidence
+from autoseg.training.evidence.background_prior import Unannotated
+from autoseg.training.evidence.source import Evidence, drawn_evidence
 from autoseg.training.history import EpochRecord
-from autoseg.training.online import count_heads, dice_per_head, mean_known, smooth
+from autoseg.training.metrics import count_heads, dice_per_head, mean_known, smooth
 from autoseg.training.optim import Optimization
-from autoseg.training.unannotated import Unannotated
 
 FLUSH_EVERY = 10
 """Steps between two readings of the loss, each of which makes a GPU wait."""

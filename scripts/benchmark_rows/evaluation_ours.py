@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autoseg.core.labels import Head, Labels
+from autoseg.dataset.labels import Head, Labels
 from autoseg.evaluation import evaluate_files
 from benchmark_rows.evaluation import COUNTS
 

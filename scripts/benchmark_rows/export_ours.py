@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from autoseg.core.case import CaseRecord, Float32Array
+from autoseg.cases.case import CaseRecord
+from autoseg.core.arrays import Float32Array
 from autoseg.core.geometry import Geometry
-from autoseg.core.labels import Head, Labels
+from autoseg.dataset.labels import Head, Labels
 from autoseg.inference.export import decide
 from autoseg.inference.window import stream_logits
 from benchmark_rows.export import SPACING, file_spacing

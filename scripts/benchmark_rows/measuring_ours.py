@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autoseg.core.dataset import Dataset
+from autoseg.dataset.dataset import Dataset
+from autoseg.inspection.survey import survey_dataset
 from autoseg.planning import extract_fingerprint
-from autoseg.planning.survey import survey_dataset
 from benchmark_rows import preprocessing_ours
 from benchmark_rows.cases import DATASET
 

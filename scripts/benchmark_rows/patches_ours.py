@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from autoseg.augmentation.recipes import Recipe, nnunet_recipe
-from autoseg.core.case import CaseRecord
+from autoseg.cases.cache import CacheEntry, write_case
+from autoseg.cases.case import CaseRecord
 from autoseg.core.geometry import Geometry
-from autoseg.core.labels import Head, Labels
 from autoseg.core.plan import Configuration, Topology
-from autoseg.data.loader import Batch, CaseSource, make_loader
-from autoseg.data.marks import Marking
-from autoseg.data.sampling import SamplingConfig
-from autoseg.io.cache import CacheEntry, write_case
+from autoseg.dataset.labels import Head, Labels
 from autoseg.preprocessing.locations import find_locations
+from autoseg.sampling.held_out import Marking
+from autoseg.sampling.loader import Batch, CaseSource, make_loader
+from autoseg.sampling.places import SamplingConfig
 from autoseg.training.config import SCRIBBLED, TrainingConfig
+from autoseg.training.evidence.background_prior import RINGS
 from autoseg.training.fold import HELD_OUT_BLOCKS
-from autoseg.training.unannotated import RINGS
 from benchmark_rows.patches import N_CLASSES, SMALL_PATCHES, UNKNOWN, features, thinned
 
 

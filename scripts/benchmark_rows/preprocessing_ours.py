@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from autoseg.core.dataset import Dataset
-from autoseg.io.cache import open_case
+from autoseg.cases.cache import open_case
+from autoseg.dataset.dataset import Dataset
 from autoseg.planning import load_fingerprint, plan
 from autoseg.preprocessing.runner import preprocess_dataset
 from benchmark_rows.cases import DATASET

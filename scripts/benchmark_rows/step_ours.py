@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from autoseg.core.plan import Topology
-from autoseg.data.loader import Batch
-from autoseg.nn.build import build_network
+from autoseg.nn.architectures.build import build_network
 from autoseg.nn.device import autocast_dtype
-from autoseg.nn.losses import PartialLoss
+from autoseg.nn.losses.label_sets import PartialLoss
+from autoseg.sampling.loader import Batch
 from autoseg.training.config import TrainingConfig
-from autoseg.training.evidence import EvidenceLoss
+from autoseg.training.evidence.source import EvidenceLoss
 from autoseg.training.optim import build_optimization
 from autoseg.training.trainer import Parts, training_step
 from benchmark_rows.step import topology

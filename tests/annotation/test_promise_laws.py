@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from autoseg.annotation.promises import find_kept_open, infer
-from autoseg.annotation.touched import exclude_untouched
 from autoseg.annotation.touches import promise_statement
-from autoseg.core.case import Target
-from autoseg.core.dataset import Dataset
-from autoseg.core.labels import CaseStatement
-from autoseg.core.protocol import AnnotationProtocol
+from autoseg.annotation.untouched import exclude_untouched
+from autoseg.cases.case import Target
+from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.labels import CaseStatement
+from autoseg.dataset.protocol import AnnotationProtocol
 
 K, IGNORE = 4, 9
 SET_VALUES = {5: (1, 2), 6: (0, 3), 7: (1, 2, 3), 8: (0, 1, 2)}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoseg.annotation import set_map
+from autoseg.annotation import set_maps as set_map
 from autoseg.annotation.promises import (
     Settled,
     check_against_reference,
@@ -17,8 +17,8 @@ from autoseg.annotation.promises import (
     infer,
 )
 from autoseg.annotation.touches import promised_classes
-from autoseg.core.labels import CaseStatement
-from autoseg.core.protocol import AnnotationProtocol
+from autoseg.dataset.labels import CaseStatement
+from autoseg.dataset.protocol import AnnotationProtocol
 
 UNKNOWN, COARSE = 3, 4
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1]], bool)  # background, 1, 2, unknown, "1 or 2"

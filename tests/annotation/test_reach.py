@@ -16,9 +16,9 @@ from autoseg.annotation.reach import (
     measure_reach,
     resolve_reach,
 )
-from autoseg.core.estimates import ReachEstimate
-from autoseg.core.labels import CaseStatement
-from autoseg.core.protocol import AnnotationProtocol
+from autoseg.dataset.estimates import ReachEstimate
+from autoseg.dataset.labels import CaseStatement
+from autoseg.dataset.protocol import AnnotationProtocol
 
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], bool)
 ISO = (1.0, 1.0, 1.0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoseg.annotation.simulation import Style, annotate
 from autoseg.annotation.slices import SliceEvidence, case_axis, common_axis, is_clear, measure_slices, spacing_axis
-from autoseg.core.labels import CaseStatement
+from autoseg.dataset.labels import CaseStatement
+from autoseg.simulation.styles import Style, annotate
 
 UNKNOWN = 3
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [1, 1, 0]], bool)

@@ -15,7 +15,7 @@ import torch
 from scipy import stats
 
 from autoseg.augmentation import intensity
-from autoseg.augmentation.nominal import move_codes
+from autoseg.augmentation.move_labels import move_codes
 from autoseg.augmentation.recipes import Recipe, augment_intensity
 from autoseg.augmentation.spatial import SpatialDraw, draw_spatial, move_image, rotation_matrix
 

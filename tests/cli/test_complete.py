@@ -13,8 +13,8 @@ import pytest
 import torch
 from toy import write_toy_dataset
 
-from autoseg.core.dataset import Dataset
 from autoseg.core.workspace import Workspace
+from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels, write_labels
 from autoseg.training.fold import train_fold
 from autoseg.training.prepare import RunOptions, prepare_fold

@@ -10,7 +10,7 @@ import sys
 import h5py
 import numpy as np
 
-from autoseg.core.dataset import Dataset
+from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_header
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from toy import write_toy_dataset
 
-from autoseg.core.dataset import Dataset
+from autoseg.dataset.dataset import Dataset
 
 PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from toy import IGNORE, write_toy_dataset
 
-from autoseg.core.dataset import Dataset
+from autoseg.cases.cache import open_case
 from autoseg.core.errors import CacheError
 from autoseg.core.geometry import Geometry
 from autoseg.core.workspace import Workspace
-from autoseg.io.cache import open_case
+from autoseg.dataset.dataset import Dataset
+from autoseg.inspection.statements import PROMISES_FILE
 from autoseg.io.images import read_labels, write_labels
 from autoseg.planning.files import PLAN_FILE, load_plan
-from autoseg.planning.promises import PROMISES_FILE
 from autoseg.planning.splits import Split
 from autoseg.training.prepare import check_cache
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from autoseg import Dataset
-from autoseg.annotation.phantom import phantom_case
 from autoseg.cli.quickstart import draw_median_case, write_dataset
 from autoseg.evaluation import evaluate_folder
 from autoseg.io.images import read_image, read_labels
+from autoseg.simulation.phantom import phantom_case
 
 
 @pytest.fixture(scope="module")

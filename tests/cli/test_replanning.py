@@ -16,10 +16,10 @@ from toy import write_toy_dataset
 from autoseg.cli import common
 from autoseg.cli.plan_and_preprocess import plan_and_preprocess
 from autoseg.cli.train import train
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import CacheError
 from autoseg.core.geometry import Geometry
 from autoseg.core.workspace import Workspace
+from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels, write_labels
 from autoseg.nn.checkpoint import load_checkpoint
 from autoseg.training.fold import train_fold

@@ -13,9 +13,9 @@ from toy import as_mhd, write_toy_dataset
 
 from autoseg.cli import common
 from autoseg.cli import simulate_annotation as command
-from autoseg.core.dataset import Dataset
-from autoseg.interop.simulation import REPORT_FILE, UNFINISHED_FILE
+from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_image, read_labels, write_labels
+from autoseg.simulation.write import REPORT_FILE, UNFINISHED_FILE
 
 SHAPES = pytest.mark.parametrize("shape", [(1, 40, 36), (12, 20, 18)], ids=["2d-png", "3d-nifti"])
 

@@ -16,9 +16,9 @@ from PIL import Image
 from toy import IGNORE
 
 from autoseg.cli.suggest import check_units, refuse_data_sets
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError
 from autoseg.core.workspace import Workspace
+from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels
 from autoseg.training.fold import train_fold
 from autoseg.training.prepare import RunOptions, prepare_fold

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from autoseg.core.case_files import find_image_cases
 from autoseg.core.dicom import conversion, dicom_folder
 from autoseg.core.errors import FileFormatError
+from autoseg.dataset.case_files import find_image_cases
 from autoseg.io.images import read_image
 
 VOLUME = np.arange(3 * 8 * 9, dtype=np.int16).reshape(3, 8, 9)

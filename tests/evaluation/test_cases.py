@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoseg import Dataset
-from autoseg.core.labels import Labels
+from autoseg.dataset.labels import Labels
 from autoseg.evaluation.cases import CaseMetrics, case_metrics
 from autoseg.evaluation.metrics import count
 from autoseg.evaluation.summary import summarise

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import EvaluationError
 from autoseg.core.geometry import Geometry
+from autoseg.dataset.dataset import Dataset
 from autoseg.evaluation import evaluate_files, evaluate_folder
 from autoseg.io.images import write_labels
 

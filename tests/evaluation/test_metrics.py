@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoseg import Dataset
 from autoseg.core.errors import EvaluationError
-from autoseg.core.labels import CaseStatement, Labels
+from autoseg.dataset.labels import CaseStatement, Labels
 from autoseg.evaluation import metrics
 from autoseg.evaluation.metrics import HeadCounts, count, count_pairs
 

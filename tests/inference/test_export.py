@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoseg.core.case import CaseRecord
+from autoseg.cases.case import CaseRecord
 from autoseg.core.errors import PlanError
 from autoseg.core.geometry import Geometry
-from autoseg.core.labels import Head, Labels
+from autoseg.dataset.labels import Head, Labels
 from autoseg.inference.export import decide, probabilities, resampled_slabs
 from autoseg.preprocessing import anisotropic_axis, resample_image, restore
 

@@ -10,8 +10,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from torch import nn
 
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError, DatasetError, ModelError
+from autoseg.dataset.dataset import Dataset
 from autoseg.evaluation import evaluate_folder
 from autoseg.inference import folder as folder_module
 from autoseg.inference import predictor as predictor_module

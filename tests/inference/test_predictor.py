@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.core.case import Case
+from autoseg.cases.case import Case
 from autoseg.core.errors import ConfigError, DatasetError, ModelError
 from autoseg.core.geometry import Geometry
 from autoseg.inference import Predictor

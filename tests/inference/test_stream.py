@@ -13,7 +13,7 @@ from torch import nn
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.inference import window as window_module
 from autoseg.inference.ensemble import Ensemble, mirrorings
-from autoseg.inference.rolling import RollingSums
+from autoseg.inference.plane_sums import RollingSums
 from autoseg.inference.window import predict_logits, stream_logits, window_positions
 
 CPU = torch.device("cpu")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.core.case import CaseRecord, Target
-from autoseg.core.dataset import Dataset
+from autoseg.cases.case import CaseRecord, Target
 from autoseg.core.geometry import Geometry
-from autoseg.inference.boxes import slice_grid
+from autoseg.dataset.dataset import Dataset
+from autoseg.inference.box_sums import slice_grid
 from autoseg.inference.uncertainty import SHADES, entropies, measure, open_voxels
 
 CLASSES = {"background": 0, "liver": 1, "tumour": 2}

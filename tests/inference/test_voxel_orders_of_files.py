@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoseg.core.case import Case, Target
-from autoseg.core.dataset import Dataset
+from autoseg.assist.complete_case import complete_case
+from autoseg.assist.suggest import default_patch
+from autoseg.cases.case import Case, Target
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
-from autoseg.inference.boxes import box_sums, patch_grid, slice_grid
-from autoseg.inference.completion import complete_case
+from autoseg.dataset.dataset import Dataset
+from autoseg.inference.box_sums import box_sums, patch_grid, slice_grid
 from autoseg.inference.inputs import header_faults, header_warnings
 from autoseg.inference.predictor import Predictor
-from autoseg.inference.ranking import default_patch
 from autoseg.inference.uncertainty import measure
 
 SHAPE = (5, 12, 9)

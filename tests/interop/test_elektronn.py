@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError, DatasetError, FileFormatError
+from autoseg.dataset.dataset import Dataset
 from autoseg.interop.elektronn import ConversionSettings, Cube, case_names, convert, lazy_info, to_czyx
 from autoseg.io.images import read_image, read_labels
 

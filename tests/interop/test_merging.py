@@ -11,13 +11,13 @@ import pytest
 from toy import as_mhd, toy_case
 
 from autoseg import planning
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import DatasetError
 from autoseg.core.geometry import Geometry
+from autoseg.dataset.dataset import Dataset
+from autoseg.inspection.integrity import FoldGap, check_dataset
 from autoseg.interop.merged_files import write_merged
 from autoseg.interop.merging import plan_merger
 from autoseg.io.images import read_header, read_image, read_labels, write_labels
-from autoseg.planning.integrity import FoldGap, check_dataset
 from autoseg.planning.strata import find_gaps, profiles_from_report
 from autoseg.preprocessing.runner import read_case
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import ConfigError, PlanError
 from autoseg.core.fingerprint import Fingerprint
+from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.interop.nnunet_plans import NNUNET_PLANNERS, plan_like_nnunet
 from autoseg.planning import plan
 

@@ -11,8 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from autoseg.nn import blockwise, sigmoid_sums, softmax_sums
-from autoseg.nn.losses import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
+from autoseg.nn.losses import fused_sigmoid as sigmoid_sums
+from autoseg.nn.losses import fused_softmax as softmax_sums
+from autoseg.nn.losses import voxel_blocks as blockwise
+from autoseg.nn.losses.label_sets import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
 
 FEW = settings(max_examples=15, deadline=None)
 STYLES = ("dense", "sparse", "lazy", "absent", "empty")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from autoseg.nn.losses import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
+from autoseg.nn.losses.label_sets import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
 
 SHAPES = pytest.mark.parametrize("shape", [(7, 5), (3, 4, 5)], ids=["2d", "3d"])
 AUTOCAST = pytest.mark.parametrize("half", [False, True], ids=["float32", "bf16"])

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from loss_examples import FEW, WAYS, assert_same, every_loss, examples, going, gradient, heads_as_logits, sets_of
 from naive_losses import naive_bce, naive_cross_entropy, naive_dice
 
-from autoseg.nn.losses import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
-from autoseg.nn.supervision import DeepSupervisionLoss, deep_supervision_weights, downsample_codes
+from autoseg.nn.losses.deep_supervision import DeepSupervisionLoss, deep_supervision_weights, downsample_codes
+from autoseg.nn.losses.label_sets import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
 
 
 def check_all(example, logits, scores, weights, *, rtol=1e-4):

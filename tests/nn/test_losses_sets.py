@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from loss_examples import FEW, WAYS, assert_same, every_loss, examples, going, gradient, sets_of
 from torch.nn import functional
 
-from autoseg.nn.losses import PartialLoss, label_set_cross_entropy
+from autoseg.nn.losses.label_sets import PartialLoss, label_set_cross_entropy
 
 
 @FEW

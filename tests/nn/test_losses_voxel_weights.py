@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autoseg.nn.losses import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
+from autoseg.nn.losses.label_sets import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
 
 K = 4
 UNKNOWN = K

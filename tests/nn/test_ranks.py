@@ -7,7 +7,7 @@ import torch
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from autoseg.nn.losses import PartialLoss
+from autoseg.nn.losses.label_sets import PartialLoss
 from autoseg.nn.ranks import sum_over_ranks
 
 LABEL_SETS = torch.cat([torch.eye(3), torch.ones(1, 3), torch.tensor([[1.0, 1, 0]])]).bool()[None]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import ConfigError, PlanError
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
+from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.planning import PLANNERS, plan
 from autoseg.planning.memory import feature_map_values
 from autoseg.planning.planner import normalizations

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoseg.core.dataset import CaseFiles, Dataset
 from autoseg.core.errors import ConfigError, DatasetError
-from autoseg.core.labels import Head, Labels
+from autoseg.dataset.dataset import CaseFiles, Dataset
+from autoseg.dataset.labels import Head, Labels
 from autoseg.planning.splits import Split, load_or_make_splits, make_splits, read_splits, select_fold
 
 LABELS = Labels((0, 1), ("background", "organ"), (Head("background", (0,), (0,), True), Head("organ", (1,), (1,))))

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import write_toy_dataset
 
-from autoseg.annotation.inspection import CaseAnnotation
-from autoseg.core.dataset import CaseFiles, Dataset
+from autoseg.annotation.label_counts import CaseAnnotation
 from autoseg.core.fingerprint import Fingerprint
-from autoseg.core.labels import Head, Labels
+from autoseg.dataset.dataset import CaseFiles, Dataset
+from autoseg.dataset.labels import Head, Labels
+from autoseg.inspection.integrity import FoldGap, IntegrityReport, check_dataset
 from autoseg.planning import extract_fingerprint
-from autoseg.planning.integrity import FoldGap, IntegrityReport, check_dataset
 from autoseg.planning.splits import Split, load_or_make_splits, make_splits, partial_profiles, read_splits
 from autoseg.planning.strata import (
     LEVELS,

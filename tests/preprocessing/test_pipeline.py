@@ -7,11 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
-from autoseg.core.case import Case, Target
+from autoseg.cases.case import Case, Target
 from autoseg.core.geometry import Geometry
 from autoseg.preprocessing import anisotropic_axis, preprocess, resample_codes, resample_image, restore
 from autoseg.preprocessing.pipeline import resampled_shape
-from autoseg.preprocessing.unions import Unions
+from autoseg.preprocessing.tied_sets import Unions
 
 LABEL_SETS = np.array([[1, 0], [0, 1], [1, 1]], bool)
 

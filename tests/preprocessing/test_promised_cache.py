@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoseg.core.case import Case, Target
-from autoseg.core.dataset import Dataset
+from autoseg.cases.cache import open_case
+from autoseg.cases.case import Case, Target
 from autoseg.core.geometry import Geometry
-from autoseg.core.labels import informative_codes
-from autoseg.core.protocol import AnnotationProtocol
-from autoseg.io.cache import open_case
+from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.labels import informative_codes
+from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.io.images import read_labels, write_labels
 from autoseg.preprocessing.runner import infer_case, preprocess_dataset, stale_cases
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from autoseg.core.dataset import Dataset
+from autoseg.cases.cache import open_case
 from autoseg.core.errors import DatasetError, FileFormatError, PlanError
-from autoseg.io.cache import open_case
+from autoseg.dataset.dataset import Dataset
 from autoseg.preprocessing import preprocess
 from autoseg.preprocessing.runner import preprocess_dataset, read_case, stale_cases
 

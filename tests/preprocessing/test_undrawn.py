@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from autoseg.augmentation.recipes import nnunet_recipe
-from autoseg.core.dataset import Dataset
+from autoseg.cases.cache import open_case, read_entry
 from autoseg.core.geometry import Geometry
-from autoseg.data.loader import CaseSource, make_loader
-from autoseg.data.sampling import SamplingConfig
-from autoseg.io.cache import open_case, read_entry
+from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import write_labels
-from autoseg.nn.supervision import code_pyramid
+from autoseg.nn.losses.deep_supervision import code_pyramid
 from autoseg.preprocessing.runner import preprocess_dataset, stale_cases
-from autoseg.training.evidence import drawn_evidence
+from autoseg.sampling.loader import CaseSource, make_loader
+from autoseg.sampling.places import SamplingConfig
+from autoseg.training.evidence.source import drawn_evidence
 
 NAMES = ("background", "front", "back", "spot")
 K = len(NAMES)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from autoseg.core.case import Case, Target
+from autoseg.cases.case import Case, Target
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
 from autoseg.preprocessing import preprocess, restore

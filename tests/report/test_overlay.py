@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoseg import Dataset
-from autoseg.core.labels import Labels
+from autoseg.dataset.labels import Labels
 from autoseg.report import overlay
 from autoseg.report.overlay import Layer, choose_slices, class_colours, draw_overlay
 

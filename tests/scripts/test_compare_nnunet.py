@@ -6,7 +6,7 @@ import pytest
 from compare_nnunet import Comparison, score
 from toy import write_toy_dataset
 
-from autoseg.core.dataset import Dataset
+from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels, write_labels
 from autoseg.training.prepare import RunOptions
 

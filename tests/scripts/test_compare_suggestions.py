@@ -7,7 +7,7 @@ import pytest
 from compare_suggestions import Simulation, markdown, write_sparse
 from toy import write_toy_dataset
 
-from autoseg.core.dataset import Dataset
+from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels
 from autoseg.training.prepare import RunOptions
 

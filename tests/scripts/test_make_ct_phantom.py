@@ -5,10 +5,10 @@ import pytest
 from make_ct_phantom import AIR, ORGANS, ct_case, make_ct_phantom
 from skimage.measure import label
 
-from autoseg.annotation.simulation import case_rng
 from autoseg.cli import common
-from autoseg.core.dataset import Dataset
+from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_image, read_labels
+from autoseg.simulation.styles import case_rng
 
 SHAPE = (48, 80, 80)
 

@@ -8,8 +8,8 @@ import pytest
 from make_inverted import main
 from toy import write_toy_dataset
 
-from autoseg.core.dataset import Dataset
 from autoseg.core.geometry import Geometry
+from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels, write_labels
 
 

@@ -8,9 +8,9 @@ import pytest
 from make_regions import main, paint_values
 
 from autoseg.cli import common
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError
 from autoseg.core.geometry import Geometry
+from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels, write_labels
 
 REGIONS = ("--regions", "whole=1,2", "front=1")

@@ -11,9 +11,9 @@ import pytest
 from nnunet_side import NnunetSide, check_expressible, describe_optimizer, network_arguments, write_raw
 from toy import IGNORE, write_toy_dataset
 
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import AutosegError, ConfigError
 from autoseg.core.plan import Topology
+from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels, write_labels
 from autoseg.training.config import TrainingConfig
 from autoseg.training.optim import OptimizerSettings, adamw

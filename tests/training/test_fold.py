@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import AutosegError, CacheError, ConfigError, ModelError, PlanError
-from autoseg.core.protocol import AnnotationProtocol
 from autoseg.core.workspace import Workspace
+from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.nn.checkpoint import load_checkpoint
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest, build_parts, train_fold, validation_batches

@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from autoseg.core.dataset import Dataset
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.trained_on import TrainedCase
 from autoseg.core.workspace import Workspace
+from autoseg.dataset.dataset import Dataset
 from autoseg.inference.out_of_fold import read_fold_cases
 from autoseg.nn.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.training.fold import FINAL, LATEST, train_fold

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from autoseg.core.dataset import Dataset
+from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels, write_labels
 from autoseg.training.fold import train_fold
 from autoseg.training.prepare import RunOptions, prepare_fold

@@ -1,0 +1,152 @@
+"""What is wrong with the voxels of a case, and how much of it is annotated: counts, without judging them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.core.arrays import Float32Array
+from autoseg.dataset.labels import (
+    CaseStatement,
+    Labels,
+    drawn_codes,
+    drawn_sets,
+    head_states,
+    informative_codes,
+    open_row,
+)
+
+_BINNED_VALUES = 1 << 16
+_PIECE_VOXELS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelCondition:
+    """What one channel of an image holds beside useful intensities."""
+
+    nan: int
+    """Voxels that are not a number."""
+    infinite: int
+    """Voxels that are plus or minus infinity."""
+    is_constant: bool
+    """Whether all finite voxels are equal (true without any)."""
+    value: float
+    """Smallest finite intensity; NaN if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseAnnotation:
+    """How much of a case is annotated."""
+
+    voxels: int
+    """Voxels of the label file."""
+    informative: int
+    """Voxels that say something about their class."""
+    drawn: int
+    """Those of them that somebody drew: of the others it is only said that a class is absent from the case."""
+    positive: Mapping[str, int]
+    """Head (class or region) -> voxels that certainly belong to it."""
+    decided: Mapping[str, int]
+    """Head -> voxels of which it is known whether they belong to it."""
+
+    @property
+    def annotated_fraction(self) -> float:
+        """Share of voxels that say something about their class, 0 to 1; 0 if there are no voxels."""
+        return self.informative / self.voxels if self.voxels else 0.0
+
+    @property
+    def drawn_fraction(self) -> float:
+        """Share of voxels that somebody drew, 0 to 1; 0 if there are no voxels."""
+        return self.drawn / self.voxels if self.voxels else 0.0
+
+    def positive_fraction(self, head: str) -> float:
+        """Share of all voxels that certainly belong to ``head``, 0 to 1; 0 if there are no voxels."""
+        return self.positive[head] / self.voxels if self.voxels else 0.0
+
+
+def inspect_channels(image: Float32Array) -> tuple[ChannelCondition, ...]:
+    """Return the condition of each channel of ``image`` (C, *S), intensities of any unit."""
+    return tuple(_inspect_channel(channel) for channel in image)
+
+
+def count_values(file_labels: NDArray[Any]) -> dict[int, int]:
+    """Return value -> number of voxels of an integer label map (*S), values ascending; empty for an empty map."""
+    flat = file_labels.reshape(-1)
+    if flat.size and flat.dtype.kind in "ub" and int(flat.max()) < _BINNED_VALUES:
+        counts = np.zeros(int(flat.max()) + 1, dtype=np.int64)
+        for start in range(0, flat.size, _PIECE_VOXELS):  # bincount makes an 8-byte copy of what it is given
+            counts += np.bincount(flat[start : start + _PIECE_VOXELS], minlength=counts.size)
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    values, numbers = np.unique(flat, return_counts=True)
+    return {int(value): int(number) for value, number in zip(values, numbers, strict=True)}
+
+
+def undeclared_values(counts: Mapping[int, int], labels: Labels) -> dict[int, int]:
+    """Return those of ``counts`` (file value -> voxels) that dataset.json does not declare."""
+    declared = set(labels.file_values())
+    return {value: number for value, number in counts.items() if value not in declared}
+
+
+def contradictions(counts: Mapping[int, int], labels: Labels, case: str) -> dict[int, str]:
+    """Return the file values that are drawn in ``case`` though no class is left for them, with what they stand for.
+
+    These are the values of classes that ``dataset.json: cases`` declares absent, by name, and the further values all
+    of whose classes are absent (``"value 5"``). ``counts``: file value -> voxels.
+    """
+    absent = labels.statements.get(case, CaseStatement()).absent
+    drawn = drawn_sets(labels, case)
+    found = {value: f"value {value}" for value, members in drawn.items() if members <= absent}
+    for index in absent:
+        value = labels.class_values[index]
+        if index != 0 or value in found:  # 0 may mean "none of the annotated classes"
+            found[value] = repr(labels.class_names[index])
+    return {value: what for value, what in sorted(found.items()) if counts.get(value, 0)}
+
+
+def drawn_unannotated(counts: Mapping[int, int], labels: Labels, case: str) -> dict[str, int]:
+    """Return the foreground classes that ``annotated`` of ``case`` leaves out and that are drawn, with their voxels."""
+    annotated = labels.statements.get(case, CaseStatement()).annotated
+    left_out = () if annotated is None else range(1, labels.n_classes)
+    voxels = {
+        labels.class_names[index]: counts.get(labels.class_values[index], 0)
+        for index in left_out
+        if annotated is not None and index not in annotated
+    }
+    return {name: number for name, number in voxels.items() if number}
+
+
+def summarise_annotation(counts: Mapping[int, int], labels: Labels, case: str = "") -> CaseAnnotation:
+    """Return how much of a case is annotated, from ``counts`` (file value -> voxels).
+
+    Undeclared values count as voxels of which nothing is known. Which voxels say something, and which head they
+    decide, follows from the label sets alone (``core.labels.head_states``), never from the ignore value.
+    """
+    sets = [(counts.get(value, 0), members) for value, members in labels.sets_by_value(case).items()]
+    numbers = np.array([number for number, _ in sets], dtype=np.int64)  # (N,)
+    table = np.zeros((len(sets), labels.n_classes), dtype=bool)
+    for row, (_, members) in enumerate(sets):
+        table[row, list(members)] = True
+    positive, negative = head_states(table, labels.regions)
+    names = [head.name for head in labels.heads]
+    return CaseAnnotation(
+        voxels=sum(counts.values()),
+        informative=int(numbers[informative_codes(table)].sum()),
+        drawn=int(numbers[drawn_codes(table, open_row(labels, case))].sum()),
+        positive=dict(zip(names, (numbers @ positive).tolist(), strict=True)),
+        decided=dict(zip(names, (numbers @ (positive | negative)).tolist(), strict=True)),
+    )
+
+
+def _inspect_channel(channel: Float32Array) -> ChannelCondition:
+    """One pass for a sound channel: minimum and maximum of an array with NaN or infinity are not finite."""
+    low, high = (float(channel.min()), float(channel.max())) if channel.size else (np.nan, np.nan)
+    nan = infinite = 0
+    if not (np.isfinite(low) and np.isfinite(high)):
+        nan, infinite = int(np.isnan(channel).sum()), int(np.isinf(channel).sum())
+        finite = channel[np.isfinite(channel)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
+    return ChannelCondition(nan, infinite, is_constant=not low < high, value=low)

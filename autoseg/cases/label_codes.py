@@ -1,0 +1,118 @@
+"""Read what is known of the voxels of a case: its label file, its valid mask, and what dataset.json says of both.
+
+Everything that needs the annotation of a case reads it here, so that nobody can forget the mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.cases.case import Target
+from autoseg.core.arrays import BoolArray
+from autoseg.core.errors import DatasetError, Fault, FileFormatError
+from autoseg.core.geometry import Geometry
+from autoseg.dataset.dataset import CaseFiles
+from autoseg.dataset.labels import Labels, undrawn_code, undrawn_set
+from autoseg.io.images import read_header, read_labels
+
+
+def read_annotation(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) -> Target:
+    """Read the annotation of a case: codes (z, y, x), their label sets, and the code of unannotated voxels.
+
+    Of voxels outside the valid mask nothing is known but that they are of no class that is absent from the case,
+    whatever the label file holds there.
+
+    Parameters
+    ----------
+    shape
+        (z, y, x) of the image.
+
+    Raises
+    ------
+    FileFormatError
+        If a file cannot be read faithfully.
+    DatasetError
+        If there is no label file, a shape differs from that of the image, a value within the mask is not declared,
+        or the mask is zero everywhere.
+    """
+    drawn, _ = read_drawn(files, shape)
+    valid = read_valid_mask(files, labels, shape)
+    codes, label_sets = labels.encode(drawn, files.name, valid=valid)
+    return Target(codes, label_sets, undrawn_code(labels, files.name, has_mask=valid is not None))
+
+
+def read_drawn(files: CaseFiles, shape: tuple[int, ...] | None = None) -> tuple[NDArray[np.integer[Any]], Geometry]:
+    """Read the label file of a case as it is: file values (z, y, x), and their geometry.
+
+    Parameters
+    ----------
+    shape
+        (z, y, x) of the image; None reads it from the header of the image.
+
+    Raises
+    ------
+    FileFormatError
+        If a file cannot be read faithfully.
+    DatasetError
+        If there is no label file, or its shape differs from that of the image.
+    """
+    if files.label is None:
+        raise DatasetError(
+            [Fault(f"case {files.name!r}", "no label file", "one per training case", "Add it, or remove the image.")]
+        )
+    drawn, geometry = read_labels(files.label, allow_nan=True)
+    expected = read_header(files.images[0])[0][1:] if shape is None else shape
+    if drawn.shape != expected:
+        where, found = f"case {files.name!r}: {files.label.name}", f"labels of shape {drawn.shape}"
+        fix = "Export the labels on the grid of the image."
+        raise DatasetError([Fault(where, found, f"the shape of the image, {expected}", fix)])
+    return drawn, geometry
+
+
+def read_valid_mask(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) -> BoolArray | None:
+    """Read the valid mask of a case: (z, y, x), True where it is annotated; None if the case has no mask.
+
+    Raises
+    ------
+    FileFormatError
+        If the file cannot be read, or holds numbers that are not whole.
+    DatasetError
+        If its shape is not ``shape``; if it is zero everywhere and no class is said to be absent from the case, so
+        that the case says nothing.
+    """
+    if files.valid_mask is None:
+        return None
+    where = f"valid mask of case {files.name!r}: {files.valid_mask}"
+    try:
+        mask, _ = read_labels(files.valid_mask)
+    except FileFormatError as error:
+        raise FileFormatError(f"valid mask of case {files.name!r}: {error}") from error
+    if mask.shape != shape:
+        fix = "Export the mask on the grid of the image."
+        raise DatasetError([Fault(where, f"shape {mask.shape} (z, y, x)", f"{shape}, as the image", fix)])
+    valid: BoolArray = mask != 0
+    if undrawn_set(labels, files.name) == frozenset(range(labels.n_classes)) and not valid.any():
+        fix = "Mark the annotated voxels with 1, or remove the case."
+        raise DatasetError([Fault(where, "0 everywhere", "voxels above 0: without them the case says nothing", fix)])
+    return valid
+
+
+def apply_mask(
+    file_labels: NDArray[Any], valid: BoolArray | None, labels: Labels
+) -> tuple[NDArray[np.integer[Any]], Labels]:
+    """Write the ignore value where a valid mask (*S) is False, for whoever counts file values (*S).
+
+    Labels without an ignore value get one that neither they nor the file use; ``labels`` itself is not changed.
+    Without a mask everything is returned as it is.
+    """
+    if valid is None:
+        return file_labels, labels
+    ignore = labels.ignore
+    if ignore is None:
+        ignore = max([*labels.file_values(), int(file_labels.max(initial=0))]) + 1
+    dtype = np.result_type(file_labels.dtype, np.min_scalar_type(ignore))
+    return np.where(valid, file_labels, np.array(ignore, dtype=dtype)), replace(labels, ignore=ignore)

@@ -1,0 +1,312 @@
+"""Find the image and label files of cases, for training data and for prediction input alike.
+
+Source: nnU-Net v2 ``utilities/utils.py`` and ``documentation/dataset_format.md``: images are ``<case>_<CCCC><ending>``
+with a four-digit channel number from 0000, labels ``<case><ending>``; one file may hold several channels. We differ in
+that a gap in the channel numbers, a label without image and a name without channel number are faults.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from autoseg.core.dicom import conversion, dicom_folder
+from autoseg.core.errors import Fault
+from autoseg.core.findings import Findings, listed, shown
+from autoseg.dataset.folder_files import (
+    CaseFault,
+    files_with,
+    folders_with_images,
+    has_ending,
+    normal_name,
+    passed_over,
+    stem_of,
+    strays,
+    visible,
+)
+from autoseg.dataset.name_faults import number_faults, unpaired_faults
+
+_log = logging.getLogger(__name__)
+
+MASK_FOLDER = "valid_mask_folder"
+_NUMBERED = re.compile(r"(.+)_([0-9]{4})")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFiles:
+    """The files of one training case."""
+
+    images: tuple[Path, ...]
+    """In channel order."""
+    label: Path
+
+
+def find_image_cases(folder: Path, ending: str, n_channels: int) -> tuple[dict[str, tuple[Path, ...]], list[CaseFault]]:
+    """Return the image files of each case in ``folder``, cases sorted by name, and what is wrong with the rest.
+
+    Files with other endings and hidden files are passed over (:func:`autoseg.dataset.folder_files.strays` finds those that
+    look like images). Every other file is in a case or in a fault. A case may have fewer files than ``n_channels``
+    when its files hold several channels each; that is checked when they are read. No case at all is a fault.
+
+    Parameters
+    ----------
+    folder
+        Folder with ``<case>_<CCCC><ending>``.
+    ending
+        With its dot, as ``file_ending`` of the dataset.json; capital and small letters are the same.
+    n_channels
+        Declared channels.
+    """
+    if not folder.is_dir():
+        expected = f"a folder with images <case>_0000{ending}"
+        found = "a file" if folder.is_file() else "no such folder"
+        fix = f"Give the folder that it lies in, {folder.parent}." if folder.is_file() else (
+            "Check the path, or create the folder."
+        )  # fmt: skip
+        return {}, [CaseFault(str(folder), found, expected, fix)]
+    files, faults = files_with(folder, ending)
+    faults = [replace(fault, cases=tuple(_case_of(stem) for stem in fault.cases)) for fault in faults]
+    broken = {case for fault in faults for case in fault.cases}
+    numbered: dict[str, dict[int, Path]] = {}
+    unnumbered: dict[str, Path] = {}
+    for stem, path in files.items():
+        match = _NUMBERED.fullmatch(stem)
+        if match:
+            numbered.setdefault(match[1], {})[int(match[2])] = path
+        else:
+            unnumbered[stem] = path
+    faults += number_faults(folder, unnumbered, ending, n_channels)
+    if not numbered and not faults:
+        faults.append(_no_files(folder, f"<case>_0000{ending}", "image"))
+    one_file_per_channel = any(len(channels) == n_channels for channels in numbered.values())
+    cases: dict[str, tuple[Path, ...]] = {}
+    for case in sorted(numbered.keys() - broken):
+        channels = numbered[case]
+        fault = _channel_fault(folder, case, sorted(channels), ending, n_channels, one_file_per_channel)
+        if fault is None:
+            cases[case] = tuple(channels[number] for number in sorted(channels))
+        else:
+            faults.append(fault)
+    return cases, faults
+
+
+def find_training_cases(
+    folder: Path, content: Mapping[str, Any], ending: str, n_channels: int, findings: Findings
+) -> dict[str, FoundFiles]:
+    """Return the files of every training case, sorted by name; what is missing is added to ``findings``.
+
+    From the explicit list ``dataset`` of the dataset.json if there is one, else from imagesTr and labelsTr
+    (``labelsTr_x`` for a ``dataset_x.json`` if that folder exists).
+    """
+    if "dataset" in content:
+        return _listed_cases(folder, content["dataset"], ending, findings)
+    images, faults = find_image_cases(folder / "imagesTr", ending, n_channels)
+    if images:
+        faults += strays(folder / "imagesTr", ending)
+    findings.faults.extend(faults)
+    named = (Path(case) for fault in faults for case in fault.cases)
+    broken = {stem_of(case, ending) if has_ending(case.name, ending) else case.name for case in named}
+    label_folder = folder / label_folder_name(folder, findings.file)
+    if not label_folder.is_dir():
+        findings.faults.append(
+            Fault(
+                str(label_folder), "no such folder", f"label files <case>{ending}", "Create it with one file per case."
+            )
+        )
+        return {}
+    for place in (folder / "imagesTr", label_folder):
+        for line in passed_over(place, ending) if place.is_dir() else ():
+            _log.info("%s", line)
+    labels, label_faults = files_with(label_folder, ending)
+    findings.faults.extend(label_faults)
+    broken |= {case for fault in label_faults for case in fault.cases}
+    if images and not labels and not label_faults:
+        findings.faults.append(_no_files(label_folder, f"<case>{ending}", "label"))
+        return {}
+    without_label = {case: images[case] for case in sorted(images.keys() - labels.keys() - broken)}
+    without_image = {case: labels[case] for case in sorted(labels.keys() - images.keys() - broken)}
+    findings.faults.extend(
+        unpaired_faults(without_label, without_image, label_folder, ending, taken=labels.keys() - without_image.keys())
+    )
+    return {case: FoundFiles(images[case], labels[case]) for case in sorted(images.keys() & labels.keys())}
+
+
+def find_masks(
+    folder: Path, content: Mapping[str, Any], cases: Mapping[str, FoundFiles], ending: str, findings: Findings
+) -> dict[str, Path]:
+    """Return the valid mask of every case, named as its label file; what is missing is added to ``findings``.
+
+    Empty without ``valid_mask_folder`` in the dataset.json, or after a fault in it.
+    """
+    check_mask_folder(content, findings)
+    if not names_mask_folder(content):
+        return {}
+    mask_folder = mask_folder_of(folder, content)
+    names = Counter(normal_name(files.label.name) for files in cases.values())
+    expected = f"one mask per case, named as its label file (<case>{ending}), 0 where nothing is annotated"
+    label_folders = {files.label.parent for files in cases.values()}
+    if not mask_folder.is_dir() or any(folder.samefile(mask_folder) for folder in label_folders):
+        found = f"{content[MASK_FOLDER]!r}, {'the folder of the label files' if mask_folder.is_dir() else 'no folder'}"
+        fix = f"Correct the path (it starts at {folder}), or remove the key."
+        findings.fault(MASK_FOLDER, found=found, expected=f"a folder with {expected}", fix=fix)
+        return {}
+    there = {normal_name(path.name): path for path in visible(mask_folder) if path.is_file()}
+    masks = {}
+    for case, files in cases.items():
+        name = normal_name(files.label.name)
+        if name in there and names[name] == 1:
+            masks[case] = there[name]
+            continue
+        found = "no mask" if names[name] == 1 else f"{names[name]} cases whose label files have this name"
+        fix = "Add it; where all of the case is annotated, every voxel of the mask is 1."
+        findings.faults.append(Fault(f"{mask_folder / files.label.name} of case {case!r}", found, expected, fix))
+    for name, path in there.items():
+        if has_ending(name, ending) and name not in names:
+            fix = "Add image and label of the case, correct the name, or remove the mask."
+            findings.faults.append(Fault(str(path), "a mask without case", "the name of a label file", fix))
+    return masks
+
+
+def names_mask_folder(content: Mapping[str, Any]) -> bool:
+    """Whether a dataset.json names a folder of valid masks."""
+    name = content.get(MASK_FOLDER)
+    return isinstance(name, str) and bool(name.strip())
+
+
+def mask_folder_of(folder: Path, content: Mapping[str, Any]) -> Path:
+    """Return the folder of valid masks that the dataset.json in ``folder`` names."""
+    return resolved_path(folder, content[MASK_FOLDER])
+
+
+def check_mask_folder(content: Mapping[str, Any], findings: Findings) -> None:
+    """Add a fault if ``valid_mask_folder`` is neither text nor null; the folder is for :func:`find_masks`."""
+    if content.get(MASK_FOLDER) is not None and not names_mask_folder(content):
+        findings.fault(
+            MASK_FOLDER, found=shown(content[MASK_FOLDER]), expected="the path of a folder as text",
+            fix=f'Write "{MASK_FOLDER}": "masksTr" (it starts at the folder of dataset.json), or remove the key.',
+        )  # fmt: skip
+
+
+def label_folder_name(folder: Path, json_name: str) -> str:
+    """Return the folder of the label files that belong to a dataset.json: ``labelsTr``, or its variant.
+
+    A folder may hold several annotations of the same images: ``dataset_scribble.json`` goes with
+    ``labelsTr_scribble`` if that exists.
+    """
+    _, _, variant = Path(json_name).stem.partition("dataset_")
+    return f"labelsTr_{variant}" if variant and (folder / f"labelsTr_{variant}").is_dir() else "labelsTr"
+
+
+def _channel_fault(
+    folder: Path, case: str, numbers: list[int], ending: str, n_channels: int, one_file_per_channel: bool
+) -> CaseFault | None:
+    """Return what is wrong with the channel numbers of a case, or None."""
+    where = f"{folder}: case {case!r}"
+    found = f"channel files {listed([f'{number:04d}' for number in numbers], 10)}"
+    missing = sorted(set(range(max(numbers))) - set(numbers))
+    if missing:
+        expected = "channel numbers from 0000 without gaps"
+        return CaseFault(
+            where, found, expected, f"Add {case}_{missing[0]:04d}{ending}, or number the files from 0000.", (case,)
+        )
+    if len(numbers) > n_channels:
+        expected = f"{n_channels} channels, as in channel_names"
+        return CaseFault(where, found, expected, "Declare all channels in channel_names, or remove the files.", (case,))
+    if one_file_per_channel and len(numbers) < n_channels:
+        expected = f"{n_channels} files, as in channel_names and as other cases have"
+        return CaseFault(where, found, expected, f"Add {case}_{len(numbers):04d}{ending}, or remove the case.", (case,))
+    return None
+
+
+def _case_of(stem: str) -> str:
+    """Return the case that an image file is of, by its name without ending."""
+    match = _NUMBERED.fullmatch(stem)
+    return match[1] if match else stem
+
+
+def _no_files(folder: Path, pattern: str, kind: str) -> CaseFault:
+    slices = dicom_folder(folder)
+    if slices is not None:
+        ending = _ending(pattern)
+        return CaseFault(str(slices), "DICOM files", f"{kind} files {pattern}", conversion(slices, ending) + ".")
+    there = Counter(_ending(path.name) for path in visible(folder) if path.is_file())
+    found = (
+        listed(f"files ending in {ending!r} ({count})" for ending, count in there.most_common()) if there else "nothing"
+    )
+    fix = f"Put the {kind}s there, or correct file_ending in dataset.json."
+    if inner := folders_with_images(folder, pattern.rpartition(">")[2].removeprefix("_0000")):
+        places = listed(str(folder / name) for name in inner)
+        fix = f"Give one of the folders that hold images, {places}." if inner[1:] else f"The images lie in {places}."
+    return CaseFault(str(folder), found, f"at least one case, {kind} files {pattern}", fix)
+
+
+def _ending(name: str) -> str:
+    suffixes = Path(name).suffixes
+    return "".join(suffixes[-2:]) if suffixes[-1:] == [".gz"] else "".join(suffixes[-1:])
+
+
+def _listed_cases(folder: Path, section: object, ending: str, findings: Findings) -> dict[str, FoundFiles]:
+    """Read ``dataset``: ``{case: {"images": [paths], "label": path}}``."""
+    if not isinstance(section, Mapping) or not section:
+        findings.fault(
+            "dataset", found=shown(section) if section else "no cases",
+            expected="an object with one entry per case",
+            fix='Write "dataset": {"case_1": {"images": ["imagesTr/case_1_0000.nii.gz"], "label": "..."}}.',
+        )  # fmt: skip
+        return {}
+    cases: dict[str, FoundFiles] = {}
+    for given, entry in section.items():
+        case = normal_name(given)
+        files = _listed_files(case, entry, findings)
+        if not is_file_name(case):
+            findings.fault(
+                "dataset", found=f"the case name {case!r}", expected="a name that files can have, without a folder "
+                "or a dot in front", fix="Rename it; only the paths of images and labels may hold folders.",
+            )  # fmt: skip
+            continue
+        if files is None:
+            continue
+        paths = [resolved_path(folder, text) for text in files]
+        missing = [path for path in paths if not path.is_file()]
+        for path in missing:
+            if dicom_folder(path) is not None:
+                found, fix = f"a folder of DICOM files, {path}", conversion(path, ending) + "."
+                findings.fault(f"dataset.{case}", found=found, expected="an image file", fix=fix)
+                continue
+            findings.fault(
+                f"dataset.{case}", found=f"no file {path}", expected="an existing file",
+                fix="Correct the path; relative paths start at the folder of dataset.json.",
+            )  # fmt: skip
+        if not missing:
+            cases[case] = FoundFiles(tuple(paths[:-1]), paths[-1])
+    return dict(sorted(cases.items()))
+
+
+def _listed_files(case: str, entry: object, findings: Findings) -> list[str] | None:
+    """Return the image paths of an entry and then its label path; None if the entry is malformed."""
+    images = entry.get("images") if isinstance(entry, Mapping) else None
+    label = entry.get("label") if isinstance(entry, Mapping) else None
+    well_formed = isinstance(images, list) and images and all(isinstance(path, str) for path in images)
+    if isinstance(images, list) and well_formed and isinstance(label, str):
+        return [*images, label]
+    findings.fault(
+        f"dataset.{case}", found=shown(entry), expected='"images" (a list of paths) and "label" (a path)',
+        fix='Write {"images": ["imagesTr/' + case + '_0000.nii.gz"], "label": "labelsTr/' + case + '.nii.gz"}.',
+    )  # fmt: skip
+    return None
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a case can be called so: files named after it stay in their folder, and are not hidden."""
+    return bool(name.strip()) and not name.startswith(".") and not {*"/\\\0"} & {*name}
+
+
+def resolved_path(folder: Path, text: str) -> Path:
+    """Expand ``$VARIABLE`` and ``~``; a relative path starts at the folder of the dataset.json."""
+    return folder / Path(os.path.expandvars(text)).expanduser()

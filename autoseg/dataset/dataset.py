@@ -1,0 +1,211 @@
+"""A data set as its dataset.json and folders describe it: validated once, then never mutated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from autoseg.core.errors import DatasetError, Fault
+from autoseg.core.findings import Findings, did_you_mean, listed
+from autoseg.dataset.case_files import (
+    FoundFiles,
+    check_mask_folder,
+    find_masks,
+    find_training_cases,
+    names_mask_folder,
+)
+from autoseg.dataset.case_json import CaseSection, parse_cases, parse_label_sets, parse_lazy_semantics
+from autoseg.dataset.dataset_json import Description, check_number_of_cases, parse_description, read_dataset_json
+from autoseg.dataset.labels import Labels
+from autoseg.dataset.protocol import AnnotationProtocol
+from autoseg.dataset.protocol_json import parse_protocol
+
+DATASET_JSON = "dataset.json"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFiles:
+    """The files of one case, and what dataset.json says of it beside its classes."""
+
+    name: str
+    images: tuple[Path, ...]
+    """Channel files in channel order (one file may hold several channels)."""
+    label: Path | None = None
+    group: str | None = None
+    """Cases of one group (patient, volume) stay in one fold."""
+    priority: float = 1.0
+    """Relative sampling weight."""
+    valid_mask: Path | None = None
+    """Mask on the grid of the label file: of voxels with 0 nothing is known, whatever is drawn there."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of its files."""
+        return (*self.images, *(path for path in (self.label, self.valid_mask) if path is not None))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: channels, labels and the files of its cases."""
+
+    name: str
+    folder: Path
+    channels: tuple[str, ...]
+    """Names in channel order (numeric order of the keys of ``channel_names``)."""
+    labels: Labels
+    file_ending: str
+    cases: tuple[CaseFiles, ...]
+    """Training cases, sorted by name."""
+    json: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """dataset.json as read."""
+    protocol: AnnotationProtocol = field(default=AnnotationProtocol(), repr=False)
+    """What the annotators promise about how they worked."""
+    warnings: tuple[str, ...] = field(default=(), repr=False)
+    """What is probably not wanted though it can be used; each was logged by :meth:`load`."""
+    json_name: str = field(default=DATASET_JSON, repr=False)
+    """Name of the file in ``folder`` that describes it."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Dataset:
+        """Read a data set from its folder, or from a dataset json of any name.
+
+        Only names are looked at here; ``planning.integrity.check_dataset`` looks into the files. The name of the data
+        set is that of its folder; a ``dataset_x.json`` adds ``_x``, and reads ``labelsTr_x`` if that exists.
+
+        Raises
+        ------
+        DatasetError
+            With every fault of the dataset.json and of the file names.
+        """
+        dataset, faults = cls.examine(path)
+        if faults:
+            raise DatasetError(faults)
+        for warning in dataset.warnings:
+            logger.warning(warning)
+        return dataset
+
+    @classmethod
+    def examine(cls, path: str | Path) -> tuple[Dataset, tuple[Fault, ...]]:
+        """Read a data set as :meth:`load` does, and return what could be made of it with every fault.
+
+        After a fault in ``labels`` the labels have no classes, after one in ``channel_names`` there are no channels;
+        cases are those that have an image and a label file. Enough to look into the files all the same.
+
+        Raises
+        ------
+        DatasetError
+            If there is no dataset.json, or it is no JSON.
+        """
+        json_path = _json_path(Path(path).expanduser())
+        folder = json_path.parent.absolute()
+        findings = Findings(json_path.name)
+        content = read_dataset_json(json_path, findings)
+        description = parse_description(content, findings)
+        found: dict[str, FoundFiles] = {}
+        masks: dict[str, Path] = {}
+        if description.file_ending or "dataset" in content:
+            n_channels = len(description.channels) or 10_000  # after a fault any number of channel files will do
+            found = find_training_cases(folder, content, description.file_ending, n_channels, findings)
+            check_number_of_cases(content, len(found), findings)
+            masks = find_masks(folder, content, found, description.file_ending, findings)
+        labels, said, protocol = _complete_labels(content, description, found.keys() if found else None, findings)
+        dataset = cls(
+            name=_dataset_name(folder, json_path),
+            folder=folder,
+            channels=description.channels,
+            labels=labels,
+            file_ending=description.file_ending,
+            cases=tuple(_case_files(name, files, masks.get(name), said) for name, files in found.items()),
+            json=content,
+            protocol=protocol,
+            warnings=tuple(findings.warnings),
+            json_name=json_path.name,
+        )
+        return dataset, tuple(findings.faults)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], *, name: str, folder: Path | None) -> Dataset:
+        """Make a data set without cases from the content of a dataset.json, as model folders keep it.
+
+        Raises ``DatasetError`` with every fault.
+        """
+        findings = Findings(f"{DATASET_JSON} of {name}")
+        description = parse_description(content, findings)
+        check_mask_folder(content, findings)
+        labels, _, protocol = _complete_labels(content, description, None, findings)
+        findings.raise_if_faulty()
+        return cls(
+            name=name,
+            folder=folder if folder is not None else Path(),
+            channels=description.channels,
+            labels=labels,
+            file_ending=description.file_ending,
+            cases=(),
+            json=dict(content),
+            protocol=protocol,
+        )
+
+    @property
+    def case_names(self) -> tuple[str, ...]:
+        """Names of the training cases, sorted."""
+        return tuple(case.name for case in self.cases)
+
+    def case(self, name: str) -> CaseFiles:
+        """Return the training case ``name``; raise ``DatasetError`` if there is none."""
+        for case in self.cases:
+            if case.name == name:
+                return case
+        fix = "Check the name." + did_you_mean(name, self.case_names)
+        raise DatasetError([Fault(f"data set {self.name}", f"no case {name!r}", f"{listed(self.case_names)}", fix)])
+
+
+def _json_path(path: Path) -> Path:
+    """Return the dataset json that ``path`` (a folder or the file itself) means; raise ``DatasetError`` if none."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        fix = "Check the path, and that the disk is mounted."
+        raise DatasetError([Fault(str(path), "no such file or folder", "a folder with a dataset.json", fix)])
+    if (path / DATASET_JSON).is_file():
+        return path / DATASET_JSON
+    others = sorted(item.name for item in path.glob("*.json"))
+    fix = f"Name the file itself, say {path / others[0]}." if others else "Copy one of dataset_templates/ there."
+    raise DatasetError([Fault(str(path), f"no {DATASET_JSON}", f"a folder with a {DATASET_JSON}", fix)])
+
+
+def _dataset_name(folder: Path, json_path: Path) -> str:
+    variant = json_path.stem.removeprefix("dataset").lstrip("_")
+    return f"{folder.name}_{variant}" if variant else folder.name
+
+
+def _complete_labels(
+    content: Mapping[str, Any], description: Description, names: Collection[str] | None, findings: Findings
+) -> tuple[Labels, CaseSection, AnnotationProtocol]:
+    """Add what is said of values and cases to the labels. After a fault in ``labels`` a stand-in is returned."""
+    semantics = parse_lazy_semantics(content, findings)
+    if description.labels is None:
+        return Labels((), (), ()), CaseSection(), parse_protocol(content, None, findings)
+    labels = replace(
+        description.labels,
+        set_values=parse_label_sets(content, description.labels, findings),
+        lazy_semantics=semantics,
+        has_masks=names_mask_folder(content),
+    )
+    said = parse_cases(content, labels, names, findings)
+    labels = replace(labels, statements=said.statements)
+    return labels, said, parse_protocol(content, labels, findings)
+
+
+def _case_files(name: str, files: FoundFiles, mask: Path | None, said: CaseSection) -> CaseFiles:
+    return CaseFiles(
+        name=name,
+        images=files.images,
+        label=files.label,
+        group=said.groups.get(name),
+        priority=said.priorities.get(name, 1.0),
+        valid_mask=mask,
+    )

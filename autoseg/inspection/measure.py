@@ -1,0 +1,314 @@
+"""Measure a data set: shapes, spacings, and the intensities of what is certainly foreground."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.annotation.label_counts import count_values
+from autoseg.cases.case import Target
+from autoseg.cases.label_codes import read_annotation
+from autoseg.core.errors import AutosegError, DatasetError, Fault
+from autoseg.core.fingerprint import Fingerprint, IntensityProperties
+from autoseg.core.geometry import Geometry
+from autoseg.core.orientation import order_towards, orientation_name, prevailing_direction
+from autoseg.core.parallel import map_unordered
+from autoseg.dataset.dataset import CaseFiles, Dataset
+from autoseg.dataset.labels import Labels, drawn_codes, foreground_codes, head_states, informative_codes, open_row
+from autoseg.inspection.annotation_outside import Outside, outside_of
+from autoseg.inspection.coverage import share_in_slices
+from autoseg.inspection.intensities import Sketch, Sketcher, knots_per_case, merge, properties, robust_properties
+from autoseg.io.images import read_intensities
+from autoseg.preprocessing.crop import box_slices, content_box, count_outside, nonzero_mask, slabs
+from autoseg.preprocessing.freshness import file_stamp
+
+_log = logging.getLogger(__name__)
+
+MIN_FOREGROUND_VOXELS = 1000
+"""With fewer annotated foreground voxels in the whole data set, intensities are those of the body."""
+
+READING_VERSION = 2
+"""Raised whenever the same files would be read or measured otherwise: fingerprints are then extracted anew."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with (cases done, cases in all, name of the case just done)."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class CaseMeasure:
+    """What the fingerprint keeps of one case."""
+
+    geometry: Geometry
+    """Of the image; without what its format needs besides."""
+    shape: tuple[int, int, int]
+    """Voxels, file axes."""
+    shape_after_crop: tuple[int, int, int]
+    annotated: float
+    """Share of voxels that say something about their class."""
+    drawn: float
+    """Share of voxels that somebody drew, see :func:`autoseg.dataset.labels.drawn_codes`."""
+    in_slices: float
+    """Share of these in slices drawn as a whole, see :func:`autoseg.inspection.coverage.share_in_slices`."""
+    heads: tuple[int, ...]
+    """Indices of the heads with a voxel that is certainly theirs."""
+    n_foreground: int
+    """Voxels that are certainly foreground."""
+    outside: Outside
+    """What is annotated outside the box of what is not 0."""
+    intensities: tuple[Sketch | None, ...]
+    """Per channel; None without foreground."""
+
+
+def extract_fingerprint(
+    dataset: Dataset,
+    workers: int = 1,
+    progress: Progress | None = None,
+    *,
+    skip: frozenset[str] = frozenset(),
+) -> Fingerprint:
+    """Measure all training cases.
+
+    Intensities come from voxels that are certainly foreground, whatever the annotation style: never from voxels of
+    which nothing is known, which nnU-Net counts as foreground. With fewer than 1,000 such voxels in the whole data set
+    they come from the body (voxels within the non-zero region), robustly, with a warning.
+
+    Parameters
+    ----------
+    workers
+        Processes that read cases.
+    progress
+        Called after every case.
+    skip
+        Names of cases that are left out, for instance those without any informative voxel.
+
+    Raises
+    ------
+    DatasetError, FileFormatError
+        If a case cannot be read, or its image and labels differ in shape; the message names the case.
+
+    Notes
+    -----
+    Source: nnU-Net 2.8.1 ``dataset_fingerprint/fingerprint_extractor.py``; every case with foreground has the same
+    weight there and here. We count all voxels where nnU-Net draws a sample of them.
+    """
+    cases = [case for case in dataset.cases if case.name not in skip]
+    measure = partial(measure_case, labels=dataset.labels, n_knots=knots_per_case(len(dataset.cases)))
+    measures = _measure_all(measure, cases, workers, progress)
+    named = {case.name: found for case, found in zip(cases, measures, strict=True)}
+    return fingerprint_of(dataset, named, workers=workers)
+
+
+def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, workers: int = 1) -> Fingerprint:
+    """Return the fingerprint of a data set of which some cases (name -> measure) were measured.
+
+    With too little annotated foreground their images are read once more, by ``workers`` processes. Raises
+    ``DatasetError`` if there is no case.
+    """
+    cases = [case for case in dataset.cases if case.name in measures]
+    if not cases:
+        raise DatasetError(
+            [Fault(dataset.name, "no case to measure", "at least one training case", "Add images with labels.")]
+        )
+    ordered = [measures[case.name] for case in cases]
+    n_foreground = sum(measure.n_foreground for measure in ordered)
+    intensities, source = _intensities(dataset, cases, ordered, n_foreground, workers)
+    direction = prevailing_direction(measure.geometry for measure in ordered)
+    orders = [order_towards(measure.geometry, direction) for measure in ordered]
+    is_cropped = not any(measure.outside.foreground for measure in ordered)
+    shapes = [measure.shape_after_crop if is_cropped else measure.shape for measure in ordered]
+    return Fingerprint(
+        spacings=tuple(order.permuted(item.geometry.spacing) for item, order in zip(ordered, orders, strict=True)),
+        shapes_after_crop=tuple(order.permuted(shape) for shape, order in zip(shapes, orders, strict=True)),
+        foreground_intensity_properties_per_channel={str(i): item for i, item in enumerate(intensities)},
+        median_relative_size_after_cropping=float(
+            np.median([math.prod(shape) / math.prod(item.shape) for shape, item in zip(shapes, ordered, strict=True)])
+        ),
+        cases=tuple(case.name for case in cases),
+        intensity_source={str(i): source for i in range(len(intensities))},
+        foreground_voxels=n_foreground,
+        annotated_fraction={case.name: measure.annotated for case, measure in zip(cases, ordered, strict=True)},
+        drawn_fraction={case.name: measure.drawn for case, measure in zip(cases, ordered, strict=True)},
+        annotated_in_slices={case.name: measure.in_slices for case, measure in zip(cases, ordered, strict=True)},
+        annotated_classes={case.name: measure.heads for case, measure in zip(cases, ordered, strict=True)},
+        direction=direction,
+        turned={
+            case.name: orientation_name(direction, order)
+            for case, order in zip(cases, orders, strict=True)
+            if direction is not None and not order.is_identity
+        },
+        foreground_outside={
+            case.name: item.outside.foreground
+            for case, item in zip(cases, ordered, strict=True)
+            if item.outside.foreground
+        },
+        background_outside={
+            case.name: item.outside.background
+            for case, item in zip(cases, ordered, strict=True)
+            if item.outside.background
+        },
+        source_hash=source_hash(dataset),
+    )
+
+
+def fingerprint_is_current(fingerprint: Fingerprint, dataset: Dataset) -> bool:
+    """Whether neither a file of a training case nor dataset.json has changed since the fingerprint was extracted."""
+    return fingerprint.source_hash == source_hash(dataset)
+
+
+def source_hash(dataset: Dataset) -> str:
+    """Hash the stamps of all files of the training cases (:func:`file_stamp`), dataset.json, and how files are read."""
+    digest = hashlib.sha256(json.dumps([READING_VERSION, dict(dataset.json)], sort_keys=True, default=str).encode())
+    for case in dataset.cases:
+        digest.update(json.dumps([case.name, [file_stamp(path) for path in case.files]]).encode())
+    return digest.hexdigest()
+
+
+def measure_case(case: CaseFiles, labels: Labels, n_knots: int) -> CaseMeasure:
+    """Read one case and measure it, keeping ``n_knots`` values a channel. Without a label file it has no foreground."""
+    image, geometry = read_intensities(case.images)
+    z, y, x = image.shape[1:]
+    target = None if case.label is None else read_annotation(case, labels, (z, y, x))
+    return measure_arrays(image, geometry, target, labels, n_knots, case=case.name)
+
+
+def measure_arrays(
+    image: NDArray[Any], geometry: Geometry, target: Target | None, labels: Labels, n_knots: int, *, case: str
+) -> CaseMeasure:
+    """Measure an image (C, *S) and what is known of its voxels, a slab at a time; nothing of their size is made.
+
+    ``case`` is its name, for what dataset.json says of it.
+    """
+    low, high = content_box(image)
+    outside = Outside() if target is None else outside_of(count_outside(target.codes, low, high), target.label_sets)
+    # cropping is for all cases or none: where this one forbids it, statistics are those of the whole image
+    window = (slice(None),) * 3 if outside.foreground else box_slices(low, high)
+    annotated, drawn, in_slices, heads = (0.0, 0.0, 0.0, ()) if target is None else _annotation(target, labels, case)
+    z, y, x = image.shape[1:]
+    after_z, after_y, after_x = (stop - start for start, stop in zip(low, high, strict=True))
+    n_foreground = 0
+    sketchers = [Sketcher(n_knots) for _ in image]
+    if target is not None:
+        cropped, codes = image[(slice(None), *window)], target.codes[window]
+        is_foreground = foreground_codes(target.label_sets)
+        for slab in slabs(codes.shape):
+            inside = is_foreground[codes[slab]]
+            n_inside = int(np.count_nonzero(inside))
+            n_foreground += n_inside
+            for channel, sketcher in zip(cropped, sketchers, strict=True):
+                if n_inside:
+                    sketcher.add(channel[slab][inside])
+    return CaseMeasure(
+        geometry=geometry.model_copy(update={"metadata": {}}),
+        shape=(z, y, x),
+        shape_after_crop=(after_z, after_y, after_x),
+        annotated=annotated,
+        drawn=drawn,
+        in_slices=in_slices,
+        heads=heads,
+        n_foreground=n_foreground,
+        outside=outside,
+        intensities=tuple(sketcher.finish() for sketcher in sketchers),
+    )
+
+
+def measure_body(case: CaseFiles, n_knots: int) -> tuple[Sketch | None, ...]:
+    """Read one image and summarise each channel inside its body: the non-zero region, or all of an all-zero image."""
+    image, _ = read_intensities(case.images)
+    body = nonzero_mask(image)
+    if not body.any():
+        body = np.ones_like(body)
+    sketchers = [Sketcher(n_knots) for _ in image]
+    for slab in slabs(body.shape):
+        for channel, sketcher in zip(image, sketchers, strict=True):
+            sketcher.add(channel[slab][body[slab]])
+    return tuple(sketcher.finish() for sketcher in sketchers)
+
+
+def _annotation(target: Target, labels: Labels, case: str) -> tuple[float, float, float, tuple[int, ...]]:
+    """Return the shares of informative and of drawn voxels, that of these in whole slices, the heads with a voxel."""
+    voxels = count_values(target.codes)
+    is_informative = informative_codes(target.label_sets)
+    is_drawn = drawn_codes(target.label_sets, open_row(labels, case))
+    informative, drawn = (
+        sum(number for code, number in voxels.items() if counts[code]) / max(target.codes.size, 1)
+        for counts in (is_informative, is_drawn)
+    )
+    positive, _ = head_states(target.label_sets, labels.regions)
+    heads = np.flatnonzero(positive[list(voxels)].any(axis=0))
+    in_slices = 1.0 if drawn == 1 else share_in_slices(target.codes, is_drawn)
+    return informative, drawn, in_slices, tuple(heads.tolist())
+
+
+def _intensities(
+    dataset: Dataset, cases: Sequence[CaseFiles], measures: Sequence[CaseMeasure], n_foreground: int, workers: int
+) -> tuple[list[IntensityProperties], str]:
+    """Statistics per channel, and whether they are those of ``"foreground"`` or of the ``"body"``."""
+    pooled = _pool([measure.intensities for measure in measures])
+    if n_foreground >= MIN_FOREGROUND_VOXELS and None not in pooled:
+        return [properties(item) for item in pooled if item is not None], "foreground"
+    _log.warning(
+        "%s: found %d annotated foreground voxels, expected at least %d for intensity statistics. Robust statistics of "
+        "all voxels inside the body are used instead; annotate more if contrast matters (CT).",
+        dataset.name,
+        n_foreground,
+        MIN_FOREGROUND_VOXELS,
+    )
+    n_knots = knots_per_case(len(dataset.cases))
+    body = _pool(_measure_all(partial(measure_body, n_knots=n_knots), cases, workers, None))
+    return [_NO_VALUES if item is None else robust_properties(item) for item in body], "body"
+
+
+_NO_VALUES = IntensityProperties(
+    mean=0.0, median=0.0, std=0.0, min=0.0, max=0.0, percentile_99_5=0.0, percentile_00_5=0.0
+)
+"""Of a channel without a single finite value."""
+
+
+def _pool(cases: Sequence[tuple[Sketch | None, ...]]) -> list[Sketch | None]:
+    """Merge each channel over the cases that have values; None where no case has any."""
+    pooled: list[Sketch | None] = []
+    for channel in zip(*cases, strict=True):
+        present = [item for item in channel if item is not None]
+        pooled.append(merge(present) if present else None)
+    return pooled
+
+
+def _measure_all(
+    function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: int, progress: Progress | None
+) -> list[Result]:
+    """Apply ``function`` to all cases, results in case order; raise the first error in that order, with its case."""
+    results: dict[int, Result] = {}
+    errors: dict[int, AutosegError] = {}
+    for done, (index, result) in enumerate(map_unordered(function, cases, workers=workers), start=1):
+        if isinstance(result, AutosegError):
+            errors[index] = result
+        else:
+            results[index] = result
+        if progress is not None:
+            progress(done, len(cases), cases[index].name)
+    if errors:
+        raise _named(errors, cases)
+    return [results[index] for index in range(len(cases))]
+
+
+def _named(errors: dict[int, AutosegError], cases: Sequence[CaseFiles]) -> AutosegError:
+    """One error for all cases that failed: all faults together, or the first error with the name of its case."""
+    ordered = [errors[index] for index in sorted(errors)]
+    faults = [fault for error in ordered if isinstance(error, DatasetError) for fault in error.faults]
+    if len(faults) >= len(ordered) and all(isinstance(error, DatasetError) for error in ordered):
+        return DatasetError(faults)
+    index = next(index for index in sorted(errors) if not isinstance(errors[index], DatasetError))
+    error, name = errors[index], cases[index].name
+    more = f" ({len(errors) - 1} further cases failed)" if len(errors) > 1 else ""
+    return type(error)(f"case {name!r}: {error}{more}")

@@ -1,0 +1,228 @@
+"""Losses on label sets: cross entropy, soft Dice and binary cross entropy of targets that are only partly known.
+
+All three take codes and a table of label sets (``autoseg.dataset.labels``), see nothing where nothing is known, and
+divide by counts of what is known in the whole batch and, through ``all_reduce``, on all ranks. Arithmetic is float32
+(float64 for float64 logits) whatever the type of the logits; call them inside or outside autocast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from autoseg.core.arrays import BoolArray
+from autoseg.nn.losses.fused_sigmoid import sigmoid_sums
+from autoseg.nn.losses.fused_softmax import softmax_sums
+from autoseg.nn.losses.voxel_blocks import LossSums
+
+AllReduce = Callable[[Tensor], Tensor]
+"""Sums a tensor over ranks, differentiably: :func:`autoseg.nn.ranks.sum_over_ranks`."""
+
+
+def no_reduction(sums: Tensor) -> Tensor:
+    """Return ``sums``: the ``all_reduce`` of a single process."""
+    return sums
+
+
+def label_set_cross_entropy(
+    logits: Tensor,
+    codes: Tensor,
+    label_sets: Tensor,
+    *,
+    weights: Tensor | None = None,
+    voxel_weights: Tensor | None = None,
+    all_reduce: AllReduce = no_reduction,
+) -> Tensor:
+    r"""Cross entropy of "the class is one of A(x)", averaged over informative voxels.
+
+    .. math:: L = \frac{\sum_x u_x w(A_x) \, [\mathrm{lse}_{all}(z_x) - \mathrm{lse}_{A_x}(z_x)]}{\sum_x u_x w(A_x)}
+
+    over all informative voxels x (A neither empty nor all classes) of the batch and of all ranks; u are the voxel
+    weights, w the class weights. A = {k} is the ordinary cross entropy, A = all but k is :math:`-\log(1-p_k)`; an
+    uninformative voxel has loss and gradient exactly 0. The gradient, :math:`p_j - 1[j \in A] \, p_j / p(A)`, is
+    bounded by 1 per voxel.
+
+    Parameters
+    ----------
+    logits
+        (B, K, *P), any floating type.
+    codes
+        (B, *P) integers < N.
+    label_sets
+        (B, N, K) bool; may stay on the CPU when the logits are not there (then nothing waits for the device unless
+        there are sets of several classes).
+    weights
+        (K,) non-negative class weights; a set weighs the mean of its members. None: all 1.
+    voxel_weights
+        (B, *P) non-negative: how much each voxel's evidence counts; 0 is as if nothing were known there. None: all 1.
+    all_reduce
+        Sums over ranks, see :data:`AllReduce`.
+
+    Returns
+    -------
+    Tensor
+        Scalar float32; 0 with zero gradients (and connected to the graph) if no voxel is informative.
+
+    Notes
+    -----
+    Source: marginal loss (Shi et al. 2021, arXiv 2007.03868), label-set losses (Fidon et al. 2021, arXiv 2107.03846),
+    ELEKTRONN's lazy labels. Differs from the latter in that weights stand outside the logarithm, no epsilon dims the
+    gradient, and several excluded classes are excluded jointly.
+    """
+    sums = softmax_sums(logits, codes, label_sets, weights, voxel_weights)
+    return _mean(sums.likelihood, sums.weight, all_reduce)
+
+
+def label_set_dice(
+    logits: Tensor,
+    codes: Tensor,
+    label_sets: Tensor,
+    *,
+    regions: Tensor | None = None,
+    batch: bool = False,
+    smooth: float = 1e-5,
+    voxel_weights: Tensor | None = None,
+    all_reduce: AllReduce = no_reduction,
+) -> Tensor:
+    r"""One minus the mean soft Dice over heads that have a decided voxel.
+
+    .. math:: D_h = \frac{2\sum_x u_x m_{hx} p_{hx} t_{hx} + s}{\sum_x u_x m_{hx} (p_{hx} + t_{hx}) + s}
+
+    Head h stands for the classes :math:`R_h`; t = 1 where A is inside R, t = 0 where A and R are disjoint, else the
+    voxel is undecided for this head: m = 0, gradient exactly 0. u are the voxel weights.
+
+    Parameters
+    ----------
+    logits
+        (B, H, *P), any floating type.
+    codes, label_sets
+        (B, *P) integers < N and (B, N, K) bool.
+    regions
+        (H, K) bool: sigmoid, all heads count. None: softmax over H = K classes, the background is left out.
+    batch
+        Pool sums over the batch and over ranks before dividing; else one Dice per sample and head.
+    smooth
+        s, in voxels.
+    voxel_weights
+        (B, *P) non-negative: how much each voxel's evidence counts; 0 is as if nothing were known there. None: all 1.
+    all_reduce
+        Sums over ranks, see :data:`AllReduce`.
+
+    Returns
+    -------
+    Tensor
+        Scalar float32 in [0, 1]; 0 with zero gradients if no head has a decided voxel of weight > 0.
+
+    Notes
+    -----
+    Source: nnU-Net ``training/loss/dice.py`` (``MemoryEfficientSoftDiceLoss``); equals 1 plus its value on dense
+    targets. Differs in that a (sample, head) pair without a decided voxel leaves the mean, where nnU-Net counts a
+    perfect 1, and in that lazy labels and sets mask per head.
+    """
+    if regions is None:
+        sums = softmax_sums(logits, codes, label_sets, None, voxel_weights).heads(1)
+    else:
+        sums = sigmoid_sums(logits, codes, label_sets, regions, voxel_weights)
+    return _dice(sums, batch, smooth, all_reduce)
+
+
+def label_set_bce(
+    logits: Tensor,
+    codes: Tensor,
+    label_sets: Tensor,
+    regions: Tensor,
+    *,
+    voxel_weights: Tensor | None = None,
+    all_reduce: AllReduce = no_reduction,
+) -> Tensor:
+    """Binary cross entropy of region heads, averaged over decided (voxel, region) pairs.
+
+    Parameters
+    ----------
+    logits
+        (B, R, *P), any floating type.
+    codes, label_sets
+        (B, *P) integers < N and (B, N, K) bool.
+    regions
+        (R, K) bool.
+    voxel_weights
+        (B, *P) non-negative: how much each voxel's evidence counts; 0 is as if nothing were known there. None: all 1.
+    all_reduce
+        Sums over ranks, see :data:`AllReduce`.
+
+    Returns
+    -------
+    Tensor
+        Scalar float32; 0 with zero gradients if no pair is decided.
+
+    Notes
+    -----
+    Source: nnU-Net ``DC_and_BCE_loss``. Differs in the divisor: with an ignore label nnU-Net divides the sum over R
+    regions by the number of voxels, so that declaring the label multiplies the loss by R; here nothing changes.
+    """
+    sums = sigmoid_sums(logits, codes, label_sets, regions, voxel_weights)
+    return _mean(sums.likelihood, sums.weight, all_reduce)
+
+
+class PartialLoss:
+    """The training loss: Dice + cross entropy for classes, Dice + binary cross entropy for regions.
+
+    Parameters
+    ----------
+    regions
+        (R, K) bool, or None for a softmax over classes.
+    batch_dice
+        Pool the Dice sums over the batch (and ranks).
+    weights
+        (K,) class weights of the cross entropy; not used with regions.
+    smooth
+        Of the Dice, in voxels.
+    all_reduce
+        Sums over ranks, see :data:`AllReduce`.
+    """
+
+    def __init__(
+        self,
+        regions: Tensor | BoolArray | None,
+        batch_dice: bool,
+        *,
+        weights: Tensor | None = None,
+        smooth: float = 1e-5,
+        all_reduce: AllReduce = no_reduction,
+    ) -> None:
+        self.regions = None if regions is None else torch.as_tensor(regions)
+        self.batch_dice = batch_dice
+        self.weights = weights
+        self.smooth = smooth
+        self.all_reduce = all_reduce
+
+    def __call__(
+        self, logits: Tensor, codes: Tensor, label_sets: Tensor, voxel_weights: Tensor | None = None
+    ) -> Tensor:
+        """Return the scalar loss of logits (B, H, *P), codes (B, *P) and label sets (B, N, K).
+
+        ``voxel_weights`` (B, *P), non-negative, say how much each voxel's evidence counts in both terms.
+        """
+        if self.regions is None:
+            sums = softmax_sums(logits, codes, label_sets, self.weights, voxel_weights).heads(1)
+        else:
+            sums = sigmoid_sums(logits, codes, label_sets, self.regions, voxel_weights)
+        likelihood = _mean(sums.likelihood, sums.weight, self.all_reduce)
+        return likelihood + _dice(sums, self.batch_dice, self.smooth, self.all_reduce)
+
+
+def _dice(sums: LossSums, batch: bool, smooth: float, all_reduce: AllReduce) -> Tensor:
+    overlap, total, known = sums.overlap, sums.predicted + sums.true, sums.known  # (B, H)
+    if batch:
+        overlap, total, known = all_reduce(torch.stack([overlap.sum(0), total.sum(0), known.sum(0)]))
+    dice = (2 * overlap + smooth) / (total + smooth).clamp_min(1e-8)
+    loss = torch.where(known > 0, 1 - dice, 0.0).sum()
+    return _mean(loss, (known > 0).sum(), no_reduction if batch else all_reduce)
+
+
+def _mean(loss: Tensor, weight: Tensor, all_reduce: AllReduce) -> Tensor:
+    """Divide the sum over ranks of ``loss`` by that of ``weight``; 0 where the latter is 0."""
+    sums = all_reduce(torch.stack([loss, weight.to(loss)]))
+    return sums[0] / torch.where(sums[1] > 0, sums[1], 1.0)

@@ -1,0 +1,147 @@
+"""The linear vote where nearly every voxel is contested: one interpolation per code costs less than counting votes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.core.arrays import BoolArray, Float32Array
+from autoseg.preprocessing.axes import Block, IndexArray, linear_taps, nearest_indices, operator
+
+Codes = NDArray[Any]
+_CLOSE = 1e-5  # scores nearer to one another than this are left to the exact vote
+_SLAB = 1 << 16  # voxels decided at once: their scores stay in the processor's cache
+_OUTPUT_COST = 4  # interpolating a code: cost of an output voxel relative to that of a source voxel
+_VOTE_COST = 80  # the same for counting the votes of one contested voxel
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """How an array is interpolated along one axis."""
+
+    lower: IndexArray
+    upper: IndexArray
+    weight: Float32Array | None
+    """Of the upper voxel; None: the lower one is taken."""
+    blocks: tuple[Block, ...]
+    """The same as matrices; none for a part, and where there are no weights."""
+
+    def part(self, outputs: slice) -> tuple[_Axis, slice]:
+        """Return the axis for some outputs only, counted from the first source voxel that they read, and these."""
+        lower, upper = self.lower[outputs], self.upper[outputs]
+        first, last = int(lower[0]), int(upper[-1]) + 1
+        weight = None if self.weight is None else self.weight[outputs]
+        return _Axis(lower - first, upper - first, weight, ()), slice(first, last)
+
+
+def decide_by_scores(source: Codes, result: Codes, contested: BoolArray, axes: Sequence[int]) -> None:
+    """Decide the slabs of a dense map that are so fragmented that this costs less than votes.
+
+    Parameters
+    ----------
+    source
+        (z, y, x) codes. Never changed.
+    result
+        (z', y', x') codes; overwritten in these slabs with the code of the largest sum of linear weights.
+    contested
+        (z', y', x') bool, True where source voxels differ; in these slabs overwritten with True only where the two
+        largest sums are so close that rounding could decide between them.
+    axes
+        Axes that are interpolated; along the others the nearest voxel is taken.
+    """
+    lead = next((axis for axis in range(3) if max(source.shape[axis], result.shape[axis]) > 1), 0)
+    tables = [_axis(source.shape[axis], result.shape[axis], is_linear=axis in axes) for axis in range(3)]
+    first, others = tables.pop(lead), tables
+    source, result, contested = (np.moveaxis(array, lead, 0) for array in (source, result, contested))
+    planes = max(source[0].size, result[0].size)
+    step = max(1, _SLAB // planes)
+    for start in range(0, len(result), step):
+        slab = slice(start, start + step)
+        part, needed = (None, slab) if first is None else first.part(slab)
+        piece = source[needed]
+        effort = piece.size + _OUTPUT_COST * result[slab].size
+        n_affordable = _VOTE_COST * int(np.count_nonzero(contested[slab])) // effort
+        codes = _distinct(piece, n_affordable) if n_affordable > 1 else ()
+        if codes:
+            result[slab], contested[slab] = _highest(piece, codes, (part, *others), result[slab].shape)
+
+
+def _axis(n: int, m: int, *, is_linear: bool) -> _Axis | None:
+    """Return what happens along an axis; None: nothing."""
+    if n == m:
+        return None
+    if not is_linear:
+        nearest = nearest_indices(n, m)
+        return _Axis(nearest, nearest, None, ())
+    lower, upper, weight = linear_taps(n, m)
+    return _Axis(lower, upper, weight.astype(np.float32), operator(n, m, 1))
+
+
+def _distinct(codes: Codes, at_most: int) -> tuple[Any, ...]:
+    """Return the codes that occur, in any order, of the type of ``codes``; empty if there are more than ``at_most``.
+
+    A few passes that compare cost a hundredth of counting or sorting.
+    """
+    unsigned = codes.view(f"u{codes.itemsize}") if codes.dtype.kind == "i" else codes
+    found, last = [unsigned.min()], unsigned.max()
+    while found[-1] != last:
+        if len(found) == at_most:
+            return ()
+        above = found[-1] + 1
+        found.append(above + (unsigned - above).min())  # smaller codes wrap round to larger differences
+    return tuple(np.array(found).view(codes.dtype))
+
+
+def _highest(
+    piece: Codes, codes: Sequence[Any], tables: Sequence[_Axis | None], shape: tuple[int, ...]
+) -> tuple[Codes, BoolArray]:
+    """Return the code with the highest score, and where another one comes close, both of ``shape``."""
+    order = sorted(range(3), key=lambda axis: shape[axis] / piece.shape[axis])
+    steps = [(axis, table) for axis in order if (table := tables[axis]) is not None]
+    best = _interpolated(piece == codes[0], steps)
+    winner = np.full(shape, codes[0])
+    is_close = np.zeros(shape, dtype=bool)
+    rest = 1 - best
+    for code in codes[1:]:
+        if code == codes[-1]:
+            score = rest  # the weights of all codes sum to 1
+        else:
+            score = _interpolated(piece == code, steps)
+            rest -= score
+        lead = score - best
+        np.maximum(best, score, out=best)
+        np.copyto(winner, code, where=lead > 0)
+        is_close &= lead < _CLOSE
+        np.abs(lead, out=lead)
+        is_close |= lead < _CLOSE
+    return winner, is_close
+
+
+def _interpolated(indicator: BoolArray, steps: Sequence[tuple[int, _Axis]]) -> Float32Array:
+    """Interpolate an indicator (z, y, x) along some axes, one after the other."""
+    values: NDArray[Any] = indicator
+    for axis, table in steps:
+        if table.blocks and axis == 2:
+            values = _times_matrix(np.ascontiguousarray(values, dtype=np.float32), table.blocks)
+            continue
+        below = values.take(table.lower, axis=axis).astype(np.float32, copy=False)  # picked as bytes where they are
+        if table.weight is not None:
+            above = values.take(table.upper, axis=axis).astype(np.float32, copy=False)
+            above -= below
+            above *= table.weight.reshape([-1 if other == axis else 1 for other in range(3)])
+            below += above
+        values = below
+    return values
+
+
+def _times_matrix(values: Float32Array, blocks: tuple[Block, ...]) -> Float32Array:
+    """Interpolate along the last axis, where picking single voxels is slower than a matrix product."""
+    flat = values.reshape(-1, values.shape[2])
+    result = np.empty((len(flat), blocks[-1].stop), dtype=np.float32)
+    for block in blocks:
+        np.matmul(flat[:, block.low : block.high], block.weights.T, out=result[:, block.start : block.stop])
+    return result.reshape(*values.shape[:2], -1)

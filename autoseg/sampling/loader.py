@@ -1,0 +1,379 @@
+"""Batches of training patches, built ahead by worker processes; batch i is the same for any number of workers."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from autoseg.augmentation.recipes import Recipe, augment_intensity_
+from autoseg.cases.cache import REMEDY, CachedCase, open_case, read_entry
+from autoseg.core.arrays import BoolArray
+from autoseg.core.errors import AutosegError, CacheError, WorkerError
+from autoseg.core.parallel import available_cores
+from autoseg.core.plan import Configuration
+from autoseg.dataset.labels import Labels
+from autoseg.sampling.held_out import NO_RING, Marking, Marks, Tables, mark_case, plain_tables
+from autoseg.sampling.patches import Sample, draw_place, read_patch
+from autoseg.sampling.places import CaseContent, Sampler, SamplingConfig, intensity_generator, sample_rng
+from autoseg.sampling.workers import process_context, serve
+
+_log = logging.getLogger(__name__)
+
+MAX_OPEN_CASES = 64
+"""Per process: each open case holds three file descriptors, of which a process commonly has 1024."""
+BATCHES_AHEAD = 2
+"""Finished batches that each worker keeps waiting."""
+
+
+class CaseSource(NamedTuple):
+    """A case of the NumPy cache and how often it is drawn."""
+
+    folder: Path
+    name: str
+    priority: float = 1.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The patches of one iteration."""
+
+    images: Tensor
+    """(B, C, *P) float32."""
+    codes: Tensor
+    """(B, *P) uint8, or int32 when a case has more than 256 codes."""
+    label_sets: Tensor
+    """(B, N, K) bool: per sample the classes of each code. Rows that a case does not have are all True (unknown)."""
+    cases: tuple[str, ...] = ()
+    """(B,) names."""
+    inferred_sets: Tensor | None = None
+    """(B, N, K) bool: what promises leave of ``label_sets``; None if that is all of it."""
+    held_sets: Tensor | None = None
+    """(B, N, K) bool: what is known of codes that training does not see, all True for the others; None if none is."""
+    rings: Tensor | None = None
+    """(B, N) int64: for codes of unknown voxels the ring around annotation, else -1; None if none is told apart."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """Cases of which something is to be said, and what."""
+    undrawn: Tensor | None = None
+    """(B,) int64: per sample the code of voxels that nobody annotated; None: K, "nothing known", in all."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """Return the batch on ``device``."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory, from which copies to a GPU are asynchronous."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **changed)
+
+
+def make_loader(
+    cases: Sequence[CachedCase | CaseSource | tuple[Path, str, float]],
+    configuration: Configuration,
+    sampling: SamplingConfig,
+    recipe: Recipe | None,
+    *,
+    labels: Labels,
+    start: int,
+    stop: int,
+    seed: int,
+    workers: int = 0,
+    batch_size: int | None = None,
+    augment_in_worker: bool = True,
+    pin_memory: bool = False,
+    marking: Marking | None = None,
+) -> Iterator[Batch]:
+    """Return an iterator over the batches of iterations ``start`` to ``stop - 1``.
+
+    Batch i follows from ``seed``, i and the arguments alone, whatever ``start`` and ``workers`` are: a resumed run goes
+    on with the same batches. Validation uses ``recipe=None`` and another seed.
+
+    Parameters
+    ----------
+    cases
+        Cached cases; those without an annotated voxel are never drawn.
+    configuration
+        Patch size (2 or 3 axes) and batch size.
+    sampling
+        Where patches lie.
+    recipe
+        Augmentation; None for none.
+    labels
+        Of the data set: heads, and the codes for unknown and outside.
+    start, stop
+        Iterations.
+    seed
+        At least 0.
+    workers
+        Processes that build batches ahead (never more than there are cores); 0 builds each batch when it is asked for,
+        in this process. They start at once, from a server process that has imported what they need.
+    batch_size
+        Instead of the configuration's.
+    augment_in_worker
+        Whether intensities are augmented here. If False, call ``augment_intensity(batch.images, recipe,
+        intensity_generator(seed, iteration))`` on the device: up to rounding and the noise field the same result.
+    pin_memory
+        Whether batches lie in page-locked memory.
+    marking
+        What the batches tell apart as ``held_sets`` and ``rings``; None: nothing.
+
+    Raises
+    ------
+    CacheError
+        If a case is missing or damaged (also while iterating, naming the case).
+    ConfigError
+        If no case has an annotated voxel.
+    WorkerError
+        While iterating: a sample failed otherwise, or a worker process died; names the case, or those in flight.
+    """
+    contents = [_content(case, labels) for case in cases]
+    batches = BatchBuilder(
+        sampler=Sampler(contents, sampling),
+        patch=configuration.patch_size,
+        batch_size=configuration.batch_size if batch_size is None else batch_size,
+        recipe=recipe,
+        augments_intensity=augment_in_worker and recipe is not None,
+        seed=seed,
+        start=start,
+        stop=stop,
+        outside=labels.outside,
+        marking=marking,
+    )
+    workers = min(workers, available_cores(), max(len(batches), 1))
+    options: dict[str, Any] = {}
+    lifeline, held = process_context(__name__).Pipe(duplex=False)
+    if workers > 0:
+        options = {
+            "multiprocessing_context": process_context(__name__),
+            "prefetch_factor": BATCHES_AHEAD,
+            "worker_init_fn": partial(serve, lifeline),
+        }
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin_memory and torch.cuda.is_available(),
+        generator=Generator().manual_seed(0),  # or the loader would draw from the global one
+        **options,
+    )
+    return _checked(iter(loader), batches, workers, held)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a worker hands back instead of a batch: an exception would reach the user wrapped in a traceback."""
+
+    message: str
+    is_cache_error: bool
+
+
+class _OpenCase(NamedTuple):
+    """A case as the builder keeps it, with all that follows from it once and for all."""
+
+    case: CachedCase
+    marks: Marks | None
+    tables: Tables
+    to_drawn: Tensor | None
+    """``tables.to_drawn``; None if every code stands for itself."""
+
+    @classmethod
+    def of(cls, case: CachedCase, marking: Marking | None) -> _OpenCase:
+        """Work out what patches of a case need."""
+        tables = plain_tables(case.entry.table, case.entry.inferred_table, case.entry.undrawn)
+        marks = None if marking is None else mark_case(case, marking)
+        if marks is not None:
+            tables = marks.tables(tables)
+        stands_for_itself = bool((tables.to_drawn == np.arange(len(tables.to_drawn))).all())
+        to_drawn = None if stands_for_itself else torch.from_numpy(tables.to_drawn)
+        return cls(case, marks, tables, to_drawn)
+
+
+@dataclass
+class BatchBuilder(Dataset[Batch]):
+    """Builds the batch of an iteration; a map-style data set over iterations, pickled to the workers."""
+
+    sampler: Sampler
+    patch: tuple[int, ...]
+    batch_size: int
+    recipe: Recipe | None
+    augments_intensity: bool
+    seed: int
+    start: int
+    stop: int
+    outside: int
+    marking: Marking | None = None
+    _open_cases: OrderedDict[tuple[Path, str], _OpenCase] = field(default_factory=OrderedDict, init=False, repr=False)
+
+    def __len__(self) -> int:
+        return max(self.stop - self.start, 0)
+
+    def __getitem__(self, index: int) -> Batch | Failure:  # type: ignore[override]
+        with _one_thread():
+            return self._build(self.start + index)
+
+    def _build(self, iteration: int) -> Batch | Failure:
+        samples: list[Sample] = []
+        tables: list[Tables] = []
+        names: list[str] = []
+        for sample in range(self.batch_size):
+            rng = sample_rng(self.seed, iteration, sample)
+            aim = self.sampler.draw(rng)
+            try:
+                opened = self._open(aim.case)
+                place = draw_place(aim, opened.case, self.patch, self.recipe, rng, self.sampler.rejection)
+                samples.append(
+                    read_patch(
+                        opened.case,
+                        place,
+                        self.patch,
+                        unknown=opened.tables.undrawn,
+                        outside=self.outside,
+                        to_drawn=opened.to_drawn,
+                        marks=opened.marks,
+                    )
+                )
+            except Exception as error:  # any fault of one case must name it
+                known = isinstance(error, AutosegError)
+                message = str(error) if known else f"{type(error).__name__}: {error}"
+                return Failure(f"case {aim.case.name}: {message}", isinstance(error, CacheError))
+            tables.append(opened.tables)
+            names.append(aim.case.name)
+        images = _stack_images([sample.image for sample in samples])
+        if self.augments_intensity and self.recipe is not None:
+            augment_intensity_(images, self.recipe, intensity_generator(self.seed, iteration))
+        batch = _batch(images, samples, tables, names)
+        rejection = self.sampler.rejection
+        if rejection is None or not rejection.notes:
+            return batch
+        notes = tuple(rejection.notes.items())
+        rejection.notes.clear()
+        return replace(batch, notes=notes)
+
+    def case_names(self, index: int) -> tuple[str, ...]:
+        """Names of the cases that the batch at ``index`` is made of."""
+        rngs = (sample_rng(self.seed, self.start + index, sample) for sample in range(self.batch_size))
+        return tuple(self.sampler.draw(rng).case.name for rng in rngs)
+
+    def _open(self, content: CaseContent) -> _OpenCase:
+        """Open a case once per process; the least recently used one is closed when there are too many."""
+        opened = self._open_cases
+        key = (content.folder, content.name)
+        if key not in opened:
+            opened[key] = _OpenCase.of(open_case(*key), self.marking)
+        opened.move_to_end(key)
+        if len(opened) > MAX_OPEN_CASES:
+            opened.popitem(last=False)
+        return opened[key]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread, as workers do: sums over many voxels depend on the number of threads in the last bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _checked(
+    batches: Iterator[Batch | Failure], builder: BatchBuilder, workers: int, held: Connection
+) -> Iterator[Batch]:
+    """Pass batches on; raise what a worker reported, and name the cases in flight if a worker process died.
+
+    What was noted of a case is said once, here, where logging is set up.
+    ``held`` is the trainer's end of the workers' lifeline: closed after they have been told to leave.
+    """
+    said: set[str] = set()
+    try:
+        for index in range(len(builder)):
+            batch = _next(batches, builder, workers, index)
+            if isinstance(batch, Failure):
+                raise CacheError(batch.message) if batch.is_cache_error else WorkerError(batch.message)
+            for case, note in batch.notes:
+                if case not in said:
+                    _log.warning("%s", note)
+                said.add(case)
+            yield batch
+    finally:
+        del batches
+        held.close()
+
+
+def _next(batches: Iterator[Batch | Failure], builder: BatchBuilder, workers: int, index: int) -> Batch | Failure:
+    try:
+        return next(batches)
+    except RuntimeError as error:
+        if workers == 0:
+            raise
+        ahead = range(index, min(index + workers * BATCHES_AHEAD, len(builder)))
+        names = sorted({name for later in ahead for name in builder.case_names(later)})
+        raise WorkerError(
+            f"patch loader: a worker process died ({str(error).splitlines()[0]}), expected a batch. "
+            f"One of the cases {names} was in work. If memory ran out, use fewer workers."
+        ) from error
+
+
+def _content(case: CachedCase | CaseSource | tuple[Path, str, float], labels: Labels) -> CaseContent:
+    if isinstance(case, CachedCase):
+        return CaseContent.from_entry(case.folder, case.name, case.entry, labels)
+    folder, name, priority = case
+    entry = read_entry(folder, name)
+    if entry is None:
+        raise CacheError(f"case {name}: found it missing or incomplete in {folder}, expected a cached case. {REMEDY}")
+    return CaseContent.from_entry(folder, name, entry, labels, priority=priority)
+
+
+def _batch(images: Tensor, samples: Sequence[Sample], tables: Sequence[Tables], names: Sequence[str]) -> Batch:
+    drawn, inferred, held = (
+        _pad_tables([getattr(of_case, kind) for of_case in tables]) for kind in ("drawn", "inferred", "held")
+    )
+    rings = torch.full(drawn.shape[:2], NO_RING)
+    for sample, of_case in enumerate(tables):
+        rings[sample, : len(of_case.rings)] = torch.from_numpy(of_case.rings)
+    return Batch(
+        images,
+        _stack_codes([sample.codes for sample in samples]),
+        drawn,
+        tuple(names),
+        None if torch.equal(drawn, inferred) else inferred,
+        None if bool(held.all()) else held,
+        None if bool((rings == NO_RING).all()) else rings,
+        undrawn=torch.tensor([of_case.undrawn for of_case in tables]),
+    )
+
+
+def _stack_images(images: Sequence[Tensor]) -> Tensor:
+    """Stack (C, *P) images in memory of numpy's, which comes in huge pages: a quarter of the time of torch's."""
+    stacked = torch.from_numpy(np.empty((len(images), *images[0].shape), dtype=np.float32))
+    return torch.stack(list(images), out=stacked)
+
+
+def _stack_codes(codes: Sequence[Tensor]) -> Tensor:
+    """Stack (*P) maps, as int32 unless all are uint8."""
+    dtype = torch.uint8 if all(part.dtype == torch.uint8 for part in codes) else torch.int32
+    return torch.stack([part.to(dtype) for part in codes])
+
+
+def _pad_tables(tables: Sequence[BoolArray]) -> Tensor:
+    """Stack (N, K) tables of different N: missing rows are all True (unknown)."""
+    longest = max(len(table) for table in tables)
+    padded = [np.pad(table, ((0, longest - len(table)), (0, 0)), constant_values=True) for table in tables]
+    return torch.from_numpy(np.stack(padded))

@@ -1,0 +1,147 @@
+"""One training sample: from a drawn place and transform to the patch of image and codes, reading only what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoseg.augmentation.move_labels import move_codes
+from autoseg.augmentation.recipes import Recipe
+from autoseg.augmentation.spatial import (
+    SpatialDraw,
+    draw_spatial,
+    identity_draw,
+    keep_inside,
+    move_image,
+    source_box,
+)
+from autoseg.cases.cache import CachedCase
+from autoseg.sampling.held_out import Marks
+from autoseg.sampling.places import Aim, box_anywhere, box_around, draw_voxel
+from autoseg.sampling.rejection import Box, Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a patch lies in its case and how it is transformed."""
+
+    centre: tuple[float, ...]
+    """Source point of the patch's centre, voxels, per patch axis."""
+    draw: SpatialDraw
+    slice_index: int | None = None
+    """2-D patches: the slice (axis 0 of the case)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One patch, as read and moved."""
+
+    image: Tensor
+    """(C, *P) float32."""
+    codes: Tensor
+    """(*P) uint8, or int32 when the case has more than 256 codes."""
+
+
+def draw_place(
+    aim: Aim,
+    case: CachedCase,
+    patch: Sequence[int],
+    recipe: Recipe | None,
+    rng: np.random.Generator,
+    rejection: Rejection | None = None,
+) -> Place:
+    """Draw voxel, box and transform for a patch of 2 or 3 axes; ``recipe=None`` transforms nothing.
+
+    A 2-D patch lies in the slice of the voxel, or in any slice when the patch may lie anywhere. Places that
+    ``rejection`` refuses are drawn again (but those of context patches, which may lie anywhere by intent); after
+    ``rejection.max_attempts`` the best of them is taken, and noted. Nothing is read for this but the case's codes,
+    once; what counts is the box of the patch's size around its centre, whatever the transform.
+    """
+    if rejection is None or aim.is_context:
+        return _draw_once(aim, case, patch, recipe, rng)
+    drawn = []
+    for _ in range(rejection.max_attempts):
+        place = _draw_once(aim, case, patch, recipe, rng)
+        content = rejection.content(case, covered_box(place, patch), n_axes=len(patch))
+        if rejection.accepts(content, rng):
+            return place
+        drawn.append((place, content))
+    place, best = min(drawn, key=lambda pair: rejection.shortfall(pair[1]))
+    rejection.warn(case.name, best)
+    return place
+
+
+def covered_box(place: Place, patch: Sequence[int]) -> Box:
+    """Return the box (z, y, x) of the patch's size around its centre: what it shows if it is not rotated or scaled."""
+    low = [middle - (edge - 1) / 2 for middle, edge in zip(place.centre, patch, strict=True)]
+    high = [start + edge for start, edge in zip(low, patch, strict=True)]
+    if place.slice_index is None:
+        return low, high
+    return [place.slice_index, *low], [place.slice_index + 1, *high]
+
+
+def _draw_once(
+    aim: Aim, case: CachedCase, patch: Sequence[int], recipe: Recipe | None, rng: np.random.Generator
+) -> Place:
+    """Draw a place, whatever it holds."""
+    n_axes = len(patch)
+    shape = case.codes.shape[-n_axes:]
+    voxel = None if aim.code is None else draw_voxel(case, aim.code, rng)
+    if voxel is None:
+        low = box_anywhere(shape, patch, rng)
+        slice_index = int(rng.integers(case.codes.shape[0]))
+    else:
+        low = box_around(voxel[-n_axes:], shape, patch, rng)
+        slice_index = voxel[0]
+    draw = identity_draw(n_axes) if recipe is None else draw_spatial(recipe, n_axes, rng)
+    centre = tuple(start + (edge - 1) / 2 for start, edge in zip(low, patch, strict=True))
+    if voxel is not None and not draw.is_identity:
+        centre = keep_inside(draw, centre, patch, voxel[-n_axes:])
+    return Place(centre, draw, slice_index if n_axes == 2 else None)
+
+
+def read_patch(
+    case: CachedCase,
+    place: Place,
+    patch: Sequence[int],
+    *,
+    unknown: int,
+    outside: int,
+    to_drawn: Tensor | None = None,
+    marks: Marks | None = None,
+) -> Sample:
+    """Read the box that the transform needs from the memory maps, and move it: one pass each for image and codes.
+
+    Outside the image lie 0 and the code ``outside``. Drawn codes win over ``unknown``, that of voxels that nobody
+    annotated. Where codes tell more apart than what was drawn, ``to_drawn`` (N,) says so; with ``marks`` the codes are
+    those of
+    :meth:`autoseg.sampling.held_out.Marks.mark`.
+    """
+    low, high = source_box(place.draw, place.centre, patch)
+    shape = case.codes.shape[-len(patch) :]
+    first = [min(max(start, 0), edge) for start, edge in zip(low, shape, strict=True)]
+    box = tuple(slice(start, max(min(stop, edge), start)) for start, stop, edge in zip(first, high, shape, strict=True))
+    layers = slice(None) if place.slice_index is None else slice(place.slice_index, place.slice_index + 1)
+    whole = box if place.slice_index is None else (layers, *box)
+    drawn = np.asarray(case.codes[whole])
+    if marks is not None:
+        drawn = marks.mark(drawn, [part.start for part in whole])
+    codes = _tensor(drawn if place.slice_index is None else drawn[0], np.uint8 if drawn.dtype == np.uint8 else np.int32)
+    image_box: tuple[Any, ...] = box if place.slice_index is None else (place.slice_index, *box)
+    image = _tensor(case.image[(slice(None), *image_box)], np.float32)
+    centre = [middle - start for middle, start in zip(place.centre, first, strict=True)]
+    return Sample(
+        move_image(image, place.draw, centre, patch),
+        move_codes(codes, place.draw, centre, patch, unknown=unknown, outside=outside, to_drawn=to_drawn),
+    )
+
+
+def _tensor(part: NDArray[Any], dtype: type[np.generic]) -> Tensor:
+    """Copy a part of a read-only memory map into a tensor."""
+    return torch.from_numpy(np.array(part, dtype=dtype, order="C", copy=True))

@@ -1,0 +1,212 @@
+"""Where training patches lie: drawn by case, class and voxel, from (seed, iteration, sample) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Generator
+
+from autoseg.cases.cache import CachedCase, CacheEntry
+from autoseg.core.arrays import Shape3
+from autoseg.core.errors import ConfigError
+from autoseg.dataset.labels import Labels, head_states, informative_codes
+from autoseg.sampling.rejection import Rejection
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+PLACES, INTENSITIES = 0, 1
+"""Separate streams of random numbers below one seed."""
+
+
+class SamplingConfig(BaseModel):
+    """How patches are placed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    forced_fraction: Fraction = 1 / 3
+    """Share of samples centred on a foreground class, each class of the data set equally often."""
+    context_fraction: Fraction = 0.0
+    """Share of the remaining samples of sparsely annotated cases that are placed anywhere, annotated or not."""
+    min_annotated: Fraction = 0.0
+    """Smallest share of annotated voxels in a patch, of those in the image; context patches are exempt. 0 is off."""
+    min_foreground_voxels: Annotated[int, Field(ge=0)] = 0
+    """Patches with fewer annotated foreground voxels are mostly drawn again; context patches are exempt. 0 is off."""
+    reject_probability: Fraction = 0.95
+    """How often a patch with too little foreground is refused."""
+    max_attempts: Annotated[int, Field(ge=1)] = 20
+    """Places drawn for a patch before the best of them is taken."""
+
+    @property
+    def rejects(self) -> bool:
+        """Whether any place can be refused."""
+        return self.min_annotated > 0 or (self.min_foreground_voxels > 0 and self.reject_probability > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseContent:
+    """What sampling needs to know of a case; small, and independent of its voxels."""
+
+    folder: Path
+    name: str
+    priority: float
+    """Relative sampling weight, at least 0."""
+    shape: Shape3
+    """Voxels."""
+    counts: Mapping[int, int]
+    """Informative code -> number of voxels; codes with none are left out."""
+    head_codes: tuple[tuple[int, ...], ...]
+    """Per network head the codes of this case for which it is certainly positive; () for background heads."""
+    is_dense: bool
+    """Whether every voxel is informative, and at least half of them carry exactly one class."""
+    code_groups: tuple[tuple[int, ...], ...]
+    """The codes of ``counts``, those of the same drawn set together."""
+
+    @classmethod
+    def from_entry(
+        cls, folder: Path, name: str, entry: CacheEntry, labels: Labels, *, priority: float = 1.0
+    ) -> CaseContent:
+        """Summarise a cached case. Only what was drawn counts: ``entry.table``, not what follows from promises."""
+        table = entry.table
+        informative = informative_codes(table)
+        positive, _ = head_states(table, labels.regions)
+        counts = {code: entry.code_counts[code] for code in entry.locations if entry.code_counts.get(code, 0) > 0}
+        counts = {code: count for code, count in counts.items() if informative[code]}
+        groups: dict[bytes, list[int]] = {}
+        for code in counts:
+            groups.setdefault(table[code].tobytes(), []).append(code)
+        head_codes = tuple(
+            tuple(code for code in counts if positive[code, head]) if head in labels.foreground_heads else ()
+            for head in range(labels.n_heads)
+        )
+        n_voxels = int(np.prod(entry.record.shape))
+        n_certain = sum(count for code, count in counts.items() if table[code].sum() == 1)
+        is_dense = sum(counts.values()) == n_voxels and 2 * n_certain >= n_voxels
+        code_groups = tuple(map(tuple, groups.values()))
+        return cls(folder, name, priority, entry.record.shape, counts, head_codes, is_dense, code_groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a patch was drawn for: a case and, unless the patch may lie anywhere, a code that must be in it."""
+
+    case: CaseContent
+    code: int | None
+    is_context: bool = False
+    """Whether the patch shall lie anywhere in a sparse case, annotated or not."""
+
+
+class Sampler:
+    """Draws the place of every sample of every iteration.
+
+    The rules, in order: (a) cases are drawn by priority among those with an informative voxel. (b) A sample is forced
+    with probability ``forced_fraction``: a foreground head is drawn among those that occur in the data set, then a case
+    that has it (by priority), then a voxel. (c) Otherwise a densely labelled case gives a box anywhere; a sparse one a
+    box around an informative voxel, its label set drawn uniformly among the sets drawn in the case (so that the most
+    voluminous annotation does not dominate), or with ``context_fraction`` a box anywhere. (d) ``rejection`` (None if
+    off) has the place, never the case or the code, drawn again: the balance of (a) to (c) stays.
+
+    A case of which is only known what it does not hold is sparse, has no head, and gives boxes around its voxels.
+
+    Source: nnU-Net ``dataloading/data_loader.py``. Differs in (b): nnU-Net forces the last third of each batch and
+    balances classes within a case, so that a class of few cases is rare; in (c) nnU-Net draws uniformly over voxels.
+    """
+
+    def __init__(self, cases: Sequence[CaseContent], config: SamplingConfig) -> None:
+        self.config = config
+        self.cases = tuple(case for case in cases if case.counts and case.priority > 0)
+        if not self.cases:
+            raise ConfigError(
+                f"sampling: found no annotated voxel in {len(cases)} cases (of priority above 0), expected at least "
+                "one. Check the annotation with autoseg_plan_and_preprocess --check-only."
+            )
+        self._weights = _normalised([case.priority for case in self.cases])
+        self.rejection: Rejection | None = None
+        if config.rejects:
+            self.rejection = Rejection(
+                config.min_annotated, config.min_foreground_voxels, config.reject_probability, config.max_attempts,
+                len(self.cases),
+            )  # fmt: skip
+        n_heads = len(self.cases[0].head_codes)
+        holders = [[case for case in self.cases if case.head_codes[head]] for head in range(n_heads)]
+        self._heads = [
+            (head, of_head, _normalised([case.priority for case in of_head]))
+            for head, of_head in enumerate(holders)
+            if of_head
+        ]
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Foreground heads that occur in the cases."""
+        return tuple(head for head, _, _ in self._heads)
+
+    def draw(self, rng: np.random.Generator) -> Aim:
+        """Draw a case and the code that the patch must hold, by the rules of the class."""
+        if rng.random() < self.config.forced_fraction and self._heads:
+            head, cases, weights = self._heads[rng.integers(len(self._heads))]
+            case = cases[rng.choice(len(cases), p=weights)]
+            codes = case.head_codes[head]
+            share = _normalised([case.counts[code] for code in codes])
+            return Aim(case, codes[rng.choice(len(codes), p=share)])
+        case = self.cases[rng.choice(len(self.cases), p=self._weights)]
+        if case.is_dense:
+            return Aim(case, None)
+        if rng.random() < self.config.context_fraction:
+            return Aim(case, None, is_context=True)
+        codes = case.code_groups[rng.integers(len(case.code_groups))]
+        if len(codes) == 1:
+            return Aim(case, codes[0])
+        return Aim(case, codes[rng.choice(len(codes), p=_normalised([case.counts[code] for code in codes]))])
+
+
+def sample_rng(seed: int, iteration: int, sample: int) -> np.random.Generator:
+    """Return the random numbers of one sample: the same for any number of workers, and after resuming."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PLACES, iteration, sample)))
+
+
+def intensity_generator(seed: int, iteration: int) -> Generator:
+    """Return the CPU generator for ``augment_intensity`` of one iteration's batch, wherever the batch lies."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(INTENSITIES, iteration))
+    return Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
+def draw_voxel(case: CachedCase, code: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Draw a voxel (z, y, x) with ``code`` uniformly."""
+    locations = case.locations_of(code)
+    flat = int(locations[rng.integers(len(locations))])
+    return tuple(int(index) for index in np.unravel_index(flat, case.codes.shape))
+
+
+def box_around(voxel: Sequence[int], shape: Sequence[int], patch: Sequence[int], rng: np.random.Generator) -> list[int]:
+    """Return the first voxel of a patch with ``voxel`` at its centre, moved into the image where it hangs out.
+
+    Axes on which the image is smaller than the patch are placed as in :func:`box_anywhere`. Source: nnU-Net
+    ``get_bbox``, which moves only at the low border (patches hang out at the high one by up to half their size).
+    """
+    low = [min(max(at - size // 2, 0), max(edge - size, 0)) for at, edge, size in zip(voxel, shape, patch, strict=True)]
+    anywhere = box_anywhere(shape, patch, rng)
+    return [
+        place if edge >= size else padded for place, padded, edge, size in zip(low, anywhere, shape, patch, strict=True)
+    ]
+
+
+def box_anywhere(shape: Sequence[int], patch: Sequence[int], rng: np.random.Generator) -> list[int]:
+    """Return the first voxel of a patch placed uniformly in the image; on too short axes the image is centred in it.
+
+    An odd remainder of padding goes to either side at random, so the first voxel is then negative.
+    """
+    missing = np.maximum(np.asarray(patch) - np.asarray(shape), 0)
+    lowest = -((missing + 1) // 2)
+    highest = np.where(missing > 0, -(missing // 2), np.asarray(shape) - np.asarray(patch))
+    low: list[int] = rng.integers(lowest, highest, endpoint=True).tolist()
+    return low
+
+
+def _normalised(weights: Sequence[float]) -> NDArray[np.float64]:
+    array = np.asarray(weights, dtype=np.float64)
+    return np.asarray(array / array.sum())

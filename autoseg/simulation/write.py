@@ -1,0 +1,299 @@
+"""Make a sparse copy of a densely labelled data set, as if annotators with little time had drawn it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoseg.annotation.label_counts import count_values, undeclared_values
+from autoseg.cases.label_codes import read_drawn
+from autoseg.core.atomic import write_json
+from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
+from autoseg.core.findings import listed
+from autoseg.core.geometry import slice_axis
+from autoseg.core.parallel import map_unordered
+from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
+from autoseg.dataset.file_values import DECLARE_VALUES, value_name
+from autoseg.dataset.labels import Labels, background_value, free_value, statements_leave_open, unknown_values
+from autoseg.dataset.unknown_json import IGNORE, UNLABELLED
+from autoseg.io.images import write_labels, written_ending
+from autoseg.io.raw_layout import put_images
+from autoseg.simulation.dropped_classes import choose_left_out
+from autoseg.simulation.styles import Style, annotate
+
+REPORT_FILE = "annotation_report.json"
+UNFINISHED_FILE = ".unfinished.json"
+"""Settings of a run that was interrupted; removed when dataset.json is there."""
+
+CHOOSE_DENSE = "Choose a data set whose labels are known in every voxel."
+
+Progress = Callable[[int, int, str], None]
+NOT_COPIED = ("dataset", "annotation_protocol", "lazy_semantics")
+"""Keys of the source's dataset.json that say nothing true of the copy: its list of files, how it was annotated."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """All that is decided before a file is written."""
+
+    source: Dataset
+    style: Style
+    seed: int
+    n_dropped: int
+    """Classes that each annotator leaves out."""
+    dropped: Mapping[str, frozenset[int]]
+    """Case -> their file values."""
+    ignore: int | None
+    """File value of what is not annotated; None if every voxel is."""
+    content: Mapping[str, Any]
+    """dataset.json of the copy."""
+
+
+@dataclass(frozen=True)
+class CaseShares:
+    """How many voxels of a case are annotated, per file value."""
+
+    voxels: Mapping[int, int]
+    annotated: Mapping[int, int]
+    """Voxels that say which class they are."""
+    narrowed: Mapping[int, int]
+    """Voxels that say only which classes they are not: drawn as background where classes were left out."""
+
+
+def check_output(output: Path) -> None:
+    """Raise ``ConfigError`` if ``output`` holds anything but what an interrupted run left there."""
+    if (output / DATASET_JSON).exists():
+        raise _not_free(output, "a data set")
+    if output.is_dir() and any(output.iterdir()) and not (output / UNFINISHED_FILE).exists():
+        raise _not_free(output, "files")
+
+
+def plan_simulation(
+    dataset: Dataset, style: Style, *, n_dropped: int = 0, seed: int = 0, workers: int = 1,
+    progress: Progress | None = None,
+) -> Simulation:  # fmt: skip
+    """Look into every label file of ``dataset`` and decide what each annotator leaves out.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to simulate, or a setting does not fit the data set.
+    DatasetError
+        If the data set is not dense: it declares partial labels, or a file holds ignored or undeclared voxels.
+    """
+    if style.is_dense and not n_dropped:
+        raise ConfigError(
+            "nothing to simulate: found no kind of annotation, expected at least one. "
+            "Choose among --scribbles, --slices, --patches, --points and --drop-classes."
+        )
+    _check_dense(dataset)
+    foreground = dataset.labels.class_values[1:]
+    if n_dropped and dataset.labels.has_regions:
+        raise ConfigError(
+            f"--drop-classes: found regions in {dataset.name}, expected classes: what a left-out region means for the "
+            "others cannot be said with one value per voxel. Leave --drop-classes away."
+        )
+    present: dict[str, frozenset[int]] = {}
+    faults: list[Fault] = []
+    survey = partial(_survey, labels=dataset.labels, style=style)
+    for done, (index, found) in enumerate(map_unordered(survey, dataset.cases, workers=workers), 1):
+        name = dataset.cases[index].name
+        if isinstance(found, DatasetError):
+            faults.extend(found.faults)
+        elif isinstance(found, AutosegError):
+            raise found
+        else:
+            present[name] = found
+        if progress:
+            progress(done, len(dataset.cases), name)
+    faults.sort(key=lambda fault: fault.where)
+    undrawn = {*unknown_values(dataset.labels)}
+    sparse = sorted(name for name, values in present.items() if undrawn & values)
+    if sparse:
+        where = f"labels of data set {dataset.name}"
+        key = IGNORE if dataset.labels.unlabelled is None else UNLABELLED
+        ignored = f"voxels with the value of {key} in {listed(sparse)}"
+        faults.insert(0, Fault(where, ignored, "a class at every voxel", CHOOSE_DENSE))
+    if faults:
+        raise DatasetError(faults)
+    present = {name: values & {*foreground} for name, values in present.items()}
+    dropped = choose_left_out(present, foreground, n_dropped, seed=seed)
+    ignore = dataset.labels.ignore
+    if ignore is None and not style.is_dense:
+        ignore = free_value(dataset.labels)
+    return Simulation(dataset, style, seed, n_dropped, dropped, ignore, sparse_json(dataset, ignore, dropped))
+
+
+def sparse_json(dataset: Dataset, ignore: int | None, dropped: Mapping[str, frozenset[int]]) -> dict[str, Any]:
+    """Return the dataset.json of the copy: the source's, with ignore, and with the classes that each case annotates."""
+    content = {key: value for key, value in dataset.json.items() if key not in NOT_COPIED}
+    if ignore is not None:
+        content["labels"] = {**content["labels"], IGNORE: ignore}
+    content["numTraining"] = len(dataset.cases)
+    content["file_ending"] = written_ending(dataset.file_ending)
+    cases: dict[str, dict[str, Any]] = {name: dict(entry) for name, entry in content.get("cases", {}).items()}
+    for name in dataset.case_names:
+        if dropped.get(name):
+            pairs = zip(dataset.labels.class_names[1:], dataset.labels.class_values[1:], strict=True)
+            annotated = [class_name for class_name, value in pairs if value not in dropped[name]]
+            cases[name] = {**cases.get(name, {}), "annotated": annotated}
+    return content | ({"cases": cases} if cases else {})
+
+
+def write_cases(
+    simulation: Simulation, output: Path, *, copy: bool = False, workers: int = 1, progress: Progress | None = None
+) -> dict[str, CaseShares]:
+    """Write images and label files of the copy into ``output``; return case -> what is annotated.
+
+    An interrupted run is repeated by calling this again with the same settings.
+
+    Raises
+    ------
+    ConfigError
+        If ``output`` holds anything but what an interrupted run with the same settings left there.
+    """
+    source = simulation.source
+    _claim(simulation, output)
+    put_images(source.cases, written_ending(source.file_ending), output / "imagesTr", copy=copy)
+    write = partial(_write_case, simulation=_without_json(simulation), folder=output / "labelsTr")
+    shares: dict[str, CaseShares] = {}
+    for done, (index, result) in enumerate(map_unordered(write, source.cases, workers=workers), 1):
+        if isinstance(result, AutosegError):
+            raise result
+        shares[source.cases[index].name] = result
+        if progress:
+            progress(done, len(source.cases), source.cases[index].name)
+    return dict(sorted(shares.items()))
+
+
+def finish(simulation: Simulation, output: Path, report: Mapping[str, Any]) -> Dataset:
+    """Write the report and, last, dataset.json; return the copy as it is loaded."""
+    write_json(output / REPORT_FILE, report)
+    write_json(output / DATASET_JSON, simulation.content)
+    (output / UNFINISHED_FILE).unlink(missing_ok=True)
+    return Dataset.load(output)
+
+
+def annotation_report(simulation: Simulation, shares: Mapping[str, CaseShares]) -> dict[str, Any]:
+    """Return the annotated share of all voxels and of those of each class, over all cases and per case; as JSON."""
+    labels = simulation.source.labels
+    return {
+        "source": simulation.source.name,
+        "settings": settings(simulation),
+        **_shares(list(shares.values()), labels),
+        "cases": {name: _shares([share], labels) for name, share in shares.items()},
+    }
+
+
+def settings(simulation: Simulation) -> dict[str, Any]:
+    """Return what decides the copy, as JSON."""
+    style = asdict(simulation.style)
+    size = simulation.style.patch_size
+    return {
+        **style,
+        "patch_size": None if size is None else list(size),
+        "drop_classes": simulation.n_dropped,
+        "seed": simulation.seed,
+    }
+
+
+def _check_dense(dataset: Dataset) -> None:
+    """Raise ``DatasetError`` if dataset.json declares that voxels may be of several classes."""
+    faults = [
+        Fault(
+            f"{DATASET_JSON} of {dataset.name}: {key}", "partial labels", "a densely labelled data set without them",
+            CHOOSE_DENSE,
+        )
+        for key, is_there in (
+            ("label_sets", dataset.labels.set_values),
+            ("cases", statements_leave_open(dataset.labels)),
+            ("valid_mask_folder", dataset.labels.has_masks),
+        )
+        if is_there
+    ]  # fmt: skip
+    if faults:
+        raise DatasetError(faults)
+
+
+def _survey(case: CaseFiles, *, labels: Labels, style: Style) -> frozenset[int]:
+    """Return the values that the labels of a case hold; raise ``DatasetError`` if it cannot be made sparse."""
+    file_labels, geometry = read_drawn(case)
+    counts = count_values(file_labels)
+    where = f"labels of case {case.name!r}"
+    undeclared = undeclared_values(counts, labels)
+    if undeclared:
+        found, expected = (
+            f"undeclared values {listed(map(value_name, undeclared))}",
+            f"only {listed(labels.class_values, 20)}",
+        )
+        raise DatasetError([Fault(where, found, expected, DECLARE_VALUES)])
+    axis = slice_axis(file_labels.shape, geometry.spacing) if style.axis is None else style.axis
+    is_line = style.scribbles and min(np.delete(file_labels.shape, axis)) == 1
+    if (style.slices is not None and file_labels.shape[axis] == 1) or is_line:
+        found = f"shape {file_labels.shape} with slices along axis {axis}"
+        fix = "Choose another --axis, or --scribbles, --points or --patches without --slices for 2-D images."
+        raise DatasetError([Fault(where, found, "several slices, or whole slices to scribble on", fix)])
+    return frozenset(counts)
+
+
+def _claim(simulation: Simulation, output: Path) -> None:
+    """Make ``output`` and note the settings in it; raise ``ConfigError`` if something else is there."""
+    check_output(output)
+    marker = output / UNFINISHED_FILE
+    wanted = {"source": str(simulation.source.folder), **settings(simulation)}
+    if marker.exists() and _noted(marker) != wanted:
+        raise _not_free(output, "an unfinished copy with other settings")
+    write_json(marker, wanted)
+
+
+def _not_free(output: Path, what: str) -> ConfigError:
+    return ConfigError(f"{output}: found {what}, expected a new folder. Delete it, or choose another -o.")
+
+
+def _noted(marker: Path) -> object:
+    try:
+        return json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _without_json(simulation: Simulation) -> Simulation:
+    """Return what a worker process needs: long lists of cases would be sent along with every case."""
+    return replace(simulation, source=replace(simulation.source, cases=(), json={}), content={})
+
+
+def _write_case(case: CaseFiles, *, simulation: Simulation, folder: Path) -> CaseShares:
+    truth, geometry = read_drawn(case)
+    dropped = sorted(simulation.dropped[case.name])
+    background = background_value(simulation.source.labels)
+    visible = np.where(np.isin(truth, dropped), background, truth).astype(np.uint16)
+    classes, _ = simulation.source.labels.encode(visible)  # background is 0 there, whatever its value
+    drawn = annotate(classes, geometry.spacing, simulation.style, seed=simulation.seed, case=case.name)
+    labels = visible if simulation.ignore is None else np.where(drawn, visible, np.uint16(simulation.ignore))
+    write_labels(folder / f"{case.name}{written_ending(simulation.source.file_ending)}", labels, geometry)
+    decided = drawn & (visible != background) if dropped else drawn
+    return CaseShares(count_values(truth), count_values(truth[decided]), count_values(truth[drawn & ~decided]))
+
+
+def _shares(cases: Sequence[CaseShares], labels: Labels) -> dict[str, Any]:
+    """Return numbers of voxels and shares, 0 to 1 (None without a voxel), of all voxels and of each class."""
+    rows = {
+        name: [sum(counts.get(value, 0) for counts in numbers) for numbers in (
+            [case.voxels for case in cases], [case.annotated for case in cases], [case.narrowed for case in cases],
+        )]
+        for name, value in zip(labels.class_names, labels.class_values, strict=True)
+    }  # fmt: skip
+    everything = [sum(column) for column in zip(*rows.values(), strict=True)]
+    return {"all": _row(everything), "classes": {name: _row(row) for name, row in rows.items()}}
+
+
+def _row(numbers: Sequence[int]) -> dict[str, Any]:
+    voxels, annotated, narrowed = numbers
+    share, narrowed_share = ((n / voxels if voxels else None) for n in (annotated, narrowed))
+    return {"voxels": voxels, "annotated": annotated, "share": share, "narrowed_share": narrowed_share}

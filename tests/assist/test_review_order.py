@@ -1,0 +1,74 @@
+"""The review shows slips of the annotator before places of which the model itself is unsure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from autoseg.assist.complete_case import complete_case
+from autoseg.assist.review import group_disputed, set_names
+from autoseg.cases.case import CaseRecord, Target
+from autoseg.core.geometry import Geometry
+from autoseg.dataset.labels import Head, Labels
+
+NAMES = ("background", "organ", "vessel")
+LABELS = Labels((0, 1, 2), NAMES, tuple(Head(name, (k,), (k,), k == 0) for k, name in enumerate(NAMES)), ignore=3)
+N_SLIPS = 5
+
+
+def place_of(shape):
+    edges = (1.0, 1.0, 1.0)
+    return CaseRecord(
+        case="x", geometry=Geometry(spacing=edges), transpose=(0, 1, 2), shape_before_crop=shape, crop_low=(0, 0, 0),
+        crop_high=shape, spacing_before=edges, spacing=edges, shape=shape,
+    )  # fmt: skip
+
+
+def simulated(shape, rng):
+    """Return the truth (organs on a grid of cells of 8 voxels), and a model's probabilities (K, *shape) of it.
+
+    The model knows what it sees, but for soft borders, and large cells in which it leans towards the wrong class.
+    """
+    z, y, x = (np.arange(edge) % 8 - 3.5 for edge in shape)
+    ball = (z[:, None, None] ** 2 * (shape[0] > 1) + y[:, None] ** 2 + x**2) < 9
+    cell = np.arange(shape[1])[:, None] // 8 + np.arange(shape[2]) // 8
+    truth = np.where(ball, 1 + cell % 2, 0)
+    shares = np.stack([ndimage.gaussian_filter((truth == k).astype(np.float64), 0.4) for k in range(3)])
+    shares = 0.98 * shares / shares.sum(axis=0) + 0.02 / 3
+    unsure = np.zeros(shape, dtype=bool)
+    for start in range(0, 32, 16):  # 4 blobs, many times as large as a slip
+        for other in (0, 32):
+            unsure[:, start + 1 : start + 7, other + 1 : other + 15] = True
+    wrong = (truth + 1) % 3
+    for k in range(3):
+        leaning = 0.55 * (wrong == k) + 0.4 * (truth == k) + 0.05 * ((truth != k) & (wrong != k))
+        shares[k][unsure] = (leaning + rng.uniform(-0.02, 0.02, shape))[unsure]
+    return truth, shares / shares.sum(axis=0), unsure
+
+
+@pytest.mark.parametrize("shape", [(1, 48, 48), (8, 48, 48)], ids=["2d", "3d"])
+@pytest.mark.parametrize("seed", range(3))
+def test_planted_slips_come_before_large_regions_of_which_the_model_is_unsure(shape, seed):
+    rng = np.random.default_rng(seed)
+    truth, shares, unsure = simulated(shape, rng)
+    drawn = truth.astype(np.uint8)
+    slips = np.zeros(shape, dtype=bool)
+    cells = [(y, x) for y in range(0, 48, 8) for x in range(0, 48, 8) if not unsure[0, y + 2, x + 2]]
+    for index in rng.choice(len(cells), N_SLIPS, replace=False):  # a dab of another class in the middle of an object
+        y, x = cells[index]
+        dab = (
+            slice(shape[0] // 2 - 1 if shape[0] > 1 else 0, shape[0] // 2 + 1),
+            slice(y + 3, y + 5),
+            slice(x + 3, x + 5),
+        )
+        slips[dab] = True
+        drawn[dab] = (drawn[dab] + 1 + rng.integers(2)) % 3
+    drawn[~slips & (rng.random(shape) < 0.2)] = 3  # not everything is annotated
+
+    target = Target(*LABELS.encode(drawn))
+    made = complete_case(np.log(shares).astype(np.float32), place_of(shape), LABELS, target, review=True)
+    groups = group_disputed("x", made.disputed, set_names(target.label_sets, NAMES), NAMES)
+    is_slip = [bool(slips[group.z, group.y, group.x]) for group in groups]
+    assert is_slip == [True] * N_SLIPS + [False] * (len(groups) - N_SLIPS)
+    assert max(group.n_voxels for group in groups[N_SLIPS:]) > 5 * max(group.n_voxels for group in groups[:N_SLIPS])

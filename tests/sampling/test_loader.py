@@ -1,0 +1,138 @@
+"""The loader is a function of seed and iteration, whatever the number of workers and the start."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.augmentation.recipes import augment_intensity, nnunet_recipe, no_augmentation
+from autoseg.core.errors import CacheError, WorkerError
+from autoseg.sampling.loader import Batch, CaseSource, make_loader
+from autoseg.sampling.places import SamplingConfig, intensity_generator
+
+
+def scribbled(seed: int, shape: tuple[int, int, int] = (6, 20, 18)) -> np.ndarray:
+    """Mostly unknown (3), with short scribbles of classes 0, 1 and 2."""
+    rng = np.random.default_rng(seed)
+    codes = np.full(shape, 3, np.uint8)
+    for code in (0, 1, 2):
+        z, y, x = (int(rng.integers(edge - 5)) for edge in shape)
+        codes[z, y, x : x + 5] = code
+    return codes
+
+
+def same(one: Batch, other: Batch) -> bool:
+    pairs = ((one.images, other.images), (one.codes, other.codes), (one.label_sets, other.label_sets))
+    return all(torch.equal(mine, theirs) for mine, theirs in pairs) and one.cases == other.cases
+
+
+@pytest.fixture
+def load(write, make_labels, make_configuration):
+    cases = [write(f"case{index}", scribbled(index)) for index in range(3)]
+
+    def load(patch=(4, 12, 12), *, recipe="nnunet", batch_size=2, given=None, **options):
+        configuration = make_configuration(patch, batch_size)
+        recipe = nnunet_recipe(configuration) if recipe == "nnunet" else recipe
+        options = {"labels": make_labels(), "start": 0, "stop": 6, "seed": 5} | options
+        return make_loader(given or cases, configuration, SamplingConfig(), recipe, **options)
+
+    load.cases = cases
+    return load
+
+
+@pytest.mark.parametrize("patch", [(12, 12), (4, 12, 12)], ids=["2d", "3d"])
+def test_shapes_and_types(load, patch):
+    batch = next(load(patch))
+    assert batch.images.shape == (2, 1, *patch) and batch.images.dtype == torch.float32
+    assert batch.codes.shape == (2, *patch) and batch.codes.dtype == torch.uint8
+    assert batch.label_sets.shape == (2, 4, 3) and batch.label_sets.dtype == torch.bool
+    assert len(batch.cases) == 2 and batch.to("cpu").cases == batch.cases
+
+
+@pytest.mark.parametrize("patch", [(12, 12), (4, 12, 12)], ids=["2d", "3d"])
+def test_a_resumed_run_goes_on_with_the_same_batches(load, patch):
+    whole = list(load(patch))
+    assert len(whole) == 6
+    assert all(same(a, b) for a, b in zip(whole[4:], load(patch, start=4), strict=True))
+    assert not same(whole[0], whole[1])
+    assert not same(whole[0], next(load(patch, seed=6)))
+
+
+def test_workers_give_the_same_batches_and_leave_the_global_generator_alone(load):
+    torch.manual_seed(0)
+    state = torch.random.get_rng_state()
+    with_worker = list(load(workers=2, stop=3))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert all(same(a, b) for a, b in zip(with_worker, load(stop=3), strict=True))
+
+
+def test_the_number_of_threads_does_not_matter(load):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        several = list(load((24, 60, 60), stop=4))
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        assert all(same(a, b) for a, b in zip(several, load((24, 60, 60), stop=4), strict=True))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_intensity_augmentation_outside_the_workers_is_the_same(load, make_configuration):
+    recipe = nnunet_recipe(make_configuration((4, 12, 12)))
+    inside, outside = load(), load(augment_in_worker=False)
+    for iteration, (one, other) in enumerate(zip(inside, outside, strict=True)):
+        later = augment_intensity(other.images, recipe, intensity_generator(5, iteration))
+        assert torch.equal(one.images, later)
+
+
+def test_without_recipe_images_are_plain_crops(load):
+    for batch in load(recipe=None):
+        known = batch.codes != 3
+        assert torch.equal(batch.images[:, 0][known], batch.codes[known].float())
+    assert all(same(a, b) for a, b in zip(load(recipe=None), load(recipe=no_augmentation()), strict=True))
+
+
+def test_label_sets_of_unequal_length_are_filled_up_with_unknown(load, write):
+    lazy = write("lazy", np.full((4, 6, 6), 4, np.uint8), further=((0, 2),))
+    plain = write("plain", np.zeros((4, 6, 6), np.uint8))
+    tables = {}
+    for batch in load((4, 6, 6), recipe=None, given=[lazy, plain], batch_size=4, stop=4):
+        tables |= {name: table for name, table in zip(batch.cases, batch.label_sets, strict=True) if len(table) == 5}
+    assert tables["plain"][4].all()
+    assert tables["lazy"][4].tolist() == [True, False, True]
+
+
+def test_a_missing_case_is_named_at_once(load, tmp_path):
+    with pytest.raises(CacheError, match="case ghost: found it missing or incomplete"):
+        load(given=[CaseSource(tmp_path, "ghost")])
+
+
+def test_a_case_that_vanishes_is_named(load, write, tmp_path):
+    case = write("doomed", scribbled(9))
+    batches = load(given=[CaseSource(tmp_path, "doomed")])
+    (tmp_path / "doomed.image.npy").write_bytes(case.image.tobytes()[:40])
+    with pytest.raises(CacheError, match=r"^case doomed: .*doomed\.image\.npy"):
+        next(batches)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_any_other_fault_of_a_case_is_named(load, write, tmp_path, workers):
+    case = write("broken", scribbled(1))
+    np.save(tmp_path / "broken.locations.npy", np.full(15, 10**9))
+    with pytest.raises(WorkerError, match=r"^case broken: ValueError: index 1000000000 is out of bounds"):
+        next(load(given=[case], workers=workers))
+
+
+def test_a_killed_worker_is_reported_with_the_cases_in_flight(load):
+    batches = load(workers=1, stop=10**6)
+    next(batches)
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()
+    with pytest.raises(WorkerError, match=r"a worker process died .* One of the cases \['case"):
+        for _ in batches:
+            pass
