@@ -17,7 +17,7 @@ from survival_table import ANY
 from torch.nn.functional import interpolate
 
 from autoseg.augmentation.recipes import nnunet_recipe
-from autoseg.augmentation.spatial import SpatialDraw
+from autoseg.augmentation.warp import Warp
 from autoseg.cases.cache import CachedCase, CacheEntry
 from autoseg.cases.case import Case
 from autoseg.cases.label_codes import read_annotation
@@ -176,9 +176,9 @@ def draw_patches(grid: Grid, configuration: Configuration, count: int, seed: int
     patches: list[Patch] = []
     while codes and len(patches) < count:
         place = draw_place(Aim(None, codes[rng.integers(len(codes))]), grid.case, patch, recipe, rng)  # type: ignore[arg-type]
-        if place.draw.is_identity:
+        if place.warp.is_identity:
             continue
-        place = replace(place, draw=SpatialDraw(place.draw.matrix, (False,) * len(patch)))
+        place = replace(place, warp=Warp(place.warp.matrix, (False,) * len(patch)))
         ours = read_patch(grid.case, place, patch, **settings).codes.numpy()
         theirs = read_patch(grid.case, place, patch, unknown=unused, outside=0).codes.numpy()
         patches.append(Patch(place, ours, theirs))
@@ -191,7 +191,7 @@ def count_moved(tally: Tally, grid: Grid, patches: Sequence[Patch]) -> None:
         codes = grid.case.codes if patch.place.slice_index is None else grid.case.codes[patch.place.slice_index]
         known = np.argwhere(codes != grid.unknown)
         edge = np.array(patch.ours.shape) - 1
-        places = (known - patch.place.centre) @ np.linalg.inv(patch.place.draw.array).T + edge / 2
+        places = (known - patch.place.centre) @ np.linalg.inv(patch.place.warp.array).T + edge / 2
         inside = ((places >= 0) & (places <= edge)).all(axis=1)
         classes = codes[tuple(known[inside].T)]
         single = classes < grid.unknown  # not the unions that ties in resampling made

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from autoseg.augmentation.sampling_grid import Source, axis_strides, pieces
-from autoseg.augmentation.spatial import Matrix, SpatialDraw, as_source, cut, flip
+from autoseg.augmentation.warp import Matrix, Warp, as_source, cut, flip
 
 VOTES = 1 << 15
 """Points whose votes are counted together: few enough for the cache."""
@@ -23,7 +23,7 @@ TIE_BREAK = 1e-4
 
 def move_codes(
     box: Tensor,
-    draw: SpatialDraw,
+    warp: Warp,
     centre: Sequence[float],
     patch: Sequence[int],
     *,
@@ -42,8 +42,8 @@ def move_codes(
     ----------
     box
         (*box) uint8 or int32 codes: the part of the map that ``source_box`` asks for, cut off where the image ends.
-    draw, centre, patch
-        As in :func:`autoseg.augmentation.spatial.move_image`.
+    warp, centre, patch
+        As in :func:`autoseg.augmentation.warp.move_image`.
     unknown
         Code of a voxel of which nothing is known.
     outside
@@ -63,11 +63,11 @@ def move_codes(
     Source of the votes: batchgeneratorsv2 ``SpatialTransform`` (one map per class; ties to the nearest voxel). Differs
     in one pass for all classes; "unknown" has no vote of its own; outside votes as ``outside``.
     """
-    if draw.is_identity or 0 in box.shape:
-        return flip(cut(box[None], centre, patch, outside)[0], draw.mirrors)
-    source = as_source(box[None], draw, centre, patch, outside)
+    if warp.is_identity or 0 in box.shape:
+        return flip(cut(box[None], centre, patch, outside)[0], warp.mirrors)
+    source = as_source(box[None], warp, centre, patch, outside)
     moved = _vote_everywhere(source, _Rule.of(box, source.matrix, unknown, to_drawn))
-    return flip(moved.view(*patch), draw.mirrors)
+    return flip(moved.view(*patch), warp.mirrors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,25 @@
-"""Which augmentations a training run applies, how often and how strongly; a value that a user can set."""
+"""Recipes: which augmentations a training run applies, in which order."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+import numpy as np
 from torch import Generator, Tensor, contiguous_format
 
-from autoseg.augmentation.intensity import (
-    adjust_contrast_,
-    adjust_gamma_,
-    blur_,
-    lower_resolution_,
-    multiply_brightness_,
-    noise_,
-)
+from autoseg.augmentation.blur import Blur
+from autoseg.augmentation.brightness import Brightness
+from autoseg.augmentation.contrast import Contrast
+from autoseg.augmentation.gamma import Gamma
+from autoseg.augmentation.low_resolution import LowResolution
+from autoseg.augmentation.mirror import Mirror
+from autoseg.augmentation.noise import Noise
+from autoseg.augmentation.rotate import Rotate
+from autoseg.augmentation.scale import Scale
+from autoseg.augmentation.warp import Warp, identity
 from autoseg.core.plan import Configuration
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Range = tuple[float, float]
 
 ANISOTROPY_IN_PLANE = 3
 """Patches whose longest edge is more than this many times the first axis are rotated and scaled in the plane only."""
@@ -26,105 +27,57 @@ ELONGATED_2D = 1.5
 """2-D patches longer than this ratio are rotated only a little, or much of them would come from outside."""
 
 
-class Recipe(BaseModel):
-    """Probabilities (per sample unless said) and ranges of every augmentation; the defaults are nnU-Net's for 3-D.
+@runtime_checkable
+class Geometric(Protocol):
+    """An operation that moves voxels: it adds to the warp of a sample before the sample is read."""
 
-    Source: nnU-Net 2.8.1 ``nnUNetTrainer.get_training_transforms``.
-    """
+    def warp(self, before: Warp, patch: Sequence[int], rng: np.random.Generator) -> Warp:
+        """Return ``before`` with what this operation draws for a patch of 2 or 3 axes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rotation_probability: Probability = 0.2
-    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 30.0
-    """Angles are uniform in plus or minus this, one per rotation axis."""
-    scaling_probability: Probability = 0.2
-    scaling_range: Range = (0.7, 1.4)
-    """Source voxels per patch voxel, the same for all axes; above 1 objects get smaller."""
-    in_plane: bool = False
-    """Rotate and scale within the last two axes only (thick slices)."""
-    mirror_axes: tuple[int, ...] = (0, 1, 2)
-    """Patch axes that may be flipped."""
-    mirror_probability: Probability = 0.5
-    """Per axis."""
-    noise_probability: Probability = 0.1
-    noise_sigma_range: Range = (0.0, 0.1)
-    """One standard deviation for all channels of a sample, in units of the normalised image."""
-    blur_probability: Probability = 0.2
-    blur_channel_probability: Probability = 0.5
-    blur_sigma_range: Range = (0.5, 1.0)
-    """Voxels, per channel and axis."""
-    brightness_probability: Probability = 0.15
-    brightness_range: Range = (0.75, 1.25)
-    """Factor per channel: half of the draws below 1, half above."""
-    contrast_probability: Probability = 0.15
-    contrast_range: Range = (0.75, 1.25)
-    """Factor per channel around its mean: half of the draws below 1, half above."""
-    low_resolution_probability: Probability = 0.25
-    low_resolution_channel_probability: Probability = 0.5
-    low_resolution_range: Range = (0.5, 1.0)
-    """Size of the coarse grid relative to the patch, per channel, the same for all axes (not axis 0 if in plane)."""
-    gamma_inverted_probability: Probability = 0.1
-    gamma_probability: Probability = 0.3
-    gamma_range: Range = (0.7, 1.5)
-    """Exponent per channel: half of the draws below 1, half above."""
+@runtime_checkable
+class Intensity(Protocol):
+    """An operation that changes the images of a whole batch in place, on any device."""
+
+    def change_(self, images: Tensor, generator: Generator) -> None:
+        """Change images (B, C, *P) float32; draws come from ``generator``, which is on the CPU."""
+
+
+Operation: TypeAlias = Geometric | Intensity
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The operations of a run, in their order: first all that move voxels, then all that change intensities."""
+
+    operations: tuple[Operation, ...]
     masked_channels: tuple[int, ...] = ()
     """Channels normalised over their non-zero part: where they are 0 they stay 0."""
 
-    @field_validator(
-        "scaling_range", "noise_sigma_range", "blur_sigma_range", "brightness_range", "contrast_range",
-        "low_resolution_range", "gamma_range",
-    )  # fmt: skip
-    @classmethod
-    def _ascending_and_not_negative(cls, value: Range) -> Range:
-        if not 0 <= value[0] <= value[1]:
-            raise ValueError(f"found {value}, expected two numbers with 0 <= low <= high. Write the lower one first.")
-        return value
+    @property
+    def mirror_axes(self) -> tuple[int, ...]:
+        """Patch axes that may be flipped, ascending: prediction averages over the same mirrored copies."""
+        axes = {axis for operation in self.operations if isinstance(operation, Mirror) for axis in operation.axes}
+        return tuple(sorted(axes))
 
-    @field_validator("scaling_range", "low_resolution_range", "blur_sigma_range", "gamma_range")
-    @classmethod
-    def _positive(cls, value: Range) -> Range:
-        if value[0] <= 0:
-            raise ValueError(f"found {value}, expected numbers above 0. To switch it off set its probability to 0.")
-        return value
-
-
-def nnunet_recipe(configuration: Configuration) -> Recipe:
-    """Return nnU-Net's recipe for a configuration: rotation range and axes follow the patch's shape.
-
-    3-D: within +-30 degrees about each axis, or +-180 in the plane when the longest patch edge exceeds 3 times axis 0.
-    2-D: +-180 degrees, or +-15 when the patch is longer than 1.5 times its width.
-    Source: nnU-Net ``configure_rotation_dummyDA_mirroring_and_inital_patch_size``.
-    """
-    patch = configuration.patch_size
-    if configuration.is_2d:
-        in_plane = False
-        degrees = 15.0 if max(patch) / min(patch) > ELONGATED_2D else 180.0
-    else:
-        in_plane = max(patch) / patch[0] > ANISOTROPY_IN_PLANE
-        degrees = 180.0 if in_plane else 30.0
-    masked = tuple(channel for channel, is_masked in enumerate(configuration.use_mask_for_norm) if is_masked)
-    return Recipe(
-        rotation_degrees=degrees,
-        in_plane=in_plane,
-        mirror_axes=tuple(range(len(patch))),
-        masked_channels=masked,
-    )
+    def without_mirroring(self) -> Recipe:
+        """Return the recipe with no axis to be flipped."""
+        return replace(
+            self,
+            operations=tuple(
+                operation.model_copy(update={"axes": ()}) if isinstance(operation, Mirror) else operation
+                for operation in self.operations
+            ),
+        )
 
 
-def no_augmentation() -> Recipe:
-    """Return a recipe that changes nothing."""
-    return Recipe(
-        rotation_probability=0,
-        scaling_probability=0,
-        mirror_axes=(),
-        noise_probability=0,
-        blur_probability=0,
-        brightness_probability=0,
-        contrast_probability=0,
-        low_resolution_probability=0,
-        gamma_inverted_probability=0,
-        gamma_probability=0,
-    )
+def draw_warp(recipe: Recipe, patch: Sequence[int], rng: np.random.Generator) -> Warp:
+    """Draw the warp of one sample, for a patch of 2 or 3 axes, from all operations that move voxels."""
+    warp = identity(len(patch))
+    for operation in recipe.operations:
+        if isinstance(operation, Geometric):
+            warp = operation.warp(warp, patch, rng)
+    return warp
 
 
 def augment_intensity(images: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
@@ -135,14 +88,14 @@ def augment_intensity(images: Tensor, recipe: Recipe, generator: Generator) -> T
 
 
 def augment_intensity_(images: Tensor, recipe: Recipe, generator: Generator) -> None:
-    """Change noise, blur, brightness, contrast, resolution and gamma of the batch in place, in nnU-Net's order.
+    """Apply the recipe's intensity operations to a batch in place.
 
     Parameters
     ----------
     images
         (B, C, *P) float32, contiguous, on any device.
     recipe
-        Probabilities and ranges. ``masked_channels`` stay 0 where ``images`` is 0.
+        The operations. ``masked_channels`` stay 0 where ``images`` is 0.
     generator
         On the CPU: parameters are the same on every device, and drawing them does not wait for the device.
 
@@ -152,19 +105,50 @@ def augment_intensity_(images: Tensor, recipe: Recipe, generator: Generator) -> 
     where the image itself is 0, not where the label map says so; and mirroring has happened before.
     """
     outside = [(channel, images[:, channel] == 0) for channel in recipe.masked_channels]
-    noise_(images, recipe.noise_probability, recipe.noise_sigma_range, generator)
-    blur_(images, recipe.blur_probability, recipe.blur_channel_probability, recipe.blur_sigma_range, generator)
-    multiply_brightness_(images, recipe.brightness_probability, recipe.brightness_range, generator)
-    adjust_contrast_(images, recipe.contrast_probability, recipe.contrast_range, generator)
-    lower_resolution_(
-        images,
-        recipe.low_resolution_probability,
-        recipe.low_resolution_channel_probability,
-        recipe.low_resolution_range,
-        generator,
-        fixed_axes=(0,) if recipe.in_plane else (),
-    )
-    adjust_gamma_(images, recipe.gamma_inverted_probability, recipe.gamma_range, generator, inverted=True)
-    adjust_gamma_(images, recipe.gamma_probability, recipe.gamma_range, generator, inverted=False)
+    for operation in recipe.operations:
+        if isinstance(operation, Intensity):
+            operation.change_(images, generator)
     for channel, mask in outside:
         images[:, channel].masked_fill_(mask, 0)
+
+
+def nnunet_recipe(configuration: Configuration) -> Recipe:
+    """Return nnU-Net's recipe for a configuration: rotation range and axes follow the patch's shape.
+
+    3-D: within +-30 degrees about each axis, or +-180 in the plane when the longest patch edge exceeds 3 times axis 0.
+    2-D: +-180 degrees, or +-15 when the patch is longer than 1.5 times its width.
+    Source: nnU-Net 2.8.1 ``configure_rotation_dummyDA_mirroring_and_inital_patch_size``, ``get_training_transforms``.
+    """
+    patch = configuration.patch_size
+    if configuration.is_2d:
+        in_plane = False
+        degrees = 15.0 if max(patch) / min(patch) > ELONGATED_2D else 180.0
+    else:
+        in_plane = max(patch) / patch[0] > ANISOTROPY_IN_PLANE
+        degrees = 180.0 if in_plane else 30.0
+    return Recipe(
+        operations=(
+            Rotate(degrees=degrees, in_plane=in_plane),
+            Scale(in_plane=in_plane),
+            Mirror(axes=tuple(range(len(patch)))),
+            Noise(),
+            Blur(),
+            Brightness(),
+            Contrast(),
+            LowResolution(fixed_axes=(0,) if in_plane else ()),
+            Gamma(probability=0.1, inverted=True),
+            Gamma(),
+        ),
+        masked_channels=tuple(
+            channel for channel, is_masked in enumerate(configuration.use_mask_for_norm) if is_masked
+        ),
+    )
+
+
+def no_augmentation(configuration: Configuration | None = None) -> Recipe:
+    """Return the recipe without an operation."""
+    return Recipe(())
+
+
+RECIPES: dict[str, Callable[[Configuration], Recipe]] = {"nnunet": nnunet_recipe, "none": no_augmentation}
+"""Built-in recipes by the name in the run's configuration."""

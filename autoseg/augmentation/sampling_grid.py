@@ -33,6 +33,8 @@ class Source(NamedTuple):
     """Source point of the patch's centre, voxels of ``layers``."""
     patch: tuple[int, ...]
     """Edges of the patch, voxels."""
+    displacement: Tensor | None = None
+    """(m, V) float32: source voxels that the point of each patch voxel is moved by; None: not at all."""
 
 
 class Piece(NamedTuple):
@@ -47,19 +49,37 @@ class Piece(NamedTuple):
 
 
 def make_source(
-    layers: Tensor, matrix: NDArray[np.float64], centre: Sequence[float], patch: Sequence[int], fill: int
+    layers: Tensor,
+    matrix: NDArray[np.float64],
+    centre: Sequence[float],
+    patch: Sequence[int],
+    fill: int,
+    displacement: NDArray[np.float32] | None = None,
 ) -> Source:
-    """Surround ``layers`` (L, *S) by a margin of ``fill`` on each side beyond which points of the patch lie."""
+    """Surround ``layers`` (L, *S) by a margin of ``fill`` on each side beyond which points of the patch lie.
+
+    ``displacement`` is (m, *patch), in source voxels.
+    """
     reach = np.abs(matrix) @ ((np.asarray(patch) - 1) / 2)
+    least, most = (np.broadcast_to(bound, reach.shape).tolist() for bound in displacement_bounds(displacement))
     margins: list[int] = []
     moved: list[float] = []
-    for middle, far, edge in zip(centre, reach.tolist(), layers.shape[1:], strict=True):
-        before = MARGIN * (middle - far < 0)
-        after = MARGIN * (middle + far > edge - 1 or edge == 1)
+    for middle, far, low, high, edge in zip(centre, reach.tolist(), least, most, layers.shape[1:], strict=True):
+        before = MARGIN * bool(middle - far + low < 0)
+        after = MARGIN * bool(middle + far + high > edge - 1 or edge == 1)
         margins = [before, after, *margins]  # the last axis comes first
         moved.append(middle + before)
     surrounded = pad(layers, margins, value=fill) if any(margins) else layers.contiguous()
-    return Source(surrounded, matrix, tuple(moved), tuple(patch))
+    offsets = None if displacement is None else torch.from_numpy(displacement).to(layers.device).flatten(1)
+    return Source(surrounded, matrix, tuple(moved), tuple(patch), offsets)
+
+
+def displacement_bounds(displacement: NDArray[np.float32] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the least and the largest displacement along each axis: (m,) each, 0 for None."""
+    if displacement is None:
+        return np.zeros(1), np.zeros(1)
+    flat = displacement.reshape(len(displacement), -1).astype(np.float64)
+    return flat.min(axis=1), flat.max(axis=1)
 
 
 def pieces(source: Source) -> Iterator[Piece]:
@@ -71,18 +91,23 @@ def pieces(source: Source) -> Iterator[Piece]:
     n_rows = max(1, PIECE // width)
     for start in range(0, source.patch[0], n_rows):
         rows = slice(start, min(start + n_rows, source.patch[0]))
+        points = slice(start * width, rows.stop * width)
         corner = torch.zeros((), dtype=torch.int32, device=device)
         fractions = []
-        for edge, stride, middle, row in zip(shape, strides, source.centre, source.matrix.tolist(), strict=True):
+        axes = zip(shape, strides, source.centre, source.matrix.tolist(), strict=True)
+        for axis, (edge, stride, middle, row) in enumerate(axes):
             point = steps[0][rows] * row[0] + middle
             for step, factor in zip(steps[1:-1], row[1:-1], strict=True):
                 point = point[..., None] + step * factor
             point = point.float()[..., None] + (steps[-1] * row[-1]).float()
-            point = point.clamp_(0, edge - 1).flatten()
+            point = point.flatten()
+            if source.displacement is not None:
+                point = point + source.displacement[axis, points]
+            point = point.clamp_(0, edge - 1)
             floor = point.int().clamp_(max=edge - 2)
             fractions.append(point.sub_(floor))
             corner = floor.mul_(stride).add_(corner)
-        yield Piece(slice(start * width, rows.stop * width), corner, tuple(fractions))
+        yield Piece(points, corner, tuple(fractions))
 
 
 def axis_strides(source: Source) -> tuple[int, ...]:
@@ -92,7 +117,7 @@ def axis_strides(source: Source) -> tuple[int, ...]:
 
 def interpolate(source: Source) -> Tensor:
     """Return (L, *patch): every layer, linear between its voxels."""
-    if not (source.matrix - np.diag(np.diag(source.matrix))).any():
+    if source.displacement is None and not (source.matrix - np.diag(np.diag(source.matrix))).any():
         return _interpolate_by_axis(source)
     flat = source.layers.flatten(1)
     strides = axis_strides(source)

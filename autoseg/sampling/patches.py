@@ -12,15 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.augmentation.move_labels import move_codes
-from autoseg.augmentation.recipes import Recipe
-from autoseg.augmentation.spatial import (
-    SpatialDraw,
-    draw_spatial,
-    identity_draw,
-    keep_inside,
-    move_image,
-    source_box,
-)
+from autoseg.augmentation.recipes import Recipe, draw_warp
+from autoseg.augmentation.warp import Warp, identity, keep_inside, move_image, source_box
 from autoseg.cases.cache import CachedCase
 from autoseg.sampling.held_out import Marks
 from autoseg.sampling.places import Aim, box_anywhere, box_around, draw_voxel
@@ -33,7 +26,7 @@ class Place:
 
     centre: tuple[float, ...]
     """Source point of the patch's centre, voxels, per patch axis."""
-    draw: SpatialDraw
+    warp: Warp
     slice_index: int | None = None
     """2-D patches: the slice (axis 0 of the case)."""
 
@@ -99,11 +92,11 @@ def _draw_once(
     else:
         low = box_around(voxel[-n_axes:], shape, patch, rng)
         slice_index = voxel[0]
-    draw = identity_draw(n_axes) if recipe is None else draw_spatial(recipe, n_axes, rng)
+    warp = identity(n_axes) if recipe is None else draw_warp(recipe, patch, rng)
     centre = tuple(start + (edge - 1) / 2 for start, edge in zip(low, patch, strict=True))
-    if voxel is not None and not draw.is_identity:
-        centre = keep_inside(draw, centre, patch, voxel[-n_axes:])
-    return Place(centre, draw, slice_index if n_axes == 2 else None)
+    if voxel is not None and not warp.is_identity:
+        centre = keep_inside(warp, centre, patch, voxel[-n_axes:])
+    return Place(centre, warp, slice_index if n_axes == 2 else None)
 
 
 def read_patch(
@@ -123,7 +116,7 @@ def read_patch(
     those of
     :meth:`autoseg.sampling.held_out.Marks.mark`.
     """
-    low, high = source_box(place.draw, place.centre, patch)
+    low, high = source_box(place.warp, place.centre, patch)
     shape = case.codes.shape[-len(patch) :]
     first = [min(max(start, 0), edge) for start, edge in zip(low, shape, strict=True)]
     box = tuple(slice(start, max(min(stop, edge), start)) for start, stop, edge in zip(first, high, shape, strict=True))
@@ -137,8 +130,8 @@ def read_patch(
     image = _tensor(case.image[(slice(None), *image_box)], np.float32)
     centre = [middle - start for middle, start in zip(place.centre, first, strict=True)]
     return Sample(
-        move_image(image, place.draw, centre, patch),
-        move_codes(codes, place.draw, centre, patch, unknown=unknown, outside=outside, to_drawn=to_drawn),
+        move_image(image, place.warp, centre, patch),
+        move_codes(codes, place.warp, centre, patch, unknown=unknown, outside=outside, to_drawn=to_drawn),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoseg.augmentation.recipes import Recipe, augment_intensity, nnunet_recipe, no_augmentation
+from autoseg.augmentation.recipes import RECIPES, Recipe, augment_intensity
 from autoseg.cases.cache import read_entry
 from autoseg.core.atomic import write_json
 from autoseg.core.components import resolve
@@ -38,10 +38,6 @@ from autoseg.training.trainer import Hooks, Parts, Progress, train
 
 log = logging.getLogger(__name__)
 
-RECIPES: dict[str, Callable[[Configuration], Recipe]] = {
-    "nnunet": nnunet_recipe,
-    "none": lambda configuration: no_augmentation(),
-}
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HELD_OUT_BLOCKS = 8
 """Held-out blocks along an edge of a patch."""
@@ -262,7 +258,7 @@ def batch_size(request: FoldRequest) -> int:
 def recipe(request: FoldRequest) -> Recipe:
     """Augmentation of a run: the named recipe, without mirroring if that is off."""
     built: Recipe = resolve("augmentation", request.config.augmentation, RECIPES)(request.configuration)
-    return built if request.config.mirror else built.model_copy(update={"mirror_axes": ()})
+    return built if request.config.mirror else built.without_mirroring()
 
 
 def training_batches(request: FoldRequest, device: torch.device, start: int) -> Iterator[Batch]:

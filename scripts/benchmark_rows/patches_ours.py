@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from autoseg.augmentation.mirror import Mirror
 from autoseg.augmentation.recipes import Recipe, nnunet_recipe
 from autoseg.cases.cache import CacheEntry, write_case
 from autoseg.cases.case import CaseRecord
@@ -45,9 +48,8 @@ def batches(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
 def _write_features(folder: Path, sources: list[CaseSource], settings: dict[str, Any]) -> None:
     """Write the recipe, and features of small patches anywhere to which every transform was applied."""
     recipe = _recipe(settings)
-    (folder / "ours_settings.json").write_text(recipe.model_dump_json())
-    always = recipe.model_copy(update={name: 1.0 for name in Recipe.model_fields if name.endswith("probability")})
-    always = always.model_copy(update={"mirror_probability": recipe.mirror_probability})
+    (folder / "ours_settings.json").write_text(json.dumps(_settings_of(recipe)))
+    always = replace(recipe, operations=tuple(_always(operation) for operation in recipe.operations))
     anywhere = SamplingConfig(forced_fraction=0, context_fraction=1)
     small = islice(_load(sources, settings, settings["small"], 20, anywhere, always), SMALL_PATCHES // 20)
     found = [features(batch.images.numpy(), None if settings["is_sparse"] else batch.codes.numpy()) for batch in small]
@@ -79,6 +81,42 @@ def _load(
         seed=settings["seeds"][0],
         marking=marking,
     )
+
+
+def _always(operation: Any) -> Any:
+    """Return an operation that is applied to every sample and channel; mirrors stay as likely as they are."""
+    names = [name for name in type(operation).model_fields if name.endswith("probability")]
+    return operation if isinstance(operation, Mirror) else operation.model_copy(update=dict.fromkeys(names, 1.0))
+
+
+def _settings_of(recipe: Recipe) -> dict[str, Any]:
+    """Return probabilities and ranges by the names of the other side's settings."""
+    rotation, scaling, mirror, noise, blur, brightness, contrast, coarse, inverted, gamma = (
+        operation.model_dump() for operation in recipe.operations
+    )
+    return {
+        "rotation_probability": rotation["probability"],
+        "rotation_degrees": rotation["degrees"],
+        "scaling_probability": scaling["probability"],
+        "scaling_range": scaling["factor_range"],
+        "in_plane": rotation["in_plane"],
+        "mirror_axes": mirror["axes"],
+        "noise_probability": noise["probability"],
+        "noise_sigma_range": noise["sigma_range"],
+        "blur_probability": blur["probability"],
+        "blur_channel_probability": blur["channel_probability"],
+        "blur_sigma_range": blur["sigma_range"],
+        "brightness_probability": brightness["probability"],
+        "brightness_range": brightness["factor_range"],
+        "contrast_probability": contrast["probability"],
+        "contrast_range": contrast["factor_range"],
+        "low_resolution_probability": coarse["probability"],
+        "low_resolution_channel_probability": coarse["channel_probability"],
+        "low_resolution_range": coarse["scale_range"],
+        "gamma_inverted_probability": inverted["probability"],
+        "gamma_probability": gamma["probability"],
+        "gamma_range": gamma["exponent_range"],
+    }
 
 
 def _recipe(settings: dict[str, Any]) -> Recipe:

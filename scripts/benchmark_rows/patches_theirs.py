@@ -105,7 +105,7 @@ def _loader(folder: Path, settings: dict[str, Any], patch: list[int], batch_size
 
 
 def _settings(transforms: list[Any]) -> dict[str, Any]:
-    """Read off what ``autoseg.augmentation.recipes.Recipe`` calls by these names."""
+    """Return probabilities and ranges by the names that our side writes them under."""
     spatial = next(one for one in transforms if type(one).__name__ == "SpatialTransform")
     mirror = next(one for one in transforms if type(one).__name__ == "MirrorTransform")
     noise, blur, brightness, contrast, coarse, inverted, gamma = (one for one in transforms if _is_random(one))

@@ -12,12 +12,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from moving import moving
 from scipy import stats
 
-from autoseg.augmentation import intensity
+from autoseg.augmentation.blur import Blur
+from autoseg.augmentation.brightness import Brightness
+from autoseg.augmentation.contrast import Contrast
+from autoseg.augmentation.draws import draw_factors
+from autoseg.augmentation.gamma import Gamma
+from autoseg.augmentation.low_resolution import LowResolution
 from autoseg.augmentation.move_labels import move_codes
-from autoseg.augmentation.recipes import Recipe, augment_intensity
-from autoseg.augmentation.spatial import SpatialDraw, draw_spatial, move_image, rotation_matrix
+from autoseg.augmentation.noise import Noise
+from autoseg.augmentation.recipes import Intensity, Recipe, augment_intensity, draw_warp
+from autoseg.augmentation.rotate import rotation_matrix
+from autoseg.augmentation.warp import Warp, move_image
 
 pytest.importorskip("batchgeneratorsv2")
 from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
@@ -55,94 +63,88 @@ def same(mine: torch.Tensor, other: torch.Tensor, tolerance: float = 2e-5) -> No
     assert (mine - other).abs().max() < tolerance
 
 
-def theirs(recipe: Recipe) -> dict[str, RandomTransform]:
-    """Transforms of the intensity for the settings of a recipe, in nnU-Net's order."""
-    brightness = MultiplicativeBrightnessTransform(BGContrast(recipe.brightness_range), synchronize_channels=False)
-    contrast = ContrastTransform(BGContrast(recipe.contrast_range), preserve_range=True, synchronize_channels=False)
-    noise = GaussianNoiseTransform(recipe.noise_sigma_range, p_per_channel=1, synchronize_channels=True)
-    blur = GaussianBlurTransform(
-        recipe.blur_sigma_range, synchronize_channels=False, synchronize_axes=False,
-        p_per_channel=recipe.blur_channel_probability, benchmark=False,
-    )  # fmt: skip
-    coarse = SimulateLowResolutionTransform(
-        recipe.low_resolution_range, synchronize_channels=False, synchronize_axes=True,
-        ignore_axes=(0,) if recipe.in_plane else None, p_per_channel=recipe.low_resolution_channel_probability,
-    )  # fmt: skip
-    exponent = BGContrast(recipe.gamma_range)
-    inverted, gamma = (
-        GammaTransform(exponent, p_invert_image=inverts, synchronize_channels=False, p_per_channel=1, p_retain_stats=1)
-        for inverts in (1, 0)
-    )
-    return {
-        "noise": RandomTransform(noise, recipe.noise_probability),
-        "blur": RandomTransform(blur, recipe.blur_probability),
-        "brightness": RandomTransform(brightness, recipe.brightness_probability),
-        "contrast": RandomTransform(contrast, recipe.contrast_probability),
-        "low resolution": RandomTransform(coarse, recipe.low_resolution_probability),
-        "inverted gamma": RandomTransform(inverted, recipe.gamma_inverted_probability),
-        "gamma": RandomTransform(gamma, recipe.gamma_probability),
-    }
+def theirs(operation: Intensity) -> RandomTransform:
+    """Their transform with the settings of one of ours."""
+    match operation:
+        case Noise():
+            made = GaussianNoiseTransform(operation.sigma_range, p_per_channel=1, synchronize_channels=True)
+        case Blur():
+            made = GaussianBlurTransform(
+                operation.sigma_range, synchronize_channels=False, synchronize_axes=False,
+                p_per_channel=operation.channel_probability, benchmark=False,
+            )  # fmt: skip
+        case Brightness():
+            made = MultiplicativeBrightnessTransform(BGContrast(operation.factor_range), synchronize_channels=False)
+        case Contrast():
+            factor = BGContrast(operation.factor_range)
+            made = ContrastTransform(factor, preserve_range=True, synchronize_channels=False)
+        case LowResolution():
+            made = SimulateLowResolutionTransform(
+                operation.scale_range, synchronize_channels=False, synchronize_axes=True,
+                ignore_axes=operation.fixed_axes or None, p_per_channel=operation.channel_probability,
+            )  # fmt: skip
+        case Gamma():
+            made = GammaTransform(
+                BGContrast(operation.exponent_range), p_invert_image=int(operation.inverted),
+                synchronize_channels=False, p_per_channel=1, p_retain_stats=1,
+            )  # fmt: skip
+    return RandomTransform(made, operation.probability)
 
 
-NOTHING = Recipe(
-    noise_probability=0, blur_probability=0, brightness_probability=0, contrast_probability=0,
-    low_resolution_probability=0, gamma_inverted_probability=0, gamma_probability=0,
-)  # fmt: skip
-FIXED = Recipe(
-    noise_probability=0, blur_probability=1, blur_channel_probability=1, blur_sigma_range=(0.8, 0.8),
-    brightness_probability=1, brightness_range=(1.2, 1.2), contrast_probability=1, contrast_range=(1.2, 1.2),
-    low_resolution_probability=1, low_resolution_channel_probability=1, low_resolution_range=(0.6, 0.6),
-    gamma_inverted_probability=1, gamma_probability=1, gamma_range=(1.3, 1.3),
-)  # fmt: skip
+FIXED: dict[str, Intensity] = {
+    "blur": Blur(probability=1, channel_probability=1, sigma_range=(0.8, 0.8)),
+    "brightness": Brightness(probability=1, factor_range=(1.2, 1.2)),
+    "contrast": Contrast(probability=1, factor_range=(1.2, 1.2)),
+    "low resolution": LowResolution(probability=1, channel_probability=1, scale_range=(0.6, 0.6)),
+    "inverted gamma": Gamma(probability=1, exponent_range=(1.3, 1.3), inverted=True),
+    "gamma": Gamma(probability=1, exponent_range=(1.3, 1.3)),
+}
 """Everything always, and to the same extent."""
-SWITCHES = {
-    "noise": "noise_probability", "blur": "blur_probability", "brightness": "brightness_probability",
-    "contrast": "contrast_probability", "low resolution": "low_resolution_probability",
-    "inverted gamma": "gamma_inverted_probability", "gamma": "gamma_probability",
+DRAWN: dict[str, Intensity] = {
+    "noise": Noise(), "blur": Blur(), "brightness": Brightness(), "contrast": Contrast(),
+    "low resolution": LowResolution(), "inverted gamma": Gamma(probability=0.1, inverted=True), "gamma": Gamma(),
 }  # fmt: skip
-
-
-def only(name: str, recipe: Recipe) -> Recipe:
-    """The recipe with one change of intensity and no other."""
-    others = {field: 0.0 for other, field in SWITCHES.items() if other != name}
-    return recipe.model_copy(update=others)
+"""As in nnU-Net's recipe."""
 
 
 @DIMENSIONS
-@pytest.mark.parametrize("name", [name for name in SWITCHES if name != "noise"])
+@pytest.mark.parametrize("name", list(FIXED))
 def test_a_change_to_the_same_extent_is_the_same(shape, name):
-    mine = augment_intensity(image(shape), only(name, FIXED), torch.Generator())
-    other = theirs(FIXED)[name](image=image(shape)[0])["image"]
+    mine = augment_intensity(image(shape), Recipe((FIXED[name],)), torch.Generator())
+    other = theirs(FIXED[name])(image=image(shape)[0])["image"]
     same(mine[0], other)
     assert (mine - image(shape)).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("in_plane", [False, True])
 def test_all_changes_come_in_the_same_order(in_plane):
-    recipe = FIXED.model_copy(update={"in_plane": in_plane})
-    mine = augment_intensity(image((9, 14, 11)), recipe, torch.Generator())
-    other = ComposeTransforms(list(theirs(recipe).values()))(image=image((9, 14, 11))[0])["image"]
+    coarser = LowResolution(
+        probability=1, channel_probability=1, scale_range=(0.6, 0.6), fixed_axes=(0,) if in_plane else ()
+    )
+    operations = [*(FIXED | {"low resolution": coarser}).values()]
+    mine = augment_intensity(image((9, 14, 11)), Recipe(tuple(operations)), torch.Generator())
+    transforms = [theirs(operation) for operation in operations]
+    other = ComposeTransforms(transforms)(image=image((9, 14, 11))[0])["image"]
     same(mine[0], other, 1e-4)
-    swapped = list(theirs(recipe).values())
-    swapped[1], swapped[-1] = swapped[-1], swapped[1]
+    swapped = [transforms[-1], *transforms[1:-1], transforms[0]]
     assert (mine[0] - ComposeTransforms(swapped)(image=image((9, 14, 11))[0])["image"]).abs().max() > 0.01
 
 
 @DIMENSIONS
 @pytest.mark.parametrize("sigma", [0.5, 0.6, 0.75, 0.9, 1.0])
 def test_blur_of_any_strength_is_the_same(shape, sigma):
-    recipe = only("blur", FIXED).model_copy(update={"blur_sigma_range": (sigma, sigma)})
-    mine = augment_intensity(image(shape), recipe, torch.Generator())
-    same(mine[0], theirs(recipe)["blur"](image=image(shape)[0])["image"])
+    blur = Blur(probability=1, channel_probability=1, sigma_range=(sigma, sigma))
+    mine = augment_intensity(image(shape), Recipe((blur,)), torch.Generator())
+    same(mine[0], theirs(blur)(image=image(shape)[0])["image"])
 
 
-@pytest.mark.parametrize("name", list(SWITCHES))
+@pytest.mark.parametrize("name", list(DRAWN))
 def test_changes_are_drawn_as_often_and_as_strongly(name):
     """The same images on both sides: how far each is changed, and how widely its values then spread."""
-    count, recipe = 3000, only(name, Recipe())
+    count, operation = 3000, DRAWN[name]
     given = image((6, 5), count)
-    mine = augment_intensity(given, recipe, torch.Generator().manual_seed(5))
-    transform = theirs(recipe)[name]
+    mine = augment_intensity(given, Recipe((operation,)), torch.Generator().manual_seed(5))
+    transform = theirs(operation)
     other = torch.stack([transform(image=sample.clone())["image"] for sample in given])
     for what in (lambda x: (x - given).abs().mean((2, 3)), lambda x: x.std((2, 3)) / given.std((2, 3))):
         for channel in range(2):
@@ -154,7 +156,7 @@ def test_changes_are_drawn_as_often_and_as_strongly(name):
 
 @pytest.mark.parametrize("bounds", [(0.75, 1.25), (0.7, 1.5), (1.1, 1.3)])
 def test_factors_have_the_same_distribution(bounds):
-    mine = intensity.draw_factors(4000, bounds, torch.Generator().manual_seed(1)).numpy()
+    mine = draw_factors(4000, bounds, torch.Generator().manual_seed(1)).numpy()
     draw = BGContrast(bounds)
     assert stats.ks_2samp(mine, [draw() for _ in range(4000)]).pvalue > SIGNIFICANCE
 
@@ -179,7 +181,7 @@ def test_transforms_have_the_same_distribution(n_axes):
     drawn = (transform.get_parameters(image=torch.zeros(1, *patch))["affine"] for _ in range(count))
     other = np.stack([np.eye(n_axes) if affine is None else affine for affine in drawn])
     rng = np.random.default_rng(0)
-    mine = np.stack([draw_spatial(Recipe(), n_axes, rng).array for _ in range(count)])
+    mine = np.stack([draw_warp(moving(share=0.2), (1,) * n_axes, rng).array for _ in range(count)])
     shares = [np.mean((found == np.eye(n_axes)).all((1, 2))) for found in (mine, other)]
     assert shares == pytest.approx([0.64, 0.64], abs=0.03)
     mine, other = mine.round(9), other.round(9)
@@ -194,7 +196,7 @@ def test_axes_are_mirrored_as_often():
     transform, rng = MirrorTransform((0, 1, 2)), np.random.default_rng(0)
     drawn = [transform.get_parameters(image=torch.zeros(1, 1, 1, 1))["axes"] for _ in range(2000)]
     other = np.mean([[axis in axes for axis in range(3)] for axes in drawn], axis=0)
-    mine = np.mean([draw_spatial(Recipe(), 3, rng).mirrors for _ in range(2000)], axis=0)
+    mine = np.mean([draw_warp(moving(share=0.2), (1,) * 3, rng).mirrors for _ in range(2000)], axis=0)
     assert mine == pytest.approx(other, abs=0.06)
 
 
@@ -220,7 +222,7 @@ def test_images_and_dense_labels_are_moved_alike(shape, patch, in_plane, angle, 
     matrix = np.eye(len(shape))
     angles = [angle] * (3 if len(moving) == 3 else 1)
     matrix[in_plane:, in_plane:] = rotation_matrix(angles) * scale
-    draw = SpatialDraw(tuple(map(tuple, matrix.tolist())), (False,) * len(shape))
+    draw = Warp(tuple(map(tuple, matrix.tolist())), (False,) * len(shape))
     centre = [(edge - 1) / 2 for edge in shape]
     same(move_image(values, draw, centre, patch).view_as(moved["image"]), moved["image"], 1e-4)
     mine = move_codes(torch.from_numpy(labels), draw, centre, patch, unknown=9, outside=5)

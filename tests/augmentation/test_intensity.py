@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.augmentation.intensity import (
-    adjust_contrast_,
-    adjust_gamma_,
-    blur_,
-    draw_factors,
-    kernel_length,
-    lower_resolution_,
-    multiply_brightness_,
-    noise_,
-)
+from autoseg.augmentation.blur import Blur, kernel_length
+from autoseg.augmentation.brightness import Brightness
+from autoseg.augmentation.contrast import Contrast
+from autoseg.augmentation.draws import draw_factors
+from autoseg.augmentation.gamma import Gamma
+from autoseg.augmentation.low_resolution import LowResolution
+from autoseg.augmentation.noise import Noise
 
 SHAPES = pytest.mark.parametrize("shape", [(12, 10), (6, 12, 10)], ids=["2d", "3d"])
 
@@ -33,12 +30,15 @@ def batch(shape: tuple[int, ...], samples: int = 3, channels: int = 2) -> torch.
 @pytest.mark.parametrize(
     ("change", "channel_share"),
     [
-        (lambda x, g: noise_(x, 0.3, (0.05, 0.1), g), 1.0),
-        (lambda x, g: blur_(x, 0.3, 0.5, (0.5, 1.0), g), 0.5),
-        (lambda x, g: multiply_brightness_(x, 0.3, (0.75, 1.25), g), 1.0),
-        (lambda x, g: adjust_contrast_(x, 0.3, (0.75, 1.25), g), 1.0),
-        (lambda x, g: lower_resolution_(x, 0.3, 0.5, (0.5, 0.7), g), 0.5),
-        (lambda x, g: adjust_gamma_(x, 0.3, (0.7, 1.5), g, inverted=False), 1.0),
+        (lambda x, g: Noise(probability=0.3, sigma_range=(0.05, 0.1)).change_(x, g), 1.0),
+        (lambda x, g: Blur(probability=0.3, channel_probability=0.5, sigma_range=(0.5, 1.0)).change_(x, g), 0.5),
+        (lambda x, g: Brightness(probability=0.3, factor_range=(0.75, 1.25)).change_(x, g), 1.0),
+        (lambda x, g: Contrast(probability=0.3, factor_range=(0.75, 1.25)).change_(x, g), 1.0),
+        (
+            lambda x, g: LowResolution(probability=0.3, channel_probability=0.5, scale_range=(0.5, 0.7)).change_(x, g),
+            0.5,
+        ),
+        (lambda x, g: Gamma(probability=0.3, exponent_range=(0.7, 1.5), inverted=False).change_(x, g), 1.0),
     ],
     ids=["noise", "blur", "brightness", "contrast", "low resolution", "gamma"],
 )
@@ -58,7 +58,7 @@ def test_samples_and_channels_are_chosen_with_their_probabilities(change, channe
 @SHAPES
 def test_noise_has_one_drawn_deviation_per_sample(shape):
     images = torch.zeros(200, 2, *shape)
-    noise_(images, 1, (0.0, 0.1), generator())
+    Noise(probability=1, sigma_range=(0.0, 0.1)).change_(images, generator())
     deviations = images.flatten(2).std(2)
     assert deviations.mean().item() == pytest.approx(0.05, abs=0.006)
     assert (deviations[:, 0] / deviations[:, 1]).median().item() == pytest.approx(1, abs=0.05)
@@ -73,7 +73,7 @@ def test_the_kernel_has_the_odd_length_nearest_to_6_sigma_and_a_half():
 def test_blur_is_a_normalised_mirrored_gaussian(shape):
     images = batch(shape, samples=1, channels=1)
     blurred = images.clone()
-    blur_(blurred, 1, 1, (0.8, 0.8), generator())
+    Blur(probability=1, channel_probability=1, sigma_range=(0.8, 0.8)).change_(blurred, generator())
     taps = np.exp(-0.5 * (np.arange(-2, 3) / 0.8) ** 2)
     expected = images[0, 0].numpy()
     for axis in range(len(shape)):
@@ -84,7 +84,7 @@ def test_blur_is_a_normalised_mirrored_gaussian(shape):
 
 def test_blur_bears_axes_shorter_than_its_kernel():
     images = torch.ones(1, 1, 1, 2, 3)
-    blur_(images, 1, 1, (1.0, 1.0), generator())
+    Blur(probability=1, channel_probability=1, sigma_range=(1.0, 1.0)).change_(images, generator())
     assert torch.allclose(images, torch.ones(1, 1, 1, 2, 3))
 
 
@@ -105,7 +105,7 @@ def test_factors_lie_below_and_above_one_equally_often():
 def test_brightness_multiplies_each_channel_by_its_own_factor(shape):
     images = batch(shape)
     changed = images.clone()
-    multiply_brightness_(changed, 1, (0.75, 1.25), generator())
+    Brightness(probability=1, factor_range=(0.75, 1.25)).change_(changed, generator())
     ratio = (changed / images).flatten(2)
     assert torch.allclose(ratio, ratio[:, :, :1].expand_as(ratio), rtol=1e-4)
     assert len(ratio[:, :, 0].flatten().unique()) == 6
@@ -114,21 +114,23 @@ def test_brightness_multiplies_each_channel_by_its_own_factor(shape):
 def test_contrast_scales_around_the_mean_within_the_old_range():
     images = torch.tensor([0.0, 2.0, 3.0, 7.0]).view(1, 1, 2, 2)
     wider, narrower = images.clone(), images.clone()
-    adjust_contrast_(wider, 1, (1.2, 1.2), generator())
+    Contrast(probability=1, factor_range=(1.2, 1.2)).change_(wider, generator())
     assert torch.allclose(wider.flatten(), torch.tensor([0.0, 1.8, 3.0, 7.0]))
-    adjust_contrast_(narrower, 1, (0.5, 0.5), generator())
+    Contrast(probability=1, factor_range=(0.5, 0.5)).change_(narrower, generator())
     assert torch.allclose(narrower.flatten(), torch.tensor([1.5, 2.5, 3.0, 5.0]))
 
 
 @SHAPES
 def test_low_resolution_averages_out_detail_and_keeps_fixed_axes(shape):
     constant = torch.full((1, 1, *shape), 3.0)
-    lower_resolution_(constant, 1, 1, (0.5, 0.5), generator())
+    LowResolution(probability=1, channel_probability=1, scale_range=(0.5, 0.5)).change_(constant, generator())
     assert torch.allclose(constant, torch.full_like(constant, 3.0))
     images = torch.randn(1, 1, shape[0], *(1,) * (len(shape) - 1), generator=generator()).expand(1, 1, *shape)
     changed, kept = images.clone(), images.clone()
-    lower_resolution_(changed, 1, 1, (0.5, 0.5), generator())
-    lower_resolution_(kept, 1, 1, (0.5, 0.5), generator(), fixed_axes=(0,))
+    LowResolution(probability=1, channel_probability=1, scale_range=(0.5, 0.5)).change_(changed, generator())
+    LowResolution(probability=1, channel_probability=1, scale_range=(0.5, 0.5), fixed_axes=(0,)).change_(
+        kept, generator()
+    )
     assert not torch.allclose(changed, images)
     assert torch.allclose(kept, images, atol=1e-6)
 
@@ -138,7 +140,7 @@ def test_low_resolution_averages_out_detail_and_keeps_fixed_axes(shape):
 def test_gamma_keeps_mean_deviation_and_order(shape, inverted):
     images = batch(shape)
     changed = images.clone()
-    adjust_gamma_(changed, 1, (0.7, 1.5), generator(), inverted=inverted)
+    Gamma(probability=1, exponent_range=(0.7, 1.5), inverted=inverted).change_(changed, generator())
     assert not torch.allclose(changed, images, atol=1e-2)
     assert torch.allclose(changed.flatten(2).mean(2), images.flatten(2).mean(2), atol=1e-4)
     assert torch.allclose(changed.flatten(2).std(2), images.flatten(2).std(2), rtol=1e-3)
@@ -149,14 +151,14 @@ def test_gamma_keeps_mean_deviation_and_order(shape, inverted):
 def test_inverted_gamma_is_gamma_of_the_negative():
     images = batch((6, 6))
     inverted, negative = images.clone(), -images
-    adjust_gamma_(inverted, 1, (0.7, 1.5), generator(), inverted=True)
-    adjust_gamma_(negative, 1, (0.7, 1.5), generator(), inverted=False)
+    Gamma(probability=1, exponent_range=(0.7, 1.5), inverted=True).change_(inverted, generator())
+    Gamma(probability=1, exponent_range=(0.7, 1.5), inverted=False).change_(negative, generator())
     assert torch.allclose(inverted, -negative, atol=1e-6)
 
 
 def test_gamma_by_hand():
     images = torch.tensor([0.0, 1.0, 4.0]).view(1, 1, 1, 3)
-    adjust_gamma_(images, 1, (1.5, 1.5), generator(), inverted=False)
+    Gamma(probability=1, exponent_range=(1.5, 1.5), inverted=False).change_(images, generator())
     curve = np.array([0, 4 * 0.25**1.5, 4])
     low = (curve - curve.mean()) / curve.std(ddof=1) * math.sqrt(13 / 3) + 5 / 3
     assert np.allclose(images.flatten(), low, atol=1e-5)
@@ -165,7 +167,7 @@ def test_gamma_by_hand():
 @SHAPES
 def test_constant_channels_stay_constant_and_finite(shape):
     images = torch.full((2, 1, *shape), 1.5)
-    adjust_gamma_(images, 1, (0.7, 1.5), generator(), inverted=True)
-    adjust_contrast_(images, 1, (0.75, 1.25), generator())
-    blur_(images, 1, 1, (0.5, 1), generator())
+    Gamma(probability=1, exponent_range=(0.7, 1.5), inverted=True).change_(images, generator())
+    Contrast(probability=1, factor_range=(0.75, 1.25)).change_(images, generator())
+    Blur(probability=1, channel_probability=1, sigma_range=(0.5, 1)).change_(images, generator())
     assert torch.allclose(images, torch.full_like(images, 1.5), atol=1e-5)

@@ -7,19 +7,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from moving import moving
 
 from autoseg.augmentation.move_labels import move_codes
-from autoseg.augmentation.recipes import Recipe
-from autoseg.augmentation.spatial import SpatialDraw, draw_spatial, identity_draw, move_image, rotation_matrix
+from autoseg.augmentation.recipes import Recipe, draw_warp
+from autoseg.augmentation.rotate import rotation_matrix
+from autoseg.augmentation.warp import Warp, identity, move_image
 
 UNKNOWN = 3
 DIMENSIONS = pytest.mark.parametrize("n_axes", [2, 3])
 
 
 def recipe(low: float, high: float, degrees: float = 30, **more) -> Recipe:
-    return Recipe(
-        rotation_probability=1, rotation_degrees=degrees, scaling_probability=1, scaling_range=(low, high), **more
-    )
+    return moving(degrees, (low, high), **more)
 
 
 def dense(n_axes: int, seed: int = 0) -> torch.Tensor:
@@ -45,7 +45,7 @@ def test_dense_codes_are_the_argmax_of_linear_one_hot_maps(n_axes, in_plane):
     codes = dense(n_axes)
     rng = np.random.default_rng(0)
     for _ in range(6):
-        draw = draw_spatial(recipe(0.7, 1.4, in_plane=in_plane), n_axes, rng)
+        draw = draw_warp(recipe(0.7, 1.4, in_plane=in_plane), (1,) * n_axes, rng)
         centre = (11.0,) * in_plane + tuple(rng.uniform(10, 13, n_axes - in_plane))
         patch = (15,) * n_axes
         moved = move_codes(codes, draw, centre, patch, unknown=UNKNOWN, outside=0)
@@ -64,7 +64,7 @@ def test_one_voxel_wide_scribbles_keep_their_length(n_axes, scale):
     for seed in range(12):
         rng = np.random.default_rng(seed)
         codes = line(n_axes, rng)
-        draw = draw_spatial(recipe(scale, scale), n_axes, rng)
+        draw = draw_warp(recipe(scale, scale), (1,) * n_axes, rng)
         centre = tuple(17.5 + rng.uniform(-0.5, 0.5, n_axes))
         moved = move_codes(codes, draw, centre, (44,) * n_axes, unknown=UNKNOWN, outside=UNKNOWN)
         shares.append(float((moved == 1).sum() / (codes == 1).sum()) * scale)
@@ -80,7 +80,7 @@ def test_annotated_regions_keep_their_size(n_axes):
     codes = torch.full((28,) * n_axes, UNKNOWN, dtype=torch.uint8)
     codes[(slice(6, 22),) * n_axes] = 2
     for seed in range(4):
-        draw = draw_spatial(recipe(0.7, 1.4), n_axes, np.random.default_rng(seed))
+        draw = draw_warp(recipe(0.7, 1.4), (1,) * n_axes, np.random.default_rng(seed))
         moved = move_codes(codes, draw, (13.5,) * n_axes, (40,) * n_axes, unknown=UNKNOWN, outside=UNKNOWN)
         share = float((moved == 2).sum()) * abs(np.linalg.det(draw.array)) / 16**n_axes
         assert 0.93 < share < 1.25
@@ -90,7 +90,7 @@ def test_annotated_regions_keep_their_size(n_axes):
 def test_a_quarter_turn_is_rot90(quarters):
     codes = dense(2, seed=4)
     matrix = rotation_matrix([quarters * math.pi / 2])
-    draw = SpatialDraw(tuple(map(tuple, matrix.tolist())), (False, False))
+    draw = Warp(tuple(map(tuple, matrix.tolist())), (False, False))
     moved = move_codes(codes, draw, (11.5, 11.5), (24, 24), unknown=UNKNOWN, outside=UNKNOWN)
     assert np.array_equal(moved, np.rot90(codes, -quarters))
 
@@ -108,7 +108,7 @@ def test_votes_by_hand():
 @DIMENSIONS
 def test_everything_beyond_the_box_has_the_code_for_outside(n_axes):
     codes = torch.full((4,) * n_axes, 1, dtype=torch.uint8)
-    draw = draw_spatial(recipe(0.8, 0.9), n_axes, np.random.default_rng(0))
+    draw = draw_warp(recipe(0.8, 0.9), (1,) * n_axes, np.random.default_rng(0))
     for outside in (0, UNKNOWN):
         moved = move_codes(codes, draw, (1.5,) * n_axes, (20,) * n_axes, unknown=UNKNOWN, outside=outside)
         assert set(moved.unique().tolist()) == {1, outside}
@@ -120,7 +120,7 @@ def test_everything_beyond_the_box_has_the_code_for_outside(n_axes):
 @DIMENSIONS
 def test_the_identity_copies_and_flips(n_axes):
     codes = dense(n_axes)
-    draw = SpatialDraw(identity_draw(n_axes).matrix, (True,) + (False,) * (n_axes - 1))
+    draw = Warp(identity(n_axes).matrix, (True,) + (False,) * (n_axes - 1))
     moved = move_codes(codes, draw, (11.5,) * n_axes, (24,) * n_axes, unknown=UNKNOWN, outside=UNKNOWN)
     assert torch.equal(moved, codes.flip(0))
 
@@ -128,7 +128,12 @@ def test_the_identity_copies_and_flips(n_axes):
 def test_codes_above_255_are_moved_as_int32():
     codes = dense(2).int() * 300
     moved = move_codes(
-        codes, draw_spatial(recipe(0.9, 1.1), 2, np.random.default_rng(0)), (11, 11), (9, 9), unknown=1000, outside=1000
+        codes,
+        draw_warp(recipe(0.9, 1.1), (1,) * 2, np.random.default_rng(0)),
+        (11, 11),
+        (9, 9),
+        unknown=1000,
+        outside=1000,
     )
     assert moved.dtype == torch.int32 and set(moved.unique().tolist()) == {0, 300, 600}
 
@@ -136,7 +141,7 @@ def test_codes_above_255_are_moved_as_int32():
 def test_a_map_with_the_code_255_is_moved_as_any_other():
     """255 is what marks contested cells of uint8 maps where no voxel has it."""
     codes = dense(2)
-    draw = draw_spatial(recipe(0.9, 1.1), 2, np.random.default_rng(0))
+    draw = draw_warp(recipe(0.9, 1.1), (1,) * 2, np.random.default_rng(0))
     low, high = (
         move_codes(map_, draw, (11, 11), (15, 15), unknown=9, outside=9)
         for map_ in (codes, torch.where(codes == 2, 255, codes.int()).to(torch.uint8))
@@ -147,7 +152,7 @@ def test_a_map_with_the_code_255_is_moved_as_any_other():
 
 def halfway(codes: list[list[int]], y: float, x: float, **options) -> int:
     """Code between four voxels, at (y, x) from the first."""
-    draw = SpatialDraw(((0.5, 0.0), (0.0, 0.5)), (False, False))
+    draw = Warp(((0.5, 0.0), (0.0, 0.5)), (False, False))
     box = torch.tensor(codes, dtype=torch.uint8)
     return int(move_codes(box, draw, (y + 0.25, x + 0.25), (2, 2), unknown=UNKNOWN, outside=UNKNOWN, **options)[0, 0])
 
@@ -172,7 +177,7 @@ def test_what_is_told_apart_beside_it_changes_nothing_of_what_was_drawn(n_axes, 
     for axis in range(n_axes):
         finer = finer.repeat_interleave(2, axis)
     for _ in range(5):
-        draw = draw_spatial(recipe(scale, scale), n_axes, rng)
+        draw = draw_warp(recipe(scale, scale), (1,) * n_axes, rng)
         arguments = (draw, (11.5,) * n_axes, (18,) * n_axes)
         plain = move_codes(to_drawn[finer.long()].byte(), *arguments, unknown=UNKNOWN, outside=UNKNOWN)
         moved = move_codes(finer, *arguments, unknown=UNKNOWN, outside=UNKNOWN, to_drawn=to_drawn)
@@ -182,7 +187,7 @@ def test_what_is_told_apart_beside_it_changes_nothing_of_what_was_drawn(n_axes, 
 
 def test_votes_counted_in_pieces_are_the_same(monkeypatch):
     codes = dense(3, seed=2)
-    draw = draw_spatial(recipe(0.9, 1.1), 3, np.random.default_rng(0))
+    draw = draw_warp(recipe(0.9, 1.1), (1,) * 3, np.random.default_rng(0))
     whole = move_codes(codes, draw, (11.5,) * 3, (16,) * 3, unknown=UNKNOWN, outside=UNKNOWN)
     monkeypatch.setattr("autoseg.augmentation.move_labels.VOTES", 7)
     assert torch.equal(move_codes(codes, draw, (11.5,) * 3, (16,) * 3, unknown=UNKNOWN, outside=UNKNOWN), whole)
@@ -195,7 +200,7 @@ def test_a_known_voxel_falls_on_the_patch_voxel_next_to_it(n_axes):
     for _ in range(30):
         codes = torch.full((15,) * n_axes, UNKNOWN, dtype=torch.uint8)
         codes[(7,) * n_axes] = 2
-        draw = draw_spatial(recipe(1.4, 1.4, degrees=15), n_axes, rng)
+        draw = draw_warp(recipe(1.4, 1.4, degrees=15), (1,) * n_axes, rng)
         centre = tuple(7 + rng.uniform(-1, 1, n_axes))
         moved = move_codes(codes, draw, centre, (9,) * n_axes, unknown=UNKNOWN, outside=UNKNOWN)
         place = np.linalg.solve(draw.array, np.full(n_axes, 7) - np.array(centre)) + 4

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
-from autoseg.augmentation.recipes import Recipe, augment_intensity, nnunet_recipe, no_augmentation
+from autoseg.augmentation.blur import Blur
+from autoseg.augmentation.brightness import Brightness
+from autoseg.augmentation.contrast import Contrast
+from autoseg.augmentation.gamma import Gamma
+from autoseg.augmentation.low_resolution import LowResolution
+from autoseg.augmentation.noise import Noise
+from autoseg.augmentation.recipes import Recipe, augment_intensity, draw_warp, nnunet_recipe, no_augmentation
+from autoseg.augmentation.scale import Scale
 from autoseg.core.plan import Configuration, Topology
 
 
@@ -35,7 +43,8 @@ def configuration(patch: tuple[int, ...], masked: tuple[bool, ...] = (False,)) -
 )
 def test_rotation_follows_the_shape_of_the_patch(patch, degrees, in_plane):
     recipe = nnunet_recipe(configuration(patch))
-    assert (recipe.rotation_degrees, recipe.in_plane) == (degrees, in_plane)
+    rotation, scaling = recipe.operations[:2]
+    assert (rotation.degrees, rotation.in_plane, scaling.in_plane) == (degrees, in_plane, in_plane)
     assert recipe.mirror_axes == tuple(range(len(patch)))
 
 
@@ -44,24 +53,34 @@ def test_masked_channels_come_from_the_configuration():
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("operation", "field", "value", "message"),
     [
-        ("noise_probability", 1.2, "less than or equal to 1"),
-        ("scaling_range", (1.4, 0.7), "expected two numbers with 0 <= low <= high"),
-        ("gamma_range", (0.0, 1.0), "expected numbers above 0"),
-        ("elastic", 1, "Extra inputs are not permitted"),
+        (Noise, "probability", 1.2, "less than or equal to 1"),
+        (Scale, "factor_range", (1.4, 0.7), "expected two numbers with 0 <= low <= high"),
+        (Gamma, "exponent_range", (0.0, 1.0), "expected numbers above 0"),
+        (Noise, "sigma", 1, "Extra inputs are not permitted"),
     ],
 )
-def test_nonsense_is_refused(field, value, message):
+def test_nonsense_is_refused(operation, field, value, message):
     with pytest.raises(ValidationError, match=message):
-        Recipe(**{field: value})
+        operation(**{field: value})
 
 
-ALWAYS = Recipe(
-    noise_probability=1, blur_probability=1, blur_channel_probability=1, brightness_probability=1,
-    contrast_probability=1, low_resolution_probability=1, gamma_probability=1, gamma_inverted_probability=1,
-    masked_channels=(1,),
+def test_without_mirroring_no_axis_is_flipped_and_the_other_draws_stay():
+    recipe = nnunet_recipe(configuration((8, 8)))
+    assert recipe.without_mirroring().mirror_axes == ()
+    for seed in range(20):
+        mine, other = (
+            draw_warp(one, (8, 8), np.random.default_rng(seed)) for one in (recipe, recipe.without_mirroring())
+        )
+        assert mine.matrix == other.matrix and not any(other.mirrors)
+
+
+CHANGES = (
+    Blur(probability=1, channel_probability=1), Brightness(probability=1), Contrast(probability=1),
+    LowResolution(probability=1, channel_probability=1), Gamma(probability=1, inverted=True), Gamma(probability=1),
 )  # fmt: skip
+ALWAYS = Recipe((Noise(probability=1), *CHANGES), masked_channels=(1,))
 
 
 @pytest.mark.parametrize("shape", [(12, 10), (6, 12, 10)], ids=["2d", "3d"])
@@ -86,7 +105,7 @@ def test_no_augmentation_changes_nothing():
 def test_how_often_nnunets_recipe_changes_a_sample():
     """1 - (0.9 noise)(0.85 brightness)(0.85 contrast)(0.9 gamma inverted)(0.7 gamma)(1 - 0.2/2)(1 - 0.25/2)."""
     images = torch.randn(1500, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    changed = augment_intensity(images, Recipe(), torch.Generator().manual_seed(1))
+    changed = augment_intensity(images, nnunet_recipe(configuration((4, 4))), torch.Generator().manual_seed(1))
     share = (changed != images).flatten(1).any(1).float().mean().item()
     assert share == pytest.approx(1 - 0.9 * 0.85 * 0.85 * 0.9 * 0.7 * 0.9 * 0.875, abs=0.04)
 
@@ -94,7 +113,7 @@ def test_how_often_nnunets_recipe_changes_a_sample():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_parameters_are_the_same_on_a_gpu():
     images = torch.randn(8, 2, 12, 12, 12, generator=torch.Generator().manual_seed(0))
-    recipe = ALWAYS.model_copy(update={"noise_probability": 0})
+    recipe = Recipe(CHANGES, masked_channels=(1,))
     on_cpu = augment_intensity(images, recipe, torch.Generator().manual_seed(1))
     on_gpu = augment_intensity(images.cuda(), recipe, torch.Generator().manual_seed(1))
     assert torch.allclose(on_cpu, on_gpu.cpu(), atol=1e-3)

@@ -8,8 +8,8 @@ import torch
 from scipy import ndimage
 
 from autoseg.augmentation import sampling_grid as cells
+from autoseg.augmentation.rotate import rotation_matrix
 from autoseg.augmentation.sampling_grid import axis_strides, interpolate, make_source, pieces
-from autoseg.augmentation.spatial import rotation_matrix
 
 DIMENSIONS = pytest.mark.parametrize("shape", [(19, 23), (11, 14, 13)], ids=["2d", "3d"])
 PATCHES = {2: (13, 17), 3: (7, 10, 9)}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from moving import moving
 
-from autoseg.augmentation.recipes import Recipe
 from autoseg.sampling.held_out import Marking, mark_case, plain_tables
 from autoseg.sampling.loader import make_loader
 from autoseg.sampling.patches import draw_place, read_patch
@@ -15,7 +15,7 @@ from autoseg.sampling.places import Aim, SamplingConfig
 SHAPE = (6, 24, 24)
 RULE = Marking(0.3, (1, 4, 4), seed=5)
 RINGS = Marking(0.3, (1, 4, 4), seed=5, distances=(2.0, 4.0, 8.0))
-WILD = Recipe(rotation_probability=1, rotation_degrees=180, scaling_probability=1, scaling_range=(0.5, 2.0))
+WILD = moving(180, (0.5, 2.0))
 
 
 def scribbles() -> np.ndarray:

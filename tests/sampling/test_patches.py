@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from moving import moving
 
-from autoseg.augmentation.recipes import Recipe
-from autoseg.augmentation.spatial import SpatialDraw, identity_draw
+from autoseg.augmentation.warp import Warp, identity
 from autoseg.sampling.patches import Place, draw_place, read_patch
 from autoseg.sampling.places import Aim
 
-WILD = Recipe(rotation_probability=1, rotation_degrees=180, scaling_probability=1, scaling_range=(0.5, 2.0))
-MILD = Recipe(rotation_probability=1, rotation_degrees=30, scaling_probability=1)
+WILD = moving(180, (0.5, 2.0))
+MILD = moving(30)
 SHAPE = (9, 30, 26)
 
 
@@ -48,7 +48,7 @@ def test_the_voxel_that_a_patch_was_drawn_for_is_in_it(write, patch, in_plane):
         case_codes[tuple(rng.integers(edge) for edge in SHAPE)] = code
     case_codes[0, 0, 0], case_codes[8, 29, 25] = 1, 2
     case = write("case", case_codes)
-    recipe = WILD.model_copy(update={"in_plane": in_plane and len(patch) == 3})
+    recipe = moving(180, (0.5, 2.0), in_plane=in_plane and len(patch) == 3)
     for seed in range(40):
         code = seed % 3
         place = draw_place(Aim(None, code), case, patch, recipe, np.random.default_rng(seed))
@@ -67,13 +67,13 @@ def test_nothing_outside_is_background_in_sparse_data(write, patch, recipe):
 
 
 @pytest.mark.parametrize("patch", [(10, 12), (5, 10, 12)], ids=["2d", "3d"])
-def test_an_identity_draw_is_a_plain_crop(write, patch):
+def test_an_identity_is_a_plain_crop(write, patch):
     rng = np.random.default_rng(0)
     image = rng.normal(size=(2, *SHAPE)).astype(np.float32)
     case = write("case", rng.integers(0, 4, SHAPE), image=image)
     low = (3, 7, 9)[-len(patch) :]
     centre = tuple(start + (edge - 1) / 2 for start, edge in zip(low, patch, strict=True))
-    draw = SpatialDraw(identity_draw(len(patch)).matrix, (False,) * (len(patch) - 1) + (True,))
+    draw = Warp(identity(len(patch)).matrix, (False,) * (len(patch) - 1) + (True,))
     sample = read_patch(case, Place(centre, draw, 4 if len(patch) == 2 else None), patch, unknown=3, outside=3)
     box = (slice(7, 17), slice(9, 21))
     where = (4, *box) if len(patch) == 2 else (slice(3, 8), *box)
@@ -83,7 +83,7 @@ def test_an_identity_draw_is_a_plain_crop(write, patch):
 
 def test_a_box_wholly_outside_the_image_holds_nothing(write):
     case = write("case", blocks())
-    for draw in (identity_draw(3), SpatialDraw(((1.5, 0, 0), (0, 1.5, 0), (0, 0, 1.5)), (False,) * 3)):
+    for draw in (identity(3), Warp(((1.5, 0, 0), (0, 1.5, 0), (0, 0, 1.5)), (False,) * 3)):
         sample = read_patch(case, Place((100, 100, 100), draw), (4, 4, 4), unknown=3, outside=3)
         assert not sample.image.any() and (sample.codes == 3).all()
 
@@ -101,7 +101,7 @@ def test_a_2d_patch_lies_in_the_slice_of_its_voxel_or_in_any(write):
 def test_codes_beyond_uint8_are_kept(write):
     case = write("case", blocks())
     object.__setattr__(case, "codes", case.codes.astype(np.uint16) + np.uint16(400))
-    sample = read_patch(case, Place((4, 15, 13), identity_draw(3)), (3, 8, 8), unknown=3, outside=3)
+    sample = read_patch(case, Place((4, 15, 13), identity(3)), (3, 8, 8), unknown=3, outside=3)
     assert sample.codes.dtype == torch.int32 and sample.codes.min() >= 400
 
 
@@ -111,7 +111,7 @@ def test_scribbles_between_voxels_that_say_only_what_is_absent_survive_any_trans
     codes[:, 12, 3:24], codes[:, 4:28, 11] = 1, 0
     absent = write("absent", codes, further=((0, 1),), undrawn=4)
     ignored = write("ignored", np.where(codes == 4, 3, codes))
-    shrink = WILD.model_copy(update={"scaling_range": (1.5, 1.5), "rotation_degrees": 20})
+    shrink = moving(20, (1.5, 1.5))
     for seed in range(10):
         place = draw_place(Aim(None, 1), absent, patch, shrink, np.random.default_rng(seed))
         one, other = (

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from moving import moving
 
-from autoseg.augmentation.recipes import Recipe
 from autoseg.dataset.labels import CaseStatement, foreground_codes, informative_codes
 from autoseg.sampling.loader import make_loader
 from autoseg.sampling.patches import covered_box, draw_place, read_patch
@@ -17,7 +17,7 @@ from autoseg.sampling.rejection import AreaTable, PatchContent, Rejection
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1], [1, 0, 1]], dtype=bool)
 SPEAKS = informative_codes(SETS), foreground_codes(SETS)
 UNKNOWN = 3
-MILD = Recipe(rotation_probability=1, rotation_degrees=30, scaling_probability=1)
+MILD = moving(30)
 
 
 def by_hand(codes: np.ndarray, low, high) -> tuple[int, int, int]:

@@ -1,0 +1,30 @@
+"""Contrast: a factor per channel around its mean."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from autoseg.augmentation.draws import Parameters, Probability, Range, channel_rows, draw_channels, draw_factors
+
+
+class Contrast(Parameters):
+    """Scale each channel of the drawn samples around its mean, clamped to its old minimum and maximum.
+
+    Source: batchgeneratorsv2 ``ContrastTransform`` with ``preserve_range``.
+    """
+
+    probability: Probability = 0.15
+    """Of a sample."""
+    factor_range: Range = (0.75, 1.25)
+    """Half of the factors lie below 1, half above; see :func:`autoseg.augmentation.draws.draw_factors`."""
+
+    def change_(self, images: Tensor, generator: Generator) -> None:
+        """Change images (B, C, *P) float32 in place."""
+        rows = channel_rows(images)
+        chosen = draw_channels(images, self.probability, 1.0, generator)
+        for row, factor in zip(chosen, draw_factors(len(chosen), self.factor_range, generator).tolist(), strict=True):
+            channel = rows[row]
+            low, high = torch.aminmax(channel)
+            mean = channel.mean()
+            channel.sub_(mean).mul_(factor).add_(mean).clamp_(low, high)

@@ -1,0 +1,57 @@
+"""Gamma: an exponent per channel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from autoseg.augmentation.draws import (
+    Parameters,
+    PositiveRange,
+    Probability,
+    channel_rows,
+    draw_channels,
+    draw_factors,
+)
+
+SMALLEST_SPREAD = 1e-7
+"""Ranges and standard deviations below this count as 0: a constant channel stays constant."""
+
+
+class Gamma(Parameters):
+    """Raise each channel of the drawn samples, scaled to 0..1, to its own exponent; mean and deviation are kept.
+
+    A constant channel stays as it is. Source: batchgeneratorsv2 ``GammaTransform`` with ``p_retain_stats=1``.
+    """
+
+    probability: Probability = 0.3
+    """Of a sample."""
+    exponent_range: PositiveRange = (0.7, 1.5)
+    """Half of the exponents lie below 1, half above; see :func:`autoseg.augmentation.draws.draw_factors`."""
+    inverted: bool = False
+    """Whether it works on the negative of the image."""
+
+    def change_(self, images: Tensor, generator: Generator) -> None:
+        """Change images (B, C, *P) float32 in place."""
+        rows = channel_rows(images)
+        chosen = draw_channels(images, self.probability, 1.0, generator)
+        for row, gamma in zip(chosen, draw_factors(len(chosen), self.exponent_range, generator).tolist(), strict=True):
+            _gamma_channel_(rows[row], gamma, self.inverted)
+
+
+def _gamma_channel_(channel: Tensor, gamma: float, inverted: bool) -> None:
+    """Apply gamma to one channel (*P) in place.
+
+    Uses 2^(g log2 x) for x^g and the norm of the centred values for the standard deviation: five times faster than
+    ``pow`` and ``std``, and equal to a few units in the last places.
+    """
+    if inverted:
+        channel.neg_()
+    mean = channel.mean()
+    spread = torch.linalg.vector_norm(channel.sub_(mean))
+    low, high = torch.aminmax(channel)
+    channel.sub_(low).div_((high - low).clamp_min(SMALLEST_SPREAD)).log2_().mul_(gamma).exp2_()
+    new_spread = torch.linalg.vector_norm(channel.sub_(channel.mean()))
+    channel.mul_(spread / new_spread.clamp_min(SMALLEST_SPREAD)).add_(mean)
+    if inverted:
+        channel.neg_()

@@ -1,0 +1,46 @@
+"""A coarser scanner: sampled coarsely and brought back."""
+
+from __future__ import annotations
+
+from torch import Generator, Tensor
+from torch.nn.functional import interpolate
+
+from autoseg.augmentation.draws import (
+    Parameters,
+    PositiveRange,
+    Probability,
+    channel_rows,
+    draw_channels,
+    draw_uniform,
+)
+
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+class LowResolution(Parameters):
+    """Sample channels on a coarser grid (nearest) and bring them back (linear).
+
+    Source: batchgeneratorsv2 ``SimulateLowResolutionTransform``.
+    """
+
+    probability: Probability = 0.25
+    """Of a sample."""
+    channel_probability: Probability = 0.5
+    """Of a channel of such a sample."""
+    scale_range: PositiveRange = (0.5, 1.0)
+    """Size of the coarse grid relative to the patch: uniform per channel, the same for all axes."""
+    fixed_axes: tuple[int, ...] = ()
+    """Patch axes that keep their resolution."""
+
+    def change_(self, images: Tensor, generator: Generator) -> None:
+        """Change images (B, C, *P) float32 in place."""
+        rows = channel_rows(images)
+        chosen = draw_channels(images, self.probability, self.channel_probability, generator)
+        shape = images.shape[2:]
+        mode = LINEAR[len(shape)]
+        for row, scale in zip(chosen, draw_uniform(len(chosen), self.scale_range, generator).tolist(), strict=True):
+            coarse_shape = [
+                edge if axis in self.fixed_axes else max(1, round(edge * scale)) for axis, edge in enumerate(shape)
+            ]
+            coarse = interpolate(rows[row][None, None], coarse_shape, mode="nearest-exact")
+            rows[row] = interpolate(coarse, list(shape), mode=mode)[0, 0]
