@@ -26,6 +26,7 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
 from autoseg.io.images import read_image
+from autoseg.nn.architectures.unet import output_strides
 from autoseg.nn.losses.deep_supervision import DeepSupervisionLoss, downsample_codes
 from autoseg.preprocessing.crop import box_slices
 from autoseg.preprocessing.keep_small_annotation import find_survivors
@@ -234,7 +235,7 @@ def count_cells(
 
 def scales(configuration: Configuration) -> list[tuple[int, ...]]:
     """Return the strides of the coarse heads that have a weight."""
-    loss = DeepSupervisionLoss(lambda logits, codes, sets: logits, configuration.topology.strides, 0)
+    loss = DeepSupervisionLoss(lambda logits, codes, sets: logits, output_strides(configuration.topology.strides), 0)
     used = zip(loss.scales, loss.weights, strict=True)
     return [scale for scale, weight in used if weight > 0 and any(step > 1 for step in scale)]
 

@@ -21,9 +21,10 @@ class _Frozen(BaseModel):
 
 
 class Topology(_Frozen):
-    """The shape of a U-Net. Stage 0 is the full resolution; lists have one entry per stage unless said."""
+    """The shape of a network. Stage 0 is the full resolution; lists have one entry per stage unless noted."""
 
-    kind: Literal["plain", "residual"]
+    kind: str
+    """Architecture: plain or residual (U-Nets), or package.module:attribute; see docs/extending.md."""
     features: tuple[int, ...]
     """Channels per stage."""
     strides: tuple[tuple[int, ...], ...]

@@ -50,7 +50,7 @@ class FoundFiles:
 def find_image_cases(folder: Path, ending: str, n_channels: int) -> tuple[dict[str, tuple[Path, ...]], list[CaseFault]]:
     """Return the image files of each case in ``folder``, cases sorted by name, and what is wrong with the rest.
 
-    Files with other endings and hidden files are passed over (:func:`autoseg.dataset.folder_files.strays` finds those that
+    Files with other endings and hidden files are passed over (``autoseg.dataset.folder_files.strays`` finds those that
     look like images). Every other file is in a case or in a fault. A case may have fewer files than ``n_channels``
     when its files hold several channels each; that is checked when they are read. No case at all is a fault.
 

@@ -14,7 +14,8 @@ from torch import nn
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import Dataset
-from autoseg.nn.architectures.build import build_network
+from autoseg.nn.architectures.network import Network
+from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ def _meaning(dataset: Dataset) -> tuple[object, ...]:
 
 def _network(
     path: Path, checkpoint: Checkpoint, configuration: Configuration, n_channels: int, n_heads: int
-) -> nn.Module:
+) -> Network:
     network = build_network(configuration.topology, n_channels, n_heads)
     try:
         network.load_state_dict(checkpoint.weights)

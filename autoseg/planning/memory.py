@@ -1,14 +1,28 @@
-"""How much memory a network needs, as the number of values in its feature maps: plain arithmetic on the topology."""
+"""Memory that a network needs, as the number of values in its feature maps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from autoseg.core.components import resolve
 from autoseg.core.plan import Topology
 
 
 def feature_map_values(topology: Topology, patch_size: Sequence[int], n_outputs: int) -> int:
+    """Count the feature map values of one patch, by the rule of the topology's architecture.
+
+    The rules of ``plain`` and ``residual`` are here; any other architecture is an object with a method
+    ``feature_map_values`` of the same parameters (see docs/extending.md). Raises ``ConfigError`` if there is no such
+    architecture.
+    """
+    architecture = resolve("architecture", topology.kind, dict.fromkeys(_ENCODERS))
+    if architecture is not None:
+        return int(architecture.feature_map_values(topology, patch_size, n_outputs))
+    return _unet_values(topology, patch_size, n_outputs)
+
+
+def _unet_values(topology: Topology, patch_size: Sequence[int], n_outputs: int) -> int:
     """Count the values that the convolutions of a U-Net put out for one patch.
 
     A proxy for the memory (and time) of training: encoder, decoder with its transposed convolutions, and the output
@@ -28,7 +42,7 @@ def feature_map_values(topology: Topology, patch_size: Sequence[int], n_outputs:
     Source: ``compute_conv_feature_map_size`` of dynamic-network-architectures 0.4, by which nnU-Net 2.8.1 plans.
     """
     voxels = _voxels_per_stage(topology, patch_size)
-    encoder = _plain_encoder if topology.kind == "plain" else _residual_encoder
+    encoder = _ENCODERS[topology.kind]
     skips = range(topology.n_stages - 2, -1, -1)
     decoder = sum(
         (blocks + 1) * topology.features[stage] * voxels[stage]
@@ -62,3 +76,9 @@ def _residual_encoder(topology: Topology, voxels: Sequence[int]) -> int:
         total += (2 * blocks + projected) * features * voxels[stage]
         before = features
     return total
+
+
+_ENCODERS: dict[str, Callable[[Topology, Sequence[int]], int]] = {
+    "plain": _plain_encoder,
+    "residual": _residual_encoder,
+}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
+from autoseg.core.components import resolve
 from autoseg.core.errors import ConfigError
 
 
@@ -13,8 +13,8 @@ from autoseg.core.errors import ConfigError
 class PlannerSettings:
     """All numbers that a planner uses. Budgets are sums of feature map values (see ``planning.memory``)."""
 
-    kind: Literal["plain", "residual"]
-    """Encoder of the network."""
+    kind: str
+    """Architecture of the network; see :class:`autoseg.core.plan.Topology`."""
     memory_gb: float
     """GPU memory for which the budgets below were measured."""
     budget_2d: float
@@ -112,7 +112,13 @@ rules with a budget for which a training iteration takes well under a second on 
 
 
 def planner_settings(name: str) -> PlannerSettings:
-    """Return the settings of a planner; raise ``ConfigError`` naming those that exist."""
-    if name not in PLANNERS:
-        raise ConfigError(f"planner: found {name!r}, expected one of {list(PLANNERS)}. Choose with --planner.")
-    return PLANNERS[name]
+    """Return the settings of a planner: a key of ``PLANNERS``, an entry point, or ``package.module:attribute``.
+
+    Raises ``ConfigError`` naming those that exist.
+    """
+    settings = resolve("planner", name, PLANNERS)
+    if not isinstance(settings, PlannerSettings):
+        raise ConfigError(
+            f"planner {name!r}: found {type(settings).__name__}, expected autoseg.planning.PlannerSettings."
+        )
+    return settings

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from autoseg.augmentation.recipes import RECIPES, Recipe, augment_intensity
 from autoseg.cases.cache import read_entry
@@ -20,7 +19,7 @@ from autoseg.core.errors import ModelError
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import informative_codes, painting_of
-from autoseg.nn.architectures.build import build_network
+from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.nn.losses.label_sets import PartialLoss
@@ -139,10 +138,10 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     config, labels, configuration = request.config, request.dataset.labels, request.configuration
     device = select_device(request.device)
     torch.manual_seed(config.seed)
-    network: nn.Module = build_network(
+    network = build_network(
         configuration.topology,
         n_channels=len(request.plan.channel_names),
-        n_heads=labels.n_heads,
+        n_outputs=labels.n_heads,
         deep_supervision=config.deep_supervision,
     ).to(device)
     regions = torch.from_numpy(labels.regions).to(device) if labels.has_regions else None
@@ -153,7 +152,7 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     teacher = None if unannotated is None else unannotated.teacher
     loss = EvidenceLoss(
         partial,
-        configuration.topology.strides if config.deep_supervision else None,
+        network.output_strides if config.deep_supervision else None,
         labels.unknown,
         None if teacher is None else teacher.table(device),
         config.teacher_weight,

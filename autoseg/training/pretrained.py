@@ -17,7 +17,7 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.core.trained_on import TrainedCase, joined, recognise
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import Labels
-from autoseg.nn.architectures.build import build_network
+from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
 from autoseg.nn.transfer import Ends, Transfer, transfer
 

@@ -14,7 +14,7 @@ import torch
 from autoseg.cli import common, predict
 from autoseg.core.fingerprint import IntensityProperties
 from autoseg.core.plan import Configuration, Plan, Topology
-from autoseg.nn.architectures.build import build_network
+from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, save_checkpoint
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from autoseg.core.fingerprint import IntensityProperties
 from autoseg.core.plan import Configuration, Plan, Topology
 from autoseg.inference import Predictor
-from autoseg.nn.architectures.build import build_network
+from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, save_checkpoint
 
 THRESHOLD = 100.0

@@ -13,7 +13,7 @@ import torch
 
 from autoseg.core.errors import ModelError
 from autoseg.core.plan import Configuration, Plan, Topology
-from autoseg.nn.architectures.build import build_network
+from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, strip
 
 TOPOLOGY = Topology(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from loss_examples import examples
 from torch.nn import functional
 
+from autoseg.nn.architectures.unet import output_strides
 from autoseg.nn.losses.code_tables import informative_codes
 from autoseg.nn.losses.deep_supervision import (
     DeepSupervisionLoss,
@@ -115,7 +116,7 @@ def test_deep_supervision_is_the_weighted_sum_over_used_heads(strides, shapes):
     codes = torch.randint(0, 4, (2, *shapes[0]), generator=torch.Generator().manual_seed(1))
     tables = LABEL_SETS.expand(2, -1, -1)
     loss = PartialLoss(None, batch_dice=True)
-    total = DeepSupervisionLoss(loss, strides, UNKNOWN)(logits, codes, tables)
+    total = DeepSupervisionLoss(loss, output_strides(strides), UNKNOWN)(logits, codes, tables)
     expected = torch.zeros(())
     for output, weight in zip(logits, deep_supervision_weights(len(shapes)), strict=True):
         if weight:
@@ -133,7 +134,7 @@ def test_infinite_logits_of_an_unused_head_do_no_harm():
     logits = outputs([(8, 8), (4, 4)])
     logits[1] = torch.full_like(logits[1], torch.inf)
     codes = torch.zeros(2, 8, 8, dtype=torch.uint8)
-    loss = DeepSupervisionLoss(PartialLoss(None, False), ((1, 1), (2, 2), (2, 2)), UNKNOWN)
+    loss = DeepSupervisionLoss(PartialLoss(None, False), ((1, 1), (2, 2)), UNKNOWN)
     assert loss(logits, codes, LABEL_SETS.expand(2, -1, -1)).isfinite()
 
 
@@ -144,11 +145,13 @@ def test_a_single_head_has_weight_one(strides):
     tables = LABEL_SETS.expand(2, -1, -1)
     loss = PartialLoss(None, False)
     expected = loss(logits[0], codes, tables)
-    torch.testing.assert_close(DeepSupervisionLoss(loss, strides, UNKNOWN)(logits, codes, tables), expected)
+    torch.testing.assert_close(
+        DeepSupervisionLoss(loss, output_strides(strides), UNKNOWN)(logits, codes, tables), expected
+    )
 
 
 def test_another_number_of_heads_is_refused():
-    loss = DeepSupervisionLoss(PartialLoss(None, False), ((1, 1), (2, 2), (2, 2)), UNKNOWN)
+    loss = DeepSupervisionLoss(PartialLoss(None, False), ((1, 1), (2, 2)), UNKNOWN)
     with pytest.raises(ValueError, match="found 1 heads, expected 2"):
         loss(outputs([(8, 8)]), torch.zeros(2, 8, 8), LABEL_SETS)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from loss_examples import FEW, WAYS, assert_same, every_loss, examples, going, gradient, heads_as_logits, sets_of
 from naive_losses import naive_bce, naive_cross_entropy, naive_dice
 
+from autoseg.nn.architectures.unet import output_strides
 from autoseg.nn.losses.deep_supervision import DeepSupervisionLoss, deep_supervision_weights, downsample_codes
 from autoseg.nn.losses.label_sets import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
 
@@ -75,7 +76,7 @@ def test_deep_supervision_is_the_naive_loss_of_every_resolution(example, batch):
     unknown = example.logits.shape[1]
     coarse = downsample_codes(example.codes, example.label_sets, strides[1], unknown)
     low = torch.randn(*example.logits.shape[:2], *coarse.shape[1:], generator=torch.Generator().manual_seed(0))
-    total = DeepSupervisionLoss(PartialLoss(None, batch), strides, unknown)(
+    total = DeepSupervisionLoss(PartialLoss(None, batch), output_strides(strides), unknown)(
         [example.logits, low], example.codes, example.label_sets
     )
     expected = sum(

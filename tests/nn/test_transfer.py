@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autoseg.core.plan import Topology
-from autoseg.nn.architectures.build import build_network
+from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.transfer import Ends, transfer
 
 KINDS = ["plain", "residual"]

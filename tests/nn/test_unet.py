@@ -11,7 +11,7 @@ from torch import nn
 from autoseg.core.errors import PlanError
 from autoseg.core.plan import Topology
 from autoseg.nn.architectures.blocks import ConvUnit, ResidualBlock
-from autoseg.nn.architectures.build import build_network
+from autoseg.nn.architectures.registry import build_network
 
 
 def topology(kind, n_dims, **changes):

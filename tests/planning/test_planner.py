@@ -158,7 +158,7 @@ def test_planning_is_deterministic(tmp_path):
 
 
 def test_unknown_planner_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"found 'huge', expected one of \['default'"):
+    with pytest.raises(ConfigError, match=r"planner: found 'huge', expected one of \['default'"):
         plan(make_dataset(tmp_path), make_fingerprint((1, 1, 1), (9, 9, 9)), "huge")
 
 

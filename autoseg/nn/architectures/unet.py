@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from autoseg.core.errors import PlanError
 from autoseg.core.plan import Topology
-from autoseg.nn.architectures.blocks import CONVOLUTION, TRANSPOSED_CONVOLUTION, conv_stage, residual_stage
+from autoseg.nn.architectures.blocks import (
+    CONVOLUTION,
+    TRANSPOSED_CONVOLUTION,
+    conv_stage,
+    initialise,
+    residual_stage,
+)
+from autoseg.nn.architectures.network import Network
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """Encoder, decoder and one head per decoder stage, described by a :class:`~autoseg.core.plan.Topology`.
 
     All heads exist whether deep supervision is on or not, so weights load either way. A topology with one stage has no
@@ -25,6 +35,8 @@ class UNet(nn.Module):
         Transposed convolutions and stages, lowest resolution first.
     heads
         1x1 convolutions to (B, H, *P), lowest resolution first; the last one is the full resolution.
+    output_strides
+        Per output the product of the strides above it; the full resolution, all 1, first.
     deep_supervision
         Switch between a list of logits (True) and the full-resolution logits (False).
 
@@ -61,6 +73,7 @@ class UNet(nn.Module):
         self.heads = nn.ModuleList(
             CONVOLUTION[topology.n_dims](features[stage], n_heads, 1) for stage in (upwards or range(1))
         )
+        self.output_strides = output_strides(strides)
         self.deep_supervision = deep_supervision
 
     def forward(self, images: Tensor) -> list[Tensor] | Tensor:
@@ -90,3 +103,51 @@ class UNet(nn.Module):
             full_resolution: Tensor = self.heads[-1](features[-1])
             return full_resolution
         return [head(stage) for head, stage in zip(self.heads, features, strict=True)][::-1]
+
+
+def build_unet(topology: Topology, n_channels: int, n_outputs: int) -> UNet:
+    """Build and initialise a U-Net; raise ``PlanError`` naming all lists of the topology that do not fit together."""
+    faults = _topology_faults(topology)
+    if min(n_channels, n_outputs) < 1:
+        faults.append(f"{n_channels} channels and {n_outputs} heads, expected at least one of each")
+    if faults:
+        raise PlanError(f"plan: topology: found {'; '.join(faults)}. Plan this data set again.")
+    network = UNet(topology, n_channels, n_outputs)
+    network.apply(initialise)
+    return network
+
+
+def output_strides(strides: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """Return patch voxels per logit of each output of a U-Net, from the strides per stage; full resolution first."""
+    products = [tuple(strides[0])]
+    for stride in strides[1:]:
+        products.append(tuple(whole * step for whole, step in zip(products[-1], stride, strict=True)))
+    return tuple(products[: max(len(strides) - 1, 1)])
+
+
+def _topology_faults(topology: Topology) -> list[str]:
+    """Return what is wrong with a topology, empty if nothing."""
+    if not topology.strides:
+        return ["no stages, expected at least one"]
+    n_stages, n_dims = topology.n_stages, topology.n_dims
+    faults = [
+        f"{len(entries)} {name}, expected {expected} for {n_stages} stages"
+        for name, entries, expected in (
+            ("features", topology.features, n_stages),
+            ("kernels", topology.kernels, n_stages),
+            ("encoder_blocks", topology.encoder_blocks, n_stages),
+            ("decoder_blocks", topology.decoder_blocks, n_stages - 1),
+        )
+        if len(entries) != expected
+    ]
+    if n_dims not in (2, 3):
+        faults.append(f"{n_dims} patch axes, expected 2 or 3")
+    if any(len(entry) != n_dims for entry in (*topology.strides, *topology.kernels)):
+        faults.append(f"strides or kernels of different length, expected {n_dims} axes in each")
+    if any(edge % 2 == 0 for kernel in topology.kernels for edge in kernel):
+        faults.append(f"even kernel edges in {topology.kernels}, expected odd ones")
+    if min((*topology.features, *topology.encoder_blocks, *topology.decoder_blocks), default=0) < 1:
+        faults.append("a stage without features or blocks, expected at least one of each")
+    if any(step != 1 for step in topology.strides[0]):
+        faults.append(f"stride {topology.strides[0]} in stage 0, expected all 1")
+    return faults

@@ -105,16 +105,16 @@ class DeepSupervisionLoss:
     ----------
     loss
         Applied to each head with its own codes.
-    strides
-        The strides of the topology, per encoder stage (stage 0 first): head i lies at their product up to stage i.
+    scales
+        Patch voxels per logit of each output, full resolution first: ``network.output_strides``.
     unknown
         Code of "nothing known".
     """
 
-    def __init__(self, loss: Loss, strides: Sequence[Sequence[int]], unknown: int) -> None:
+    def __init__(self, loss: Loss, scales: Sequence[Sequence[int]], unknown: int) -> None:
         self.loss = loss
         self.unknown = unknown
-        self.scales = _cumulative(strides)[: max(len(strides) - 1, 1)]
+        self.scales = [tuple(scale) for scale in scales]
         self.weights = deep_supervision_weights(len(self.scales))
 
     def __call__(
@@ -141,13 +141,6 @@ class DeepSupervisionLoss:
         for index, coarse in zip(used, pyramid, strict=True):
             total = total + self.weights[index] * self.loss(logits[index], coarse, label_sets, *tables)
         return total
-
-
-def _cumulative(strides: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    products = [tuple(strides[0])]
-    for stride in strides[1:]:
-        products.append(tuple(whole * step for whole, step in zip(products[-1], stride, strict=True)))
-    return products
 
 
 def _pad_to_multiple(codes: Tensor, stride: Sequence[int], unknown: int) -> Tensor:

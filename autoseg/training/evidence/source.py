@@ -63,8 +63,8 @@ class EvidenceLoss:
     ----------
     partial
         The loss of one resolution.
-    strides
-        Of the topology, for deep supervision; None where the network has one output.
+    scales
+        Patch voxels per logit of each output, for deep supervision; None where the network has one output.
     unknown
         Code of "nothing known" (K).
     teacher_sets
@@ -76,13 +76,13 @@ class EvidenceLoss:
     def __init__(
         self,
         partial: PartialLoss,
-        strides: Sequence[Sequence[int]] | None,
+        scales: Sequence[Sequence[int]] | None,
         unknown: int,
         teacher_sets: Tensor | None = None,
         teacher_weight: float = 0.0,
     ) -> None:
         self.partial = partial
-        self.supervised = None if strides is None else DeepSupervisionLoss(self._weighted, strides, unknown)
+        self.supervised = None if scales is None else DeepSupervisionLoss(self._weighted, scales, unknown)
         self.teacher_sets = teacher_sets
         self.teacher_weight = teacher_weight
 
