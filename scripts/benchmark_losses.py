@@ -23,7 +23,7 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
 from autoseg.cli import common
-from autoseg.nn.losses.label_sets import PartialLoss
+from autoseg.nn.losses.label_sets import LabelSetLoss
 
 N_SAMPLES = 2
 SPARSE_SHARE = 0.1
@@ -210,7 +210,7 @@ KINDS = {
 
 def make_step(name: str, content: Content) -> Step:
     """Return one forward and backward pass of "ours", "plain" or "nnunet"."""
-    partial = PartialLoss(None, batch_dice=False, smooth=SMOOTH)
+    partial = LabelSetLoss(None, batch_dice=False, smooth=SMOOTH)
 
     def step() -> None:
         content.logits.grad = None
@@ -237,7 +237,7 @@ def time_in_turn(steps: dict[str, Step], repetitions: int) -> dict[str, float]:
 def deviation(content: Content) -> float:
     """Return how far value and gradient are from those of :func:`spelled_out`."""
     make_step("ours", content)()
-    value = PartialLoss(None, batch_dice=False, smooth=SMOOTH)(content.logits, content.codes, content.label_sets)
+    value = LabelSetLoss(None, batch_dice=False, smooth=SMOOTH)(content.logits, content.codes, content.label_sets)
     exact = content.logits.detach().double().requires_grad_()
     expected = spelled_out(exact, content)
     (wanted,) = torch.autograd.grad(expected, exact)

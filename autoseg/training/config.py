@@ -45,6 +45,8 @@ class TrainingConfig(BaseModel):
     """None takes the optimiser's own."""
     warmup_iterations: int | None = Field(default=None, ge=0)
     """Steps of linear warm-up; None takes the optimiser's own."""
+    loss: str = "label_sets"
+    """label_sets (Dice and cross entropy of label sets), or package.module:attribute; see docs/extending.md."""
     gradient_clip: float = Field(default=12.0, gt=0)
     """Largest norm of the gradient. Source: nnU-Net."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

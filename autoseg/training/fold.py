@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from autoseg.augmentation.recipes import RECIPES, Recipe, augment_intensity
 from autoseg.cases.cache import read_entry
@@ -22,7 +23,7 @@ from autoseg.dataset.labels import informative_codes, painting_of
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
-from autoseg.nn.losses.label_sets import PartialLoss
+from autoseg.nn.losses import LabelSetLoss, VoxelLoss
 from autoseg.sampling.held_out import Marking
 from autoseg.sampling.loader import Batch, CaseSource, make_loader
 from autoseg.sampling.places import SamplingConfig, intensity_generator
@@ -37,6 +38,8 @@ from autoseg.training.trainer import Hooks, Parts, Progress, train
 
 log = logging.getLogger(__name__)
 
+LOSSES: dict[str, Callable[[Tensor | None, bool], VoxelLoss]] = {"label_sets": LabelSetLoss}
+"""(regions (R, K) bool or None for a softmax over classes, whether Dice pools the batch) -> loss."""
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HELD_OUT_BLOCKS = 8
 """Held-out blocks along an edge of a patch."""
@@ -146,12 +149,11 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     ).to(device)
     regions = torch.from_numpy(labels.regions).to(device) if labels.has_regions else None
     painting = painting_of(labels)
-    partial = PartialLoss(regions, configuration.batch_dice)
-
+    build_loss = resolve("loss", config.loss, LOSSES)
     unannotated = _unannotated(request, device)
     teacher = None if unannotated is None else unannotated.teacher
     loss = EvidenceLoss(
-        partial,
+        build_loss(regions, configuration.batch_dice),
         network.output_strides if config.deep_supervision else None,
         labels.unknown,
         None if teacher is None else teacher.table(device),

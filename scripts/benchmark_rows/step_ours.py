@@ -12,7 +12,7 @@ import torch
 from autoseg.core.plan import Topology
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.device import autocast_dtype
-from autoseg.nn.losses.label_sets import PartialLoss
+from autoseg.nn.losses.label_sets import LabelSetLoss
 from autoseg.sampling.loader import Batch
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence.source import EvidenceLoss
@@ -35,7 +35,7 @@ def steps(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
     batch = Batch(images, codes, label_sets.expand(len(images), -1, -1))
     parts = Parts(
         network=network,
-        loss=EvidenceLoss(PartialLoss(None, False), network.output_strides, n_classes),
+        loss=EvidenceLoss(LabelSetLoss(None, False), network.output_strides, n_classes),
         optimization=build_optimization(network.parameters(), config),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         device=device,

@@ -14,7 +14,7 @@ from torch import Tensor
 from autoseg.nn.losses import fused_sigmoid as sigmoid_sums
 from autoseg.nn.losses import fused_softmax as softmax_sums
 from autoseg.nn.losses import voxel_blocks as blockwise
-from autoseg.nn.losses.label_sets import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
+from autoseg.nn.losses.label_sets import LabelSetLoss, label_set_bce, label_set_cross_entropy, label_set_dice
 
 FEW = settings(max_examples=15, deadline=None)
 STYLES = ("dense", "sparse", "lazy", "absent", "empty")
@@ -82,10 +82,10 @@ def every_loss(example):
     regions = example.regions
     yield label_set_cross_entropy, example.logits
     yield label_set_dice, example.logits
-    yield PartialLoss(None, True), example.logits
+    yield LabelSetLoss(None, True), example.logits
     yield lambda *a: label_set_dice(*a, regions=regions, batch=True), heads_as_logits(example)
     yield lambda *a: label_set_bce(*a, regions), heads_as_logits(example)
-    yield PartialLoss(regions, False), heads_as_logits(example)
+    yield LabelSetLoss(regions, False), heads_as_logits(example)
 
 
 def sets_of(example):

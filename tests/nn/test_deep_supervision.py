@@ -17,7 +17,7 @@ from autoseg.nn.losses.deep_supervision import (
     deep_supervision_weights,
     downsample_codes,
 )
-from autoseg.nn.losses.label_sets import PartialLoss
+from autoseg.nn.losses.label_sets import LabelSetLoss
 
 K = 3
 UNKNOWN = 3
@@ -115,7 +115,7 @@ def test_deep_supervision_is_the_weighted_sum_over_used_heads(strides, shapes):
     logits = outputs(shapes)
     codes = torch.randint(0, 4, (2, *shapes[0]), generator=torch.Generator().manual_seed(1))
     tables = LABEL_SETS.expand(2, -1, -1)
-    loss = PartialLoss(None, batch_dice=True)
+    loss = LabelSetLoss(None, batch_dice=True)
     total = DeepSupervisionLoss(loss, output_strides(strides), UNKNOWN)(logits, codes, tables)
     expected = torch.zeros(())
     for output, weight in zip(logits, deep_supervision_weights(len(shapes)), strict=True):
@@ -134,7 +134,7 @@ def test_infinite_logits_of_an_unused_head_do_no_harm():
     logits = outputs([(8, 8), (4, 4)])
     logits[1] = torch.full_like(logits[1], torch.inf)
     codes = torch.zeros(2, 8, 8, dtype=torch.uint8)
-    loss = DeepSupervisionLoss(PartialLoss(None, False), ((1, 1), (2, 2)), UNKNOWN)
+    loss = DeepSupervisionLoss(LabelSetLoss(None, False), ((1, 1), (2, 2)), UNKNOWN)
     assert loss(logits, codes, LABEL_SETS.expand(2, -1, -1)).isfinite()
 
 
@@ -143,7 +143,7 @@ def test_a_single_head_has_weight_one(strides):
     logits = outputs([(8, 8)])
     codes = torch.randint(0, 4, (2, 8, 8), dtype=torch.uint8)
     tables = LABEL_SETS.expand(2, -1, -1)
-    loss = PartialLoss(None, False)
+    loss = LabelSetLoss(None, False)
     expected = loss(logits[0], codes, tables)
     torch.testing.assert_close(
         DeepSupervisionLoss(loss, output_strides(strides), UNKNOWN)(logits, codes, tables), expected
@@ -151,7 +151,7 @@ def test_a_single_head_has_weight_one(strides):
 
 
 def test_another_number_of_heads_is_refused():
-    loss = DeepSupervisionLoss(PartialLoss(None, False), ((1, 1), (2, 2)), UNKNOWN)
+    loss = DeepSupervisionLoss(LabelSetLoss(None, False), ((1, 1), (2, 2)), UNKNOWN)
     with pytest.raises(ValueError, match="found 1 heads, expected 2"):
         loss(outputs([(8, 8)]), torch.zeros(2, 8, 8), LABEL_SETS)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from autoseg.nn.losses.label_sets import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
+from autoseg.nn.losses.label_sets import LabelSetLoss, label_set_bce, label_set_cross_entropy, label_set_dice
 
 SHAPES = pytest.mark.parametrize("shape", [(7, 5), (3, 4, 5)], ids=["2d", "3d"])
 AUTOCAST = pytest.mark.parametrize("half", [False, True], ids=["float32", "bf16"])
@@ -43,8 +43,8 @@ def losses(label_sets_regions=REGIONS):
         "batch dice": (lambda z, c, s: label_set_dice(z, c, s, batch=True), K),
         "region dice": (lambda z, c, s: label_set_dice(z, c, s, regions=label_sets_regions), 3),
         "bce": (lambda z, c, s: label_set_bce(z, c, s, label_sets_regions), 3),
-        "classes": (PartialLoss(None, batch_dice=True), K),
-        "regions": (PartialLoss(label_sets_regions.numpy(), batch_dice=False), 3),
+        "classes": (LabelSetLoss(None, batch_dice=True), K),
+        "regions": (LabelSetLoss(label_sets_regions.numpy(), batch_dice=False), 3),
     }
 
 
@@ -127,8 +127,8 @@ def test_ranks_together_step_as_one_process(name):
         "batch dice": lambda **k: lambda z, c, s: label_set_dice(z, c, s, batch=True, **k),
         "region dice": lambda **k: lambda z, c, s: label_set_dice(z, c, s, regions=REGIONS, **k),
         "bce": lambda **k: lambda z, c, s: label_set_bce(z, c, s, REGIONS, **k),
-        "classes": lambda **k: PartialLoss(None, batch_dice=True, **k),
-        "regions": lambda **k: PartialLoss(REGIONS, batch_dice=True, **k),
+        "classes": lambda **k: LabelSetLoss(None, batch_dice=True, **k),
+        "regions": lambda **k: LabelSetLoss(REGIONS, batch_dice=True, **k),
     }[name]
     logits, codes, label_sets = random_batch((6, 5), n_heads=losses()[name][1])
     codes[1, :4] = K  # the second half knows much less than the first
@@ -305,12 +305,12 @@ def test_partial_loss_is_the_sum_of_its_two_terms(shape):
         expected = label_set_cross_entropy(logits, codes, label_sets) + label_set_dice(
             logits, codes, label_sets, batch=batch
         )
-        torch.testing.assert_close(PartialLoss(None, batch)(logits, codes, label_sets), expected)
+        torch.testing.assert_close(LabelSetLoss(None, batch)(logits, codes, label_sets), expected)
     scores = logits[:, :3]
     expected = label_set_bce(scores, codes, label_sets, REGIONS) + label_set_dice(
         scores, codes, label_sets, regions=REGIONS
     )
-    torch.testing.assert_close(PartialLoss(REGIONS.numpy(), False)(scores, codes, label_sets), expected)
+    torch.testing.assert_close(LabelSetLoss(REGIONS.numpy(), False)(scores, codes, label_sets), expected)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_shapes_that_do_not_go_together_are_refused(logits, codes, sets):
     arguments = torch.zeros(logits), torch.zeros(codes, dtype=torch.long), torch.ones(sets, dtype=torch.bool)
     regions = torch.eye(3, dtype=torch.bool)
     for loss in (
-        label_set_cross_entropy, label_set_dice, PartialLoss(None, batch_dice=True),
+        label_set_cross_entropy, label_set_dice, LabelSetLoss(None, batch_dice=True),
         partial(label_set_bce, regions=regions), partial(label_set_dice, regions=regions),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"expected \(B, H, \*P\), \(B, \*P\) and \(B, N, K\)"):

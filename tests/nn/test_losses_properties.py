@@ -11,7 +11,7 @@ from naive_losses import naive_bce, naive_cross_entropy, naive_dice
 
 from autoseg.nn.architectures.unet import output_strides
 from autoseg.nn.losses.deep_supervision import DeepSupervisionLoss, deep_supervision_weights, downsample_codes
-from autoseg.nn.losses.label_sets import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
+from autoseg.nn.losses.label_sets import LabelSetLoss, label_set_bce, label_set_cross_entropy, label_set_dice
 
 
 def check_all(example, logits, scores, weights, *, rtol=1e-4):
@@ -63,7 +63,7 @@ def test_hand_written_gradients_are_those_of_finite_differences(example, is_weig
     codes, tables = example.codes[:1, ..., :2], example.label_sets[:1]
     weights = None if weights is None else weights[..., :2]
     for z, regions in zip(cut, (None, example.regions), strict=True):
-        loss = PartialLoss(regions, batch_dice=True, smooth=0.1)
+        loss = LabelSetLoss(regions, batch_dice=True, smooth=0.1)
         z = z.double().requires_grad_()
         with going(way):
             assert torch.autograd.gradcheck(loss, (z, codes, tables, weights))
@@ -76,7 +76,7 @@ def test_deep_supervision_is_the_naive_loss_of_every_resolution(example, batch):
     unknown = example.logits.shape[1]
     coarse = downsample_codes(example.codes, example.label_sets, strides[1], unknown)
     low = torch.randn(*example.logits.shape[:2], *coarse.shape[1:], generator=torch.Generator().manual_seed(0))
-    total = DeepSupervisionLoss(PartialLoss(None, batch), output_strides(strides), unknown)(
+    total = DeepSupervisionLoss(LabelSetLoss(None, batch), output_strides(strides), unknown)(
         [example.logits, low], example.codes, example.label_sets
     )
     expected = sum(
@@ -205,7 +205,7 @@ def test_memory_layout_of_the_logits_does_not_matter(shape):
     tables = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0]]).bool().expand(2, -1, -1)
     codes = torch.randint(0, 4, (2, *shape), generator=generator)
     layout = torch.channels_last if len(shape) == 2 else torch.channels_last_3d
-    loss = PartialLoss(None, True)
+    loss = LabelSetLoss(None, True)
     found = gradient(loss, logits.contiguous(memory_format=layout), codes, tables)
     assert_same(found, gradient(loss, logits, codes, tables))
 

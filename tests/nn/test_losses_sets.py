@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from loss_examples import FEW, WAYS, assert_same, every_loss, examples, going, gradient, sets_of
 from torch.nn import functional
 
-from autoseg.nn.losses.label_sets import PartialLoss, label_set_cross_entropy
+from autoseg.nn.losses.label_sets import LabelSetLoss, label_set_cross_entropy
 
 
 @FEW
@@ -34,7 +34,7 @@ def test_dense_codes_give_the_loss_of_nnunet(example, batch):
         dice = (2 * overlap + 1e-5) / (predicted + true + 1e-5).clamp_min(1e-8)
         return functional.cross_entropy(logits, example.codes) + 1 - dice.mean()
 
-    loss = PartialLoss(None, batch)
+    loss = LabelSetLoss(None, batch)
     found = gradient(lambda z: loss(z, example.codes, example.label_sets), example.logits)
     assert_same(found, gradient(expected, example.logits))
 

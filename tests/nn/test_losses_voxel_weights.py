@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autoseg.nn.losses.label_sets import PartialLoss, label_set_bce, label_set_cross_entropy, label_set_dice
+from autoseg.nn.losses.label_sets import LabelSetLoss, label_set_bce, label_set_cross_entropy, label_set_dice
 
 K = 4
 UNKNOWN = K
@@ -22,8 +22,8 @@ LOSSES = {
     "batch dice": (lambda z, c, s, u: label_set_dice(z, c, s, batch=True, smooth=0.0, voxel_weights=u), K),
     "region dice": (lambda z, c, s, u: label_set_dice(z, c, s, regions=REGIONS, smooth=0.0, voxel_weights=u), 3),
     "bce": (lambda z, c, s, u: label_set_bce(z, c, s, REGIONS, voxel_weights=u), 3),
-    "classes": (PartialLoss(None, batch_dice=True, smooth=0.0), K),
-    "regions": (PartialLoss(REGIONS, batch_dice=False, smooth=0.0), 3),
+    "classes": (LabelSetLoss(None, batch_dice=True, smooth=0.0), K),
+    "regions": (LabelSetLoss(REGIONS, batch_dice=False, smooth=0.0), 3),
 }
 EACH_LOSS = pytest.mark.parametrize("name", list(LOSSES))
 

@@ -7,7 +7,7 @@ import torch
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from autoseg.nn.losses.label_sets import PartialLoss
+from autoseg.nn.losses.label_sets import LabelSetLoss
 from autoseg.nn.ranks import sum_over_ranks
 
 LABEL_SETS = torch.cat([torch.eye(3), torch.ones(1, 3), torch.tensor([[1.0, 1, 0]])]).bool()[None]
@@ -31,7 +31,7 @@ def step_as_one_rank_of_two(rank, folder):
     torch.set_num_threads(1)
     images, codes = batch()
     model = DistributedDataParallel(network())
-    loss = PartialLoss(None, batch_dice=True, all_reduce=sum_over_ranks)
+    loss = LabelSetLoss(None, batch_dice=True, all_reduce=sum_over_ranks)
     value = loss(model(images[rank : rank + 1]), codes[rank : rank + 1], LABEL_SETS)
     value.backward()
     torch.save([value.detach(), *(parameter.grad for parameter in model.parameters())], f"{folder}/{rank}.pt")
@@ -45,7 +45,7 @@ def test_two_processes_get_the_loss_and_the_gradient_of_one(tmp_path):
     multiprocessing.spawn(step_as_one_rank_of_two, (str(tmp_path),), nprocs=2)
     images, codes = batch()
     model = network()
-    value = PartialLoss(None, batch_dice=True)(model(images), codes, LABEL_SETS.expand(2, -1, -1))
+    value = LabelSetLoss(None, batch_dice=True)(model(images), codes, LABEL_SETS.expand(2, -1, -1))
     value.backward()
     for rank in (0, 1):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

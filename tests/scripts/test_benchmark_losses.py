@@ -47,7 +47,7 @@ def test_the_table_has_a_line_per_row(run):
 
 def test_plain_on_dense_codes_is_the_same_loss():
     content = make_content("dense", 5, 6)
-    ours = benchmark_losses.PartialLoss(None, batch_dice=False)(content.logits, content.codes, content.label_sets)
+    ours = benchmark_losses.LabelSetLoss(None, batch_dice=False)(content.logits, content.codes, content.label_sets)
     torch.testing.assert_close(plain_loss(content.logits, content.classes), ours)
 
 

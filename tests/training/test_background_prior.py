@@ -10,7 +10,7 @@ from torch import nn
 
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import CaseStatement, Head, Labels
-from autoseg.nn.losses.label_sets import PartialLoss
+from autoseg.nn.losses.label_sets import LabelSetLoss
 from autoseg.sampling.loader import Batch
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence.background_prior import LARGEST_MASS, N_RINGS, Totals, Unannotated
@@ -58,8 +58,8 @@ def test_with_everything_off_the_loss_is_that_of_what_was_drawn(shape):
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 6, shape, generator=generator)
     logits = torch.randn(shape[0], K, *shape[1:], generator=generator)
-    loss = EvidenceLoss(PartialLoss(None, False), None, UNKNOWN)
-    plain = PartialLoss(None, False)(logits, codes, SETS.expand(shape[0], -1, -1))
+    loss = EvidenceLoss(LabelSetLoss(None, False), None, UNKNOWN)
+    plain = LabelSetLoss(None, False)(logits, codes, SETS.expand(shape[0], -1, -1))
     assert torch.equal(loss([logits], drawn_evidence(batch(codes))), plain)
     off = make(TrainingConfig(promise_weight=0)).evidence(batch(codes, inferred=True), 0, no_prediction)
     torch.testing.assert_close(loss([logits], off), plain)
@@ -271,7 +271,7 @@ def test_what_is_taught_enters_the_loss_and_replaces_the_prior():
     assert evidence.weights[0, 6] == 0
     logits = torch.zeros(1, K, 2, 2, requires_grad=True)
     sets = inferred.teacher.table(CPU)
-    loss = EvidenceLoss(PartialLoss(None, False), None, UNKNOWN, sets, 1.0)([logits], evidence)
+    loss = EvidenceLoss(LabelSetLoss(None, False), None, UNKNOWN, sets, 1.0)([logits], evidence)
     loss.backward()
     assert logits.grad[0, 1, 0, 0] < 0 < logits.grad[0, 0, 0, 0]  # towards class a, away from background
 

@@ -46,7 +46,5 @@ def test_settings_override_the_optimizers_own():
 
 
 def test_an_unknown_optimizer_is_named_with_the_known_ones():
-    with pytest.raises(
-        ConfigError, match=r"optimizer 'sdg': found no such component, expected one of \['adamw', 'muon', 'sgd'\]"
-    ):
+    with pytest.raises(ConfigError, match=r"optimizer: found 'sdg', expected one of \['adamw', 'muon', 'sgd'\]"):
         optimization(optimizer="sdg")

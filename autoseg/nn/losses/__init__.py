@@ -1,10 +1,11 @@
 """Losses on label sets, see :mod:`autoseg.nn.losses.label_sets`."""
 
 from autoseg.nn.losses.label_sets import (
-    PartialLoss,
+    LabelSetLoss,
+    VoxelLoss,
     label_set_bce,
     label_set_cross_entropy,
     label_set_dice,
 )
 
-__all__ = ["PartialLoss", "label_set_bce", "label_set_cross_entropy", "label_set_dice"]
+__all__ = ["LabelSetLoss", "VoxelLoss", "label_set_bce", "label_set_cross_entropy", "label_set_dice"]

@@ -8,6 +8,7 @@ divide by counts of what is known in the whole batch and, through ``all_reduce``
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -166,7 +167,19 @@ def label_set_bce(
     return _mean(sums.likelihood, sums.weight, all_reduce)
 
 
-class PartialLoss:
+class VoxelLoss(Protocol):
+    """The loss of one resolution, as a training takes it."""
+
+    def __call__(
+        self, logits: Tensor, codes: Tensor, label_sets: Tensor, voxel_weights: Tensor | None = None, /
+    ) -> Tensor:
+        """Return the scalar loss of logits (B, H, *P), codes (B, *P) integers < N and label sets (B, N, K) bool.
+
+        ``voxel_weights`` (B, *P), non-negative, say how much each voxel counts; None: all alike.
+        """
+
+
+class LabelSetLoss:
     """The training loss: Dice + cross entropy for classes, Dice + binary cross entropy for regions.
 
     Parameters

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autoseg.nn.losses.code_tables import flat_codes, look_up
 from autoseg.nn.losses.deep_supervision import DeepSupervisionLoss
-from autoseg.nn.losses.label_sets import PartialLoss
+from autoseg.nn.losses.label_sets import VoxelLoss
 from autoseg.sampling.loader import Batch
 
 
@@ -75,7 +75,7 @@ class EvidenceLoss:
 
     def __init__(
         self,
-        partial: PartialLoss,
+        partial: VoxelLoss,
         scales: Sequence[Sequence[int]] | None,
         unknown: int,
         teacher_sets: Tensor | None = None,
