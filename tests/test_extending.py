@@ -1,0 +1,69 @@
+"""The examples of docs/extending.md, run as a user would: one file, nothing in autoseg changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy import write_toy_dataset
+
+REPOSITORY = Path(__file__).parent.parent
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "docs/extending.md").read_text(), re.S | re.M)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the module of all examples and a small data set."""
+    folder = tmp_path_factory.mktemp("extending")
+    (folder / "my_parts.py").write_text("from __future__ import annotations\n\n" + "\n\n".join(EXAMPLES))
+    write_toy_dataset(folder / "raw" / "Dataset001_Toy")
+    return folder
+
+
+def run(place: Path, command: str, *arguments: str) -> str:
+    line = [sys.executable, "-m", f"autoseg.cli.{command}", *arguments, "--root", str(place)]
+    path = os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(line, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_examples_are_planned_trained_and_predicted(place):
+    run(place, "plan_and_preprocess", "1", "-c", "3d_fullres", "--planner", "my_parts:PLANNER", "-q")
+    settings = ["augmentation=my_parts:strong", "loss=my_parts:FocalLoss", "batch_size=2"]
+    run(place, "train", "1", "0", "-c", "3d_fullres", "--iterations", "3", "--device", "cpu", "-q", "--set", *settings)
+    training = json.loads(
+        (place / "results/Dataset001_Toy/default__3d_fullres/fold_0/training.json").read_text(encoding="utf-8")
+    )
+    assert (training["loss"], training["augmentation"]) == ("my_parts:FocalLoss", "my_parts:strong")
+    assert training["n_parameters"] < 50_000  # not the U-Net of the small planner
+    images, predictions = place / "raw/Dataset001_Toy/imagesTr", place / "predictions"
+    arguments = ["-i", str(images), "-o", str(predictions), "-d", "1", "-c", "3d_fullres", "--device", "cpu", "-q"]
+    run(place, "predict", *arguments)
+    assert len(list(predictions.glob("*.nii.gz"))) == len(list(images.iterdir()))
+
+
+def test_the_slip_moves_image_and_labels_alike(place, monkeypatch):
+    import numpy as np
+    import torch
+
+    monkeypatch.syspath_prepend(str(place))
+    import my_parts
+
+    from autoseg.augmentation.move_labels import move_codes
+    from autoseg.augmentation.recipes import Recipe, draw_warp
+    from autoseg.augmentation.warp import move_image
+
+    codes = torch.zeros(8, 20, 20, dtype=torch.uint8)
+    codes[:, 8:12, 8:12] = 1
+    warp = draw_warp(Recipe((my_parts.Slip(probability=1),)), (8, 20, 20), np.random.default_rng(1))
+    moved = move_codes(codes, warp, (3.5, 9.5, 9.5), (8, 20, 20), unknown=2, outside=2)
+    image = move_image(codes[None].float(), warp, (3.5, 9.5, 9.5), (8, 20, 20))[0]
+    assert not torch.equal(moved[0], moved[-1]) and torch.equal(moved[0], codes[0])
+    assert ((image > 0.5) == (moved == 1)).float().mean() > 0.99
