@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from autoseg.cli.plain_lines import plain_lines
 from autoseg.core.errors import UserError
 from autoseg.core.parallel import available_cores
 from autoseg.core.workspace import Workspace
@@ -65,6 +66,7 @@ def run(
     ``lists`` names the options that take several values in a row (``-c 2d 3d_fullres``), each with the regular
     expression that a value must match to belong to it.
     """
+    os.environ.setdefault(*_WAITING)  # before torch is imported, which reads it once
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=_HELP)
 
     @functools.wraps(command)
@@ -76,6 +78,9 @@ def run(
     sys.exit(EXIT_DONE)
 
 
+_WAITING = ("OMP_WAIT_POLICY", "passive")
+"""Threads that wait for others sleep. Spinning, the default, takes the processor from whatever else runs on it: a
+training beside busy processes took two to four times as long."""
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
@@ -180,7 +185,7 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
-    """Yield a :data:`Report`: a bar with remaining time on a terminal, else about ten plain lines on stderr."""
+    """Yield a :data:`Report`: a bar with remaining time on a terminal, else plain lines, at most 20 s apart."""
     console = Console(stderr=True)
     if quiet:
         yield lambda done, total, what: None
@@ -193,10 +198,5 @@ def progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
             task = bar.add_task(title, total=None, what="")
             yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
     else:
-        yield lambda done, total, what: _plain_line(title, done, total, what)
-
-
-def _plain_line(title: str, done: int, total: int, what: str) -> None:
-    step = max(1, total // 10)
-    if done == total or done % step == 0:
-        print(f"{title}: {done}/{total} {what}".rstrip(), file=sys.stderr, flush=True)
+        with plain_lines(title) as report:
+            yield report

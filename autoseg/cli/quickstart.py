@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from autoseg.cli import common
+from autoseg.cli.plain_lines import duration_text
 from autoseg.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -20,10 +24,20 @@ if TYPE_CHECKING:
 DATASET = "Dataset999_Phantom"
 CONFIGURATION = "3d_fullres"
 N_TRAINING, N_TEST = 10, 4
+FEWEST, MOST = 150, 300
+"""Training iterations: the fewest that make a good model here (see docs/results.md), and those beyond which little is
+gained."""
+TRAINING_S = 180.0
+"""Seconds that the training may take, if the fewest iterations fit."""
 
 
 def quickstart(
-    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Training iterations.")] = 300,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            "--iterations", min=1, help=f"Training iterations (default: what fits 3 minutes, {FEWEST} to {MOST})."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     root: common.RootOption = None,
 ) -> None:
@@ -34,9 +48,12 @@ def quickstart(
     space = common.workspace(root)
     folder = space.raw(DATASET)
     if not (folder / "dataset.json").is_file():
-        write_dataset(folder)
+        with common.progress("make the data set") as report:
+            write_dataset(folder, progress=report)
     predictions = space.root / "predictions" / DATASET
-    for module, arguments in _commands(space, predictions, iterations, device):
+    _run_command("plan_and_preprocess", _planning(space))
+    length = measured_length(space, device) if iterations is None else iterations
+    for module, arguments in _commands(space, predictions, length, device):
         _run_command(module, arguments)
     summary = json.loads((predictions / "summary.json").read_text(encoding="utf-8"))
     picture = space.root / "quickstart.png"
@@ -46,7 +63,39 @@ def quickstart(
     print(f"overlay picture: {picture.resolve()}")
 
 
-def write_dataset(folder: Path, n_training: int = N_TRAINING, n_test: int = N_TEST) -> None:
+def measured_length(space: Workspace, device: str) -> int:
+    """Measure how long a step takes, choose the length of the training by it, and say both."""
+    print(f"how many iterations fit {duration_text(TRAINING_S)}? timing a few steps", flush=True)
+    with common.progress("timing") as report, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        step = pool.submit(_step_seconds, space.root, device).result()  # in a process that takes its memory with it
+        report(1, 1, f"{step:.2g} s an iteration")
+    length = choose_iterations(step)
+    print(length_text(length, step), flush=True)
+    return length
+
+
+def choose_iterations(step: float) -> int:
+    """Return how many iterations of ``step`` seconds fit ``TRAINING_S``, in whole tens from ``FEWEST`` to ``MOST``."""
+    return max(FEWEST, min(MOST, int(TRAINING_S / step) // 10 * 10))
+
+
+def length_text(length: int, step: float) -> str:
+    """Say how long a training of ``length`` iterations of ``step`` seconds takes, and why it is that long."""
+    reason = {FEWEST: "the fewest that make a good model", MOST: "more would gain little"}
+    why = reason.get(length, f"what fits {duration_text(TRAINING_S)}")
+    return (
+        f"training will take about {duration_text(length * step)} on this machine: {length} iterations, {why} "
+        "(--iterations sets another number)"
+    )
+
+
+def write_dataset(
+    folder: Path,
+    n_training: int = N_TRAINING,
+    n_test: int = N_TEST,
+    *,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> None:
     """Write training cases with scribbles and test cases with dense labels; dataset.json comes last."""
     from autoseg.annotation.phantom import CHANNEL, CLASSES, IGNORE, phantom_case
     from autoseg.core.atomic import write_json
@@ -56,6 +105,7 @@ def write_dataset(folder: Path, n_training: int = N_TRAINING, n_test: int = N_TE
         is_training = seed < n_training
         labels = phantom.scribbles if is_training else phantom.truth
         _write_case(folder, "Tr" if is_training else "Ts", _case_name(seed), phantom, labels)
+        progress(seed + 1, n_training + n_test, _case_name(seed))
     content = {
         "channel_names": {"0": CHANNEL},
         "labels": {**CLASSES, "ignore": IGNORE},
@@ -93,15 +143,29 @@ def main() -> NoReturn:
     common.run(quickstart)
 
 
+def _step_seconds(root: Path, device: str) -> float:
+    """Return the seconds that an iteration of the training takes."""
+    from autoseg.core.dataset import Dataset
+    from autoseg.training.prepare import RunOptions, prepare_fold
+    from autoseg.training.probe import seconds_per_iteration
+
+    space = Workspace(root)
+    options = RunOptions("0", CONFIGURATION, device=device, iterations=FEWEST, workers=common.n_workers(None))
+    return seconds_per_iteration(prepare_fold(space, Dataset.load(space.raw(DATASET)), options))
+
+
+def _planning(space: Workspace) -> list[str]:
+    return [DATASET, "-c", CONFIGURATION, "--planner", "small", "--root", str(space.root)]
+
+
 def _commands(space: Workspace, predictions: Path, iterations: int, device: str) -> list[tuple[str, list[str]]]:
-    """Return the four commands: module of the command, arguments."""
+    """Return the commands that follow planning: module of the command, arguments."""
     folder = space.raw(DATASET)
     root = ["--root", str(space.root)]
     train = [DATASET, "0", "-c", CONFIGURATION, "--iterations", str(iterations), "--device", device, "--overwrite"]
     predict = ["-i", str(folder / "imagesTs"), "-o", str(predictions), "-d", DATASET, "-c", CONFIGURATION, "-f", "0"]
     evaluate = [str(folder / "labelsTs"), str(predictions), "-d", str(folder / "dataset.json")]
     return [
-        ("plan_and_preprocess", [DATASET, "-c", CONFIGURATION, "--planner", "small", *root]),
         ("train", train + root),
         ("predict", [*predict, "--device", device, "--overwrite", *root]),
         ("evaluate_folder", [*evaluate, "-o", str(predictions / "summary.json"), "-j", "1"]),
