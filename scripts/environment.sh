@@ -11,20 +11,20 @@ extra=${1:-product}
 versions=$(cat "$repository/constraints.txt" "$repository/pyproject.toml" | cksum | cut -d' ' -f1)
 stamp=$venv/.autoseg-$extra-$versions
 
-# Run a command; say every 15 seconds that it is still running, and show what it wrote only if it fails.
+# Run a command; say so, and every 15 seconds that it is still running; show what it wrote only if it fails.
 with_signs_of_life() {
-    local what=$1 log waited=0 second=0 pid
+    local what=$1 log pid begun=$SECONDS said=$SECONDS
     shift
+    echo "  $what"
     log=$(mktemp)
     "$@" >"$log" 2>&1 &
     pid=$!
     trap 'kill "$pid" 2>/dev/null; exit 130' INT TERM
     while kill -0 "$pid" 2>/dev/null; do
         sleep 0.2
-        second=$(((second + 1) % 75))
-        if [ "$second" -eq 0 ]; then
-            waited=$((waited + 15))
-            echo "  $what: $waited s"
+        if [ $((SECONDS - said)) -ge 15 ]; then
+            said=$SECONDS
+            echo "  $what: $((SECONDS - begun)) s"
         fi
     done
     trap - INT TERM
@@ -62,7 +62,7 @@ if [ ! -e "$stamp" ]; then
     with_signs_of_life "installing torch and the other packages" "$venv/bin/python" -m pip install --no-compile \
         ${constraint[@]+"${constraint[@]}"} "$(grep '^torch==' "$repository/constraints.txt")" --editable "$wanted"
     with_signs_of_life "importing it for the first time" env PYTHONDONTWRITEBYTECODE= \
-        "$venv/bin/python" -c 'import autoseg.training.validation, autoseg.report.overlay, matplotlib.pyplot'
+        "$venv/bin/python" -c 'import autoseg.training.validation, autoseg.report.overlay, matplotlib.pyplot, torch._dynamo'
     rm -f "$venv"/.autoseg-*
     touch "$venv/.autoseg-product-$versions" "$stamp"
     echo "the environment is ready after $((SECONDS - began)) s"

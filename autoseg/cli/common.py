@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 EXIT_DONE, EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
 
+SPINS = "1000"
+"""How often a thread of torch looks again before it sleeps until the others are done. By default it looks for
+milliseconds, and takes the processor from whatever it waits for: see docs/decisions.md. Source: what GNU OpenMP itself
+takes when there are more threads than processors."""
+
 Report = Callable[[int, int, str], None]
 """Progress of long work: (done, total, what is being done)."""
 
@@ -66,7 +71,8 @@ def run(
     ``lists`` names the options that take several values in a row (``-c 2d 3d_fullres``), each with the regular
     expression that a value must match to belong to it.
     """
-    os.environ.setdefault(*_WAITING)  # before torch is imported, which reads it once
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before torch is imported: its threads read it once
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=_HELP)
 
     @functools.wraps(command)
@@ -78,9 +84,6 @@ def run(
     sys.exit(EXIT_DONE)
 
 
-_WAITING = ("OMP_WAIT_POLICY", "passive")
-"""Threads that wait for others sleep. Spinning, the default, takes the processor from whatever else runs on it: a
-training beside busy processes took two to four times as long."""
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 

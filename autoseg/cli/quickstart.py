@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from autoseg.cli import common
+from autoseg.cli.pace import FEWEST, MOST, TRAINING_S, choose_iterations, length_text, measure_pace
 from autoseg.cli.plain_lines import duration_text
 from autoseg.core.workspace import Workspace
 
@@ -24,18 +24,15 @@ if TYPE_CHECKING:
 DATASET = "Dataset999_Phantom"
 CONFIGURATION = "3d_fullres"
 N_TRAINING, N_TEST = 10, 4
-FEWEST, MOST = 150, 300
-"""Training iterations: the fewest that make a good model here (see docs/results.md), and those beyond which little is
-gained."""
-TRAINING_S = 180.0
-"""Seconds that the training may take, if the fewest iterations fit."""
 
 
 def quickstart(
     iterations: Annotated[
         int | None,
         typer.Option(
-            "--iterations", min=1, help=f"Training iterations (default: what fits 3 minutes, {FEWEST} to {MOST})."
+            "--iterations",
+            min=1,
+            help=f"Training iterations (default: what fits {duration_text(TRAINING_S)}, from {FEWEST} to {MOST}).",
         ),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
@@ -52,9 +49,11 @@ def quickstart(
             write_dataset(folder, progress=report)
     predictions = space.root / "predictions" / DATASET
     _run_command("plan_and_preprocess", _planning(space))
-    length = measured_length(space, device) if iterations is None else iterations
-    for module, arguments in _commands(space, predictions, length, device):
-        _run_command(module, arguments)
+    threads = None
+    if iterations is None:
+        iterations, threads = fitting_length(space, device)
+    for module, arguments in _commands(space, predictions, iterations, device):
+        _run_command(module, arguments, threads)
     summary = json.loads((predictions / "summary.json").read_text(encoding="utf-8"))
     picture = space.root / "quickstart.png"
     draw_median_case(folder, predictions, summary, picture)
@@ -63,30 +62,13 @@ def quickstart(
     print(f"overlay picture: {picture.resolve()}")
 
 
-def measured_length(space: Workspace, device: str) -> int:
-    """Measure how long a step takes, choose the length of the training by it, and say both."""
-    print(f"how many iterations fit {duration_text(TRAINING_S)}? timing a few steps", flush=True)
-    with common.progress("timing") as report, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        step = pool.submit(_step_seconds, space.root, device).result()  # in a process that takes its memory with it
-        report(1, 1, f"{step:.2g} s an iteration")
-    length = choose_iterations(step)
-    print(length_text(length, step), flush=True)
-    return length
-
-
-def choose_iterations(step: float) -> int:
-    """Return how many iterations of ``step`` seconds fit ``TRAINING_S``, in whole tens from ``FEWEST`` to ``MOST``."""
-    return max(FEWEST, min(MOST, int(TRAINING_S / step) // 10 * 10))
-
-
-def length_text(length: int, step: float) -> str:
-    """Say how long a training of ``length`` iterations of ``step`` seconds takes, and why it is that long."""
-    reason = {FEWEST: "the fewest that make a good model", MOST: "more would gain little"}
-    why = reason.get(length, f"what fits {duration_text(TRAINING_S)}")
-    return (
-        f"training will take about {duration_text(length * step)} on this machine: {length} iterations, {why} "
-        "(--iterations sets another number)"
-    )
+def fitting_length(space: Workspace, device: str) -> tuple[int, int | None]:
+    """Time a few steps and return the iterations and threads to train with (None: as torch chooses); say why."""
+    print("how long may the training be? timing a few steps", flush=True)
+    pace = measure_pace(space.root, DATASET, CONFIGURATION, device)
+    length = choose_iterations(pace.step_s)
+    print(length_text(length, pace), flush=True)
+    return length, pace.threads
 
 
 def write_dataset(
@@ -143,17 +125,6 @@ def main() -> NoReturn:
     common.run(quickstart)
 
 
-def _step_seconds(root: Path, device: str) -> float:
-    """Return the seconds that an iteration of the training takes."""
-    from autoseg.core.dataset import Dataset
-    from autoseg.training.prepare import RunOptions, prepare_fold
-    from autoseg.training.probe import seconds_per_iteration
-
-    space = Workspace(root)
-    options = RunOptions("0", CONFIGURATION, device=device, iterations=FEWEST, workers=common.n_workers(None))
-    return seconds_per_iteration(prepare_fold(space, Dataset.load(space.raw(DATASET)), options))
-
-
 def _planning(space: Workspace) -> list[str]:
     return [DATASET, "-c", CONFIGURATION, "--planner", "small", "--root", str(space.root)]
 
@@ -172,9 +143,13 @@ def _commands(space: Workspace, predictions: Path, iterations: int, device: str)
     ]
 
 
-def _run_command(name: str, arguments: list[str]) -> None:
-    print(f"$ autoseg_{name} {shlex.join(arguments)}", flush=True)
-    done = subprocess.run([sys.executable, "-m", f"autoseg.cli.{name}", *arguments], check=False)  # noqa: S603
+def _run_command(name: str, arguments: list[str], threads: int | None = None) -> None:
+    """Run a command of this package as a user would, with ``threads`` if given; say which."""
+    setting = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    prefix = "".join(f"{key}={value} " for key, value in setting.items())
+    print(f"$ {prefix}autoseg_{name} {shlex.join(arguments)}", flush=True)
+    line = [sys.executable, "-m", f"autoseg.cli.{name}", *arguments]
+    done = subprocess.run(line, check=False, env=os.environ | setting)  # noqa: S603
     if done.returncode == common.EXIT_INTERRUPTED:
         raise common.StoppedError(f"autoseg_{name} was stopped.")
     if done.returncode != common.EXIT_DONE:

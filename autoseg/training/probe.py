@@ -10,14 +10,14 @@ from autoseg.training.fold import FoldRequest, train_fold
 
 EPOCH = 3
 """Steps of an epoch of the probe, each with one batch of validation."""
-N_EPOCHS = 4
+N_EPOCHS = 3
 """The first, in which workers start and kernels are chosen, is not counted."""
 
 
 def seconds_per_iteration(request: FoldRequest) -> float:
     """Train a few steps as ``request`` would, with workers and validation, and return the seconds that one takes.
 
-    Twelve steps, the last nine of which are counted. Nothing of it is kept. Raises what :func:`train_fold` raises.
+    Nine steps, the last six of which are counted. Nothing of it is kept. Raises what :func:`train_fold` raises.
     """
     settings = {"iterations": N_EPOCHS * EPOCH, "iterations_per_epoch": EPOCH, "validation_iterations": 1}
     config = request.config.model_copy(update=settings)

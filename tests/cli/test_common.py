@@ -90,13 +90,19 @@ def test_progress_is_about_ten_plain_lines_where_there_is_no_terminal(capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, "passive"), ("active", "active")])
-def test_threads_of_a_command_sleep_while_they_wait_unless_the_user_wants_otherwise(monkeypatch, given, expected):
-    environment = {} if given is None else {"OMP_WAIT_POLICY": given}
-    monkeypatch.setattr(os, "environ", environment)
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": common.SPINS}),
+        ({"GOMP_SPINCOUNT": "5"}, {"GOMP_SPINCOUNT": "5"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_threads_of_a_command_soon_sleep_while_they_wait_unless_the_user_wants_otherwise(monkeypatch, given, expected):
+    monkeypatch.setattr(os, "environ", dict(given))
     found = []
     with pytest.raises(SystemExit):
-        common.run(lambda: found.append(os.environ["OMP_WAIT_POLICY"]), argv=[])
+        common.run(lambda: found.append(dict(os.environ)), argv=[])
     assert found == [expected]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ import pytest
 from autoseg import Dataset
 from autoseg.annotation.phantom import phantom_case
 from autoseg.cli import quickstart as module
-from autoseg.cli.quickstart import choose_iterations, draw_median_case, length_text, measured_length, write_dataset
-from autoseg.core.workspace import Workspace
+from autoseg.cli.pace import Pace
+from autoseg.cli.quickstart import draw_median_case, write_dataset
 from autoseg.evaluation import evaluate_folder
 from autoseg.io.images import read_image, read_labels
 
@@ -48,39 +48,44 @@ def test_the_picture_shows_the_median_case(folder: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("step", "expected"), [(1e-9, 300), (0.6, 300), (0.62, 290), (0.9, 200), (1.0, 180), (1.2, 150), (60.0, 150)]
+    ("given", "pace", "iterations", "threads"),
+    [(7, None, "7", None), (None, Pace(0.75), "240", None), (None, Pace(0.75, 3), "240", 3)],
 )
-def test_as_many_iterations_as_fit_three_minutes_from_150_to_300(step, expected):
-    assert choose_iterations(step) == expected
-    assert expected in (150, 300) or expected * step <= 180
-
-
-def test_the_length_is_measured_and_said_before_training(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(module, "_step_seconds", lambda root, device: 0.75)
-    monkeypatch.setattr(module, "ProcessPoolExecutor", lambda n, context: ThreadPoolExecutor(n))
-    assert measured_length(Workspace(tmp_path), "cpu") == 240
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert line.startswith("training will take about 3 min on this machine: 240 iterations, what fits 3 min (")
-    assert "150 iterations, the fewest that make a good model" in length_text(150, 1.4)
-    assert length_text(300, 0.2).startswith("training will take about 60 s on this machine: 300 iterations, more would")
-
-
-@pytest.mark.parametrize("given", [None, 7])
-def test_only_a_length_that_is_not_given_is_measured(monkeypatch, tmp_path, given):
+def test_only_a_length_that_is_not_given_is_measured_and_said_before_training(
+    monkeypatch, capsys, tmp_path, given, pace, iterations, threads
+):
     ran = {}
 
     class EndError(Exception):
         """Ends the quickstart once training would begin."""
 
-    def run(name, arguments):
-        ran[name] = arguments
+    def run(name, arguments, threads=None):
+        ran[name] = arguments, threads
         if name == "train":
             raise EndError
 
     monkeypatch.setattr(module, "_run_command", run)
-    monkeypatch.setattr(module, "measured_length", lambda space, device: 190)
+    monkeypatch.setattr(module, "measure_pace", lambda *run: pace)
     monkeypatch.setattr(module, "write_dataset", lambda folder, progress: None)
     with pytest.raises(EndError):
         module.quickstart(given, "cpu", tmp_path)
     assert list(ran) == ["plan_and_preprocess", "train"]
-    assert ran["train"][ran["train"].index("--iterations") + 1] == str(given or 190)
+    arguments, taken = ran["train"]
+    assert arguments[arguments.index("--iterations") + 1] == iterations
+    assert taken == threads
+    assert ("training will take about 3 min on this machine: 240 iter" in capsys.readouterr().out) == (given is None)
+
+
+def test_threads_are_set_for_the_command_and_shown(monkeypatch, capsys):
+    calls = []
+
+    def call(line, check, env):
+        calls.append((line[2], env.get("OMP_NUM_THREADS")))
+        return subprocess.CompletedProcess(line, 0)
+
+    monkeypatch.setattr(module.subprocess, "run", call)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    module._run_command("train", ["D", "0"])
+    module._run_command("train", ["D", "0"], 2)
+    assert calls == [("autoseg.cli.train", None), ("autoseg.cli.train", "2")]
+    assert capsys.readouterr().out.splitlines() == ["$ autoseg_train D 0", "$ OMP_NUM_THREADS=2 autoseg_train D 0"]
