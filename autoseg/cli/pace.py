@@ -40,10 +40,10 @@ def measure_pace(root: Path, dataset: str, configuration: str, device: str) -> P
         threads, step, is_cpu = pool.submit(_time_steps, *run, None).result()
         steps = {threads: step}
         fewer = threads // 2 if is_cpu else 0
-        report(1, 1 + bool(fewer), f"{step:.2g} s an iteration, {threads} threads")
+        report(1, 1 + bool(fewer), f"{step:.2g} s an iteration, threads: {threads}")
         if fewer:
             _, steps[fewer], _ = pool.submit(_time_steps, *run, fewer).result()
-            report(2, 2, f"{steps[fewer]:.2g} s an iteration, {fewer} threads")
+            report(2, 2, f"{steps[fewer]:.2g} s an iteration, threads: {fewer}")
     return choose_pace(steps)
 
 

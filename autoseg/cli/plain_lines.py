@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-SILENCE_S = 15.0
-"""Seconds after which something is said although nothing, or little, has happened."""
+SILENCE_S = 10.0
+"""Seconds after which something is said although nothing, or little, has happened. With the start of a command, which
+imports and loads before it reports, that makes at most about 20."""
 POLL_S = 1.0
 """Seconds between two looks at the clock."""
-SHORT_S = 10.0
-"""A remaining time below this is not worth a word."""
+SHORT_S = 5.0
+"""Seconds below which a time is not worth a word."""
 
 
 class PlainLines:
@@ -40,11 +41,12 @@ class PlainLines:
                 self._say(self._state)
 
     def remind(self) -> None:
-        """Repeat the last state if nothing was said for too long: one item may take minutes."""
+        """Say the last state again if nothing was said for too long: one item may take minutes."""
         with self._lock:
             now = self._clock()
             if now - self._said >= SILENCE_S:
-                self._say(f"{self._state}  [at work on the next for {duration_text(now - self._news)}]")
+                waiting = now - self._news
+                self._say(self._state + (f"  [no news for {duration_text(waiting)}]" if waiting >= SHORT_S else ""))
 
     def _time_left(self, done: int, total: int) -> str:
         """Remaining time at the pace since the first report, which a resumed run begins in its middle."""
