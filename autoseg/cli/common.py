@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from autoseg.cli.plain_lines import plain_lines
 from autoseg.core.atomic import lacks_room, no_room
 from autoseg.core.errors import AutosegError, UserError
 from autoseg.core.parallel import available_cores
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from autoseg.dataset.dataset import Dataset
 
 EXIT_DONE, EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+SPINS = "1000"
+"""How often a thread of torch looks again before it sleeps until the others are done. By default it looks for
+milliseconds, and takes the processor from whatever it waits for: see docs/decisions.md. Source: what GNU OpenMP itself
+takes when there are more threads than processors."""
 
 Report = Callable[[int, int, str], None]
 """Progress of long work: (done, total, what is being done)."""
@@ -66,6 +72,8 @@ def run(
     ``lists`` names the options that take several values in a row (``-c 2d 3d_fullres``), each with the regular
     expression that a value must match to belong to it.
     """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before torch is imported: its threads read it once
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=_HELP)
 
     @functools.wraps(command)
@@ -189,7 +197,7 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
-    """Yield a :data:`Report`: a bar with remaining time on a terminal, else about ten plain lines on stderr."""
+    """Yield a :data:`Report`: a bar with remaining time on a terminal, else plain lines, at most 20 s apart."""
     console = Console(stderr=True)
     if quiet:
         yield lambda done, total, what: None
@@ -202,10 +210,5 @@ def progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
             task = bar.add_task(title, total=None, what="")
             yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
     else:
-        yield lambda done, total, what: _plain_line(title, done, total, what)
-
-
-def _plain_line(title: str, done: int, total: int, what: str) -> None:
-    step = max(1, total // 10)
-    if done == total or done % step == 0:
-        print(f"{title}: {done}/{total} {what}".rstrip(), file=sys.stderr, flush=True)
+        with plain_lines(title) as report:
+            yield report

@@ -59,8 +59,8 @@ def predict(
     from autoseg.inference import Predictor  # brings torch: after the arguments are known to be right
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
-    predictor = Predictor.load(folder, folds or None, device, checkpoint=checkpoint, mirror=tta, step=step)
     with common.progress("predict", quiet=quiet) as report:
+        predictor = Predictor.load(folder, folds or None, device, checkpoint=checkpoint, mirror=tta, step=step)
         result = predictor.predict_files(
             inputs,
             output,

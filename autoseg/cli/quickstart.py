@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from autoseg.cli import common
+from autoseg.cli.pace import FEWEST, MOST, TRAINING_S, choose_iterations, length_text, measure_pace
+from autoseg.cli.plain_lines import duration_text
 from autoseg.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -23,7 +27,14 @@ N_TRAINING, N_TEST = 10, 4
 
 
 def quickstart(
-    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Training iterations.")] = 300,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            "--iterations",
+            min=1,
+            help=f"Training iterations (default: what fits {duration_text(TRAINING_S)}, from {FEWEST} to {MOST}).",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     root: common.RootOption = None,
 ) -> None:
@@ -34,10 +45,15 @@ def quickstart(
     space = common.workspace(root)
     folder = space.raw(DATASET)
     if not (folder / "dataset.json").is_file():
-        write_dataset(folder)
+        with common.progress("make the data set") as report:
+            write_dataset(folder, progress=report)
     predictions = space.root / "predictions" / DATASET
+    _run_command("plan_and_preprocess", _planning(space))
+    threads = None
+    if iterations is None:
+        iterations, threads = fitting_length(space, device)
     for module, arguments in _commands(space, predictions, iterations, device):
-        _run_command(module, arguments)
+        _run_command(module, arguments, threads)
     summary = json.loads((predictions / "summary.json").read_text(encoding="utf-8"))
     picture = space.root / "quickstart.png"
     draw_median_case(folder, predictions, summary, picture)
@@ -46,7 +62,22 @@ def quickstart(
     print(f"overlay picture: {picture.resolve()}")
 
 
-def write_dataset(folder: Path, n_training: int = N_TRAINING, n_test: int = N_TEST) -> None:
+def fitting_length(space: Workspace, device: str) -> tuple[int, int | None]:
+    """Time a few steps and return the iterations and threads to train with (None: as torch chooses); say why."""
+    print("how long may the training be? timing a few steps", flush=True)
+    pace = measure_pace(space.root, DATASET, CONFIGURATION, device)
+    length = choose_iterations(pace.step_s)
+    print(length_text(length, pace), flush=True)
+    return length, pace.threads
+
+
+def write_dataset(
+    folder: Path,
+    n_training: int = N_TRAINING,
+    n_test: int = N_TEST,
+    *,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> None:
     """Write training cases with scribbles and test cases with dense labels; dataset.json comes last."""
     from autoseg.core.atomic import write_json
     from autoseg.simulation.phantom import CHANNEL, CLASSES, IGNORE, phantom_case
@@ -56,6 +87,7 @@ def write_dataset(folder: Path, n_training: int = N_TRAINING, n_test: int = N_TE
         is_training = seed < n_training
         labels = phantom.scribbles if is_training else phantom.truth
         _write_case(folder, "Tr" if is_training else "Ts", _case_name(seed), phantom, labels)
+        progress(seed + 1, n_training + n_test, _case_name(seed))
     content = {
         "channel_names": {"0": CHANNEL},
         "labels": {**CLASSES, "ignore": IGNORE},
@@ -93,24 +125,31 @@ def main() -> NoReturn:
     common.run(quickstart)
 
 
+def _planning(space: Workspace) -> list[str]:
+    return [DATASET, "-c", CONFIGURATION, "--planner", "small", "--root", str(space.root)]
+
+
 def _commands(space: Workspace, predictions: Path, iterations: int, device: str) -> list[tuple[str, list[str]]]:
-    """Return the four commands: module of the command, arguments."""
+    """Return the commands that follow planning: module of the command, arguments."""
     folder = space.raw(DATASET)
     root = ["--root", str(space.root)]
     train = [DATASET, "0", "-c", CONFIGURATION, "--iterations", str(iterations), "--device", device, "--overwrite"]
     predict = ["-i", str(folder / "imagesTs"), "-o", str(predictions), "-d", DATASET, "-c", CONFIGURATION, "-f", "0"]
     evaluate = [str(folder / "labelsTs"), str(predictions), "-d", str(folder / "dataset.json")]
     return [
-        ("plan_and_preprocess", [DATASET, "-c", CONFIGURATION, "--planner", "small", *root]),
         ("train", train + root),
         ("predict", [*predict, "--device", device, "--overwrite", *root]),
         ("evaluate_folder", [*evaluate, "-o", str(predictions / "summary.json"), "-j", "1"]),
     ]
 
 
-def _run_command(name: str, arguments: list[str]) -> None:
-    print(f"$ autoseg_{name} {shlex.join(arguments)}", flush=True)
-    done = subprocess.run([sys.executable, "-m", f"autoseg.cli.{name}", *arguments], check=False)  # noqa: S603
+def _run_command(name: str, arguments: list[str], threads: int | None = None) -> None:
+    """Run a command of this package as a user would, with ``threads`` if given; say which."""
+    setting = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    prefix = "".join(f"{key}={value} " for key, value in setting.items())
+    print(f"$ {prefix}autoseg_{name} {shlex.join(arguments)}", flush=True)
+    line = [sys.executable, "-m", f"autoseg.cli.{name}", *arguments]
+    done = subprocess.run(line, check=False, env=os.environ | setting)  # noqa: S603
     if done.returncode == common.EXIT_INTERRUPTED:
         raise common.StoppedError(f"autoseg_{name} was stopped.")
     if done.returncode != common.EXIT_DONE:

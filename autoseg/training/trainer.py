@@ -23,6 +23,8 @@ from autoseg.training.optim import Optimization
 
 FLUSH_EVERY = 10
 """Steps between two readings of the loss, each of which makes a GPU wait."""
+FLUSH_SECONDS = 10.0
+"""Time after which the loss is read, however few steps that were, so that slow machines report, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +105,19 @@ def train(parts: Parts, config: TrainingConfig, progress: Progress, hooks: Hooks
     """
     batches = parts.training_batches(progress.iteration)
     pending: list[Tensor] = []
-    started = time.monotonic() - progress.epoch_seconds
+    flushed = time.monotonic()
+    started = flushed - progress.epoch_seconds
     for iteration in range(progress.iteration, config.iterations):
         rate = parts.optimization.set_learning_rate(iteration)
         pending.append(training_step(parts, next(batches), iteration, config.gradient_clip))
         is_epoch = (iteration + 1) % config.iterations_per_epoch == 0 or iteration + 1 == config.iterations
         stop = hooks.should_stop()
-        if not (is_epoch or stop or len(pending) >= FLUSH_EVERY):
+        is_due = len(pending) >= FLUSH_EVERY or time.monotonic() - flushed >= FLUSH_SECONDS
+        if not (is_epoch or stop or is_due):
             continue
         losses = _read_losses(pending, iteration)
         pending.clear()
+        flushed = time.monotonic()
         if is_epoch or stop:
             _check_weights(parts.network, iteration)
         progress = replace(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +88,31 @@ def test_progress_is_about_ten_plain_lines_where_there_is_no_terminal(capsys):
     with common.progress("work", quiet=True) as report:
         report(1, 1, "x")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": common.SPINS}),
+        ({"GOMP_SPINCOUNT": "5"}, {"GOMP_SPINCOUNT": "5"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_threads_of_a_command_soon_sleep_while_they_wait_unless_the_user_wants_otherwise(monkeypatch, given, expected):
+    monkeypatch.setattr(os, "environ", dict(given))
+    found = []
+    with pytest.raises(SystemExit):
+        common.run(lambda: found.append(dict(os.environ)), argv=[])
+    assert found == [expected]
+
+
+def test_no_command_imports_torch_before_the_waiting_of_its_threads_is_set():
+    modules = Path(common.__file__).parent.glob("*.py")
+    names = [path.stem for path in modules if "def main(" in path.read_text(encoding="utf-8")]
+    assert "train" in names
+    script = f"import importlib, sys\nfor name in {names}: importlib.import_module(f'autoseg.cli.{{name}}')"
+    script += "\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_a_reader_that_leaves_early_sees_no_traceback():
