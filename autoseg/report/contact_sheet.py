@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.dataset.labels import Labels, background_value
-from autoseg.report.overlay import Rgb, class_colours
+from autoseg.report.overlay import Rgb, class_colours, display_range, rendered, to_grey
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,7 +78,7 @@ def draw_contact_sheet(tiles: Sequence[Tile], labels: Labels, *, title: str = ""
     _add_legend(figure, labels, colours, shown, has_annotation=any(not tile.is_open.all() for tile in tiles))
     if title:
         figure.suptitle(title, fontsize=10, y=1 - 0.06 / figure.get_figheight(), va="top")
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def _canvas(rows: int, columns: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
@@ -104,7 +104,7 @@ def _draw_tile(tile: Tile, left: Axes, right: Axes, colours: Mapping[int, Rgb], 
     from matplotlib.patches import Rectangle
 
     aspect = tile.spacing[0] / tile.spacing[1]
-    grey = _displayed(tile.image)
+    grey = to_grey(tile.image, display_range(tile.image))
     for axes in (left, right):
         axes.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=aspect, interpolation="nearest")
     for value in np.unique(tile.labels):
@@ -126,13 +126,6 @@ def _draw_tile(tile: Tile, left: Axes, right: Axes, colours: Mapping[int, Rgb], 
     left.set_title(tile.title, fontsize=size, loc="left", pad=3)
 
 
-def _displayed(image: Float32Array) -> Float32Array:
-    """Return the image between 0 and 1; the darkest and brightest 0.5 % are clipped."""
-    low, high = np.percentile(image, [0.5, 99.5])
-    displayed: Float32Array = np.clip((image - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
-    return displayed
-
-
 def _add_legend(
     figure: Figure, labels: Labels, colours: Mapping[int, Rgb], shown: set[int], *, has_annotation: bool
 ) -> None:
@@ -149,11 +142,3 @@ def _add_legend(
         entries.append(Patch(color=ANNOTATED_TINT, label="annotated"))
     columns = max(1, int(figure.get_figwidth() / 1.5))
     figure.legend(handles=entries, loc="lower center", ncols=columns, fontsize=8, frameon=False, columnspacing=1)
-
-
-def _rendered(figure: Figure) -> NDArray[np.uint8]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])

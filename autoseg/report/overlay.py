@@ -112,7 +112,7 @@ def draw_overlay(
         size = min(12.0, _POINTS_PER_LETTER * figure.get_figwidth() / len(title))
         figure.suptitle(title, fontsize=size, y=1 - 0.12 / figure.get_figheight(), va="top")
     _add_legend(figure, entries)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def choose_slices(foreground: NDArray[Any], n_slices: int) -> tuple[int, ...]:
@@ -160,13 +160,23 @@ def _foreground(values: NDArray[np.integer[Any]], labels: Labels) -> NDArray[np.
 
 
 def _displayed(image: NDArray[np.floating[Any]], channel: int | None) -> NDArray[np.float32]:
-    """Return (z, y, x, 3) between 0 and 1; the darkest and brightest 0.5 % are clipped."""
+    """Return (z, y, x, 3) between 0 and 1."""
     channels = image[:3] if channel is None else image[channel : channel + 1].repeat(3, axis=0)
-    finite = channels[np.isfinite(channels)]
+    return np.moveaxis(to_grey(channels, display_range(channels)), 0, -1)
+
+
+def display_range(image: NDArray[np.floating[Any]]) -> tuple[float, float]:
+    """Return the intensities shown as black and white: the darkest and brightest 0.5 % are clipped. (0, 1) if empty."""
+    finite = image[np.isfinite(image)]
     low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
-    scaled = (np.nan_to_num(channels) - low) / max(high - low, 1e-12)
-    displayed: NDArray[np.float32] = np.moveaxis(np.clip(scaled, 0, 1), 0, -1).astype(np.float32)
-    return displayed
+    return float(low), float(high)
+
+
+def to_grey(image: NDArray[np.floating[Any]], shown: tuple[float, float]) -> NDArray[np.float32]:
+    """Return intensities scaled so that ``shown`` becomes 0 to 1, clipped; NaN counts as 0."""
+    low, high = shown
+    grey: NDArray[np.float32] = np.clip((np.nan_to_num(image) - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
+    return grey
 
 
 def _painted(
@@ -243,7 +253,8 @@ def _add_legend(figure: Figure, entries: Sequence[tuple[str, Rgb]]) -> None:
         figure.legend(handles=patches, loc="lower center", ncols=columns, fontsize=size, frameon=False, columnspacing=1)
 
 
-def _rendered(figure: Figure) -> NDArray[np.uint8]:
+def rendered(figure: Figure) -> NDArray[np.uint8]:
+    """Return a figure as the pixels (y, x, 3) of its picture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas: Any = FigureCanvasAgg(figure)

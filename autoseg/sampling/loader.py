@@ -25,6 +25,7 @@ from autoseg.core.parallel import available_cores
 from autoseg.core.plan import Configuration
 from autoseg.dataset.labels import Labels
 from autoseg.sampling.held_out import NO_RING, Marking, Marks, Tables, mark_case, plain_tables
+from autoseg.sampling.origin import Origin, origin_of
 from autoseg.sampling.patches import Sample, draw_place, read_patch
 from autoseg.sampling.places import CaseContent, Sampler, SamplingConfig, intensity_generator, sample_rng
 from autoseg.sampling.workers import process_context, serve
@@ -63,6 +64,8 @@ class Batch:
     """(B, N, K) bool: what is known of codes that training does not see, all True for the others; None if none is."""
     rings: Tensor | None = None
     """(B, N) int64: for codes of unknown voxels the ring around annotation, else -1; None if none is told apart."""
+    origins: tuple[Origin, ...] = ()
+    """(B,): where each patch comes from."""
     notes: tuple[tuple[str, str], ...] = ()
     """Cases of which something is to be said, and what."""
     undrawn: Tensor | None = None
@@ -231,6 +234,7 @@ class BatchBuilder(Dataset[Batch]):
         samples: list[Sample] = []
         tables: list[Tables] = []
         names: list[str] = []
+        origins: list[Origin] = []
         for sample in range(self.batch_size):
             rng = sample_rng(self.seed, iteration, sample)
             aim = self.sampler.draw(rng)
@@ -254,10 +258,11 @@ class BatchBuilder(Dataset[Batch]):
                 return Failure(f"case {aim.case.name}: {message}", isinstance(error, CacheError))
             tables.append(opened.tables)
             names.append(aim.case.name)
+            origins.append(origin_of(aim, place))
         images = _stack_images([sample.image for sample in samples])
         if self.augments_intensity and self.recipe is not None:
             augment_intensity_(images, self.recipe, intensity_generator(self.seed, iteration))
-        batch = _batch(images, samples, tables, names)
+        batch = replace(_batch(images, samples, tables, names), origins=tuple(origins))
         rejection = self.sampler.rejection
         if rejection is None or not rejection.notes:
             return batch

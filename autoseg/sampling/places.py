@@ -99,6 +99,8 @@ class Aim:
     code: int | None
     is_context: bool = False
     """Whether the patch shall lie anywhere in a sparse case, annotated or not."""
+    head: int | None = None
+    """The foreground head whose turn it was; None where none was forced."""
 
 
 class Sampler:
@@ -152,7 +154,7 @@ class Sampler:
             case = cases[rng.choice(len(cases), p=weights)]
             codes = case.head_codes[head]
             share = _normalised([case.counts[code] for code in codes])
-            return Aim(case, codes[rng.choice(len(codes), p=share)])
+            return Aim(case, codes[rng.choice(len(codes), p=share)], head=head)
         case = self.cases[rng.choice(len(self.cases), p=self._weights)]
         if case.is_dense:
             return Aim(case, None)

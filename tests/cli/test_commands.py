@@ -25,6 +25,7 @@ COMMANDS = (
     "plan_and_preprocess",
     "train",
     "predict",
+    "preview_batches",
     "evaluate_folder",
     "simulate_annotation",
     "complete",

@@ -1,0 +1,119 @@
+"""``autoseg_preview_batches DATASET``: a picture of real training patches, as the network gets them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoseg.cli import common
+
+if TYPE_CHECKING:
+    from autoseg.sampling.patch_view import PatchView
+    from autoseg.training.fold import FoldRequest
+
+log = logging.getLogger("autoseg.preview_batches")
+
+
+def preview_batches(
+    dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
+    *,
+    configuration: Annotated[
+        str | None, typer.Option("-c", help="2d, 3d_fullres or 3d_lowres (default: 3d_fullres, else 2d).")
+    ] = None,
+    fold: Annotated[str, typer.Option("--fold", help="Number of the fold, or 'all'.")] = "0",
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many patches.")] = 12,
+    iteration: Annotated[
+        int, typer.Option("--iteration", min=0, metavar="I", help="First iteration whose batch is shown.")
+    ] = 0,
+    no_augmentation: Annotated[
+        bool, typer.Option("--no-augmentation", help="Show the same places as they are in the cache.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="As given to autoseg_train.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE ...", help="As given to autoseg_train.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="PNG file (default: ROOT/results/DATASET/preview_batches__CONFIG.png)."),
+    ] = None,
+    root: common.RootOption = None,
+    workers: Annotated[
+        int, typer.Option("-j", "--workers", min=0, help="Worker processes; the patches are the same.")
+    ] = 0,
+    json_: common.JsonOption = False,
+    verbose: common.VerboseOption = False,
+    quiet: common.QuietOption = False,
+) -> None:
+    """Draw training patches of DATASET, which must be preprocessed: image, labels, and both over each other.
+
+    These are the patches that autoseg_train with the same -c, fold, --seed and --set gives to the network: to see
+    whether labels lie where they belong, what is annotated, and what augmentation does. Unannotated voxels are hatched,
+    voxels that may be several classes striped. With --json everything but the voxels is listed on stdout.
+    """
+    common.set_up_logging(verbose=verbose, quiet=quiet)
+    space = common.workspace(root)
+    data = common.load_dataset(space, dataset)  # a mistake is said before torch is imported
+    from autoseg.io.png import write_png
+    from autoseg.report.batch_sheet import draw_batch_sheet
+    from autoseg.training.prepare import RunOptions, prepare_fold
+    from autoseg.training.preview import preview_patches
+
+    chosen = [*(settings or []), *(["augmentation=none", "mirror=false"] if no_augmentation else [])]
+    options = RunOptions(fold, configuration, seed=seed, settings=chosen, workers=workers, device="cpu")
+    request = prepare_fold(space, data, options)
+    views = preview_patches(request, number, iteration)
+    path = output or space.model(data.name, request.configuration.name).parent / (
+        f"preview_batches__{request.configuration.name}.png"
+    )
+    norms = request.configuration.normalization
+    picture = draw_batch_sheet(
+        views, data.labels, request.plan.channel_names, title=sheet_title(request, views),
+        is_colour=len(norms) == 3 and set(norms) == {"rgb_to_0_1"},
+    )  # fmt: skip
+    write_png(path, picture)
+    if json_:
+        common.print_json(listing(request, views, path))
+    log.info("written: %s", path)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    common.run(preview_batches, lists={"--set": r"[A-Za-z_]\w*=.*"})
+
+
+def sheet_title(request: FoldRequest, views: list[PatchView]) -> str:
+    """Return what the picture shows, in a line."""
+    config = request.config
+    last = views[-1].iteration
+    when = (
+        f"iteration {views[0].iteration}"
+        if last == views[0].iteration
+        else f"iterations {views[0].iteration} to {last}"
+    )
+    shape = " x ".join(map(str, request.configuration.patch_size))
+    return (
+        f"{request.dataset.name}, {request.configuration.name}, fold {request.fold}, seed {config.seed}, {when}: "
+        f"{len(views)} patches of {shape} voxels, augmentation {config.augmentation}"
+    )
+
+
+def listing(request: FoldRequest, views: list[PatchView], path: Path) -> dict[str, Any]:
+    """Return what was drawn, as plain JSON values."""
+    labels = request.dataset.labels
+    return {
+        "picture": str(path),
+        "dataset": request.dataset.name,
+        "configuration": request.configuration.name,
+        "fold": request.fold,
+        "seed": request.config.seed,
+        "augmentation": request.config.augmentation,
+        "spacing_mm": list(request.configuration.spacing),
+        "patches": [view.as_json(labels) for view in views],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""From a place on the grid of the cache to the same place in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoseg.cases.case import CaseRecord
+
+
+def point_in_file(record: CaseRecord, point: Sequence[float]) -> tuple[float, float, float]:
+    """Return where a point of a cached case lies in its file: the inverse of transposing, cropping and resampling.
+
+    Parameters
+    ----------
+    record
+        What preprocessing did to the case.
+    point
+        Voxels (z, y, x) of the cached grid; whole numbers are voxel centres. May lie outside the image.
+
+    Returns
+    -------
+    Voxels (z, y, x) of the file, in the file's axes.
+
+    Notes
+    -----
+    Resampling maps the edges of the field of view on each other, so voxel i of m lies at ``(i + 0.5) n / m - 0.5`` of
+    the n voxels before: see :func:`autoseg.preprocessing.axes.positions`.
+    """
+    in_file = [0.0, 0.0, 0.0]
+    for axis, at, after, before, low in zip(
+        record.transpose, point, record.shape, record.shape_after_crop, record.crop_low, strict=True
+    ):
+        in_file[axis] = (at + 0.5) * before / after - 0.5 + low
+    z, y, x = in_file
+    return (z, y, x)

@@ -1,0 +1,177 @@
+"""A training patch as a person looks at it: what each voxel means, and where the patch comes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.core.arrays import BoolArray, CodeArray, Float32Array
+from autoseg.dataset.labels import Labels, drawn_codes
+from autoseg.sampling.origin import Origin
+
+MeaningKind: TypeAlias = Literal["annotated", "held out", "inferred", "unannotated"]
+NAMED = 4
+"""Sets of more classes are called by what they leave out, where that is shorter."""
+
+
+class Meaning(NamedTuple):
+    """What training is told of the voxels that carry a code."""
+
+    kind: MeaningKind
+    """Annotated; annotated but held out from training; narrowed by a promise alone; or not annotated."""
+    classes: frozenset[int]
+    """Classes that such a voxel may have."""
+
+    def text(self, labels: Labels) -> str:
+        """Say it in words, for a legend."""
+        names = class_set_name(self.classes, labels)
+        if self.kind == "unannotated":
+            absent = [name for index, name in enumerate(labels.class_names) if index not in self.classes]
+            return f"unannotated, not {' or '.join(absent)}" if absent else "unannotated"
+        return names + {"annotated": "", "held out": " (held out)", "inferred": " (promised)"}[self.kind]
+
+
+def meanings_of(drawn: BoolArray, inferred: BoolArray, held: BoolArray, undrawn: BoolArray) -> tuple[Meaning, ...]:
+    """Return what each of N codes means.
+
+    Parameters
+    ----------
+    drawn, inferred, held
+        (N, K): classes that were drawn; those that promises leave of them; those of codes that are held out from
+        training, all True for other codes.
+    undrawn
+        (K,): classes that a voxel of the case may have where nobody annotated.
+    """
+    is_drawn = drawn_codes(drawn, undrawn)
+    meanings = []
+    for code in range(len(drawn)):
+        kind: MeaningKind
+        if not held[code].all():
+            kind, row = "held out", held[code]
+        elif is_drawn[code]:
+            kind, row = "annotated", drawn[code]
+        elif (inferred[code] != drawn[code]).any():
+            kind, row = "inferred", inferred[code]
+        else:
+            kind, row = "unannotated", drawn[code]
+        meanings.append(Meaning(kind, frozenset(int(index) for index in np.flatnonzero(row))))
+    return tuple(meanings)
+
+
+def class_set_name(classes: Collection[int], labels: Labels) -> str:
+    """Name a set of classes: ``liver or tumour``; a large one by what it is not: ``any but liver``."""
+    inside = [name for index, name in enumerate(labels.class_names) if index in classes]
+    outside = [name for index, name in enumerate(labels.class_names) if index not in classes]
+    if len(inside) > NAMED and len(outside) < len(inside):
+        return f"any but {', '.join(outside)}" if outside else "any class"
+    return " or ".join([*([", ".join(inside[:-1])] if inside[1:] else []), *inside[-1:]]) or "no class"
+
+
+@dataclass(frozen=True, slots=True)
+class PatchView:
+    """One training patch, as the network gets it."""
+
+    case: str
+    iteration: int
+    sample: int
+    """Number in its batch, from 0."""
+    image: Float32Array
+    """(C, *P), normalised and augmented."""
+    codes: CodeArray
+    """(*P)."""
+    meanings: tuple[Meaning, ...]
+    """(N,): what each code means."""
+    spacing: tuple[float, ...]
+    """mm, per patch axis."""
+    origin: Origin
+    centre_in_file: tuple[float, float, float]
+    """Voxel (z, y, x) of the file at the patch's centre."""
+
+    def where(self, *kinds: MeaningKind) -> BoolArray:
+        """(*P): voxels of these kinds."""
+        mask: BoolArray = np.array([meaning.kind in kinds for meaning in self.meanings])[self.codes]
+        return mask
+
+    @property
+    def annotated_share(self) -> float:
+        """Share of its voxels that somebody annotated, those held out from training included."""
+        return float(self.where("annotated", "held out").mean())
+
+    def counts(self) -> dict[Meaning, int]:
+        """Voxels of each meaning, most first; only those that occur."""
+        found: dict[Meaning, int] = {}
+        for code, count in zip(*np.unique(self.codes, return_counts=True), strict=True):
+            meaning = self.meanings[int(code)]
+            found[meaning] = found.get(meaning, 0) + int(count)
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def reason(self, labels: Labels) -> str:
+        """Say why the patch lies where it lies."""
+        origin = self.origin
+        if origin.head is not None:
+            return f"sampled for {labels.heads[origin.head].name}"
+        if origin.code is not None:
+            return "sampled around annotation"
+        return "sampled anywhere, as context" if origin.is_context else "sampled anywhere"
+
+    def transform(self) -> str:
+        """Say how the patch was moved: ``turned by 12 degrees, enlarged 1.3 times, mirrored in y``; "" if not at all.
+
+        The angle is that of the rotation as a whole, about whichever axis.
+        """
+        n_axes = len(self.origin.matrix)
+        scale, angle = scale_and_angle(np.asarray(self.origin.matrix))
+        parts = []
+        if round(angle):
+            parts.append(f"turned by {angle:.0f} degrees")
+        if round(scale, 3) != 1:
+            parts.append(f"enlarged {1 / scale:.2f} times" if scale < 1 else f"reduced {scale:.2f} times")
+        axes = [name for name, is_mirrored in zip("zyx"[-n_axes:], self.origin.mirrors, strict=True) if is_mirrored]
+        if axes:
+            parts.append(f"mirrored in {', '.join(axes)}")
+        return ", ".join(parts)
+
+    def as_json(self, labels: Labels) -> dict[str, Any]:
+        """Return all but the voxels, as plain values; points are voxels by axis name."""
+        origin = self.origin
+        return {
+            "case": self.case,
+            "iteration": self.iteration,
+            "sample": self.sample,
+            "centre": _by_axis(origin.centre),
+            "centre_in_file": _by_axis(self.centre_in_file),
+            "shape": list(self.codes.shape),
+            "reason": self.reason(labels),
+            "forced": None if origin.head is None else labels.heads[origin.head].name,
+            "mirrored": [axis for axis, flips in zip("zyx"[-self.codes.ndim :], origin.mirrors, strict=True) if flips],
+            "matrix": [list(row) for row in origin.matrix],
+            "annotated_share": round(self.annotated_share, 6),
+            "voxels": [
+                {"kind": meaning.kind, "classes": [labels.class_names[k] for k in sorted(meaning.classes)], "n": count}
+                for meaning, count in self.counts().items()
+            ],
+            "intensities": [[round(float(channel.min()), 4), round(float(channel.max()), 4)] for channel in self.image],
+        }
+
+
+def scale_and_angle(matrix: NDArray[np.float64]) -> tuple[float, float]:
+    """Return how many source voxels a step in the patch covers, and the angle of the whole rotation in degrees.
+
+    ``matrix`` is (n, n), a rotation times a scale; of a 3-D one that leaves axis 0 alone, the rest.
+    """
+    unit = np.eye(len(matrix))[0]
+    moving = (
+        matrix[1:, 1:] if len(matrix) == 3 and (matrix[0] == unit).all() and (matrix[:, 0] == unit).all() else matrix
+    )
+    scale = float(abs(np.linalg.det(moving)) ** (1 / len(moving)))
+    cosine = (np.trace(moving) / scale - (len(moving) - 2)) / 2
+    return scale, math.degrees(math.acos(min(1.0, max(-1.0, float(cosine)))))
+
+
+def _by_axis(point: Sequence[float]) -> dict[str, float]:
+    return {axis: round(float(value), 3) for axis, value in zip("zyx", point, strict=True)}

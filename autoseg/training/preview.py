@@ -1,0 +1,72 @@
+"""The training patches of a run, as they would reach the network, for a person to look at."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+
+import numpy as np
+import torch
+
+from autoseg.cases.cache import read_entry
+from autoseg.core.arrays import BoolArray
+from autoseg.core.errors import ConfigError
+from autoseg.dataset.labels import open_row
+from autoseg.preprocessing.file_point import point_in_file
+from autoseg.sampling.loader import Batch
+from autoseg.sampling.patch_view import PatchView, meanings_of
+from autoseg.training.fold import FoldRequest, batch_size, training_batches
+
+
+def preview_patches(request: FoldRequest, number: int, first_iteration: int = 0) -> list[PatchView]:
+    """Return the first ``number`` patches that training sees from ``first_iteration`` on.
+
+    They come from the sampler, loader and augmentation of the run itself. On a GPU training draws the same noise field
+    on the device, so single intensities differ there.
+
+    Raises
+    ------
+    ConfigError
+        If the run is shorter than that.
+    CacheError, WorkerError
+        If a case cannot be read; names it.
+    """
+    size, length = batch_size(request), request.config.iterations
+    n_batches = math.ceil(number / size)
+    if first_iteration + n_batches > length:
+        raise ConfigError(
+            f"--iteration {first_iteration} -n {number}: the run has {length} iterations of {size} patches, numbered "
+            f"from 0. Choose a smaller --iteration or -n."
+        )
+    batches = islice(training_batches(request, torch.device("cpu"), first_iteration), n_batches)
+    views = [
+        view_sample(batch, sample, iteration, request)
+        for iteration, batch in enumerate(batches, first_iteration)
+        for sample in range(len(batch.cases))
+    ]
+    return views[:number]
+
+
+def view_sample(batch: Batch, sample: int, iteration: int, request: FoldRequest) -> PatchView:
+    """Return one patch of a batch with what its codes mean."""
+    case, origin = batch.cases[sample], batch.origins[sample]
+    entry = read_entry(request.cache, case)
+    drawn = _table(batch.label_sets, sample)
+    inferred = drawn if batch.inferred_sets is None else _table(batch.inferred_sets, sample)
+    held = np.ones_like(drawn) if batch.held_sets is None else _table(batch.held_sets, sample)
+    return PatchView(
+        case=case,
+        iteration=iteration,
+        sample=sample,
+        image=batch.images[sample].numpy(),
+        codes=batch.codes[sample].numpy().astype(np.uint16),
+        meanings=meanings_of(drawn, inferred, held, open_row(request.dataset.labels, case)),
+        spacing=request.configuration.spacing,
+        origin=origin,
+        centre_in_file=origin.centre if entry is None else point_in_file(entry.record, origin.centre),
+    )
+
+
+def _table(tables: torch.Tensor, sample: int) -> BoolArray:
+    table: BoolArray = tables[sample].numpy()
+    return table
