@@ -8,6 +8,9 @@ from pathlib import Path
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 
+PLANNING = "autoseg_plan_and_preprocess DATASET"
+"""What messages say where the command line that plans the data set is not known."""
+
 
 def planning_command(workspace: Workspace, dataset: Dataset, *options: str) -> str:
     """Return the command that plans and preprocesses a data set; planner and plan stay as they are by themselves."""

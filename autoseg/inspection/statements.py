@@ -28,14 +28,15 @@ from autoseg.cases.case import Target
 from autoseg.cases.label_codes import read_annotation
 from autoseg.core.errors import AutosegError, Fault, PlanError
 from autoseg.core.findings import listed
+from autoseg.core.json_models import load_model, save_model
 from autoseg.core.parallel import map_unordered
+from autoseg.dataset.commands import PLANNING
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.estimates import PromiseEstimates, ReachEstimate
 from autoseg.dataset.labels import CaseStatement, Labels
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.inspection.measure import source_hash
 from autoseg.io.images import read_header
-from autoseg.planning.files import load_promises, save_promises
 from autoseg.simulation.styles import Style, annotate
 
 PROMISES_FILE = "annotation_promises.json"
@@ -191,13 +192,13 @@ def current_estimates(
         return NOTHING_ESTIMATED
     path = folder / PROMISES_FILE
     try:
-        known = load_promises(path)
+        known = _load_estimates(path)
     except PlanError:
         known = None
     if known is not None and known.source_hash == source_hash(dataset):
         return known
     estimates = estimate_promises(dataset, workers=workers, progress=progress)
-    save_promises(estimates, path)
+    save_model(estimates, path)
     return estimates
 
 
@@ -209,7 +210,7 @@ def with_known_promises(dataset: Dataset, folder: Path) -> Dataset:
     """
     if not leaves_to_estimate(dataset.protocol) or not (folder / PROMISES_FILE).is_file():
         return dataset
-    return settled(dataset, load_promises(folder / PROMISES_FILE))
+    return settled(dataset, _load_estimates(folder / PROMISES_FILE))
 
 
 def check_promises(
@@ -348,3 +349,7 @@ def _summed(cases: Sequence[Mapping[str, Settled]]) -> dict[str, Settled]:
 
 def _shares(counts: Settled) -> dict[str, float]:
     return {part: counts.share(part) for part in ("drawn", "narrowed", "settled", "informative")}
+
+
+def _load_estimates(path: Path) -> PromiseEstimates:
+    return load_model(PromiseEstimates, path, f"Plan again: {PLANNING}", f"Delete it and plan again: {PLANNING}")

@@ -15,12 +15,12 @@ from autoseg.core.findings import counted, listed
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
 from autoseg.core.workspace import Workspace
-from autoseg.dataset.commands import planning_command
+from autoseg.dataset.commands import PLANNING, planning_command
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import unknown_values
 from autoseg.inspection.measure import fingerprint_is_current
 from autoseg.inspection.statements import with_known_promises
-from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, PLANNING, load_fingerprint, load_plan
+from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold
 from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 from autoseg.preprocessing.runner import stale_cases

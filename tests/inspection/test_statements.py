@@ -27,7 +27,6 @@ from autoseg.inspection.statements import (
     with_known_promises,
 )
 from autoseg.io.images import read_image, read_labels, write_labels
-from autoseg.planning.files import load_promises
 
 COARSE = 4
 SHORT = PromiseEstimates(
@@ -184,7 +183,7 @@ def test_estimates_are_made_once_and_again_when_a_file_changes(folder, tmp_path)
         write_labels(case.label, truth, geometry)
     estimates = current_estimates(dataset, tmp_path)
     assert set(estimates.classes) == {1}
-    assert load_promises(tmp_path / PROMISES_FILE) == estimates
+    assert PromiseEstimates.model_validate_json((tmp_path / PROMISES_FILE).read_text()) == estimates
     assert with_known_promises(dataset, tmp_path).protocol.reach_mm == {1: estimates.classes[1].reach_mm, 2: 3.0}
 
     path = dataset.case("toy_001").label

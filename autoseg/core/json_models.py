@@ -1,0 +1,36 @@
+"""Values of pydantic kept in JSON files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from autoseg.core.atomic import write_text
+from autoseg.core.errors import PlanError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def save_model(value: BaseModel, path: Path) -> None:
+    """Write a value as JSON, atomically."""
+    write_text(path, value.model_dump_json(indent=2) + "\n")
+
+
+def load_model(model: type[Model], path: Path, if_missing: str, if_wrong: str) -> Model:
+    """Read a value; raise ``PlanError`` if the file is missing or malformed, naming what is wrong in it.
+
+    ``if_missing`` and ``if_wrong`` say what to do then.
+    """
+    try:
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PlanError(f"{path}: found no such file, expected a {model.__name__.lower()}. {if_missing}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: found a file that cannot be read ({error}), expected JSON. {if_wrong}") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()[:5])
+        raise PlanError(
+            f"{path}: found {faults}, expected a {model.__name__.lower()} as autoseg writes it. {if_wrong}"
+        ) from error
