@@ -23,7 +23,16 @@ from autoseg.inference.boxes import BoxGrid, patch_grid, slice_grid
 from autoseg.inference.model import find_checkpoints
 from autoseg.inference.out_of_fold import fold_cases
 from autoseg.inference.predictor import Predictor
-from autoseg.inference.suggestion import Candidates, Choice, Selection, candidates_of, choose, pooled
+from autoseg.inference.suggestion import (
+    Candidates,
+    Choice,
+    LeftOver,
+    Selection,
+    candidates_of,
+    choose,
+    left_over,
+    pooled,
+)
 from autoseg.inference.uncertainty import UncertaintyMaps, measure
 from autoseg.io.images import read_image
 from autoseg.preprocessing.runner import read_case
@@ -103,6 +112,8 @@ class Ranking:
     n_candidates: int
     failed: Mapping[str, str] = field(default_factory=dict)
     """Case -> why it could not be predicted."""
+    left_over: LeftOver | None = None
+    """Why there are fewer suggestions than asked for; None if there are as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +249,10 @@ def rank(
             f"suggestions: found at least half of every {units.by} annotated in {len(parts)} cases, expected something "
             "to annotate. Name new images with -i, or choose another --by, --axis or --patch-size."
         )
-    suggestions = (
-        _suggestion(candidates, choice, number, models.seen)
-        for number, choice in enumerate(choose(candidates, selection), 1)
-    )
-    return Ranking(tuple(suggestions), len(candidates), failed)
+    choices = choose(candidates, selection)
+    suggestions = (_suggestion(candidates, choice, number, models.seen) for number, choice in enumerate(choices, 1))
+    missing = left_over(candidates, choices) if len(choices) < selection.number else None
+    return Ranking(tuple(suggestions), len(candidates), failed, missing)
 
 
 def save_maps(folder: Path, case: str, maps: UncertaintyMaps) -> None:
