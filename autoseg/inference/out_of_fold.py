@@ -173,7 +173,7 @@ def read_fold_cases(fold: Path) -> FoldCases:
     if content.get("pretrained") and "seen_cases" not in content:
         log.warning(
             "%s: found weights that started from %s, and no list of the cases that these had seen (seen_cases), "
-            "expected one. Whether the fold is new to the cases that it left out cannot be told; train it again to know.",
+            "expected one. Whether these are among the cases that the fold left out cannot be told; train it again.",
             path, content["pretrained"],
         )  # fmt: skip
     return FoldCases(*(frozenset(part) for part in parts))
