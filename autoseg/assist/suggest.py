@@ -12,7 +12,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from autoseg.assist.suggest_case import Candidates, Choice, Selection, candidates_of, choose, pooled
+from autoseg.assist.suggest_case import (
+    Candidates,
+    Choice,
+    LeftOver,
+    Selection,
+    candidates_of,
+    choose,
+    left_over,
+    pooled,
+)
 from autoseg.cases.case import Case, Target
 from autoseg.core.arrays import Shape3
 from autoseg.core.atomic import atomic_path
@@ -105,6 +114,8 @@ class Ranking:
     n_candidates: int
     failed: Mapping[str, str] = field(default_factory=dict)
     """Case -> why it could not be predicted."""
+    left_over: LeftOver | None = None
+    """Why there are fewer suggestions than asked for; None if there are as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +251,10 @@ def rank(
             f"suggestions: found at least half of every {units.by} annotated in {len(parts)} cases, expected something "
             "to annotate. Name new images with -i, or choose another --by, --axis or --patch-size."
         )
-    suggestions = (
-        _suggestion(candidates, choice, number, models.seen)
-        for number, choice in enumerate(choose(candidates, selection), 1)
-    )
-    return Ranking(tuple(suggestions), len(candidates), failed)
+    choices = choose(candidates, selection)
+    suggestions = (_suggestion(candidates, choice, number, models.seen) for number, choice in enumerate(choices, 1))
+    missing = left_over(candidates, choices) if len(choices) < selection.number else None
+    return Ranking(tuple(suggestions), len(candidates), failed, missing)
 
 
 def save_maps(folder: Path, case: str, maps: UncertaintyMaps) -> None:

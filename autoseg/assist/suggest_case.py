@@ -49,6 +49,8 @@ class Candidates:
     """(n, F) the same, weighted with the probability of each foreground head."""
     predicted: FloatArray
     """(n, F) voxels predicted as each foreground head, where nothing is annotated."""
+    n_annotated: int = 0
+    """Further boxes that are no candidates, since at least half of them is annotated."""
 
     def __len__(self) -> int:
         return len(self.case)
@@ -92,6 +94,18 @@ class Choice:
     """Into the candidates."""
     drawn_for: str | None
     """The foreground class in whose turn it was drawn; None without regard to classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOver:
+    """Why boxes were not chosen, though fewer were than asked for."""
+
+    n_close: int
+    """Candidates that overlap a chosen box, or come closer to it than the margin."""
+    n_certain: int
+    """Candidates of whose unannotated voxels the model is certain."""
+    n_annotated: int
+    """Boxes of which at least half is annotated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +154,7 @@ def candidates_of(case: str, measured: BoxUncertainty, classes: Sequence[str], *
         score=measured.entropy.reshape(-1)[kept] * per_voxel,
         class_score=measured.entropy_of.reshape(len(classes), -1)[:, kept].T * per_voxel[:, None],
         predicted=measured.predicted.reshape(len(classes), -1)[:, kept].T,
+        n_annotated=int((~kept).sum()),
     )
 
 
@@ -160,6 +175,7 @@ def pooled(parts: Sequence[Candidates]) -> Candidates:
         score=np.concatenate([part.score for part in parts]),
         class_score=np.concatenate([part.class_score for part in parts]),
         predicted=np.concatenate([part.predicted for part in parts]),
+        n_annotated=sum(part.n_annotated for part in parts),
     )
 
 
@@ -200,6 +216,16 @@ def choose(candidates: Candidates, selection: Selection) -> tuple[Choice, ...]:
         else:
             bound += 1
     return tuple(choices)
+
+
+def left_over(candidates: Candidates, choices: Sequence[Choice]) -> LeftOver:
+    """Count, after :func:`choose` ran out of candidates, why the others were not chosen."""
+    close = np.zeros(len(candidates), dtype=bool)
+    for choice in choices:
+        close |= _meets(candidates, choice.index)
+    close[[choice.index for choice in choices]] = True
+    n_close = int(close.sum()) - len(choices)
+    return LeftOver(n_close, int((~close).sum()), candidates.n_annotated)
 
 
 def sharpness(round_: int) -> float:

@@ -38,9 +38,12 @@ def merge_datasets(
     """Merge DATASETS, whose classes may differ, into one that can be trained on.
 
     Classes are the same where their names are. Each case says in the new dataset.json which classes its annotators
-    drew, so that what one data set calls background may be a class that only another one knows. Channels, file
-    endings and regions must be the same in all. dataset.json is written last.
+    drew, so that what one data set calls background may be a class that only another one knows. Where a class of one
+    data set is probably a part of a class of another one (a liver with tumours, and one without), a warning says what
+    to write into the dataset.json of the other. Channels, file endings and regions must be the same in all.
+    dataset.json is written last.
     """
+    from autoseg.interop.meanings import doubtful_classes
     from autoseg.interop.merged_files import write_merged
     from autoseg.interop.merging import plan_merger
 
@@ -49,14 +52,18 @@ def merge_datasets(
     merger = plan_merger([common.load_dataset(workspace, given) for given in datasets], name or output.name)
     for warning in merger.warnings:
         log.warning("%s", warning)
+    with common.progress("compare classes", quiet=quiet) as report:
+        doubtful = doubtful_classes(merger, workers=common.n_workers(workers), progress=report)
     with common.progress("labels", quiet=quiet) as report:
         write_merged(merger, output, copy=copy, workers=common.n_workers(workers), progress=report)
-    result = merger_report(merger, output)
+    result = merger_report(merger, output) | {"doubtful_classes": [str(item) for item in doubtful]}
     if json_:
         common.print_json(result)
     elif not quiet:
         for line in report_lines(result):
             print(line)
+    for item in doubtful:
+        log.warning("%s", item)
     log.info("written: %s", output)
 
 

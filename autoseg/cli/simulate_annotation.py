@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from autoseg.cli import common
+from autoseg.core.findings import listed
 
 if TYPE_CHECKING:
+    from autoseg.simulation.styles import Style
     from autoseg.simulation.write import Simulation
 
 log = logging.getLogger("autoseg.simulate_annotation")
@@ -39,7 +41,9 @@ def simulate_annotation(
         typer.Option(metavar="SHARE", help="First slice, as a share of their distance (default: drawn for each case)."),
     ] = None,
     patches: Annotated[int, typer.Option(metavar="N", help="Boxes per case, half of them around foreground.")] = 0,
-    points: Annotated[int, typer.Option(metavar="N", help="Voxels per case, balanced over the classes.")] = 0,
+    points: Annotated[
+        int, typer.Option(metavar="N", help="Voxels per case, balanced over the classes (at least as many).")
+    ] = 0,
     drop_classes: Annotated[
         int, typer.Option("--drop-classes", metavar="N", help="Classes that each case's annotator leaves out.")
     ] = 0,
@@ -88,7 +92,24 @@ def simulate_annotation(
         common.print_json(result)
     elif not quiet:
         print_shares(result)
+    say_what_is_not_annotated(result, style, source.labels.n_classes)
     log.info("written: %s", output)
+
+
+def say_what_is_not_annotated(report: dict[str, Any], style: Style, n_classes: int) -> None:
+    """Warn of classes that cases have, but got no annotation of."""
+    without: dict[str, list[str]] = report["without_annotation"]
+    for name, cases in without.items():
+        log.warning(
+            "class %r is there, but nothing of it is annotated, in %d cases: %s", name, len(cases), listed(cases)
+        )
+    if without and 0 < style.points < n_classes:
+        log.warning(
+            "--points %d: there are %d classes; with %d each of them gets a point in every case that has it",
+            style.points,
+            n_classes,
+            n_classes,
+        )
 
 
 def draw_pictures(simulation: Simulation, output: Path, n: int) -> None:

@@ -114,7 +114,7 @@ def suggest(
             )  # fmt: skip
         settings = described(data, model, inputs, units, selection)
         conclude(ranking, settings, cases, data.labels, folder, maps, n_pictures=pictures, as_json=json_, quiet=quiet)
-    say_what_is_missing(ranking, selection)
+    say_what_is_missing(ranking, selection, units)
 
 
 def check_units(by: By, axis: int | None, patch_size: tuple[int, int, int] | None) -> None:
@@ -162,16 +162,35 @@ def described(dataset: Dataset, model: Path, inputs: Path | None, units: Units, 
     }
 
 
-def say_what_is_missing(ranking: Ranking, selection: Selection) -> None:
-    """Warn of fewer suggestions than asked for; raise ``IncompleteError`` if cases failed."""
-    if len(ranking.suggestions) < selection.number:
+def say_what_is_missing(ranking: Ranking, selection: Selection, units: Units) -> None:
+    """Warn of fewer suggestions than asked for, and why; raise ``IncompleteError`` if cases failed."""
+    if ranking.left_over is not None:
+        left, unit = ranking.left_over, "slices" if units.by == "slice" else "patches"
+        reasons = [
+            f"{number} {why}"
+            for number, why in (
+                (left.n_close, _too_close(units)),
+                (left.n_certain, "of which the model is certain"),
+                (left.n_annotated, "of which at least half is annotated"),
+            )
+            if number
+        ]
         log.warning(
-            "%d suggestions instead of %d: nothing else is uncertain and not annotated", len(ranking.suggestions),
-            selection.number,
+            "%d suggestions instead of %d; the other %s: %s", len(ranking.suggestions), selection.number, unit,
+            ", ".join(reasons) or "there are none",
         )  # fmt: skip
     if ranking.failed:
         lines = "\n".join(f"{case}: {error}" for case, error in ranking.failed.items())
         raise common.IncompleteError(f"{len(ranking.failed)} cases could not be predicted.\n{lines}")
+
+
+def _too_close(units: Units) -> str:
+    """Say which candidates give way to one that was chosen."""
+    from autoseg.assist.suggest import SLICE_SPREAD
+
+    if units.by == "patch":
+        return "that overlap a suggested one"
+    return f"within {SLICE_SPREAD:.0%} of the slices of their case from a suggested one, which teach nearly the same"
 
 
 if __name__ == "__main__":

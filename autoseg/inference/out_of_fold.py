@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from autoseg.core.errors import ModelError
 from autoseg.core.findings import listed
 from autoseg.inference.model import find_checkpoints
 from autoseg.inference.predictor import Predictor
+
+log = logging.getLogger(__name__)
 
 ALL = "all"
 """The fold that trains on every case."""
@@ -170,6 +173,12 @@ def read_fold_cases(fold: Path) -> FoldCases:
             f"{path}: found train_cases or val_cases that are no lists of names, expected names of cases. Copy the "
             "whole fold folder, or train the fold again."
         )
+    if content.get("pretrained") and "seen_cases" not in content:
+        log.warning(
+            "%s: found weights that started from %s, and no list of the cases that these had seen (seen_cases), "
+            "expected one. Whether these are among the cases that the fold left out cannot be told; train it again.",
+            path, content["pretrained"],
+        )  # fmt: skip
     return FoldCases(*(frozenset(part) for part in parts))
 
 

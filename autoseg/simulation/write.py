@@ -172,6 +172,26 @@ def write_cases(
     return dict(sorted(shares.items()))
 
 
+def without_annotation(simulation: Simulation, shares: Mapping[str, CaseShares]) -> dict[str, tuple[str, ...]]:
+    """Return class -> the cases that have it and got no annotation of it; classes of which there is none are left out.
+
+    A class that the annotator of a case leaves out on purpose does not count.
+    """
+    labels = simulation.source.labels
+    without: dict[str, tuple[str, ...]] = {}
+    for name, value in zip(labels.class_names, labels.class_values, strict=True):
+        cases = tuple(
+            case
+            for case, share in shares.items()
+            if share.voxels.get(value, 0)
+            and not share.annotated.get(value, 0) + share.narrowed.get(value, 0)
+            and value not in simulation.dropped.get(case, ())
+        )
+        if cases:
+            without[name] = cases
+    return without
+
+
 def finish(simulation: Simulation, output: Path, report: Mapping[str, Any]) -> Dataset:
     """Write the report and, last, dataset.json; return the copy as it is loaded."""
     write_json(output / REPORT_FILE, report)
@@ -187,6 +207,7 @@ def annotation_report(simulation: Simulation, shares: Mapping[str, CaseShares]) 
         "source": simulation.source.name,
         "settings": settings(simulation),
         **_shares(list(shares.values()), labels),
+        "without_annotation": {name: list(cases) for name, cases in without_annotation(simulation, shares).items()},
         "cases": {name: _shares([share], labels) for name, share in shares.items()},
     }
 

@@ -6,7 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoseg.assist.suggest_case import Candidates, Selection, candidates_of, choose, pooled, sharpness
+from autoseg.assist.suggest_case import (
+    Candidates,
+    LeftOver,
+    Selection,
+    candidates_of,
+    choose,
+    left_over,
+    pooled,
+    sharpness,
+)
 from autoseg.core.errors import ConfigError
 from autoseg.inference.box_sums import patch_grid, slice_grid
 from autoseg.inference.uncertainty import BoxUncertainty
@@ -64,6 +73,17 @@ def test_no_case_takes_more_than_its_share_while_others_have_some_left():
 def test_slices_keep_apart():
     candidates = slices("a", [0.5, 0.9, 0.8, 0.4, 0.7, 0.3, 0.2, 0.1], spread=0.25)
     assert chosen(candidates, method="entropy", number=3, case_share=1.0) == [("a", 1), ("a", 4), ("a", 7)]
+
+
+def test_what_was_not_chosen_is_counted_with_the_reason():
+    """Slices 1, 4, 7 are taken; 3 and 6 and 8 are neighbours, 9 is certain, of one more slice all is annotated."""
+    candidates = slices("a", [0.0, 0.9, 0.0, 0.4, 0.7, 0.0, 0.2, 0.3, 0.1, 0.0], spread=0.1)
+    candidates = replace(candidates, n_annotated=1)
+    choices = choose(candidates, Selection(method="entropy", number=1000, case_share=1.0))
+    assert [choice.index for choice in choices] == [1, 4, 7]
+    assert left_over(candidates, choices) == LeftOver(n_close=6, n_certain=1, n_annotated=1)
+    assert left_over(slices("a", [0.0, 0.0]), ()) == LeftOver(0, 2, 0)
+    assert pooled([candidates, candidates]).n_annotated == 2
 
 
 def test_patches_do_not_overlap():

@@ -97,6 +97,22 @@ def test_the_report_counts_the_annotated_voxels_of_each_class(dense, tmp_path, c
     assert set(report["cases"]) == {"toy_000", "toy_001", "toy_002", "toy_003"}
 
 
+@pytest.mark.parametrize("points", [1, 2, 3])
+def test_classes_that_get_no_point_are_named(dense, tmp_path, capsys, points):
+    """Three classes are everywhere: what one or two points leave out is said, class by class and case by case."""
+    assert run(dense, "-o", tmp_path / "new", "--points", points) == 0
+    said = capsys.readouterr().err
+    made = Dataset.load(tmp_path / "new")
+    report = json.loads((tmp_path / "new" / REPORT_FILE).read_text())["without_annotation"]
+    for value, name in enumerate(made.labels.class_names):
+        missing = [case.name for case in made.cases if not (read_labels(case.label)[0] == value).any()]
+        assert report.get(name, []) == missing
+        assert (f"class {name!r} is there, but nothing of it is annotated, in {len(missing)} cases" in said) == bool(
+            missing
+        )
+    assert bool(report) == (points < 3) == ("there are 3 classes; with 3 each" in said)
+
+
 def test_left_out_classes_are_drawn_as_background_and_named(dense, tmp_path, capsys):
     assert run(dense, "-o", tmp_path / "new", "--drop-classes", "1", "--seed", "3") == 0
     out = capsys.readouterr().out

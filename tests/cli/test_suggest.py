@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,20 @@ def test_slices_that_nobody_annotated_are_ranked(root):
         assert (labels[int(row["slice"])] == IGNORE).all()
         assert float(row["unannotated_share"]) == 1
     assert np.asarray(Image.open(folder / "suggestions.png")).ndim == 3
+
+
+def test_more_suggestions_than_there_are_get_the_true_reasons(root, tmp_path):
+    result = suggest(root, "-n", "1000", "-o", tmp_path / "out", "--pictures", "0", "--json")
+    assert result.returncode == 0, result.stderr
+    n = len(json.loads(result.stdout)["suggestions"])
+    found = re.search(r"(\d+) suggestions instead of 1000; the other slices: (.*)", result.stderr)
+    assert int(found[1]) == n
+    numbers = {
+        why: int(number) for number, why in re.findall(r"(\d+) (within|of which at least|of which the)", found[2])
+    }
+    shapes = [read_labels(path)[0].shape for path in (root / "raw/Dataset900_Toy/labelsTr").glob("*.nii.gz")]
+    assert n + sum(numbers.values()) == sum(shape[0] for shape in shapes)  # nothing is passed over in silence
+    assert numbers["of which at least"] > 0
 
 
 def test_patches_as_json(root, tmp_path):

@@ -51,6 +51,17 @@ def test_a_fold_that_started_from_weights_that_saw_the_case_is_not_unseen(folds)
     assert seen_cases(folds, {"c": ("0", "1"), "d": ("all",), "b": ("0",)}) == {"c", "d"}
 
 
+def test_a_pretrained_fold_of_an_earlier_version_that_does_not_say_what_it_saw_is_warned_about(folds, caplog):
+    path = folds / "fold_0" / "training.json"
+    content = json.loads(path.read_text()) | {"pretrained": "x.pt"}
+    path.write_text(json.dumps(content))
+    assert out_of_fold_models(folds, ["a"]) == {"a": "0"}
+    assert "started from x.pt" in caplog.text and "cannot be told" in caplog.text
+    caplog.clear()
+    path.write_text(json.dumps(content | {"seen_cases": []}))
+    assert out_of_fold_models(folds, ["a"]) == {"a": "0"} and not caplog.text
+
+
 def test_a_missing_fold_is_named_with_its_cases_and_the_command(folds):
     (folds / "fold_1" / "checkpoint_final.pt").unlink()
     splits = {"a": "0", "b": "0", "c": "1", "d": "1"}
