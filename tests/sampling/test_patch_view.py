@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from autoseg.augmentation.spatial import rotation_matrix
 
 from autoseg.augmentation.recipes import nnunet_recipe
+from autoseg.augmentation.rotate import rotation_matrix
 from autoseg.sampling.loader import make_loader
 from autoseg.sampling.origin import Origin
 from autoseg.sampling.patch_view import Meaning, PatchView, class_set_name, meanings_of, scale_and_angle
