@@ -18,9 +18,10 @@ from torch.nn.functional import interpolate
 
 from autoseg.augmentation.recipes import nnunet_recipe
 from autoseg.augmentation.warp import Warp
-from autoseg.cases.cache import CachedCase, CacheEntry
 from autoseg.cases.case import Case
+from autoseg.cases.entry import CacheEntry
 from autoseg.cases.label_codes import read_annotation
+from autoseg.cases.store import ArrayStore
 from autoseg.core.errors import AutosegError
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import CaseFiles
@@ -68,7 +69,7 @@ class Grid:
     """(z, y, x), transposed axes."""
     spacing: tuple[float, float, float]
     """mm, of the source."""
-    case: CachedCase
+    case: ArrayStore
     """On the grid of the plan, in memory only."""
     unknown: int
     outside: int
@@ -95,7 +96,7 @@ class Grid:
             code_counts=locations.counts,
             fingerprint="",
         )
-        case = CachedCase(Path(), files.name, prepared.image, prepared.codes, locations.indices, entry)
+        case = ArrayStore(prepared.image, prepared.codes, locations.indices, entry)
         box = box_slices(prepared.record.crop_low, prepared.record.crop_high)
         turned = prepared.record.voxel_order.apply(target.codes)
         return cls(turned[box], prepared.record.spacing_before, case, labels.unknown, labels.outside)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from autoseg.cases.case import CaseRecord
-from autoseg.core.arrays import BoolArray, CodeArray, Float32Array
+from autoseg.cases.entry import CacheEntry
+from autoseg.cases.store import ArrayStore, Box, CaseSource
+from autoseg.core.arrays import CodeArray, Float32Array
 from autoseg.core.atomic import atomic_paths, write_text
 from autoseg.core.errors import CacheError
 
@@ -21,67 +23,54 @@ ARRAYS = ("image", "target", "locations")
 REMEDY = "Run autoseg_plan_and_preprocess again: it redoes only what is missing or stale."
 
 
-class CacheEntry(BaseModel):
-    """``CASE.json``: all that is known of a cached case besides its arrays."""
-
-    model_config = ConfigDict(frozen=True)
-
-    record: CaseRecord
-    label_sets: tuple[tuple[int, ...], ...]
-    """Per code the class indices that a voxel with that code may be by what was drawn."""
-    inferred_sets: tuple[tuple[int, ...], ...] | None = None
-    """Per code those that promises of the annotators leave of them; None: all."""
-    undrawn: int
-    """Code of voxels that nobody annotated and no promise narrows. Further codes of such voxels, which promises make,
-    have the same label set."""
-    n_classes: int
-    locations: dict[int, tuple[int, int]]
-    """Informative code -> [start, stop) in ``CASE.locations.npy``."""
-    code_counts: dict[int, int]
-    """Code -> number of voxels."""
-    images: tuple[str, ...] = ()
-    """Per channel the content of the image as read (:func:`autoseg.core.trained_on.image_contents`)."""
-    fingerprint: str
-    """Hash over the source files and all settings that made this case; another hash is stale."""
-
-    @property
-    def table(self) -> BoolArray:
-        """The label sets as a table (N, K) bool: what was drawn."""
-        return self._as_table(self.label_sets)
-
-    @property
-    def inferred_table(self) -> BoolArray:
-        """What is left of the label sets after inference, as a table (N, K) bool; ``table`` if nothing is inferred."""
-        return self._as_table(self.label_sets if self.inferred_sets is None else self.inferred_sets)
-
-    def _as_table(self, sets: tuple[tuple[int, ...], ...]) -> BoolArray:
-        table = np.zeros((len(sets), self.n_classes), dtype=bool)
-        for code, members in enumerate(sets):
-            table[code, list(members)] = True
-        return table
-
-
 @dataclass(frozen=True, slots=True)
 class CachedCase:
-    """A case of the cache, its arrays memory-mapped and read-only. Pickling it sends the path, not the voxels."""
+    """The store of a cached case: read-only memory maps. Pickling it sends the path, not the voxels."""
 
     folder: Path
     name: str
-    image: Float32Array
-    """(C, *S)."""
-    codes: CodeArray
-    """(*S) unsigned integers, rows of ``entry.table``."""
-    locations: NDArray[np.integer[Any]]
-    """(L,) flat indices into *S, sorted within each code."""
-    entry: CacheEntry
+    arrays: ArrayStore
 
     def __reduce__(self) -> tuple[Callable[..., CachedCase], tuple[Path, str]]:
         return (open_case, (self.folder, self.name))
 
+    @property
+    def source(self) -> CaseSource:
+        """The case as a source of training patches, of priority 1."""
+        return cached_source(self.folder, self.name)
+
+    @property
+    def entry(self) -> CacheEntry:
+        """All that is known of the case besides its voxels."""
+        return self.arrays.entry
+
+    @property
+    def image(self) -> Float32Array:
+        """(C, *S)."""
+        return self.arrays.image
+
+    @property
+    def codes(self) -> CodeArray:
+        """(*S) unsigned integers, rows of ``entry.table``."""
+        return self.arrays.codes
+
+    @property
+    def locations(self) -> NDArray[np.integer[Any]]:
+        """(L,) flat indices into *S, sorted within each code."""
+        return self.arrays.locations
+
+    def read(self, layer: str, box: Box) -> NDArray[Any]:
+        """Return a view of a box of a layer; see :meth:`autoseg.cases.store.CaseStore.read`."""
+        return self.arrays.read(layer, box)
+
     def locations_of(self, code: int) -> NDArray[np.integer[Any]]:
-        """Flat indices into *S of voxels with an informative code; empty if there is none."""
-        start, stop = self.entry.locations.get(code, (0, 0))
-        return self.locations[start:stop]
+        """Return flat indices into *S of voxels with an informative code; empty if there is none."""
+        return self.arrays.locations_of(code)
+
+
+def cached_source(folder: Path, name: str, priority: float = 1.0) -> CaseSource:
+    """Return a case of the cache as a source of training patches."""
+    return CaseSource(partial(open_case, folder, name), name, priority)
 
 
 def write_case(
@@ -157,7 +146,7 @@ def open_case(folder: Path, name: str) -> CachedCase:
         raise CacheError(
             f"{path}: found image {image.shape} and target {codes.shape}, expected shape {entry.record.shape}. {REMEDY}"
         )
-    return CachedCase(folder, name, image, codes, locations, entry)
+    return CachedCase(folder, name, ArrayStore(image, codes, locations, entry))
 
 
 def _json_path(folder: Path, name: str) -> Path:

@@ -12,8 +12,9 @@ from threadpoolctl import threadpool_limits
 
 from autoseg.annotation.promises import Inference, infer
 from autoseg.annotation.touches import promise_statement, touched_classes
-from autoseg.cases.cache import ARRAYS, CacheEntry, is_of_another_version, read_entry, write_case
+from autoseg.cases.cache import ARRAYS, is_of_another_version, read_entry, write_case
 from autoseg.cases.case import Case
+from autoseg.cases.entry import CacheEntry
 from autoseg.cases.label_codes import read_annotation
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError, DatasetError, Fault, StorageError

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autoseg.cases.cache import CachedCase
+from autoseg.cases.store import CaseStore
 from autoseg.core.arrays import BoolArray, CodeArray
 from autoseg.dataset.labels import foreground_codes, informative_codes
 
@@ -122,15 +122,15 @@ def plain_tables(drawn: BoolArray, inferred: BoolArray, undrawn: int) -> Tables:
     return Tables(drawn, inferred, np.ones_like(drawn), np.full(len(drawn), NO_RING), to_drawn, undrawn)
 
 
-def mark_case(case: CachedCase, rule: Marking) -> Marks:
+def mark_case(case: CaseStore, rule: Marking) -> Marks:
     """Choose what is held out of ``case`` and measure distances: the same in every process and resumed run.
 
     Only voxels drawn as one class are held out: they alone tell whether a class is recognised. A code stays in training
     where the blocks would take more than half of it. Distances go to the nearest cell with foreground annotation,
     through all axes; in a case without any, all voxels count as near: nothing is known of where its foreground lies.
     """
-    shape = case.codes.shape
-    key = (HELD_OUT, zlib.crc32(case.name.encode()))
+    shape = case.entry.record.shape
+    key = (HELD_OUT, zlib.crc32(case.entry.record.case.encode()))
     rng = np.random.default_rng(np.random.SeedSequence(rule.seed, spawn_key=key))
     blocks: BoolArray = rng.random(_n_cells(shape, rule.block)) < rule.held_share
     table = case.entry.table
@@ -142,11 +142,11 @@ def mark_case(case: CachedCase, rule: Marking) -> Marks:
     return Marks(case.entry.undrawn, blocks, rule.block, codes, rings, cell, n_rings)
 
 
-def _rings(case: CachedCase, distances: Sequence[float]) -> tuple[tuple[int, int, int], NDArray[np.uint8]]:
+def _rings(case: CaseStore, distances: Sequence[float]) -> tuple[tuple[int, int, int], NDArray[np.uint8]]:
     """Return the edges of the cells, voxels, and the ring of each."""
     if not distances:
         return (1, 1, 1), np.zeros((0, 0, 0), dtype=np.uint8)
-    spacing, shape = case.entry.record.spacing, case.codes.shape
+    spacing, shape = case.entry.record.spacing, case.entry.record.shape
     z, y, x = (max(1, int(distances[0] / CELLS / step)) for step in spacing)
     cell = (z, y, x)
     is_empty = np.ones(_n_cells(shape, cell), dtype=bool)
@@ -164,9 +164,9 @@ def _n_cells(shape: Sequence[int], cell: Sequence[int]) -> tuple[int, ...]:
     return tuple(-(-edge // size) for edge, size in zip(shape, cell, strict=True))
 
 
-def _cells_of(case: CachedCase, code: int, cell: Sequence[int]) -> tuple[NDArray[np.integer[Any]], ...]:
+def _cells_of(case: CaseStore, code: int, cell: Sequence[int]) -> tuple[NDArray[np.integer[Any]], ...]:
     """Return the cells of the known voxels of a code, as one index per axis."""
-    places = np.unravel_index(case.locations_of(code), case.codes.shape)
+    places = np.unravel_index(case.locations_of(code), case.entry.record.shape)
     return tuple(place // size for place, size in zip(places, cell, strict=True))
 
 
@@ -178,6 +178,6 @@ def _spread(grid: NDArray[Any], cell: Sequence[int], shape: Sequence[int], first
     return grid
 
 
-def _share_held(case: CachedCase, code: int, blocks: BoolArray, block: Sequence[int]) -> float:
+def _share_held(case: CaseStore, code: int, blocks: BoolArray, block: Sequence[int]) -> float:
     """Return the share of the known voxels of a code that lie in held-out blocks; 0 if the code does not occur."""
     return float(blocks[_cells_of(case, code, block)].mean()) if len(case.locations_of(code)) else 0.0

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from autoseg.augmentation.recipes import Recipe, augment_intensity_
-from autoseg.cases.cache import REMEDY, CachedCase, open_case, read_entry
+from autoseg.cases.store import CaseSource, CaseStore
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError, CacheError, WorkerError
 from autoseg.core.parallel import available_cores
@@ -36,14 +35,6 @@ MAX_OPEN_CASES = 64
 """Per process: each open case holds three file descriptors, of which a process commonly has 1024."""
 BATCHES_AHEAD = 2
 """Finished batches that each worker keeps waiting."""
-
-
-class CaseSource(NamedTuple):
-    """A case of the NumPy cache and how often it is drawn."""
-
-    folder: Path
-    name: str
-    priority: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +78,7 @@ class Batch:
 
 
 def make_loader(
-    cases: Sequence[CachedCase | CaseSource | tuple[Path, str, float]],
+    cases: Sequence[CaseSource],
     configuration: Configuration,
     sampling: SamplingConfig,
     recipe: Recipe | None,
@@ -110,7 +101,7 @@ def make_loader(
     Parameters
     ----------
     cases
-        Cached cases; those without an annotated voxel are never drawn.
+        Preprocessed cases; those without an annotated voxel are never drawn.
     configuration
         Patch size (2 or 3 axes) and batch size.
     sampling
@@ -145,7 +136,7 @@ def make_loader(
     WorkerError
         While iterating: a sample failed otherwise, or a worker process died; names the case, or those in flight.
     """
-    contents = [_content(case, labels) for case in cases]
+    contents = [CaseContent.from_entry(case, case.open().entry, labels) for case in cases]
     batches = BatchBuilder(
         sampler=Sampler(contents, sampling),
         patch=configuration.patch_size,
@@ -189,14 +180,14 @@ class Failure:
 class _OpenCase(NamedTuple):
     """A case as the builder keeps it, with all that follows from it once and for all."""
 
-    case: CachedCase
+    case: CaseStore
     marks: Marks | None
     tables: Tables
     to_drawn: Tensor | None
     """``tables.to_drawn``; None if every code stands for itself."""
 
     @classmethod
-    def of(cls, case: CachedCase, marking: Marking | None) -> _OpenCase:
+    def of(cls, case: CaseStore, marking: Marking | None) -> _OpenCase:
         """Work out what patches of a case need."""
         tables = plain_tables(case.entry.table, case.entry.inferred_table, case.entry.undrawn)
         marks = None if marking is None else mark_case(case, marking)
@@ -221,7 +212,7 @@ class BatchBuilder(Dataset[Batch]):
     stop: int
     outside: int
     marking: Marking | None = None
-    _open_cases: OrderedDict[tuple[Path, str], _OpenCase] = field(default_factory=OrderedDict, init=False, repr=False)
+    _open_cases: OrderedDict[str, _OpenCase] = field(default_factory=OrderedDict, init=False, repr=False)
 
     def __len__(self) -> int:
         return max(self.stop - self.start, 0)
@@ -278,9 +269,9 @@ class BatchBuilder(Dataset[Batch]):
     def _open(self, content: CaseContent) -> _OpenCase:
         """Open a case once per process; the least recently used one is closed when there are too many."""
         opened = self._open_cases
-        key = (content.folder, content.name)
+        key = content.name
         if key not in opened:
-            opened[key] = _OpenCase.of(open_case(*key), self.marking)
+            opened[key] = _OpenCase.of(content.source.open(), self.marking)
         opened.move_to_end(key)
         if len(opened) > MAX_OPEN_CASES:
             opened.popitem(last=False)
@@ -334,16 +325,6 @@ def _next(batches: Iterator[Batch | Failure], builder: BatchBuilder, workers: in
             f"patch loader: a worker process died ({str(error).splitlines()[0]}), expected a batch. "
             f"One of the cases {names} was in work. If memory ran out, use fewer workers."
         ) from error
-
-
-def _content(case: CachedCase | CaseSource | tuple[Path, str, float], labels: Labels) -> CaseContent:
-    if isinstance(case, CachedCase):
-        return CaseContent.from_entry(case.folder, case.name, case.entry, labels)
-    folder, name, priority = case
-    entry = read_entry(folder, name)
-    if entry is None:
-        raise CacheError(f"case {name}: found it missing or incomplete in {folder}, expected a cached case. {REMEDY}")
-    return CaseContent.from_entry(folder, name, entry, labels, priority=priority)
 
 
 def _batch(images: Tensor, samples: Sequence[Sample], tables: Sequence[Tables], names: Sequence[str]) -> Batch:

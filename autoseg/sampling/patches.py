@@ -14,7 +14,7 @@ from torch import Tensor
 from autoseg.augmentation.move_labels import move_codes
 from autoseg.augmentation.recipes import Recipe, draw_warp
 from autoseg.augmentation.warp import Warp, identity, keep_inside, move_image, source_box
-from autoseg.cases.cache import CachedCase
+from autoseg.cases.store import IMAGE, TARGET, CaseStore
 from autoseg.sampling.held_out import Marks
 from autoseg.sampling.places import Aim, box_anywhere, box_around, draw_voxel
 from autoseg.sampling.rejection import Box, Rejection
@@ -43,7 +43,7 @@ class Sample:
 
 def draw_place(
     aim: Aim,
-    case: CachedCase,
+    case: CaseStore,
     patch: Sequence[int],
     recipe: Recipe | None,
     rng: np.random.Generator,
@@ -66,7 +66,7 @@ def draw_place(
             return place
         drawn.append((place, content))
     place, best = min(drawn, key=lambda pair: rejection.shortfall(pair[1]))
-    rejection.warn(case.name, best)
+    rejection.warn(case.entry.record.case, best)
     return place
 
 
@@ -80,15 +80,15 @@ def covered_box(place: Place, patch: Sequence[int]) -> Box:
 
 
 def _draw_once(
-    aim: Aim, case: CachedCase, patch: Sequence[int], recipe: Recipe | None, rng: np.random.Generator
+    aim: Aim, case: CaseStore, patch: Sequence[int], recipe: Recipe | None, rng: np.random.Generator
 ) -> Place:
     """Draw a place, whatever it holds."""
     n_axes = len(patch)
-    shape = case.codes.shape[-n_axes:]
+    shape = case.entry.record.shape[-n_axes:]
     voxel = None if aim.code is None else draw_voxel(case, aim.code, rng)
     if voxel is None:
         low = box_anywhere(shape, patch, rng)
-        slice_index = int(rng.integers(case.codes.shape[0]))
+        slice_index = int(rng.integers(case.entry.record.shape[0]))
     else:
         low = box_around(voxel[-n_axes:], shape, patch, rng)
         slice_index = voxel[0]
@@ -100,7 +100,7 @@ def _draw_once(
 
 
 def read_patch(
-    case: CachedCase,
+    case: CaseStore,
     place: Place,
     patch: Sequence[int],
     *,
@@ -113,21 +113,22 @@ def read_patch(
 
     Outside the image lie 0 and the code ``outside``. Drawn codes win over ``unknown``, that of voxels that nobody
     annotated. Where codes tell more apart than what was drawn, ``to_drawn`` (N,) says so; with ``marks`` the codes are
-    those of
-    :meth:`autoseg.sampling.held_out.Marks.mark`.
+    those of :meth:`autoseg.sampling.held_out.Marks.mark`.
     """
     low, high = source_box(place.warp, place.centre, patch)
-    shape = case.codes.shape[-len(patch) :]
+    shape = case.entry.record.shape[-len(patch) :]
     first = [min(max(start, 0), edge) for start, edge in zip(low, shape, strict=True)]
-    box = tuple(slice(start, max(min(stop, edge), start)) for start, stop, edge in zip(first, high, shape, strict=True))
-    layers = slice(None) if place.slice_index is None else slice(place.slice_index, place.slice_index + 1)
-    whole = box if place.slice_index is None else (layers, *box)
-    drawn = np.asarray(case.codes[whole])
+    box = [slice(start, max(min(stop, edge), start)) for start, stop, edge in zip(first, high, shape, strict=True)]
+    is_slice = place.slice_index is not None
+    if place.slice_index is not None:
+        box = [slice(place.slice_index, place.slice_index + 1), *box]
+    whole = (box[0], box[1], box[2])
+    drawn = np.asarray(case.read(TARGET, whole))
     if marks is not None:
         drawn = marks.mark(drawn, [part.start for part in whole])
-    codes = _tensor(drawn if place.slice_index is None else drawn[0], np.uint8 if drawn.dtype == np.uint8 else np.int32)
-    image_box: tuple[Any, ...] = box if place.slice_index is None else (place.slice_index, *box)
-    image = _tensor(case.image[(slice(None), *image_box)], np.float32)
+    codes = _tensor(drawn[0] if is_slice else drawn, np.uint8 if drawn.dtype == np.uint8 else np.int32)
+    read = case.read(IMAGE, whole)
+    image = _tensor(read[:, 0] if is_slice else read, np.float32)
     centre = [middle - start for middle, start in zip(place.centre, first, strict=True)]
     return Sample(
         move_image(image, place.warp, centre, patch),

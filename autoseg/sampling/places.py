@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Generator
 
-from autoseg.cases.cache import CachedCase, CacheEntry
+from autoseg.cases.entry import CacheEntry
+from autoseg.cases.store import CaseSource, CaseStore
 from autoseg.core.arrays import Shape3
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import Labels, head_states, informative_codes
@@ -52,10 +52,7 @@ class SamplingConfig(BaseModel):
 class CaseContent:
     """What sampling needs to know of a case; small, and independent of its voxels."""
 
-    folder: Path
-    name: str
-    priority: float
-    """Relative sampling weight, at least 0."""
+    source: CaseSource
     shape: Shape3
     """Voxels."""
     counts: Mapping[int, int]
@@ -67,10 +64,13 @@ class CaseContent:
     code_groups: tuple[tuple[int, ...], ...]
     """The codes of ``counts``, those of the same drawn set together."""
 
+    @property
+    def name(self) -> str:
+        """Name of the case."""
+        return self.source.name
+
     @classmethod
-    def from_entry(
-        cls, folder: Path, name: str, entry: CacheEntry, labels: Labels, *, priority: float = 1.0
-    ) -> CaseContent:
+    def from_entry(cls, source: CaseSource, entry: CacheEntry, labels: Labels) -> CaseContent:
         """Summarise a cached case. Only what was drawn counts: ``entry.table``, not what follows from promises."""
         table = entry.table
         informative = informative_codes(table)
@@ -88,7 +88,7 @@ class CaseContent:
         n_certain = sum(count for code, count in counts.items() if table[code].sum() == 1)
         is_dense = sum(counts.values()) == n_voxels and 2 * n_certain >= n_voxels
         code_groups = tuple(map(tuple, groups.values()))
-        return cls(folder, name, priority, entry.record.shape, counts, head_codes, is_dense, code_groups)
+        return cls(source, entry.record.shape, counts, head_codes, is_dense, code_groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +121,13 @@ class Sampler:
 
     def __init__(self, cases: Sequence[CaseContent], config: SamplingConfig) -> None:
         self.config = config
-        self.cases = tuple(case for case in cases if case.counts and case.priority > 0)
+        self.cases = tuple(case for case in cases if case.counts and case.source.priority > 0)
         if not self.cases:
             raise ConfigError(
                 f"sampling: found no annotated voxel in {len(cases)} cases (of priority above 0), expected at least "
                 "one. Check the annotation with autoseg_plan_and_preprocess --check-only."
             )
-        self._weights = _normalised([case.priority for case in self.cases])
+        self._weights = _normalised([case.source.priority for case in self.cases])
         self.rejection: Rejection | None = None
         if config.rejects:
             self.rejection = Rejection(
@@ -137,7 +137,7 @@ class Sampler:
         n_heads = len(self.cases[0].head_codes)
         holders = [[case for case in self.cases if case.head_codes[head]] for head in range(n_heads)]
         self._heads = [
-            (head, of_head, _normalised([case.priority for case in of_head]))
+            (head, of_head, _normalised([case.source.priority for case in of_head]))
             for head, of_head in enumerate(holders)
             if of_head
         ]
@@ -177,11 +177,11 @@ def intensity_generator(seed: int, iteration: int) -> Generator:
     return Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-def draw_voxel(case: CachedCase, code: int, rng: np.random.Generator) -> tuple[int, ...]:
+def draw_voxel(case: CaseStore, code: int, rng: np.random.Generator) -> tuple[int, ...]:
     """Draw a voxel (z, y, x) with ``code`` uniformly."""
     locations = case.locations_of(code)
     flat = int(locations[rng.integers(len(locations))])
-    return tuple(int(index) for index in np.unravel_index(flat, case.codes.shape))
+    return tuple(int(index) for index in np.unravel_index(flat, case.entry.record.shape))
 
 
 def box_around(voxel: Sequence[int], shape: Sequence[int], patch: Sequence[int], rng: np.random.Generator) -> list[int]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.cases.cache import CachedCase
-from autoseg.core.arrays import BoolArray, CodeArray
+from autoseg.cases.store import TARGET, CaseStore
+from autoseg.core.arrays import BoolArray, CodeArray, Shape3
 from autoseg.dataset.labels import drawn_codes, foreground_codes
 
 MAX_TABLE_BYTES = 1 << 28
@@ -50,21 +50,30 @@ class AreaTable:
 
     @classmethod
     def build(
-        cls, codes: CodeArray, annotated: BoolArray, foreground: BoolArray, max_entries: int, *, n_axes: int = 3
+        cls,
+        shape: Shape3,
+        read: Callable[[slice], CodeArray],
+        annotated: BoolArray,
+        foreground: BoolArray,
+        max_entries: int,
+        *,
+        n_axes: int = 3,
     ) -> AreaTable:
-        """Count which ``codes`` (z, y, x) are annotated, and foreground, both (N,): one pass, a layer at a time.
+        """Count which voxels are annotated, and foreground, by their code: both (N,). One pass, slab by slab.
+
+        ``read`` returns the codes (planes, y, x) of some planes of a case of ``shape``.
 
         The grid is the finest of at most about ``max_entries`` corners: every voxel where these suffice, else blocks
         of 2, 4, ... voxels along the last ``n_axes`` axes (2 keeps slices apart).
         """
-        edges = _block_edges(codes.shape, max_entries, n_axes)
-        starts = [np.arange(0, length, edge) for length, edge in zip(codes.shape, edges, strict=True)]
-        corners = tuple(np.append(first, length) for first, length in zip(starts, codes.shape, strict=True))
+        edges = _block_edges(shape, max_entries, n_axes)
+        starts = [np.arange(0, length, edge) for length, edge in zip(shape, edges, strict=True)]
+        corners = tuple(np.append(first, length) for first, length in zip(starts, shape, strict=True))
         speaks = np.stack([annotated, foreground])  # (2, N)
-        dtype = np.int32 if codes.size <= np.iinfo(np.int32).max else np.int64
+        dtype = np.int32 if math.prod(shape) <= np.iinfo(np.int32).max else np.int64
         sums = np.zeros((2, *map(len, corners)), dtype=dtype)
         for layer, start in enumerate(starts[0]):
-            found = speaks[:, codes[start : start + edges[0]]]  # (2, edge, y, x)
+            found = speaks[:, read(slice(start, start + edges[0]))]  # (2, edge, y, x)
             flat = found.sum(axis=1, dtype=dtype)
             for axis in (1, 2):
                 flat = np.add.reduceat(flat, starts[axis], axis=axis)
@@ -114,19 +123,23 @@ class Rejection:
     max_attempts: int
     n_cases: int
     """Cases that patches are drawn from."""
-    _tables: dict[tuple[Path, str], AreaTable] = field(default_factory=dict, init=False, repr=False)
+    _tables: dict[str, AreaTable] = field(default_factory=dict, init=False, repr=False)
     _warned: set[str] = field(default_factory=set, init=False, repr=False)
     notes: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     """Case -> that no place in it was good enough; whoever draws takes them out, and says them where they are seen."""
 
-    def content(self, case: CachedCase, box: Box, *, n_axes: int) -> PatchContent:
+    def content(self, case: CaseStore, box: Box, *, n_axes: int) -> PatchContent:
         """Return what was drawn in a box of ``case``, for patches of ``n_axes`` axes (2 or 3)."""
-        key = (case.folder, case.name)
+        key = case.entry.record.case
         if key not in self._tables:
             entries = max(MAX_TABLE_BYTES // (8 * max(self.n_cases, 1)), MIN_ENTRIES)
             table = case.entry.table
             speaks = drawn_codes(table, table[case.entry.undrawn])
-            self._tables[key] = AreaTable.build(case.codes, speaks, foreground_codes(table), entries, n_axes=n_axes)
+            self._tables[key] = AreaTable.build(
+                case.entry.record.shape,
+                lambda planes: case.read(TARGET, (planes, slice(None), slice(None))),
+                speaks, foreground_codes(table), entries, n_axes=n_axes,
+            )  # fmt: skip
         return self._tables[key].count(box)
 
     def accepts(self, content: PatchContent, rng: np.random.Generator) -> bool:

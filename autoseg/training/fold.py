@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from autoseg.augmentation.recipes import RECIPES, Recipe, augment_intensity
-from autoseg.cases.cache import read_entry
+from autoseg.cases.cache import cached_source, read_entry
+from autoseg.cases.store import CaseSource
 from autoseg.core.atomic import write_json
 from autoseg.core.components import resolve
 from autoseg.core.errors import ModelError
@@ -25,7 +26,7 @@ from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.nn.losses import LabelSetLoss, VoxelLoss
 from autoseg.sampling.held_out import Marking
-from autoseg.sampling.loader import Batch, CaseSource, make_loader
+from autoseg.sampling.loader import Batch, make_loader
 from autoseg.sampling.places import SamplingConfig, intensity_generator
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence.background_prior import RINGS, Totals, Unannotated
@@ -302,7 +303,7 @@ def validation_batches(request: FoldRequest) -> Iterator[Batch]:
     if not any(_says_something(request, name) for name in request.val_cases):
         return iter(())
     return make_loader(
-        [CaseSource(request.cache, name) for name in request.val_cases],
+        [cached_source(request.cache, name) for name in request.val_cases],
         request.configuration,
         SamplingConfig(forced_fraction=config.forced_fraction, context_fraction=config.context_fraction),
         None,
@@ -324,7 +325,7 @@ def _says_something(request: FoldRequest, name: str) -> bool:
 
 
 def _sources(request: FoldRequest, names: Sequence[str]) -> list[CaseSource]:
-    return [CaseSource(request.cache, name, request.dataset.case(name).priority) for name in names]
+    return [cached_source(request.cache, name, request.dataset.case(name).priority) for name in names]
 
 
 def _checkpoint(

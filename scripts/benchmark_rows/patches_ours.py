@@ -13,14 +13,16 @@ import numpy as np
 
 from autoseg.augmentation.mirror import Mirror
 from autoseg.augmentation.recipes import Recipe, nnunet_recipe
-from autoseg.cases.cache import CacheEntry, write_case
+from autoseg.cases.cache import cached_source, write_case
 from autoseg.cases.case import CaseRecord
+from autoseg.cases.entry import CacheEntry
+from autoseg.cases.store import CaseSource
 from autoseg.core.geometry import Geometry
 from autoseg.core.plan import Configuration, Topology
 from autoseg.dataset.labels import Head, Labels
 from autoseg.preprocessing.locations import find_locations
 from autoseg.sampling.held_out import Marking
-from autoseg.sampling.loader import Batch, CaseSource, make_loader
+from autoseg.sampling.loader import Batch, make_loader
 from autoseg.sampling.places import SamplingConfig
 from autoseg.training.config import SCRIBBLED, TrainingConfig
 from autoseg.training.evidence.background_prior import RINGS
@@ -142,7 +144,7 @@ def _write(folder: Path, index: int, is_sparse: bool) -> CaseSource:
         fingerprint="",
     )
     write_case(folder, name, image=image, codes=codes, locations=found.indices, entry=entry)
-    return CaseSource(folder, name)
+    return cached_source(folder, name)
 
 
 def _labels(is_sparse: bool) -> Labels:

@@ -3,8 +3,9 @@ import pickle
 import numpy as np
 import pytest
 
-from autoseg.cases.cache import CacheEntry, open_case, read_entry, write_case
+from autoseg.cases.cache import open_case, read_entry, write_case
 from autoseg.cases.case import CaseRecord
+from autoseg.cases.entry import CacheEntry
 from autoseg.core.errors import CacheError
 from autoseg.core.geometry import Geometry
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from autoseg.augmentation.recipes import nnunet_recipe
-from autoseg.cases.cache import open_case, read_entry
+from autoseg.cases.cache import cached_source, open_case, read_entry
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import write_labels
 from autoseg.nn.losses.deep_supervision import code_pyramid
 from autoseg.preprocessing.runner import preprocess_dataset, stale_cases
-from autoseg.sampling.loader import CaseSource, make_loader
+from autoseg.sampling.loader import make_loader
 from autoseg.sampling.places import SamplingConfig
 from autoseg.training.evidence.source import drawn_evidence
 
@@ -59,7 +59,7 @@ def prepared(tmp_path, make_plan, name, drawn, coarse, **keys):
 def batches(dataset, cache, configuration, forced_fraction=0.0, n=3):
     return list(
         make_loader(
-            [CaseSource(cache, "a")],
+            [cached_source(cache, "a")],
             configuration,
             SamplingConfig(forced_fraction=forced_fraction),
             nnunet_recipe(configuration),

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autoseg.cases.cache import CachedCase, CacheEntry, open_case, write_case
+from autoseg.cases.cache import CachedCase, open_case, write_case
 from autoseg.cases.case import CaseRecord
+from autoseg.cases.entry import CacheEntry
 from autoseg.core.geometry import Geometry
 from autoseg.core.plan import Configuration, Topology
 from autoseg.dataset.labels import Head, Labels, informative_codes

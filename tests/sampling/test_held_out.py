@@ -131,7 +131,7 @@ def test_batches_tell_held_out_sets_and_rings_apart(case, make_labels, make_conf
     def batches(marking):
         return list(
             make_loader(
-                [case],
+                [case.source],
                 make_configuration((16, 16)),
                 SamplingConfig(),
                 None,

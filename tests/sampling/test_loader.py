@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from autoseg.augmentation.recipes import augment_intensity, nnunet_recipe, no_augmentation
+from autoseg.cases.cache import cached_source
 from autoseg.core.errors import CacheError, WorkerError
-from autoseg.sampling.loader import Batch, CaseSource, make_loader
+from autoseg.sampling.loader import Batch, make_loader
 from autoseg.sampling.places import SamplingConfig, intensity_generator
 
 
@@ -37,7 +38,7 @@ def load(write, make_labels, make_configuration):
         configuration = make_configuration(patch, batch_size)
         recipe = nnunet_recipe(configuration) if recipe == "nnunet" else recipe
         options = {"labels": make_labels(), "start": 0, "stop": 6, "seed": 5} | options
-        return make_loader(given or cases, configuration, SamplingConfig(), recipe, **options)
+        return make_loader(given or [case.source for case in cases], configuration, SamplingConfig(), recipe, **options)
 
     load.cases = cases
     return load
@@ -100,20 +101,20 @@ def test_label_sets_of_unequal_length_are_filled_up_with_unknown(load, write):
     lazy = write("lazy", np.full((4, 6, 6), 4, np.uint8), further=((0, 2),))
     plain = write("plain", np.zeros((4, 6, 6), np.uint8))
     tables = {}
-    for batch in load((4, 6, 6), recipe=None, given=[lazy, plain], batch_size=4, stop=4):
+    for batch in load((4, 6, 6), recipe=None, given=[lazy.source, plain.source], batch_size=4, stop=4):
         tables |= {name: table for name, table in zip(batch.cases, batch.label_sets, strict=True) if len(table) == 5}
     assert tables["plain"][4].all()
     assert tables["lazy"][4].tolist() == [True, False, True]
 
 
 def test_a_missing_case_is_named_at_once(load, tmp_path):
-    with pytest.raises(CacheError, match="case ghost: found it missing or incomplete"):
-        load(given=[CaseSource(tmp_path, "ghost")])
+    with pytest.raises(CacheError, match=r"ghost\.json: found no such file"):
+        load(given=[cached_source(tmp_path, "ghost")])
 
 
 def test_a_case_that_vanishes_is_named(load, write, tmp_path):
     case = write("doomed", scribbled(9))
-    batches = load(given=[CaseSource(tmp_path, "doomed")])
+    batches = load(given=[cached_source(tmp_path, "doomed")])
     (tmp_path / "doomed.image.npy").write_bytes(case.image.tobytes()[:40])
     with pytest.raises(CacheError, match=r"^case doomed: .*doomed\.image\.npy"):
         next(batches)
@@ -124,7 +125,7 @@ def test_any_other_fault_of_a_case_is_named(load, write, tmp_path, workers):
     case = write("broken", scribbled(1))
     np.save(tmp_path / "broken.locations.npy", np.full(15, 10**9))
     with pytest.raises(WorkerError, match=r"^case broken: ValueError: index 1000000000 is out of bounds"):
-        next(load(given=[case], workers=workers))
+        next(load(given=[case.source], workers=workers))
 
 
 def test_a_killed_worker_is_reported_with_the_cases_in_flight(load):

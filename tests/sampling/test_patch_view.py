@@ -36,8 +36,8 @@ def test_every_patch_voxel_shows_the_place_that_its_origin_says(write, make_labe
     case = write("case", codes, image=coordinates)
     configuration = make_configuration(patch, 4, (False,) * 3)
     batches = make_loader(
-        [case], configuration, SamplingConfig(), nnunet_recipe(configuration), labels=make_labels(), start=0, stop=8,
-        seed=1, augment_in_worker=False,
+        [case.source], configuration, SamplingConfig(), nnunet_recipe(configuration), labels=make_labels(), start=0,
+        stop=8, seed=1, augment_in_worker=False,
     )  # fmt: skip
     n_axes, checked, moved = len(patch), 0, 0
     offsets = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in patch), indexing="ij")).reshape(n_axes, -1)
@@ -62,7 +62,7 @@ def test_the_class_that_was_forced_is_the_one_at_the_aim(write, make_labels, mak
     case = write("case", codes)
     sampling = SamplingConfig(forced_fraction=1)
     loader = make_loader(
-        [case], make_configuration((3, 5, 5), 8), sampling, None, labels=make_labels(), start=0, stop=1, seed=0
+        [case.source], make_configuration((3, 5, 5), 8), sampling, None, labels=make_labels(), start=0, stop=1, seed=0
     )
     origins = next(loader).origins
     assert {(origin.head, origin.centre) for origin in origins} == {(1, (6, 20, 18)), (2, (2, 5, 6))}

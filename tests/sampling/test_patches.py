@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -100,8 +102,8 @@ def test_a_2d_patch_lies_in_the_slice_of_its_voxel_or_in_any(write):
 
 def test_codes_beyond_uint8_are_kept(write):
     case = write("case", blocks())
-    object.__setattr__(case, "codes", case.codes.astype(np.uint16) + np.uint16(400))
-    sample = read_patch(case, Place((4, 15, 13), identity(3)), (3, 8, 8), unknown=3, outside=3)
+    store = replace(case.arrays, codes=case.codes.astype(np.uint16) + np.uint16(400))
+    sample = read_patch(store, Place((4, 15, 13), identity(3)), (3, 8, 8), unknown=3, outside=3)
     assert sample.codes.dtype == torch.int32 and sample.codes.min() >= 400
 
 

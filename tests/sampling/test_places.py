@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autoseg.cases.cache import cached_source
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import Head, Labels
 from autoseg.sampling.places import (
@@ -26,7 +27,9 @@ from autoseg.sampling.places import (
 def content(name: str, counts: dict[int, int], *, dense: bool = False, priority: float = 1.0) -> CaseContent:
     """A case of a data set with classes 0 (background), 1, 2, softmax."""
     heads = ((), *(((code,) if code in counts else ()) for code in (1, 2)))
-    return CaseContent(Path(), name, priority, (10, 10, 10), counts, heads, dense, tuple((code,) for code in counts))
+    return CaseContent(
+        cached_source(Path(), name, priority), (10, 10, 10), counts, heads, dense, tuple((code,) for code in counts)
+    )
 
 
 def draws(sampler: Sampler, count: int = 3000):
@@ -79,7 +82,7 @@ def test_region_heads_are_forced_through_any_code_inside_the_region(write):
     codes = np.full((4, 5, 6), 3)
     codes[0, 0, :4], codes[0, 1, :2], codes[1, 0, :3], codes[2, 2, 2] = 1, 2, 4, 0
     case = write("case", codes, further=((1, 2),))
-    summary = CaseContent.from_entry(case.folder, "case", case.entry, labels)
+    summary = CaseContent.from_entry(case.source, case.entry, labels)
     assert summary.head_codes == ((1, 2, 4), (2,))
     assert summary.counts == {0: 1, 1: 4, 2: 2, 4: 3}
     assert not summary.is_dense
@@ -90,7 +93,7 @@ def test_region_heads_are_forced_through_any_code_inside_the_region(write):
 def test_a_case_is_dense_when_every_voxel_says_something_and_most_carry_one_class(write, make_labels):
     def is_dense(codes: np.ndarray, **more) -> bool:
         case = write("case", codes, **more)
-        return CaseContent.from_entry(case.folder, "case", case.entry, make_labels()).is_dense
+        return CaseContent.from_entry(case.source, case.entry, make_labels()).is_dense
 
     codes = np.zeros((2, 3, 3))
     assert is_dense(codes)
@@ -105,7 +108,7 @@ def test_a_case_is_dense_when_every_voxel_says_something_and_most_carry_one_clas
 def test_a_case_that_only_says_what_it_does_not_hold_is_drawn_everywhere_but_never_forced(write, make_labels, shape):
     case = write("lazy", np.full(shape, 4), further=((0, 1),))
     other = write("drawn", np.arange(np.prod(shape)).reshape(shape) % 3)
-    lazy, drawn = (CaseContent.from_entry(c.folder, c.name, c.entry, make_labels()) for c in (case, other))
+    lazy, drawn = (CaseContent.from_entry(c.source, c.entry, make_labels()) for c in (case, other))
     assert lazy.head_codes == ((), (), ())
     aims = draws(Sampler([lazy, drawn], SamplingConfig(forced_fraction=0)))
     of_lazy = [aim for aim in aims if aim.case.name == "lazy"]
@@ -124,7 +127,7 @@ def test_scribbles_are_found_in_a_case_that_also_says_what_it_does_not_hold(writ
     codes = np.full((4, 20, 20), 4)  # "not class 2" wherever nothing is drawn
     codes[1, 3, :10], codes[2, 5, :4] = 0, 1
     case = write("case", codes, further=((0, 1),))
-    content = CaseContent.from_entry(case.folder, "case", case.entry, make_labels())
+    content = CaseContent.from_entry(case.source, case.entry, make_labels())
     aims = Counter(aim.code for aim in draws(Sampler([content], SamplingConfig(forced_fraction=0))))
     assert all(aims[code] / 3000 == pytest.approx(1 / 3, abs=0.04) for code in (0, 1, 4))
 
@@ -134,7 +137,7 @@ def test_codes_of_the_same_drawn_set_count_as_one(write, make_labels):
     codes = np.full((3, 10, 10), 3)
     codes[0, 0, :8], codes[1, 0, :6], codes[2, 0, :2] = 1, 4, 5
     case = write("case", codes, further=((0, 1), (0, 1)))
-    content = CaseContent.from_entry(case.folder, "case", case.entry, make_labels())
+    content = CaseContent.from_entry(case.source, case.entry, make_labels())
     assert content.code_groups == ((1,), (4, 5))
     aims = Counter(aim.code for aim in draws(Sampler([content], SamplingConfig(forced_fraction=0))))
     assert aims[1] / 3000 == pytest.approx(1 / 2, abs=0.04)
@@ -150,9 +153,9 @@ def test_a_class_of_two_cases_in_a_hundred_is_drawn_as_often_as_the_others(write
     contents = []
     for name, codes in (("common", common), ("rare", rare)):
         case = write(name, codes)
-        contents.append(CaseContent.from_entry(case.folder, name, case.entry, make_labels()))
-    cases = [replace(contents[0], name=f"c{index}") for index in range(98)]
-    cases += [replace(contents[1], name=f"rare{index}") for index in range(2)]
+        contents.append(CaseContent.from_entry(case.source, case.entry, make_labels()))
+    cases = [replace(contents[0], source=replace(contents[0].source, name=f"c{index}")) for index in range(98)]
+    cases += [replace(contents[1], source=replace(contents[1].source, name=f"rare{index}")) for index in range(2)]
     aims = draws(Sampler(cases, SamplingConfig(forced_fraction=1)))
     assert np.mean([aim.code == 2 for aim in aims]) == pytest.approx(0.5, abs=0.04)
     holders = Counter(aim.case.name for aim in aims if aim.code == 2)

@@ -37,7 +37,7 @@ def rejection(**settings) -> Rejection:
 def test_a_table_of_every_voxel_counts_exactly(shape):
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 6, shape).astype(np.uint8)
-    table = AreaTable.build(codes, *SPEAKS, 10**6)
+    table = AreaTable.build(codes.shape, codes.__getitem__, *SPEAKS, 10**6)
     assert table.sums.shape == (2, *(length + 1 for length in shape))
     for _ in range(100):
         low = rng.integers(-4, np.array(shape) + 2)
@@ -50,7 +50,7 @@ def test_a_table_of_every_voxel_counts_exactly(shape):
 def test_a_coarse_table_is_exact_at_its_corners_and_off_by_its_border_blocks_at_most(n_axes):
     rng = np.random.default_rng(1)
     codes = np.where(rng.random((12, 40, 33)) < 0.2, rng.integers(0, 3, (12, 40, 33)), UNKNOWN).astype(np.uint8)
-    table = AreaTable.build(codes, *SPEAKS, 2000, n_axes=n_axes)
+    table = AreaTable.build(codes.shape, codes.__getitem__, *SPEAKS, 2000, n_axes=n_axes)
     assert np.prod([len(corners) - 1 for corners in table.corners]) <= 2000
     assert n_axes == 3 or len(table.corners[0]) == 13  # slices stay apart
     for _ in range(100):
@@ -75,13 +75,14 @@ def _clipped(low, high, table):
 
 def test_a_uniform_case_is_counted_exactly_by_any_table():
     codes = np.ones((30, 31, 32), np.uint8)
-    found = AreaTable.build(codes, *SPEAKS, 50).count(((1, -3, 7.5), (9, 5, 12.25)))
+    found = AreaTable.build(codes.shape, codes.__getitem__, *SPEAKS, 50).count(((1, -3, 7.5), (9, 5, 12.25)))
     assert (found.voxels, found.annotated, found.foreground) == pytest.approx((8 * 5 * 4.75,) * 3)
     assert found.annotated_share == pytest.approx(1)
 
 
 def test_nothing_lies_outside_the_image():
-    table = AreaTable.build(np.zeros((3, 4, 5), np.uint8), *SPEAKS, 100)
+    codes = np.zeros((3, 4, 5), np.uint8)
+    table = AreaTable.build(codes.shape, codes.__getitem__, *SPEAKS, 100)
     assert table.count(((50, 0, 0), (60, 4, 5))) == PatchContent(0, 0, 0)
     assert PatchContent(0, 0, 0).annotated_share == 0
 
@@ -217,7 +218,8 @@ def test_the_loader_rejects_the_same_way_with_any_number_of_workers(
     def load(workers: int):
         return list(
             make_loader(
-                cases, make_configuration(patch), SamplingConfig(min_annotated=0.6), None, labels=make_labels(),
+                [case.source for case in cases], make_configuration(patch), SamplingConfig(min_annotated=0.6), None,
+                labels=make_labels(),
                 start=0, stop=6, seed=0, workers=workers, batch_size=4,
             )
         )  # fmt: skip
@@ -235,7 +237,7 @@ def test_the_loader_rejects_the_same_way_with_any_number_of_workers(
 
 def test_the_sampler_carries_it_only_when_asked(write, make_labels):
     case = write("case", half_annotated())
-    content = CaseContent.from_entry(case.folder, "case", case.entry, make_labels())
+    content = CaseContent.from_entry(case.source, case.entry, make_labels())
     assert Sampler([content], SamplingConfig()).rejection is None
     found = Sampler([content] * 3, SamplingConfig(min_annotated=0.5, max_attempts=7)).rejection
     assert found == Rejection(0.5, 0, 0.95, 7, 3)
@@ -249,6 +251,6 @@ def test_voxels_of_which_only_an_absence_is_known_are_not_annotated(write, make_
     codes[:, 2, :] = 0
     case = write("case", codes, further=((1, 2), (0, 2)), undrawn=5)
     labels = replace(make_labels(), statements={"case": CaseStatement(absent=frozenset({1}))})
-    content = CaseContent.from_entry(case.folder, "case", case.entry, labels)
+    content = CaseContent.from_entry(case.source, case.entry, labels)
     rejection = Sampler([content], SamplingConfig(min_annotated=0.5)).rejection
     assert rejection.content(case, ((0, 0, 0), (6, 10, 10)), n_axes=3).annotated == 60

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoseg.cases.cache import CacheEntry
+from autoseg.cases.entry import CacheEntry
 from autoseg.dataset.labels import Labels, drawn_codes, informative_codes, undrawn_row
 from autoseg.dataset.labels import head_states as table_head_states
 from autoseg.nn.losses.code_tables import flat_codes, head_states, sum_by_code

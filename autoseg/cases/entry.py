@@ -1,0 +1,49 @@
+"""What is known of a preprocessed case besides its voxels."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from autoseg.cases.case import CaseRecord
+from autoseg.core.arrays import BoolArray
+
+
+class CacheEntry(BaseModel):
+    """``CASE.json``: all that is known of a cached case besides its arrays."""
+
+    model_config = ConfigDict(frozen=True)
+
+    record: CaseRecord
+    label_sets: tuple[tuple[int, ...], ...]
+    """Per code the class indices that a voxel with that code may be by what was drawn."""
+    inferred_sets: tuple[tuple[int, ...], ...] | None = None
+    """Per code those that promises of the annotators leave of them; None: all."""
+    undrawn: int
+    """Code of voxels that nobody annotated and no promise narrows. Further codes of such voxels, which promises make,
+    have the same label set."""
+    n_classes: int
+    locations: dict[int, tuple[int, int]]
+    """Informative code -> [start, stop) in ``CASE.locations.npy``."""
+    code_counts: dict[int, int]
+    """Code -> number of voxels."""
+    images: tuple[str, ...] = ()
+    """Per channel the content of the image as read (:func:`autoseg.core.trained_on.image_contents`)."""
+    fingerprint: str
+    """Hash over the source files and all settings that made this case; another hash is stale."""
+
+    @property
+    def table(self) -> BoolArray:
+        """The label sets as a table (N, K) bool: what was drawn."""
+        return self._as_table(self.label_sets)
+
+    @property
+    def inferred_table(self) -> BoolArray:
+        """What is left of the label sets after inference, as a table (N, K) bool; ``table`` if nothing is inferred."""
+        return self._as_table(self.label_sets if self.inferred_sets is None else self.inferred_sets)
+
+    def _as_table(self, sets: tuple[tuple[int, ...], ...]) -> BoolArray:
+        table = np.zeros((len(sets), self.n_classes), dtype=bool)
+        for code, members in enumerate(sets):
+            table[code, list(members)] = True
+        return table
