@@ -67,3 +67,30 @@ def test_the_slip_moves_image_and_labels_alike(place, monkeypatch):
     image = move_image(codes[None].float(), warp, (3.5, 9.5, 9.5), (8, 20, 20))[0]
     assert not torch.equal(moved[0], moved[-1]) and torch.equal(moved[0], codes[0])
     assert ((image > 0.5) == (moved == 1)).float().mean() > 0.99
+
+
+def test_patches_of_another_store_are_those_of_the_cache(place, monkeypatch):
+    import torch
+
+    from autoseg import Dataset
+    from autoseg.cases.cache import open_case
+    from autoseg.planning.files import load_plan
+    from autoseg.sampling.loader import make_loader
+    from autoseg.sampling.places import SamplingConfig
+
+    monkeypatch.syspath_prepend(str(place))
+    import my_parts
+
+    run(place, "plan_and_preprocess", "1", "-c", "2d", "--planner", "small", "-q")
+    cache = place / "preprocessed" / "Dataset001_Toy"
+    dataset = Dataset.load(place / "raw" / "Dataset001_Toy")
+    configuration = load_plan(cache / "plans.json").configuration("2d")
+    cases = [open_case(cache / "2d", name) for name in dataset.case_names]
+    planes = [my_parts.split_into_planes(case, place / "planes" / case.name) for case in cases]
+    sampling = SamplingConfig(min_annotated=0.1)
+    mine, theirs = (
+        list(make_loader(sources, configuration, sampling, None, labels=dataset.labels, start=0, stop=3, seed=1))
+        for sources in (planes, [case.source for case in cases])
+    )
+    for one, other in zip(mine, theirs, strict=True):
+        assert torch.equal(one.images, other.images) and torch.equal(one.codes, other.codes)
