@@ -25,6 +25,8 @@ LAYERS = {
     **dict.fromkeys(("interop", "training", "report"), 8),
     "cli": 9,
 }
+TOP = {"api": 10}
+"""Modules of the package itself, beside ``__init__``: what users import, and nothing below does."""
 TORCH_FREE = (
     "core", "dataset", "io", "cases", "annotation", "simulation", "preprocessing", "evaluation", "inspection",
     "planning", "report", "interop",
@@ -68,7 +70,7 @@ def test_imports_go_down(module: Path) -> None:
         assert not name.startswith("."), f"{module}: relative import {name}"
         if own and name.startswith("autoseg."):
             other = name.split(".")[1]
-            assert other == own or LAYERS[other] < LAYERS[own], f"{own} imports {name}"
+            assert other == own or (LAYERS | TOP)[other] < LAYERS[own], f"{own} imports {name}"
 
 
 def test_own_modules_are_imported_at_the_top_except_by_commands(module: Path) -> None:
@@ -130,9 +132,21 @@ def test_files_functions_and_classes_are_short(module: Path) -> None:
             assert len(methods) <= 12, f"{module}: {node.name}"
 
 
+def test_only_the_public_functions_lie_beside_the_packages() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", *TOP}
+
+
 def test_public_names_are_sorted_and_there() -> None:
+    assert len(autoseg.__all__) <= 25
     assert list(autoseg.__all__) == sorted(autoseg.__all__)
     assert all(hasattr(autoseg, name) for name in autoseg.__all__)
+
+
+def test_importing_the_package_imports_nothing_that_takes_time() -> None:
+    code = (
+        "import sys, autoseg, autoseg.api; sys.exit(bool({'numpy', 'torch', 'pydantic', 'typer'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("package", TORCH_FREE)
