@@ -84,11 +84,10 @@ def draw_patches(request: FoldRequest, number: int, iteration: int, path: Path) 
     from autoseg.training.preview import preview_patches
 
     views = preview_patches(request, number, iteration)
-    norms = request.configuration.normalization
-    picture = draw_batch_sheet(
-        views, request.dataset.labels, request.plan.channel_names, title=sheet_title(request, views),
-        is_colour=len(norms) == 3 and set(norms) == {"rgb_to_0_1"},
-    )  # fmt: skip
+    names, norms = request.plan.channel_names, request.configuration.normalization
+    is_colour = len(names) == 3 and (set(norms) == {"rgb_to_0_1"} or [name[:1].lower() for name in names] == [*"rgb"])
+    title = sheet_title(request, views)
+    picture = draw_batch_sheet(views, request.dataset.labels, names, title=title, is_colour=is_colour)
     write_png(path, picture)
     return views
 
