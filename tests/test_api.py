@@ -7,14 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 from toy import write_toy_dataset
 
 import autoseg
 from autoseg import api
 from autoseg.core.errors import ConfigError, PlanError
 
-PAGE = REPOSITORY / "docs" / "api.md"
+PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 
 
 def examples(page: Path) -> list[tuple[int, str]]:

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 from test_architecture import LAYERS, TORCH_FREE
 
+REPOSITORY = Path(__file__).parent.parent
 PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
 
 

@@ -49,6 +49,7 @@ def model(root: Path) -> Path:
     return root / "results" / "Dataset900_Toy" / "default__3d_fullres"
 
 
+@pytest.mark.slow
 def test_slices_that_nobody_annotated_are_ranked(root):
     result = suggest(root, "-n", "6")
     assert result.returncode == 0, result.stderr
@@ -71,6 +72,7 @@ def test_slices_that_nobody_annotated_are_ranked(root):
     assert np.asarray(Image.open(folder / "suggestions.png")).ndim == 3
 
 
+@pytest.mark.slow
 def test_patches_as_json(root, tmp_path):
     flags = ["--by", "patch", "--patch-size", "2", "6", "5", "-n", "3", "--method", "entropy", "--seed", "1"]
     result = suggest(root, *flags, "-o", tmp_path / "out", "--json")
@@ -82,6 +84,7 @@ def test_patches_as_json(root, tmp_path):
     assert (tmp_path / "out" / "suggestions.png").is_file()
 
 
+@pytest.mark.slow
 def test_new_images_are_ranked_without_annotation(root, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
@@ -99,6 +102,7 @@ def test_new_images_are_ranked_without_annotation(root, tmp_path):
     assert "Traceback" not in broken.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("by", "axis", "patch_size", "message"),
     [
