@@ -109,7 +109,7 @@ def meaning_paint(meaning: Meaning, labels: Labels, *, is_filled: bool = False) 
     """Return colours and pattern of a meaning; where areas are filled, more of the image shines through."""
     if meaning.kind == "unannotated":
         return Paint("hatched" if len(meaning.classes) == labels.n_classes else "hatched back", cover=0.3)
-    by_value = class_colours(labels) | ({0: DENSE_BACKGROUND} if labels.is_dense else {})
+    by_value = class_colours(labels) | ({labels.class_values[0]: DENSE_BACKGROUND} if labels.is_dense else {})
     colours = tuple(by_value[labels.class_values[index]] for index in sorted(meaning.classes)) or (NO_CLASS,)
     cover = 0.45 if is_filled or meaning.kind == "inferred" else 0.8
     if meaning.classes == {0} and is_filled:

@@ -116,12 +116,18 @@ def test_shares_and_counts(make_labels):
     assert listed["voxels"][1] == {"kind": "annotated", "classes": ["class1"], "n": 1}
 
 
-@pytest.mark.parametrize(("angles", "degrees"), [([0.5], math.degrees(0.5)), ([0, 0, -0.3], math.degrees(0.3))])
-def test_scale_and_angle_of_a_rotation(angles, degrees):
-    assert scale_and_angle(0.8 * rotation_matrix(angles)) == pytest.approx((0.8, degrees))
+def rotation(angle, n_axes=2, plane=(0, 1)):
+    matrix = np.eye(n_axes)
+    matrix[np.ix_(plane, plane)] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    return matrix
+
+
+@pytest.mark.parametrize("matrix", [rotation(0.5), rotation(-0.5, 3, (0, 2)), rotation(0.5, 3, (1, 2))])
+def test_scale_and_angle_of_a_rotation(matrix):
+    assert scale_and_angle(0.8 * matrix) == pytest.approx((0.8, math.degrees(0.5)))
 
 
 def test_a_rotation_in_the_plane_of_a_volume_scales_the_plane():
     matrix = np.eye(3)
-    matrix[1:, 1:] = 1.25 * rotation_matrix([0.5])
+    matrix[1:, 1:] = 1.25 * rotation(0.5)
     assert scale_and_angle(matrix) == pytest.approx((1.25, math.degrees(0.5)))
