@@ -102,7 +102,6 @@ def test_new_images_are_ranked_without_annotation(root, tmp_path):
     assert "Traceback" not in broken.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("by", "axis", "patch_size", "message"),
     [
@@ -116,6 +115,7 @@ def test_options_that_do_not_go_together_are_refused(by, axis, patch_size, messa
         check_units(by, axis, patch_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"), [(["-f", "4"], "found no finished fold 4"), (["-i", "nowhere"], "nowhere: found no such")]
 )
