@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
-from autoseg.augmentation.spatial import rotation_matrix
 
 from autoseg.augmentation.recipes import nnunet_recipe
+from autoseg.augmentation.warp import identity
 from autoseg.sampling.loader import make_loader
-from autoseg.sampling.origin import Origin
+from autoseg.sampling.origin import Origin, origin_of
 from autoseg.sampling.patch_view import Meaning, PatchView, class_set_name, meanings_of, scale_and_angle
-from autoseg.sampling.places import SamplingConfig
+from autoseg.sampling.patches import Place
+from autoseg.sampling.places import Aim, CaseContent, SamplingConfig
 
 SHAPE = (12, 40, 36)
 
@@ -114,6 +116,18 @@ def test_shares_and_counts(make_labels):
     listed = seen.as_json(labels)
     assert listed["forced"] == "class1" and listed["centre"] == {"z": 1.0, "y": 2.0, "x": 3.0}
     assert listed["voxels"][1] == {"kind": "annotated", "classes": ["class1"], "n": 1}
+
+
+def test_a_displaced_patch_says_so(make_labels):
+    field = np.zeros((2, 5, 5), np.float32)
+    field[:, 1, 2] = 3, -4
+    content = CaseContent(Path(), "case", 1, SHAPE, {}, (), False, ())
+    place = Place((2.0, 2.0), identity(2).displaced(field), slice_index=7)
+    origin = origin_of(Aim(content, None), place)
+    assert origin.centre == (7, 2, 2) and origin.displaced == 5
+    seen = view([[0]], [Meaning("annotated", frozenset({1}))], make_labels(), displaced=origin.displaced)
+    assert seen.transform() == "displaced by up to 5.0 voxels"
+    assert seen.as_json(make_labels())["displaced"] == 5
 
 
 def rotation(angle, n_axes=2, plane=(0, 1)):
