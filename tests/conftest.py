@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -18,6 +19,9 @@ from autoseg.planning import extract_fingerprint, plan
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, save_fingerprint, save_plan
 from autoseg.planning.splits import load_or_make_splits
 from autoseg.preprocessing.runner import preprocess_dataset
+
+if TYPE_CHECKING:
+    from autoseg.nn.checkpoint import Checkpoint
 
 settings.register_profile("autoseg", deadline=None)  # slow machines are no failures
 settings.load_profile("autoseg")
@@ -62,6 +66,25 @@ def toy_workspace(toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def toy_preparation() -> Callable[[Dataset, Workspace], None]:
     """Return :func:`prepare_toy`, for data sets of a test's own."""
     return prepare_toy
+
+
+@pytest.fixture
+def checkpoint_maker() -> Callable[..., Checkpoint]:
+    """Return :func:`tiny_models.make_checkpoint`."""
+    from tiny_models import make_checkpoint  # brings torch, which most tests do without
+
+    return make_checkpoint
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path, checkpoint_maker: Callable[..., Checkpoint]) -> Path:
+    """A model folder with folds 0 and 1, 3-D, one channel, spacing (2, 1, 1)."""
+    from autoseg.nn.checkpoint import save_checkpoint
+
+    folder = tmp_path / "default__3d_fullres"
+    for fold in ("0", "1"):
+        save_checkpoint(folder / f"fold_{fold}" / "checkpoint_final.pt", checkpoint_maker(fold))
+    return folder
 
 
 def prepare_toy(dataset: Dataset, workspace: Workspace) -> None:

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ LAYERS = {
     **dict.fromkeys(("interop", "training", "report"), 8),
     "cli": 9,
 }
+TOP = {"api": 10}
+"""Modules of the package itself, beside ``__init__``: what users import, and nothing below does."""
 TORCH_FREE = (
     "core", "dataset", "io", "cases", "annotation", "simulation", "preprocessing", "evaluation", "inspection",
     "planning", "report", "interop",
@@ -49,6 +52,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, ast.stmt]]:
             yield f"{'.' * node.level}{node.module or ''}", node
 
 
+@cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -68,7 +72,7 @@ def test_imports_go_down(module: Path) -> None:
         assert not name.startswith("."), f"{module}: relative import {name}"
         if own and name.startswith("autoseg."):
             other = name.split(".")[1]
-            assert other == own or LAYERS[other] < LAYERS[own], f"{own} imports {name}"
+            assert other == own or (LAYERS | TOP)[other] < LAYERS[own], f"{own} imports {name}"
 
 
 def test_own_modules_are_imported_at_the_top_except_by_commands(module: Path) -> None:
@@ -130,17 +134,32 @@ def test_files_functions_and_classes_are_short(module: Path) -> None:
             assert len(methods) <= 12, f"{module}: {node.name}"
 
 
+def test_only_the_public_functions_lie_beside_the_packages() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", *TOP}
+
+
 def test_public_names_are_sorted_and_there() -> None:
+    assert len(autoseg.__all__) <= 25
     assert list(autoseg.__all__) == sorted(autoseg.__all__)
     assert all(hasattr(autoseg, name) for name in autoseg.__all__)
 
 
-@pytest.mark.parametrize("package", TORCH_FREE)
-def test_torch_free_packages_do_not_import_torch(package: str) -> None:
+def test_importing_the_package_imports_nothing_that_takes_time() -> None:
+    code = (
+        "import sys, autoseg, autoseg.api; sys.exit(bool({'numpy', 'torch', 'pydantic', 'typer'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_torch_free_packages_do_not_import_torch() -> None:
+    """All in one process: the first package after which torch is loaded is named."""
     names = [
         ".".join(("autoseg", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for package in TORCH_FREE
         for path in MODULES
         if package_of(path) == package
     ]
-    code = f"import sys, importlib; [importlib.import_module(n) for n in {names}]; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    check = "importlib.import_module(name); 'torch' in sys.modules and sys.exit(name)"
+    code = f"import sys, importlib\nfor name in {names}: {check}"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from autoseg.assist.complete import CompletionReport
     from autoseg.assist.review import Disagreement
+    from autoseg.core.workspace import Workspace
     from autoseg.dataset.dataset import Dataset
 
 log = logging.getLogger("autoseg.complete")
@@ -64,27 +65,44 @@ def complete(
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
     source = common.load_dataset(space, dataset)
+    target = space.raw(f"completed_{source.name}") if output is None else output
+    result = complete_cases(
+        space, source, target, configuration, name, seen=seen, device=device, mirror=tta, review=review,
+        overwrite=overwrite, workers=common.n_workers(workers), quiet=quiet,
+    )  # fmt: skip
+    _conclude(result, target, as_json=json_, quiet=quiet)
+
+
+def complete_cases(
+    space: Workspace,
+    source: Dataset,
+    target: Path,
+    configuration: str | None,
+    name: str,
+    *,
+    seen: bool,
+    workers: int,
+    quiet: bool,
+    **options: Any,
+) -> CompletionReport:
+    """Complete every case with the fold that left it out, and write the review if one is wanted.
+
+    ``options`` are further fields of ``CompletionOptions``.
+    """
     model_folder = trained_model(space, source, configuration, name)
     folds = fold_per_case(space, source, model_folder, seen=seen)
-    target = space.raw(f"completed_{source.name}") if output is None else output
     from autoseg.assist.complete import CompletionOptions, complete_dataset  # brings torch
     from autoseg.inference.out_of_fold import seen_cases
     from autoseg.inspection.statements import with_known_promises
 
     source = with_known_promises(source, space.preprocessed(source.name))
-    options = CompletionOptions(
-        device=device,
-        mirror=tta,
-        review=review,
-        overwrite=overwrite,
-        seen=seen_cases(model_folder, {case: (fold,) for case, fold in folds.items()}),
-        workers=common.n_workers(workers),
-    )
+    trained_on = seen_cases(model_folder, {case: (fold,) for case, fold in folds.items()})
+    chosen = CompletionOptions(seen=trained_on, workers=workers, **options)
     with common.progress("complete", quiet=quiet) as report:
-        result = complete_dataset(source, model_folder, folds, target, options, progress=report)
+        result = complete_dataset(source, model_folder, folds, target, chosen, progress=report)
     if result.disagreements is not None:
         _write_review(source, target, result.disagreements)
-    _conclude(result, target, as_json=json_, quiet=quiet)
+    return result
 
 
 def main() -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from autoseg.cli import common
-from autoseg.core.errors import DatasetError, Fault, PlanError
+from autoseg.core.errors import DatasetError, PlanError
 from autoseg.core.findings import counted, listed
 
 if TYPE_CHECKING:
     from autoseg.core.fingerprint import Fingerprint
     from autoseg.core.plan import Plan
+    from autoseg.core.workspace import Workspace
     from autoseg.dataset.dataset import Dataset
-    from autoseg.inspection.statements import PromiseReport
     from autoseg.planning.kept_plan import Decision, PlanRecord, Wishes
 
 log = logging.getLogger("autoseg.plan_and_preprocess")
@@ -65,7 +64,7 @@ def plan_and_preprocess(
     Results go to ROOT/preprocessed/DATASET. A second run redoes only what has changed, and keeps the plan, with what
     was edited in plans.json, unless it names another planner or other memory, or says --replan.
     """
-    from autoseg.dataset.commands import planning_command
+    from autoseg.cli.check_files import check
     from autoseg.dataset.dataset import Dataset
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
@@ -77,37 +76,20 @@ def plan_and_preprocess(
         return
     for warning in described.warnings:
         log.warning("%s", warning)
-    from autoseg.planning.files import PLAN_FILE, save_plan
-    from autoseg.planning.kept_plan import PlanRecord, Wishes, save_record
-    from autoseg.planning.presets import planner_settings
-    from autoseg.planning.splits import load_or_make_splits, refuse_forgotten_cases
-    from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
+    from autoseg.planning.kept_plan import Wishes
 
-    planner_settings(planner or "default")  # a misspelt name is said before the files are read
-    wishes = Wishes(planner, gpu_memory_gb, replan)
     folder = space.preprocessed(described.name)
-    kept = former_plan(folder, planning_command(space, described), wishes)
-    fingerprint = current_fingerprint(described, folder, workers, quiet=quiet)
-    decision, memory = decided(described, fingerprint, kept, wishes, planning_command(space, described, "--replan"))
-    planned = decision.plan
-    chosen = chosen_configurations(planned, configurations, kept.record)
-    splits = load_or_make_splits(described, folder, fingerprint.informative_cases, fingerprint)
-    refuse_forgotten_cases(described, folder, fingerprint.informative_cases)
-    heads = [head.name for head in described.labels.heads]
-    for gap in find_gaps([(fold.train, fold.val) for fold in splits], profiles_from_fingerprint(fingerprint), heads):
-        log.warning("%s", gap)
-    save_plan(planned, folder / PLAN_FILE)
-    used = {*chosen, *(kept.record.configurations if kept.record is not None else ())}
-    ever = tuple(name for name in planned.configurations if name in used)
-    save_record(PlanRecord(plan=decision.made, gpu_memory_gb=memory, configurations=ever), folder)
-    preprocess(described, planned, fingerprint, chosen, folder, workers, quiet=quiet)
+    wishes = Wishes(planner, gpu_memory_gb, replan)
+    made = make_plan(described, space, wishes, workers, needed=configurations or (), quiet=quiet)
+    planned, chosen = made.plan, chosen_configurations(made.plan, configurations, folder)
+    preprocess(described, planned, made.fingerprint, chosen, folder, workers, quiet=quiet)
     if json_:
         common.print_json(
             {
                 "plan": planned.model_dump(mode="json"),
                 "folder": str(folder),
                 "preprocessed": chosen,
-                "edited": decision.edits,
+                "edited": made.edits,
             }
         )
     elif not quiet:
@@ -122,6 +104,47 @@ def print_planned(planned: Plan, chosen: Sequence[str], folder: Path) -> None:
         shape = " x ".join(map(str, configuration.patch_size))
         spacing = " x ".join(f"{edge:.3g}" for edge in configuration.spacing)
         print(f"  {name}: patches of {shape} voxels at {spacing} mm, {configuration.batch_size} per batch")
+
+
+class Planned(NamedTuple):
+    """What :func:`make_plan` decided, and of what."""
+
+    plan: Plan
+    fingerprint: Fingerprint
+    edits: tuple[str, ...]
+    """What was edited in plans.json and is kept, one line each."""
+
+
+def make_plan(
+    dataset: Dataset, space: Workspace, wishes: Wishes, workers: int | None, *, needed: Sequence[str] = (), quiet: bool
+) -> Planned:
+    """Check and measure the files, plan, and split into folds; write all of it to the workspace.
+
+    Raises ``PlanError`` before a plan is written if one of the configurations ``needed`` cannot be trained.
+    """
+    from autoseg.dataset.commands import planning_command
+    from autoseg.planning.files import PLAN_FILE, save_plan
+    from autoseg.planning.kept_plan import PlanRecord, save_record
+    from autoseg.planning.presets import planner_settings
+    from autoseg.planning.splits import load_or_make_splits, refuse_forgotten_cases
+    from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
+
+    planner_settings(wishes.planner or "default")  # a misspelt name is said before the files are read
+    folder = space.preprocessed(dataset.name)
+    kept = former_plan(folder, planning_command(space, dataset), wishes)
+    fingerprint = current_fingerprint(dataset, folder, workers, quiet=quiet)
+    decision, memory = decided(dataset, fingerprint, kept, wishes, planning_command(space, dataset, "--replan"))
+    for name in needed:
+        decision.plan.trainable(name)
+    splits = load_or_make_splits(dataset, folder, fingerprint.informative_cases, fingerprint)
+    refuse_forgotten_cases(dataset, folder, fingerprint.informative_cases)
+    heads = [head.name for head in dataset.labels.heads]
+    for gap in find_gaps([(fold.train, fold.val) for fold in splits], profiles_from_fingerprint(fingerprint), heads):
+        log.warning("%s", gap)
+    save_plan(decision.plan, folder / PLAN_FILE)
+    used = () if kept.record is None else kept.record.configurations
+    save_record(PlanRecord(plan=decision.made, gpu_memory_gb=memory, configurations=used), folder)
+    return Planned(decision.plan, fingerprint, decision.edits)
 
 
 class Former(NamedTuple):
@@ -176,8 +199,23 @@ def decided(
     return decision, memory
 
 
-def chosen_configurations(planned: Plan, given: Sequence[str] | None, record: PlanRecord | None) -> list[str]:
-    """Return the configurations to preprocess: those given, else those of before, else all that can be trained."""
+def chosen_configurations(planned: Plan, given: Sequence[str] | None, folder: Path) -> list[str]:
+    """Return the configurations to preprocess, and keep them in mind for the next time.
+
+    They are those given, else those of before, else all that can be trained by themselves. ``folder`` holds the plan.
+    """
+    from autoseg.planning.kept_plan import load_record, save_record
+
+    record = load_record(folder)
+    chosen = _chosen(planned, given, record)
+    if record is not None:
+        used = {*chosen, *record.configurations}
+        ever = tuple(name for name in planned.configurations if name in used)
+        save_record(record.model_copy(update={"configurations": ever}), folder)
+    return chosen
+
+
+def _chosen(planned: Plan, given: Sequence[str] | None, record: PlanRecord | None) -> list[str]:
     if given:
         return [planned.trainable(name).name for name in dict.fromkeys(given)]
     possible = [name for name, item in planned.configurations.items() if item.previous_stage is None]
@@ -186,52 +224,6 @@ def chosen_configurations(planned: Plan, given: Sequence[str] | None, record: Pl
     if before and others:
         log.info("configurations as before: %s (others: -c %s)", ", ".join(before), " ".join(others))
     return before or possible
-
-
-def check(dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: int, *, as_json: bool, quiet: bool) -> None:
-    """Report what the files hold; raise ``DatasetError`` with every fault, those of dataset.json first.
-
-    ``folder`` is that of the preprocessed data set, where folds may lie.
-    """
-    from autoseg.cli.integrity_table import print_report
-    from autoseg.cli.promise_table import print_promises
-    from autoseg.inspection.integrity import check_dataset
-    from autoseg.planning.splits import forgotten_cases, make_splits, partial_profiles
-    from autoseg.planning.strata import find_gaps, profiles_from_report
-
-    with common.progress("check", quiet=quiet) as report:
-        found = check_dataset(dataset, known_faults=faults, workers=workers, progress=report)
-    names = [name for name in found.cases if name not in found.uninformative]
-    forgotten = forgotten_cases(dataset, folder, names)
-    if forgotten is not None:
-        found = replace(found, faults=(*found.faults, forgotten))
-    profiles = profiles_from_report(found)
-    groups = {case.name: case.group for case in dataset.cases}
-    splits = make_splits(names, groups, partial_profiles(dataset, profiles)) if names else []
-    gaps = find_gaps([(split.train, split.val) for split in splits], profiles, found.heads)
-    promises = check_promised(dataset, workers, quiet=quiet)
-    if as_json:
-        added = {} if promises is None else {"promises": promises.as_json()}
-        common.print_json(found.as_json() | {"fold_gaps": [str(gap) for gap in gaps]} | added)
-    else:
-        print_report(found, gaps)
-        if promises is not None:
-            print_promises(promises)
-    all_faults = (*found.faults, *(() if promises is None else promises.faults))
-    if all_faults:
-        raise DatasetError(all_faults)
-
-
-def check_promised(dataset: Dataset, workers: int, *, quiet: bool) -> PromiseReport | None:
-    """Hold the annotators' promises against what they drew; None where no promise could settle a voxel."""
-    from autoseg.inspection.statements import check_promises, estimate_promises, leaves_to_estimate, settles_anything
-
-    if not settles_anything(dataset):
-        return None
-    with common.progress("read promises", quiet=quiet or not leaves_to_estimate(dataset.protocol)) as report:
-        estimates = estimate_promises(dataset, workers=workers, progress=report)
-    with common.progress("check promises", quiet=quiet) as report:
-        return check_promises(dataset, estimates, workers=workers, progress=report)
 
 
 def readers(dataset: Dataset, given: int | None) -> int:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("autoseg.preview_batches")
 
+NO_AUGMENTATION = ("augmentation=none", "mirror=false")
+
 
 def preview_batches(
     dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
@@ -56,24 +58,15 @@ def preview_batches(
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
     data = common.load_dataset(space, dataset)  # a mistake is said before torch is imported
-    from autoseg.io.png import write_png
-    from autoseg.report.batch_sheet import draw_batch_sheet
     from autoseg.training.prepare import RunOptions, prepare_fold
-    from autoseg.training.preview import preview_patches
 
-    chosen = [*(settings or []), *(["augmentation=none", "mirror=false"] if no_augmentation else [])]
+    chosen = [*(settings or []), *(NO_AUGMENTATION if no_augmentation else ())]
     options = RunOptions(fold, configuration, seed=seed, settings=chosen, workers=workers, device="cpu")
     request = prepare_fold(space, data, options)
-    views = preview_patches(request, number, iteration)
     path = output or space.model(data.name, request.configuration.name).parent / (
         f"preview_batches__{request.configuration.name}.png"
     )
-    norms = request.configuration.normalization
-    picture = draw_batch_sheet(
-        views, data.labels, request.plan.channel_names, title=sheet_title(request, views),
-        is_colour=len(norms) == 3 and set(norms) == {"rgb_to_0_1"},
-    )  # fmt: skip
-    write_png(path, picture)
+    views = draw_patches(request, number, iteration, path)
     if json_:
         common.print_json(listing(request, views, path))
     log.info("written: %s", path)
@@ -82,6 +75,21 @@ def preview_batches(
 def main() -> None:
     """Entry point of the command."""
     common.run(preview_batches, lists={"--set": r"[A-Za-z_]\w*=.*"})
+
+
+def draw_patches(request: FoldRequest, number: int, iteration: int, path: Path) -> list[PatchView]:
+    """Draw the patches from ``iteration`` on into a PNG file; return them."""
+    from autoseg.io.png import write_png
+    from autoseg.report.batch_sheet import draw_batch_sheet
+    from autoseg.training.preview import preview_patches
+
+    views = preview_patches(request, number, iteration)
+    names, norms = request.plan.channel_names, request.configuration.normalization
+    is_colour = len(names) == 3 and (set(norms) == {"rgb_to_0_1"} or [name[:1].lower() for name in names] == [*"rgb"])
+    title = sheet_title(request, views)
+    picture = draw_batch_sheet(views, request.dataset.labels, names, title=title, is_colour=is_colour)
+    write_png(path, picture)
+    return views
 
 
 def sheet_title(request: FoldRequest, views: list[PatchView]) -> str:

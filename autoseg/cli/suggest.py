@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -12,8 +13,11 @@ from autoseg.cli import common
 from autoseg.core.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from autoseg.assist.suggest import Ranking, Units
     from autoseg.assist.suggest_case import Selection
+    from autoseg.core.workspace import Workspace
     from autoseg.dataset.dataset import CaseFiles, Dataset
 
 log = logging.getLogger("autoseg.suggest")
@@ -85,36 +89,68 @@ def suggest(
     With -j 0 the next case is not read while the network works.
     """
     check_units(by, axis, patch_size)
-    from autoseg.assist.complete import what_is_left
-    from autoseg.assist.suggest import CaseModels, Units, members_of, rank
+    from autoseg.assist.suggest import Units
     from autoseg.assist.suggest_case import Selection
+
+    common.set_up_logging(verbose=verbose, quiet=quiet)
+    space = common.workspace(root)
+    data = common.load_dataset(space, dataset)
+    units, selection = Units(by, axis, patch_size), Selection(number, method, per_case, round_, seed)
+    ranking = suggest_places(
+        space, data, configuration, name, units, selection, inputs=inputs, output=output, folds=folds,
+        n_pictures=pictures, device=device, mirror=tta, read_ahead=common.n_workers(workers) > 0, as_json=json_,
+        quiet=quiet,
+    )  # fmt: skip
+    say_what_is_missing(ranking, selection, units)
+
+
+def suggest_places(
+    space: Workspace,
+    data: Dataset,
+    configuration: str | None,
+    name: str,
+    units: Units,
+    selection: Selection,
+    *,
+    inputs: Path | None,
+    output: Path | None,
+    folds: Sequence[str] | None,
+    n_pictures: int,
+    device: str,
+    mirror: bool,
+    read_ahead: bool,
+    as_json: bool,
+    quiet: bool,
+) -> Ranking:
+    """Rank the places, write table and pictures, and print the result unless ``quiet``."""
+    from autoseg.assist.complete import what_is_left
+    from autoseg.assist.suggest import CaseModels, members_of, rank
     from autoseg.cli.out_of_fold import trained_model
     from autoseg.cli.suggestion_files import conclude, maps_folder
     from autoseg.inference.out_of_fold import seen_cases
     from autoseg.inspection.statements import with_known_promises
 
-    common.set_up_logging(verbose=verbose, quiet=quiet)
-    space = common.workspace(root)
-    data = common.load_dataset(space, dataset)
     data = with_known_promises(data, space.preprocessed(data.name))
+    if units.by == "slice" and units.axis is None:
+        units = replace(units, axis=data.protocol.slice_axis)
     model = trained_model(space, data, configuration, name)
-    units = Units(by, data.protocol.slice_axis if axis is None and by == "slice" else axis, patch_size)
-    selection = Selection(number, method, per_case, round_, seed)
     cases = {case.name: case for case in data.cases} if inputs is None else images_in(inputs, data)
-    members = members_of(model, list(cases), folds or None)
-    models = CaseModels(model, members, device, mirror=tta, seen=seen_cases(model, members))
+    members = members_of(model, list(cases), list(folds or []) or None)
+    models = CaseModels(model, members, device, mirror=mirror, seen=seen_cases(model, members))
     folder = output or model / "suggestions"
     refuse_data_sets(folder)
     with maps_folder(folder) as maps:
         with common.progress("predict", quiet=quiet) as report:
             ranking = rank(
                 cases, models, data.labels, units, selection,
-                left=lambda case: what_is_left(case, data) or case.target, maps=maps,
-                read_ahead=common.n_workers(workers) > 0, progress=report,
+                left=lambda case: what_is_left(case, data) or case.target, maps=maps, read_ahead=read_ahead,
+                progress=report,
             )  # fmt: skip
         settings = described(data, model, inputs, units, selection)
-        conclude(ranking, settings, cases, data.labels, folder, maps, n_pictures=pictures, as_json=json_, quiet=quiet)
-    say_what_is_missing(ranking, selection, units)
+        conclude(
+            ranking, settings, cases, data.labels, folder, maps, n_pictures=n_pictures, as_json=as_json, quiet=quiet
+        )
+    return ranking
 
 
 def check_units(by: By, axis: int | None, patch_size: tuple[int, int, int] | None) -> None:

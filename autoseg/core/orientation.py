@@ -67,6 +67,13 @@ class VoxelOrder:
         z, y, x = (values[axis] for axis in self.axes)
         return (z, y, x)
 
+    def inverse_point(self, point: Sequence[float], shape: Sequence[int]) -> tuple[float, float, float]:
+        """Return where a point (z, y, x) of a turned array of ``shape`` lies in the array before; both in voxels."""
+        unflipped = [
+            edge - 1 - at if is_flipped else at for at, edge, is_flipped in zip(point, shape, self.flipped, strict=True)
+        ]
+        return self.inverse.permuted(unflipped)
+
     def turned(self, geometry: Geometry, shape: Sequence[int]) -> Geometry:
         """Return the geometry of an array of ``shape`` (z, y, x) with ``geometry`` after :meth:`apply`.
 

@@ -8,7 +8,7 @@ from autoseg.cases.case import CaseRecord
 
 
 def point_in_file(record: CaseRecord, point: Sequence[float]) -> tuple[float, float, float]:
-    """Return where a point of a cached case lies in its file: the inverse of transposing, cropping and resampling.
+    """Return where a point of a cached case lies in its file: the inverse of turning, cropping and resampling.
 
     Parameters
     ----------
@@ -26,10 +26,8 @@ def point_in_file(record: CaseRecord, point: Sequence[float]) -> tuple[float, fl
     Resampling maps the edges of the field of view on each other, so voxel i of m lies at ``(i + 0.5) n / m - 0.5`` of
     the n voxels before: see :func:`autoseg.preprocessing.axes.positions`.
     """
-    in_file = [0.0, 0.0, 0.0]
-    for axis, at, after, before, low in zip(
-        record.transpose, point, record.shape, record.shape_after_crop, record.crop_low, strict=True
-    ):
-        in_file[axis] = (at + 0.5) * before / after - 0.5 + low
-    z, y, x = in_file
-    return (z, y, x)
+    turned = [
+        (at + 0.5) * before / after - 0.5 + low
+        for at, after, before, low in zip(point, record.shape, record.shape_after_crop, record.crop_low, strict=True)
+    ]
+    return record.voxel_order.inverse_point(turned, record.shape_before_crop)

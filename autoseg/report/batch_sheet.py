@@ -27,9 +27,6 @@ DENSE_BACKGROUND: Rgb = (0.10, 0.10, 0.10)
 NO_CLASS: Rgb = (1.0, 0.0, 1.0)
 """Of voxels that may be no class at all: a contradiction, which no sound data set has."""
 
-FILLED = 0.15
-"""Annotated share of a slice above which its annotation is taken for areas, not strokes."""
-
 _DPI = 100
 _PANEL, _LEAST_PANEL_WIDTH, _WIDEST = 300, 200, 2000
 """Pixels: longest edge of a panel, about (at least one a voxel); least width of a panel; width of the picture."""
@@ -112,7 +109,7 @@ def meaning_paint(meaning: Meaning, labels: Labels, *, is_filled: bool = False) 
     """Return colours and pattern of a meaning; where areas are filled, more of the image shines through."""
     if meaning.kind == "unannotated":
         return Paint("hatched" if len(meaning.classes) == labels.n_classes else "hatched back", cover=0.3)
-    by_value = class_colours(labels) | ({0: DENSE_BACKGROUND} if labels.is_dense else {})
+    by_value = class_colours(labels) | ({labels.class_values[0]: DENSE_BACKGROUND} if labels.is_dense else {})
     colours = tuple(by_value[labels.class_values[index]] for index in sorted(meaning.classes)) or (NO_CLASS,)
     cover = 0.45 if is_filled or meaning.kind == "inferred" else 0.8
     if meaning.classes == {0} and is_filled:
@@ -133,10 +130,11 @@ def patch_panels(view: PatchView, z: int, labels: Labels, channel_names: Sequenc
         panels.append(Panel(f"{name}, {low:.2g} to {high:.2g}", np.stack([greys[-1]] * 3, axis=-1)))
     base = panels[0].pixels
     if is_colour and len(greys) >= 3:
-        base = np.stack([enlarge(to_grey(channel, (0.0, 1.0)), scale) for channel in image[:3]], axis=-1)
+        shown = display_range(image[:3])
+        base = np.stack([enlarge(to_grey(channel, shown), scale) for channel in image[:3]], axis=-1)
         panels = [Panel("image", base)]
     large = enlarge(codes, scale)
-    is_filled = float(np.isin(codes, _annotated_codes(view)).mean()) > FILLED
+    is_filled = _is_filled(codes, view)
     paints = [meaning_paint(meaning, labels, is_filled=is_filled) for meaning in view.meanings]
     over = _blended(base, paint(large, paints, over_image=True))
     for mask, colour in _outlines(view, labels) if is_filled or labels.has_regions else []:
@@ -199,8 +197,10 @@ def region_colours(labels: Labels) -> list[Rgb]:
     return [PALETTE[-1 - index % len(PALETTE)] for index in range(labels.n_heads)]
 
 
-def _annotated_codes(view: PatchView) -> list[int]:
-    return [code for code, meaning in enumerate(view.meanings) if meaning.kind in ("annotated", "held out")]
+def _is_filled(codes: NDArray[np.integer[Any]], view: PatchView) -> bool:
+    """Whether most annotated voxels of a slice lie inside of areas, as opposed to strokes."""
+    annotated = np.array([meaning.kind in ("annotated", "held out") for meaning in view.meanings])[codes]
+    return bool(2 * np.count_nonzero(outline(annotated)) < np.count_nonzero(annotated))
 
 
 def _outlines(view: PatchView, labels: Labels) -> list[tuple[BoolArray, Rgb]]:

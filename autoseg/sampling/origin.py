@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from autoseg.sampling.patches import Place
     from autoseg.sampling.places import Aim
@@ -26,9 +28,14 @@ class Origin:
     """(n, n), n patch axes: offset from the patch's centre -> offset in the cached case; the identity moves nothing."""
     mirrors: tuple[bool, ...]
     """(n,): patch axes that are flipped."""
+    displaced: float = 0.0
+    """Largest displacement of a voxel beyond ``matrix``, voxels of the cached case. The field itself, three times as
+    large as the image, is not sent from the processes that build batches."""
 
 
 def origin_of(aim: Aim, place: Place) -> Origin:
     """Return what is known of the patch at ``place`` that was drawn for ``aim``; 2-D patches get their slice as z."""
     z, y, x = place.centre if place.slice_index is None else (float(place.slice_index), *place.centre)
-    return Origin((z, y, x), aim.head, aim.code, aim.is_context, place.warp.matrix, place.warp.mirrors)
+    warp = place.warp
+    displaced = 0.0 if warp.displacement is None else float(np.linalg.norm(warp.displacement, axis=0).max())
+    return Origin((z, y, x), aim.head, aim.code, aim.is_context, warp.matrix, warp.mirrors, displaced)

@@ -131,6 +131,8 @@ class PatchView:
             parts.append(f"turned by {angle:.0f} degrees")
         if round(scale, 3) != 1:
             parts.append(f"enlarged {1 / scale:.2f} times" if scale < 1 else f"reduced {scale:.2f} times")
+        if self.origin.displaced:
+            parts.append(f"displaced by up to {self.origin.displaced:.1f} voxels")
         axes = [name for name, is_mirrored in zip("zyx"[-n_axes:], self.origin.mirrors, strict=True) if is_mirrored]
         if axes:
             parts.append(f"mirrored in {', '.join(axes)}")
@@ -150,6 +152,7 @@ class PatchView:
             "forced": None if origin.head is None else labels.heads[origin.head].name,
             "mirrored": [axis for axis, flips in zip("zyx"[-self.codes.ndim :], origin.mirrors, strict=True) if flips],
             "matrix": [list(row) for row in origin.matrix],
+            "displaced": round(origin.displaced, 3),
             "annotated_share": round(self.annotated_share, 6),
             "voxels": [
                 {"kind": meaning.kind, "classes": [labels.class_names[k] for k in sorted(meaning.classes)], "n": count}

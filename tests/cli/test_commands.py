@@ -158,6 +158,7 @@ def test_a_training_that_is_ended_from_outside_goes_on_to_the_same_weights(whole
     assert not list(latest.parent.glob(".*.tmp.*")) or number == signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_broken_data_set_is_named_line_by_line_without_a_traceback(tmp_path):
     raw = write_toy_dataset(tmp_path / "Dataset008_Broken", n_cases=3)
     content = json.loads((raw / "dataset.json").read_text())
@@ -172,6 +173,7 @@ def test_a_broken_data_set_is_named_line_by_line_without_a_traceback(tmp_path):
     assert not (tmp_path / "preprocessed").exists()
 
 
+@pytest.mark.slow
 def test_check_only_reports_what_is_annotated(toy_folder, tmp_path):
     result = autoseg("plan_and_preprocess", toy_folder, "--check-only", "-j", "1", root=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -122,6 +122,7 @@ def test_a_fold_that_is_missing_is_the_users_mistake(root):
     assert not (root / "raw" / "completed_Dataset007_Toy").exists()
 
 
+@pytest.mark.slow
 def test_an_untrained_data_set_is_the_users_mistake(toy_folder, tmp_path):
     result = complete(tmp_path, toy_folder)
     assert result.returncode == 2

@@ -9,6 +9,7 @@ import sys
 
 import h5py
 import numpy as np
+import pytest
 
 from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_header
@@ -35,6 +36,7 @@ def write_cubes(folder, n=3):
     return images, [f"{folder}/lab_{index}.h5:labels" for index in range(n)]
 
 
+@pytest.mark.slow
 def test_cubes_become_a_data_set_that_can_be_planned(tmp_path):
     images, labels = write_cubes(tmp_path)
     new = tmp_path / "Dataset001_Barrier"
@@ -55,6 +57,7 @@ def test_cubes_become_a_data_set_that_can_be_planned(tmp_path):
     assert set(json.loads(checked.stdout)["cases"]) == {"raw_0", "raw_1", "raw_2"}
 
 
+@pytest.mark.slow
 def test_a_users_mistake_is_named_and_nothing_is_written(tmp_path):
     images, labels = write_cubes(tmp_path)
     new = tmp_path / "new"

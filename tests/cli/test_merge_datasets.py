@@ -56,6 +56,7 @@ def test_the_result_is_json_on_demand(tmp_path, folders):
     assert result["sources"][1]["not_annotated"] == ["brighter"]
 
 
+@pytest.mark.slow
 def test_conflicts_are_the_users_to_solve(tmp_path, folders):
     content = json.loads((folders[1] / "dataset.json").read_text())
     (folders[1] / "dataset.json").write_text(json.dumps(content | {"channel_names": {"0": "CT"}}))

@@ -32,6 +32,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_case_which_is_named_at_the_end(tmp_path):
     raw = write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=4)
     script = tmp_path / "driver.py"

@@ -142,6 +142,7 @@ def test_wrong_arguments_give_exit_code_2_and_one_line(run, workspace, capsys, a
     assert not (workspace / "out").exists()
 
 
+@pytest.mark.slow
 def test_help_does_not_import_torch():
     code = (
         "import sys; sys.argv = ['autoseg_predict', '--help']\n"

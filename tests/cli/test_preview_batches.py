@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 
 
@@ -15,6 +16,7 @@ def preview(*arguments, root):
     return subprocess.run(line, capture_output=True, text=True, check=False, env=environment, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_picture_and_a_listing_of_training_patches(toy_folder, toy_workspace, tmp_path):
     picture = tmp_path / "deep" / "patches.png"
     given = ("-n", 3, "--set", "batch_size=2", "forced_fraction=1", "-o", picture, "--json")
@@ -27,6 +29,7 @@ def test_a_picture_and_a_listing_of_training_patches(toy_folder, toy_workspace, 
     assert np.asarray(Image.open(picture)).std() > 20
 
 
+@pytest.mark.slow
 def test_mistakes_are_the_users(toy_folder, toy_workspace, tmp_path):
     unplanned = preview(toy_folder, root=tmp_path)
     assert unplanned.returncode == 2 and "autoseg_plan_and_preprocess" in unplanned.stderr

@@ -46,6 +46,7 @@ def raw(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_promises_are_reported_estimated_and_reach_the_cache(raw: Path, tmp_path: Path):
     checked = run(raw, "--check-only", root=tmp_path)
     assert checked.returncode == 0, checked.stderr
@@ -72,6 +73,7 @@ def test_promises_are_reported_estimated_and_reach_the_cache(raw: Path, tmp_path
         check_cache(dataset, load_plan(folder / PLAN_FILE), "2d", folder / "2d", split)
 
 
+@pytest.mark.slow
 def test_drawn_sets_are_kept_and_told(raw: Path, tmp_path: Path):
     content = json.loads((raw / "dataset.json").read_text())
     content["annotation_protocol"] = {"reach_mm": 3}

@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_training_cases_carry_scribbles_and_test_cases_dense_labels(folder: Path) -> None:
     dataset = Dataset.load(folder)
     assert dataset.case_names == ("phantom_000",)
@@ -38,6 +39,7 @@ def test_training_cases_carry_scribbles_and_test_cases_dense_labels(folder: Path
     assert image_geometry.spacing == pytest.approx(phantom_case(0).spacing)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_the_median_case(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "labelsTs", tmp_path / "predictions")
     summary = evaluate_folder(folder / "labelsTs", tmp_path / "predictions", folder / "dataset.json")

@@ -149,6 +149,7 @@ def test_workers_do_not_change_the_result(dense, tmp_path):
     assert not (tmp_path / "one" / "imagesTr" / "toy_000_0000.nii.gz").is_symlink()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_repeated(dense, tmp_path, monkeypatch, capsys):
     flags = ["--points", "9", "-q", "--pictures", "1"]
     assert run(dense, "-o", tmp_path / "whole", *flags) == 0

@@ -50,6 +50,7 @@ def model(root: Path) -> Path:
     return root / "results" / "Dataset900_Toy" / "default__3d_fullres"
 
 
+@pytest.mark.slow
 def test_slices_that_nobody_annotated_are_ranked(root):
     result = suggest(root, "-n", "6")
     assert result.returncode == 0, result.stderr
@@ -86,6 +87,7 @@ def test_more_suggestions_than_there_are_get_the_true_reasons(root, tmp_path):
     assert numbers["of which at least"] > 0
 
 
+@pytest.mark.slow
 def test_patches_as_json(root, tmp_path):
     flags = ["--by", "patch", "--patch-size", "2", "6", "5", "-n", "3", "--method", "entropy", "--seed", "1"]
     result = suggest(root, *flags, "-o", tmp_path / "out", "--json")
@@ -97,6 +99,7 @@ def test_patches_as_json(root, tmp_path):
     assert (tmp_path / "out" / "suggestions.png").is_file()
 
 
+@pytest.mark.slow
 def test_new_images_are_ranked_without_annotation(root, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
@@ -127,6 +130,7 @@ def test_options_that_do_not_go_together_are_refused(by, axis, patch_size, messa
         check_units(by, axis, patch_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"), [(["-f", "4"], "found no finished fold 4"), (["-i", "nowhere"], "nowhere: found no such")]
 )

@@ -24,6 +24,17 @@ def test_a_cropped_and_transposed_voxel_is_found_in_the_file():
     assert point_in_file(kept, (2, 0, 5)) == tuple(expected)
 
 
+@pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("flipped", [(True, False, False), (False, True, True), (True, True, True)])
+def test_a_voxel_of_a_turned_case_is_found_in_the_file(transpose, flipped):
+    """The case was cropped by other widths at both ends of every axis, so that a flip shows."""
+    turned = record((6, 6, 6)).model_copy(update={"transpose": transpose, "flipped": flipped})
+    marked = np.zeros((6, 6, 6))
+    marked[2, 0, 5] = 1
+    (expected,) = np.argwhere(restore(marked, turned))
+    assert point_in_file(turned, (2, 0, 5)) == tuple(expected)
+
+
 @pytest.mark.parametrize(
     ("point", "expected"), [((-0.5, -0.5, -0.5), (2.5, 4.5, 0.5)), ((11.5, 5.5, 2.5), (8.5, 10.5, 6.5))]
 )

@@ -96,6 +96,23 @@ def test_under_the_hatching_the_image_is_seen():
     assert (over[..., 3] == 0).mean() > 0.8
 
 
+def test_areas_let_the_image_shine_through_and_strokes_do_not():
+    areas, strokes = np.full((2, 20, 20), UNANNOTATED)
+    areas[4:16, 4:16] = ORGAN
+    strokes[8:10, 2:18] = ORGAN
+    dark, bright = np.zeros((2, 1, 20, 20), np.float32)
+    bright[0, 9, 9] = dark[0, 0, 0] = 1  # a range to display
+    bright[0, 8:10, 8:10] = 1
+    for codes, visible in ((areas, 0.3), (strokes, 0.0)):
+        over = [
+            patch_panels(replace(view(codes), image=image), 0, labels(), ["T1"], is_colour=False)[-1].pixels
+            for image in (dark, bright)
+        ]
+        difference = np.abs(over[0] - over[1])[9 * 15 + 7, 9 * 15 + 7].max()
+        assert difference > visible
+        assert visible or difference < 0.3
+
+
 def test_every_meaning_looks_different():
     absent = Meaning("unannotated", frozenset({0, 1}))
     meanings = [*MEANINGS, absent, Meaning("held out", frozenset({1})), Meaning("inferred", frozenset({1}))]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autoseg.augmentation.recipes import nnunet_recipe
-from autoseg.augmentation.rotate import rotation_matrix
+from autoseg.augmentation.warp import identity
 from autoseg.sampling.loader import make_loader
-from autoseg.sampling.origin import Origin
+from autoseg.sampling.origin import Origin, origin_of
 from autoseg.sampling.patch_view import Meaning, PatchView, class_set_name, meanings_of, scale_and_angle
-from autoseg.sampling.places import SamplingConfig
+from autoseg.sampling.patches import Place
+from autoseg.sampling.places import Aim, CaseContent, SamplingConfig
 
 SHAPE = (12, 40, 36)
 
@@ -116,12 +118,30 @@ def test_shares_and_counts(make_labels):
     assert listed["voxels"][1] == {"kind": "annotated", "classes": ["class1"], "n": 1}
 
 
-@pytest.mark.parametrize(("angles", "degrees"), [([0.5], math.degrees(0.5)), ([0, 0, -0.3], math.degrees(0.3))])
-def test_scale_and_angle_of_a_rotation(angles, degrees):
-    assert scale_and_angle(0.8 * rotation_matrix(angles)) == pytest.approx((0.8, degrees))
+def test_a_displaced_patch_says_so(make_labels):
+    field = np.zeros((2, 5, 5), np.float32)
+    field[:, 1, 2] = 3, -4
+    content = CaseContent(Path(), "case", 1, SHAPE, {}, (), False, ())
+    place = Place((2.0, 2.0), identity(2).displaced(field), slice_index=7)
+    origin = origin_of(Aim(content, None), place)
+    assert origin.centre == (7, 2, 2) and origin.displaced == 5
+    seen = view([[0]], [Meaning("annotated", frozenset({1}))], make_labels(), displaced=origin.displaced)
+    assert seen.transform() == "displaced by up to 5.0 voxels"
+    assert seen.as_json(make_labels())["displaced"] == 5
+
+
+def rotation(angle, n_axes=2, plane=(0, 1)):
+    matrix = np.eye(n_axes)
+    matrix[np.ix_(plane, plane)] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    return matrix
+
+
+@pytest.mark.parametrize("matrix", [rotation(0.5), rotation(-0.5, 3, (0, 2)), rotation(0.5, 3, (1, 2))])
+def test_scale_and_angle_of_a_rotation(matrix):
+    assert scale_and_angle(0.8 * matrix) == pytest.approx((0.8, math.degrees(0.5)))
 
 
 def test_a_rotation_in_the_plane_of_a_volume_scales_the_plane():
     matrix = np.eye(3)
-    matrix[1:, 1:] = 1.25 * rotation_matrix([0.5])
+    matrix[1:, 1:] = 1.25 * rotation(0.5)
     assert scale_and_angle(matrix) == pytest.approx((1.25, math.degrees(0.5)))

@@ -48,6 +48,7 @@ def stop_after(n: int):
     return lambda: next(steps, None) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [(0,), (2,), (3, 1), (4, 3)], ids=str)
 def test_a_run_that_was_stopped_and_resumed_is_bit_by_bit_the_one_that_was_not(request_of, tmp_path, stops):
     whole = replace(request_of(), folder=tmp_path / "whole" / "fold_0")
@@ -87,6 +88,7 @@ def test_the_number_of_workers_changes_nothing(request_of, tmp_path):
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
+@pytest.mark.slow
 def test_training_learns_the_toy_task_and_validation_scores_it(request_of):
     request = request_of(iterations=150, settings=("augmentation=none", "iterations_per_epoch=50"))
     result = train_fold(request)
@@ -211,6 +213,7 @@ def test_only_scribbled_data_get_the_background_prior_and_context(toy_folder, to
 INFERRING = ("augmentation=none", "background_prior=0.5", "context_fraction=0.5", "teacher_weight=0.5")
 
 
+@pytest.mark.slow
 def test_the_prior_learns_from_held_out_and_unknown_voxels_of_the_run(request_of):
     request = request_of(iterations=12, settings=(*INFERRING, "teacher_weight=0", "held_out_fraction=0.3"))
     train_fold(request)
@@ -222,6 +225,7 @@ def test_the_prior_learns_from_held_out_and_unknown_voxels_of_the_run(request_of
     assert ((rates > 0) & (rates <= 1)).all()
 
 
+@pytest.mark.slow
 def test_prior_and_teacher_are_resumed_bit_by_bit(request_of, tmp_path):
     settings = (*INFERRING, "teacher_start=0.2", "teacher_precision=0", "teacher_confidence=0.51")
     whole = replace(request_of(settings=settings), folder=tmp_path / "whole" / "fold_0")

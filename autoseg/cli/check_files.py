@@ -1,0 +1,71 @@
+"""``--check-only``: look into the files of a data set, and report what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoseg.cli import common
+from autoseg.core.errors import Fault
+
+if TYPE_CHECKING:
+    from autoseg.dataset.dataset import Dataset
+    from autoseg.inspection.statements import PromiseReport
+    from autoseg.planning.check_report import CheckReport
+
+
+def check(dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: int, *, as_json: bool, quiet: bool) -> None:
+    """Report what the files hold; raise ``DatasetError`` with every fault, those of dataset.json first.
+
+    ``folder`` is that of the preprocessed data set, where folds may lie.
+    """
+    from autoseg.cli.integrity_table import print_report
+    from autoseg.cli.promise_table import print_promises
+
+    found = look_into_files(dataset, faults, folder, workers, quiet=quiet)
+    if as_json:
+        common.print_json(found.as_json())
+    else:
+        print_report(found.integrity, found.fold_gaps)
+        if found.promises is not None:
+            print_promises(found.promises)
+    found.raise_if_faulty()
+
+
+def look_into_files(
+    dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: int, *, quiet: bool
+) -> CheckReport:
+    """Return everything that is to be said of the files of a data set.
+
+    ``faults`` are those of its dataset.json; ``folder`` is that of the preprocessed data set, where folds may lie.
+    """
+    from autoseg.inspection.integrity import check_dataset
+    from autoseg.planning.check_report import CheckReport
+    from autoseg.planning.splits import forgotten_cases, make_splits, partial_profiles
+    from autoseg.planning.strata import find_gaps, profiles_from_report
+
+    with common.progress("check", quiet=quiet) as report:
+        found = check_dataset(dataset, known_faults=faults, workers=workers, progress=report)
+    names = [name for name in found.cases if name not in found.uninformative]
+    forgotten = forgotten_cases(dataset, folder, names)
+    if forgotten is not None:
+        found = replace(found, faults=(*found.faults, forgotten))
+    profiles = profiles_from_report(found)
+    groups = {case.name: case.group for case in dataset.cases}
+    splits = make_splits(names, groups, partial_profiles(dataset, profiles)) if names else []
+    gaps = find_gaps([(split.train, split.val) for split in splits], profiles, found.heads)
+    return CheckReport(found, tuple(gaps), check_promised(dataset, workers, quiet=quiet))
+
+
+def check_promised(dataset: Dataset, workers: int, *, quiet: bool) -> PromiseReport | None:
+    """Hold the annotators' promises against what they drew; None where no promise could settle a voxel."""
+    from autoseg.inspection.statements import check_promises, estimate_promises, leaves_to_estimate, settles_anything
+
+    if not settles_anything(dataset):
+        return None
+    with common.progress("read promises", quiet=quiet or not leaves_to_estimate(dataset.protocol)) as report:
+        estimates = estimate_promises(dataset, workers=workers, progress=report)
+    with common.progress("check promises", quiet=quiet) as report:
+        return check_promises(dataset, estimates, workers=workers, progress=report)

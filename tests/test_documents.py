@@ -1,0 +1,46 @@
+"""What documents say of the code is so: layers, links, commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from test_architecture import LAYERS, TORCH_FREE
+
+REPOSITORY = Path(__file__).parent.parent
+PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
+
+
+def test_the_table_of_layers_is_that_of_the_test():
+    text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| `(\w+)`( \*)? \|", text, re.M)
+    assert {name: int(layer) for layer, name, _ in rows} == LAYERS
+    assert {name for _, name, star in rows if star} == set(TORCH_FREE)
+
+
+def test_files_that_the_architecture_names_exist():
+    text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\S.*?\s{2,}((?:[a-z]+/)+[a-z_]*(?:\.py)?)\s", text, re.M)
+    assert len(named) > 15
+    assert [name for name in named if not (REPOSITORY / "autoseg" / name).exists()] == []
+
+
+def test_the_glossary_is_sorted_and_names_nothing_twice():
+    text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8").partition("\n## Words")[2]
+    words = re.findall(r"^\| ([^|]+?) \| ", text, re.M)[1:]
+    assert words == sorted(set(words), key=str.casefold)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page: Path):
+    text = page.read_text(encoding="utf-8")
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert [link for link in links if link and not (page.parent / link).exists()] == []
+
+
+def test_every_command_is_named_in_the_readme():
+    scripts = re.findall(r"^(autoseg_\w+) = ", (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+    assert scripts
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert [name for name in scripts if name not in text] == []
