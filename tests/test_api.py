@@ -72,6 +72,20 @@ def test_what_comes_too_early_is_refused(toy_folder, tmp_path):
         autoseg.train(toy_folder, 0, root=tmp_path)
 
 
+def test_an_edited_plan_and_the_configurations_of_before_are_kept(toy_folder, tmp_path):
+    made = autoseg.plan(toy_folder, root=tmp_path, planner="small")
+    path = autoseg.Workspace(tmp_path).preprocessed("Dataset900_Toy") / "plans.json"
+    batch_size = made.configurations["2d"].batch_size
+    path.write_text(path.read_text().replace(f'"batch_size": {batch_size}', f'"batch_size": {batch_size + 1}'))
+    assert autoseg.preprocess(toy_folder, root=tmp_path, configurations=["2d"]) == ("2d",)
+    kept = autoseg.plan(toy_folder, root=tmp_path)
+    assert kept.planner == "small" and kept.configurations["2d"].batch_size == batch_size + 1
+    assert autoseg.preprocess(toy_folder, root=tmp_path) == ("2d",)
+    with pytest.raises(ConfigError, match="batch_size"):
+        autoseg.plan(toy_folder, root=tmp_path, planner="default")
+    assert autoseg.plan(toy_folder, root=tmp_path, replan=True).configurations["2d"].batch_size == batch_size
+
+
 def test_settings_are_checked_as_on_the_command_line(toy_folder, toy_workspace):
     with pytest.raises(ConfigError, match="no_such_setting"):
         autoseg.train(toy_folder, 0, root=toy_workspace.root, settings={"no_such_setting": 1})
