@@ -10,6 +10,7 @@ import pytest
 
 from autoseg.augmentation.recipes import nnunet_recipe
 from autoseg.augmentation.warp import identity
+from autoseg.cases.cache import cached_source
 from autoseg.sampling.loader import make_loader
 from autoseg.sampling.origin import Origin, origin_of
 from autoseg.sampling.patch_view import Meaning, PatchView, class_set_name, meanings_of, scale_and_angle
@@ -121,7 +122,7 @@ def test_shares_and_counts(make_labels):
 def test_a_displaced_patch_says_so(make_labels):
     field = np.zeros((2, 5, 5), np.float32)
     field[:, 1, 2] = 3, -4
-    content = CaseContent(Path(), "case", 1, SHAPE, {}, (), False, ())
+    content = CaseContent(cached_source(Path(), "case"), SHAPE, {}, (), False, ())
     place = Place((2.0, 2.0), identity(2).displaced(field), slice_index=7)
     origin = origin_of(Aim(content, None), place)
     assert origin.centre == (7, 2, 2) and origin.displaced == 5
