@@ -21,6 +21,7 @@ from autoseg.dataset.labels import unknown_values
 from autoseg.inspection.measure import fingerprint_is_current
 from autoseg.inspection.statements import with_known_promises
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
+from autoseg.planning.kept_plan import PlanRecord, load_record
 from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold
 from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 from autoseg.preprocessing.runner import stale_cases
@@ -39,7 +40,7 @@ class RunOptions:
     fold: str
     """``"0"`` .. or ``"all"``."""
     configuration: str | None = None
-    """None takes 3d_fullres, or 2d where the plan has no other."""
+    """None takes what is preprocessed: 3d_fullres, else the first."""
     name: str | None = None
     """None is ``"default"``, or the run that can be resumed."""
     device: str = "auto"
@@ -77,7 +78,8 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     run = None
     if options.resume and (options.name is None or options.configuration is None):
         run = find_run(workspace.results(dataset.name), options.fold, options.name, options.configuration)
-    name, chosen = run or (options.name or "default", options.configuration or default_configuration(plan))
+    chosen = options.configuration or default_configuration(plan, load_record(preprocessed))
+    name, chosen = run or (options.name or "default", chosen)
     configuration = plan.trainable(chosen)
     splits, fold = load_or_make_splits(dataset, preprocessed, names, fingerprint), parse_fold(options.fold)
     split = select_fold(splits, fold, names)
@@ -140,9 +142,11 @@ def parse_fold(text: str) -> int | Literal["all"]:
     return int(text)
 
 
-def default_configuration(plan: Plan) -> str:
-    """Return ``3d_fullres`` if the plan has it, else its first configuration."""
-    return "3d_fullres" if "3d_fullres" in plan.configurations else next(iter(plan.configurations))
+def default_configuration(plan: Plan, record: PlanRecord | None = None) -> str:
+    """Return ``3d_fullres`` if it was preprocessed, else the first that was; without a record, of the whole plan."""
+    used = () if record is None else record.configurations
+    names = [name for name in plan.configurations if name in used] or list(plan.configurations)
+    return "3d_fullres" if "3d_fullres" in names else names[0]
 
 
 def check_all_planned(dataset: Dataset, fingerprint: Fingerprint, command: str) -> None:

@@ -218,3 +218,10 @@ def test_a_stale_cache_names_its_cases(planned):
     correct_a_label(raw)
     with pytest.raises(CacheError, match=r"found 1 stale case: toy_000 \(label file changed\)"):
         prepare_fold(Workspace(root), Dataset.load(raw), RunOptions("0", "2d"))
+
+
+def test_without_a_configuration_what_was_preprocessed_is_trained(planned, type_in):
+    raw, root = planned  # 2-D only, though the plan has 3d_fullres, too
+    code, said = type_in("autoseg_train", raw, 0, "--root", root, *SHORT, "--iterations", 2, *SETTINGS)
+    assert code == 0, said
+    assert [path.name for path in (root / "results" / "Dataset900_Toy").iterdir()] == ["default__2d"]
