@@ -92,7 +92,7 @@ def train_fold(
 ) -> FoldResult:
     """Train (or go on training) one fold and write its checkpoints, history and picture.
 
-    ``checkpoint_latest.pt`` is written after every epoch and when asked to stop, ``checkpoint_best.pt`` when the
+    ``checkpoint_latest.pt`` is written after every epoch and wherever the run ends, ``checkpoint_best.pt`` when the
     smoothed online Dice is the highest so far, ``checkpoint_final.pt`` at the end. On the CPU a run that was stopped
     or killed and resumed has bit by bit the weights of one that was not. With ``max_runtime_s`` the run ends, as
     finished, after the step in which that time is up.
@@ -133,7 +133,10 @@ def train_fold(
     hooks = Hooks(on_steps, on_epoch, lambda: should_stop() or out_of_time())
     progress = train(parts, request.config, progress, hooks)
     is_finished = progress.iteration >= request.config.iterations or (out_of_time() and not should_stop())
-    save(FINAL if is_finished else LATEST, progress)
+    if not progress.records or progress.records[-1].iteration < progress.iteration:  # not saved by an epoch
+        save(LATEST, progress)
+    if is_finished:
+        save(FINAL, progress)
     return FoldResult(progress, is_finished, time.monotonic() - started)
 
 

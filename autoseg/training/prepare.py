@@ -248,16 +248,21 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, command: str = 
     """Make sure that a run neither destroys nor mixes with another; return whether there is something to resume.
 
     ``overwrite`` empties the folder. Raises ``ConfigError`` if the folder holds a run and neither flag is given, or
-    both are. ``command`` trains the fold, for the message.
+    both are, or if ``resume`` finds only weights that cannot go on. ``command`` trains the fold, for the message.
     """
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite: found both, expected one. Leave one out.")
     if overwrite and folder.exists():
         shutil.rmtree(folder)
-    exists = any((folder / name).exists() for name in (LATEST, BEST, FINAL))
-    if exists and not resume:
-        raise ConfigError(
-            f"{folder}: found the checkpoints of an earlier run, expected none. Give the run another --name, start "
-            f"anew: {command} --overwrite, or go on: {command} --resume"
-        )
-    return resume and any((folder / name).exists() for name in (LATEST, FINAL))
+    left = [name for name in (LATEST, FINAL, BEST) if (folder / name).exists()]
+    if not left or (resume and left == [BEST]):  # ended from outside in its first epoch
+        return False
+    can_go_on = LATEST in left
+    if resume and can_go_on:
+        return True
+    found = "the checkpoints of an earlier run" if can_go_on else f"an earlier run without {LATEST}, which cannot go on"
+    further = f", or go on: {command} --resume" if can_go_on else ""
+    raise ConfigError(
+        f"{folder}: found {found}, expected none. Give the run another --name, or start anew: {command} --overwrite"
+        f"{further}"
+    )

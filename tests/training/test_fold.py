@@ -107,6 +107,8 @@ def test_time_that_is_up_ends_a_run_as_finished(request_of):
     assert result.is_finished
     assert result.progress.iteration == 1
     assert (request.folder / FINAL).is_file()
+    assert check_folder(request.folder, resume=True, overwrite=False)  # as the message of a second start advises
+    assert train_fold(request, resume=True).progress.iteration == 2
 
 
 def test_pretrained_weights_are_the_start(request_of, tmp_path):
@@ -187,6 +189,11 @@ def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(request_of):
     with pytest.raises(ConfigError, match="--resume and --overwrite: found both"):
         check_folder(request.folder, resume=True, overwrite=True)
     assert check_folder(request.folder, resume=True, overwrite=False)
+    (request.folder / LATEST).unlink()
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match="which cannot go on") as refused:
+            check_folder(request.folder, resume=resume, overwrite=False)
+        assert "--resume" not in str(refused.value)
     assert not check_folder(request.folder, resume=False, overwrite=True)
     assert not request.folder.exists()
 
