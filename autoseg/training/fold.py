@@ -378,6 +378,9 @@ def _restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress
     changed = forbidden_changes(latest, request.config, request.plan, request.configuration.name)
     now = _data_of(request)
     changed += [f"{key} of the data set changed" for key in now if now[key] != latest.state.get("data", now).get(key)]
+    begun_from = latest.state.get("pretrained", request.pretrained)  # earlier versions did not say
+    if request.pretrained is not None and request.pretrained.absolute() != Path(begun_from or "").absolute():
+        changed.append(f"--pretrained is {request.pretrained}, was {begun_from or 'none'}")
     if changed:
         raise ModelError(
             f"{path}: found a run with other settings ({'; '.join(changed)}), expected the same to go on. "

@@ -20,13 +20,15 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import unknown_values
 from autoseg.inspection.measure import fingerprint_is_current
 from autoseg.inspection.statements import with_known_promises
+from autoseg.nn.device import select_device
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.planning.kept_plan import PlanRecord, load_record
 from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold
 from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 from autoseg.preprocessing.runner import stale_cases
 from autoseg.training.config import SCRIBBLED, SCRIBBLED_FRACTION, SMALL_ITERATIONS, TrainingConfig, resolve_config
-from autoseg.training.fold import FoldRequest
+from autoseg.training.fold import FoldRequest, recipe
+from autoseg.training.optim import own_learning_rate
 from autoseg.training.pretrained import check_pretrained
 from autoseg.training.resuming import BEST, FINAL, LATEST, find_run, resumed_config
 
@@ -233,10 +235,13 @@ def training_config(plan: Plan, options: RunOptions, own_settings: Mapping[str, 
 
 
 def check_start(request: FoldRequest, *, resume: bool, overwrite: bool) -> None:
-    """Raise before a former run is removed if the weights that the new one shall start from do not fit.
+    """Raise before a former run is removed if the new one cannot start: device, components, or weights do not fit.
 
     See :func:`autoseg.training.pretrained.check_pretrained`. A resumed run needs these weights no more.
     """
+    select_device(request.device)
+    recipe(request)
+    own_learning_rate(request.config)
     if request.pretrained is not None and not resume:
         check_pretrained(
             request.pretrained, request.folder, request.plan, request.configuration, request.dataset.labels,

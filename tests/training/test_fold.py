@@ -17,6 +17,7 @@ from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest, build_parts,
 from autoseg.training.prepare import (
     RunOptions,
     check_folder,
+    check_start,
     is_scribbled,
     prepare_fold,
     settings_for_scribbles,
@@ -196,6 +197,15 @@ def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(request_of):
         assert "--resume" not in str(refused.value)
     assert not check_folder(request.folder, resume=False, overwrite=True)
     assert not request.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"device": "cuda:99"}, {"settings": ["augmentation=strong"]}, {"settings": ["optimizer=adam"]}], ids=str
+)
+def test_what_cannot_start_is_refused_before_a_run_is_overwritten(toy_folder, toy_workspace, wrong):
+    request = prepare_fold(toy_workspace, Dataset.load(toy_folder), RunOptions("0", workers=0, **wrong))
+    with pytest.raises(ConfigError):
+        check_start(request, resume=False, overwrite=True)
 
 
 def test_only_scribbled_data_get_the_background_prior_and_context(toy_folder, toy_workspace):

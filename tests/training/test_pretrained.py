@@ -93,6 +93,8 @@ def test_copies_are_recognised_through_several_pretrainings(renamed, everything,
     second = prepared(folder, workspace, "0", tmp_path / "second", pretrained=first.folder / FINAL)
     train_fold(second, should_stop=lambda: True)
     assert f"found {len(second.val_cases)} of its validation cases" in " ".join(warnings(caplog))
+    with pytest.raises(ModelError, match=r"--pretrained is .*other\.pt, was .*checkpoint_final\.pt"):
+        train_fold(replace(second, pretrained=tmp_path / "other.pt"), resume=True)
     train_fold(replace(second, pretrained=None), resume=True)
     content = json.loads((second.folder / "training.json").read_text())
     assert set(second.val_cases) <= set(content["seen_cases"])  # resumed without the flag, it is known all the same
@@ -104,6 +106,8 @@ def test_the_same_fold_and_a_fresh_start_are_not_marked(toy_folder, toy_workspac
     train_fold(fresh)
     same = prepared(toy_folder, toy_workspace, "0", tmp_path / "same", pretrained=fresh.folder / FINAL)
     result = train_fold(same)
+    with pytest.raises(ModelError, match=r"--pretrained is .*, was none"):  # it would be said, and not be true
+        train_fold(replace(fresh, pretrained=same.folder / FINAL), resume=True)
     assert not warnings(caplog) and result.progress.records[-1].seen_validation_cases == 0
     assert read_fold_cases(same.folder).seen_before == frozenset()
     assert validate_fold(same).seen_in_training == ()
