@@ -101,7 +101,7 @@ def _read(path: Path, *, as_labels: bool) -> StoredImage:
         array = _ordered(array, _axes(pages)).reshape(header.shape)
         page = pages[0].keyframe
         if array.dtype == bool:
-            array = (array != (page.photometric == BILEVEL_WHITE_IS_ZERO)).astype(np.uint8)  # as ITK: white is 1
+            array = (array != _is_inverted(page)).astype(np.uint8)
         if as_labels and _has_alpha(pages[0].axes, page):
             array = without_alpha(path, array)
     return StoredImage(array, header.geometry)
@@ -252,6 +252,15 @@ def _describe(path: Path, file: tifffile.TiffFile, pages: Sequence[tifffile.Tiff
     shape: Shape4 = (c, z, lengths["Y"], lengths["X"])
     geometry, unknown_size = tiff_geometry(path, file, ndim=3 if depth else 2)
     return StoredHeader(shape, geometry, _remarks(pages[0].keyframe), unknown_size)
+
+
+def _is_inverted(page: tifffile.TiffPage) -> bool:
+    """Whether 0 stands for white in a file of one bit: 1 is white then, as ITK and Pillow read it.
+
+    ``tifffile.imwrite`` calls every array of truth values so, whatever it means, and reads it back as it was.
+    """
+    is_of_tifffile = page.is_shaped or str(page.software).startswith("tifffile")
+    return bool(page.photometric == BILEVEL_WHITE_IS_ZERO) and not is_of_tifffile
 
 
 def _remarks(page: tifffile.TiffPage) -> tuple[str, ...]:

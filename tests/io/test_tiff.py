@@ -170,8 +170,17 @@ MASK = (STACK[0] > 30000).astype(np.uint8)
 def test_one_bit_labels_are_0_and_1(tmp_path, compression):
     Image.fromarray(MASK.astype(bool)).save(tmp_path / "a.tif", compression=compression)
     np.testing.assert_array_equal(read_labels(tmp_path / "a.tif")[0][0], MASK)
-    write(tmp_path / "w.tif", ~MASK.astype(bool), photometric="miniswhite")
+    write(tmp_path / "w.tif", ~MASK.astype(bool), photometric="miniswhite", metadata=None, software=False)
     np.testing.assert_array_equal(read_labels(tmp_path / "w.tif")[0][0], np.asarray(Image.open(tmp_path / "w.tif")))
+
+
+def test_truth_values_that_tifffile_wrote_are_read_as_tifffile_reads_them(tmp_path):
+    """It calls them "0 is white", whatever they mean: Pillow and ITK show a mask so written inverted."""
+    stack = STACK > 60000
+    tifffile.imwrite(tmp_path / "mask.tif", stack)
+    np.testing.assert_array_equal(read_labels(tmp_path / "mask.tif")[0], stack)
+    tifffile.imwrite(tmp_path / "page.tif", stack[0], ome=True)
+    np.testing.assert_array_equal(read_labels(tmp_path / "page.tif")[0][0], stack[0])
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
