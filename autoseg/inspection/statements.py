@@ -286,6 +286,7 @@ def _check_case(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol) 
         (
             *(_kept_warning(files, item, labels) for item in kept),
             *_stray_warnings(files, target, spacing, labels, reach),
+            *_slice_warnings(files, measure_slices(target.codes, target.label_sets, spacing, statement), protocol),
         ),
         kept,
         _settled(target, spacing, protocol, statement),
@@ -301,6 +302,19 @@ def _kept_warning(files: CaseFiles, item: KeptOpen, labels: Labels) -> str:
         f"case {files.name!r}: {item.n_voxels} voxels drawn as one of several classes keep all of them, the first at "
         f"{item.voxel} (z, y, x): drawn as {drawn}, of which {item.promise} would exclude {kept} if only classes drawn "
         "alone counted as touched. If that is what you mean, draw there what is left"
+    )
+
+
+def _slice_warnings(files: CaseFiles, shown: SliceEvidence, protocol: AnnotationProtocol) -> tuple[str, ...]:
+    """Say that a case was drawn across another axis than ``slice_axis``, of which promises about slices speak."""
+    said = protocol.slice_axis
+    if not protocol.speaks_of_slices or None in (said, shown.drawn_axis) or said == shown.drawn_axis:
+        return ()
+    drawn, axis = ("zyx"[number] for number in (shown.drawn_axis or 0, said or 0))
+    return (
+        f"case {files.name!r}: drawn slice by slice across {drawn}, not across {axis} as slice_axis says, so promises "
+        f"about slices may exclude what is there. If its file stores the voxels in another order than those of other "
+        f"cases, store image and labels as they do; else correct slice_axis, or leave out the promise",
     )
 
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from toy import IGNORE, write_toy_dataset
 
 from autoseg.annotation.promises import Settled, check_against_reference, infer
@@ -162,6 +163,20 @@ def test_where_nothing_shows_the_slices_the_axis_is_asked_for(tmp_path):
     assert unclear_slices(said, estimate_promises(said)) == () and said.protocol.slice_axis == 1
     encloses = promise(folder, background_encloses=True)
     assert unclear_slices(encloses, estimate_promises(encloses)) == ()  # paths lead through the volume then
+
+
+@pytest.mark.parametrize("promised", [{"classes_complete_in": "slice"}, {"background_encloses": True}])
+def test_a_case_drawn_across_another_axis_than_is_said_is_named(tmp_path, promised):
+    """Cases drawn in axial slices and stored in two orders: one slice_axis cannot be true of both."""
+    folder = write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=3, shape=(22, 24, 26))
+    in_slices(folder, 0)
+    dataset = promise(folder, **promised, slice_axis="z")
+    assert not any("slice_axis" in text for text in check_promises(dataset, estimate_promises(dataset)).warnings)
+    for part, name in (("imagesTr", "toy_001_0000"), ("labelsTr", "toy_001")):
+        image = sitk.DICOMOrient(sitk.ReadImage(str(folder / part / f"{name}.nii.gz")), "LIP")
+        sitk.WriteImage(image, str(folder / part / f"{name}.nii.gz"))
+    (warning,) = (text for text in check_promises(dataset, estimate_promises(dataset)).warnings if "slice_axis" in text)
+    assert warning.startswith("case 'toy_001': drawn slice by slice across y, not across z as slice_axis says")
 
 
 def test_a_slip_of_the_pen_is_a_warning(folder):
