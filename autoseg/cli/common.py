@@ -174,7 +174,7 @@ def n_workers(given: int | None) -> int:
 
 def set_up_logging(*, verbose: bool = False, quiet: bool = False) -> None:
     """Send autoseg's messages to stderr, one plain line each."""
-    level = logging.ERROR if quiet and not verbose else logging.DEBUG if verbose else logging.INFO
+    level = logging.WARNING if quiet and not verbose else logging.DEBUG if verbose else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LevelFormatter())
     log.handlers[:] = [handler]

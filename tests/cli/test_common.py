@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -122,3 +123,15 @@ def test_a_reader_that_leaves_early_sees_no_traceback():
         process.stdout.close()
         assert process.stderr.read() == b"stopped: found a broken pipe; whoever read the output has left.\n"
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"), [({"quiet": True}, ["warning: w", "error: e"]), ({}, ["i", "warning: w", "error: e"])]
+)
+def test_quiet_still_tells_warnings(capsys, options, shown):
+    common.set_up_logging(**options)
+    log = logging.getLogger("autoseg.somewhere")
+    log.info("i")
+    log.warning("w")
+    log.error("e")
+    assert capsys.readouterr().err.splitlines() == shown
