@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from autoseg.dataset.dataset import Dataset
     from autoseg.inspection.statements import PromiseReport
     from autoseg.planning.check_report import CheckReport
+    from autoseg.planning.splits import Split
+    from autoseg.planning.strata import CaseProfile
 
 
 def check(dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: int, *, as_json: bool, quiet: bool) -> None:
@@ -43,20 +45,32 @@ def look_into_files(
     """
     from autoseg.inspection.integrity import check_dataset
     from autoseg.planning.check_report import CheckReport
-    from autoseg.planning.splits import forgotten_cases, make_splits, partial_profiles
+    from autoseg.planning.splits import split_faults
     from autoseg.planning.strata import find_gaps, profiles_from_report
 
     with common.progress("check", quiet=quiet) as report:
         found = check_dataset(dataset, known_faults=faults, workers=workers, progress=report)
     names = [name for name in found.cases if name not in found.uninformative]
-    forgotten = forgotten_cases(dataset, folder, names)
-    if forgotten is not None:
-        found = replace(found, faults=(*found.faults, forgotten))
+    of_folds = split_faults(dataset, folder, names)
+    found = replace(found, faults=(*found.faults, *of_folds))
     profiles = profiles_from_report(found)
-    groups = {case.name: case.group for case in dataset.cases}
-    splits = make_splits(names, groups, partial_profiles(dataset, profiles)) if names else []
+    splits = [] if of_folds else _folds(dataset, folder, names, profiles)
     gaps = find_gaps([(split.train, split.val) for split in splits], profiles, found.heads)
     return CheckReport(found, tuple(gaps), check_promised(dataset, workers, quiet=quiet))
+
+
+def _folds(
+    dataset: Dataset, folder: Path, names: Sequence[str], profiles: Mapping[str, CaseProfile]
+) -> Sequence[Split]:
+    """Return the user's folds, or those that planning would make; nothing is written."""
+    from autoseg.planning.splits import given_splits, load_or_make_splits, make_splits, partial_profiles
+
+    if not names:
+        return ()
+    if given_splits(dataset, folder) is not None:
+        return load_or_make_splits(dataset, folder, names)
+    groups = {case.name: case.group for case in dataset.cases}
+    return make_splits(names, groups, partial_profiles(dataset, profiles))
 
 
 def check_promised(dataset: Dataset, workers: int, *, quiet: bool) -> PromiseReport | None:

@@ -244,29 +244,48 @@ def _outdated(splits: Sequence[Split], names: Sequence[str], groups: Mapping[str
     return None
 
 
-def _honour(path: Path, dataset: Dataset, names: Sequence[str]) -> list[Split]:
-    """Validate folds that the user gave; cases that carry no information leave them, with a warning."""
-    splits = read_splits(path)
+def split_faults(dataset: Dataset, folder: Path, names: Sequence[str]) -> list[Fault]:
+    """Return all that is wrong with the user's ``splits_final.json``: for cases to train on ``names``.
+
+    Raises ``ConfigError`` if the file does not hold folds at all.
+    """
+    path = given_splits(dataset, folder)
+    if path is None:
+        return []
+    forgotten = forgotten_cases(dataset, folder, names)
+    return [*_fold_faults(path, read_splits(path), dataset, names), *([] if forgotten is None else [forgotten])]
+
+
+def _fold_faults(path: Path, splits: Sequence[Split], dataset: Dataset, names: Sequence[str]) -> list[Fault]:
+    """Find cases that do not exist, and folds without a case to train or validate on."""
     known, usable = {case.name for case in dataset.cases} | set(names), set(names)
-    faults, result = [], []
+    faults = []
     for fold, split in enumerate(splits):
-        listed = {*split.train, *split.val}
-        if unknown := sorted(listed - known):
+        if unknown := sorted({*split.train, *split.val} - known):
             faults.append(
                 Fault(f"{path}: fold {fold}", f"unknown cases {unknown}", "cases of the data set", "Correct the names.")
             )
-        train, val = (tuple(name for name in part if name in usable) for part in (split.train, split.val))
-        kept = Split(train, val, split.left_out)
         faults += [
             Fault(f"{path}: fold {fold}", f"no usable case in {part!r}", "at least one", "List annotated cases.")
-            for part, cases in (("train", kept.train), ("val", kept.val))
-            if not cases
+            for part, cases in (("train", split.train), ("val", split.val))
+            if not usable & {*cases}
         ]
-        if left_out := sorted((listed & known) - usable):
+    return faults
+
+
+def _honour(path: Path, dataset: Dataset, names: Sequence[str]) -> list[Split]:
+    """Validate folds that the user gave; cases that carry no information leave them, with a warning."""
+    splits, usable = read_splits(path), set(names)
+    faults = _fold_faults(path, splits, dataset, names)
+    if faults:
+        raise DatasetError(faults)
+    result = []
+    for fold, split in enumerate(splits):
+        train, val = (tuple(name for name in part if name in usable) for part in (split.train, split.val))
+        kept = Split(train, val, split.left_out)
+        if left_out := sorted({*split.train, *split.val} - usable):
             _log.warning("%s: fold %d: %s are left out: no voxel is annotated.", path, fold, left_out)
         if both := sorted({*kept.train} & {*kept.val}):
             _log.warning("%s: fold %d: %s are in both train and val: scores will flatter.", path, fold, both)
         result.append(kept)
-    if faults:
-        raise DatasetError(faults)
     return result

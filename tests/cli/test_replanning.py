@@ -174,6 +174,25 @@ def test_a_case_in_no_given_fold_is_named_until_it_is_left_out_on_purpose(planne
     assert request.train_cases == ("toy_000", "toy_001", "toy_002")
 
 
+def test_the_check_names_what_training_would_refuse_in_given_folds(planned, type_in):
+    raw, root = planned
+    folds = [
+        {"train": ["toy_000", "toy_001"], "val": ["toy_002", "ghost"]},
+        {"train": ["toy_003", "toy_002"], "val": []},
+        {"train": ["toy_003", "toy_002"], "val": ["toy_003"]},
+    ]
+    (raw / "splits_final.json").write_text(json.dumps(folds))
+    again = ["autoseg_plan_and_preprocess", raw, "--root", root, "-j", 1, "-q"]
+    for command in (again, [*again, "--check-only"]):
+        code, said = type_in(*command)
+        assert code == 2 and "fold 0: found unknown cases ['ghost']" in said
+        assert "fold 1: found no usable case in 'val'" in said
+    (raw / "splits_final.json").write_text(json.dumps([*folds[2:], {"train": ["toy_000"], "val": ["toy_001"]}]))
+    for command in (again, [*again, "--check-only"]):
+        code, said = type_in(*command)
+        assert code == 0 and "fold 0: ['toy_003'] are in both train and val" in said
+
+
 def test_a_loss_that_is_not_finite_is_one_line_whose_command_goes_on(planned, type_in):
     raw, root = planned
     start = ["autoseg_train", raw, "1", "-c", "2d", "--name", "mine", "--root", root, *SHORT, "--seed", "7"]
