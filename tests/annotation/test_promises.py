@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial import distance
 
 from autoseg.annotation import set_maps as set_map
+from autoseg.annotation.enclosure import enclosed
 from autoseg.annotation.promises import (
     Settled,
     check_against_reference,
@@ -131,7 +133,7 @@ def ring(codes, z, gap=0):
         codes[z, 3, 8 : 8 + gap] = UNKNOWN
 
 
-@pytest.mark.parametrize(("gap", "promised"), [(0, 0.0), (0, 4.0), (2, 2.0), (2, 4.0), (4, 4.0)])
+@pytest.mark.parametrize(("gap", "promised"), [(0, 0.0), (0, 4.0), (1, 2.0), (2, 3.0), (2, 4.0), (3, 4.0)])
 def test_background_encloses_as_far_as_its_gaps_may_be(gap, promised):
     codes = blank(2, 21, 21)
     ring(codes, 0, gap)
@@ -142,13 +144,30 @@ def test_background_encloses_as_far_as_its_gaps_may_be(gap, promised):
     assert sets[1].all()  # another slice
 
 
-@pytest.mark.parametrize(("gap", "promised"), [(1, 0.0), (2, 1.0), (4, 2.0), (6, 4.0)])
+@pytest.mark.parametrize(("gap", "promised"), [(1, 0.0), (1, 1.9), (2, 2.9), (3, 3.9), (6, 4.0)])
 def test_a_wider_gap_encloses_nothing(gap, promised):
     codes = blank(1, 21, 21)
     ring(codes, 0, gap)
     codes[0, 10, 10] = 1
     protocol = AnnotationProtocol(background_encloses=True, gap_mm=promised)
     assert left(infer(codes, SETS, (999.0, 1.0, 1.0), protocol)).all()
+
+
+@pytest.mark.parametrize("angle", np.linspace(0, 2 * np.pi, 13)[:-1])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.7, 1.6)])
+def test_gaps_are_measured_alike_in_all_directions(spacing, angle):
+    """A channel leads out of a circle: it is closed from the distance of its two nearest voxels on, not before."""
+    y, x = (edge * np.arange(-30, 31) for edge in spacing)
+    along = y[:, None] * np.sin(angle) + x * np.cos(angle)
+    across = y[:, None] * np.cos(angle) - x * np.sin(angle)
+    radius = np.hypot(along, across)
+    drawn = (np.abs(radius - 13) < 1.5 * max(spacing)) & ~((along > 0) & (np.abs(across) < 2.6))
+    sides = (np.argwhere(drawn & (along > 0) & (sign * across > 0)) * spacing for sign in (1, -1))
+    width = distance.cdist(*sides).min()
+    for gap_mm, is_closed in [(0.99 * width, False), (1.01 * width, True)]:
+        outside = enclosed(drawn[None], (radius < 5)[None], (1.0, *spacing), gap_mm=gap_mm, by_slice=True)[0]
+        assert outside[radius > 17].all() == is_closed
+        assert outside.any() == is_closed
 
 
 @pytest.mark.parametrize(("promised", "is_closed"), [(0.0, False), (0.5, True)])
