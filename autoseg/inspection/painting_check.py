@@ -47,4 +47,6 @@ def painting_warnings(dataset: Dataset, class_voxels: Sequence[int]) -> list[str
 
 
 def _shown(dice: float | None) -> str:
-    return "no voxel" if dice is None else f"{dice:.3f}"
+    if dice is None:
+        return "no voxel"
+    return "more than 0.999" if 0.9995 <= dice < 1 else f"{dice:.3f}"

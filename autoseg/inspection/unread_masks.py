@@ -9,7 +9,7 @@ from pathlib import Path
 from autoseg.dataset.case_files import MASK_FOLDER
 from autoseg.dataset.dataset import Dataset
 
-_NAME = re.compile("mask|valid", re.IGNORECASE)
+_NAME = re.compile("mask|valid|annotated|known|roi", re.IGNORECASE)
 """In the names of folders that may hold valid masks."""
 
 

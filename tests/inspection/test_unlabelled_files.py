@@ -14,6 +14,7 @@ import SimpleITK as sitk  # noqa: N813  (the name that its documentation gives i
 from autoseg.dataset.dataset import Dataset
 from autoseg.evaluation import evaluate_folder
 from autoseg.inspection.integrity import IntegrityReport, check_dataset
+from autoseg.inspection.painting_check import _shown
 from autoseg.inspection.survey import survey_dataset
 from autoseg.preprocessing.runner import read_case
 
@@ -122,7 +123,10 @@ def test_a_mask_of_nan_is_refused(tmp_path):
     assert len(faults) == 3 and all("nan" in fault.found and "in a mask write 0" in fault.fix for fault in faults)
 
 
-@pytest.mark.parametrize(("name", "is_told"), [("masksTr", True), ("valid_masks", True), ("labels_old", False)])
+@pytest.mark.parametrize(
+    ("name", "is_told"),
+    [("masksTr", True), ("valid_masks", True), ("annotatedTr", True), ("ROI", True), ("labels_old", False)],
+)
 def test_masks_that_are_not_mentioned_are_told(tmp_path, shape, name, is_told):
     folder = lay_out(tmp_path, shape, [0, 1, 0], np.uint8, labels=CELL)
     for case in range(3):
@@ -178,3 +182,9 @@ def test_regions_that_the_order_loses_are_told_with_their_dice(tmp_path, shape):
     describe(folder, json.loads("{" + written[1] + "}"))
     assert not any("regions_class_order" in warning for warning in check(folder).warnings)
     assert survey_dataset(Dataset.load(folder)).report.warnings == check(folder).warnings
+
+
+def test_a_region_that_loses_a_few_voxels_is_not_said_to_lose_none():
+    assert [_shown(dice) for dice in (None, 0.5, 0.9994, 0.99996, 1.0)] == [
+        "no voxel", "0.500", "0.999", "more than 0.999", "1.000",
+    ]  # fmt: skip
