@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from autoseg.core.errors import Fault
 from autoseg.core.plan import Configuration, Plan
 
+FARTHEST_SPACING = 30.0
+"""Largest factor between the spacing of a configuration and the median of the data: beyond, a number was mistyped."""
+
 
 def plan_faults(plan: Plan, where: str) -> list[Fault]:
     """Return all that is wrong with a plan, in the order of its keys; empty if networks can be built and trained.
@@ -35,6 +38,7 @@ def plan_faults(plan: Plan, where: str) -> list[Fault]:
         if configuration.previous_stage is not None and configuration.previous_stage not in plan.configurations:
             faults.append(_fault(f"{place}.previous_stage", repr(configuration.previous_stage), "a configuration"))
         faults += _topology_faults(configuration, f"{place}.topology") or _size_faults(configuration, place)
+        faults += _far_spacing(configuration, place, plan.original_median_spacing)
         faults += _channel_faults(configuration, place, n_channels)
     return faults
 
@@ -62,6 +66,18 @@ def _size_faults(configuration: Configuration, place: str) -> list[Fault]:
         fitting = [steps[0] * 2, *steps[1:]]
         faults.append(Fault(f"{place}.patch_size", str(list(patch)), expected, f"Write {fitting}, say."))
     return faults
+
+
+def _far_spacing(configuration: Configuration, place: str, median: Sequence[float]) -> list[Fault]:
+    """Return a fault if an edited spacing is nowhere near the data: caches a million times as large end no run."""
+    of_axes = median[len(median) - len(configuration.spacing) :]
+    if not (_are_positive(configuration.spacing) and _are_positive(of_axes)):
+        return []
+    factors = [edge / usual for edge, usual in zip(configuration.spacing, of_axes, strict=True)]
+    if all(1 / FARTHEST_SPACING <= factor <= FARTHEST_SPACING for factor in factors):
+        return []
+    expected = f"within a factor of {FARTHEST_SPACING:g} of {list(of_axes)}, the median spacing of the data (mm)"
+    return [_fault(f"{place}.spacing", configuration.spacing, expected)]
 
 
 def _topology_faults(configuration: Configuration, place: str) -> list[Fault]:

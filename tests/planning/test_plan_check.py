@@ -20,6 +20,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("batch_size", 0, "1 or more patches"),
     ("spacing", [1.0, -1.0, 1.0], "3 positive numbers"),
     ("spacing", [1.0, 1.0], "3 positive numbers"),
+    ("spacing", [2.0, 0.01, 0.01], "within a factor of 30"),
     ("median_shape", [0, 1, 1], "3 positive numbers"),
     ("normalization", [], "1, one per channel"),
     ("use_mask_for_norm", [True, False], "1, one per channel"),
