@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make the virtual environment that quickstart.sh and test.sh share, with the tested versions. Sourced by both.
-# AUTOSEG_VENV names another place; AUTOSEG_PYTHON another interpreter (3.10 or newer). The argument is "product", or
+# AUTOSEG_VENV names another place; AUTOSEG_PYTHON another interpreter (3.11 or newer). The argument is "product", or
 # "dev" to add what the tests need.
 set -euo pipefail
 
@@ -37,8 +37,8 @@ with_signs_of_life() {
     rm -f "$log"
 }
 
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
-    echo "autoseg needs Python 3.10 or newer; $python is $("$python" --version 2>&1). Set AUTOSEG_PYTHON." >&2
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "autoseg needs Python 3.11 or newer; $python is $("$python" --version 2>&1). Set AUTOSEG_PYTHON." >&2
     exit 2
 fi
 if [ ! -e "$stamp" ]; then
@@ -50,17 +50,12 @@ if [ ! -e "$stamp" ]; then
     if ! "$venv/bin/python" -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (21, 3))'; then
         with_signs_of_life "renewing pip" "$venv/bin/python" -m pip install --upgrade pip
     fi
-    constraint=(--constraint "$repository/constraints.txt")
-    if ! "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-        echo "the tested versions need Python 3.11; taking the newest that Python 3.10 has"
-        constraint=()
-    fi
     wanted=$repository
     if [ "$extra" = dev ]; then wanted="$repository[dev]"; fi
     # torch by its exact version: a range would fetch the newest build, with gigabytes of GPU libraries.
     # Not compiled: of the files of torch and others only a part is ever imported, and that part is compiled below.
     with_signs_of_life "installing torch and the other packages" "$venv/bin/python" -m pip install --no-compile \
-        ${constraint[@]+"${constraint[@]}"} "$(grep '^torch==' "$repository/constraints.txt")" --editable "$wanted"
+        --constraint "$repository/constraints.txt" "$(grep '^torch==' "$repository/constraints.txt")" --editable "$wanted"
     with_signs_of_life "importing it for the first time" env PYTHONDONTWRITEBYTECODE= \
         "$venv/bin/python" -c 'import autoseg.training.validation, autoseg.report.overlay, matplotlib.pyplot, torch._dynamo'
     rm -f "$venv"/.autoseg-*
