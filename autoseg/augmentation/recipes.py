@@ -19,6 +19,8 @@ from autoseg.augmentation.noise import Noise
 from autoseg.augmentation.rotate import Rotate
 from autoseg.augmentation.scale import Scale
 from autoseg.augmentation.warp import Warp, identity
+from autoseg.core.components import resolve
+from autoseg.core.errors import ConfigError
 from autoseg.core.plan import Configuration
 
 ANISOTROPY_IN_PLANE = 3
@@ -152,3 +154,17 @@ def no_augmentation(configuration: Configuration | None = None) -> Recipe:
 
 RECIPES: dict[str, Callable[[Configuration], Recipe]] = {"nnunet": nnunet_recipe, "none": no_augmentation}
 """Built-in recipes by the name in the run's configuration."""
+
+
+def named_recipe(name: str, configuration: Configuration) -> Recipe:
+    """Return the recipe ``name`` for a configuration: built in, an entry point, or ``package.module:attribute``.
+
+    Raises ``ConfigError`` if there is no such recipe, or if what is named makes none.
+    """
+    recipe = resolve("augmentation", name, RECIPES)(configuration)
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(
+            f"augmentation {name!r}: found {type(recipe).__name__}, expected a function that returns an autoseg."
+            "augmentation.recipes.Recipe. See docs/extending.md for an example."
+        )
+    return recipe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -10,13 +10,25 @@ from typing import Any
 from autoseg.core.errors import ConfigError
 
 
-def resolve(kind: str, name: str, built_in: Mapping[str, Any]) -> Any:
+def resolve(kind: str, name: str, built_in: Mapping[str, Any], *, needs: Sequence[str] = ()) -> Any:
     """Return the component ``name`` of ``kind``: loss, optimizer, augmentation, architecture or planner.
 
-    Raises ``ConfigError`` naming the built-in components if it is unknown or cannot be imported.
+    Raises ``ConfigError`` naming the built-in components if it is unknown, or saying why it cannot be imported, or
+    which of the attributes that it ``needs`` a component of a user lacks.
     """
     if name in built_in:
         return built_in[name]
+    component = _imported(kind, name, built_in)
+    missing = [attribute for attribute in needs if not hasattr(component, attribute)]
+    if missing:
+        raise ConfigError(
+            f"{kind} {name!r}: found {type(component).__name__} without {' and '.join(missing)}, expected an object "
+            "that has them. See docs/extending.md for an example."
+        )
+    return component
+
+
+def _imported(kind: str, name: str, built_in: Mapping[str, Any]) -> Any:
     if ":" not in name:
         for point in entry_points(group=f"autoseg.{kind}", name=name):
             return point.load()
@@ -27,8 +39,9 @@ def resolve(kind: str, name: str, built_in: Mapping[str, Any]) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a module of a user raises
+        reason = str(error) if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"{kind} {name!r}: {error}, expected an importable 'package.module:attribute'. "
+            f"{kind} {name!r}: {reason}, expected an importable 'package.module:attribute'. "
             "Check the spelling, and that the package is installed in this environment."
         ) from error

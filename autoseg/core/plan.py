@@ -13,7 +13,6 @@ from autoseg.core.geometry import Direction, Geometry
 from autoseg.core.orientation import VoxelOrder, order_towards
 
 Normalization = Literal["ct", "zscore", "none", "rescale_to_0_1", "rgb_to_0_1"]
-ConfigurationName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
 
 
 class _Frozen(BaseModel):

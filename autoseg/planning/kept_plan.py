@@ -20,8 +20,6 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.planning.keep_statistics import keep_intensities
 
 RECORD_FILE = "plans_made.json"
-_CUTS_ANNOTATION = "crop: True -> False"
-"""A difference that a kept plan may not miss: what it crops away would be annotated foreground."""
 
 
 class PlanRecord(BaseModel):
@@ -122,7 +120,7 @@ def differences(before: Plan, after: Plan) -> Iterator[str]:
 def _reason_to_replan(fresh: Plan, present: Plan, record: PlanRecord | None, wishes: Wishes) -> str | None:
     if fresh.channel_names != present.channel_names:
         return f"the channels are {list(fresh.channel_names)} now"
-    if _CUTS_ANNOTATION in differences(present, fresh):
+    if present.crop and not fresh.crop:
         return "the plan would cut annotated foreground away with what is 0 around it"
     if wishes.planner is not None and wishes.planner != present.planner:
         return f"--planner {wishes.planner} is another than {present.planner}"

@@ -16,10 +16,10 @@ def feature_map_values(topology: Topology, patch_size: Sequence[int], n_outputs:
     ``feature_map_values`` of the same parameters (see docs/extending.md). Raises ``ConfigError`` if there is no such
     architecture.
     """
-    architecture = resolve("architecture", topology.kind, dict.fromkeys(_ENCODERS))
-    if architecture is not None:
-        return int(architecture.feature_map_values(topology, patch_size, n_outputs))
-    return _unet_values(topology, patch_size, n_outputs)
+    if topology.kind in _ENCODERS:
+        return _unet_values(topology, patch_size, n_outputs)
+    architecture = resolve("architecture", topology.kind, _ENCODERS, needs=("feature_map_values",))
+    return int(architecture.feature_map_values(topology, patch_size, n_outputs))
 
 
 def _unet_values(topology: Topology, patch_size: Sequence[int], n_outputs: int) -> int:

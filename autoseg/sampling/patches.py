@@ -17,7 +17,7 @@ from autoseg.augmentation.warp import Warp, identity, keep_inside, move_image, s
 from autoseg.cases.store import IMAGE, TARGET, CaseStore
 from autoseg.sampling.held_out import Marks
 from autoseg.sampling.places import Aim, box_anywhere, box_around, draw_voxel
-from autoseg.sampling.rejection import Box, Rejection
+from autoseg.sampling.rejection import RealBox, Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def draw_place(
     return place
 
 
-def covered_box(place: Place, patch: Sequence[int]) -> Box:
+def covered_box(place: Place, patch: Sequence[int]) -> RealBox:
     """Return the box (z, y, x) of the patch's size around its centre: what it shows if it is not rotated or scaled."""
     low = [middle - (edge - 1) / 2 for middle, edge in zip(place.centre, patch, strict=True)]
     high = [start + edge for start, edge in zip(low, patch, strict=True)]

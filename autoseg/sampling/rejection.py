@@ -19,7 +19,7 @@ MAX_TABLE_BYTES = 1 << 28
 MIN_ENTRIES = 1 << 12
 """Of a table, however many cases there are."""
 
-Box = tuple[Sequence[float], Sequence[float]]
+RealBox = tuple[Sequence[float], Sequence[float]]
 """First voxel and one past the last (z, y, x); may hang out of the image, and need not be integers."""
 
 
@@ -82,7 +82,7 @@ class AreaTable:
             np.cumsum(sums, axis=axis, out=sums)
         return cls(corners, sums)
 
-    def count(self, box: Box) -> PatchContent:
+    def count(self, box: RealBox) -> PatchContent:
         """Return what lies in ``box``: exact where its faces are corners of the grid, else in proportion.
 
         A block that the box cuts counts by the share of it that lies inside, so the error is at most what the blocks
@@ -128,7 +128,7 @@ class Rejection:
     notes: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     """Case -> that no place in it was good enough; whoever draws takes them out, and says them where they are seen."""
 
-    def content(self, case: CaseStore, box: Box, *, n_axes: int) -> PatchContent:
+    def content(self, case: CaseStore, box: RealBox, *, n_axes: int) -> PatchContent:
         """Return what was drawn in a box of ``case``, for patches of ``n_axes`` axes (2 or 3)."""
         key = case.entry.record.case
         if key not in self._tables:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoseg.augmentation.recipes import RECIPES, Recipe, augment_intensity
+from autoseg.augmentation.recipes import Recipe, augment_intensity, named_recipe
 from autoseg.cases.cache import cached_source, read_entry
 from autoseg.cases.store import CaseSource
 from autoseg.core.atomic import write_json
@@ -262,7 +262,7 @@ def batch_size(request: FoldRequest) -> int:
 
 def recipe(request: FoldRequest) -> Recipe:
     """Augmentation of a run: the named recipe, without mirroring if that is off."""
-    built: Recipe = resolve("augmentation", request.config.augmentation, RECIPES)(request.configuration)
+    built = named_recipe(request.config.augmentation, request.configuration)
     return built if request.config.mirror else built.without_mirroring()
 
 

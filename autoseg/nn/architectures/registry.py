@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from autoseg.core.components import resolve
@@ -22,7 +22,7 @@ class Architecture(Protocol):
         """Return the number of feature map values of one patch: the planner's measure of memory."""
 
 
-BUILT_IN = dict.fromkeys(("plain", "residual"), build_unet)
+BUILT_IN: dict[str, Callable[[Topology, int, int], Network]] = {"plain": build_unet, "residual": build_unet}
 
 
 def build_network(topology: Topology, n_channels: int, n_outputs: int, *, deep_supervision: bool = True) -> Network:
@@ -50,9 +50,11 @@ def build_network(topology: Topology, n_channels: int, n_outputs: int, *, deep_s
     -----
     Weights are drawn from torch's global generator, as in every torch module: seed it for a reproducible start.
     """
-    found = resolve("architecture", topology.kind, BUILT_IN)
-    build = found if topology.kind in BUILT_IN else found.build
-    network = build(topology, n_channels, n_outputs)
+    if topology.kind in BUILT_IN:
+        network = BUILT_IN[topology.kind](topology, n_channels, n_outputs)
+    else:
+        architecture = resolve("architecture", topology.kind, BUILT_IN, needs=("build",))
+        network = architecture.build(topology, n_channels, n_outputs)
     if not isinstance(network, Network):
         raise ConfigError(
             f"architecture {topology.kind!r}: found a {type(network).__name__}, expected an autoseg.nn.architectures."
