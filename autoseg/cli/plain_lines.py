@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from autoseg.core.progress import Progress
+
 SILENCE_S = 10.0
 """Seconds after which something is said although nothing, or little, has happened. With the start of a command, which
 imports and loads before it reports, that makes at most about 20."""
@@ -62,7 +64,7 @@ class PlainLines:
 
 
 @contextmanager
-def plain_lines(title: str) -> Iterator[Callable[[int, int, str], None]]:
+def plain_lines(title: str) -> Iterator[Progress]:
     """Yield what to report (done, total, what is being done) to; a thread looks after the silences."""
     lines = PlainLines(title, lambda line: print(line, file=sys.stderr, flush=True))
     is_over = threading.Event()

@@ -7,7 +7,6 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -16,6 +15,7 @@ import typer
 from autoseg.cli import common
 from autoseg.cli.pace import FEWEST, MOST, TRAINING_S, choose_iterations, length_text, measure_pace
 from autoseg.cli.plain_lines import duration_text
+from autoseg.core.progress import Progress, silent
 from autoseg.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def write_dataset(
     n_training: int = N_TRAINING,
     n_test: int = N_TEST,
     *,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> None:
     """Write training cases with scribbles and test cases with dense labels; dataset.json comes last."""
     from autoseg.core.atomic import write_json

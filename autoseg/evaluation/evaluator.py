@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import has_axes
 from autoseg.core.parallel import map_unordered
+from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.file_values import NAN_VALUE
 from autoseg.dataset.labels import CaseStatement, Labels
@@ -66,7 +67,7 @@ def evaluate_folder(
     against: str | Path | None = None,
     workers: int = 1,
     strict: bool = False,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = silent,
 ) -> Summary:
     """Score predictions against references, over the voxels that each reference decides.
 
@@ -190,7 +191,7 @@ def evaluate_files(
     *,
     masks: Mapping[str, Path] | None = None,
     workers: int = 1,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = silent,
 ) -> Summary:
     """Score files wherever they lie: case -> (reference, prediction). Otherwise as :func:`evaluate_folder`.
 
@@ -236,17 +237,14 @@ def _chosen(references: Mapping[str, Path], cases: Collection[str] | None, folde
     return {name: path for name, path in references.items() if name in set(cases)}
 
 
-def _run(
-    jobs: Sequence[_Job], workers: int, progress: Callable[[int, int, str], None] | None
-) -> list[tuple[_Outcome, ...]]:
+def _run(jobs: Sequence[_Job], workers: int, progress: Progress) -> list[tuple[_Outcome, ...]]:
     """Score all jobs; return for each what became of its predictions."""
     results: dict[int, tuple[_Outcome, ...]] = {}
     for index, result in map_unordered(_score, jobs, workers=workers):
         if isinstance(result, AutosegError):  # of the reference, or of the worker
             result = tuple(result if path is not None else None for path in jobs[index].predictions)
         results[index] = result
-        if progress is not None:
-            progress(len(results), len(jobs), jobs[index].case)
+        progress(len(results), len(jobs), jobs[index].case)
     return [results[index] for index in range(len(jobs))]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from autoseg.core.arrays import Float32Array, Shape3
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.plan import Configuration
+from autoseg.core.progress import Progress, silent
 from autoseg.inference.ensemble import Ensemble, mirrorings
 from autoseg.inference.plane_sums import RollingSums, outer
 
 Slab = tuple[int, Float32Array]
 """First plane, and logits (H, planes, y, x) of that plane and those behind it; belongs to whoever gets it."""
-Progress = Callable[[int, int], None]
 
 _SIGMA_SHARE = 1 / 8
 _VOXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22, "mps": 2**20}
@@ -104,7 +104,7 @@ def predict_logits(
     device: torch.device | None = None,
     batch_size: int | None = None,
     autocast_dtype: torch.dtype | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Float32Array:
     """Return the logits (H, *S) float32 of a preprocessed image, all at once; see :func:`stream_logits`."""
     slabs = stream_logits(
@@ -141,7 +141,7 @@ def stream_logits(
     device: torch.device | None = None,
     batch_size: int | None = None,
     autocast_dtype: torch.dtype | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     slab_values: int = SLAB_VALUES,
 ) -> Iterator[Slab]:
     """Yield the logits of a preprocessed image, slab by slab: Gaussian-weighted means of overlapping windows.
@@ -168,7 +168,7 @@ def stream_logits(
     autocast_dtype
         Type for mixed precision; None computes in float32.
     progress
-        Called with (windows done, windows in all).
+        Called with (windows done, windows in all, "windows").
     slab_values
         About how many logits a slab has; at least one plane of all heads.
 
@@ -201,7 +201,7 @@ def _stream(
     patch_size: Sequence[int],
     step: float,
     batch_size: int,
-    progress: Progress | None,
+    progress: Progress,
     slab_values: int,
 ) -> Iterator[Slab]:
     volume = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
@@ -261,7 +261,7 @@ def _weighted_windows(
     grid: WindowGrid,
     patch_size: Sequence[int],
     batch_size: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> Iterator[tuple[Shape3, Tensor]]:
     """Yield ``(first voxel, logits (H, *patch) times their importance)`` of every window, in order.
 
@@ -283,8 +283,7 @@ def _weighted_windows(
             batch = []
         yield from ((corner, content.logits) for corner, content in waiting if content.logits is not None)
         waiting = []
-        if progress is not None:
-            progress(number, n_windows)
+        progress(number, n_windows, "windows")
 
 
 def _fill(batch: Sequence[_Content], ensemble: Ensemble, importance: Tensor, patch_size: Sequence[int]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.findings import grouped_by_text, listed
 from autoseg.core.orientation import AS_STORED, VoxelOrder
 from autoseg.core.parallel import map_unordered
+from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, value_name
 from autoseg.dataset.labels import Labels
@@ -96,7 +97,7 @@ def check_dataset(
     *,
     known_faults: Sequence[Fault] = (),
     workers: int = 1,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = silent,
 ) -> IntegrityReport:
     """Read every case once, ``workers`` at a time, and report all faults; nothing is raised for them.
 
@@ -120,8 +121,7 @@ def check_dataset(
     for index, result in map_unordered(check, dataset.cases, workers=workers):
         name = dataset.cases[index].name
         findings[name] = lost(name, result) if isinstance(result, AutosegError) else result
-        if progress is not None:
-            progress(len(findings), len(dataset.cases), name)
+        progress(len(findings), len(dataset.cases), name)
     return report_on(dataset, findings, known_faults)
 
 

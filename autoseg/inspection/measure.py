@@ -22,6 +22,7 @@ from autoseg.core.fingerprint import Fingerprint, IntensityProperties
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import order_towards, orientation_name, prevailing_direction
 from autoseg.core.parallel import map_unordered
+from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels, drawn_codes, foreground_codes, head_states, informative_codes, open_row
 from autoseg.inspection.annotation_outside import Outside, outside_of
@@ -39,7 +40,6 @@ MIN_FOREGROUND_VOXELS = 1000
 READING_VERSION = 2
 """Raised whenever the same files would be read or measured otherwise: fingerprints are then extracted anew."""
 
-Progress = Callable[[int, int, str], None]
 """Called with (cases done, cases in all, name of the case just done)."""
 
 Result = TypeVar("Result")
@@ -73,7 +73,7 @@ class CaseMeasure:
 def extract_fingerprint(
     dataset: Dataset,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     *,
     skip: frozenset[str] = frozenset(),
 ) -> Fingerprint:
@@ -265,7 +265,7 @@ def _intensities(
         MIN_FOREGROUND_VOXELS,
     )
     n_knots = knots_per_case(len(dataset.cases))
-    body = _pool(_measure_all(partial(measure_body, n_knots=n_knots), cases, workers, None))
+    body = _pool(_measure_all(partial(measure_body, n_knots=n_knots), cases, workers))
     return [_NO_VALUES if item is None else robust_properties(item) for item in body], "body"
 
 
@@ -285,7 +285,7 @@ def _pool(cases: Sequence[tuple[Sketch | None, ...]]) -> list[Sketch | None]:
 
 
 def _measure_all(
-    function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: int, progress: Progress | None
+    function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: int, progress: Progress = silent
 ) -> list[Result]:
     """Apply ``function`` to all cases, results in case order; raise the first error in that order, with its case."""
     results: dict[int, Result] = {}
@@ -295,8 +295,7 @@ def _measure_all(
             errors[index] = result
         else:
             results[index] = result
-        if progress is not None:
-            progress(done, len(cases), cases[index].name)
+        progress(done, len(cases), cases[index].name)
     if errors:
         raise _named(errors, cases)
     return [results[index] for index in range(len(cases))]

@@ -30,6 +30,7 @@ from autoseg.core.errors import AutosegError, Fault, PlanError
 from autoseg.core.findings import listed
 from autoseg.core.json_models import load_model, save_model
 from autoseg.core.parallel import map_unordered
+from autoseg.core.progress import Progress, silent
 from autoseg.dataset.commands import PLANNING
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.estimates import PromiseEstimates, ReachEstimate
@@ -42,7 +43,6 @@ from autoseg.simulation.styles import Style, annotate
 PROMISES_FILE = "annotation_promises.json"
 NOTHING_ESTIMATED = PromiseEstimates(classes={}, slice_axis=None, unclear=())
 
-Progress = Callable[[int, int, str], None]
 """Called with (cases done, cases in all, name of the case just done)."""
 Result = TypeVar("Result")
 
@@ -114,7 +114,7 @@ def leaves_to_estimate(protocol: AnnotationProtocol) -> bool:
     return is_estimated(protocol) or (protocol.speaks_of_slices and protocol.slice_axis is None)
 
 
-def estimate_promises(dataset: Dataset, *, workers: int = 1, progress: Progress | None = None) -> PromiseEstimates:
+def estimate_promises(dataset: Dataset, *, workers: int = 1, progress: Progress = silent) -> PromiseEstimates:
     """Find over all cases what the protocol leaves to be found. Cases that cannot be read are left out.
 
     Without anything to find no file is read.
@@ -182,7 +182,7 @@ def unclear_slices(dataset: Dataset, estimates: PromiseEstimates) -> tuple[Fault
 
 
 def current_estimates(
-    dataset: Dataset, folder: Path, *, workers: int = 1, progress: Progress | None = None
+    dataset: Dataset, folder: Path, *, workers: int = 1, progress: Progress = silent
 ) -> PromiseEstimates:
     """Return the estimates in ``folder`` if the files are still those they were made of; else make and keep them.
 
@@ -214,7 +214,7 @@ def with_known_promises(dataset: Dataset, folder: Path) -> Dataset:
 
 
 def check_promises(
-    dataset: Dataset, estimates: PromiseEstimates, *, workers: int = 1, progress: Progress | None = None
+    dataset: Dataset, estimates: PromiseEstimates, *, workers: int = 1, progress: Progress = silent
 ) -> PromiseReport:
     """Read the annotation of every case and hold the promises against it.
 
@@ -246,15 +246,14 @@ def check_promises(
 
 
 def _over_cases(
-    function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: int, progress: Progress | None
+    function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: int, progress: Progress
 ) -> list[Result]:
     """Apply ``function`` to all cases; results in case order, without the cases that it cannot read."""
     results: dict[int, Result] = {}
     for done, (index, result) in enumerate(map_unordered(function, cases, workers=workers), start=1):
         if not isinstance(result, AutosegError):
             results[index] = result
-        if progress is not None:
-            progress(done, len(cases), cases[index].name)
+        progress(done, len(cases), cases[index].name)
     return [results[index] for index in sorted(results)]
 
 

@@ -5,7 +5,7 @@ What was read is kept, so that after a change only the cases that changed are re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from autoseg.cases.case import Target
 from autoseg.core.errors import AutosegError
 from autoseg.core.parallel import map_unordered
+from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels
 from autoseg.inspection.case_check import Finding, look_into, naming_case
@@ -36,7 +37,7 @@ def survey_dataset(
     dataset: Dataset,
     *,
     workers: int = 1,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = silent,
     kept: Path | None = None,
 ) -> Survey:
     """Check and measure all cases, ``workers`` at a time; nothing is raised for what is wrong with them.
@@ -59,8 +60,7 @@ def survey_dataset(
         findings[name] = finding
         if not (finding.faults or finding.undeclared):
             read[name] = KeptCase(stamps[name], finding, measure)
-        if progress is not None:
-            progress(len(findings), len(dataset.cases), name)
+        progress(len(findings), len(dataset.cases), name)
     if kept is not None and changed:
         save_survey(kept, read)
     measures = {name: case.measure for name, case in read.items() if case.measure is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from autoseg.core.atomic import write_json
 from autoseg.core.errors import ConfigError, FileFormatError
 from autoseg.core.findings import Findings, listed
 from autoseg.core.geometry import Geometry
+from autoseg.core.progress import Progress, silent
 from autoseg.dataset.case_files import is_file_name
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.io.hdf5 import Hdf5Array, find_array, has_array, parse_array, read_array
@@ -115,7 +116,7 @@ class ConversionReport:
 
 def convert(
     cubes: Sequence[Cube], output: Path, settings: ConversionSettings, *,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = silent,
 ) -> ConversionReport:  # fmt: skip
     """Write a data set from ELEKTRONN's cubes; nothing is written unless all of them are sound.
 
@@ -153,8 +154,7 @@ def convert(
     fractions: dict[str, float] = {}
     for done, item in enumerate(found, 1):
         fractions[item.cube.name] = _write_cube(item, output, settings, ignore=len(names))
-        if progress is not None:
-            progress(done, len(found), item.cube.name)
+        progress(done, len(found), item.cube.name)
     write_json(output / DATASET_JSON, _dataset_json(found, names, settings, is_dense=min(fractions.values()) == 1))
     Dataset.load(output)
     return ConversionReport(tuple(fractions), names, fractions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from autoseg.cases.label_codes import read_drawn, read_valid_mask
 from autoseg.core.errors import AutosegError
 from autoseg.core.parallel import map_unordered
+from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.dataset.labels import Labels
 from autoseg.interop.merging import Merger
@@ -23,7 +24,6 @@ MOSTLY = 0.5
 """A class is taken for a part of another one if more than this share of its surface lies against that."""
 Contacts = Mapping[tuple[str, str], int]
 """(class, other class) -> pairs of touching voxels, each pair in both orders."""
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,7 @@ def indented(content: Mapping[str, Any]) -> str:
     return ",\n".join(f'  "{key}": {json.dumps(value)}' for key, value in content.items())
 
 
-def doubtful_classes(
-    merger: Merger, *, workers: int = 1, progress: Progress | None = None
-) -> tuple[DoubtfulClass, ...]:
+def doubtful_classes(merger: Merger, *, workers: int = 1, progress: Progress = silent) -> tuple[DoubtfulClass, ...]:
     """Return classes of the same name that one data set probably divides and another one does not.
 
     A class that only some data sets declare, and whose surface lies mostly against another class, is probably a part of
@@ -110,8 +108,7 @@ def doubtful_classes(
             done += 1
             if not isinstance(result, AutosegError):
                 contacts.update(result)
-            if progress is not None:
-                progress(done, n_cases, dataset.cases[index].name)
+            progress(done, n_cases, dataset.cases[index].name)
         for other in datasets:
             found.extend(_doubtful(dataset, other, contacts))
     return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from autoseg.core.atomic import write_json
 from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.findings import listed
 from autoseg.core.parallel import map_unordered
+from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.dataset.file_values import DECLARE_VALUES, value_name
 from autoseg.dataset.labels import Labels
@@ -43,7 +44,7 @@ def write_merged(
     *,
     copy: bool = False,
     workers: int = 1,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = silent,
 ) -> Dataset:
     """Write the data set that ``merger`` describes into ``folder`` and return it, loaded.
 
@@ -72,8 +73,7 @@ def write_merged(
     for done, (index, result) in enumerate(map_unordered(_write_labels, jobs, workers=workers), start=1):
         if isinstance(result, AutosegError):
             errors[index] = result
-        if progress is not None:
-            progress(done, len(jobs), jobs[index].files.name)
+        progress(done, len(jobs), jobs[index].files.name)
     if errors:
         shutil.rmtree(folder)  # was not there, or empty
         raise _combined([errors[index] for index in sorted(errors)])

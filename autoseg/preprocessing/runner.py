@@ -20,6 +20,7 @@ from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError, DatasetError, Fault, StorageError
 from autoseg.core.parallel import is_running, map_unordered
 from autoseg.core.plan import Configuration, Plan
+from autoseg.core.progress import Progress, silent
 from autoseg.core.trained_on import image_contents
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels
@@ -70,7 +71,7 @@ def preprocess_dataset(
     *,
     workers: int | Callable[[Collection[str]], int] = 1,
     skip: Collection[str] = frozenset(),
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress = silent,
 ) -> RunReport:
     """Preprocess all cases of a data set into ``folder``, those that are fresh there excepted.
 
@@ -124,8 +125,7 @@ def preprocess_dataset(
             failed[name] = result
         else:
             done.append(name)
-        if progress is not None:
-            progress(len(kept) + len(done) + len(failed), len(cases), name)
+        progress(len(kept) + len(done) + len(failed), len(cases), name)
     _remove_leftovers(folder)
     return RunReport(tuple(sorted(done)), kept, dict(sorted(failed.items())))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
 from autoseg.core.geometry import slice_axis
 from autoseg.core.parallel import map_unordered
+from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.dataset.file_values import DECLARE_VALUES, value_name
 from autoseg.dataset.labels import Labels, background_value, free_value, statements_leave_open, unknown_values
@@ -33,7 +34,6 @@ UNFINISHED_FILE = ".unfinished.json"
 
 CHOOSE_DENSE = "Choose a data set whose labels are known in every voxel."
 
-Progress = Callable[[int, int, str], None]
 NOT_COPIED = ("dataset", "annotation_protocol", "lazy_semantics")
 """Keys of the source's dataset.json that say nothing true of the copy: its list of files, how it was annotated."""
 
@@ -76,7 +76,7 @@ def check_output(output: Path) -> None:
 
 def plan_simulation(
     dataset: Dataset, style: Style, *, n_dropped: int = 0, seed: int = 0, workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Simulation:  # fmt: skip
     """Look into every label file of ``dataset`` and decide what each annotator leaves out.
 
@@ -110,8 +110,7 @@ def plan_simulation(
             raise found
         else:
             present[name] = found
-        if progress:
-            progress(done, len(dataset.cases), name)
+        progress(done, len(dataset.cases), name)
     faults.sort(key=lambda fault: fault.where)
     undrawn = {*unknown_values(dataset.labels)}
     sparse = sorted(name for name, values in present.items() if undrawn & values)
@@ -147,7 +146,7 @@ def sparse_json(dataset: Dataset, ignore: int | None, dropped: Mapping[str, froz
 
 
 def write_cases(
-    simulation: Simulation, output: Path, *, copy: bool = False, workers: int = 1, progress: Progress | None = None
+    simulation: Simulation, output: Path, *, copy: bool = False, workers: int = 1, progress: Progress = silent
 ) -> dict[str, CaseShares]:
     """Write images and label files of the copy into ``output``; return case -> what is annotated.
 
@@ -167,8 +166,7 @@ def write_cases(
         if isinstance(result, AutosegError):
             raise result
         shares[source.cases[index].name] = result
-        if progress:
-            progress(done, len(source.cases), source.cases[index].name)
+        progress(done, len(source.cases), source.cases[index].name)
     return dict(sorted(shares.items()))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from autoseg.core.errors import AutosegError
 from autoseg.core.findings import counted, listed
+from autoseg.core.progress import Progress, silent
 from autoseg.evaluation import Summary, evaluate_files
 from autoseg.inference import Predictor
 from autoseg.inference.out_of_fold import ALL, read_fold_cases
@@ -16,9 +16,7 @@ from autoseg.training.fold import FoldRequest
 log = logging.getLogger(__name__)
 
 
-def validate_fold(
-    request: FoldRequest, *, workers: int = 1, progress: Callable[[int, int, str], None] | None = None
-) -> Summary:
+def validate_fold(request: FoldRequest, *, workers: int = 1, progress: Progress = silent) -> Summary:
     """Predict the validation cases of a finished fold into ``validation/`` and write ``summary.json`` beside them.
 
     With ``mirror`` off in the configuration neither training nor prediction mirrors. Classes of which no validation

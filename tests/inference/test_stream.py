@@ -115,7 +115,7 @@ def test_planes_come_before_later_windows_are_computed(patch, first):
         random_image((12, 12, 8)),
         configuration(patch),
         batch_size=1,
-        progress=lambda *news: seen.append(news),
+        progress=lambda *news: seen.append(news[:2]),
     )
     start, slab = next(slabs)
     per_layer = 2
@@ -253,7 +253,7 @@ def test_an_image_of_nothing_but_air_is_computed_once():
     counting = Counting(convolution(3, 3))
     image = np.full((2, 30, 20, 20), -1.0, np.float32)
     logits = predict_logits(
-        counting, image, configuration((6, 8, 8)), batch_size=2, progress=lambda *news: seen.append(news)
+        counting, image, configuration((6, 8, 8)), batch_size=2, progress=lambda *news: seen.append(news[:2])
     )
     assert counting.n_patches == 1
     assert logits.shape == (3, 30, 20, 20)
