@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from autoseg.assist.suggest import CaseModels, Units, members_of, rank
+from autoseg.assist.suggest import Units, members_of, rank
 from autoseg.assist.suggest_case import METHODS, Selection
 from autoseg.cli import common
 from autoseg.cli.plan_and_preprocess import plan_and_preprocess
@@ -30,6 +30,7 @@ from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.evaluation import evaluate_folder
 from autoseg.inference import Predictor
+from autoseg.inference.out_of_fold import CaseModels
 from autoseg.io.images import read_labels, write_labels
 from autoseg.io.raw_layout import put_images
 from autoseg.planning.splits import NNUNET_SPLITS_FILE

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from autoseg.assist.complete_case import complete_case
 from autoseg.assist.complete_files import (
@@ -26,13 +26,14 @@ from autoseg.assist.complete_files import (
 from autoseg.assist.review import Disagreement, group_disputed, set_names, surest_first
 from autoseg.cases.case import Case, CaseRecord, Target
 from autoseg.core.arrays import Float32Array
-from autoseg.core.atomic import lacks_room, no_room
 from autoseg.core.errors import AutosegError, ModelError
 from autoseg.core.findings import listed
+from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.inference.model import find_checkpoints
-from autoseg.inference.out_of_fold import out_of_fold_predictors
+from autoseg.inference.out_of_fold import CaseModels
 from autoseg.inference.predictor import Predictor
+from autoseg.inference.run_cases import run_cases
 from autoseg.io.images import write_labels
 from autoseg.preprocessing.merge_inferred import pair
 from autoseg.preprocessing.runner import infer_case, read_case
@@ -88,7 +89,7 @@ def complete_dataset(
     output: Path,
     options: CompletionOptions = _DEFAULTS,
     *,
-    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> CompletionReport:
     """Write a data set with the images of ``dataset`` (linked) and dense labels.
 
@@ -122,10 +123,22 @@ def complete_dataset(
         (output / DATASET_JSON).unlink(missing_ok=True)  # no data set until every case is settled
     write_source(dataset, output)
     earlier = {} if options.overwrite else _earlier(dataset, output, todo)
-    run = _Run(
-        dataset, output, origins, earlier, options, lambda done, name: progress(len(kept) + done, len(folds), name)
+    steps = _Steps(dataset, output, origins, earlier, options)
+    models = CaseModels(
+        model_folder, {name: (fold,) for name, fold in todo.items()}, options.device, mirror=options.mirror
     )
-    failed = run.complete(model_folder, todo)
+    failed = run_cases(
+        models.order,
+        map(steps.checked, models.predictors()),
+        steps.read,
+        steps.predict,
+        steps.write,
+        folder=output,
+        read_ahead=False,
+        write_behind=lambda predicted: options.workers > 0 and predicted.logits.nbytes <= _LARGE_BYTES,
+        on_failure=steps.clean_up,
+        progress=lambda done, _, name: progress(len(kept) + done, len(folds), name),
+    )
     finished = [name for name in dataset.case_names if name in folds and (name not in failed or name in earlier)]
     if finished:
         write_dataset_json(dataset, output, finished)
@@ -139,117 +152,68 @@ def complete_dataset(
     )
 
 
-class _Run:
-    """One pass over cases: this thread drives the network, another turns logits into files."""
+class _Predicted(NamedTuple):
+    """What labels are made from."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        output: Path,
-        origins: Mapping[str, CaseOrigin],
-        earlier: Mapping[str, CaseCompletion],
-        options: CompletionOptions,
-        settled: Callable[[int, str], None],
-    ) -> None:
-        self._dataset = dataset
-        self._output = output
-        self._origins = origins
-        self._earlier = earlier
-        """Records of cases that have their labels, and lack only the review."""
-        self._options = options
-        self._settled = settled
-        self._n_settled = 0
-        self._errors: dict[str, str] = {}
+    case: Case
+    logits: Float32Array
+    """(H, *S) float32 on ``record.shape``, the plan's axes."""
+    record: CaseRecord
 
-    def complete(self, model_folder: Path, folds: Mapping[str, str]) -> dict[str, str]:
-        """Complete the cases; return case -> error for those that failed."""
-        options = self._options
-        predictors = out_of_fold_predictors(model_folder, folds, options.device, mirror=options.mirror)
-        writer = ThreadPoolExecutor(1)
-        pending: tuple[str, Future[None]] | None = None
-        try:
-            for name, predictor in predictors:
-                _check_labels(predictor, self._dataset)
-                predicted = self._predict(name, predictor)
-                self._finish(pending)
-                pending = None
-                if predicted is None:
-                    continue
-                case, logits, record = predicted
-                pending = (name, writer.submit(self._write, case, logits, record))
-                if options.workers < 1 or logits.nbytes > _LARGE_BYTES:
-                    self._finish(pending)
-                    pending = None
-                del predicted, case, logits
-            self._finish(pending)
-        finally:
-            writer.shutdown(wait=True, cancel_futures=True)
-        return self._errors
 
-    def _predict(self, name: str, predictor: Predictor) -> tuple[Case, Float32Array, CaseRecord] | None:
-        try:
-            case = read_case(self._dataset.case(name), self._dataset.labels)
-            prepared = predictor.prepare(case)
-            return case, predictor.logits(prepared.image), prepared.record
-        except Exception as error:
-            self._fail(name, error)
-            return None
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """What is done with each case."""
 
-    def _write(self, case: Case, logits: Float32Array, record: CaseRecord) -> None:
-        files, labels, review = self._dataset.case(case.name), self._dataset.labels, self._options.review
-        earlier, seen = self._earlier.get(case.name), case.name in self._options.seen
+    dataset: Dataset
+    output: Path
+    origins: Mapping[str, CaseOrigin]
+    earlier: Mapping[str, CaseCompletion]
+    """Records of cases that have their labels, and lack only the review."""
+    options: CompletionOptions
+
+    def checked(self, predictor: Predictor) -> Predictor:
+        _check_labels(predictor, self.dataset)
+        return predictor
+
+    def read(self, name: str) -> Case:
+        return read_case(self.dataset.case(name), self.dataset.labels)
+
+    def predict(self, name: str, predictor: Predictor, case: Case) -> _Predicted:
+        prepared = predictor.prepare(case)
+        return _Predicted(case, predictor.logits(prepared.image), prepared.record)
+
+    def write(self, name: str, predicted: _Predicted) -> None:
+        case, logits, record = predicted
+        files, labels, review = self.dataset.case(name), self.dataset.labels, self.options.review
+        earlier, seen = self.earlier.get(name), name in self.options.seen
         if earlier is None:
-            remove_case(self._output, files)  # or an old label map would go with the new record if this is interrupted
+            remove_case(self.output, files)  # or an old label map would go with the new record if this is interrupted
         if case.target is None:
-            raise AutosegError(f"case {case.name}: found no annotation, expected a label file. Add one.")
-        within = what_is_left(case, self._dataset)
-        touches_all = self._dataset.protocol.instances_touched
+            raise AutosegError(f"case {name}: found no annotation, expected a label file. Add one.")
+        within = what_is_left(case, self.dataset)
+        touches_all = self.dataset.protocol.instances_touched
         completed = complete_case(
             logits, record, labels, case.target, within=within, touches_all=touches_all, review=review
         )
         disagreements = None
         if completed.predicted is not None and completed.disputed is not None:
-            write_labels(label_path(self._output, files, REVIEW), completed.predicted, case.geometry)
+            write_labels(label_path(self.output, files, REVIEW), completed.predicted, case.geometry)
             names = set_names(case.target.label_sets, labels.class_names)
             disagreements = group_disputed(
-                case.name, completed.disputed, names, labels.class_names, case.geometry.spacing, seen_in_training=seen
+                name, completed.disputed, names, labels.class_names, case.geometry.spacing, seen_in_training=seen
             )
-        origin = self._origins[case.name] if earlier is None else earlier.origin
-        made = CaseCompletion(case=case.name, origin=origin, seen_in_training=seen, disagreements=disagreements)
-        write_record(self._output, made)
+        origin = self.origins[name] if earlier is None else earlier.origin
+        made = CaseCompletion(case=name, origin=origin, seen_in_training=seen, disagreements=disagreements)
+        write_record(self.output, made)
         if earlier is None:  # else the labels may have been corrected since
-            link_images(self._output, files)
-            write_labels(label_path(self._output, files), completed.labels, case.geometry)  # last: now it is complete
+            link_images(self.output, files)
+            write_labels(label_path(self.output, files), completed.labels, case.geometry)  # last: now it is complete
 
-    def _finish(self, pending: tuple[str, Future[None]] | None) -> None:
-        """Wait until a case is written, and count it."""
-        if pending is None:
-            return
-        name, future = pending
-        try:
-            future.result()
-        except Exception as error:
-            self._fail(name, error)
-        else:
-            self._count(name)
-
-    def _fail(self, name: str, error: Exception) -> None:
-        """Note a case that failed, and remove what is there of it, unless an earlier run gave it its labels.
-
-        Whatever the reason, the other cases go on.
-        """
-        if lacks_room(error, self._output):
-            error = no_room(self._output, error)
-        known = isinstance(error, AutosegError)
-        self._errors[name] = str(error) if known else f"{type(error).__name__}: {error}"
-        log.error("case %s failed: %s", name, error, exc_info=None if known else error)
-        if name not in self._earlier:
-            remove_case(self._output, self._dataset.case(name))
-        self._count(name)
-
-    def _count(self, name: str) -> None:
-        self._n_settled += 1
-        self._settled(self._n_settled, name)
+    def clean_up(self, name: str) -> None:
+        """Remove what is there of a case that failed, unless an earlier run gave it its labels."""
+        if name not in self.earlier:
+            remove_case(self.output, self.dataset.case(name))
 
 
 def what_is_left(case: Case, dataset: Dataset) -> Target | None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,12 +27,14 @@ from autoseg.core.errors import AutosegError, ConfigError, ModelError
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry, slice_axis
 from autoseg.core.plan import Configuration, Plan
+from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
 from autoseg.inference.box_sums import BoxGrid, patch_grid, slice_grid
 from autoseg.inference.model import find_checkpoints
-from autoseg.inference.out_of_fold import fold_cases
+from autoseg.inference.out_of_fold import CaseModels, fold_cases
 from autoseg.inference.predictor import Predictor
+from autoseg.inference.run_cases import run_cases
 from autoseg.inference.uncertainty import UncertaintyMaps, measure
 from autoseg.io.images import read_image
 from autoseg.preprocessing.runner import read_case
@@ -45,7 +45,6 @@ AXES = "zyx"
 """Names of the axes 0, 1, 2 of an array, as viewers name those of the file."""
 SLICE_SPREAD = 0.1
 """Two chosen slices of a case are further apart than this share of its slices: neighbours teach nearly the same."""
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,34 +117,6 @@ class Ranking:
     """Why there are fewer suggestions than asked for; None if there are as many."""
 
 
-@dataclass(frozen=True, slots=True)
-class CaseModels:
-    """Which folds of a model folder predict each case, and how."""
-
-    folder: Path
-    members: Mapping[str, tuple[str, ...]]
-    """Case -> folds whose mean predicts it."""
-    device: str = "auto"
-    checkpoint: str = "final"
-    mirror: bool = True
-    seen: frozenset[str] = frozenset()
-    """Cases predicted by a fold that was trained on them; they are marked."""
-
-    @property
-    def order(self) -> tuple[str, ...]:
-        """The cases in an order in which every fold is loaded once in a row."""
-        return tuple(sorted(self.members, key=lambda case: self.members[case]))
-
-    def predictors(self) -> Iterator[tuple[str, Predictor]]:
-        """Yield every case, in order, with its model; weights are loaded when they are needed."""
-        for folds in dict.fromkeys(self.members[case] for case in self.order):
-            predictor = Predictor.load(self.folder, folds, self.device, checkpoint=self.checkpoint, mirror=self.mirror)
-            for case in self.order:
-                if self.members[case] == folds:
-                    yield case, predictor
-            del predictor  # before the next folds are loaded
-
-
 def members_of(
     model_folder: Path, cases: Sequence[str], folds: Sequence[str] | None = None
 ) -> dict[str, tuple[str, ...]]:
@@ -194,7 +165,7 @@ def rank(
     left: Callable[[Case], Target | None] = lambda case: case.target,
     maps: Path | None = None,
     read_ahead: bool = True,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Ranking:
     """Predict cases one after the other and choose what to annotate next.
 
@@ -228,21 +199,27 @@ def rank(
         If the model has other classes than the data set.
     """
     parts: list[Candidates] = []
-    failed: dict[str, str] = {}
-    readings = _readings([cases[name] for name in models.order], labels, ahead=read_ahead)
-    for (name, predictor), read in zip(models.predictors(), readings, strict=True):
+
+    def checked(predictor: Predictor) -> Predictor:
         _check_classes(predictor, labels, models.folder)
-        try:
-            part, found = _measured(read(), predictor, labels, units, left)
-        except AutosegError as error:
-            failed[name] = str(error)
-            log.warning("%s: %s", name, error)
-        else:
-            parts.append(part)
-            if maps is not None:
-                save_maps(maps, name, found)
-        if progress is not None:
-            progress(len(parts) + len(failed), len(cases), name)
+        return predictor
+
+    def keep(case: str, measured: tuple[Candidates, UncertaintyMaps]) -> None:
+        part, of_case = measured
+        if maps is not None:
+            save_maps(maps, case, of_case)
+        parts.append(part)
+
+    failed = run_cases(
+        models.order,
+        map(checked, models.predictors()),
+        lambda case: _read(cases[case], labels),
+        lambda _, predictor, case: _measured(case, predictor, labels, units, left),
+        keep,
+        folder=maps or models.folder,
+        read_ahead=read_ahead,
+        progress=progress,
+    )
     if not parts:
         raise AutosegError("\n".join([f"none of {len(cases)} cases could be predicted.", *failed.values()]))
     candidates = pooled(parts)
@@ -267,20 +244,6 @@ def load_maps(folder: Path, case: str) -> UncertaintyMaps:
     """Return what :func:`save_maps` kept."""
     with np.load(folder / f"{case}.npz", allow_pickle=False) as stored:
         return UncertaintyMaps(stored["entropy"], stored["labels"], stored["is_open"])
-
-
-def _readings(files: Sequence[CaseFiles], labels: Labels, *, ahead: bool) -> Iterator[Callable[[], Case]]:
-    """Yield for each case a function that returns it as read, or raises what reading it raised."""
-    if not ahead:
-        yield from (partial(_read, item, labels) for item in files)
-        return
-    with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(_read, files[0], labels) if files else None
-        for upcoming in (*files[1:], None):
-            current = following
-            following = reader.submit(_read, upcoming, labels) if upcoming is not None else None
-            if current is not None:
-                yield current.result
 
 
 def _read(files: CaseFiles, labels: Labels) -> Case:

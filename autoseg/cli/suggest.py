@@ -124,10 +124,10 @@ def suggest_places(
 ) -> Ranking:
     """Rank the places, write table and pictures, and print the result unless ``quiet``."""
     from autoseg.assist.complete import what_is_left
-    from autoseg.assist.suggest import CaseModels, members_of, rank
+    from autoseg.assist.suggest import members_of, rank
     from autoseg.cli.out_of_fold import trained_model
     from autoseg.cli.suggestion_files import conclude, maps_folder
-    from autoseg.inference.out_of_fold import seen_cases
+    from autoseg.inference.out_of_fold import CaseModels, seen_cases
     from autoseg.inspection.statements import with_known_promises
 
     data = with_known_promises(data, space.preprocessed(data.name))

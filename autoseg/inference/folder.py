@@ -5,22 +5,26 @@ from __future__ import annotations
 import logging
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.cases.case import Case, CaseRecord
-from autoseg.core.atomic import lacks_room, no_room, write_json, write_text
-from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
+from autoseg.core.atomic import write_json, write_text
+from autoseg.core.errors import ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
+from autoseg.core.progress import Progress, silent
 from autoseg.dataset.case_files import find_image_cases
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.folder_files import has_ending, passed_over, strays, visible
 from autoseg.inference.export import LabelMap
 from autoseg.inference.inputs import check_inputs
-from autoseg.inference.probability_buffer import ProbabilitySpool
+from autoseg.inference.probability_buffer import ProbabilityBuffer
+from autoseg.inference.run_cases import run_cases
 from autoseg.io.images import (
     SUPPORTED_ENDINGS,
     ending_of,
@@ -38,7 +42,6 @@ log = logging.getLogger(__name__)
 
 Files = Sequence[str | Path]
 Inputs = str | Path | Sequence[Files] | Mapping[str, Files]
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ def predict_files(
     overwrite: bool = False,
     save_probabilities: bool = False,
     workers: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> PredictionReport:
     """Predict every case and write ``<case><ending>``, each atomically, in the geometry and header of its image.
 
@@ -138,7 +141,12 @@ def predict_files(
         log.warning("%s", text)
     _write_model_files(predictor, output_folder, jobs)
     good = [job for job in todo if job.name not in check.faults]
-    errors = _Run(predictor, overlap=workers > 0, progress=progress or _silent).predict(good)
+    with ThreadPoolExecutor(1) as decider:
+        steps = _Steps(predictor, {job.name: job for job in good}, decider if workers > 0 else None)
+        errors = run_cases(
+            [*steps.jobs], repeat(predictor), steps.read, steps.predict, steps.write, folder=output_folder,
+            read_ahead=workers > 0, write_behind=lambda prediction: workers > 0, progress=progress,
+        )  # fmt: skip
     done = tuple(job.name for job in good if job.name not in errors)
     return PredictionReport(done, skipped, failed | errors, check.warnings)
 
@@ -149,106 +157,41 @@ class _Prediction:
 
     labels: LabelMap
     record: CaseRecord
-    probabilities: ProbabilitySpool | None
+    probabilities: ProbabilityBuffer | None
 
 
-class _Run:
-    """One pass over cases: this thread drives the network, others read ahead, decide its slabs, and write behind."""
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """What is done with each case."""
 
-    def __init__(self, predictor: Predictor, *, overlap: bool, progress: Progress) -> None:
-        self._predictor = predictor
-        self._overlap = overlap
-        self._progress = progress
-        self._errors: dict[str, str] = {}
-        self._finished = 0
-        self._total = 0
+    predictor: Predictor
+    jobs: Mapping[str, _Job]
+    decider: Executor | None
+    """One thread, which decides slabs while the network makes the next; None: the thread of the network does both."""
 
-    def predict(self, jobs: Sequence[_Job]) -> dict[str, str]:
-        """Predict all jobs; return case -> error for those that failed."""
-        self._total = len(jobs)
-        reader, decider, writer = (ThreadPoolExecutor(1) for _ in range(3))
-        writing: tuple[_Job, Future[None]] | None = None
+    def read(self, case: str) -> Preprocessed:
+        image, geometry = read_image(self.jobs[case].files)
+        return self.predictor.prepare(Case(case, image, geometry))
+
+    def predict(self, case: str, predictor: Predictor, prepared: Preprocessed) -> _Prediction:
+        """Return a case's label map, decided while the network goes on, and its probabilities where wanted."""
+        record, labels, probabilities = prepared.record, predictor.model.dataset.labels, self.jobs[case].probabilities
+        buffer = None if probabilities is None else ProbabilityBuffer(probabilities.parent, record, labels)
         try:
-            reading = reader.submit(self._read, jobs[0]) if jobs else None
-            for index, job in enumerate(jobs):
-                prepared = self._outcome(job, reading)
-                following = jobs[index + 1] if index + 1 < len(jobs) else None
-                if following is not None and self._overlap:
-                    reading = reader.submit(self._read, following)
-                prediction = self._predicted(job, prepared, decider if self._overlap else None)
-                del prepared
-                self._finish(writing)
-                writing = (job, writer.submit(self._write, job, prediction)) if prediction is not None else None
-                del prediction
-                if following is not None and not self._overlap:
-                    self._finish(writing)
-                    writing = None
-                    reading = reader.submit(self._read, following)
-            self._finish(writing)
-        finally:
-            for pool in (reader, decider, writer):
-                pool.shutdown(wait=True, cancel_futures=True)
-        return self._errors
+            slabs = predictor.slabs(prepared.image)
+            keep = None if buffer is None else buffer.keep
+            return _Prediction(predictor.decide(slabs, record, keep=keep, pool=self.decider), record, buffer)
+        except BaseException:
+            if buffer is not None:
+                buffer.close()
+            raise
 
-    def _read(self, job: _Job) -> Preprocessed:
-        image, geometry = read_image(job.files)
-        return self._predictor.prepare(Case(job.name, image, geometry))
-
-    def _predicted(self, job: _Job, prepared: Preprocessed | None, decider: Executor | None) -> _Prediction | None:
-        """Return a case's label map, decided while the network goes on; None if it failed."""
-        if prepared is None:
-            return None
-        record, labels = prepared.record, self._predictor.model.dataset.labels
-        spool: ProbabilitySpool | None = None
-        try:
-            if job.probabilities is not None:
-                spool = ProbabilitySpool(job.probabilities.parent, record, labels)
-            slabs = self._predictor.slabs(prepared.image)
-            keep = None if spool is None else spool.keep
-            return _Prediction(self._predictor.decide(slabs, record, keep=keep, pool=decider), record, spool)
-        except Exception as error:
-            if spool is not None:
-                spool.close()
-            self._fail(job, error)
-            return None
-
-    def _write(self, job: _Job, prediction: _Prediction) -> None:
+    def write(self, case: str, prediction: _Prediction) -> None:
+        job = self.jobs[case]
         if job.probabilities is not None and prediction.probabilities is not None:
-            with prediction.probabilities as spool:
-                write_probabilities(job.probabilities, spool.heads(), self._predictor.model.dataset.labels.n_heads)
+            with closing(prediction.probabilities) as buffer:
+                write_probabilities(job.probabilities, buffer.heads(), self.predictor.model.dataset.labels.n_heads)
         write_labels(job.output, prediction.labels, prediction.record.geometry)
-
-    def _outcome(self, job: _Job, reading: Future[Preprocessed] | None) -> Preprocessed | None:
-        try:
-            return reading.result() if reading is not None else None
-        except Exception as error:
-            self._fail(job, error)
-            return None
-
-    def _finish(self, writing: tuple[_Job, Future[None]] | None) -> None:
-        """Wait until a case is written, and count it."""
-        if writing is None:
-            return
-        job, future = writing
-        try:
-            future.result()
-        except Exception as error:
-            self._fail(job, error)
-        else:
-            self._count(job)
-
-    def _fail(self, job: _Job, error: Exception) -> None:
-        """Note a case that failed: whatever its reason, the other cases go on."""
-        if lacks_room(error, job.output.parent):
-            error = no_room(job.output, error)
-        known = isinstance(error, AutosegError)
-        self._errors[job.name] = str(error) if known else f"{type(error).__name__}: {error}"
-        log.error("case %s failed: %s", job.name, error, exc_info=None if known else error)
-        self._count(job)
-
-    def _count(self, job: _Job) -> None:
-        self._finished += 1
-        self._progress(self._finished, self._total, job.name)
 
 
 def _gather(inputs: Inputs, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
@@ -340,7 +283,3 @@ def _write_model_files(predictor: Predictor, folder: Path, jobs: Sequence[_Job])
     ending = ending_of(jobs[0].output)
     write_json(folder / "dataset.json", {**predictor.model.dataset.json, "file_ending": ending})
     write_text(folder / "plans.json", predictor.model.plan.model_dump_json(indent=2) + "\n")
-
-
-def _silent(done: int, total: int, what: str) -> None:
-    """Report nothing."""

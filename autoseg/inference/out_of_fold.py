@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from autoseg.core.errors import ModelError
@@ -33,6 +34,36 @@ class FoldCases:
     def seen(self) -> frozenset[str]:
         """All cases that its weights were trained on."""
         return self.train | self.seen_before
+
+
+@dataclass(frozen=True, slots=True)
+class CaseModels:
+    """Which folds of a model folder predict each case, and how."""
+
+    folder: Path
+    members: Mapping[str, tuple[str, ...]]
+    """Case -> folds whose mean predicts it."""
+    device: str = "auto"
+    checkpoint: str = "final"
+    mirror: bool = True
+    seen: frozenset[str] = frozenset()
+    """Cases predicted by a fold that was trained on them; they are marked."""
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The cases in an order in which every fold is loaded once in a row."""
+        return tuple(sorted(self.members, key=lambda case: self.members[case]))
+
+    def predictors(self) -> Iterator[Predictor]:
+        """Yield the model of every case, in order; weights are loaded when they are needed.
+
+        Errors as for :meth:`autoseg.inference.Predictor.load`.
+        """
+        for folds, cases in groupby(self.order, key=lambda case: self.members[case]):
+            predictor = Predictor.load(self.folder, folds, self.device, checkpoint=self.checkpoint, mirror=self.mirror)
+            for _ in cases:
+                yield predictor
+            del predictor  # before the next folds are loaded
 
 
 def fold_cases(model_folder: str | Path) -> dict[str, FoldCases]:
@@ -103,31 +134,6 @@ def seen_cases(model_folder: str | Path, members: Mapping[str, Collection[str]])
     return frozenset(
         case for case, folds in members.items() if any(fold == ALL or case in known[fold].seen for fold in folds)
     )
-
-
-def out_of_fold_predictors(
-    model_folder: str | Path,
-    folds: Mapping[str, str],
-    device: str = "auto",
-    *,
-    checkpoint: str = "final",
-    mirror: bool = True,
-    step: float = 0.5,
-    batch_size: int | None = None,
-) -> Iterator[tuple[str, Predictor]]:
-    """Yield ``(case, predictor)`` for every case of ``folds``, as :func:`out_of_fold_models` returns them.
-
-    Cases come fold by fold, in the given order within one; the weights of a fold are loaded once, when its first case
-    comes. Further parameters and errors as for :meth:`autoseg.inference.Predictor.load`.
-    """
-    for fold in sorted(set(folds.values())):
-        predictor = Predictor.load(
-            model_folder, [fold], device, checkpoint=checkpoint, mirror=mirror, step=step, batch_size=batch_size
-        )
-        for case, own in folds.items():
-            if own == fold:
-                yield case, predictor
-        del predictor  # before the next fold's weights are loaded
 
 
 def _cases_of(finished: Mapping[str, Path]) -> dict[str, FoldCases]:

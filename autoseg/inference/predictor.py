@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,12 @@ from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.arrays import Float32Array
 from autoseg.core.errors import DatasetError
 from autoseg.core.geometry import Geometry
+from autoseg.core.progress import Progress, silent
 from autoseg.inference.export import Keep, LabelMap, Logits, decide, probabilities
 from autoseg.inference.folder import PredictionReport, predict_files
 from autoseg.inference.inputs import header_faults, image_fault
 from autoseg.inference.model import Model, load_model
-from autoseg.inference.window import Progress, Slab, check_window_settings, join_slabs, stream_logits
+from autoseg.inference.window import Slab, check_window_settings, join_slabs, stream_logits
 from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.preprocessing import Preprocessed, preprocess
 
@@ -107,7 +108,7 @@ class Predictor:
         overwrite: bool = False,
         save_probabilities: bool = False,
         workers: int = 1,
-        progress: Callable[[int, int, str], None] | None = None,
+        progress: Progress = silent,
     ) -> PredictionReport:
         """Predict files and write ``<case><ending>`` for each; see :func:`autoseg.inference.folder.predict_files`."""
         return predict_files(
@@ -132,7 +133,7 @@ class Predictor:
             raise DatasetError(faults)
         return preprocess(Case(case.name, case.image, case.geometry), plan, configuration, unknown=None)
 
-    def slabs(self, image: Float32Array, progress: Progress | None = None) -> Iterator[Slab]:
+    def slabs(self, image: Float32Array) -> Iterator[Slab]:
         """Yield the logits (H, planes, y, x) of a preprocessed image (C, *S) slab by slab; see ``stream_logits``."""
         return stream_logits(
             self.model.networks,
@@ -143,12 +144,11 @@ class Predictor:
             device=self.device,
             batch_size=self.batch_size,
             autocast_dtype=self.autocast_dtype,
-            progress=progress,
         )
 
-    def logits(self, image: Float32Array, progress: Progress | None = None) -> Float32Array:
+    def logits(self, image: Float32Array) -> Float32Array:
         """Return the logits (H, *S) float32 of a preprocessed image (C, *S)."""
-        return join_slabs(self.slabs(image, progress), image.shape[1])
+        return join_slabs(self.slabs(image), image.shape[1])
 
     def decide(
         self, logits: Logits, record: CaseRecord, *, keep: Keep | None = None, pool: Executor | None = None

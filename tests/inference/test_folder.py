@@ -15,7 +15,6 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.evaluation import evaluate_folder
 from autoseg.inference import folder as folder_module
 from autoseg.inference import predictor as predictor_module
-from autoseg.inference.folder import _Run
 from autoseg.io.images import read_header, read_image, read_labels
 
 OBLIQUE = (0.9396926, -0.3420201, 0.0, 0.3420201, 0.9396926, 0.0, 0.0, 0.0, 1.0)
@@ -369,23 +368,3 @@ def test_an_interrupt_leaves_whole_files_only(threshold_predictor, inputs, tmp_p
     assert visible(tmp_path / "out") == ["a.nii.gz", "dataset.json", "plans.json"]
     assert_right(tmp_path / "out" / "a.nii.gz", volume(0))
     assert threading.active_count() == threads_before
-
-
-def test_reading_is_at_most_one_case_ahead(threshold_predictor, inputs, tmp_path, monkeypatch):
-    """Whenever the network starts, only its case and the next one have been read."""
-    read, at_start = [], []
-    original_read, original_predicted = _Run._read, _Run._predicted
-
-    def reading(self, job):
-        read.append(job.name)
-        return original_read(self, job)
-
-    def predicting(self, job, prepared, decider):
-        at_start.append((job.name, len(read)))
-        return original_predicted(self, job, prepared, decider)
-
-    monkeypatch.setattr(_Run, "_read", reading)
-    monkeypatch.setattr(_Run, "_predicted", predicting)
-    threshold_predictor().predict_files(inputs, tmp_path / "out")
-    assert read == ["a", "b", "c"]
-    assert all(count <= index + 2 for index, (_, count) in enumerate(at_start))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from autoseg.core.errors import ModelError
-from autoseg.inference.out_of_fold import fold_cases, out_of_fold_models, out_of_fold_predictors, seen_cases
+from autoseg.inference.out_of_fold import CaseModels, fold_cases, out_of_fold_models, seen_cases
 from autoseg.nn.checkpoint import save_checkpoint
 
 CASES = ("a", "b", "c", "d")
@@ -91,13 +91,12 @@ def test_a_fold_that_does_not_say_what_it_saw_is_refused(folds, content):
 
 
 def test_the_weights_of_a_fold_are_loaded_once(folds):
-    chosen = {"c": "1", "a": "0", "d": "1", "b": "0"}
-    given = list(out_of_fold_predictors(folds, chosen, "cpu", mirror=False))
-    assert [name for name, _ in given] == ["a", "b", "c", "d"]
-    assert given[0][1] is given[1][1]
-    assert given[2][1] is given[3][1]
-    assert [predictor.model.folds for _, predictor in given] == [("0",), ("0",), ("1",), ("1",)]
-    assert not given[0][1].mirror
+    models = CaseModels(folds, {"c": ("1",), "a": ("0",), "new": ("0", "1"), "d": ("1",)}, "cpu", mirror=False)
+    assert models.order == ("a", "new", "c", "d")
+    given = list(models.predictors())
+    assert [predictor.model.folds for predictor in given] == [("0",), ("0", "1"), ("1",), ("1",)]
+    assert given[2] is given[3]
+    assert not given[0].mirror
 
 
 def test_a_case_without_fold_goes_to_one_that_saw_none_of_its_group(folds):

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 from test_export import CLASSES, EVERY_RECORD, RECORDS, REGIONS, in_slabs, smooth_logits
 
 from autoseg.inference.export import decide, probabilities
-from autoseg.inference.probability_buffer import ProbabilitySpool
+from autoseg.inference.probability_buffer import ProbabilityBuffer
 from autoseg.io.images import write_probabilities
 
 
@@ -14,9 +16,9 @@ from autoseg.io.images import write_probabilities
 def test_the_file_of_a_stream_holds_the_probabilities_of_the_whole(case, labels, tmp_path):
     """Transposed, cropped, resampled or not."""
     logits = smooth_logits(case.shape, labels.n_heads)
-    with ProbabilitySpool(tmp_path / "out", case, labels) as spool:
-        decide(in_slabs(logits, 2), case, labels, keep=spool.keep, slab_values=700)
-        path = write_probabilities(tmp_path / "out" / "x", spool.heads(), labels.n_heads)
+    with closing(ProbabilityBuffer(tmp_path / "out", case, labels)) as buffer:
+        decide(in_slabs(logits, 2), case, labels, keep=buffer.keep, slab_values=700)
+        path = write_probabilities(tmp_path / "out" / "x", buffer.heads(), labels.n_heads)
     expected = probabilities(logits, case, labels)
     with np.load(path) as archive:
         stored = archive["probabilities"]
@@ -26,16 +28,16 @@ def test_the_file_of_a_stream_holds_the_probabilities_of_the_whole(case, labels,
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["x.npz"]
 
 
-def test_a_spool_leaves_nothing_behind(tmp_path):
-    with pytest.raises(KeyboardInterrupt), ProbabilitySpool(tmp_path, RECORDS["up"], CLASSES) as spool:
-        spool.keep(0, np.zeros((3, 2, 18, 18), np.float32))
+def test_a_buffer_leaves_nothing_behind(tmp_path):
+    with pytest.raises(KeyboardInterrupt), closing(ProbabilityBuffer(tmp_path, RECORDS["up"], CLASSES)) as buffer:
+        buffer.keep(0, np.zeros((3, 2, 18, 18), np.float32))
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_not_kept_is_not_made_up(tmp_path):
-    with ProbabilitySpool(tmp_path, RECORDS["same"], CLASSES) as spool:
-        spool.keep(0, np.ones((3, 2, 9, 10), np.float32))
-        spool._file.truncate(100)
+    with closing(ProbabilityBuffer(tmp_path, RECORDS["same"], CLASSES)) as buffer:
+        buffer.keep(0, np.ones((3, 2, 9, 10), np.float32))
+        buffer._file.truncate(100)
         with pytest.raises(OSError, match="no more of the probabilities"):
-            list(spool.heads())
+            list(buffer.heads())
