@@ -75,8 +75,8 @@ def test_patches_of_another_store_are_those_of_the_cache(place, monkeypatch):
     from autoseg import Dataset
     from autoseg.cases.cache import open_case
     from autoseg.planning.files import load_plan
+    from autoseg.sampling.config import SamplingConfig
     from autoseg.sampling.loader import make_loader
-    from autoseg.sampling.places import SamplingConfig
 
     monkeypatch.syspath_prepend(str(place))
     import my_parts

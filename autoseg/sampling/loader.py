@@ -23,10 +23,11 @@ from autoseg.core.errors import AutosegError, CacheError, WorkerError
 from autoseg.core.parallel import available_cores
 from autoseg.core.plan import Configuration
 from autoseg.dataset.labels import Labels
+from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.held_out import NO_RING, Marking, Marks, Tables, mark_case, plain_tables
 from autoseg.sampling.origin import Origin, origin_of
 from autoseg.sampling.patches import Sample, draw_place, read_patch
-from autoseg.sampling.places import CaseContent, Sampler, SamplingConfig, intensity_generator, sample_rng
+from autoseg.sampling.places import CaseContent, Sampler, intensity_generator, sample_rng
 from autoseg.sampling.workers import process_context, serve
 
 _log = logging.getLogger(__name__)

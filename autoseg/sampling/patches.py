@@ -53,13 +53,13 @@ def draw_place(
 
     A 2-D patch lies in the slice of the voxel, or in any slice when the patch may lie anywhere. Places that
     ``rejection`` refuses are drawn again (but those of context patches, which may lie anywhere by intent); after
-    ``rejection.max_attempts`` the best of them is taken, and noted. Nothing is read for this but the case's codes,
-    once; what counts is the box of the patch's size around its centre, whatever the transform.
+    ``rejection.config.max_attempts`` the best of them is taken, and noted. Nothing is read for this but the case's
+    codes, once; what counts is the box of the patch's size around its centre, whatever the transform.
     """
     if rejection is None or aim.is_context:
         return _draw_once(aim, case, patch, recipe, rng)
     drawn = []
-    for _ in range(rejection.max_attempts):
+    for _ in range(rejection.config.max_attempts):
         place = _draw_once(aim, case, patch, recipe, rng)
         content = rejection.content(case, covered_box(place, patch), n_axes=len(patch))
         if rejection.accepts(content, rng):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Generator
 
 from autoseg.cases.entry import CacheEntry
@@ -16,36 +14,11 @@ from autoseg.cases.store import CaseSource, CaseStore
 from autoseg.core.arrays import Shape3
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import Labels, head_states, informative_codes
+from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.rejection import Rejection
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 PLACES, INTENSITIES = 0, 1
 """Separate streams of random numbers below one seed."""
-
-
-class SamplingConfig(BaseModel):
-    """How patches are placed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    forced_fraction: Fraction = 1 / 3
-    """Share of samples centred on a foreground class, each class of the data set equally often."""
-    context_fraction: Fraction = 0.0
-    """Share of the remaining samples of sparsely annotated cases that are placed anywhere, annotated or not."""
-    min_annotated: Fraction = 0.0
-    """Smallest share of annotated voxels in a patch, of those in the image; context patches are exempt. 0 is off."""
-    min_foreground_voxels: Annotated[int, Field(ge=0)] = 0
-    """Patches with fewer annotated foreground voxels are mostly drawn again; context patches are exempt. 0 is off."""
-    reject_probability: Fraction = 0.95
-    """How often a patch with too little foreground is refused."""
-    max_attempts: Annotated[int, Field(ge=1)] = 20
-    """Places drawn for a patch before the best of them is taken."""
-
-    @property
-    def rejects(self) -> bool:
-        """Whether any place can be refused."""
-        return self.min_annotated > 0 or (self.min_foreground_voxels > 0 and self.reject_probability > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +101,7 @@ class Sampler:
                 "one. Check the annotation with autoseg_plan_and_preprocess --check-only."
             )
         self._weights = _normalised([case.source.priority for case in self.cases])
-        self.rejection: Rejection | None = None
-        if config.rejects:
-            self.rejection = Rejection(
-                config.min_annotated, config.min_foreground_voxels, config.reject_probability, config.max_attempts,
-                len(self.cases),
-            )  # fmt: skip
+        self.rejection = Rejection(config, len(self.cases)) if config.rejects else None
         n_heads = len(self.cases[0].head_codes)
         holders = [[case for case in self.cases if case.head_codes[head]] for head in range(n_heads)]
         self._heads = [

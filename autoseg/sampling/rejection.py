@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from autoseg.cases.store import TARGET, CaseStore
 from autoseg.core.arrays import BoolArray, CodeArray, Shape3
 from autoseg.dataset.labels import drawn_codes, foreground_codes
+from autoseg.sampling.config import SamplingConfig
 
 MAX_TABLE_BYTES = 1 << 28
 """Of all tables of a process together: 256 MiB."""
@@ -117,10 +118,7 @@ class Rejection:
     patch when they give up, and (ELEKTRONN) may try for ever.
     """
 
-    min_annotated: float
-    min_foreground_voxels: int
-    reject_probability: float
-    max_attempts: int
+    config: SamplingConfig
     n_cases: int
     """Cases that patches are drawn from."""
     _tables: dict[str, AreaTable] = field(default_factory=dict, init=False, repr=False)
@@ -144,14 +142,14 @@ class Rejection:
 
     def accepts(self, content: PatchContent, rng: np.random.Generator) -> bool:
         """Whether a place may be taken; one with too little foreground is let pass now and then."""
-        if content.annotated_share < self.min_annotated:
+        if content.annotated_share < self.config.min_annotated:
             return False
-        return content.foreground >= self.min_foreground_voxels or rng.random() >= self.reject_probability
+        return content.foreground >= self.config.min_foreground_voxels or rng.random() >= self.config.reject_probability
 
     def shortfall(self, content: PatchContent) -> float:
         """How far a place is from what is asked: 0 if it has it all, at most 2."""
-        share = content.annotated_share / self.min_annotated if self.min_annotated else 1.0
-        voxels = content.foreground / self.min_foreground_voxels if self.min_foreground_voxels else 1.0
+        share = content.annotated_share / self.config.min_annotated if self.config.min_annotated else 1.0
+        voxels = content.foreground / self.config.min_foreground_voxels if self.config.min_foreground_voxels else 1.0
         return max(1 - share, 0.0) + max(1 - voxels, 0.0)
 
     def warn(self, name: str, best: PatchContent) -> None:
@@ -160,14 +158,14 @@ class Rejection:
             return
         self._warned.add(name)
         asked, found = [], []
-        if self.min_annotated:
-            asked.append(f"{100 * self.min_annotated:.3g} % of its voxels annotated (min_annotated)")
+        if self.config.min_annotated:
+            asked.append(f"{100 * self.config.min_annotated:.3g} % of its voxels annotated (min_annotated)")
             found.append(f"{100 * best.annotated_share:.3g} % annotated")
-        if self.min_foreground_voxels:
-            asked.append(f"{self.min_foreground_voxels} voxels of foreground (min_foreground_voxels)")
+        if self.config.min_foreground_voxels:
+            asked.append(f"{self.config.min_foreground_voxels} voxels of foreground (min_foreground_voxels)")
             found.append(f"{best.foreground:.0f} voxels of foreground")
         self.notes[name] = (
-            f"case {name}: found no place for a patch in {self.max_attempts} tries, expected one with at least "
+            f"case {name}: found no place for a patch in {self.config.max_attempts} tries, expected one with at least "
             f"{' and '.join(asked)}; took the best, with {' and '.join(found)}. Lower these settings if that happens "
             "in many cases."
         )

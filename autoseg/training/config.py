@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from autoseg.core.errors import ConfigError
+from autoseg.sampling.config import SamplingConfig
 
 NNUNET_ITERATIONS = 250_000
 """1000 epochs of 250 iterations. Source: nnU-Net ``nnUNetTrainer.py``."""
@@ -24,10 +25,8 @@ SMALL_ITERATIONS = 2_000
 """Length of a run with the ``small`` planner unless told otherwise: minutes on two CPU cores."""
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(SamplingConfig):
     """Settings of one training run; ``autoseg_train --set key=value`` changes any of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     iterations: int = Field(default=NNUNET_ITERATIONS, ge=1)
     """Optimiser steps in all. The learning-rate schedule spans exactly these."""
@@ -57,18 +56,6 @@ class TrainingConfig(BaseModel):
     """nnunet, none, or package.module:attribute."""
     mirror: bool = True
     """Mirror patches in training and average over mirrored predictions."""
-    forced_fraction: float = Field(default=1 / 3, ge=0, le=1)
-    """Share of patches centred on a foreground class, classes balanced over the data set."""
-    context_fraction: float = Field(default=0.0, ge=0, le=1)
-    """Share of the other patches that is placed anywhere, where annotation is sparse. Scribbled data: 0.7."""
-    min_annotated: float = Field(default=0.0, ge=0, le=1)
-    """Smallest share of annotated voxels in a training patch, context patches apart; poorer places are drawn again."""
-    min_foreground_voxels: int = Field(default=0, ge=0)
-    """Training patches with fewer annotated foreground voxels are drawn again, with reject_probability."""
-    reject_probability: float = Field(default=0.95, ge=0, le=1)
-    """How often a patch with fewer than min_foreground_voxels is refused."""
-    max_attempts: int = Field(default=20, ge=1)
-    """Places drawn for a patch before the best of those refused is taken."""
     background_prior: float = Field(default=0.0, ge=0)
     """Strength of the prior that an unannotated voxel is rather background than not: how much the unannotated voxels of
     a class may weigh as background, relative to its annotated ones. 0 is none. Scribbled data: 0.5."""

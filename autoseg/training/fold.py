@@ -25,9 +25,10 @@ from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.nn.losses import LabelSetLoss, VoxelLoss
+from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.held_out import Marking
 from autoseg.sampling.loader import Batch, make_loader
-from autoseg.sampling.places import SamplingConfig, intensity_generator
+from autoseg.sampling.places import intensity_generator
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence.background_prior import RINGS, Totals, Unannotated
 from autoseg.training.evidence.source import EvidenceLoss
@@ -276,7 +277,7 @@ def training_batches(request: FoldRequest, device: torch.device, start: int) -> 
     loader = make_loader(
         _sources(request, request.train_cases),
         request.configuration,
-        SamplingConfig.model_validate(config.model_dump(include=set(SamplingConfig.model_fields))),
+        config,
         chosen,
         labels=request.dataset.labels,
         start=start,

@@ -21,9 +21,9 @@ from autoseg.core.geometry import Geometry
 from autoseg.core.plan import Configuration, Topology
 from autoseg.dataset.labels import Head, Labels
 from autoseg.preprocessing.locations import find_locations
+from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.held_out import Marking
 from autoseg.sampling.loader import Batch, make_loader
-from autoseg.sampling.places import SamplingConfig
 from autoseg.training.config import SCRIBBLED, TrainingConfig
 from autoseg.training.evidence.background_prior import RINGS
 from autoseg.training.fold import HELD_OUT_BLOCKS

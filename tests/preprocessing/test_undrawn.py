@@ -15,8 +15,8 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import write_labels
 from autoseg.nn.losses.deep_supervision import code_pyramid
 from autoseg.preprocessing.runner import preprocess_dataset, stale_cases
+from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.loader import make_loader
-from autoseg.sampling.places import SamplingConfig
 from autoseg.training.evidence.source import drawn_evidence
 
 NAMES = ("background", "front", "back", "spot")

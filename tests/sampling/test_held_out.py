@@ -7,10 +7,11 @@ import pytest
 import torch
 from moving import moving
 
+from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.held_out import Marking, mark_case, plain_tables
 from autoseg.sampling.loader import make_loader
 from autoseg.sampling.patches import draw_place, read_patch
-from autoseg.sampling.places import Aim, SamplingConfig
+from autoseg.sampling.places import Aim
 
 SHAPE = (6, 24, 24)
 RULE = Marking(0.3, (1, 4, 4), seed=5)

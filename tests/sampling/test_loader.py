@@ -11,8 +11,9 @@ import torch
 from autoseg.augmentation.recipes import augment_intensity, nnunet_recipe, no_augmentation
 from autoseg.cases.cache import cached_source
 from autoseg.core.errors import CacheError, WorkerError
+from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.loader import Batch, make_loader
-from autoseg.sampling.places import SamplingConfig, intensity_generator
+from autoseg.sampling.places import intensity_generator
 
 
 def scribbled(seed: int, shape: tuple[int, int, int] = (6, 20, 18)) -> np.ndarray:

@@ -11,11 +11,12 @@ import pytest
 from autoseg.augmentation.recipes import nnunet_recipe
 from autoseg.augmentation.warp import identity
 from autoseg.cases.cache import cached_source
+from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.loader import make_loader
 from autoseg.sampling.origin import Origin, origin_of
 from autoseg.sampling.patch_view import Meaning, PatchView, class_set_name, meanings_of, scale_and_angle
 from autoseg.sampling.patches import Place
-from autoseg.sampling.places import Aim, CaseContent, SamplingConfig
+from autoseg.sampling.places import Aim, CaseContent
 
 SHAPE = (12, 40, 36)
 

@@ -12,10 +12,10 @@ import pytest
 from autoseg.cases.cache import cached_source
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import Head, Labels
+from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.places import (
     CaseContent,
     Sampler,
-    SamplingConfig,
     box_anywhere,
     box_around,
     draw_voxel,

@@ -9,9 +9,10 @@ import pytest
 from moving import moving
 
 from autoseg.dataset.labels import CaseStatement, foreground_codes, informative_codes
+from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.loader import make_loader
 from autoseg.sampling.patches import covered_box, draw_place, read_patch
-from autoseg.sampling.places import Aim, CaseContent, Sampler, SamplingConfig, sample_rng
+from autoseg.sampling.places import Aim, CaseContent, Sampler, sample_rng
 from autoseg.sampling.rejection import AreaTable, PatchContent, Rejection
 
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1], [1, 0, 1]], dtype=bool)
@@ -27,10 +28,7 @@ def by_hand(codes: np.ndarray, low, high) -> tuple[int, int, int]:
 
 
 def rejection(**settings) -> Rejection:
-    config = SamplingConfig(**settings)
-    return Rejection(
-        config.min_annotated, config.min_foreground_voxels, config.reject_probability, config.max_attempts, n_cases=1
-    )
+    return Rejection(SamplingConfig(**settings), n_cases=1)
 
 
 @pytest.mark.parametrize("shape", [(1, 17, 23), (9, 14, 11)], ids=["2d", "3d"])
@@ -202,7 +200,7 @@ def test_the_tables_of_all_cases_share_the_memory(write, monkeypatch):
     monkeypatch.setattr("autoseg.sampling.rejection.MIN_ENTRIES", 10)
     sizes = []
     for n_cases in (1, 10):
-        chosen = Rejection(0.5, 0, 1, 5, n_cases=n_cases)
+        chosen = Rejection(SamplingConfig(min_annotated=0.5), n_cases=n_cases)
         chosen.content(write("case", half_annotated()), ((0, 0, 0), (1, 1, 1)), n_axes=3)
         sizes += [table.sums[0].size for table in chosen._tables.values()]
     assert sizes[0] == 7 * 31 * 41
@@ -240,7 +238,7 @@ def test_the_sampler_carries_it_only_when_asked(write, make_labels):
     content = CaseContent.from_entry(case.source, case.entry, make_labels())
     assert Sampler([content], SamplingConfig()).rejection is None
     found = Sampler([content] * 3, SamplingConfig(min_annotated=0.5, max_attempts=7)).rejection
-    assert found == Rejection(0.5, 0, 0.95, 7, 3)
+    assert found == Rejection(SamplingConfig(min_annotated=0.5, max_attempts=7), 3)
     plain, strict = Sampler([content], SamplingConfig()), Sampler([content], SamplingConfig(min_annotated=1.0))
     assert [plain.draw(sample_rng(0, i, 0)) for i in range(50)] == [strict.draw(sample_rng(0, i, 0)) for i in range(50)]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from autoseg.core.errors import ConfigError
+from autoseg.sampling.config import SamplingConfig
 from autoseg.training.config import TrainingConfig, parse_duration, resolve_config
 
 
@@ -21,7 +22,7 @@ def test_short_runs_still_have_ten_epochs_and_long_ones_nnunets():
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("learning_rat=1", "--set learning_rat=1: expected key=value with key one of iterations"),
+        ("learning_rat=1", "--set learning_rat=1: expected key=value with key one of .*iterations"),
         ("seed", "--set seed: expected key=value"),
         ("seed=-1", "--set seed: found '-1'"),
         ("forced_fraction=2", "--set forced_fraction: found '2'"),
@@ -31,6 +32,13 @@ def test_short_runs_still_have_ten_epochs_and_long_ones_nnunets():
 def test_wrong_settings_are_named(assignment, message):
     with pytest.raises(ConfigError, match=message):
         resolve_config({}, [assignment])
+
+
+def test_settings_of_sampling_are_settings_of_the_run():
+    config = resolve_config({"context_fraction": 0.7}, ["forced_fraction=0.5", "max_attempts=3"])
+    assert isinstance(config, SamplingConfig)
+    assert (config.forced_fraction, config.context_fraction, config.max_attempts) == (0.5, 0.7, 3)
+    assert config.model_dump()["forced_fraction"] == 0.5
 
 
 def test_all_wrong_settings_are_named_at_once():
