@@ -80,8 +80,8 @@ def plan_and_preprocess(
 
     folder = space.preprocessed(described.name)
     wishes = Wishes(planner, gpu_memory_gb, replan)
-    made = make_plan(described, space, wishes, workers, needed=configurations or (), quiet=quiet)
-    planned, chosen = made.plan, chosen_configurations(made.plan, configurations, folder)
+    made = make_plan(described, space, wishes, workers, configurations=configurations, quiet=quiet)
+    planned, chosen = made.plan, made.chosen
     preprocess(described, planned, made.fingerprint, chosen, folder, workers, quiet=quiet)
     if json_:
         common.print_json(
@@ -113,14 +113,23 @@ class Planned(NamedTuple):
     fingerprint: Fingerprint
     edits: tuple[str, ...]
     """What was edited in plans.json and is kept, one line each."""
+    chosen: list[str]
+    """Configurations to preprocess."""
 
 
 def make_plan(
-    dataset: Dataset, space: Workspace, wishes: Wishes, workers: int | None, *, needed: Sequence[str] = (), quiet: bool
+    dataset: Dataset,
+    space: Workspace,
+    wishes: Wishes,
+    workers: int | None,
+    *,
+    configurations: Sequence[str] | None = (),
+    quiet: bool,
 ) -> Planned:
     """Check and measure the files, plan, and split into folds; write all of it to the workspace.
 
-    Raises ``PlanError`` before a plan is written if one of the configurations ``needed`` cannot be trained.
+    ``configurations`` are to be preprocessed next: None for those of before, else all that can be trained; () for none
+    yet. Raises ``PlanError`` before a plan is written if one of them cannot be trained.
     """
     from autoseg.dataset.commands import planning_command
     from autoseg.planning.files import PLAN_FILE, save_plan
@@ -134,7 +143,7 @@ def make_plan(
     kept = former_plan(folder, planning_command(space, dataset), wishes)
     fingerprint = current_fingerprint(dataset, folder, workers, quiet=quiet)
     decision, memory = decided(dataset, fingerprint, kept, wishes, planning_command(space, dataset, "--replan"))
-    for name in needed:
+    for name in configurations or ():
         decision.plan.trainable(name)
     splits = load_or_make_splits(dataset, folder, fingerprint.informative_cases, fingerprint)
     refuse_forgotten_cases(dataset, folder, fingerprint.informative_cases)
@@ -142,9 +151,11 @@ def make_plan(
     for gap in find_gaps([(fold.train, fold.val) for fold in splits], profiles_from_fingerprint(fingerprint), heads):
         log.warning("%s", gap)
     save_plan(decision.plan, folder / PLAN_FILE)
+    chosen = [] if configurations == () else _chosen(decision.plan, configurations, kept.record)
     used = () if kept.record is None else kept.record.configurations
-    save_record(PlanRecord(plan=decision.made, gpu_memory_gb=memory, configurations=used), folder)
-    return Planned(decision.plan, fingerprint, decision.edits)
+    record = PlanRecord(plan=decision.made, gpu_memory_gb=memory, configurations=used)
+    save_record(record.with_used(chosen, decision.plan) if chosen else record, folder)
+    return Planned(decision.plan, fingerprint, decision.edits, chosen)
 
 
 class Former(NamedTuple):
@@ -209,9 +220,7 @@ def chosen_configurations(planned: Plan, given: Sequence[str] | None, folder: Pa
     record = load_record(folder)
     chosen = _chosen(planned, given, record)
     if record is not None:
-        used = {*chosen, *record.configurations}
-        ever = tuple(name for name in planned.configurations if name in used)
-        save_record(record.model_copy(update={"configurations": ever}), folder)
+        save_record(record.with_used(chosen, planned), folder)
     return chosen
 
 

@@ -5,7 +5,7 @@ Beside plans.json lies ``plans_made.json``: the plan as it was made. What differ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ class PlanRecord(BaseModel):
     """Memory that it was made for; None is the planner's own."""
     configurations: tuple[str, ...] = ()
     """What was preprocessed, in the order of the plan."""
+
+    def with_used(self, names: Iterable[str], plan: Plan) -> PlanRecord:
+        """Return the record with further configurations of ``plan`` among those that were preprocessed."""
+        used = {*names, *self.configurations}
+        return self.model_copy(update={"configurations": tuple(name for name in plan.configurations if name in used)})
 
 
 @dataclass(frozen=True, slots=True)
