@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.arrays import Float32Array
+from autoseg.core.chunks import chunks
 from autoseg.dataset.labels import (
     CaseStatement,
     Labels,
@@ -21,7 +22,6 @@ from autoseg.dataset.labels import (
 )
 
 _BINNED_VALUES = 1 << 16
-_PIECE_VOXELS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ def count_values(file_labels: NDArray[Any]) -> dict[int, int]:
     flat = file_labels.reshape(-1)
     if flat.size and flat.dtype.kind in "ub" and int(flat.max()) < _BINNED_VALUES:
         counts = np.zeros(int(flat.max()) + 1, dtype=np.int64)
-        for start in range(0, flat.size, _PIECE_VOXELS):  # bincount makes an 8-byte copy of what it is given
-            counts += np.bincount(flat[start : start + _PIECE_VOXELS], minlength=counts.size)
+        for chunk in chunks(flat.size):  # bincount makes an 8-byte copy of what it is given
+            counts += np.bincount(flat[chunk], minlength=counts.size)
         return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     values, numbers = np.unique(flat, return_counts=True)
     return {int(value): int(number) for value, number in zip(values, numbers, strict=True)}

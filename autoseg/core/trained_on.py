@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-_PIECE = 1 << 14  # voxels summed at once: few enough for the cache
+from autoseg.core.chunks import CACHED_VOXELS, chunks
+
 _ODD = tuple(np.uint32(number) for number in (0x9E3779B1, 0x85EBCA77))
 
 
@@ -82,8 +83,8 @@ def _content(channel: NDArray[Any]) -> str:
     if flat.size == 0:
         return ""
     sums, is_constant = [0] * len(_ODD), True
-    for start in range(0, flat.size, _PIECE):
-        values = flat[start : start + _PIECE].astype(np.float32)
+    for chunk in chunks(flat.size, CACHED_VOXELS):
+        values = flat[chunk].astype(np.float32)
         values += np.float32(0)  # so that -0 is 0
         is_constant = is_constant and bool((values == np.float32(flat[0])).all())
         for index, odd in enumerate(_ODD):

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, CodeArray
+from autoseg.core.chunks import chunks
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.dataset.file_values import DECLARE_VALUES, value_name
 from autoseg.dataset.painting import Painting, paint
 
 LazySemantics: TypeAlias = Literal["marginal", "seed"]
 """What a voxel means that is drawn as a class which ``annotated`` of its case leaves out; see ``Labels``."""
-
-_LOOK_UP_VOXELS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,10 +347,10 @@ def _look_up(
     flat = file_labels.reshape(-1)
     codes = np.empty(flat.shape, dtype=dtype)
     undeclared: Counter[int | float] = Counter()
-    for start in range(0, flat.size, _LOOK_UP_VOXELS):
-        piece = flat[start : start + _LOOK_UP_VOXELS]
+    for chunk in chunks(flat.size):
+        piece = flat[chunk]
         indices = _table_indices(piece, low, outside)
-        codes[start : start + _LOOK_UP_VOXELS] = table[indices]
+        codes[chunk] = table[indices]
         known = declared[indices]
         if not known.all():
             values, counts = np.unique(piece[~known], return_counts=True)

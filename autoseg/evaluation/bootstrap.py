@@ -16,6 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.core.chunks import chunks
+
 N_RESAMPLES = 10_000
 CONFIDENCE = 0.95
 SEED = 0
@@ -75,9 +77,8 @@ def _resampled_means(scores: ScoreArray) -> ScoreArray:
 def _draws(n_cases: int) -> Iterator[ScoreArray]:
     """Yield (R, N): how often each case was drawn in each resample."""
     generator = np.random.default_rng(SEED)
-    step = max(1, CHUNK // n_cases)
-    for start in range(0, N_RESAMPLES, step):
-        n = min(step, N_RESAMPLES - start)
+    for chunk in chunks(N_RESAMPLES, max(1, CHUNK // n_cases)):
+        n = chunk.stop - chunk.start
         drawn = generator.integers(n_cases, size=(n, n_cases)) + n_cases * np.arange(n)[:, None]
         yield np.bincount(drawn.reshape(-1), minlength=n * n_cases).reshape(n, n_cases).astype(np.float64)
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.core.chunks import VOXELS, chunks
 from autoseg.core.errors import EvaluationError, Fault
 from autoseg.dataset.file_values import DECLARE_VALUES, value_name
 from autoseg.dataset.labels import Labels, drawn_codes, head_states, open_row
 
-CHUNK = 1 << 19
-"""Voxels counted at a time: bounds the temporary indices to 4 MB, which stay in the processor's cache."""
 SHORTEST_RUN = 4
 """Mean number of equal neighbours from which on counting runs is quicker than counting voxels."""
 DIRECT_LIMIT = 255
@@ -107,8 +106,7 @@ def count_pairs(reference: NDArray[np.generic], prediction: NDArray[np.generic])
             "one per class. Check that the files are label maps, not images."
         )
     table = np.zeros(n_bins, dtype=np.int64)
-    for start in range(0, rows.size, CHUNK):
-        part = slice(start, start + CHUNK)
+    for part in chunks(rows.size, VOXELS // 2):  # 4 MB of temporary indices, which stay in the processor's cache
         table += _counted(rows[part], columns[part], n_columns, n_bins)
     counts = table.reshape(len(row_values), n_columns)
     in_reference, in_prediction = counts.any(axis=1), counts.any(axis=0)

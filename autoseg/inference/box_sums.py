@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, Shape3
+from autoseg.core.chunks import slabs
 from autoseg.core.orientation import VoxelOrder
 from autoseg.inference.window import window_positions
 
 FloatArray = NDArray[np.floating]
-_SLAB_VOXELS = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,6 @@ def box_sums(values: FloatArray, grid: BoxGrid, low: Shape3 = (0, 0, 0)) -> NDAr
 def count_in_boxes(mask: BoolArray, grid: BoxGrid) -> NDArray[np.float64]:
     """Return (*n) float64: the number of True voxels of ``mask`` (*S) in each box."""
     total = np.zeros(grid.shape)
-    planes = max(1, _SLAB_VOXELS // max(1, mask[0].size))
-    for first in range(0, len(mask), planes):
-        slab = mask[None, first : first + planes].astype(np.float32)
-        total += box_sums(slab, grid, (first, 0, 0))[0]
+    for slab in slabs(mask.shape):
+        total += box_sums(mask[None, slab].astype(np.float32), grid, (slab.start, 0, 0))[0]
     return total

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from autoseg.cases.case import CaseRecord, Target
 from autoseg.core.arrays import BoolArray, Float32Array
+from autoseg.core.chunks import VOXELS
 from autoseg.dataset.labels import Labels, background_value, head_states
 from autoseg.inference.box_sums import BoxGrid, box_sums, count_in_boxes
 from autoseg.inference.export import resampled_slabs
 from autoseg.preprocessing import restore
 
-_SLAB_VALUES = 2**20
 """Resampled logits held at a time; entropy takes about ten times as much besides."""
 SHADES = 255
 """Entropy 1 in a stored map."""
@@ -94,7 +94,7 @@ def measure(
     sums = np.zeros((1 + 2 * len(foreground), *turned.shape))
     shades = np.zeros(record.shape_after_crop, dtype=np.uint8)
     decided: NDArray[np.unsignedinteger] = np.zeros(record.shape_after_crop, dtype=np.uint8)
-    for first, slab in resampled_slabs(logits, record, slab_values=_SLAB_VALUES):
+    for first, slab in resampled_slabs(logits, record, slab_values=VOXELS):
         undecided = _slab_of_undecided(target, labels, record, first, slab.shape[1])
         entropy, weighted, predicted = entropies(slab, undecided, labels)
         maps = np.concatenate([entropy[None], weighted[foreground], predicted[foreground]])

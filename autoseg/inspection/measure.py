@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from autoseg.annotation.label_counts import count_values
 from autoseg.cases.case import Target
 from autoseg.cases.label_codes import read_annotation
+from autoseg.core.chunks import slabs
 from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
 from autoseg.core.geometry import Geometry
@@ -29,7 +30,7 @@ from autoseg.inspection.annotation_outside import Outside, outside_of
 from autoseg.inspection.coverage import share_in_slices
 from autoseg.inspection.intensities import Sketch, Sketcher, knots_per_case, merge, properties, robust_properties
 from autoseg.io.images import read_intensities
-from autoseg.preprocessing.crop import box_slices, content_box, count_outside, nonzero_mask, slabs
+from autoseg.preprocessing.crop import box_slices, content_box, count_outside, nonzero_mask
 from autoseg.preprocessing.freshness import file_stamp
 
 _log = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.atomic import atomic_path
+from autoseg.core.chunks import chunks
 from autoseg.core.errors import FileFormatError
 from autoseg.core.geometry import Geometry
 from autoseg.io.file_contents import (
@@ -128,8 +129,8 @@ def _stream_error(path: Path, error: Exception, content: bytes) -> FileFormatErr
     start = bytearray()
     stream = zlib.decompressobj(wbits=31)
     with suppress(zlib.error):
-        for first in range(0, len(content), CHUNK_BYTES):
-            start += stream.decompress(content[first : first + CHUNK_BYTES])
+        for chunk in chunks(len(content), CHUNK_BYTES):
+            start += stream.decompress(content[chunk])
     try:
         expected = f"{_total_bytes(_parse(path, bytes(start[:HEADER_BYTES])))} bytes and a matching checksum"
     except (FileFormatError, ValueError, OverflowError):

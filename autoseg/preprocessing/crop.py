@@ -5,7 +5,6 @@ Whether it is cut away at all is decided once for a data set: not where annotate
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,7 @@ from scipy import ndimage
 
 from autoseg.annotation.label_counts import count_values
 from autoseg.core.arrays import BoolArray, Shape3
-
-_SLAB = 1 << 20  # voxels looked at together, so that no temporary array is as large as the image
+from autoseg.core.chunks import slabs
 
 
 def nonzero_mask(image: NDArray[Any]) -> BoolArray:
@@ -92,13 +90,6 @@ def count_outside(values: NDArray[Any], low: Shape3, high: Shape3) -> dict[int, 
     everywhere, inside = count_values(values), count_values(values[box_slices(low, high)])
     outside = {value: number - inside.get(value, 0) for value, number in everywhere.items()}
     return {value: number for value, number in outside.items() if number}
-
-
-def slabs(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Yield slices along the first axis of an array (*S) that cut it into pieces of about a million voxels."""
-    thickness = max(1, _SLAB // max(1, int(np.prod(shape[1:]))))
-    for start in range(0, shape[0], thickness):
-        yield slice(start, min(start + thickness, shape[0]))
 
 
 def box_slices(low: Shape3, high: Shape3) -> tuple[slice, ...]:

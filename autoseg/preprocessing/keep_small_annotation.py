@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from autoseg.core.chunks import chunks
 from autoseg.preprocessing.axes import mapped_positions
 
 Codes = NDArray[Any]
 _ROUNDS = 24  # each gives back all that can be given back at once; more are needed only where many codes meet
-_PIECE = 1 << 20  # annotated voxels described at once
 _TILE = 3  # in a round at most one voxel per tile of this edge changes, so that changes rarely meet
 
 
@@ -58,8 +58,9 @@ def find_survivors(source: Codes, result: Codes, unknown: int) -> tuple[NDArray[
     """
     annotated = np.flatnonzero(source != unknown)
     flat = np.ascontiguousarray(result).reshape(-1)
-    pieces = (annotated[start : start + _PIECE] for start in range(0, len(annotated), _PIECE))
-    found = [_describe(piece, source, result.shape).kept(flat).any(axis=1) for piece in pieces]
+    found = [
+        _describe(annotated[chunk], source, result.shape).kept(flat).any(axis=1) for chunk in chunks(len(annotated))
+    ]
     return annotated, np.concatenate(found) if found else np.zeros(0, dtype=bool)
 
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.core.arrays import BoolArray, CodeArray
+from autoseg.core.chunks import chunks
 from autoseg.dataset.labels import informative_codes
 
 SEED = 1234
 _AT_LEAST = 10_000
 _SHARE = 0.01
-_PIECE = 1 << 20  # voxels counted or searched at once, so that a large volume needs no list of all its background
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ def find_locations(codes: CodeArray, label_sets: BoolArray) -> Locations:
     """
     flat = np.ascontiguousarray(codes).reshape(-1)
     counts = np.zeros(len(label_sets), dtype=np.int64)
-    for start in range(0, flat.size, _PIECE):
-        counts += np.bincount(flat[start : start + _PIECE], minlength=len(label_sets))
+    for chunk in chunks(flat.size):
+        counts += np.bincount(flat[chunk], minlength=len(label_sets))
     wanted = [int(code) for code in np.flatnonzero(informative_codes(label_sets)) if counts[code]]
     dtype = np.int32 if flat.size <= np.iinfo(np.int32).max else np.int64
     extents = _extents(codes)
@@ -85,9 +85,9 @@ def _sample(flat: CodeArray, extent: tuple[int, int], code: int, count: int) -> 
     ranks = np.arange(count) if size == count else np.sort(rng.choice(count, size=size, replace=False, shuffle=False))
     chosen = []
     n_before = 0
-    for start in range(extent[0], extent[1], _PIECE):
-        found = np.flatnonzero(flat[start : min(start + _PIECE, extent[1])] == code)
+    for chunk in chunks(extent[1], start=extent[0]):  # so that a large volume needs no list of all its background
+        found = np.flatnonzero(flat[chunk] == code)
         first, last = np.searchsorted(ranks, (n_before, n_before + len(found)))
-        chosen.append(start + found[ranks[first:last] - n_before])
+        chosen.append(chunk.start + found[ranks[first:last] - n_before])
         n_before += len(found)
     return np.concatenate(chosen)

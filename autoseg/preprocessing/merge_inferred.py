@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoseg.core.arrays import BoolArray, CodeArray
-from autoseg.preprocessing.crop import slabs
-
-_PIECE = 1 << 20  # voxels paired at once, so that a volume needs no large integers
+from autoseg.core.chunks import chunks, slabs
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,7 @@ def _count_pairs(codes: CodeArray, inferred_codes: CodeArray, n_drawn: int, n_in
     """(N, M) int64: voxels with each pair of codes."""
     drawn, inferred = codes.reshape(-1), inferred_codes.reshape(-1)
     voxels = np.zeros(n_drawn * n_inferred, dtype=np.int64)
-    for start in range(0, drawn.size, _PIECE):
-        piece = slice(start, start + _PIECE)
+    for piece in chunks(drawn.size):  # so that a volume needs no large integers
         joint = drawn[piece].astype(np.int64) * n_inferred + inferred[piece]
         voxels += np.bincount(joint, minlength=voxels.size)
     return voxels.reshape(n_drawn, n_inferred)

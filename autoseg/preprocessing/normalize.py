@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, Float32Array
+from autoseg.core.chunks import slabs
 from autoseg.core.errors import FileFormatError, PlanError
 from autoseg.core.fingerprint import IntensityProperties
 from autoseg.core.plan import Configuration, Normalization, Plan
-from autoseg.preprocessing.crop import nonzero_mask, slabs
+from autoseg.preprocessing.crop import nonzero_mask
 
 _SMALLEST = 1e-8
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.core.chunks import CACHED_VOXELS, VOXELS, chunks
 from autoseg.preprocessing.axes import IndexArray, linear_taps, mapped_positions, nearest_indices, positions
 from autoseg.preprocessing.keep_small_annotation import rescue_classes
 from autoseg.preprocessing.resample_image import check_shape
@@ -16,8 +17,6 @@ from autoseg.preprocessing.vote_by_corner import collect_votes, corner_table, kn
 from autoseg.preprocessing.vote_by_interpolation import decide_by_scores
 
 Codes = NDArray[Any]
-_VOXELS = 1 << 14  # voxels decided at once: all their votes stay in the processor's cache
-_SEARCHED = 1 << 22  # voxels among which those are looked for at once
 
 
 def resample_codes(
@@ -173,10 +172,10 @@ def _decide_by_votes(
 
 def _pieces(flat: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]]:
     """Yield where ``flat`` is True, some thousand indices at a time: a list of all may take 8 bytes a voxel."""
-    for start in range(0, flat.size, _SEARCHED):
-        found = start + np.flatnonzero(flat[start : start + _SEARCHED])
-        for first in range(0, len(found), _VOXELS):
-            yield found[first : first + _VOXELS]
+    for searched in chunks(flat.size, 4 * VOXELS):
+        found = searched.start + np.flatnonzero(flat[searched])
+        for chunk in chunks(len(found), CACHED_VOXELS):
+            yield found[chunk]
 
 
 def _cells_that_differ(source: Codes, axes: Sequence[int]) -> NDArray[np.bool_] | None:

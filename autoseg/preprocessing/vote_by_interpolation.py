@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, Float32Array
+from autoseg.core.chunks import CACHED_VOXELS, chunks
 from autoseg.preprocessing.axes import Block, IndexArray, linear_taps, nearest_indices, operator
 
 Codes = NDArray[Any]
 _CLOSE = 1e-5  # scores nearer to one another than this are left to the exact vote
-_SLAB = 1 << 16  # voxels decided at once: their scores stay in the processor's cache
 _OUTPUT_COST = 4  # interpolating a code: cost of an output voxel relative to that of a source voxel
 _VOTE_COST = 80  # the same for counting the votes of one contested voxel
 
@@ -58,9 +58,7 @@ def decide_by_scores(source: Codes, result: Codes, contested: BoolArray, axes: S
     first, others = tables.pop(lead), tables
     source, result, contested = (np.moveaxis(array, lead, 0) for array in (source, result, contested))
     planes = max(source[0].size, result[0].size)
-    step = max(1, _SLAB // planes)
-    for start in range(0, len(result), step):
-        slab = slice(start, start + step)
+    for slab in chunks(len(result), max(1, 4 * CACHED_VOXELS // planes)):
         part, needed = (None, slab) if first is None else first.part(slab)
         piece = source[needed]
         effort = piece.size + _OUTPUT_COST * result[slab].size

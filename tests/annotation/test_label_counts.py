@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from autoseg.annotation import label_counts as inspection
 from autoseg.annotation.label_counts import (
     ChannelCondition,
     contradictions,
@@ -59,7 +58,7 @@ def test_values_are_counted_in_every_type(dtype):
 
 
 def test_values_of_any_size_are_counted(monkeypatch):
-    monkeypatch.setattr(inspection, "_PIECE_VOXELS", 3)
+    monkeypatch.setattr("autoseg.core.chunks.VOXELS", 3)
     assert count_values(np.array([-3, 70000, -3])) == {-3: 2, 70000: 1}
     assert count_values(np.array([70000, 1, 1], dtype=np.uint32)) == {1: 2, 70000: 1}
     assert count_values(np.array([200, 1, 1, 0, 200, 1, 200], dtype=np.uint8)) == {0: 1, 1: 3, 200: 3}

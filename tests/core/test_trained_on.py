@@ -19,7 +19,7 @@ def test_a_copy_has_the_same_content_whatever_its_file_type_and_the_order_of_its
     assert image_contents(image[:, ::-1, :, ::-1]) == contents
     assert image_contents(image.transpose(0, 3, 1, 2)) == contents
     assert image_contents(image[::-1]) == contents[::-1]
-    monkeypatch.setattr(trained_on, "_PIECE", 7)
+    monkeypatch.setattr(trained_on, "CACHED_VOXELS", 7)
     assert image_contents(image) == contents
 
 

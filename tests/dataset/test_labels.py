@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from autoseg.cases.case import Target
 from autoseg.core.errors import DatasetError
-from autoseg.dataset import labels as labels_module
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import (
     CaseStatement,
@@ -180,7 +179,7 @@ def test_a_negative_value_is_undeclared_though_the_largest_value_does_not_fit_it
 def test_large_maps_are_encoded_piece_by_piece(monkeypatch):
     file_labels = np.random.default_rng(0).integers(0, 3, (3, 5, 7))
     file_labels[0, 0, :2] = file_labels[2, 4, 6] = 9
-    monkeypatch.setattr(labels_module, "_LOOK_UP_VOXELS", 4)
+    monkeypatch.setattr("autoseg.core.chunks.VOXELS", 4)
     with pytest.raises(DatasetError, match=r"undeclared values 9 \(3 voxels\)"):
         DENSE.encode(file_labels)
     file_labels[file_labels == 9] = 0

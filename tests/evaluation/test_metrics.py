@@ -90,7 +90,7 @@ def test_what_is_said_of_a_case_decides_its_heads() -> None:
 def test_counts_equal_counting_voxel_by_voxel(
     shape: tuple[int, ...], chunk: int, dtype: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "CHUNK", chunk)
+    monkeypatch.setattr(metrics, "VOXELS", 2 * chunk)
     rng = np.random.default_rng(0)
     labels = make_labels(
         {**PLAIN, "c": 3, "d": 4, "ignore": 255},
@@ -109,7 +109,7 @@ def test_counts_do_not_depend_on_how_long_values_stay_the_same(
     run: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Long runs are counted whole, short ones voxel by voxel, per chunk of whatever size."""
-    monkeypatch.setattr(metrics, "CHUNK", chunk)
+    monkeypatch.setattr(metrics, "VOXELS", 2 * chunk)
     rng = np.random.default_rng(run)
     reference, prediction = (np.repeat(rng.integers(0, 4, size=90), run)[: 4 * 5 * 6] for _ in range(2))
     prediction = np.roll(np.resize(prediction, 120), 1)

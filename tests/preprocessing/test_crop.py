@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from autoseg.preprocessing import crop
 from autoseg.preprocessing.crop import any_nonzero, box_slices, content_box, nonzero_mask
 
 
@@ -37,7 +36,7 @@ def test_nan_counts_as_not_zero():
 @pytest.mark.parametrize("density", [0.02, 0.9])
 @pytest.mark.parametrize("shape", [(9, 11, 10), (1, 12, 13)], ids=["3d", "2d"])
 def test_the_box_is_tight_however_many_voxels_are_read_at_once(shape, density, voxels_at_once, monkeypatch):
-    monkeypatch.setattr(crop, "_SLAB", voxels_at_once)
+    monkeypatch.setattr("autoseg.core.chunks.VOXELS", voxels_at_once)
     for seed in range(5):
         rng = np.random.default_rng(seed)
         image = rng.integers(-5, 5, (2, *shape)).astype(np.int16) * (rng.random((2, *shape)) < density)

@@ -34,7 +34,7 @@ def test_scores_and_votes_decide_alike(before, after, n_codes, separate_axis, mo
     monkeypatch.setattr(scores, "_VOTE_COST", 0)
     votes = resample_codes(codes, after, unknown=None, separate_axis=separate_axis)
     monkeypatch.setattr(scores, "_VOTE_COST", 10**9)
-    monkeypatch.setattr(scores, "_SLAB", 500)
+    monkeypatch.setattr(scores, "CACHED_VOXELS", 125)
     summed = resample_codes(codes, after, unknown=None, separate_axis=separate_axis)
     np.testing.assert_array_equal(summed, votes)
 

@@ -1,0 +1,33 @@
+"""How much of a large array is worked on at a time, and the iteration over it.
+
+Sizes of what adds up floating-point numbers stand beside the sum, since the result depends on them in the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+VOXELS = 1 << 20
+"""Voxels at a time, so that a temporary array of 8 bytes a voxel takes 8 MB, however large the volume is."""
+CACHED_VOXELS = 1 << 14
+"""Voxels at a time where each has many values, so that all of them stay in the processor's cache."""
+
+
+def chunks(n: int, size: int | None = None, *, start: int = 0) -> Iterator[slice]:
+    """Yield slices that cut the items ``start`` to ``n - 1`` into runs of ``size`` (None: ``VOXELS``).
+
+    The last may be shorter; no items give no slices.
+    """
+    step = VOXELS if size is None else size
+    for first in range(start, n, step):
+        yield slice(first, min(first + step, n))
+
+
+def slabs(shape: Sequence[int], size: int | None = None) -> Iterator[slice]:
+    """Yield slices along the first axis of an array of ``shape`` (*S), of about ``size`` voxels (None: ``VOXELS``).
+
+    At least one plane each; an array without planes gives none.
+    """
+    voxels = VOXELS if size is None else size
+    return chunks(shape[0], max(1, voxels // max(1, math.prod(shape[1:]))))
