@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,9 +68,28 @@ class CachedCase:
         return self.arrays.locations_of(code)
 
 
-def cached_source(folder: Path, name: str, priority: float = 1.0) -> CaseSource:
-    """Return a case of the cache as a source of training patches."""
-    return CaseSource(partial(open_case, folder, name), name, priority)
+@dataclass(frozen=True, slots=True)
+class CaseCache:
+    """The preprocessed cases of a configuration, whose JSON files have been read."""
+
+    folder: Path
+    entries: Mapping[str, CacheEntry]
+    """Of the cases that are wholly there, by name."""
+
+    @classmethod
+    def read(cls, folder: Path, names: Iterable[str]) -> CaseCache:
+        """Read what is known of the cases ``names``, but no voxels."""
+        entries = {name: read_entry(folder, name) for name in dict.fromkeys(names)}
+        return cls(folder, {name: entry for name, entry in entries.items() if entry is not None})
+
+    def source(self, name: str, priority: float = 1.0) -> CaseSource:
+        """Return a case as a source of training patches; opening it says what is wrong with one that is not there."""
+        return cached_source(self.folder, name, priority, self.entries.get(name))
+
+
+def cached_source(folder: Path, name: str, priority: float = 1.0, entry: CacheEntry | None = None) -> CaseSource:
+    """Return a case of the cache as a source of training patches; see :func:`open_case`."""
+    return CaseSource(partial(open_case, folder, name, entry), name, priority)
 
 
 def write_case(
@@ -131,11 +150,14 @@ def is_of_another_version(folder: Path, name: str) -> bool:
     return False
 
 
-def open_case(folder: Path, name: str) -> CachedCase:
-    """Open a case with memory-mapped arrays. Raises ``CacheError`` saying which file is missing or damaged."""
+def open_case(folder: Path, name: str, entry: CacheEntry | None = None) -> CachedCase:
+    """Open a case with memory-mapped arrays; its JSON is read unless ``entry`` is what it holds.
+
+    Raises ``CacheError`` saying which file is missing or damaged.
+    """
     path = _json_path(folder, name)
     try:
-        entry = CacheEntry.model_validate_json(path.read_bytes())
+        entry = CacheEntry.model_validate_json(path.read_bytes()) if entry is None else entry
     except OSError as error:
         raise CacheError(f"{path}: found no such file, expected a preprocessed case. {REMEDY}") from error
     except ValidationError as error:

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from autoseg.annotation.promises import Inference, infer
 from autoseg.annotation.touches import promise_statement, touched_classes
-from autoseg.cases.cache import ARRAYS, is_of_another_version, read_entry, write_case
+from autoseg.cases.cache import ARRAYS, CaseCache, is_of_another_version, write_case
 from autoseg.cases.case import Case
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.label_codes import read_annotation
@@ -109,7 +109,7 @@ def preprocess_dataset(
     cases = [files for files in dataset.cases if files.name not in skip]
     _remove_cases(folder, skip)
     names = [files.name for files in cases]
-    stale = stale_cases(dataset, plan, configuration_name, folder, names)
+    stale = stale_cases(dataset, plan, configuration_name, CaseCache.read(folder, names), names)
     todo = [files for files in cases if files.name in stale]
     kept = tuple(sorted(files.name for files in cases if files.name not in stale))
     failed: dict[str, AutosegError] = {}
@@ -134,7 +134,7 @@ def stale_cases(
     dataset: Dataset,
     plan: Plan,
     configuration_name: str,
-    folder: Path,
+    cache: CaseCache,
     names: Iterable[str],
 ) -> dict[str, str]:
     """Return those of the cases ``names`` whose cache is missing or stale, each with the reason; reads no voxels."""
@@ -142,9 +142,9 @@ def stale_cases(
     files_of = {files.name: files for files in dataset.cases}
     stale: dict[str, str] = {}
     for name in names:
-        entry = read_entry(folder, name)
+        entry = cache.entries.get(name)
         if entry is None:
-            stale[name] = REASONS["version"] if is_of_another_version(folder, name) else NEVER
+            stale[name] = REASONS["version"] if is_of_another_version(cache.folder, name) else NEVER
         elif name not in files_of:
             stale[name] = "no longer a case of the data set"
         else:

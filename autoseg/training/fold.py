@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from autoseg.augmentation.recipes import Recipe, augment_intensity, named_recipe
-from autoseg.cases.cache import cached_source, read_entry
+from autoseg.cases.cache import CaseCache
+from autoseg.cases.entry import CacheEntry
 from autoseg.cases.store import CaseSource
 from autoseg.core.atomic import write_json
 from autoseg.core.components import resolve
@@ -34,7 +35,7 @@ from autoseg.training.evidence.background_prior import RINGS, Totals, Unannotate
 from autoseg.training.evidence.source import EvidenceLoss
 from autoseg.training.history import draw_history, write_history
 from autoseg.training.optim import build_optimization, optimizer_name
-from autoseg.training.pretrained import Before, image_contents_in, load_pretrained
+from autoseg.training.pretrained import Before, load_pretrained
 from autoseg.training.resuming import BEST, CHANGEABLE, FINAL, LATEST, changes_so_far, forbidden_changes
 from autoseg.training.trainer import Hooks, Parts, Progress, train
 
@@ -56,8 +57,8 @@ class FoldRequest:
     dataset: Dataset
     plan: Plan
     configuration: Configuration
-    cache: Path
-    """Folder of the preprocessed cases of this configuration."""
+    cache: CaseCache
+    """The preprocessed cases of this configuration."""
     train_cases: tuple[str, ...]
     val_cases: tuple[str, ...]
     fold: str
@@ -187,7 +188,7 @@ def _unannotated(request: FoldRequest, device: torch.device) -> Unannotated | No
     config, labels = request.config, request.dataset.labels
     if labels.is_dense:
         return None
-    entries = [entry for name in request.train_cases if (entry := read_entry(request.cache, name)) is not None]
+    entries = [request.cache.entries[name] for name in request.train_cases if name in request.cache.entries]
     totals = Totals.of(entries, labels)
     infers = totals.n_promised > 0 and config.promise_weight > 0
     if not (infers or config.background_prior or config.teacher_weight):
@@ -221,8 +222,7 @@ def _precision(request: FoldRequest, latest: Checkpoint | None) -> str:
 
 def _start(parts: Parts, request: FoldRequest, latest: Checkpoint | None) -> Before:
     """Load the weights that a new run starts from, if any; return what weights had seen before the run."""
-    names = [*request.train_cases, *request.val_cases, *request.dataset.case_names]
-    contents = image_contents_in(request.cache, names)
+    contents = {name: entry.images for name, entry in request.cache.entries.items()}
     path, trained_on = request.pretrained, None
     if latest is not None:
         path = request.pretrained if latest.state.get("pretrained") is None else Path(latest.state["pretrained"])
@@ -304,10 +304,11 @@ def validation_batches(request: FoldRequest) -> Iterator[Batch]:
     There is none if nothing is annotated in the validation cases, as far as training sees it.
     """
     config = request.config
-    if not any(_says_something(request, name) for name in request.val_cases):
+    entries = request.cache.entries
+    if not any(name not in entries or _is_annotated(entries[name]) for name in request.val_cases):
         return iter(())
     return make_loader(
-        [cached_source(request.cache, name) for name in request.val_cases],
+        [request.cache.source(name) for name in request.val_cases],
         request.configuration,
         SamplingConfig(forced_fraction=config.forced_fraction, context_fraction=config.context_fraction),
         None,
@@ -319,17 +320,14 @@ def validation_batches(request: FoldRequest) -> Iterator[Batch]:
     )
 
 
-def _says_something(request: FoldRequest, name: str) -> bool:
+def _is_annotated(entry: CacheEntry) -> bool:
     """Whether a cached case has an annotated voxel."""
-    entry = read_entry(request.cache, name)
-    if entry is None:
-        return True  # the loader says what is wrong with it
     informative = informative_codes(entry.table)
     return any(count and informative[code] for code, count in entry.code_counts.items())
 
 
 def _sources(request: FoldRequest, names: Sequence[str]) -> list[CaseSource]:
-    return [cached_source(request.cache, name, request.dataset.case(name).priority) for name in names]
+    return [request.cache.source(name, request.dataset.case(name).priority) for name in names]
 
 
 def _checkpoint(

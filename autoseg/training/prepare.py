@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from autoseg.cases.cache import CaseCache
 from autoseg.core.errors import CacheError, ConfigError
 from autoseg.core.findings import counted, listed
 from autoseg.core.fingerprint import Fingerprint
@@ -93,7 +94,7 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
             log.warning("%s", gap)
     folder = workspace.model(dataset.name, configuration.name, name) / f"fold_{options.fold}"
     config = fold_config(plan, with_known_promises(dataset, preprocessed), fingerprint, options, folder)
-    cache = preprocessed / configuration.name
+    cache = CaseCache.read(preprocessed / configuration.name, [*split.train, *split.val, *dataset.case_names])
     check_cache(dataset, plan, configuration.name, cache, split, command=f"{planning} -c {configuration.name}")
     return FoldRequest(
         dataset=dataset,
@@ -174,7 +175,7 @@ def check_cache(
     dataset: Dataset,
     plan: Plan,
     configuration: str,
-    cache: Path,
+    cache: CaseCache,
     split: Split,
     command: str = PLANNING,
 ) -> None:
@@ -183,12 +184,12 @@ def check_cache(
     ``command`` preprocesses the data set.
     """
     names = sorted({*split.train, *split.val})
-    stale = stale_cases(with_known_promises(dataset, cache.parent), plan, configuration, cache, names)
+    stale = stale_cases(with_known_promises(dataset, cache.folder.parent), plan, configuration, cache, names)
     if stale:
         reasons = listed(f"{case} ({reason})" for case, reason in stale.items())
         raise CacheError(
-            f"{cache}: found {counted(len(stale), 'stale case')}: {reasons}; expected caches made from the present "
-            f"files and plan. Run {command}"
+            f"{cache.folder}: found {counted(len(stale), 'stale case')}: {reasons}; expected caches made from the "
+            f"present files and plan. Run {command}"
         )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from autoseg.cases.cache import read_entry
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.findings import listed
 from autoseg.core.plan import Configuration, Plan
@@ -84,12 +83,6 @@ class Before:
             "out.",
             fold, len(cases), self.path, names,
         )  # fmt: skip
-
-
-def image_contents_in(cache: Path, cases: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return case -> content of its images as the cache has it; () for a case that is not cached."""
-    entries = {case: read_entry(cache, case) for case in dict.fromkeys(cases)}
-    return {case: () if entry is None else entry.images for case, entry in entries.items()}
 
 
 def load_pretrained(

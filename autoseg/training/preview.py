@@ -8,7 +8,6 @@ from itertools import islice
 import numpy as np
 import torch
 
-from autoseg.cases.cache import read_entry
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import open_row
@@ -50,7 +49,7 @@ def preview_patches(request: FoldRequest, number: int, first_iteration: int = 0)
 def view_sample(batch: Batch, sample: int, iteration: int, request: FoldRequest) -> PatchView:
     """Return one patch of a batch with what its codes mean."""
     case, origin = batch.cases[sample], batch.origins[sample]
-    entry = read_entry(request.cache, case)
+    entry = request.cache.entries.get(case)
     drawn = _table(batch.label_sets, sample)
     inferred = drawn if batch.inferred_sets is None else _table(batch.inferred_sets, sample)
     held = np.ones_like(drawn) if batch.held_sets is None else _table(batch.held_sets, sample)

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from autoseg.cases.cache import open_case, read_entry, write_case
+from autoseg.cases.cache import CaseCache, open_case, read_entry, write_case
 from autoseg.cases.case import CaseRecord
 from autoseg.cases.entry import CacheEntry
 from autoseg.core.errors import CacheError
@@ -51,6 +51,17 @@ def test_pickling_sends_the_path_only(tmp_path):
     message = pickle.dumps(open_case(tmp_path, "a"))
     assert len(message) < 1000
     assert isinstance(pickle.loads(message).image, np.memmap)  # noqa: S301 (our own bytes)
+
+
+def test_a_record_that_was_read_is_not_read_again(tmp_path):
+    write(tmp_path)
+    cache = CaseCache.read(tmp_path, ["a", "ghost"])
+    assert cache.entries == {"a": make_entry((2, 3, 4))}
+    (tmp_path / "a.json").unlink()
+    source = pickle.loads(pickle.dumps(cache.source("a", 2.0)))  # noqa: S301 (our own bytes)
+    assert (source.name, source.priority, source.open().entry) == ("a", 2.0, make_entry((2, 3, 4)))
+    with pytest.raises(CacheError, match="ghost"):
+        cache.source("ghost").open()
 
 
 def test_a_case_without_locations_is_a_case(tmp_path):

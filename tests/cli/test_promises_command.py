@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from toy import IGNORE, write_toy_dataset
 
-from autoseg.cases.cache import open_case
+from autoseg.cases.cache import CaseCache, open_case
 from autoseg.core.errors import CacheError
 from autoseg.core.geometry import Geometry
 from autoseg.core.workspace import Workspace
@@ -67,10 +67,11 @@ def test_promises_are_reported_estimated_and_reach_the_cache(raw: Path, tmp_path
     entry = open_case(folder / "2d", "toy_000").entry
     assert entry.inferred_sets is not None and (entry.inferred_table <= entry.table).all()
     split = Split(train=("toy_000", "toy_001"), val=("toy_002",))
-    check_cache(dataset, load_plan(folder / PLAN_FILE), "2d", folder / "2d", split)
+    cache = CaseCache.read(folder / "2d", dataset.case_names)
+    check_cache(dataset, load_plan(folder / PLAN_FILE), "2d", cache, split)
     (folder / PROMISES_FILE).unlink()
     with pytest.raises(CacheError, match="annotation_protocol, or what is estimated for it, changed"):
-        check_cache(dataset, load_plan(folder / PLAN_FILE), "2d", folder / "2d", split)
+        check_cache(dataset, load_plan(folder / PLAN_FILE), "2d", cache, split)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autoseg.cases.cache import open_case
+from autoseg.cases.cache import CaseCache, open_case
 from autoseg.cases.case import Case
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
@@ -141,5 +141,5 @@ def test_a_cache_of_cropped_cases_is_stale_for_a_plan_that_does_not_crop(tmp_pat
     dataset = lay_out(tmp_path / "Toy", "3d", air_in_one)
     planned = plan(dataset, extract_fingerprint(dataset), "small")
     preprocess_dataset(dataset, planned.model_copy(update={"crop": True}), "2d", tmp_path / "2d")
-    stale = stale_cases(dataset, planned, "2d", tmp_path / "2d", "abcd")
+    stale = stale_cases(dataset, planned, "2d", CaseCache.read(tmp_path / "2d", "abcd"), "abcd")
     assert stale == dict.fromkeys("abcd", "plan changed")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autoseg.cases.cache import open_case
+from autoseg.cases.cache import CaseCache, open_case
 from autoseg.cases.case import Case
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder, order_towards
@@ -130,9 +130,9 @@ def test_a_cache_from_before_is_stale_only_where_a_case_is_turned_now(tmp_path):
     planned = plan(dataset, extract_fingerprint(dataset), "small")
     old = planned.model_copy(update={"direction": None})
     preprocess_dataset(dataset, old, "2d", tmp_path / "2d")
-    assert stale_cases(dataset, old, "2d", tmp_path / "2d", ORDERS) == {}
-    stale = stale_cases(dataset, planned, "2d", tmp_path / "2d", ORDERS)
+    assert stale_cases(dataset, old, "2d", CaseCache.read(tmp_path / "2d", ORDERS), ORDERS) == {}
+    stale = stale_cases(dataset, planned, "2d", CaseCache.read(tmp_path / "2d", ORDERS), ORDERS)
     assert stale == dict.fromkeys("bde", "plan changed")
     assert preprocess_dataset(dataset, planned, "2d", tmp_path / "2d").done == ("b", "d", "e")
-    assert stale_cases(dataset, planned, "2d", tmp_path / "2d", ORDERS) == {}
+    assert stale_cases(dataset, planned, "2d", CaseCache.read(tmp_path / "2d", ORDERS), ORDERS) == {}
     assert order_towards(LPS, planned.direction).is_identity

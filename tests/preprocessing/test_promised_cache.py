@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoseg.cases.cache import open_case
+from autoseg.cases.cache import CaseCache, open_case
 from autoseg.cases.case import Case, Target
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
@@ -107,15 +107,15 @@ def test_a_protocol_makes_old_caches_stale_and_none_leaves_them_fresh(folder, pl
     write_json(folder, PROMISES)
     dataset = Dataset.load(folder)
     reason = "annotation_protocol, or what is estimated for it, changed"
-    assert set(stale_cases(dataset, plan, name, tmp_path / "cache", "abc").values()) == {reason}
+    assert set(stale_cases(dataset, plan, name, CaseCache.read(tmp_path / "cache", "abc"), "abc").values()) == {reason}
     dataset = replace(dataset, protocol=replace(dataset.protocol, reach_mm={1: 6.0, 2: 5.0}))
     preprocess_dataset(dataset, plan, name, tmp_path / "cache")
-    assert stale_cases(dataset, plan, name, tmp_path / "cache", "abc") == {}
+    assert stale_cases(dataset, plan, name, CaseCache.read(tmp_path / "cache", "abc"), "abc") == {}
     for change in ({"reach_mm": {1: 6.0, 2: 5.5}}, {"slice_axis": 1}, {"gap_mm": 2.0}, {"background_encloses": False}):
         changed = replace(dataset, protocol=replace(dataset.protocol, **change))
-        assert stale_cases(changed, plan, name, tmp_path / "cache", "a") == {"a": reason}
+        assert stale_cases(changed, plan, name, CaseCache.read(tmp_path / "cache", "a"), "a") == {"a": reason}
     write_json(folder, None)
-    assert stale_cases(Dataset.load(folder), plan, name, tmp_path / "cache", "a") == {"a": reason}
+    assert stale_cases(Dataset.load(folder), plan, name, CaseCache.read(tmp_path / "cache", "a"), "a") == {"a": reason}
 
 
 def test_sets_keep_all_their_classes_when_they_are_resampled(folder, plan, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from autoseg.cases.cache import open_case
+from autoseg.cases.cache import CaseCache, open_case
 from autoseg.core.errors import DatasetError, FileFormatError, PlanError
 from autoseg.dataset.dataset import Dataset
 from autoseg.preprocessing import preprocess
@@ -92,7 +92,9 @@ def test_a_second_run_keeps_everything_and_a_changed_label_file_redoes_one_case(
     assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == stamps
 
     _write(folder / "labelsTr" / "b.nii.gz", np.ones((6, 8, 9), np.uint8))
-    assert stale_cases(Dataset.load(folder), plan, "3d_fullres", cache, NAMES) == {"b": "label file changed"}
+    assert stale_cases(Dataset.load(folder), plan, "3d_fullres", CaseCache.read(cache, NAMES), NAMES) == {
+        "b": "label file changed"
+    }
     report = _run(folder, plan, cache)
     assert (report.done, report.kept) == (("b",), ("a", "c"))
     assert set(np.unique(open_case(cache, "b").codes)) == {1}
@@ -114,18 +116,20 @@ def test_the_number_of_workers_may_depend_on_what_is_to_be_done(folder, cache, p
 
 def test_the_reason_of_staleness_is_told(folder, cache, plan, make_plan):
     dataset = Dataset.load(folder)
-    assert set(stale_cases(dataset, plan, "3d_fullres", cache, NAMES).values()) == {"never preprocessed"}
+    assert set(stale_cases(dataset, plan, "3d_fullres", CaseCache.read(cache, NAMES), NAMES).values()) == {
+        "never preprocessed"
+    }
     _run(folder, plan, cache)
-    assert stale_cases(dataset, plan, "3d_fullres", cache, ["z"]) == {"z": "never preprocessed"}
+    assert stale_cases(dataset, plan, "3d_fullres", CaseCache.read(cache, ["z"]), ["z"]) == {"z": "never preprocessed"}
     other = make_plan(spacing=(1.5, 1.2, 1.3))
-    assert stale_cases(dataset, other, "3d_fullres", cache, ["a"]) == {"a": "plan changed"}
+    assert stale_cases(dataset, other, "3d_fullres", CaseCache.read(cache, ["a"]), ["a"]) == {"a": "plan changed"}
     os.utime(folder / "imagesTr" / "a_0000.nii.gz", ns=(1, 1))
-    assert stale_cases(dataset, plan, "3d_fullres", cache, NAMES) == {"a": "image file changed"}
+    assert stale_cases(dataset, plan, "3d_fullres", CaseCache.read(cache, NAMES), NAMES) == {"a": "image file changed"}
     _write_json(folder, {"background": 0, "organ": 1, "vessel": 2})
     reason = "dataset.json changed what the labels mean"
-    assert stale_cases(Dataset.load(folder), plan, "3d_fullres", cache, ["b"]) == {"b": reason}
+    assert stale_cases(Dataset.load(folder), plan, "3d_fullres", CaseCache.read(cache, ["b"]), ["b"]) == {"b": reason}
     (cache / "c.image.npy").write_bytes(b"short")
-    assert stale_cases(dataset, plan, "3d_fullres", cache, ["c"]) == {"c": "never preprocessed"}
+    assert stale_cases(dataset, plan, "3d_fullres", CaseCache.read(cache, ["c"]), ["c"]) == {"c": "never preprocessed"}
 
 
 def test_a_mask_and_a_statement_about_another_case_reach_the_cache(folder, cache, plan):
@@ -133,7 +137,9 @@ def test_a_mask_and_a_statement_about_another_case_reach_the_cache(folder, cache
     _run(folder, plan, cache)
     content = json.loads((folder / "dataset.json").read_text())
     (folder / "dataset.json").write_text(json.dumps(content | {"cases": {"c": {"absent": ["extra"]}}}))
-    stale = stale_cases(Dataset.load(folder), plan, "3d_fullres", cache, NAMES)  # padding of all cases is unknown now
+    stale = stale_cases(
+        Dataset.load(folder), plan, "3d_fullres", CaseCache.read(cache, NAMES), NAMES
+    )  # padding of all cases is unknown now
     assert stale == dict.fromkeys(NAMES, "dataset.json changed what the labels mean")
 
     (folder / "masksTr").mkdir()
@@ -142,11 +148,11 @@ def test_a_mask_and_a_statement_about_another_case_reach_the_cache(folder, cache
     (folder / "dataset.json").write_text(json.dumps(content | {"valid_mask_folder": "masksTr"}))
     assert _run(folder, plan, cache).done == NAMES
     os.utime(folder / "masksTr" / "b.nii.gz", ns=(1, 1))
-    stale = stale_cases(Dataset.load(folder), plan, "3d_fullres", cache, NAMES)
+    stale = stale_cases(Dataset.load(folder), plan, "3d_fullres", CaseCache.read(cache, NAMES), NAMES)
     assert stale == {"b": "valid mask changed"}
     said = {"valid_mask_folder": "masksTr", "cases": {"a": {"absent": ["extra"]}}}  # no value means "not extra"
     (folder / "dataset.json").write_text(json.dumps(content | said))
-    stale = stale_cases(Dataset.load(folder), plan, "3d_fullres", cache, ["a", "c"])
+    stale = stale_cases(Dataset.load(folder), plan, "3d_fullres", CaseCache.read(cache, ["a", "c"]), ["a", "c"])
     assert stale == {"a": "dataset.json changed what the labels mean"}
 
 
@@ -156,7 +162,7 @@ def test_what_does_not_reach_the_cache_makes_nothing_stale(folder, cache, plan):
     intensities = tuple(item.model_copy(update={"mean": 1.0}) for item in plan.intensities)  # not used by z-score
     update = {"configurations": {"3d_fullres": configuration}, "intensities": intensities}
     other = plan.model_copy(update=update)
-    assert stale_cases(Dataset.load(folder), other, "3d_fullres", cache, NAMES) == {}
+    assert stale_cases(Dataset.load(folder), other, "3d_fullres", CaseCache.read(cache, NAMES), NAMES) == {}
 
 
 def test_a_broken_case_does_not_stop_the_others(folder, cache, plan):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from autoseg.augmentation.recipes import nnunet_recipe
-from autoseg.cases.cache import cached_source, open_case, read_entry
+from autoseg.cases.cache import CaseCache, cached_source, open_case, read_entry
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import write_labels
@@ -122,11 +122,13 @@ def test_drawn_voxels_have_no_rival_beyond_the_border_though_a_class_is_absent(t
 
 def test_a_cache_that_does_not_say_it_is_redone_and_only_that(tmp_path, make_plan):
     dataset, plan, cache = prepared(tmp_path, make_plan, "sets", noise((4, 8, 8), 4), ["background", "front"])
-    assert stale_cases(dataset, plan, "3d_fullres", cache, ["a"]) == {}
+    assert stale_cases(dataset, plan, "3d_fullres", CaseCache.read(cache, ["a"]), ["a"]) == {}
     path = cache / "a.json"
     content = json.loads(path.read_text())
     del content["undrawn"]
     path.write_text(json.dumps(content))
-    assert stale_cases(dataset, plan, "3d_fullres", cache, ["a"]) == {"a": "written by another version of autoseg"}
+    assert stale_cases(dataset, plan, "3d_fullres", CaseCache.read(cache, ["a"]), ["a"]) == {
+        "a": "written by another version of autoseg"
+    }
     assert preprocess_dataset(dataset, plan, "3d_fullres", cache).done == ("a",)
     assert read_entry(cache, "a").undrawn == K

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from autoseg.cases.entry import CacheEntry
 from autoseg.core.errors import AutosegError, CacheError, ConfigError, ModelError, PlanError
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
@@ -276,6 +277,12 @@ def test_resume_refuses_other_cases_and_other_classes(request_of):
     with pytest.raises(ModelError, match="classes of the data set changed"):
         train_fold(replace(request, dataset=replace(request.dataset, labels=renamed)), resume=True)
     assert train_fold(request, resume=True).is_finished
+
+
+def test_what_is_known_of_the_cases_is_read_before_the_run(request_of, monkeypatch):
+    request = request_of(iterations=2)
+    monkeypatch.setattr(CacheEntry, "model_validate_json", None)
+    assert train_fold(request).is_finished
 
 
 def test_validation_asks_neither_for_priority_nor_for_annotation(request_of, toy_workspace):
