@@ -16,6 +16,7 @@ from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 from autoseg.core.errors import AutosegError, WorkerError
+from autoseg.core.progress import Progress, silent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -74,6 +75,22 @@ def map_unordered(
             )
         else:
             yield index, result[0]
+
+
+def map_ordered(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    names: Sequence[str],
+    *,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> list[Result | AutosegError]:
+    """Return the results of :func:`map_unordered` in the order of the items; reports the name of each that is done."""
+    results: dict[int, Result | AutosegError] = {}
+    for index, result in map_unordered(function, items, workers=workers):
+        results[index] = result
+        progress(len(results), len(items), names[index])
+    return [results[index] for index in range(len(items))]
 
 
 def _run_all(

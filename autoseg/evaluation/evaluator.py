@@ -15,7 +15,7 @@ from autoseg.core.errors import AutosegError, EvaluationError
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import has_axes
-from autoseg.core.parallel import map_unordered
+from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.file_values import NAN_VALUE
@@ -239,13 +239,13 @@ def _chosen(references: Mapping[str, Path], cases: Collection[str] | None, folde
 
 def _run(jobs: Sequence[_Job], workers: int, progress: Progress) -> list[tuple[_Outcome, ...]]:
     """Score all jobs; return for each what became of its predictions."""
-    results: dict[int, tuple[_Outcome, ...]] = {}
-    for index, result in map_unordered(_score, jobs, workers=workers):
-        if isinstance(result, AutosegError):  # of the reference, or of the worker
-            result = tuple(result if path is not None else None for path in jobs[index].predictions)
-        results[index] = result
-        progress(len(results), len(jobs), jobs[index].case)
-    return [results[index] for index in range(len(jobs))]
+    results = map_ordered(_score, jobs, [job.case for job in jobs], workers=workers, progress=progress)
+    return [
+        tuple(result if path is not None else None for path in job.predictions)
+        if isinstance(result, AutosegError)  # of the reference, or of the worker
+        else result
+        for job, result in zip(jobs, results, strict=True)
+    ]
 
 
 def _score(job: _Job) -> tuple[_Outcome, ...]:

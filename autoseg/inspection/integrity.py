@@ -13,7 +13,7 @@ from autoseg.core.dicom import conversion
 from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.findings import grouped_by_text, listed
 from autoseg.core.orientation import AS_STORED, VoxelOrder
-from autoseg.core.parallel import map_unordered
+from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, value_name
@@ -116,12 +116,12 @@ def check_dataset(
     unsupported = ending_fault(dataset)
     if unsupported is not None:
         return IntegrityReport((*known_faults, unsupported), dataset.warnings, {})
-    findings: dict[str, Finding] = {}
     check = partial(_check_case, labels=dataset.labels, n_channels=len(dataset.channels))
-    for index, result in map_unordered(check, dataset.cases, workers=workers):
-        name = dataset.cases[index].name
-        findings[name] = lost(name, result) if isinstance(result, AutosegError) else result
-        progress(len(findings), len(dataset.cases), name)
+    results = map_ordered(check, dataset.cases, dataset.case_names, workers=workers, progress=progress)
+    findings = {
+        name: lost(name, result) if isinstance(result, AutosegError) else result
+        for name, result in zip(dataset.case_names, results, strict=True)
+    }
     return report_on(dataset, findings, known_faults)
 
 

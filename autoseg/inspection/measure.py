@@ -22,7 +22,7 @@ from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import order_towards, orientation_name, prevailing_direction
-from autoseg.core.parallel import map_unordered
+from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels, drawn_codes, foreground_codes, head_states, informative_codes, open_row
@@ -289,26 +289,20 @@ def _measure_all(
     function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: int, progress: Progress = silent
 ) -> list[Result]:
     """Apply ``function`` to all cases, results in case order; raise the first error in that order, with its case."""
-    results: dict[int, Result] = {}
-    errors: dict[int, AutosegError] = {}
-    for done, (index, result) in enumerate(map_unordered(function, cases, workers=workers), start=1):
-        if isinstance(result, AutosegError):
-            errors[index] = result
-        else:
-            results[index] = result
-        progress(done, len(cases), cases[index].name)
+    names = [case.name for case in cases]
+    results = map_ordered(function, cases, names, workers=workers, progress=progress)
+    errors = {name: item for name, item in zip(names, results, strict=True) if isinstance(item, AutosegError)}
     if errors:
-        raise _named(errors, cases)
-    return [results[index] for index in range(len(cases))]
+        raise _named(errors)
+    return [item for item in results if not isinstance(item, AutosegError)]
 
 
-def _named(errors: dict[int, AutosegError], cases: Sequence[CaseFiles]) -> AutosegError:
+def _named(errors: Mapping[str, AutosegError]) -> AutosegError:
     """One error for all cases that failed: all faults together, or the first error with the name of its case."""
-    ordered = [errors[index] for index in sorted(errors)]
+    ordered = list(errors.values())
     faults = [fault for error in ordered if isinstance(error, DatasetError) for fault in error.faults]
     if len(faults) >= len(ordered) and all(isinstance(error, DatasetError) for error in ordered):
         return DatasetError(faults)
-    index = next(index for index in sorted(errors) if not isinstance(errors[index], DatasetError))
-    error, name = errors[index], cases[index].name
+    name, error = next((name, error) for name, error in errors.items() if not isinstance(error, DatasetError))
     more = f" ({len(errors) - 1} further cases failed)" if len(errors) > 1 else ""
     return type(error)(f"case {name!r}: {error}{more}")

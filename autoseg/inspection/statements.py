@@ -29,7 +29,7 @@ from autoseg.cases.label_codes import read_annotation
 from autoseg.core.errors import AutosegError, Fault, PlanError
 from autoseg.core.findings import listed
 from autoseg.core.json_models import load_model, save_model
-from autoseg.core.parallel import map_unordered
+from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.commands import PLANNING
 from autoseg.dataset.dataset import CaseFiles, Dataset
@@ -249,12 +249,8 @@ def _over_cases(
     function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: int, progress: Progress
 ) -> list[Result]:
     """Apply ``function`` to all cases; results in case order, without the cases that it cannot read."""
-    results: dict[int, Result] = {}
-    for done, (index, result) in enumerate(map_unordered(function, cases, workers=workers), start=1):
-        if not isinstance(result, AutosegError):
-            results[index] = result
-        progress(done, len(cases), cases[index].name)
-    return [results[index] for index in sorted(results)]
+    results = map_ordered(function, cases, [case.name for case in cases], workers=workers, progress=progress)
+    return [item for item in results if not isinstance(item, AutosegError)]
 
 
 def _read(files: CaseFiles, labels: Labels) -> tuple[Target, tuple[float, float, float], CaseStatement]:

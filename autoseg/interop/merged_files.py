@@ -14,7 +14,7 @@ from autoseg.cases.label_codes import read_drawn, read_valid_mask
 from autoseg.core.atomic import write_json
 from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.findings import listed
-from autoseg.core.parallel import map_unordered
+from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.dataset.file_values import DECLARE_VALUES, value_name
@@ -69,14 +69,11 @@ def write_merged(
         raise DatasetError([Fault(str(folder), found, "a new folder", "Choose another folder, or remove this one.")])
     jobs = _jobs(merger, folder)
     (folder / "labelsTr").mkdir(parents=True, exist_ok=True)
-    errors: dict[int, AutosegError] = {}
-    for done, (index, result) in enumerate(map_unordered(_write_labels, jobs, workers=workers), start=1):
-        if isinstance(result, AutosegError):
-            errors[index] = result
-        progress(done, len(jobs), jobs[index].files.name)
+    results = map_ordered(_write_labels, jobs, [job.files.name for job in jobs], workers=workers, progress=progress)
+    errors = [result for result in results if isinstance(result, AutosegError)]
     if errors:
         shutil.rmtree(folder)  # was not there, or empty
-        raise _combined([errors[index] for index in sorted(errors)])
+        raise _combined(errors)
     for source in merger.sources:
         renamed = [replace(case, name=source.case_names[case.name]) for case in source.dataset.cases]
         put_images(renamed, written_ending(source.dataset.file_ending), folder / "imagesTr", copy=copy)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autoseg.core.errors import FileFormatError, WorkerError
-from autoseg.core.parallel import available_cores, is_running, map_unordered
+from autoseg.core.parallel import available_cores, is_running, map_ordered, map_unordered
 
 DEADLY = 3
 
@@ -47,6 +47,17 @@ def test_every_item_yields_its_result_or_its_error(workers):
     assert {index: results[index] for index in (0, 2, 3)} == {0: 4, 2: 9, 3: 16}
     assert isinstance(results[1], FileFormatError)
     assert "case -1" in str(results[1])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_the_order_of_the_items_whichever_is_done_first(workers):
+    calls = []
+    results = map_ordered(_square, [2, -1, 3], "abc", workers=workers, progress=lambda *call: calls.append(call))
+    assert (results[0], results[2]) == (4, 9)
+    assert isinstance(results[1], FileFormatError)
+    assert [call[:2] for call in calls] == [(1, 3), (2, 3), (3, 3)]
+    assert sorted(name for _, _, name in calls) == ["a", "b", "c"]
+    assert map_ordered(_square, [], [], workers=workers) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])

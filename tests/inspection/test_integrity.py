@@ -17,7 +17,6 @@ import SimpleITK as sitk  # noqa: N813  (the name that its documentation gives i
 
 from autoseg.core.errors import DatasetError, WorkerError
 from autoseg.dataset.dataset import Dataset
-from autoseg.inspection import integrity
 from autoseg.inspection.case_check import Finding
 from autoseg.inspection.integrity import IntegrityReport, check_dataset
 
@@ -412,7 +411,7 @@ def test_an_ending_that_cannot_be_used_is_one_fault(tmp_path, ending: str, found
 def test_a_lost_worker_names_its_case(folder: Path, monkeypatch):
     lost = [(0, WorkerError("item 0: found its worker process dead, expected a result. Use fewer workers."))]
     rest = [(index, Finding()) for index in (1, 2)]
-    monkeypatch.setattr(integrity, "map_unordered", lambda *_, **__: iter([*lost, *rest]))
+    monkeypatch.setattr("autoseg.core.parallel.map_unordered", lambda *_, **__: iter([*rest, *lost]))
     assert only_fault(folder) == ("case 'a': found its worker process dead, expected a result. Use fewer workers.")
 
 
