@@ -88,7 +88,7 @@ def draw_batch_sheet(
     slices = [shown_slice(view) for view in views]
     tiles = [patch_panels(view, z, labels, channel_names, is_colour) for view, z in zip(views, slices, strict=True)]
     headings = [heading(view, z, number, labels) for number, (view, z) in enumerate(zip(views, slices, strict=True), 1)]
-    return _composed(tiles, headings, legend(views, slices, labels), title)
+    return _composed(tiles, headings, legend(views, labels), title)
 
 
 def shown_slice(view: PatchView) -> int:
@@ -172,7 +172,7 @@ def heading(view: PatchView, z: int, number: int, labels: Labels) -> tuple[str, 
     )
 
 
-def legend(views: Sequence[PatchView], slices: Sequence[int], labels: Labels) -> list[_Key]:
+def legend(views: Sequence[PatchView], labels: Labels) -> list[_Key]:
     """Return a line for each meaning that occurs in a patch (shown or not), and one for each region."""
     holders: dict[Meaning, int] = {}
     for view in views:

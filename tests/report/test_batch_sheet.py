@@ -147,7 +147,7 @@ def test_pixels_keep_the_proportions_of_voxels():
 
 
 def test_the_legend_lists_what_occurs_in_how_many_patches():
-    keys = legend([view(scattered()), view(scattered(EITHER))], [0, 0], labels())
+    keys = legend([view(scattered()), view(scattered(EITHER))], labels())
     assert [key.text for key in keys] == ["organ (1 of 2)", "organ or tumour (1 of 2)", "unannotated (2 of 2)"]
 
 
@@ -155,7 +155,7 @@ def test_regions_are_outlined():
     grouped = labels(regions=True)
     codes = np.full((12, 12), BACKGROUND)
     codes[4:8, 4:8] = ORGAN
-    texts = [key.text for key in legend([view(codes)], [0], grouped)]
+    texts = [key.text for key in legend([view(codes)], grouped)]
     assert texts[-2:] == ["outline of region organ", "outline of region tumour"]
     *_, over = patch_panels(view(codes), 0, grouped, ["T1"], is_colour=False)
     size = over.pixels.shape[0] // 12
