@@ -16,8 +16,9 @@ from autoseg.core.orientation import AS_STORED, VoxelOrder
 from autoseg.core.parallel import map_unordered
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, value_name
+from autoseg.dataset.json_advice import as_written, declare_unknown
 from autoseg.dataset.labels import Labels
-from autoseg.dataset.unknown_json import BACKGROUND, as_written, declare_unknown
+from autoseg.dataset.schema import BACKGROUND
 from autoseg.inspection.annotation_outside import background_note, foreground_warning
 from autoseg.inspection.case_check import Finding, look_into, naming_case
 from autoseg.inspection.coverage import describe_gaps, turned_parts

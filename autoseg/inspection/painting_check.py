@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.json_advice import order_as_written
 from autoseg.dataset.labels import painting_of
 from autoseg.dataset.painting import dice_of_regions
-from autoseg.dataset.region_json import ORDER, order_as_written
+from autoseg.dataset.schema import ORDER
 
 
 def painting_warnings(dataset: Dataset, class_voxels: Sequence[int]) -> list[str]:
