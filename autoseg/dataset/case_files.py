@@ -38,8 +38,8 @@ _NUMBERED = re.compile(r"(.+)_([0-9]{4})")
 
 
 @dataclass(frozen=True, slots=True)
-class FoundFiles:
-    """The files of one training case."""
+class TrainingFiles:
+    """Image and label files of one training case."""
 
     images: tuple[Path, ...]
     """In channel order."""
@@ -97,7 +97,7 @@ def find_image_cases(folder: Path, ending: str, n_channels: int) -> tuple[dict[s
 
 def find_training_cases(
     folder: Path, listed_cases: Mapping[str, ListedCase | None] | None, ending: str, n_channels: int, findings: Findings
-) -> dict[str, FoundFiles]:
+) -> dict[str, TrainingFiles]:
     """Return the files of every training case, sorted by name; what is missing is added to ``findings``.
 
     From the explicit list ``dataset`` of the dataset.json if there is one (None otherwise), else from imagesTr and
@@ -133,11 +133,11 @@ def find_training_cases(
     findings.faults.extend(
         unpaired_faults(without_label, without_image, label_folder, ending, taken=labels.keys() - without_image.keys())
     )
-    return {case: FoundFiles(images[case], labels[case]) for case in sorted(images.keys() & labels.keys())}
+    return {case: TrainingFiles(images[case], labels[case]) for case in sorted(images.keys() & labels.keys())}
 
 
 def find_masks(
-    folder: Path, mask_folder_name: str, cases: Mapping[str, FoundFiles], ending: str, findings: Findings
+    folder: Path, mask_folder_name: str, cases: Mapping[str, TrainingFiles], ending: str, findings: Findings
 ) -> dict[str, Path]:
     """Return the valid mask of every case, named as its label file; what is missing is added to ``findings``.
 
@@ -229,9 +229,9 @@ def _ending(name: str) -> str:
 
 def _listed_cases(
     folder: Path, section: Mapping[str, ListedCase | None], ending: str, findings: Findings
-) -> dict[str, FoundFiles]:
+) -> dict[str, TrainingFiles]:
     """Return the files of the cases that ``dataset`` lists; None after a fault in an entry."""
-    cases: dict[str, FoundFiles] = {}
+    cases: dict[str, TrainingFiles] = {}
     for given, entry in section.items():
         case = normal_name(given)
         if not is_file_name(case):
@@ -255,7 +255,7 @@ def _listed_cases(
                 )
             findings.fault(f"dataset.{case}", found=found, expected=expected, fix=fix)
         if not missing:
-            cases[case] = FoundFiles(tuple(paths[:-1]), paths[-1])
+            cases[case] = TrainingFiles(tuple(paths[:-1]), paths[-1])
     return dict(sorted(cases.items()))
 
 

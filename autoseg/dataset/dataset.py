@@ -10,7 +10,7 @@ from typing import Any
 
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import Findings, did_you_mean, listed
-from autoseg.dataset.case_files import FoundFiles, find_masks, find_training_cases
+from autoseg.dataset.case_files import TrainingFiles, find_masks, find_training_cases
 from autoseg.dataset.case_section import add_statements, entries_by_case
 from autoseg.dataset.dataset_json import check_number_of_cases, read_channels, read_dataset_json
 from autoseg.dataset.label_section import read_labels
@@ -103,7 +103,7 @@ class Dataset:
         content = read_dataset_json(json_path, findings)
         file = read_schema(content, findings)
         schema, channels, labels = file.schema, read_channels(file, findings), read_labels(file, findings)
-        files: dict[str, FoundFiles] = {}
+        files: dict[str, TrainingFiles] = {}
         masks: dict[str, Path] = {}
         if schema.file_ending or "dataset" in content:
             listed_cases = schema.dataset if "dataset" in content else None
@@ -190,7 +190,7 @@ def _dataset_name(folder: Path, json_path: Path) -> str:
     return f"{folder.name}_{variant}" if variant else folder.name
 
 
-def _case_files(name: str, files: FoundFiles, mask: Path | None, entry: CaseEntry | None) -> CaseFiles:
+def _case_files(name: str, files: TrainingFiles, mask: Path | None, entry: CaseEntry | None) -> CaseFiles:
     entry = entry or CaseEntry()
     return CaseFiles(
         name=name,
