@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ def declare_unknown(content: Mapping[str, Any], *values: int) -> dict[str, Any]:
     if content.get(UNLABELLED) is None and others:
         keys[UNLABELLED] = json_value(others.pop(0))
     if others:
-        section, sets = content.get("labels", {}), content.get("label_sets", {})
-        names = [name for name in section if name != IGNORE]
+        labels, sets = content.get("labels", {}), content.get("label_sets", {})
+        names = [name for name in labels if name != IGNORE] if isinstance(labels, Mapping) else []
         keys["label_sets"] = {
             **(sets if isinstance(sets, Mapping) else {}),
             **{str(json_value(value)): names for value in others},
@@ -44,42 +44,33 @@ def move_to_unlabelled(content: Mapping[str, Any], name: str, *values: int) -> s
     return as_written({"labels": labels} | declare_unknown({**content, "labels": labels}, *values))
 
 
-def order_as_written(section: Mapping[str, Any], foreground: Mapping[str, Sequence[int]]) -> tuple[str, bool]:
+def paint_advice(labels: Mapping[str, Any]) -> str:
+    """Return what to do about a missing or wrong ``regions_class_order`` beside ``labels``."""
+    return (
+        f"Write {order_as_written(labels)[0]}; later values are painted over earlier ones, so list large regions first."
+    )
+
+
+def order_as_written(labels: Mapping[str, Any]) -> tuple[str, bool]:
     """Return what to write so that every region comes back, and whether nnU-Net's rule does that with it.
 
-    The labels are written too if their order has to change. Where no order is sound, because regions overlap without
-    nesting, larger regions come before smaller ones.
-
-    Parameters
-    ----------
-    section
-        ``labels`` of the dataset.json.
-    foreground
-        Name -> file values of the labels in it, without faulty ones.
+    ``labels`` of the dataset.json are written too if their order has to change; faulty ones are passed over. Where no
+    order is sound, because regions overlap without nesting, larger regions come before smaller ones.
     """
-    names, values = list(foreground), sorted({item for members in foreground.values() for item in members})
+    written = {name: list(value) if isinstance(value, (list, tuple)) else [value] for name, value in labels.items()}
+    foreground = {
+        name: set(items)
+        for name, items in written.items()
+        if name not in (BACKGROUND, IGNORE) and items and all(type(item) is int for item in items)
+    }
+    names, values = list(foreground), sorted(set().union(*foreground.values()))
     regions = np.array([[False, *(value in foreground[name] for value in values)] for name in names], dtype=bool)
     order = sound_order(regions) if names else ()
-    chosen = order
-    if chosen is None:
-        by_size = sorted(range(len(names)), key=lambda region: -len(foreground[names[region]]))
-        chosen = tuple((region, own_class(regions, region)) for region in by_size)
+    by_size = sorted(range(len(names)), key=lambda region: -len(foreground[names[region]]))
+    chosen = tuple((region, own_class(regions, region)) for region in by_size) if order is None else order
     keys: dict[str, Any] = {ORDER: [values[index - 1] for _, index in chosen]}
     ordered = [names[region] for region, _ in chosen]
     if ordered != names:
-        rest = {name: value for name, value in section.items() if name not in {BACKGROUND, *names}}
-        labels = {name: section[name] for name in (BACKGROUND, *ordered) if name in section} | rest
-        keys = {"labels": labels} | keys
+        first = {name: labels[name] for name in (BACKGROUND, *ordered) if name in labels}
+        keys = {"labels": {**first, **labels}} | keys
     return as_written(keys), order is not None
-
-
-def paint_advice(section: Mapping[str, Any]) -> str:
-    """Return what to do about a missing or wrong ``regions_class_order`` beside ``labels``."""
-    values = {name: list(value) if isinstance(value, (list, tuple)) else [value] for name, value in section.items()}
-    foreground = {
-        name: sorted(set(items))
-        for name, items in values.items()
-        if name not in (BACKGROUND, IGNORE) and items and all(type(item) is int for item in items)
-    }
-    written, _ = order_as_written(section, foreground)
-    return f"Write {written}; later values are painted over earlier ones, so list large regions first."

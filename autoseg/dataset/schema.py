@@ -91,7 +91,7 @@ Distance = Annotated[Annotated[float, Field(gt=0, le=LARGEST)] | Literal["auto"]
 class Section(BaseModel):
     """An object of the file with known keys."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

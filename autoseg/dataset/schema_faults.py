@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from autoseg.core.findings import Findings, did_you_mean, shown
 from autoseg.dataset import schema as keys
-from autoseg.dataset.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, is_number, parse_value
+from autoseg.dataset.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, parse_value
 from autoseg.dataset.json_advice import as_written, declare_unknown, move_to_unlabelled, paint_advice
 from autoseg.dataset.schema import (
     BACKGROUND,
@@ -54,11 +54,12 @@ def read_schema(content: Mapping[str, Any], findings: Findings) -> DatasetFile:
         keys.ORDER: isinstance(labels, Mapping) and keys.has_regions(labels),
         "modality": "channel_names" not in content,
     }
-    sound = copy.deepcopy({key: value for key, value in content.items() if is_read.get(key, True)})
+    read = {key: value for key, value in content.items() if is_read.get(key, True)}
     try:
-        return DatasetFile(content, DatasetSchema.model_validate(sound))
+        return DatasetFile(content, DatasetSchema.model_validate(read))
     except ValidationError as error:
         refusals = _refusals(content, error.errors(include_url=False))
+    sound = copy.deepcopy(read)
     for refusal in refusals:
         _add_fault(refusal, findings)
         section: Any = sound
@@ -74,9 +75,8 @@ def _check_keys(content: Mapping[str, Any], findings: Findings) -> None:
         if key not in content and not (key == "channel_names" and "modality" in content):
             expected, fix = _advice(Refusal((key,), None, "missing", content))
             findings.fault(key, found="no such key", expected=expected, fix=fix + did_you_mean(key, content))
-    for key in content:
-        hint = did_you_mean(key, keys.OWN_KEYS | {keys.ORDER}, MISSPELLING_CUTOFF)
-        if hint and key not in keys.NNUNET_KEYS | keys.OWN_KEYS:
+    for key in sorted(content.keys() - keys.NNUNET_KEYS - keys.OWN_KEYS):
+        if hint := did_you_mean(key, keys.OWN_KEYS | {keys.ORDER}, MISSPELLING_CUTOFF):
             findings.fault(key, found="an unknown key", expected="a key of dataset.json", fix="Rename it." + hint)
 
 
@@ -122,7 +122,7 @@ def _advice(refusal: Refusal) -> tuple[str, str]:
     path, depth = refusal.path, _DEPTHS.get(refusal.path[0], 0)
     key = path[depth] if len(path) > depth else path[0]
     if path[0] == "labels" and len(path) > 1 and key not in LabelSection.model_fields:
-        return _label_advice(refusal)
+        return f"an integer from 1 to {MAX_VALUE}, or a list of these for a region", _label(refusal)
     expected, example = _ADVICE[key]
     if refusal.kind == "inverted":
         return f"{expected}, not values as keys (nnU-Net v1's form)", _labels_turned(refusal)
@@ -131,37 +131,18 @@ def _advice(refusal: Refusal) -> tuple[str, str]:
     return expected, f"Write {as_written({key: example})}{'.' if key in _NEEDED else ', or remove the key.'}"
 
 
-def _label_advice(refusal: Refusal) -> tuple[str, str]:
-    """Return what was expected of a class or region, and what to do."""
-    if refusal.kind == "too_short":
-        return "at least one integer", "List the values that make up the region, or remove the label."
-    if refusal.kind == "int_type":
-        return "an integer, or a list of integers", _integer(refusal)
-    return f"integers from 1 to {MAX_VALUE}", _in_range(refusal)
-
-
 def _labels_turned(refusal: Refusal) -> str:
     return f"Write {as_written({'labels': {name: int(value) for value, name in refusal.value.items()}})}."
 
 
-def _integer(refusal: Refusal) -> str:
+def _label(refusal: Refusal) -> str:
+    """Return what to do about the value of a class or region."""
     value, name = refusal.value, refusal.path[-1]
-    if parse_value(value) == NAN_VALUE:
-        return f"If nobody looked at these voxels, write {move_to_unlabelled(refusal.content, name, NAN_VALUE)}."
-    proposal = 1
-    if isinstance(value, str) and is_number(value):
-        proposal = int(value)
-    elif isinstance(value, float) and abs(value) <= MAX_VALUE:
-        proposal = round(value)
-    return f"Write {as_written({name: proposal})}, without quotes and decimal point."
-
-
-def _in_range(refusal: Refusal) -> str:
-    value, name = refusal.value, refusal.path[-1]
+    number = round(value) if isinstance(value, float) and abs(value) <= MAX_VALUE else parse_value(value)
     fix = "Choose such a value and re-map the label files."
-    if LEAST_VALUE <= value < 0 and len(_items(refusal.content["labels"][name])) == 1:
-        fix += f" If nobody looked at these voxels, write {move_to_unlabelled(refusal.content, name, value)}."
-    return fix
+    if number is not None and number < 0 and len(_items(refusal.content["labels"][name])) == 1:
+        return f"{fix} If nobody looked at these voxels, write {move_to_unlabelled(refusal.content, name, number)}."
+    return fix if refusal.kind != "int_type" else f"Write {as_written({name: number or 1})}, without quotes and point."
 
 
 def _ignored(refusal: Refusal) -> str:

@@ -34,8 +34,7 @@ def painting_warnings(dataset: Dataset, class_voxels: Sequence[int]) -> list[str
         for head, before, after, is_lost in zip(labels.heads, theirs, ours, differs, strict=True)
         if is_lost
     )
-    entries = {head.name: head.values for head in labels.heads}
-    written, is_sound = order_as_written(dataset.json["labels"], entries)
+    written, is_sound = order_as_written(dataset.json["labels"])
     remedy = f"Write {written}, which gives all of them back"
     if not is_sound:
         remedy = "No order gives all of them back, since regions overlap without nesting"
