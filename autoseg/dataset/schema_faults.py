@@ -28,6 +28,10 @@ from autoseg.dataset.schema import (
 )
 
 MISSPELLING_CUTOFF = 0.85
+_KINDS = {bool: "true or false", float: "a float", str: "text", list: "a list", dict: "an object", type(None): "null"}
+_UNSUPPORTED = {
+    "experts": "Experts are not supported by this version; fuse them into one label file and remove the key."
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def _add_fault(refusal: Refusal, findings: Findings) -> None:
     found, value, name = shown(refusal.value), refusal.value, refusal.path[-1]
     if refusal.kind == "extra_forbidden":
         known = (CaseEntry if refusal.path[0] == "cases" else ProtocolSection).model_fields
-        found, expected = "an unknown key", f"one of {', '.join(known)}"
+        found, expected = f"an {'unsupported' if name in _UNSUPPORTED else 'unknown'} key", f"one of {', '.join(known)}"
         fix = _UNSUPPORTED.get(name, "Correct or remove it.") + did_you_mean(name, known, 0.6)
     else:
         expected, fix = _advice(refusal)
@@ -107,14 +111,6 @@ def _add_fault(refusal: Refusal, findings: Findings) -> None:
         if isinstance(value, str):
             fix += did_you_mean(value, re.findall(r'"(\w+)"', expected), 0.6)
     findings.fault(".".join(refusal.path), found=found, expected=expected, fix=fix)
-
-
-_KINDS = {bool: "true or false", float: "a float", str: "text", list: "a list", dict: "an object", type(None): "null"}
-
-
-_UNSUPPORTED = {
-    "experts": "Experts are not supported by this version; fuse them into one label file and remove the key."
-}
 
 
 def _advice(refusal: Refusal) -> tuple[str, str]:
