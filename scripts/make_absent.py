@@ -23,7 +23,7 @@ from autoseg.core.atomic import write_json
 from autoseg.core.errors import ConfigError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
-from autoseg.dataset.unknown_json import IGNORE
+from autoseg.dataset.schema import IGNORE
 from autoseg.io.images import read_image, read_labels, write_labels
 from autoseg.io.volumes import write_volume
 

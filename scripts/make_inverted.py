@@ -18,7 +18,7 @@ from autoseg.cli import common
 from autoseg.core.atomic import write_json
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
-from autoseg.dataset.unknown_json import BACKGROUND
+from autoseg.dataset.schema import BACKGROUND
 from autoseg.io.images import read_labels, write_labels
 from autoseg.io.raw_layout import put_images
 

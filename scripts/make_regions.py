@@ -16,7 +16,7 @@ from autoseg.cli import common
 from autoseg.core.atomic import write_json
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
-from autoseg.dataset.unknown_json import BACKGROUND, IGNORE
+from autoseg.dataset.schema import BACKGROUND, IGNORE
 from autoseg.io.raw_layout import put_file, put_images
 
 log = logging.getLogger("autoseg.make_regions")

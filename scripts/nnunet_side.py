@@ -19,7 +19,7 @@ from autoseg.core.atomic import write_json
 from autoseg.core.errors import AutosegError, ConfigError
 from autoseg.core.plan import Configuration, Topology
 from autoseg.dataset.dataset import CaseFiles, Dataset
-from autoseg.dataset.unknown_json import IGNORE
+from autoseg.dataset.schema import IGNORE
 from autoseg.interop.nnunet_plans import NNUNET_PLANNERS
 from autoseg.io.images import read_labels, write_labels
 from autoseg.io.raw_layout import put_file, put_images

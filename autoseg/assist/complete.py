@@ -30,6 +30,7 @@ from autoseg.core.errors import AutosegError, ModelError
 from autoseg.core.findings import listed
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
+from autoseg.dataset.labels import class_differences
 from autoseg.inference.model import find_checkpoints
 from autoseg.inference.out_of_fold import CaseModels
 from autoseg.inference.predictor import Predictor
@@ -274,9 +275,8 @@ def _all_disagreements(dataset: Dataset, output: Path, names: list[str]) -> tupl
 
 def _check_labels(predictor: Predictor, dataset: Dataset) -> None:
     trained, wanted = predictor.model.dataset.labels, dataset.labels
-    for name in ("class_values", "class_names", "heads", "paint_values"):
-        if getattr(trained, name) != getattr(wanted, name):
-            raise ModelError(
-                f"model of data set {predictor.model.dataset.name}: found {name} {getattr(trained, name)}, expected "
-                f"{getattr(wanted, name)} as in dataset.json. Train again with the present labels."
-            )
+    for name in class_differences(trained, wanted):
+        raise ModelError(
+            f"model of data set {predictor.model.dataset.name}: found {name} {getattr(trained, name)}, expected "
+            f"{getattr(wanted, name)} as in dataset.json. Train again with the present labels."
+        )

@@ -18,7 +18,7 @@ from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
 from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.dataset.labels import background_value
-from autoseg.dataset.unknown_json import IGNORE, UNLABELLED
+from autoseg.dataset.schema import IGNORE, UNLABELLED
 from autoseg.io.images import SUPPORTED_ENDINGS, ending_of, written_ending
 from autoseg.io.raw_layout import put_image
 from autoseg.preprocessing.freshness import file_stamp, short_hash

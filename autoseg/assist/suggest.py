@@ -29,7 +29,7 @@ from autoseg.core.geometry import Geometry, slice_axis
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles
-from autoseg.dataset.labels import Labels
+from autoseg.dataset.labels import Labels, class_differences
 from autoseg.inference.box_sums import BoxGrid, patch_grid, slice_grid
 from autoseg.inference.model import find_checkpoints
 from autoseg.inference.out_of_fold import CaseModels, fold_cases
@@ -267,7 +267,7 @@ def _measured(
 
 def _check_classes(predictor: Predictor, labels: Labels, folder: Path) -> None:
     own = predictor.model.dataset.labels
-    if (own.class_names, own.class_values, own.heads) != (labels.class_names, labels.class_values, labels.heads):
+    if set(class_differences(own, labels)) - {"paint_values"}:  # nothing is painted here
         raise ModelError(
             f"{folder}: found a model of the classes {listed(own.class_names)}, expected those of the data set: "
             f"{listed(labels.class_names)}. Train with the present dataset.json, or choose another model."

@@ -90,7 +90,8 @@ def read_valid_mask(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) ->
     try:
         mask, _ = read_labels(files.valid_mask)
     except FileFormatError as error:
-        raise FileFormatError(f"valid mask of case {files.name!r}: {error}") from error
+        fault = replace(error.fault, where=f"valid mask of case {files.name!r}: {error.fault.where}")
+        raise FileFormatError(fault) from error
     if mask.shape != shape:
         fix = "Export the mask on the grid of the image."
         raise DatasetError([Fault(where, f"shape {mask.shape} (z, y, x)", f"{shape}, as the image", fix)])

@@ -59,6 +59,10 @@ class DatasetError(UserError):
 class FileFormatError(UserError):
     """One file cannot be read, or not faithfully: truncated, corrupt, or of a form that is not supported."""
 
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        super().__init__(fault)
+
 
 class PlanError(UserError):
     """A plan cannot be made, or does not fit the data."""
@@ -82,6 +86,10 @@ class EvaluationError(UserError):
 
 class WorkerError(AutosegError):
     """A worker process died or failed; the message names the item that it held."""
+
+    def __init__(self, reason: Fault | str) -> None:
+        self.fault = reason if isinstance(reason, Fault) else None
+        super().__init__(reason)
 
 
 class StorageError(AutosegError, OSError):

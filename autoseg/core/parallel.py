@@ -15,7 +15,7 @@ from multiprocessing.connection import wait as wait_for_end
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
-from autoseg.core.errors import AutosegError, WorkerError
+from autoseg.core.errors import AutosegError, Fault, WorkerError
 from autoseg.core.progress import Progress, silent
 
 Item = TypeVar("Item")
@@ -69,8 +69,12 @@ def map_unordered(
             yield (
                 index,
                 WorkerError(
-                    f"item {items[index]!r}: found its worker process dead, expected a result. It was killed, most "
-                    "often for memory: use fewer workers."
+                    Fault(
+                        f"item {items[index]!r}",
+                        "its worker process dead",
+                        "a result",
+                        "It was killed, most often for memory: use fewer workers.",
+                    )
                 ),
             )
         else:
@@ -177,4 +181,4 @@ def _guarded(function: Callable[[Item], Result], item: Item) -> Result | Autoseg
         return error
     except MemoryError as error:
         reason = " ".join(str(error).split()).rstrip(".") or "none was left"
-        return WorkerError(f"item {item!r}: found too little memory ({reason}), expected enough. Use fewer workers.")
+        return WorkerError(Fault(f"item {item!r}", f"too little memory ({reason})", "enough", "Use fewer workers."))

@@ -14,11 +14,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from autoseg.core.dicom import conversion, dicom_folder
 from autoseg.core.errors import Fault
-from autoseg.core.findings import Findings, listed, shown
+from autoseg.core.findings import Findings, listed
 from autoseg.dataset.folder_files import (
     CaseFault,
     files_with,
@@ -31,16 +30,16 @@ from autoseg.dataset.folder_files import (
     visible,
 )
 from autoseg.dataset.name_faults import number_faults, unpaired_faults
+from autoseg.dataset.schema import MASK_FOLDER, ListedCase
 
 _log = logging.getLogger(__name__)
 
-MASK_FOLDER = "valid_mask_folder"
 _NUMBERED = re.compile(r"(.+)_([0-9]{4})")
 
 
 @dataclass(frozen=True, slots=True)
-class FoundFiles:
-    """The files of one training case."""
+class TrainingFiles:
+    """Image and label files of one training case."""
 
     images: tuple[Path, ...]
     """In channel order."""
@@ -97,15 +96,15 @@ def find_image_cases(folder: Path, ending: str, n_channels: int) -> tuple[dict[s
 
 
 def find_training_cases(
-    folder: Path, content: Mapping[str, Any], ending: str, n_channels: int, findings: Findings
-) -> dict[str, FoundFiles]:
+    folder: Path, listed_cases: Mapping[str, ListedCase | None] | None, ending: str, n_channels: int, findings: Findings
+) -> dict[str, TrainingFiles]:
     """Return the files of every training case, sorted by name; what is missing is added to ``findings``.
 
-    From the explicit list ``dataset`` of the dataset.json if there is one, else from imagesTr and labelsTr
-    (``labelsTr_x`` for a ``dataset_x.json`` if that folder exists).
+    From the explicit list ``dataset`` of the dataset.json if there is one (None otherwise), else from imagesTr and
+    labelsTr (``labelsTr_x`` for a ``dataset_x.json`` if that folder exists).
     """
-    if "dataset" in content:
-        return _listed_cases(folder, content["dataset"], ending, findings)
+    if listed_cases is not None:
+        return _listed_cases(folder, listed_cases, ending, findings)
     images, faults = find_image_cases(folder / "imagesTr", ending, n_channels)
     if images:
         faults += strays(folder / "imagesTr", ending)
@@ -134,25 +133,22 @@ def find_training_cases(
     findings.faults.extend(
         unpaired_faults(without_label, without_image, label_folder, ending, taken=labels.keys() - without_image.keys())
     )
-    return {case: FoundFiles(images[case], labels[case]) for case in sorted(images.keys() & labels.keys())}
+    return {case: TrainingFiles(images[case], labels[case]) for case in sorted(images.keys() & labels.keys())}
 
 
 def find_masks(
-    folder: Path, content: Mapping[str, Any], cases: Mapping[str, FoundFiles], ending: str, findings: Findings
+    folder: Path, mask_folder_name: str, cases: Mapping[str, TrainingFiles], ending: str, findings: Findings
 ) -> dict[str, Path]:
     """Return the valid mask of every case, named as its label file; what is missing is added to ``findings``.
 
-    Empty without ``valid_mask_folder`` in the dataset.json, or after a fault in it.
+    ``mask_folder_name``: ``valid_mask_folder`` of the dataset.json.
     """
-    check_mask_folder(content, findings)
-    if not names_mask_folder(content):
-        return {}
-    mask_folder = mask_folder_of(folder, content)
+    mask_folder = resolved_path(folder, mask_folder_name)
     names = Counter(normal_name(files.label.name) for files in cases.values())
     expected = f"one mask per case, named as its label file (<case>{ending}), 0 where nothing is annotated"
     label_folders = {files.label.parent for files in cases.values()}
     if not mask_folder.is_dir() or any(folder.samefile(mask_folder) for folder in label_folders):
-        found = f"{content[MASK_FOLDER]!r}, {'the folder of the label files' if mask_folder.is_dir() else 'no folder'}"
+        found = f"{mask_folder_name!r}, {'the folder of the label files' if mask_folder.is_dir() else 'no folder'}"
         fix = f"Correct the path (it starts at {folder}), or remove the key."
         findings.fault(MASK_FOLDER, found=found, expected=f"a folder with {expected}", fix=fix)
         return {}
@@ -171,26 +167,6 @@ def find_masks(
             fix = "Add image and label of the case, correct the name, or remove the mask."
             findings.faults.append(Fault(str(path), "a mask without case", "the name of a label file", fix))
     return masks
-
-
-def names_mask_folder(content: Mapping[str, Any]) -> bool:
-    """Whether a dataset.json names a folder of valid masks."""
-    name = content.get(MASK_FOLDER)
-    return isinstance(name, str) and bool(name.strip())
-
-
-def mask_folder_of(folder: Path, content: Mapping[str, Any]) -> Path:
-    """Return the folder of valid masks that the dataset.json in ``folder`` names."""
-    return resolved_path(folder, content[MASK_FOLDER])
-
-
-def check_mask_folder(content: Mapping[str, Any], findings: Findings) -> None:
-    """Add a fault if ``valid_mask_folder`` is neither text nor null; the folder is for :func:`find_masks`."""
-    if content.get(MASK_FOLDER) is not None and not names_mask_folder(content):
-        findings.fault(
-            MASK_FOLDER, found=shown(content[MASK_FOLDER]), expected="the path of a folder as text",
-            fix=f'Write "{MASK_FOLDER}": "masksTr" (it starts at the folder of dataset.json), or remove the key.',
-        )  # fmt: skip
 
 
 def label_folder_name(folder: Path, json_name: str) -> str:
@@ -251,55 +227,36 @@ def _ending(name: str) -> str:
     return "".join(suffixes[-2:]) if suffixes[-1:] == [".gz"] else "".join(suffixes[-1:])
 
 
-def _listed_cases(folder: Path, section: object, ending: str, findings: Findings) -> dict[str, FoundFiles]:
-    """Read ``dataset``: ``{case: {"images": [paths], "label": path}}``."""
-    if not isinstance(section, Mapping) or not section:
-        findings.fault(
-            "dataset", found=shown(section) if section else "no cases",
-            expected="an object with one entry per case",
-            fix='Write "dataset": {"case_1": {"images": ["imagesTr/case_1_0000.nii.gz"], "label": "..."}}.',
-        )  # fmt: skip
-        return {}
-    cases: dict[str, FoundFiles] = {}
+def _listed_cases(
+    folder: Path, section: Mapping[str, ListedCase | None], ending: str, findings: Findings
+) -> dict[str, TrainingFiles]:
+    """Return the files of the cases that ``dataset`` lists; None after a fault in an entry."""
+    cases: dict[str, TrainingFiles] = {}
     for given, entry in section.items():
         case = normal_name(given)
-        files = _listed_files(case, entry, findings)
         if not is_file_name(case):
             findings.fault(
                 "dataset", found=f"the case name {case!r}", expected="a name that files can have, without a folder "
                 "or a dot in front", fix="Rename it; only the paths of images and labels may hold folders.",
             )  # fmt: skip
             continue
-        if files is None:
+        if entry is None:
             continue
-        paths = [resolved_path(folder, text) for text in files]
+        paths = [resolved_path(folder, text) for text in (*entry.images, entry.label)]
         missing = [path for path in paths if not path.is_file()]
         for path in missing:
+            found, expected = f"no file {path}", "an existing file"
+            fix = "Correct the path; relative paths start at the folder of dataset.json."
             if dicom_folder(path) is not None:
-                found, fix = f"a folder of DICOM files, {path}", conversion(path, ending) + "."
-                findings.fault(f"dataset.{case}", found=found, expected="an image file", fix=fix)
-                continue
-            findings.fault(
-                f"dataset.{case}", found=f"no file {path}", expected="an existing file",
-                fix="Correct the path; relative paths start at the folder of dataset.json.",
-            )  # fmt: skip
+                found, expected, fix = (
+                    f"a folder of DICOM files, {path}",
+                    "an image file",
+                    conversion(path, ending) + ".",
+                )
+            findings.fault(f"dataset.{case}", found=found, expected=expected, fix=fix)
         if not missing:
-            cases[case] = FoundFiles(tuple(paths[:-1]), paths[-1])
+            cases[case] = TrainingFiles(tuple(paths[:-1]), paths[-1])
     return dict(sorted(cases.items()))
-
-
-def _listed_files(case: str, entry: object, findings: Findings) -> list[str] | None:
-    """Return the image paths of an entry and then its label path; None if the entry is malformed."""
-    images = entry.get("images") if isinstance(entry, Mapping) else None
-    label = entry.get("label") if isinstance(entry, Mapping) else None
-    well_formed = isinstance(images, list) and images and all(isinstance(path, str) for path in images)
-    if isinstance(images, list) and well_formed and isinstance(label, str):
-        return [*images, label]
-    findings.fault(
-        f"dataset.{case}", found=shown(entry), expected='"images" (a list of paths) and "label" (a path)',
-        fix='Write {"images": ["imagesTr/' + case + '_0000.nii.gz"], "label": "labelsTr/' + case + '.nii.gz"}.',
-    )  # fmt: skip
-    return None
 
 
 def is_file_name(name: str) -> bool:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import Findings, did_you_mean, listed
-from autoseg.dataset.case_files import (
-    FoundFiles,
-    check_mask_folder,
-    find_masks,
-    find_training_cases,
-    names_mask_folder,
-)
-from autoseg.dataset.case_json import CaseSection, parse_cases, parse_label_sets, parse_lazy_semantics
-from autoseg.dataset.dataset_json import Description, check_number_of_cases, parse_description, read_dataset_json
+from autoseg.dataset.case_files import TrainingFiles, find_masks, find_training_cases
+from autoseg.dataset.case_section import add_statements, entries_by_case
+from autoseg.dataset.dataset_json import check_number_of_cases, read_channels, read_dataset_json
+from autoseg.dataset.label_section import read_labels
 from autoseg.dataset.labels import Labels
 from autoseg.dataset.protocol import AnnotationProtocol
-from autoseg.dataset.protocol_json import parse_protocol
+from autoseg.dataset.protocol_section import read_protocol
+from autoseg.dataset.schema import CaseEntry
+from autoseg.dataset.schema_faults import read_schema
 
 DATASET_JSON = "dataset.json"
 logger = logging.getLogger(__name__)
@@ -104,24 +101,31 @@ class Dataset:
         folder = json_path.parent.absolute()
         findings = Findings(json_path.name)
         content = read_dataset_json(json_path, findings)
-        description = parse_description(content, findings)
-        found: dict[str, FoundFiles] = {}
+        file = read_schema(content, findings)
+        schema, channels, labels = file.schema, read_channels(file, findings), read_labels(file, findings)
+        files: dict[str, TrainingFiles] = {}
         masks: dict[str, Path] = {}
-        if description.file_ending or "dataset" in content:
-            n_channels = len(description.channels) or 10_000  # after a fault any number of channel files will do
-            found = find_training_cases(folder, content, description.file_ending, n_channels, findings)
-            check_number_of_cases(content, len(found), findings)
-            masks = find_masks(folder, content, found, description.file_ending, findings)
-        labels, said, protocol = _complete_labels(content, description, found.keys() if found else None, findings)
+        if schema.file_ending or "dataset" in content:
+            listed_cases = schema.dataset if "dataset" in content else None
+            n_channels = len(channels) or 10_000  # after a fault any number of channel files will do
+            files = find_training_cases(folder, listed_cases, schema.file_ending, n_channels, findings)
+            check_number_of_cases(content, len(files), findings)
+            if schema.valid_mask_folder is not None:
+                masks = find_masks(folder, schema.valid_mask_folder, files, schema.file_ending, findings)
+        if labels is not None:
+            labels = add_statements(labels, schema, files.keys() if files else None, findings)
+        entries = entries_by_case(schema)
         dataset = cls(
             name=_dataset_name(folder, json_path),
             folder=folder,
-            channels=description.channels,
-            labels=labels,
-            file_ending=description.file_ending,
-            cases=tuple(_case_files(name, files, masks.get(name), said) for name, files in found.items()),
+            channels=channels,
+            labels=labels or Labels((), (), ()),
+            file_ending=schema.file_ending,
+            cases=tuple(
+                _case_files(name, of_case, masks.get(name), entries.get(name)) for name, of_case in files.items()
+            ),
             json=content,
-            protocol=protocol,
+            protocol=read_protocol(schema.annotation_protocol, labels, findings),
             warnings=tuple(findings.warnings),
             json_name=json_path.name,
         )
@@ -134,16 +138,20 @@ class Dataset:
         Raises ``DatasetError`` with every fault.
         """
         findings = Findings(f"{DATASET_JSON} of {name}")
-        description = parse_description(content, findings)
-        check_mask_folder(content, findings)
-        labels, _, protocol = _complete_labels(content, description, None, findings)
-        findings.raise_if_faulty()
+        without_files = {key: value for key, value in content.items() if key != "dataset"}
+        file = read_schema(without_files, findings)
+        channels, labels = read_channels(file, findings), read_labels(file, findings)
+        if labels is not None:
+            labels = add_statements(labels, file.schema, None, findings)
+        protocol = read_protocol(file.schema.annotation_protocol, labels, findings)
+        if labels is None or findings.faults:
+            raise DatasetError(findings.faults)
         return cls(
             name=name,
             folder=folder if folder is not None else Path(),
-            channels=description.channels,
+            channels=channels,
             labels=labels,
-            file_ending=description.file_ending,
+            file_ending=file.schema.file_ending,
             cases=(),
             json=dict(content),
             protocol=protocol,
@@ -182,30 +190,13 @@ def _dataset_name(folder: Path, json_path: Path) -> str:
     return f"{folder.name}_{variant}" if variant else folder.name
 
 
-def _complete_labels(
-    content: Mapping[str, Any], description: Description, names: Collection[str] | None, findings: Findings
-) -> tuple[Labels, CaseSection, AnnotationProtocol]:
-    """Add what is said of values and cases to the labels. After a fault in ``labels`` a stand-in is returned."""
-    semantics = parse_lazy_semantics(content, findings)
-    if description.labels is None:
-        return Labels((), (), ()), CaseSection(), parse_protocol(content, None, findings)
-    labels = replace(
-        description.labels,
-        set_values=parse_label_sets(content, description.labels, findings),
-        lazy_semantics=semantics,
-        has_masks=names_mask_folder(content),
-    )
-    said = parse_cases(content, labels, names, findings)
-    labels = replace(labels, statements=said.statements)
-    return labels, said, parse_protocol(content, labels, findings)
-
-
-def _case_files(name: str, files: FoundFiles, mask: Path | None, said: CaseSection) -> CaseFiles:
+def _case_files(name: str, files: TrainingFiles, mask: Path | None, entry: CaseEntry | None) -> CaseFiles:
+    entry = entry or CaseEntry()
     return CaseFiles(
         name=name,
         images=files.images,
         label=files.label,
-        group=said.groups.get(name),
-        priority=said.priorities.get(name, 1.0),
+        group=None if entry.group is None else str(entry.group),
+        priority=entry.priority,
         valid_mask=mask,
     )

@@ -34,6 +34,11 @@ def parse_value(item: object) -> int | None:
     return int(item) if isinstance(item, int) and is_value else None
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number of no more digits than a file value has."""
+    return text.strip().isdecimal() and len(text) <= len(str(MAX_VALUE))
+
+
 def value_name(value: float) -> str:
     """Return how a file value reads in a message."""
     return "NaN" if value == NAN_VALUE else str(value)

@@ -1,4 +1,4 @@
-"""What lies in a folder of images or labels, by its names alone: no file may vanish without a word.
+"""Files of a folder of images or labels, by their names alone: no file is passed over silently.
 
 A case is called by the composed form (NFC) of its file name, since one name can be spelt in two ways that look alike:
 ``ü`` as one sign, or as ``u`` with two dots, as macOS writes it. Endings are the same in capital and small letters.
@@ -59,20 +59,20 @@ def visible(folder: Path) -> list[Path]:
 
 def files_with(folder: Path, ending: str) -> tuple[dict[str, Path], list[CaseFault]]:
     """Return stem -> file of the files with ``ending``, and what is wrong: what is no file, and equal stems."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     faults: list[CaseFault] = []
     for path in visible(folder):
         if not has_ending(path.name, ending):
             continue
         stem = stem_of(path, ending)
         fault = no_file_fault(path, stem)
-        if fault is None and stem in found:
-            fault = _twice(found[stem], path, stem)
+        if fault is None and stem in files:
+            fault = _twice(files[stem], path, stem)
         if fault is None:
-            found[stem] = path
+            files[stem] = path
         else:
             faults.append(fault)
-    return found, faults
+    return files, faults
 
 
 def no_file_fault(path: Path, case: str) -> CaseFault | None:
@@ -96,7 +96,7 @@ def _twice(first: Path, second: Path, stem: str) -> CaseFault:
 
 
 def strays(folder: Path, ending: str) -> list[CaseFault]:
-    """Return the images of other kinds in a folder of images with ``ending``: each would vanish without a word.
+    """Return faults of the images of other kinds in a folder of images with ``ending``, which nobody would read.
 
     Sidecars, and copies of an image that is there with ``ending``, are none; nor are pictures without channel number
     beside volumes.

@@ -211,6 +211,12 @@ def painting_of(labels: Labels) -> Painting | None:
     return Painting(labels.regions, tuple(labels.class_values.index(value) for value in labels.paint_values))
 
 
+def class_differences(first: Labels, second: Labels) -> tuple[str, ...]:
+    """Return the names of the fields in which the classes and outputs of two data sets differ; empty if none does."""
+    fields = ("class_values", "class_names", "heads", "paint_values")
+    return tuple(name for name in fields if getattr(first, name) != getattr(second, name))
+
+
 def free_value(labels: Labels) -> int:
     """Return the smallest value above those of all classes that no label file may hold."""
     taken = labels.file_values()
@@ -218,10 +224,10 @@ def free_value(labels: Labels) -> int:
 
 
 def statements_leave_open(labels: Labels) -> bool:
-    """Whether what is said of some case leaves open what a voxel is, or says it of voxels that nobody drew."""
+    """Whether the statement about some case leaves open what a voxel is, or speaks of unannotated voxels."""
     return any(
-        bool(said.absent) or labels.lazy_semantics == "seed" or 0 not in (said.annotated or ())
-        for said in labels.statements.values()
+        bool(case.absent) or labels.lazy_semantics == "seed" or 0 not in (case.annotated or ())
+        for case in labels.statements.values()
     )
 
 

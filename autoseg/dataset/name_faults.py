@@ -1,4 +1,4 @@
-"""What is wrong with the names of files, told once for all files that share it, with the command that mends it."""
+"""Faults of file names, one for all files that share it, with the shell command that renames them."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def number_faults(folder: Path, files: Mapping[str, Path], ending: str, n_channe
             kinds.setdefault(len(known[2]), {})[stem] = (known[1], right)
         else:
             plain.append(stem)
-    faults = [_digits_fault(folder, digits, found, files, ending) for digits, found in kinds.items()]
+    faults = [_digits_fault(folder, digits, stems, files, ending) for digits, stems in kinds.items()]
     return faults + _unnumbered(folder, plain, files, ending)
 
 
 def _digits_fault(
-    folder: Path, digits: int, found: Mapping[str, tuple[str, str]], files: Mapping[str, Path], ending: str
+    folder: Path, digits: int, stems: Mapping[str, tuple[str, str]], files: Mapping[str, Path], ending: str
 ) -> CaseFault:
     pattern = "[0-9]" * digits
     change = '"${f%_*}_' + "0" * (4 - digits) + '${f##*_}"' if digits < 4 else '"${f%_*}_${f##*_0}"'
     loop = f'for f in *_{pattern}{ending}; do mv -n "$f" {change}; done'
-    names = [files[stem].name for stem in found]
-    fix = renaming(folder, ((files[stem].name, right) for stem, (_, right) in found.items()), loop)
+    names = [files[stem].name for stem in stems]
+    fix = renaming(folder, ((files[stem].name, right) for stem, (_, right) in stems.items()), loop)
     return CaseFault(
         str(folder),
         f"channel numbers of {counted(digits, 'digit')} ({listed(names, 3)})",
         f"four digits, <case>_0000{ending}",
         f"Rename: {fix}",
-        tuple(dict.fromkeys(case for case, _ in found.values())),
+        tuple(dict.fromkeys(case for case, _ in stems.values())),
     )
 
 
@@ -100,26 +100,25 @@ def unpaired_faults(
         Cases of the other label files, which a renaming must leave alone.
     """
     faults: list[Fault] = []
-    left = dict(labels)
-    lonely = dict(images)
+    labels, images = dict(labels), dict(images)
     for find in (_by_suffix, _by_letters, _by_prefix):
-        for pairs, what, loop in find(lonely, left, ending):
-            is_safe = all(path.name.endswith(ending) for path in left.values()) and not taken
-            moves = [(left[label].name, f"{case}{left[label].name[-len(ending) :]}") for case, label in pairs]
+        for pairs, what, loop in find(images, labels, ending):
+            is_safe = all(path.name.endswith(ending) for path in labels.values()) and not taken
+            moves = [(labels[label].name, f"{case}{labels[label].name[-len(ending) :]}") for case, label in pairs]
             command = renaming(folder, moves, loop if is_safe else "")
             shown = listed((f"{old} for case {case}" for (case, _), (old, _) in zip(pairs, moves, strict=True)), 3)
             found = f"{counted(len(pairs), 'label file')} {what} ({shown})"
             faults.append(Fault(str(folder), found, f"the name of the case, <case>{ending}", f"Rename: {command}"))
             for case, label in pairs:
-                del left[label], lonely[case]
-    return faults + _one_by_one(lonely, left, folder, ending)
+                del labels[label], images[case]
+    return faults + _one_by_one(images, labels, folder, ending)
 
 
-_Manner = tuple[list[tuple[str, str]], str, str]
-"""Pairs (case, stem of its label file), what is the matter with these stems, and the loop that renames them all."""
+_Renaming = tuple[list[tuple[str, str]], str, str]
+"""Pairs (case, stem of its label file), what is wrong with these stems, and the shell loop that renames them all."""
 
 
-def _by_suffix(images: Mapping[str, object], labels: Iterable[str], ending: str) -> list[_Manner]:
+def _by_suffix(images: Mapping[str, object], labels: Iterable[str], ending: str) -> list[_Renaming]:
     groups: dict[str, dict[str, str]] = {}
     for label in labels:
         cases = [case for case in images if label.startswith(case) and label[len(case) :][:1] in tuple(_SEPARATORS)]
@@ -127,24 +126,24 @@ def _by_suffix(images: Mapping[str, object], labels: Iterable[str], ending: str)
             case = max(cases, key=len)
             groups.setdefault(label[len(case) :], {})[case] = label
     used: set[str] = set()
-    manners = []
+    renamings = []
     for suffix, pairs in sorted(groups.items(), key=lambda item: -len(item[1])):
         fresh = [(case, label) for case, label in pairs.items() if case not in used]
         used.update(case for case, _ in fresh)
         is_plain = re.fullmatch(r"[\w.-]+", suffix) is not None
         loop = f'for f in *{suffix}{ending}; do mv -n "$f" "${{f%{suffix}{ending}}}{ending}"; done' if is_plain else ""
         if fresh:
-            manners.append((fresh, f"with {suffix!r} behind the name", loop))
-    return manners
+            renamings.append((fresh, f"with {suffix!r} behind the name", loop))
+    return renamings
 
 
-def _by_letters(images: Mapping[str, object], labels: Iterable[str], ending: str) -> list[_Manner]:
+def _by_letters(images: Mapping[str, object], labels: Iterable[str], ending: str) -> list[_Renaming]:
     by_fold = _unique(images, str.casefold)
     pairs = [(by_fold[fold], label) for fold, label in _unique(labels, str.casefold).items() if fold in by_fold]
     return [(pairs, "that differ from the image in capital and small letters", "")] if pairs else []
 
 
-def _by_prefix(images: Mapping[str, object], labels: Iterable[str], ending: str) -> list[_Manner]:
+def _by_prefix(images: Mapping[str, object], labels: Iterable[str], ending: str) -> list[_Renaming]:
     named = list(labels)
     if len(named) < 2 or len(named) != len(images):
         return []
@@ -165,10 +164,10 @@ def _shared_start(names: Iterable[str]) -> str:
 
 def _unique(names: Iterable[str], key: Callable[[str], str]) -> dict[str, str]:
     """Return key -> name of the names whose key no other has."""
-    found: dict[str, list[str]] = {}
+    by_key: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(key(name), []).append(name)
-    return {folded: of_key[0] for folded, of_key in found.items() if len(of_key) == 1}
+        by_key.setdefault(key(name), []).append(name)
+    return {folded: of_key[0] for folded, of_key in by_key.items() if len(of_key) == 1}
 
 
 def _one_by_one(

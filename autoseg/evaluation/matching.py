@@ -8,10 +8,11 @@ from typing import Any
 
 from autoseg.core.errors import EvaluationError
 from autoseg.core.findings import Findings
-from autoseg.dataset.case_files import label_folder_name, mask_folder_of, resolved_path
+from autoseg.dataset.case_files import label_folder_name, resolved_path
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.dataset_json import read_dataset_json
 from autoseg.dataset.folder_files import has_ending, image_ending, stem_of, visible
+from autoseg.dataset.schema import MASK_FOLDER
 from autoseg.io.images import SUPPORTED_ENDINGS, ending_of
 
 
@@ -68,7 +69,7 @@ def find_reference_masks(
     path = Path(given).resolve()
     path = path / "dataset.json" if path.is_dir() else path
     own = _label_files_of(path, dataset.json)
-    masks_folder = mask_folder_of(path.parent, dataset.json)
+    masks_folder = resolved_path(path.parent, dataset.json[MASK_FOLDER])
     return {name: masks_folder / file.name for name, file in references.items() if own(file)}
 
 

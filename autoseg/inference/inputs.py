@@ -135,10 +135,9 @@ def _read_headers(files: Sequence[Path]) -> tuple[tuple[int, ...], Geometry]:
     for path, (shape, geometry) in zip(files[1:], others, strict=True):
         if shape[1:] != first_shape[1:] or first.differs_from(geometry):
             different = first.differs_from(geometry) or ("shape",)
-            raise FileFormatError(
-                f"{path}: found another {' and '.join(different)} than in {files[0].name}, expected the same in all "
-                "files of a case. Resample them to one grid, or correct the wrong header."
-            )
+            found = f"another {' and '.join(different)} than in {files[0].name}"
+            fix = "Resample them to one grid, or correct the wrong header."
+            raise FileFormatError(Fault(str(path), found, "the same in all files of a case", fix))
     return (first_shape[0] + sum(shape[0] for shape, _ in others), *first_shape[1:]), first
 
 

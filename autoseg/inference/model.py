@@ -14,6 +14,7 @@ from torch import nn
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.labels import class_differences
 from autoseg.nn.architectures.network import Network
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
@@ -136,7 +137,7 @@ def _check_agreement(folder: Path, loaded: dict[str, Checkpoint], datasets: dict
         pairs = {
             "plan": (loaded[first].plan, loaded[fold].plan),
             "configuration": (loaded[first].configuration, loaded[fold].configuration),
-            "labels": (_meaning(datasets[first]), _meaning(datasets[fold])),
+            "labels": (class_differences(datasets[first].labels, datasets[fold].labels), ()),
             "channels": (datasets[first].channels, datasets[fold].channels),
         }
         different = [name for name, (mine, theirs) in pairs.items() if mine != theirs]
@@ -145,11 +146,6 @@ def _check_agreement(folder: Path, loaded: dict[str, Checkpoint], datasets: dict
                 f"{folder}: found folds {first} and {fold} with different {' and '.join(different)}, expected folds "
                 "of one training. Choose folds that belong together with -f, or train the others again."
             )
-
-
-def _meaning(dataset: Dataset) -> tuple[object, ...]:
-    labels = dataset.labels
-    return (labels.class_values, labels.class_names, labels.heads, labels.paint_values)
 
 
 def _network(

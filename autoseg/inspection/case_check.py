@@ -6,7 +6,6 @@ infinite and constant images, wrong origins and directions and wrong streams are
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -40,9 +39,6 @@ from autoseg.inspection.coverage import annotated_parts
 from autoseg.inspection.voxel_sizes import VoxelSize
 from autoseg.io.images import read_header, read_intensities, read_labels, read_remarks
 from autoseg.preprocessing.crop import content_box, count_outside
-
-_MESSAGE = re.compile(r"(?P<where>.+?): found (?P<found>.+?), expected (?P<expected>.+?)\. (?P<fix>.+)")
-"""How every error of autoseg reads."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +96,14 @@ def look_into(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[Finding
         faults += _image_faults(case, conditions, n_channels)
         warnings += _image_warnings(case, conditions)
     except FileFormatError as error:
-        faults.append(unreadable_fault(f"image of case {case.name!r}", error))
+        faults.append(_fault_of(f"image of case {case.name!r}", error))
     try:
         if case.label is not None:
             file_labels, label_geometry = read_labels(case.label, allow_nan=True)
             opened = replace(opened, file_labels=file_labels)
             remarks += [f"labels: {text}" for text in read_remarks(case.label, as_labels=True)]
     except FileFormatError as error:
-        faults.append(unreadable_fault(f"label file of case {case.name!r}", error))
+        faults.append(_fault_of(f"label file of case {case.name!r}", error))
     faults += _mismatch_faults(case, opened, label_geometry)
     said, opened = _look_into_annotation(case, labels, opened)
     of_image = None if opened.geometry is None else opened.geometry.model_copy(update={"metadata": {}})
@@ -148,7 +144,7 @@ def _look_into_annotation(case: CaseFiles, labels: Labels, opened: Opened) -> tu
     except DatasetError as error:
         return Finding(error.faults), opened
     except FileFormatError as error:
-        return Finding((unreadable_fault("", error),)), opened
+        return Finding((error.fault,)), opened
     file_labels, labels = apply_mask(opened.file_labels, valid, labels)
     said = _check_annotation(case, file_labels, labels)
     outside = _outside(case, file_labels, labels, opened.image)
@@ -194,15 +190,9 @@ _LEFT_OUT = {
 }
 
 
-def unreadable_fault(where: str, error: AutosegError) -> Fault:
-    """Turn the error of a reader into a fault that also names the case."""
-    text = " ".join(str(error).split())
-    parts = _MESSAGE.fullmatch(text)
-    if parts and not where:
-        return Fault(**parts.groupdict())
-    if parts:
-        return Fault(f"{where}: {parts['where']}", parts["found"], parts["expected"], parts["fix"])
-    return Fault(where, text.rstrip("."), "a file that can be read", "Replace the file, or remove the case.")
+def _fault_of(where: str, error: FileFormatError) -> Fault:
+    """Return the fault of a file, with the name of the case in front of its path."""
+    return replace(error.fault, where=f"{where}: {error.fault.where}")
 
 
 def _image_faults(case: CaseFiles, conditions: Sequence[ChannelCondition], n_channels: int) -> list[Fault]:

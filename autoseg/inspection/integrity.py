@@ -10,17 +10,18 @@ from typing import Any
 from autoseg.annotation.label_counts import CaseAnnotation
 from autoseg.core.dicom import ENDINGS as DICOM_ENDINGS
 from autoseg.core.dicom import conversion
-from autoseg.core.errors import AutosegError, DatasetError, Fault
+from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatError, WorkerError
 from autoseg.core.findings import grouped_by_text, listed
 from autoseg.core.orientation import AS_STORED, VoxelOrder
 from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, value_name
+from autoseg.dataset.json_advice import as_written, declare_unknown
 from autoseg.dataset.labels import Labels
-from autoseg.dataset.unknown_json import BACKGROUND, as_written, declare_unknown
+from autoseg.dataset.schema import BACKGROUND
 from autoseg.inspection.annotation_outside import background_note, foreground_warning
-from autoseg.inspection.case_check import Finding, look_into, naming_case, unreadable_fault
+from autoseg.inspection.case_check import Finding, look_into, naming_case
 from autoseg.inspection.coverage import describe_gaps, turned_parts
 from autoseg.inspection.painting_check import painting_warnings
 from autoseg.inspection.unread_masks import unread_masks
@@ -216,8 +217,15 @@ def _check_case(case: CaseFiles, *, labels: Labels, n_channels: int) -> Finding:
 
 
 def lost(name: str, error: AutosegError) -> Finding:
-    """Name the case of a worker that died; its message would show all that the worker was given."""
-    fault = unreadable_fault("", error)
+    """Return the faults of a case that could not be checked.
+
+    That of a worker that died names the case instead of all that the worker was given.
+    """
+    if isinstance(error, DatasetError):
+        return Finding(faults=error.faults)
+    fault = error.fault if isinstance(error, FileFormatError | WorkerError) else None
+    if fault is None:
+        fault = Fault("", " ".join(str(error).split()).rstrip("."), "a file that can be read", "Replace the file.")
     return Finding(faults=(replace(fault, where=f"case {name!r}"),))
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from autoseg.annotation.label_counts import count_values
 from autoseg.cases.case import Target
 from autoseg.cases.label_codes import read_annotation
 from autoseg.core.chunks import slabs
-from autoseg.core.errors import AutosegError, DatasetError, Fault
+from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatError, WorkerError
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import order_towards, orientation_name, prevailing_direction
@@ -305,4 +305,7 @@ def _named(errors: Mapping[str, AutosegError]) -> AutosegError:
         return DatasetError(faults)
     name, error = next((name, error) for name, error in errors.items() if not isinstance(error, DatasetError))
     more = f" ({len(errors) - 1} further cases failed)" if len(errors) > 1 else ""
+    if isinstance(error, FileFormatError | WorkerError) and error.fault is not None:
+        fault = error.fault
+        return type(error)(replace(fault, where=f"case {name!r}: {fault.where}", fix=fault.fix + more))
     return type(error)(f"case {name!r}: {error}{more}")

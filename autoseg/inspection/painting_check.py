@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.json_advice import order_as_written
 from autoseg.dataset.labels import painting_of
 from autoseg.dataset.painting import dice_of_regions
-from autoseg.dataset.region_json import ORDER, order_as_written
+from autoseg.dataset.schema import ORDER
 
 
 def painting_warnings(dataset: Dataset, class_voxels: Sequence[int]) -> list[str]:
@@ -33,8 +34,7 @@ def painting_warnings(dataset: Dataset, class_voxels: Sequence[int]) -> list[str
         for head, before, after, is_lost in zip(labels.heads, theirs, ours, differs, strict=True)
         if is_lost
     )
-    entries = {head.name: head.values for head in labels.heads}
-    written, is_sound = order_as_written(dataset.json["labels"], entries)
+    written, is_sound = order_as_written(dataset.json["labels"])
     remedy = f"Write {written}, which gives all of them back"
     if not is_sound:
         remedy = "No order gives all of them back, since regions overlap without nesting"

@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from autoseg.dataset.case_files import MASK_FOLDER
 from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.schema import MASK_FOLDER
 
 _NAME = re.compile("mask|valid|annotated|known|roi", re.IGNORECASE)
 """In the names of folders that may hold valid masks."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from autoseg.annotation.label_counts import count_values
 from autoseg.core.arrays import BoolArray, Shape3
 from autoseg.core.atomic import write_json
-from autoseg.core.errors import ConfigError, FileFormatError
+from autoseg.core.errors import ConfigError, DatasetError, Fault, FileFormatError
 from autoseg.core.findings import Findings, listed
 from autoseg.core.geometry import Geometry
 from autoseg.core.progress import Progress, silent
@@ -128,10 +128,8 @@ def convert(
     ------
     ConfigError
         If the output folder is not empty, there is no cube, or h5py is not installed.
-    FileFormatError
-        With every file that cannot be read, or lacks the data set named.
     DatasetError
-        With every fault of every cube.
+        With every fault of every cube: files that cannot be read or lack the data set named, and what is wrong in them.
 
     Notes
     -----
@@ -208,18 +206,18 @@ def _check_names(cubes: Sequence[Cube], findings: Findings) -> None:
 
 
 def _examine_all(cubes: Sequence[Cube], settings: ConversionSettings, findings: Findings) -> list[_Found]:
-    """Look into the files of all cubes; raise ``FileFormatError`` with all that cannot be read."""
+    """Read the files of all cubes; raise ``DatasetError`` with the faults of all that cannot be read."""
     found: list[_Found] = []
-    unreadable: list[str] = []
+    unreadable: list[Fault] = []
     for cube in cubes:
         try:
             item = _examine(cube, settings, findings)
         except FileFormatError as error:
-            unreadable.append(str(error))
+            unreadable.append(error.fault)
         else:
             found += [] if item is None else [item]
     if unreadable:
-        raise FileFormatError("\n".join([*unreadable, *map(str, findings.faults)]))
+        raise DatasetError([*unreadable, *findings.faults])
     return found
 
 

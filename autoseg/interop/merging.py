@@ -14,7 +14,7 @@ from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import listed, shown
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import CaseStatement, unknown_values
-from autoseg.dataset.unknown_json import BACKGROUND, IGNORE, UNLABELLED
+from autoseg.dataset.schema import BACKGROUND, IGNORE, UNLABELLED
 from autoseg.io.images import written_ending
 
 _ABOUT_SLICES = ("classes_complete_in", "background_encloses")

@@ -38,7 +38,7 @@ class StoredHeader(NamedTuple):
 
 def unreadable(path: Path, found: str, expected: str, fix: str) -> FileFormatError:
     """Return the error that says what is wrong with one file."""
-    return FileFormatError(str(Fault(where=str(path), found=found, expected=expected, fix=fix)))
+    return FileFormatError(Fault(where=str(path), found=found, expected=expected, fix=fix))
 
 
 def check_file(path: Path) -> int:

@@ -14,6 +14,7 @@ import math
 import tempfile
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,9 @@ def _itk_geometry(path: Path, header: Any) -> Geometry:
         try:
             return itk_geometry(open_itk(plain))
         except FileFormatError as error:
-            raise FileFormatError(str(error).replace(str(plain), str(path))) from error
+            fault = error.fault
+            found = fault.found.replace(str(plain), str(path))
+            raise FileFormatError(replace(fault, where=str(path), found=found)) from error
 
 
 def _remarks(path: Path, header: Any, geometry: Geometry) -> tuple[str, ...]:

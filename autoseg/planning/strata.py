@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.fingerprint import Fingerprint
-from autoseg.dataset.unknown_json import BACKGROUND
+from autoseg.dataset.schema import BACKGROUND
 from autoseg.inspection.integrity import FoldGap, IntegrityReport
 
 THIN, NEARLY_DENSE = 0.02, 0.6

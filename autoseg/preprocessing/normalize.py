@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.core.chunks import slabs
-from autoseg.core.errors import FileFormatError, PlanError
+from autoseg.core.errors import Fault, FileFormatError, PlanError
 from autoseg.core.fingerprint import IntensityProperties
 from autoseg.core.plan import Configuration, Normalization, Plan
 from autoseg.preprocessing.crop import nonzero_mask
@@ -110,10 +110,8 @@ def _rgb(values: NDArray[Any], out: Float32Array, training: IntensityProperties,
     """Divide by 255."""
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     if low < 0 or high > 255:
-        raise FileFormatError(
-            f"RGB channel: found values from {low:g} to {high:g}, expected 0 to 255. "
-            "Name the channel otherwise in dataset.json (for z-score), or convert the images to 8 bit."
-        )
+        fix = "Name the channel otherwise in dataset.json (for z-score), or convert the images to 8 bit."
+        raise FileFormatError(Fault("RGB channel", f"values from {low:g} to {high:g}", "0 to 255", fix))
     np.divide(values, np.float32(255), out=out)
 
 

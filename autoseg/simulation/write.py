@@ -22,7 +22,7 @@ from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.dataset.file_values import DECLARE_VALUES, value_name
 from autoseg.dataset.labels import Labels, background_value, free_value, statements_leave_open, unknown_values
-from autoseg.dataset.unknown_json import IGNORE, UNLABELLED
+from autoseg.dataset.schema import IGNORE, UNLABELLED
 from autoseg.io.images import write_labels, written_ending
 from autoseg.io.raw_layout import put_images
 from autoseg.simulation.dropped_classes import choose_left_out

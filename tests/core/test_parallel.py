@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autoseg.core.errors import FileFormatError, WorkerError
+from autoseg.core.errors import Fault, FileFormatError, WorkerError
 from autoseg.core.parallel import available_cores, is_running, map_ordered, map_unordered
 
 DEADLY = 3
@@ -16,7 +16,7 @@ DEADLY = 3
 
 def _square(number):
     if number < 0:
-        raise FileFormatError(f"case {number}: found a negative number")
+        raise FileFormatError(Fault(f"case {number}", "a negative number", "0 or more", "Take another."))
     return number * number
 
 
@@ -46,7 +46,7 @@ def test_every_item_yields_its_result_or_its_error(workers):
     results = dict(map_unordered(_square, [2, -1, 3, 4], workers=workers))
     assert {index: results[index] for index in (0, 2, 3)} == {0: 4, 2: 9, 3: 16}
     assert isinstance(results[1], FileFormatError)
-    assert "case -1" in str(results[1])
+    assert results[1].fault.where == "case -1" and str(results[1]) == str(results[1].fault)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -156,8 +156,8 @@ def test_one_file_may_hold_all_channels(tmp_path):
 
 def test_faults_of_the_json_and_of_the_files_come_together(tmp_path):
     folder = lay_out(tmp_path / "toy", ["a_0000.nii.gz"], ["b.nii.gz"], labels={"liver": 1}, cases={"z": {}})
-    faults = faults_of(folder)
-    assert len(faults) == 3 and "no 'background'" in faults[0] and "imagesTr/a_0000" in faults[1]
+    faults = sorted(faults_of(folder))
+    assert len(faults) == 3 and "imagesTr/a_0000" in faults[0] and "no 'background'" in faults[2]
 
 
 def test_prediction_input_is_found_by_the_same_rules(tmp_path):
@@ -189,9 +189,9 @@ def test_listed_cases_may_lie_anywhere(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("section", "texts"),
     [
-        ({}, ["dataset: found no cases"]),
+        ({}, ["dataset: found {}"]),
         ([1], ["dataset: found [1], expected an object"]),
-        ({"k": {"images": []}}, ["dataset.k: found {'images': []}, expected \"images\""]),
+        ({"k": {"images": []}}, ["dataset.k: found {'images': []}, expected an object"]),
         ({"k": {"images": ["x.png"], "label": "y.png"}}, ["x.png, expected an existing file", "y.png, expected an ex"]),
     ],
     ids=["empty", "list", "malformed", "missing files"],
@@ -248,8 +248,8 @@ STATEMENT_FAULTS: list[tuple[str, dict[str, Any], str]] = [
     ("set ignore", {"label_sets": {"3": ["liver"]}}, "label_sets.3: found the value 3, which is declared already"),
     ("set unknown", {"label_sets": {"5": ["Livr"]}}, "found the name 'Livr', expected a name declared in labels. "
      "Choose among background, liver, tumour. Did you mean 'liver'?"),
-    ("set empty", {"label_sets": {"5": []}}, "label_sets.5: found no class"),
-    ("set text", {"label_sets": {"5": "liver"}}, "label_sets.5: found 'liver', expected a list"),
+    ("set empty", {"label_sets": {"5": []}}, "label_sets.5: found []"),
+    ("set text", {"label_sets": {"5": "liver"}}, "label_sets.5: found 'liver', expected"),
     ("cases a list", {"cases": []}, "cases: found []"),
     ("case unknown", {"cases": {"c": {}}}, "cases.c: found a case without files"),
     ("case a list", {"cases": {"a": ["liver"]}}, "cases.a: found ['liver'], expected an object"),

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import Findings, did_you_mean, listed, shown
 from autoseg.dataset.dataset import Dataset
-from autoseg.dataset.dataset_json import check_number_of_cases, parse_description, read_dataset_json
-from autoseg.dataset.label_json import parse_labels
+from autoseg.dataset.dataset_json import check_number_of_cases, read_channels, read_dataset_json
+from autoseg.dataset.label_section import read_labels
+from autoseg.dataset.labels import Labels
+from autoseg.dataset.schema_faults import read_schema
 
 CHANNELS = {"0": "CT"}
 DENSE = {"background": 0, "liver": 1, "tumour": 2}
@@ -33,6 +35,10 @@ def faults_of(value: dict[str, Any]) -> tuple[Fault, ...]:
 
 def labels_of(value: dict[str, Any]):
     return Dataset.from_json(value, name="toy", folder=None).labels
+
+
+def parsed(value: dict[str, Any], findings: Findings) -> Labels | None:
+    return read_labels(read_schema(value, findings), findings)
 
 
 # what is accepted
@@ -112,50 +118,62 @@ LABEL_FAULTS: list[tuple[str, Any, dict[str, Any], str, str]] = [
     ("ignore text", {**DENSE, "ignore": "3"}, {}, "labels.ignore", "'3' (text)"),
     ("ignore a list", {**DENSE, "ignore": [3]}, {}, "labels.ignore", "[3] (a list)"),
     ("ignore null", {**DENSE, "ignore": None}, {}, "labels.ignore", "None (null)"),
-    ("ignore shared", {**DENSE, "ignore": 2}, {}, "labels.tumour", "duplicate value 2, also that of 'ignore'"),
-    ("duplicate", {**DENSE, "kidney": 2}, {}, "labels.kidney", "duplicate value 2, also that of 'tumour'"),
+    ("ignore shared", {**DENSE, "ignore": 2}, {}, "labels.tumour", "2, also that of 'ignore'"),
+    ("duplicate", {**DENSE, "kidney": 2}, {}, "labels.kidney", "2, also that of 'tumour'"),
     ("gap", {"background": 0, "liver": 1, "tumour": 3}, {}, "labels", "a gap (no 2)"),
-    ("negative", {**DENSE, "kidney": -3}, {}, "labels.kidney", "negative value -3"),
-    ("too large", {"background": 0, "liver": 65536}, {}, "labels.liver", "value 65536"),
+    ("negative", {**DENSE, "kidney": -3}, {}, "labels.kidney", "-3"),
+    ("too large", {"background": 0, "liver": 65536}, {}, "labels.liver", "65536"),
     ("float", {"background": 0, "liver": 1.0}, {}, "labels.liver", "1.0 (a float)"),
     ("text", {"background": 0, "liver": "1"}, {}, "labels.liver", "'1' (text)"),
     ("bool", {"background": 0, "liver": True}, {}, "labels.liver", "True (true or false)"),
-    ("object", {"background": 0, "liver": {}}, {}, "labels.liver", "{} (dict)"),
-    ("zero twice", {"background": 0, "liver": 0, "tumour": 1}, {}, "labels.liver", "the value 0"),
+    ("object", {"background": 0, "liver": {}}, {}, "labels.liver", "{} (an object)"),
+    ("zero twice", {"background": 0, "liver": 0, "tumour": 1}, {}, "labels.liver", "0, also that of 'background'"),
     ("only background", {"background": 0}, {}, "labels", "no foreground class"),
     ("empty", {}, {}, "labels", "no 'background' among none"),
     ("a list", ["background", "liver"], {}, "labels", "['background', 'liver']"),
-    ("inverted", {"0": "background", "1": "liver"}, {}, "labels", "values as keys"),
-    ("empty region", {"background": 0, "a": [], "b": 1}, {}, "labels.a", "an empty region"),
-    ("region with 0", REGIONS | {"all": [0, 1]}, {"regions_class_order": [1, 2, 1]}, "labels.all", "0 in the region"),
+    ("inverted", {"0": "background", "1": "liver"}, {}, "labels", "{'0': 'background', '1': 'liver'}"),
+    ("empty region", {"background": 0, "a": [], "b": 1}, {}, "labels.a", "[]"),
+    (
+        "region with 0",
+        REGIONS | {"all": [0, 1]},
+        {"regions_class_order": [1, 2, 1]},
+        "labels.all",
+        "0, also that of 'background'",
+    ),
     ("region with text", REGIONS | {"a": [1, "2"]}, {"regions_class_order": [1, 2, 1]}, "labels.a", "'2' (text)"),
     (
         "ignore in a region",
         {"background": 0, "whole": [1, 3], "core": 1, "ignore": 3},
         {"regions_class_order": [1, 1]},
         "labels.whole",
-        "3, the ignore label, in the region [1, 3]",
+        "3, also that of 'ignore'",
     ),
     (
         "equal regions",
         REGIONS | {"a": [2, 1]},
         {"regions_class_order": [1, 2, 1]},
         "labels.a",
-        "duplicate value [1, 2]",
+        "[1, 2], also that of 'whole'",
     ),
     ("no order", REGIONS, {}, "regions_class_order", "no such key"),
     ("order not a list", REGIONS, {"regions_class_order": "1, 2"}, "regions_class_order", "'1, 2'"),
     ("order of floats", REGIONS, {"regions_class_order": [1.0, 2.0]}, "regions_class_order", "[1.0, 2.0]"),
     ("order too short", REGIONS, {"regions_class_order": [1]}, "regions_class_order", "1 values [1]"),
     ("order too long", REGIONS, {"regions_class_order": [1, 2, 2]}, "regions_class_order", "3 values [1, 2, 2]"),
-    ("order no label", REGIONS, {"regions_class_order": [1, 7]}, "regions_class_order", "7, no label value"),
-    ("order with background", REGIONS, {"regions_class_order": [0, 2]}, "regions_class_order", "0, no label value"),
+    ("order no label", REGIONS, {"regions_class_order": [1, 7]}, "regions_class_order", "7, no value of a class"),
+    (
+        "order with background",
+        REGIONS,
+        {"regions_class_order": [0, 2]},
+        "regions_class_order",
+        "0, no value of a class",
+    ),
     (
         "order with ignore",
         REGIONS | {"ignore": 3},
         {"regions_class_order": [1, 3]},
         "regions_class_order",
-        "3, the ignore label",
+        "3, no value of a class",
     ),
 ]
 
@@ -224,9 +242,9 @@ def test_all_faults_are_reported_in_one_go():
     labels = {"background": 1, "a": 1.5, "b": -2, "c": 3, "d": 3, "Ignore": 9, "ignore": "4"}
     value = {"channel_names": {"0": "x", "3": "y"}, "labels": labels}
     keys = [fault.where.removeprefix("dataset.json of toy: ") for fault in faults_of(value)]
-    assert keys == [
-        "channel_names", "file_ending", "labels.background", "labels.Ignore", "labels.a", "labels.b", "labels.ignore",
-        "labels.d",
+    assert sorted(keys) == [
+        "channel_names", "file_ending", "labels.Ignore", "labels.a", "labels.b", "labels.background", "labels.d",
+        "labels.ignore",
     ]  # fmt: skip
 
 
@@ -241,7 +259,7 @@ def test_the_proposals_can_be_copied():
 
 def test_a_painted_value_outside_its_region_is_a_warning():
     findings = Findings("dataset.json")
-    labels = parse_labels(content(REGIONS, regions_class_order=[1, 1]), findings)
+    labels = parsed(content(REGIONS, regions_class_order=[1, 1]), findings)
     assert labels is not None and labels.paint_values == (1, 1)
     assert [text.split(": ", 2)[2] for text in findings.warnings] == [
         "1, painted for 'core', is not in that region [2]",
@@ -251,7 +269,7 @@ def test_a_painted_value_outside_its_region_is_a_warning():
 
 def test_a_name_close_to_ignore_is_a_warning():
     findings = Findings("dataset.json")
-    assert parse_labels(content({**DENSE, "ignored": 3}), findings) is not None
+    assert parsed(content({**DENSE, "ignored": 3}), findings) is not None
     assert findings.warnings == [
         "dataset.json: labels.ignored: is trained as a class of its own. Did you mean 'ignore'?"
     ]
@@ -313,9 +331,11 @@ def test_a_repeated_key_is_a_fault_only_where_it_matters(tmp_path):
     assert [fault.where for fault in findings.faults] == ["dataset.json: labels", "dataset.json: labels.a"]
 
 
-def test_parse_description_gives_stand_ins_for_what_is_wrong():
-    description = parse_description({}, Findings("dataset.json"))
-    assert (description.channels, description.file_ending, description.labels) == ((), "", None)
+def test_faulty_parts_have_stand_ins():
+    findings = Findings("dataset.json")
+    file = read_schema({"file_ending": 5}, findings)
+    assert (file.schema.file_ending, file.faulty) == ("", {"file_ending"})
+    assert read_channels(file, findings) == () and read_labels(file, findings) is None
 
 
 # wording

@@ -16,6 +16,7 @@ from autoseg.dataset.labels import (
     CaseStatement,
     Head,
     Labels,
+    class_differences,
     foreground_codes,
     head_states,
     informative_codes,
@@ -316,3 +317,10 @@ def test_the_code_of_unannotated_voxels_is_known_where_labels_are_encoded(keys, 
     if (ignore or has_mask) and len(absent) < 2:
         assert codes.item() == code and np.flatnonzero(~label_sets[code]).tolist() == absent
     assert Target(codes, label_sets).undrawn == labels.unknown
+
+
+def test_classes_differ_by_values_names_heads_or_painting_and_by_nothing_else():
+    assert class_differences(DENSE, SPARSE) == ()
+    assert class_differences(DENSE, make({"tumour": 1, "liver": 2})) == ("class_names", "heads")
+    other_order = make({"whole": [1, 2, 4], "core": [2, 4], "spot": 4}, regions_class_order=[1, 4, 2])
+    assert class_differences(REGIONS, other_order) == ("paint_values",)

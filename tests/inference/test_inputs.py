@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from autoseg.core.errors import FileFormatError
+from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.geometry import ASSUMED, Geometry
 from autoseg.inference import inputs as inputs_module
 from autoseg.inference.inputs import check_inputs, header_faults, header_warnings, image_fault
@@ -133,7 +133,7 @@ def test_all_cases_are_checked_and_faults_keep_their_case(planned, monkeypatch, 
 
     def read(path):
         if path.name not in headers:
-            raise FileFormatError(f"{path}: found nothing, expected a file. Copy it again.")
+            raise FileFormatError(Fault(str(path), "nothing", "a file", "Copy it again."))
         return headers[path.name]
 
     monkeypatch.setattr(inputs_module, "read_header", read)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813  (the name that its documentation gives it)
 
-from autoseg.core.errors import DatasetError, WorkerError
+from autoseg.core.errors import DatasetError, Fault, WorkerError
 from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.case_check import Finding
 from autoseg.inspection.integrity import IntegrityReport, check_dataset
@@ -409,7 +409,7 @@ def test_an_ending_that_cannot_be_used_is_one_fault(tmp_path, ending: str, found
 
 
 def test_a_lost_worker_names_its_case(folder: Path, monkeypatch):
-    lost = [(0, WorkerError("item 0: found its worker process dead, expected a result. Use fewer workers."))]
+    lost = [(0, WorkerError(Fault("item 0", "its worker process dead", "a result", "Use fewer workers.")))]
     rest = [(index, Finding()) for index in (1, 2)]
     monkeypatch.setattr("autoseg.core.parallel.map_unordered", lambda *_, **__: iter([*rest, *lost]))
     assert only_fault(folder) == ("case 'a': found its worker process dead, expected a result. Use fewer workers.")

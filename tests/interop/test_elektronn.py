@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from autoseg.core.errors import ConfigError, DatasetError, FileFormatError
+from autoseg.core.errors import ConfigError, DatasetError
 from autoseg.dataset.dataset import Dataset
 from autoseg.interop.elektronn import ConversionSettings, Cube, case_names, convert, lazy_info, to_czyx
 from autoseg.io.images import read_image, read_labels
@@ -189,7 +189,7 @@ def test_files_that_cannot_be_used_are_named_with_what_they_hold(tmp_path):
         Cube("b", f"{tmp_path}/text.h5:raw", good.label),
         Cube("c", f"{tmp_path}/gone.h5:raw", good.label),
     )
-    with pytest.raises(FileFormatError) as caught:
+    with pytest.raises(DatasetError) as caught:
         converted(tmp_path, *cubes)
     missing, broken, gone = str(caught.value).splitlines()
     assert "a.h5: found the data sets raw, expected a data set 'rav'" in missing
@@ -204,7 +204,7 @@ def test_a_key_may_be_left_out_where_there_is_one_only(tmp_path):
     assert dataset.case_names == ("a",)
     with h5py.File(tmp_path / "a.h5", "a") as file:
         file["second"] = np.zeros((2, 2, 2))
-    with pytest.raises(FileFormatError, match=r"second, volumes/raw, expected one to take. Say which: a.h5:KEY"):
+    with pytest.raises(DatasetError, match=r"second, volumes/raw, expected one to take. Say which: a.h5:KEY"):
         convert(
             [Cube("a", str(tmp_path / "a.h5"), str(tmp_path / "a_labels.h5"))], tmp_path / "other", ConversionSettings()
         )

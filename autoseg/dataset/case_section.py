@@ -1,0 +1,115 @@
+"""The keys ``label_sets``, ``lazy_semantics`` and ``cases`` of a dataset.json: some voxels' and some cases' classes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from autoseg.core.findings import Findings, did_you_mean, listed
+from autoseg.dataset.file_values import LEAST_VALUE, MAX_VALUE, parse_value
+from autoseg.dataset.folder_files import normal_name
+from autoseg.dataset.label_section import classes_by_name
+from autoseg.dataset.labels import CaseStatement, Labels
+from autoseg.dataset.schema import CaseEntry, DatasetSchema
+
+
+def add_statements(labels: Labels, schema: DatasetSchema, names: Collection[str] | None, findings: Findings) -> Labels:
+    """Return labels with what ``label_sets``, ``lazy_semantics``, ``valid_mask_folder`` and ``cases`` declare.
+
+    Parameters
+    ----------
+    names
+        The training cases, for the check of the keys of ``cases``; None where they are not known (model folders).
+    """
+    labels = replace(
+        labels,
+        set_values=_label_sets(schema, labels, findings),
+        lazy_semantics=schema.lazy_semantics,
+        has_masks=schema.valid_mask_folder is not None,
+    )
+    entries = entries_by_case(schema)
+    _check_cases(schema, names, findings)
+    if labels.lazy_semantics == "seed" and all(entry.annotated is None for entry in entries.values()):
+        findings.warn("lazy_semantics", "changes nothing, because no case says which classes are annotated")
+    statements = {case: _statement(f"cases.{case}", entry, labels, findings) for case, entry in entries.items()}
+    stated = {case: statement for case, statement in statements.items() if statement != CaseStatement()}
+    return replace(labels, statements=stated)
+
+
+def entries_by_case(schema: DatasetSchema) -> dict[str, CaseEntry]:
+    """Return the entries of ``cases`` without fault, by the normal form of the case's name."""
+    return {normal_name(name): entry for name, entry in schema.cases.items() if entry is not None}
+
+
+def _check_cases(schema: DatasetSchema, names: Collection[str] | None, findings: Findings) -> None:
+    """Find entries of cases without files, and that no case is left to train on."""
+    for case in map(normal_name, schema.cases):
+        if names is not None and case not in names:
+            findings.fault(
+                f"cases.{case}", found="a case without files", expected="the name of a training case",
+                fix="Correct the name (file name without channel number and ending)." + did_you_mean(case, names, 0.8),
+            )  # fmt: skip
+    entries = entries_by_case(schema)
+    if names and all(name in entries and entries[name].priority == 0 for name in names):
+        findings.fault(
+            "cases", found="priority 0 for every case", expected="at least one case to train on",
+            fix="Give some cases a priority above 0.",
+        )  # fmt: skip
+
+
+def _label_sets(schema: DatasetSchema, labels: Labels, findings: Findings) -> dict[int, frozenset[int]]:
+    """Return file value -> class indices that it may be, from ``label_sets``; empty if there is none."""
+    declared = set(labels.file_values())
+    sets: dict[int, frozenset[int]] = {}
+    for text, names in schema.label_sets.items():
+        key = f"label_sets.{text}"
+        value = parse_value(text)
+        if value is None:
+            findings.fault(
+                key, found=repr(text), expected=f'a label value from {LEAST_VALUE} to {MAX_VALUE}, or "nan", as key',
+                fix='Write "label_sets": {"5": ["liver", "tumour"]}.',
+            )  # fmt: skip
+            continue
+        if value in declared:
+            findings.fault(
+                key, found=f"the value {value}, which is declared already", expected="a value of its own",
+                fix="Choose another value and re-map the label files.",
+            )  # fmt: skip
+        declared.add(value)
+        sets[value] = _classes(key, names or (), labels, findings)
+    return sets
+
+
+def _classes(key: str, names: Sequence[str], labels: Labels, findings: Findings) -> frozenset[int]:
+    """Return the classes that names of classes and regions stand for; names that nothing has are faults."""
+    known = classes_by_name(labels)
+    for name in names:
+        if name not in known:
+            findings.fault(
+                key, found=f"the name {name!r}", expected="a name declared in labels",
+                fix=f"Choose among {listed(known, 20)}.{did_you_mean(name, known)}",
+            )  # fmt: skip
+    return frozenset().union(*(known.get(name, frozenset()) for name in names))
+
+
+def _statement(key: str, entry: CaseEntry, labels: Labels, findings: Findings) -> CaseStatement:
+    absent = _classes(f"{key}.absent", entry.absent, labels, findings)
+    if len(absent) == labels.n_classes:
+        findings.fault(
+            f"{key}.absent", found="all classes", expected="at least one class that may be there",
+            fix="Remove a class that does occur in this case.",
+        )  # fmt: skip
+    if entry.annotated is None:
+        return CaseStatement(None, absent)
+    annotated = _classes(f"{key}.annotated", entry.annotated, labels, findings)
+    return CaseStatement(None if _is_complete(annotated, labels) else annotated, absent)
+
+
+def _is_complete(annotated: frozenset[int], labels: Labels) -> bool:
+    """Whether a list of annotated classes means the same as none.
+
+    A complete foreground leaves nothing but background unannotated; "seed" does not take that for granted. A list with
+    background and some of the other classes means less: for those that it leaves out no promise holds.
+    """
+    needed = range(labels.n_classes) if labels.lazy_semantics == "seed" else range(1, labels.n_classes)
+    return annotated.issuperset(needed)

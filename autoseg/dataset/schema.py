@@ -1,0 +1,201 @@
+"""The keys of a dataset.json and the values that each may hold, as pydantic models of the file as it is written.
+
+Source: nnU-Net v2 ``documentation/dataset_format.md``. A new key is a field here and a row of advice in
+``schema_faults.py``; rules between keys are in ``label_section.py``, ``case_section.py`` and ``protocol_section.py``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from autoseg.dataset.file_values import MAX_VALUE, is_number, parse_value
+from autoseg.dataset.labels import LazySemantics
+
+BACKGROUND = "background"
+IGNORE = "ignore"
+UNLABELLED = "unlabelled"
+ORDER = "regions_class_order"
+MASK_FOLDER = "valid_mask_folder"
+PROTOCOL = "annotation_protocol"
+LARGEST = sys.float_info.max
+
+ALL_CLASSES = "\0"
+"""Name under which one distance for all classes is kept; no class has it."""
+FAULTY: Final = object()
+"""Stands in the content of a file where a fault was."""
+
+
+def _single_error(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return handler(value)
+    except ValidationError:
+        raise PydanticCustomError("form", "of another form") from None
+
+
+def _stated(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    if value is None:
+        raise PydanticCustomError("null", "null")
+    return None if value is FAULTY else handler(value)
+
+
+def _by_class(value: object) -> object:
+    return value if isinstance(value, Mapping) else {ALL_CLASSES: value}
+
+
+def _file_value(value: object) -> int | None:
+    number = parse_value(value)
+    if value is not None and number is None:
+        raise PydanticCustomError("file_value", "no file value")
+    return number
+
+
+Single = WrapValidator(_single_error)
+"""One error for all that is wrong with a value, in place of one for each form and item."""
+Stated = WrapValidator(_stated)
+"""null is a fault: None means that the key is not there, or had a fault."""
+
+Item = TypeVar("Item")
+Named: TypeAlias = dict[str, Annotated[Item | None, Stated]]
+"""An object whose keys are names; an entry is None after a fault."""
+Text = Annotated[str, Field(pattern=r"\S")]
+Names = Annotated[list[str], Single]
+FileValue = Annotated[int, Field(ge=0, le=MAX_VALUE)]
+Values = Annotated[
+    list[FileValue],
+    Field(min_length=1),
+    BeforeValidator(lambda value: list(value) if isinstance(value, (list, tuple)) else [value]),
+    AfterValidator(lambda values: tuple(sorted(set(values)))),
+]
+"""The file values of a class (one) or region (several); ascending."""
+Distance = Annotated[Annotated[float, Field(gt=0, le=LARGEST)] | Literal["auto"], Single]
+"""mm, or "auto": estimated from the data."""
+
+
+class Section(BaseModel):
+    """An object of the file with known keys."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_faulty(cls, content: object) -> object:
+        if not isinstance(content, Mapping):
+            return content
+        return {name: value for name, value in content.items() if value is not FAULTY}
+
+
+class LabelSection(Section):
+    """``labels``: background, ignore, and any other name with the values of its class or region."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Values]
+
+    background: FileValue = 0
+    ignore: Annotated[int | None, Stated] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_first(cls, content: object) -> object:
+        pairs = content.items() if isinstance(content, Mapping) else ()
+        if pairs and all(is_number(name) and isinstance(value, str) for name, value in pairs):
+            raise PydanticCustomError("inverted", "values as keys")
+        return content
+
+    @property
+    def foreground(self) -> dict[str, tuple[int, ...]]:
+        """Name -> file values, ascending; in the order of the file."""
+        return dict(self.__pydantic_extra__)  # type: ignore[arg-type]  # the validator makes tuples
+
+
+class CaseEntry(Section):
+    """``cases.<case>``."""
+
+    annotated: Annotated[Names | None, Stated] = None
+    absent: Names = []
+    priority: Annotated[float, Field(ge=0, le=LARGEST)] = 1.0
+    group: Annotated[Text | int | None, Stated, Single] = None
+
+
+class Gap(Section):
+    """``annotation_protocol.background_encloses`` with the widest gap in a line that counts as closed, mm."""
+
+    gap_mm: Annotated[float, Field(ge=0)]
+
+
+class ProtocolSection(Section):
+    """``annotation_protocol``."""
+
+    classes_complete_in: Annotated[Literal["slice", "case"] | None, Stated] = None
+    reach_mm: Annotated[Named[Distance], Field(min_length=1), BeforeValidator(_by_class)] = {}
+    """Class name -> distance, or ``ALL_CLASSES`` alone."""
+    instances_touched: bool = False
+    background_encloses: Annotated[bool | Gap, Single] = False
+    slice_axis: Annotated[Literal["z", "y", "x"] | None, Stated] = None
+
+
+class ListedCase(Section):
+    """``dataset.<case>``: the files of one case."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    images: Annotated[list[str], Field(min_length=1)]
+    label: str
+
+
+class DatasetSchema(Section):
+    """A dataset.json without its faulty parts. Keys that nobody reads are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    channel_names: Annotated[Named[Text], Field(min_length=1)] = Field(
+        {}, validation_alias=AliasChoices("channel_names", "modality")
+    )
+    file_ending: Annotated[str, Field(pattern=r"^\..")] = ""
+    labels: LabelSection = LabelSection()
+    regions_class_order: Annotated[list[int] | None, Single] = None
+    label_sets: Named[Annotated[list[str], Field(min_length=1), Single]] = {}
+    unlabelled: Annotated[int | None, BeforeValidator(_file_value)] = None
+    cases: Named[CaseEntry] = {}
+    lazy_semantics: LazySemantics = "marginal"
+    annotation_protocol: ProtocolSection = ProtocolSection()
+    valid_mask_folder: Text | None = None
+    dataset: Annotated[Named[Annotated[ListedCase, Single]], Field(min_length=1)] = {}
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """A dataset.json as read, and what of it can be used."""
+
+    content: Mapping[str, Any]
+    schema: DatasetSchema
+    """Without the faulty parts: they have the default of their key, or are None in an object whose keys are names."""
+    faulty: frozenset[str] = frozenset()
+    """Keys of the faulty parts, in dots."""
+
+
+REQUIRED = ("channel_names", "file_ending", "labels")
+NNUNET_KEYS = frozenset({*REQUIRED, "modality", ORDER, "numTraining", "overwrite_image_reader_writer", "dataset"})
+OWN_KEYS = frozenset(DatasetSchema.model_fields) - NNUNET_KEYS
+
+
+def has_regions(labels: Mapping[str, object]) -> bool:
+    """Whether ``labels`` declares a region: a list of more than one integer (a one-element list does not)."""
+    foreground = (value for name, value in labels.items() if name.strip().casefold() not in (BACKGROUND, IGNORE))
+    return any(isinstance(value, (list, tuple)) and len(value) > 1 for value in foreground)
