@@ -21,9 +21,9 @@ LAYERS = {
     "cases": 3,
     **dict.fromkeys(("annotation", "evaluation", "sampling"), 4),
     **dict.fromkeys(("preprocessing", "simulation"), 5),
-    **dict.fromkeys(("inspection", "inference"), 6),
-    **dict.fromkeys(("planning", "assist"), 7),
-    **dict.fromkeys(("interop", "training", "report"), 8),
+    **dict.fromkeys(("inspection", "inference", "report"), 6),
+    "planning": 7,
+    **dict.fromkeys(("assist", "interop", "training"), 8),
     "cli": 9,
 }
 TOP = {"api": 10}
@@ -73,6 +73,10 @@ def test_imports_go_down(module: Path) -> None:
         if own and name.startswith("autoseg."):
             other = name.split(".")[1]
             assert other == own or (LAYERS | TOP)[other] < LAYERS[own], f"{own} imports {name}"
+
+
+def test_the_functions_and_the_commands_use_the_same_code_and_not_each_other() -> None:
+    assert not [name for name, _ in imports(parsed(PACKAGE / "api.py")) if name.startswith("autoseg.cli")]
 
 
 def test_own_modules_are_imported_at_the_top_except_by_commands(module: Path) -> None:

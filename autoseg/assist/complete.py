@@ -23,13 +23,13 @@ from autoseg.assist.complete_files import (
     write_record,
     write_source,
 )
-from autoseg.assist.review import Disagreement, group_disputed, set_names, surest_first
 from autoseg.cases.case import Case, CaseRecord, Target
 from autoseg.core.arrays import Float32Array
 from autoseg.core.atomic import lacks_room, no_room
 from autoseg.core.errors import AutosegError, ModelError
 from autoseg.core.findings import listed
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
+from autoseg.evaluation.disagreement import Disagreement, group_disputed, set_names, surest_first
 from autoseg.inference.model import find_checkpoints
 from autoseg.inference.out_of_fold import out_of_fold_predictors
 from autoseg.inference.predictor import Predictor

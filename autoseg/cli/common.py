@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 
 from autoseg.cli.plain_lines import plain_lines
 from autoseg.core.atomic import lacks_room, no_room
 from autoseg.core.errors import AutosegError, UserError
 from autoseg.core.parallel import available_cores
+from autoseg.core.progress import Progress, Stages
 from autoseg.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -33,9 +35,6 @@ SPINS = "1000"
 """How often a thread of torch looks again before it sleeps until the others are done. By default it looks for
 milliseconds, and takes the processor from whatever it waits for: see docs/decisions.md. Source: what GNU OpenMP itself
 takes when there are more threads than processors."""
-
-Report = Callable[[int, int, str], None]
-"""Progress of long work: (done, total, what is being done)."""
 
 RootOption = Annotated[
     Path | None,
@@ -196,8 +195,8 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
-    """Yield a :data:`Report`: a bar with remaining time on a terminal, else plain lines, at most 20 s apart."""
+def progress(title: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """Yield the progress of a stage: a bar with remaining time on a terminal, else plain lines, at most 20 s apart."""
     console = Console(stderr=True)
     if quiet:
         yield lambda done, total, what: None
@@ -206,9 +205,14 @@ def progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}"),
         )  # fmt: skip
-        with Progress(*columns, console=console) as bar:
+        with ProgressBar(*columns, console=console) as bar:
             task = bar.add_task(title, total=None, what="")
             yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
     else:
         with plain_lines(title) as report:
             yield report
+
+
+def stages(*, quiet: bool) -> Stages:
+    """Return what shows the stages of long work; nothing of them where ``quiet``."""
+    return functools.partial(progress, quiet=quiet)

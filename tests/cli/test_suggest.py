@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from toy import IGNORE
 
-from autoseg.cli.suggest import check_units, refuse_data_sets
+from autoseg.assist.suggest_run import refuse_data_sets
+from autoseg.cli.suggest import check_units
 from autoseg.core.errors import ConfigError
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
