@@ -9,7 +9,7 @@ ruff format --check .
 ruff check .
 if [ "${1:-}" != --fast ]; then
     mypy
-    exec pytest "$@"
+    exec pytest -o testpaths="tests scripts/benchmarks/tests" "$@"
 fi
 shift
 mypy &
