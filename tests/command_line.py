@@ -12,15 +12,18 @@ from pathlib import Path
 from unittest.mock import patch
 
 
-def run_command(name: str, *arguments: object, root: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Return exit code, stdout and stderr of ``autoseg_<name> ARGUMENTS``, in a terminal of 160 columns."""
+def run_command(
+    name: str, *arguments: object, root: Path | None = None, columns: int = 160
+) -> subprocess.CompletedProcess[str]:
+    """Return exit code, stdout and stderr of ``autoseg_<name> ARGUMENTS``."""
     command = importlib.import_module(f"autoseg.cli.{name}")
     line = [f"autoseg_{name}", *map(str, arguments)]
-    environment = {"COLUMNS": "160"} | ({"AUTOSEG_ROOT": str(root)} if root else {})
+    environment = {"COLUMNS": str(columns)} | ({"AUTOSEG_ROOT": str(root)} if root else {})
     out, errors = io.StringIO(), io.StringIO()
     with (
         patch.dict(os.environ, environment),
         patch.object(sys, "argv", line),
+        patch.object(sys.modules["__main__"], "__package__", None),  # the command is named after argv[0]
         redirect_stdout(out),
         redirect_stderr(errors),
     ):

@@ -29,6 +29,11 @@ settings.load_profile("autoseg")
 REPOSITORY = Path(__file__).parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of ``tests/cli/test_golden.py``."""
+    parser.addoption("--regenerate", action="store_true", help="write tests/cli/golden/*.txt anew")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of the real data sets (AUTOSEG_TEST_DATA, else ../shared/data); the test is skipped without it."""
