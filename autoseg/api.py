@@ -63,13 +63,14 @@ def check(dataset: Dataset | str | Path, *, root: str | Path = ROOT, workers: in
 
     Raises ``DatasetError`` if there is no dataset.json, or it is no JSON.
     """
-    from autoseg.cli.check_files import look_into_files
     from autoseg.dataset.dataset import Dataset
+    from autoseg.planning.check_dataset import check_dataset
 
     space = _workspace(root)
-    found = dataset if isinstance(dataset, Dataset) else space.find_dataset(str(dataset))
-    described, faults = (found, ()) if isinstance(found, Dataset) else Dataset.examine(found)
-    return look_into_files(described, faults, space.preprocessed(described.name), workers, quiet=True)
+    if isinstance(dataset, Dataset):
+        return check_dataset(dataset, (), space.preprocessed(dataset.name), workers)
+    described, faults = Dataset.examine(space.find_dataset(str(dataset)))
+    return check_dataset(described, faults, space.preprocessed(described.name), workers)
 
 
 def plan(
@@ -93,11 +94,11 @@ def plan(
     Raises ``DatasetError`` with every fault of the files, ``PlanError`` if there is no such planner or an edit cannot
     work, ``ConfigError`` if edits would be lost without ``replan``.
     """
-    from autoseg.cli.plan_and_preprocess import make_plan
     from autoseg.planning.kept_plan import Wishes
+    from autoseg.planning.plan_dataset import plan_dataset
 
     wishes = Wishes(planner, gpu_memory_gb, replan)
-    return make_plan(_dataset(dataset, root), _workspace(root), wishes, workers, quiet=True).plan
+    return plan_dataset(_dataset(dataset, root), _workspace(root), wishes, workers).plan
 
 
 def preprocess(
@@ -115,23 +116,9 @@ def preprocess(
     Raises ``PlanError`` if there is no plan yet, or it has no such configuration; ``AutosegError`` with the cases that
     cannot be preprocessed, the others are cached.
     """
-    from autoseg.cli import common
-    from autoseg.cli.plan_and_preprocess import chosen_configurations, current_fingerprint
-    from autoseg.cli.plan_and_preprocess import preprocess as write_caches
-    from autoseg.core.errors import AutosegError
-    from autoseg.dataset.commands import planning_command
-    from autoseg.planning.files import PLAN_FILE, load_plan
+    from autoseg.planning.preprocess_dataset import preprocess_by_plan
 
-    data, space = _dataset(dataset, root), _workspace(root)
-    folder = space.preprocessed(data.name)
-    planned = load_plan(folder / PLAN_FILE, planning_command(space, data))
-    chosen = chosen_configurations(planned, configurations, folder)
-    fingerprint = current_fingerprint(data, folder, workers, quiet=True)
-    try:
-        write_caches(data, planned, fingerprint, chosen, folder, workers, quiet=True)
-    except common.IncompleteError as error:
-        raise AutosegError(str(error)) from error
-    return tuple(chosen)
+    return preprocess_by_plan(_dataset(dataset, root), _workspace(root), configurations, workers)
 
 
 def preview_batches(
@@ -151,8 +138,8 @@ def preview_batches(
     As ``autoseg_preview_batches``; ``settings`` as in :func:`train` (``augmentation="none"``, ``mirror=False`` show the
     same places unchanged). Needs a preprocessed data set.
     """
-    from autoseg.cli.preview_batches import draw_patches
     from autoseg.training.prepare import RunOptions, prepare_fold
+    from autoseg.training.preview_picture import draw_patches
 
     options = RunOptions(str(fold), configuration, seed=seed, settings=_assignments(settings), workers=0, device="cpu")
     request = prepare_fold(_workspace(root), _dataset(dataset, root), options)
@@ -290,12 +277,14 @@ def complete(
     As ``autoseg_complete``. Needs every fold trained, unless ``seen`` allows a model that trained on the case.
     ``review`` lists where the model disagrees with the annotation. A case that fails does not stop the others.
     """
-    from autoseg.cli.complete import complete_cases
+    from autoseg.assist.complete import CompletionOptions
+    from autoseg.assist.complete_run import complete_cases
+    from autoseg.assist.trained_model import trained_model
 
     space, data = _workspace(root), _dataset(dataset, root)
-    chosen = {"device": device, "mirror": mirror, "review": review, "overwrite": overwrite}
+    options = CompletionOptions(device, mirror, review, overwrite, workers=workers)
     return complete_cases(
-        space, data, Path(output), configuration, name, seen=seen, workers=workers, quiet=True, **chosen
+        space, data, Path(output), trained_model(space, data, configuration, name), options, seen=seen
     )
 
 
@@ -321,14 +310,16 @@ def suggest(
     """
     from autoseg.assist.suggest import Units
     from autoseg.assist.suggest_case import Selection
-    from autoseg.cli.suggest import suggest_places
+    from autoseg.assist.suggest_run import SuggestionOptions, suggest_places
+    from autoseg.assist.trained_model import trained_model
 
-    return suggest_places(
-        _workspace(root), _dataset(dataset, root), configuration, name, Units(by),
-        Selection(number, method, seed=seed), inputs=None if inputs is None else Path(inputs),
-        output=None if output is None else Path(output), folds=None, n_pictures=12, device=device, mirror=True,
-        read_ahead=workers > 0, as_json=False, quiet=True,
+    space, data = _workspace(root), _dataset(dataset, root)
+    model = trained_model(space, data, configuration, name)
+    options = SuggestionOptions(
+        model / "suggestions" if output is None else Path(output), None if inputs is None else Path(inputs),
+        device=device, read_ahead=workers > 0,
     )  # fmt: skip
+    return suggest_places(space, data, model, Units(by), Selection(number, method, seed=seed), options)[0]
 
 
 def simulate_annotation(

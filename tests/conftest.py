@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from same_logging import same_logging  # noqa: F401 (a fixture that every test uses)
 from toy import write_toy_dataset
 
 from autoseg.core.plan import Topology
@@ -29,14 +29,9 @@ settings.load_profile("autoseg")
 REPOSITORY = Path(__file__).parent.parent
 
 
-@pytest.fixture(autouse=True)
-def same_logging() -> Iterator[None]:
-    """Leave the logger as it was: commands that run within a test set it up for themselves."""
-    log = logging.getLogger("autoseg")
-    before = (log.handlers[:], log.level, log.propagate)
-    yield
-    log.handlers[:], log.propagate = before[0], before[2]
-    log.setLevel(before[1])
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of ``tests/cli/test_golden.py``."""
+    parser.addoption("--regenerate", action="store_true", help="write tests/cli/golden/*.txt anew")
 
 
 @pytest.fixture(scope="session")

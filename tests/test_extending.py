@@ -69,6 +69,7 @@ def test_the_slip_moves_image_and_labels_alike(place, monkeypatch):
     assert ((image > 0.5) == (moved == 1)).float().mean() > 0.99
 
 
+@pytest.mark.slow
 def test_patches_of_another_store_are_those_of_the_cache(place, monkeypatch):
     import torch
 

@@ -23,7 +23,6 @@ from autoseg.assist.complete_files import (
     write_record,
     write_source,
 )
-from autoseg.assist.review import Disagreement, group_disputed, set_names, surest_first
 from autoseg.cases.case import Case, CaseRecord, Target
 from autoseg.core.arrays import Float32Array
 from autoseg.core.errors import AutosegError, ModelError
@@ -31,6 +30,7 @@ from autoseg.core.findings import listed
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.labels import class_differences
+from autoseg.evaluation.disagreement import Disagreement, group_disputed, set_names, surest_first
 from autoseg.inference.model import find_checkpoints
 from autoseg.inference.out_of_fold import CaseModels
 from autoseg.inference.predictor import Predictor

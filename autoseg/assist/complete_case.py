@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from autoseg.annotation.touches import promise_statement
 from autoseg.annotation.untouched import exclude_untouched
 from autoseg.assist.keep_annotation import Restriction, class_indices
-from autoseg.assist.review import DisputedVoxels
 from autoseg.cases.case import CaseRecord, Target
 from autoseg.core.arrays import BoolArray, CodeArray, Float32Array
 from autoseg.dataset.labels import Labels, background_value, foreground_codes, head_states
+from autoseg.evaluation.disagreement import DisputedVoxels
 from autoseg.inference.export import LabelMap, decide
 from autoseg.inference.window import SLAB_VALUES
 from autoseg.preprocessing import restore

@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from autoseg.assist.review import Disagreement
 from autoseg.core.atomic import write_json, write_text
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
 from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.dataset.labels import background_value
 from autoseg.dataset.schema import IGNORE, UNLABELLED
+from autoseg.evaluation.disagreement import Disagreement
 from autoseg.io.images import SUPPORTED_ENDINGS, ending_of, written_ending
 from autoseg.io.raw_layout import put_image
 from autoseg.preprocessing.freshness import file_stamp, short_hash

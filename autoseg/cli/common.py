@@ -22,7 +22,7 @@ from autoseg.cli.plain_lines import plain_lines
 from autoseg.core.atomic import lacks_room, no_room
 from autoseg.core.errors import AutosegError, UserError
 from autoseg.core.parallel import available_cores
-from autoseg.core.progress import Progress, silent
+from autoseg.core.progress import Progress, Stages, silent
 from autoseg.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -210,3 +210,8 @@ def progress(title: str, *, quiet: bool = False) -> Iterator[Progress]:
     else:
         with plain_lines(title) as report:
             yield report
+
+
+def stages(*, quiet: bool) -> Stages:
+    """Return what shows the stages of long work; nothing of them where ``quiet``."""
+    return functools.partial(progress, quiet=quiet)

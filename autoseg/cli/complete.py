@@ -5,26 +5,23 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoseg.assist.trained_model import trained_model
 from autoseg.cli import common
-from autoseg.cli.out_of_fold import fold_per_case, trained_model
 from autoseg.core.findings import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from autoseg.assist.complete import CompletionReport
-    from autoseg.assist.review import Disagreement
-    from autoseg.core.workspace import Workspace
-    from autoseg.dataset.dataset import Dataset
+    from autoseg.evaluation.disagreement import Disagreement
 
 log = logging.getLogger("autoseg.complete")
 
-REVIEW_TABLE, REVIEW_PICTURE = "review.csv", "review.png"
-ROWS_SHOWN, GROUPS_DRAWN = 20, 6
+ROWS_SHOWN = 20
 
 
 def complete(
@@ -66,43 +63,14 @@ def complete(
     space = common.workspace(root)
     source = common.load_dataset(space, dataset)
     target = space.raw(f"completed_{source.name}") if output is None else output
-    result = complete_cases(
-        space, source, target, configuration, name, seen=seen, device=device, mirror=tta, review=review,
-        overwrite=overwrite, workers=common.n_workers(workers), quiet=quiet,
-    )  # fmt: skip
+    model_folder = trained_model(space, source, configuration, name)  # a mistake is reported before torch is imported
+    from autoseg.assist.complete import CompletionOptions
+    from autoseg.assist.complete_run import complete_cases
+
+    options = CompletionOptions(device, tta, review, overwrite, workers=common.n_workers(workers))
+    stages = common.stages(quiet=quiet)
+    result = complete_cases(space, source, target, model_folder, options, seen=seen, stages=stages)
     _conclude(result, target, as_json=json_, quiet=quiet)
-
-
-def complete_cases(
-    space: Workspace,
-    source: Dataset,
-    target: Path,
-    configuration: str | None,
-    name: str,
-    *,
-    seen: bool,
-    workers: int,
-    quiet: bool,
-    **options: Any,
-) -> CompletionReport:
-    """Complete every case with the fold that left it out, and write the review if one is wanted.
-
-    ``options`` are further fields of ``CompletionOptions``.
-    """
-    model_folder = trained_model(space, source, configuration, name)
-    folds = fold_per_case(space, source, model_folder, seen=seen)
-    from autoseg.assist.complete import CompletionOptions, complete_dataset  # brings torch
-    from autoseg.inference.out_of_fold import seen_cases
-    from autoseg.inspection.statements import with_known_promises
-
-    source = with_known_promises(source, space.preprocessed(source.name))
-    trained_on = seen_cases(model_folder, {case: (fold,) for case, fold in folds.items()})
-    chosen = CompletionOptions(seen=trained_on, workers=workers, **options)
-    with common.progress("complete", quiet=quiet) as report:
-        result = complete_dataset(source, model_folder, folds, target, chosen, progress=report)
-    if result.disagreements is not None:
-        _write_review(source, target, result.disagreements)
-    return result
 
 
 def main() -> None:
@@ -110,27 +78,10 @@ def main() -> None:
     common.run(complete)
 
 
-def _write_review(source: Dataset, output: Path, groups: Sequence[Disagreement]) -> None:
-    from autoseg.assist.complete_files import REVIEW, label_path, write_disagreements
-    from autoseg.io.images import read_image, read_labels
-    from autoseg.io.png import write_png
-    from autoseg.report.review_picture import draw_disagreements
-
-    def read(case: str) -> Any:
-        files = source.case(case)
-        image, geometry = read_image(files.images)
-        drawn, _ = read_labels(files.label or Path(), allow_nan=True)
-        predicted, _ = read_labels(label_path(output, files, REVIEW))
-        return image, drawn, predicted, geometry
-
-    write_disagreements(output / REVIEW_TABLE, groups)
-    (output / REVIEW_PICTURE).unlink(missing_ok=True)
-    if groups:
-        write_png(output / REVIEW_PICTURE, draw_disagreements(groups[:GROUPS_DRAWN], read, source.labels))
-
-
 def _conclude(result: CompletionReport, output: Path, *, as_json: bool, quiet: bool) -> None:
     """Say what was done; raise ``IncompleteError`` if some case could not be completed."""
+    from autoseg.assist.complete_run import REVIEW_TABLE
+
     groups = result.disagreements
     if as_json:
         rows = None if groups is None else [group.model_dump() for group in groups]

@@ -59,6 +59,7 @@ def preview_batches(
     space = common.workspace(root)
     data = common.load_dataset(space, dataset)  # a mistake is said before torch is imported
     from autoseg.training.prepare import RunOptions, prepare_fold
+    from autoseg.training.preview_picture import draw_patches
 
     chosen = [*(settings or []), *(NO_AUGMENTATION if no_augmentation else ())]
     options = RunOptions(fold, configuration, seed=seed, settings=chosen, workers=workers, device="cpu")
@@ -75,37 +76,6 @@ def preview_batches(
 def main() -> None:
     """Entry point of the command."""
     common.run(preview_batches, lists={"--set": r"[A-Za-z_]\w*=.*"})
-
-
-def draw_patches(request: FoldRequest, number: int, iteration: int, path: Path) -> list[PatchView]:
-    """Draw the patches from ``iteration`` on into a PNG file; return them."""
-    from autoseg.io.png import write_png
-    from autoseg.report.batch_sheet import draw_batch_sheet
-    from autoseg.training.preview import preview_patches
-
-    views = preview_patches(request, number, iteration)
-    names, norms = request.plan.channel_names, request.configuration.normalization
-    is_colour = len(names) == 3 and (set(norms) == {"rgb_to_0_1"} or [name[:1].lower() for name in names] == [*"rgb"])
-    title = sheet_title(request, views)
-    picture = draw_batch_sheet(views, request.dataset.labels, names, title=title, is_colour=is_colour)
-    write_png(path, picture)
-    return views
-
-
-def sheet_title(request: FoldRequest, views: list[PatchView]) -> str:
-    """Return what the picture shows, in a line."""
-    config = request.config
-    last = views[-1].iteration
-    when = (
-        f"iteration {views[0].iteration}"
-        if last == views[0].iteration
-        else f"iterations {views[0].iteration} to {last}"
-    )
-    shape = " x ".join(map(str, request.configuration.patch_size))
-    return (
-        f"{request.dataset.name}, {request.configuration.name}, fold {request.fold}, seed {config.seed}, {when}: "
-        f"{len(views)} patches of {shape} voxels, augmentation {config.augmentation}"
-    )
 
 
 def listing(request: FoldRequest, views: list[PatchView], path: Path) -> dict[str, Any]:

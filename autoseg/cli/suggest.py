@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
+from autoseg.assist.trained_model import trained_model
 from autoseg.cli import common
-from autoseg.core.errors import ConfigError, DatasetError
+from autoseg.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from autoseg.assist.suggest import Ranking, Units
     from autoseg.assist.suggest_case import Selection
-    from autoseg.core.workspace import Workspace
-    from autoseg.dataset.dataset import CaseFiles, Dataset
 
 log = logging.getLogger("autoseg.suggest")
 
@@ -91,66 +87,25 @@ def suggest(
     check_units(by, axis, patch_size)
     from autoseg.assist.suggest import Units
     from autoseg.assist.suggest_case import Selection
+    from autoseg.assist.suggest_run import SuggestionOptions, suggest_places
+    from autoseg.cli.suggestion_table import print_table
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
     data = common.load_dataset(space, dataset)
     units, selection = Units(by, axis, patch_size), Selection(number, method, per_case, round_, seed)
-    ranking = suggest_places(
-        space, data, configuration, name, units, selection, inputs=inputs, output=output, folds=folds,
-        n_pictures=pictures, device=device, mirror=tta, read_ahead=common.n_workers(workers) > 0, as_json=json_,
-        quiet=quiet,
-    )  # fmt: skip
+    model_folder = trained_model(space, data, configuration, name)
+    options = SuggestionOptions(
+        output or model_folder / "suggestions", inputs, folds, pictures, device, tta, common.n_workers(workers) > 0
+    )
+    ranking, result = suggest_places(
+        space, data, model_folder, units, selection, options, stages=common.stages(quiet=quiet)
+    )
+    if json_:
+        common.print_json(result)
+    elif not quiet:
+        print_table(ranking)
     say_what_is_missing(ranking, selection, units)
-
-
-def suggest_places(
-    space: Workspace,
-    data: Dataset,
-    configuration: str | None,
-    name: str,
-    units: Units,
-    selection: Selection,
-    *,
-    inputs: Path | None,
-    output: Path | None,
-    folds: Sequence[str] | None,
-    n_pictures: int,
-    device: str,
-    mirror: bool,
-    read_ahead: bool,
-    as_json: bool,
-    quiet: bool,
-) -> Ranking:
-    """Rank the places, write table and pictures, and print the result unless ``quiet``."""
-    from autoseg.assist.complete import what_is_left
-    from autoseg.assist.suggest import members_of, rank
-    from autoseg.cli.out_of_fold import trained_model
-    from autoseg.cli.suggestion_files import conclude, maps_folder
-    from autoseg.inference.out_of_fold import CaseModels, seen_cases
-    from autoseg.inspection.statements import with_known_promises
-
-    data = with_known_promises(data, space.preprocessed(data.name))
-    if units.by == "slice" and units.axis is None:
-        units = replace(units, axis=data.protocol.slice_axis)
-    model = trained_model(space, data, configuration, name)
-    cases = {case.name: case for case in data.cases} if inputs is None else images_in(inputs, data)
-    members = members_of(model, list(cases), list(folds or []) or None)
-    models = CaseModels(model, members, device, mirror=mirror, seen=seen_cases(model, members))
-    folder = output or model / "suggestions"
-    refuse_data_sets(folder)
-    with maps_folder(folder) as maps:
-        with common.progress("predict", quiet=quiet) as report:
-            ranking = rank(
-                cases, models, data.labels, units, selection,
-                left=lambda case: what_is_left(case, data) or case.target, maps=maps, read_ahead=read_ahead,
-                progress=report,
-            )  # fmt: skip
-        settings = described(data, model, inputs, units, selection)
-        conclude(
-            ranking, settings, cases, data.labels, folder, maps, n_pictures=n_pictures, as_json=as_json, quiet=quiet
-        )
-    return ranking
 
 
 def check_units(by: By, axis: int | None, patch_size: tuple[int, int, int] | None) -> None:
@@ -161,41 +116,6 @@ def check_units(by: By, axis: int | None, patch_size: tuple[int, int, int] | Non
         raise ConfigError("--axis: found with --by patch, expected with --by slice. Drop one.")
     if patch_size is not None and min(patch_size) < 1:
         raise ConfigError(f"--patch-size: found {patch_size}, expected voxels of 1 or more. Correct it.")
-
-
-def images_in(folder: Path, dataset: Dataset) -> dict[str, CaseFiles]:
-    """Return the cases of a folder of images, none of them annotated; raise ``DatasetError`` with what is wrong."""
-    from autoseg.dataset.case_files import find_image_cases
-    from autoseg.dataset.dataset import CaseFiles
-    from autoseg.dataset.folder_files import strays
-
-    found, faults = find_image_cases(folder, dataset.file_ending, len(dataset.channels))
-    faults += strays(folder, dataset.file_ending) if found else []
-    if faults:
-        raise DatasetError(faults)
-    return {name: CaseFiles(name, files) for name, files in found.items()}
-
-
-def refuse_data_sets(folder: Path) -> None:
-    """Raise ``ConfigError`` if ``folder`` holds images or a data set."""
-    if (folder / "imagesTr").is_dir() or (folder / "dataset.json").is_file():
-        raise ConfigError(f"{folder}: found a data set, expected a folder for suggestions. Choose another -o.")
-
-
-def described(dataset: Dataset, model: Path, inputs: Path | None, units: Units, selection: Selection) -> dict[str, Any]:
-    """Return what the suggestions were made of and how, as plain values."""
-    return {
-        "dataset": dataset.name,
-        "model": str(model),
-        "images": None if inputs is None else str(inputs),
-        "by": units.by,
-        "patch_size": None if units.patch_size is None else list(units.patch_size),
-        "method": selection.method,
-        "number": selection.number,
-        "per_case": selection.case_share,
-        "round": selection.round,
-        "seed": selection.seed,
-    }
 
 
 def say_what_is_missing(ranking: Ranking, selection: Selection, units: Units) -> None:

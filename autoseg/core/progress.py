@@ -1,12 +1,21 @@
-"""Progress of long work, as the functions that do it report it."""
+"""Progress of long work: called by the functions that do it, shown by the commands."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 Progress = Callable[[int, int, str], None]
 """Called with (items done, items in all, name of the last one)."""
 
+Stages = Callable[[str], AbstractContextManager[Progress]]
+"""Title of a stage of the work -> its progress, shown until the stage ends."""
+
 
 def silent(done: int, total: int, name: str) -> None:
-    """Report nothing."""
+    """Show nothing of an item that is done."""
+
+
+def silent_stages(title: str) -> AbstractContextManager[Progress]:
+    """Show nothing of the stage ``title``."""
+    return nullcontext(silent)

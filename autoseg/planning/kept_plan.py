@@ -5,7 +5,8 @@ Beside plans.json lies ``plans_made.json``: the plan as it was made. What differ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
 from autoseg.core.plan import Configuration, Plan
 from autoseg.planning.keep_statistics import keep_intensities
+
+log = logging.getLogger(__name__)
 
 RECORD_FILE = "plans_made.json"
 
@@ -61,6 +64,22 @@ class Decision:
     """What was edited and is kept, one line each."""
     drift: tuple[str, ...] = ()
     """What would now be planned otherwise, one line each."""
+
+
+def choose_configurations(plan: Plan, given: Sequence[str] | None, record: PlanRecord | None) -> tuple[str, ...]:
+    """Return the names of the configurations to preprocess.
+
+    Those given, otherwise those that were preprocessed before (``record``), otherwise all that can be trained by
+    themselves. Raises ``PlanError`` if one of those given cannot be trained.
+    """
+    if given:
+        return tuple(plan.trainable(name).name for name in dict.fromkeys(given))
+    possible = [name for name, item in plan.configurations.items() if item.previous_stage is None]
+    before = [name for name in possible if record is not None and name in record.configurations]
+    others = [name for name in possible if name not in before]
+    if before and others:
+        log.info("configurations as before: %s (others: -c %s)", ", ".join(before), " ".join(others))
+    return tuple(before or possible)
 
 
 def load_record(folder: Path) -> PlanRecord | None:

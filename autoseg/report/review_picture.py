@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.assist.review import Disagreement
 from autoseg.core.arrays import Float32Array
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.labels import Labels, free_value
+from autoseg.evaluation.disagreement import Disagreement
 from autoseg.report.overlay import Layer, draw_overlay
 
 LabelArray = NDArray[np.integer[Any]]

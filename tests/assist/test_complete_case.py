@@ -6,10 +6,10 @@ import pytest
 from autoseg.annotation.untouched import untouched_components
 from autoseg.assist.complete_case import complete_case
 from autoseg.assist.keep_annotation import Restriction
-from autoseg.assist.review import set_names
 from autoseg.cases.case import CaseRecord, Target
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.labels import CaseStatement, Head, Labels
+from autoseg.evaluation.disagreement import set_names
 from autoseg.inference.export import probabilities
 from autoseg.inference.window import SLAB_VALUES
 

@@ -7,10 +7,10 @@ import pytest
 from scipy import ndimage
 
 from autoseg.assist.complete_case import complete_case
-from autoseg.assist.review import group_disputed, set_names
 from autoseg.cases.case import CaseRecord, Target
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.labels import Head, Labels
+from autoseg.evaluation.disagreement import group_disputed, set_names
 
 NAMES = ("background", "organ", "vessel")
 LABELS = Labels((0, 1, 2), NAMES, tuple(Head(name, (k,), (k,), k == 0) for k, name in enumerate(NAMES)), ignore=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -33,6 +34,7 @@ COMMANDS = (
     "merge_datasets",
     "convert_elektronn",
 )
+LARGE = {"torch", "scipy", "SimpleITK"}
 QUICK = ["--set", "validation_iterations=1", "batch_size=2", "precision=float32"]
 
 
@@ -44,15 +46,26 @@ def autoseg(command: str, *arguments: str | Path, root: Path | None = None) -> s
     return subprocess.run(line, capture_output=True, text=True, check=False, env=environment, timeout=300)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_is_quick_and_leaves_torch_alone(command):
-    assert autoseg(command, "--help").returncode == 0
-    code = f"import sys; import autoseg.cli.{command}; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_commands_import_no_large_library_before_they_run():
+    """All in one process: the first command after which one of them is loaded is named."""
+    check = "importlib.import_module(f'autoseg.cli.{name}'); large & set(sys.modules) and sys.exit(name)"
+    code = f"import importlib, sys\nlarge = {LARGE}\nfor name in {COMMANDS}: {check}"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_wrong_flag_is_the_users_mistake(command):
+def test_a_wrong_flag_is_the_users_mistake(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"autoseg_{command}", "--no-such-flag"])
+    with pytest.raises(SystemExit) as left:
+        importlib.import_module(f"autoseg.cli.{command}").main()
+    assert left.value.code == 2
+    assert "--no-such-flag" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_installed_program_is_the_command(command):
     result = autoseg(command, "--no-such-flag")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from command_line import run_command
 from toy import write_toy_dataset
 
 from autoseg.dataset.dataset import Dataset
 
-PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
-
-
-def merge(*arguments: str | Path, root: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "160"}
-    environment |= {"AUTOSEG_ROOT": str(root)} if root else {}
-    line = [sys.executable, "-m", "autoseg.cli.merge_datasets", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment, timeout=120)
+merge = partial(run_command, "merge_datasets")
 
 
 @pytest.fixture
@@ -65,10 +57,3 @@ def test_conflicts_are_the_users_to_solve(tmp_path, folders):
     assert "Dataset002_Dense: channel_names: found 1 (CT), expected 1 (MR), as in Dataset001_Sparse" in done.stderr
     assert merge(folders[0], "-o", tmp_path / "C").returncode == 2
     assert merge("nowhere", folders[0], "-o", tmp_path / "C", root=tmp_path).returncode == 2
-
-
-def test_the_command_is_installed_and_its_help_loads_no_readers():
-    assert 'autoseg_merge_datasets = "autoseg.cli.merge_datasets:main"' in PYPROJECT.read_text()
-    code = "import sys, autoseg.cli.merge_datasets; sys.exit(any(m in sys.modules for m in ('torch', 'SimpleITK')))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert "Merge DATASETS" in merge("--help").stdout

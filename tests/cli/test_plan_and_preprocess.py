@@ -1,8 +1,7 @@
-"""What the command makes of little memory and of workers that are killed."""
+"""Killed workers cost one case, and files that have not changed are not read again."""
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 
@@ -10,7 +9,6 @@ import pytest
 from toy import write_toy_dataset
 
 from autoseg.cli import plan_and_preprocess as command
-from autoseg.core import resources
 from autoseg.io import images
 
 DRIVER = """
@@ -70,25 +68,3 @@ def test_a_touched_label_has_its_case_read_and_preprocessed_and_no_other(tmp_pat
     read, said = run()
     assert read == {"toy_001.nii.gz", "toy_001_0000.nii.gz"}
     assert "2d: 1 cases preprocessed, 2 were up to date" in said
-
-
-@pytest.fixture
-def three_gb_free(monkeypatch):
-    """A machine of 8 cores and 3 GB beside the reserve."""
-    monkeypatch.setattr(resources, "free_memory", lambda: 3_000_000_000 + resources.RESERVE)
-    monkeypatch.setattr("autoseg.core.parallel.available_cores", lambda: 8)
-
-
-def test_as_many_processes_as_memory_holds(three_gb_free, caplog):
-    with caplog.at_level(logging.INFO):
-        assert command.fitting_workers(None, 1_000_000_000, n_cases=20) == 3
-        assert command.fitting_workers(None, 1_000_000_000, n_cases=2) == 2
-        assert command.fitting_workers(None, 1_000_000, n_cases=20) == 8
-    assert caplog.messages == ["3 processes on 8 cores: the largest case needs about 1.0 GB"]
-
-
-def test_more_processes_than_memory_holds_are_the_users_wish_with_a_warning(three_gb_free, caplog):
-    assert command.fitting_workers(6, 1_000_000_000, n_cases=20) == 6
-    assert command.fitting_workers(6, 1_000_000_000, n_cases=3) == 3, "no more processes than cases"
-    (warning,) = caplog.messages
-    assert warning.startswith("6 processes, each of which needs about 1.0 GB for the largest case")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run_command
 from toy import IGNORE, write_toy_dataset
 
 from autoseg.cases.cache import CaseCache, open_case
@@ -23,13 +22,9 @@ from autoseg.planning.files import PLAN_FILE, load_plan
 from autoseg.planning.splits import Split
 from autoseg.training.prepare import check_cache
 
-PROGRAM = Path(sys.executable).parent / "autoseg_plan_and_preprocess"
-
 
 def run(*arguments: str | Path, root: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "160", "AUTOSEG_ROOT": str(root)}
-    line = [str(PROGRAM), *map(str, arguments), "-j", "1"]
-    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    return run_command("plan_and_preprocess", *arguments, "-j", "1", root=root)
 
 
 @pytest.fixture
@@ -91,6 +86,7 @@ def test_drawn_sets_are_kept_and_told(raw: Path, tmp_path: Path):
     assert as_json["kept_open"] == {"reach_mm": {"toy_001": 1}}
 
 
+@pytest.mark.slow
 def test_slices_across_an_unknown_axis_are_refused_with_what_to_write(raw: Path, tmp_path: Path):
     content = json.loads((raw / "dataset.json").read_text())
     content["annotation_protocol"] = {"classes_complete_in": "slice"}

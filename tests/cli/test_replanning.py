@@ -82,6 +82,7 @@ def advised(message: str, mark: str) -> list[str]:
     return shlex.split(message.strip().rpartition(mark)[2])
 
 
+@pytest.mark.slow
 def test_the_advice_of_a_stale_cache_works_and_changes_nothing_else(planned, type_in):
     raw, root = planned
     before = plans(root).read_bytes()
@@ -193,6 +194,7 @@ def test_the_check_names_what_training_would_refuse_in_given_folds(planned, type
         assert code == 0 and "fold 0: ['toy_003'] are in both train and val" in said
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_one_line_whose_command_goes_on(planned, type_in):
     raw, root = planned
     start = ["autoseg_train", raw, "1", "-c", "2d", "--name", "mine", "--root", root, *SHORT, "--seed", "7"]
@@ -219,6 +221,7 @@ def test_a_loss_that_is_not_finite_is_one_line_whose_command_goes_on(planned, ty
     assert final.state["changes"] == [change]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_settings_and_no_others(planned, type_in):
     raw, root = planned
     arguments = ["autoseg_train", raw, "0", "--root", root, *SHORT]
@@ -239,6 +242,7 @@ def test_a_stale_cache_names_its_cases(planned):
         prepare_fold(Workspace(root), Dataset.load(raw), RunOptions("0", "2d"))
 
 
+@pytest.mark.slow
 def test_without_a_configuration_what_was_preprocessed_is_trained(planned, type_in):
     raw, root = planned  # 2-D only, though the plan has 3d_fullres, too
     code, said = type_in("autoseg_train", raw, 0, "--root", root, *SHORT, "--iterations", 2, *SETTINGS)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +165,7 @@ def test_an_interrupted_run_is_repeated(dense, tmp_path, monkeypatch, capsys):
     assert files(tmp_path / "new") == files(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @SHAPES
 def test_pictures_of_some_cases_are_drawn(tmp_path, shape):
     source = write_toy_dataset(tmp_path / "dense", shape=shape, sparse=False, n_cases=3)
@@ -228,17 +227,6 @@ def test_an_output_that_holds_anything_is_left_alone(dense, tmp_path, capsys):
     assert run(dense, "-o", tmp_path / "notes", "--points", "5", "-q") == 2
     assert "found files, expected a new folder" in capsys.readouterr().err
     assert files(tmp_path / "notes") == {"mine.txt": b"keep"}
-
-
-def test_the_module_is_the_command_and_its_help_is_quick():
-    code = (
-        "import sys; import autoseg.cli.simulate_annotation; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    line = [sys.executable, "-m", "autoseg.cli.simulate_annotation", "--no-such-flag"]
-    wrong = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert wrong.returncode == 2
-    assert "Traceback" not in wrong.stderr
 
 
 def test_labels_of_another_shape_are_named_before_anything_is_written(dense, tmp_path, capsys):

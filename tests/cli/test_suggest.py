@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run_command
 from PIL import Image
 from toy import IGNORE
 
-from autoseg.cli.suggest import check_units, refuse_data_sets
+from autoseg.assist.suggest_run import refuse_data_sets
+from autoseg.cli.suggest import check_units
 from autoseg.core.errors import ConfigError
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
@@ -26,11 +26,7 @@ from autoseg.training.prepare import RunOptions, prepare_fold
 
 
 def suggest(root: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "autoseg.cli.suggest", "900", "--device", "cpu", "--no-tta", "-j", "0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "AUTOSEG_ROOT": str(root)}
-    return subprocess.run(
-        [*line, *map(str, arguments)], capture_output=True, text=True, check=False, env=environment, timeout=120
-    )
+    return run_command("suggest", "900", "--device", "cpu", "--no-tta", "-j", "0", *arguments, root=root)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +69,7 @@ def test_slices_that_nobody_annotated_are_ranked(root):
     assert np.asarray(Image.open(folder / "suggestions.png")).ndim == 3
 
 
+@pytest.mark.slow
 def test_more_suggestions_than_there_are_get_the_true_reasons(root, tmp_path):
     result = suggest(root, "-n", "1000", "-o", tmp_path / "out", "--pictures", "0", "--json")
     assert result.returncode == 0, result.stderr

@@ -66,6 +66,7 @@ def test_none_is_a_result_and_no_items_give_none(workers):
     assert list(map_unordered(_nothing, [], workers=workers)) == []
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_only_its_own_item_and_does_not_serialise_the_others():
     results = dict(map_unordered(_die_on_three, list(range(20)), workers=2))
     assert sorted(results) == list(range(20))

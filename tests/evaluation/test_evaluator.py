@@ -147,6 +147,7 @@ def test_a_prediction_on_another_grid_is_a_fault(
         evaluate_folder(reference, predictions, CONTENT, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
 @pytest.mark.parametrize("direction", [(1, 0, 0, 0, 1, 0, 0, 0, 1), (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1)])
 def test_the_same_voxels_in_another_order_are_scored_alike(

@@ -99,6 +99,7 @@ def test_2d_pictures_are_predicted(threshold_predictor, tmp_path, ending):
     assert before == after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data_set", "ending", "options"),
     [

@@ -189,6 +189,7 @@ def in_air(shape, n_channels=2, air=(-1.5, 0.25)):
 AIR = pytest.mark.parametrize(("shape", "patch"), [((5, 27, 24), (6, 5)), ((13, 18, 15), (4, 4, 4))], ids=["2d", "3d"])
 
 
+@pytest.mark.slow
 @AIR
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
 @pytest.mark.parametrize("batch_size", [1, 4])

@@ -53,6 +53,7 @@ def image_of(seed: int = 0) -> np.ndarray:
     return image
 
 
+@pytest.mark.slow
 @EVERY_ORDER
 def test_predictions_are_those_of_the_same_anatomy(predictor, order):
     image = image_of()
@@ -65,6 +66,7 @@ def test_predictions_are_those_of_the_same_anatomy(predictor, order):
     np.testing.assert_array_equal(predictor.predict_array(stored, order.turned(LPS, SHAPE)), labels)
 
 
+@pytest.mark.slow
 @EVERY_ORDER
 def test_completion_and_review_are_in_the_order_of_the_file(predictor, order):
     rng = np.random.default_rng(1)
@@ -85,6 +87,7 @@ def test_completion_and_review_are_in_the_order_of_the_file(predictor, order):
         np.testing.assert_array_equal(found, order.apply(expected))
 
 
+@pytest.mark.slow
 @EVERY_ORDER
 @pytest.mark.parametrize("by", ["slice", "patch"])
 def test_suggestions_name_slices_and_boxes_of_the_file(predictor, order, by):

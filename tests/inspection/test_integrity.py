@@ -173,6 +173,7 @@ def test_another_geometry_is_found(folder: Path, name: str):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["labelsTr", "masksTr"])
 @pytest.mark.parametrize("code", ["RAS", "LSP", "PIR"])
 def test_labels_in_another_order_of_voxels_are_told_from_a_wrong_header(tmp_path, code: str, kind: str):

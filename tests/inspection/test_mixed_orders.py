@@ -53,6 +53,7 @@ def lay_out(folder: Path, *, mixed: bool, ending: str = ".nii.gz", sparse: bool 
     return Dataset.load(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
 def test_mixed_orders_give_the_plan_and_the_caches_of_one_order(tmp_path, ending, sparse):

@@ -75,6 +75,7 @@ WAYS: list[tuple[str, list[float], type, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("values", "dtype", "keys"), [way[1:] for way in WAYS], ids=[way[0] for way in WAYS])
 def test_who_follows_the_check_trains_on_what_was_drawn(tmp_path, shape, values, dtype, keys):
     """The same codes as of files with background 0, cell 1 and ignore 2."""

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoseg.assist.review import Disagreement
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.labels import Head, Labels
+from autoseg.evaluation.disagreement import Disagreement
 from autoseg.report.overlay import BACKGROUND_COLOUR, PALETTE
 from autoseg.report.review_picture import LEAST_HALF_WINDOW, draw_disagreements, stacked, window
 

@@ -129,6 +129,7 @@ def test_any_other_fault_of_a_case_is_named(load, write, tmp_path, workers):
         next(load(given=[case.source], workers=workers))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_reported_with_the_cases_in_flight(load):
     batches = load(workers=1, stop=10**6)
     next(batches)

@@ -81,6 +81,7 @@ def test_seed_decides_everything_and_another_seed_is_another_run(request_of, tmp
     assert not all(torch.equal(results[0][name], results[2][name]) for name in results[0])
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_nothing(request_of, tmp_path):
     results = []
     for workers in (0, 2):

@@ -84,6 +84,7 @@ def test_a_start_that_saw_the_validation_cases_is_said_and_marked_everywhere(
     assert stored["seen_in_training"] == sorted(request.val_cases)
 
 
+@pytest.mark.slow
 def test_copies_are_recognised_through_several_pretrainings(renamed, everything, tmp_path, caplog):
     folder, workspace = renamed
     first = prepared(folder, workspace, "1", tmp_path / "first", pretrained=everything)
@@ -101,6 +102,7 @@ def test_copies_are_recognised_through_several_pretrainings(renamed, everything,
     assert content["pretrained"] == str(first.folder / FINAL)
 
 
+@pytest.mark.slow
 def test_the_same_fold_and_a_fresh_start_are_not_marked(toy_folder, toy_workspace, tmp_path, caplog):
     fresh = prepared(toy_folder, toy_workspace, "0", tmp_path / "fresh")
     train_fold(fresh)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import pytest
 import torch
 
 from autoseg.dataset.dataset import Dataset
@@ -12,6 +13,7 @@ from autoseg.training.prepare import RunOptions, prepare_fold
 from autoseg.training.probe import seconds_per_iteration
 
 
+@pytest.mark.slow
 def test_a_step_of_the_probe_takes_part_of_its_time_and_nothing_is_kept(toy_folder, toy_workspace, tmp_path):
     torch.set_num_threads(1)
     options = RunOptions("0", iterations=500, device="cpu", workers=0)

@@ -1,6 +1,6 @@
 """Time and memory of the partial loss beside a plain Dice + cross entropy, which knows no unknown voxel.
 
-python scripts/benchmark_losses.py --classes 2 4 14 32
+python scripts/benchmarks/benchmark_losses.py --classes 2 4 14 32
 
 Each number is for forward and backward pass on float32 logits. Plain always gets dense targets; it makes no one-hot
 target, so it is faster and smaller than nnU-Net's own loss, which is timed too. Times are medians of repetitions of

@@ -1,17 +1,14 @@
-"""Which model a command takes that predicts the training cases themselves, and which fold of it for each case."""
+"""The model folder that the annotator's helpers take; imports no torch, so that a mistake is reported at once."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.commands import training_command
-
-if TYPE_CHECKING:
-    from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.dataset import Dataset
 
 
 def trained_model(workspace: Workspace, dataset: Dataset, configuration: str | None, name: str) -> Path:
@@ -36,26 +33,3 @@ def trained_model(workspace: Workspace, dataset: Dataset, configuration: str | N
             f"Choose: -c {' or -c '.join(found)}"
         )
     return workspace.model(dataset.name, found[0], name)
-
-
-def fold_per_case(workspace: Workspace, dataset: Dataset, model_folder: Path, *, seen: bool) -> dict[str, str]:
-    """Return case -> fold that predicts it, for all cases of ``dataset``.
-
-    See :func:`autoseg.inference.out_of_fold.out_of_fold_models`, also for the error where a fold is missing.
-    """
-    from autoseg.inference.out_of_fold import out_of_fold_models  # brings torch: only when the command runs
-    from autoseg.planning.splits import NNUNET_SPLITS_FILE, SPLITS_FILE, read_splits
-
-    preprocessed = workspace.preprocessed(dataset.name)
-    paths = (preprocessed / NNUNET_SPLITS_FILE, dataset.folder / NNUNET_SPLITS_FILE, preprocessed / SPLITS_FILE)
-    splits = next((read_splits(path) for path in paths if path.is_file()), [])
-    left_out_by = {case: str(fold) for fold, split in enumerate(splits) for case in split.val}
-    groups = {case.name: case.group for case in dataset.cases}
-    name, _, configuration = model_folder.name.rpartition("__")
-
-    def command(fold: str) -> str:
-        return training_command(workspace, dataset, fold, configuration=configuration, name=name)
-
-    return out_of_fold_models(
-        model_folder, dataset.case_names, seen=seen, left_out_by=left_out_by, groups=groups, command=command
-    )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoseg.assist.review import DisputedVoxels, group_disputed, surest_first
+from autoseg.evaluation.disagreement import DisputedVoxels, group_disputed, surest_first
 
 NAMES = ("background", "left", "right")
 

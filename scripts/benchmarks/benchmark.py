@@ -1,6 +1,6 @@
 """Time and memory of autoseg beside nnU-Net and the libraries it stands on, side by side in one run.
 
-python scripts/benchmark.py resample_image export --against nnunetv2-python ENV/bin/python
+python scripts/benchmarks/benchmark.py resample_image export --against nnunetv2-python ENV/bin/python
 
 Each side runs in a process of its own with one thread, in turn, after one run that is not counted (a run that takes
 more than 5 s is counted, and not repeated). Ratios are medians over the rounds of their seconds over ours.

@@ -1,43 +1,33 @@
-"""What ``autoseg_suggest`` hands over: a table on the terminal, CSV and JSON, and a contact sheet."""
+"""Suggestions as files: CSV, JSON, and a contact sheet."""
 
 from __future__ import annotations
 
 import csv
 import io
 import logging
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from autoseg.assist.suggest import AXES, Ranking, Suggestion, load_maps
-from autoseg.cli import common
 from autoseg.core.atomic import write_json, write_text
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
-from autoseg.inference.uncertainty import SHADES
+from autoseg.inference.uncertainty import SHADES, UncertaintyMaps
 from autoseg.io.images import read_image
 from autoseg.io.png import write_png
 from autoseg.report.contact_sheet import Tile, draw_contact_sheet
 
-if TYPE_CHECKING:
-    from autoseg.inference.uncertainty import UncertaintyMaps
-
-log = logging.getLogger("autoseg.suggest")
+log = logging.getLogger(__name__)
 
 COLUMNS = (
     "rank", "case", "axis", "slice", "x_first", "x_last", "y_first", "y_last", "z_first", "z_last", "score",
     "main_class", "drawn_for", "unannotated_share", "seen_in_training",
 )  # fmt: skip
-
-
 PICTURE = "suggestions.png"
 
 
@@ -56,7 +46,7 @@ def maps_folder(folder: Path) -> Iterator[Path]:
             folder.rmdir()
 
 
-def conclude(
+def write_suggestions(
     ranking: Ranking,
     settings: Mapping[str, Any],
     cases: Mapping[str, CaseFiles],
@@ -65,10 +55,11 @@ def conclude(
     maps: Path,
     *,
     n_pictures: int,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Write suggestions.csv, suggestions.json and the picture, if one is wanted, to ``folder``; print the result."""
+) -> dict[str, Any]:
+    """Write suggestions.csv, suggestions.json and, unless ``n_pictures`` is 0, a picture to ``folder``.
+
+    Returns the content of suggestions.json: ``settings``, the number of candidates, failed cases and suggestions.
+    """
     result = {
         **settings,
         "candidates": ranking.n_candidates,
@@ -84,11 +75,8 @@ def conclude(
         shown = ranking.suggestions[:n_pictures]
         title = f"{settings['dataset']}: the first {len(shown)} of {len(ranking.suggestions)} suggestions"
         write_png(folder / PICTURE, contact_sheet(shown, cases, labels, maps, title))
-    if as_json:
-        common.print_json(result)
-    elif not quiet:
-        print_table(ranking)
     log.info("written: %s in %s", ", ".join(written), folder)
+    return result
 
 
 def as_csv(ranking: Ranking) -> str:
@@ -102,35 +90,6 @@ def as_csv(ranking: Ranking) -> str:
             row |= {f"{axis}_first": first, f"{axis}_last": last}
         writer.writerow(row)
     return text.getvalue()
-
-
-def print_table(ranking: Ranking, console: Console | None = None) -> None:
-    """Print the suggestions, best first."""
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else 140) if console is None else console
-    caption = "voxels and slices count from 0 (ITK-SNAP: from 1); x, y and z as the viewer names them"
-    title = f"{len(ranking.suggestions)} of {ranking.n_candidates} candidates to annotate next"
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    table.add_column("", justify="right")
-    table.add_column("case")
-    table.add_column("where")
-    for column in ("score", "not annotated"):
-        table.add_column(column, justify="right")
-    table.add_column("unsure of")
-    table.add_column("drawn for")
-    for item in ranking.suggestions:
-        case = escape(item.case) + (" (trained on)" if item.seen else "")
-        table.add_row(
-            str(item.rank), case, where(item), f"{item.score:.4f}", f"{100 * item.open_share:.0f} %",
-            escape(item.main_class or "-"), escape(item.drawn_for or "any class"),
-        )  # fmt: skip
-    out.print(table)
-
-
-def where(item: Suggestion) -> str:
-    """Return the place in one line: ``slice z = 12``, or the voxels of a patch."""
-    if item.axis is not None:
-        return f"slice {AXES[item.axis]} = {item.low[item.axis]}"
-    return ", ".join(f"{AXES[axis]} {item.low[axis]}-{item.high[axis] - 1}" for axis in (2, 1, 0))
 
 
 def contact_sheet(

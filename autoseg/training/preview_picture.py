@@ -1,0 +1,37 @@
+"""A picture of the training patches of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autoseg.io.png import write_png
+from autoseg.report.batch_sheet import draw_batch_sheet
+from autoseg.sampling.patch_view import PatchView
+from autoseg.training.fold import FoldRequest
+from autoseg.training.preview import preview_patches
+
+
+def draw_patches(request: FoldRequest, number: int, iteration: int, path: Path) -> list[PatchView]:
+    """Draw the first ``number`` patches from ``iteration`` on into the PNG file ``path``; return them.
+
+    Errors as :func:`autoseg.training.preview.preview_patches`.
+    """
+    views = preview_patches(request, number, iteration)
+    names, norms = request.plan.channel_names, request.configuration.normalization
+    is_colour = len(names) == 3 and (set(norms) == {"rgb_to_0_1"} or [name[:1].lower() for name in names] == [*"rgb"])
+    title = sheet_title(request, views)
+    picture = draw_batch_sheet(views, request.dataset.labels, names, title=title, is_colour=is_colour)
+    write_png(path, picture)
+    return views
+
+
+def sheet_title(request: FoldRequest, views: list[PatchView]) -> str:
+    """Return one line that names data set, configuration, fold, iterations and augmentation of the patches."""
+    config = request.config
+    first, last = views[0].iteration, views[-1].iteration
+    when = f"iteration {first}" if last == first else f"iterations {first} to {last}"
+    shape = " x ".join(map(str, request.configuration.patch_size))
+    return (
+        f"{request.dataset.name}, {request.configuration.name}, fold {request.fold}, seed {config.seed}, {when}: "
+        f"{len(views)} patches of {shape} voxels, augmentation {config.augmentation}"
+    )
