@@ -112,7 +112,7 @@ def test_a_value_that_cannot_be_declared_is_to_be_stored_otherwise(tmp_path):
 
 def test_infinite_labels_are_no_unlabelled_ones(tmp_path):
     folder = lay_out(tmp_path, (6, 12, 14), [0, 1, np.inf], np.float32, labels=CELL, unlabelled="nan")
-    assert all("no whole numbers (inf)" in fault.found for fault in check(folder).faults)
+    assert all("whole numbers (inf)" in fault.found for fault in check(folder).faults)
 
 
 def test_a_mask_of_nan_is_refused(tmp_path):

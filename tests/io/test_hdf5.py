@@ -49,7 +49,7 @@ def test_values_come_in_native_order(file):
 
 def test_what_cannot_be_read_says_what_is_there(file):
     assert find_array(file, None, others=("info", "text")) == Hdf5Array(file, "volumes/raw")
-    with pytest.raises(FileFormatError, match=r"found the data sets info, text, volumes/raw, expected one to take"):
+    with pytest.raises(FileFormatError, match=r"found the data sets info, text, volumes/raw"):
         find_array(file, None)
     with pytest.raises(FileFormatError, match=r"expected a data set 'volumes'. Name one of them after the colon"):
         find_array(file, "volumes")
@@ -60,5 +60,5 @@ def test_what_cannot_be_read_says_what_is_there(file):
 def test_a_truncated_file_is_refused(file):
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
-    with pytest.raises(FileFormatError, match="found no HDF5 file"):
+    with pytest.raises(FileFormatError, match="another format.*HDF5"):
         find_array(file, "info")

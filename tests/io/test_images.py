@@ -120,7 +120,7 @@ def test_labels_get_the_smallest_type_that_holds_them(tmp_path, values, dtype, s
 @pytest.mark.parametrize("value", [0.5, np.nan, np.inf])
 def test_labels_that_are_no_whole_numbers_are_refused(tmp_path, value):
     array = np.array([0, 1, value], np.float32).reshape(1, 1, 3)
-    with pytest.raises(FileFormatError, match=f"found 1 voxels that are no whole numbers \\({value:g}\\)"):
+    with pytest.raises(FileFormatError, match=f"1 voxels .*whole numbers \\({value:g}\\)"):
         read_labels(save(tmp_path / "a.nii.gz", array))
 
 

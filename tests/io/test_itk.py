@@ -227,7 +227,7 @@ def test_what_headers_say_of_units_and_sizes_is_remarked(tmp_path):
         tmp_path / "a.nrrd", "space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,2)", 'space units: "um" "um" "um"',
         "encoding: raw", data=raw,
     )  # fmt: skip
-    assert "lengths are in um" in " ".join(read_remarks(microns))
+    assert "lengths in um" in " ".join(read_remarks(microns))
     assert "no voxel size" in " ".join(read_remarks(nrrd(tmp_path / "b.nrrd", "encoding: raw", data=raw)))
     assert read_remarks(nrrd(tmp_path / "c.nrrd", "spacings: 1 1 2", "encoding: raw", data=raw)) == ()
     local = "ElementDataFile = LOCAL"
