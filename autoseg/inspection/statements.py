@@ -15,14 +15,14 @@ from autoseg.annotation.distance import find_strays
 from autoseg.annotation.promises import TOGETHER, KeptOpen, Settled, check_against_reference, find_kept_open, infer
 from autoseg.annotation.reach import (
     LEAST_CASES,
-    ReachEvidence,
+    ClassExtents,
     estimate_reach,
     estimated_classes,
     is_estimated,
     measure_reach,
     resolve_reach,
 )
-from autoseg.annotation.slices import SliceEvidence, case_axis, common_axis, is_clear, measure_slices
+from autoseg.annotation.slices import SliceCounts, case_axis, common_axis, is_clear, measure_slices
 from autoseg.annotation.touches import promise_statement, touched_classes
 from autoseg.cases.case import Target
 from autoseg.cases.label_codes import read_annotation
@@ -265,7 +265,7 @@ def _read(files: CaseFiles, labels: Labels) -> tuple[Target, tuple[float, float,
     return target, geometry.spacing, promise_statement(labels, files.name)
 
 
-def _measure(files: CaseFiles, labels: Labels) -> tuple[str, ReachEvidence, SliceEvidence]:
+def _measure(files: CaseFiles, labels: Labels) -> tuple[str, ClassExtents, SliceCounts]:
     target, spacing, statement = _read(files, labels)
     reach = measure_reach(target.codes, target.label_sets, spacing, statement)
     return files.name, reach, measure_slices(target.codes, target.label_sets, spacing, statement)
@@ -305,7 +305,7 @@ def _kept_warning(files: CaseFiles, item: KeptOpen, labels: Labels) -> str:
     )
 
 
-def _slice_warnings(files: CaseFiles, shown: SliceEvidence, protocol: AnnotationProtocol) -> tuple[str, ...]:
+def _slice_warnings(files: CaseFiles, shown: SliceCounts, protocol: AnnotationProtocol) -> tuple[str, ...]:
     """Say that a case was drawn across another axis than ``slice_axis``, of which promises about slices speak."""
     said = protocol.slice_axis
     if not protocol.speaks_of_slices or None in (said, shown.drawn_axis) or said == shown.drawn_axis:

@@ -9,7 +9,7 @@ import pytest
 
 from autoseg.annotation.reach import (
     MARGIN,
-    ReachEvidence,
+    ClassExtents,
     estimate_reach,
     estimated_classes,
     is_estimated,
@@ -92,10 +92,10 @@ def test_what_is_drawn_of_larger_objects_counts_too():
 def test_classes_that_nobody_looked_for_and_other_classes_are_no_evidence():
     codes = ball(9)
     looked = CaseStatement(annotated=frozenset({2}))
-    assert measure_reach(codes, SETS, ISO, looked) == ReachEvidence()
+    assert measure_reach(codes, SETS, ISO, looked) == ClassExtents()
     codes[codes == 0] = 3
-    assert measure_reach(codes, SETS, ISO) == ReachEvidence({}, {1: math.sqrt(3) * 16})
-    assert measure_reach(np.zeros_like(codes), SETS, ISO) == ReachEvidence()
+    assert measure_reach(codes, SETS, ISO) == ClassExtents({}, {1: math.sqrt(3) * 16})
+    assert measure_reach(np.zeros_like(codes), SETS, ISO) == ClassExtents()
     assert estimate_reach([]) == {}
 
 

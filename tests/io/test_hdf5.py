@@ -60,5 +60,5 @@ def test_what_cannot_be_read_says_what_is_there(file):
 def test_a_truncated_file_is_refused(file):
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
-    with pytest.raises(FileFormatError, match="another format.*HDF5"):
+    with pytest.raises(FileFormatError, match=r"another format.*HDF5"):
         find_array(file, "info")

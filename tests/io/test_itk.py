@@ -233,5 +233,5 @@ def test_what_headers_say_of_units_and_sizes_is_remarked(tmp_path):
     local = "ElementDataFile = LOCAL"
     assert "no voxel size" in " ".join(read_remarks(meta(tmp_path / "d.mha", local, data=raw)))
     lines = ["DistanceUnits = um", "ElementSpacing = 1 1 2", local]
-    assert "lengths are in um" in " ".join(read_remarks(meta(tmp_path / "e.mha", *lines, data=raw)))
+    assert "lengths in um" in " ".join(read_remarks(meta(tmp_path / "e.mha", *lines, data=raw)))
     assert read_remarks(write(tmp_path / "f.mha")) == read_remarks(write(tmp_path / "g.nrrd")) == ()

@@ -220,7 +220,7 @@ def test_two_statements_of_the_spacing_are_remarked(tmp_path):
     assert read_header(path)[1].spacing == (3.0, 2.0, 1.0)
     (remark,) = read_remarks(path)
     assert "1 x 2 x 3 mm in pixdim" in remark and "2 x 2 x 3 mm in sform" in remark
-    assert "1 x 2 x 3 mm is taken, as ITK does" in remark
+    assert "1 x 2 x 3 mm is used" in remark
 
 
 def test_forms_that_place_voxels_differently_are_remarked(tmp_path):
