@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from autoseg.core.json_arrays import KeptBool, KeptFloat32, KeptFloat64
+from autoseg.core.json_arrays import JsonBool, JsonFloat32, JsonFloat64
 
 
 @dataclass(frozen=True)
 class Holder:
-    mask: KeptBool
-    values: KeptFloat32
-    weights: KeptFloat64 | None = None
+    mask: JsonBool
+    values: JsonFloat32
+    weights: JsonFloat64 | None = None
 
 
 HOLDERS = TypeAdapter(list[Holder])

@@ -69,7 +69,7 @@ def test_errors_arrive_and_nothing_runs_on(pool, place):
     assert pool.submit(len, running).result() == 0
 
 
-def test_leaving_early_waits_for_what_is_under_way(pool):
+def test_ending_the_iteration_early_waits_for_items_in_process(pool):
     finished = []
 
     def work(item):
