@@ -70,9 +70,7 @@ def test_the_data_set_may_be_given_in_any_form(folders: tuple[Path, Path], tmp_p
 
 
 def test_the_nearest_dataset_json_is_found(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(
-        EvaluationError, match=r"dataset.json: found none in .*predictions, .*labelsTr.* Give it with -d"
-    ):
+    with pytest.raises(EvaluationError, match=r"dataset.json.*found none in .*predictions, .*labelsTr.* with -d"):
         evaluate_folder(*folders)
     (tmp_path / "dataset.json").write_text("{", encoding="utf-8")
     (folders[1] / "dataset.json").write_text(json.dumps(CONTENT), encoding="utf-8")
@@ -265,7 +263,7 @@ def test_a_reference_that_shows_an_absent_class_is_named(folders: tuple[Path, Pa
     content = CONTENT | {"cases": {"one": {"absent": ["b"]}}}
     (warning,) = evaluate_folder(*folders, content).warnings
     assert "reference of case 'one'" in warning
-    assert "found voxels of b, expected none, since dataset.json: cases.one.absent names it" in warning
+    assert "found voxels of b, expected none" in warning and "cases.one.absent" in warning
     with pytest.raises(EvaluationError, match=r"cases\.one\.absent"):
         evaluate_folder(*folders, content, strict=True)
 
@@ -273,7 +271,7 @@ def test_a_reference_that_shows_an_absent_class_is_named(folders: tuple[Path, Pa
 def test_complete_references_of_partly_annotated_cases_are_noticed(folders: tuple[Path, Path]) -> None:
     content = CONTENT | {"cases": {name: {"annotated": ["a"]} for name in ("one", "two")}}
     (note,) = evaluate_folder(*folders, content, strict=True).warnings
-    assert "references of 'one', 'two': found voxels of classes that dataset.json: cases leaves out" in note
+    assert "references of 'one', 'two'" in note and "'annotated'" in note
     assert "score them with a dataset.json without cases" in note
 
 
@@ -283,8 +281,8 @@ def test_the_valid_mask_of_the_data_sets_own_references_is_honoured(folders: tup
     mask = volume(5, 2)
     for name in ("one", "two"):
         write_labels(tmp_path / "masksTr" / f"{name}.nii.gz", mask, GEOMETRY)
-    found = evaluate_folder(*folders, tmp_path).metric_per_case[0].metrics["1"]
-    assert found.n_decided == np.sum((volume(0, 4) != 3) & (mask > 0))
+    metrics = evaluate_folder(*folders, tmp_path).metric_per_case[0].metrics["1"]
+    assert metrics.n_decided == np.sum((volume(0, 4) != 3) & (mask > 0))
     for name in ("one", "two"):
         write_labels(tmp_path / "labelsTr_dense" / f"{name}.nii.gz", volume(0, 3), GEOMETRY)
     assert evaluate_folder(tmp_path / "labelsTr_dense", folders[1], tmp_path).scored_on == "dense"
@@ -356,7 +354,7 @@ def test_real_scribbles_agree_with_the_dense_labels(real_data: Path) -> None:
 
 
 def test_every_reference_is_scored_or_named(folders: tuple[Path, Path]) -> None:
-    """Links into nothing, other kinds of files, capital endings, nothing decided: no case leaves without a word."""
+    """Links without a target, other kinds of files, endings in upper case, undecided references: all are named."""
     reference, predictions = folders
     for folder in folders:
         (folder / "two.nii.gz").rename(folder / "two.NII.GZ")
@@ -374,7 +372,7 @@ def test_every_reference_is_scored_or_named(folders: tuple[Path, Path]) -> None:
     assert len(summary.faults) == 3
     for case in ("linked", "lost", "open"):
         assert any(case in fault for fault in summary.faults)
-    assert any("no voxel that says something" in fault for fault in summary.faults)
+    assert any("found no annotated voxel of any class" in fault for fault in summary.faults)
 
 
 def test_one_file_given_as_folder_is_told_its_folder(folders: tuple[Path, Path]) -> None:
