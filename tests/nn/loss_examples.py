@@ -118,6 +118,6 @@ def going(way):
             patch.setattr(blockwise, "BLOCK_ELEMENTS", 50)
         if way == "as on a device":
             for module in (blockwise, softmax_sums, sigmoid_sums):
-                patch.setattr(module, "is_cheap_to_ask", lambda tensor: False)
+                patch.setattr(module, "is_on_cpu", lambda tensor: False)
             patch.setattr(blockwise, "DEVICE_BLOCK_ELEMENTS", 70)
         yield
