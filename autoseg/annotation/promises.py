@@ -59,7 +59,7 @@ class KeptOpen:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class PromiseCounts:
     """Numbers of voxels of a case that promises narrow to fewer classes, and of those that they narrow wrongly.
 
     ``+`` adds the numbers of two cases.
@@ -80,9 +80,9 @@ class Settled:
     wrong: int = 0
     """Those of ``foreground`` whose true class the promises exclude, although the drawn set contains it."""
 
-    def __add__(self, other: Settled) -> Settled:
+    def __add__(self, other: PromiseCounts) -> PromiseCounts:
         """Add the counts of two cases."""
-        return Settled(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+        return PromiseCounts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
     def share(self, part: str) -> float:
         """Return ``part`` over all voxels, 0 to 1; for ``"wrong"`` over ``foreground``. 0 if that number is 0."""
@@ -192,7 +192,7 @@ def find_kept_open(
 
 def check_against_reference(
     codes: CodeArray, label_sets: BoolArray, inference: Inference, dense: NDArray[np.integer[Any]] | None = None
-) -> Settled:
+) -> PromiseCounts:
     """Count the voxels that an inference narrows and, against a dense reference, those that it narrows wrongly.
 
     Parameters
@@ -216,7 +216,7 @@ def check_against_reference(
         chosen = codes[is_foreground]
         lost = label_sets[chosen, truth] & ~inference.label_sets[inference.codes[is_foreground], truth]
         foreground, wrong = truth.size, int(lost.sum())
-    return Settled(
+    return PromiseCounts(
         voxels=codes.size,
         drawn=int((n_drawn < n_classes)[codes].sum()),
         narrowed=int(is_narrowed[pairs].sum()),

@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_behind(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def map_in_background(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield ``function(item)`` for every item, in order, computed in ``pool`` while this thread makes the next item.
 
     At most two items are in process. An exception of ``function`` is raised here, at most two items later. When the

@@ -132,9 +132,9 @@ def _check_one_kind(folder: Path, endings: set[str], ending: str) -> None:
     """Raise ``EvaluationError`` unless the files of a folder without ``ending`` have one other ending in common."""
     if len(endings) == 1:
         return
-    found = f"files of several kinds ({', '.join(sorted(endings))})" if endings else "no label map"
+    problem = f"files of several kinds ({', '.join(sorted(endings))})" if endings else "no label map"
     raise EvaluationError(
-        f"{folder}: found {found}, expected files ending in {ending!r}. "
+        f"{folder}: found {problem}, expected files ending in {ending!r}. "
         "Correct the path, or file_ending in dataset.json."
     )
 

@@ -93,9 +93,9 @@ def without_alpha(path: Path, array: NDArray[Any]) -> NDArray[Any]:
         keys = np.stack([channel.ravel() for channel in values])
         without = np.unique(keys, axis=1).shape[1]
         if np.unique(np.concatenate([keys, alpha.reshape(1, -1)]), axis=1).shape[1] != without:
-            found = "an alpha channel that differs among voxels of one value"
+            problem = "an alpha channel that differs among voxels of one value"
             fix = "Save class numbers (0, 1, 2 ...) in a grey image, with a separate value for unannotated voxels."
-            raise unreadable(path, found, "one value per voxel", fix)
+            raise unreadable(path, problem, "one value per voxel", fix)
     return array[:-1]
 
 

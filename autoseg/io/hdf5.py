@@ -98,8 +98,8 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        found = f"a file of another format ({error})"
-        raise unreadable(path, found, "an HDF5 file", "Check the path, or copy the file again.") from error
+        problem = f"a file of another format ({error})"
+        raise unreadable(path, problem, "an HDF5 file", "Check the path, or copy the file again.") from error
     with file:
         yield file
 

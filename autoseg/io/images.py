@@ -263,9 +263,9 @@ def _naming(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason given"
-        found = f"a file that cannot be read ({type(error).__name__}: {reason})"
+        problem = f"a file that cannot be read ({type(error).__name__}: {reason})"
         fix = "It may be damaged or of a rare variant: export it again, for example as .nii.gz (3-D) or .png (2-D)."
-        raise unreadable(path, found, f"a complete {ending_of(path)} file", fix) from error
+        raise unreadable(path, problem, f"a complete {ending_of(path)} file", fix) from error
 
 
 def _stacked(stored: Sequence[StoredImage], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -291,8 +291,8 @@ def _check_agreement(first_path: Path, first: StoredHeader, path: Path, other: S
     if first.shape[1:] != other.shape[1:]:
         raise unreadable(path, f"shape {other.shape[1:]}", f"{first.shape[1:]} as in {first_path.name}", fix)
     for name in first.geometry.differs_from(other.geometry):
-        found, expected = getattr(other.geometry, name), getattr(first.geometry, name)
-        raise unreadable(path, f"{name} {found}", f"{expected} as in {first_path.name}", fix)
+        actual, expected = getattr(other.geometry, name), getattr(first.geometry, name)
+        raise unreadable(path, f"{name} {actual}", f"{expected} as in {first_path.name}", fix)
 
 
 def _single_channel(path: Path, array: NDArray[Any]) -> NDArray[Any]:

@@ -138,8 +138,8 @@ def _describe(path: Path, reader: sitk.ImageFileReader) -> tuple[Shape4, Geometr
     size = reader.GetSize()
     components = reader.GetNumberOfComponents()
     if not 2 <= len(size) <= 4 or (len(size) == 4 and components > 1):
-        found = f"{len(size)} axes and {components} values per voxel"
-        raise unreadable(path, found, "2 or 3 axes, or a 4th axis of channels", "Save one time point per file.")
+        problem = f"{len(size)} axes and {components} values per voxel"
+        raise unreadable(path, problem, "2 or 3 axes, or a 4th axis of channels", "Save one time point per file.")
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()).lower():
         raise unreadable(path, "complex values", "real values", "Save magnitude (and phase) as real images.")
     edges = reader.GetSpacing()[:3]

@@ -96,9 +96,9 @@ def check_meta_data(header: MetaHeader, n_bytes: int) -> None:
         return
     path = header.data_file
     if not header.is_local and not path.is_file():
-        found = f"the data file {header.keys[DATA_FILE]!r}, which is not there"
+        problem = f"the data file {header.keys[DATA_FILE]!r}, which is not there"
         fix = f"Copy it beside {header.path.name}; a .mhd file holds only the header."
-        raise unreadable(header.path, found, "the data file that the header names", fix)
+        raise unreadable(header.path, problem, "the data file that the header names", fix)
     size = check_file(path) - header.data_offset
     if not header.is_compressed and header.is_true("BinaryData") and size < n_bytes:
         raise unreadable(path, f"{size} bytes of voxels", f"{n_bytes}", "It is truncated: copy or export it again.")
@@ -121,8 +121,8 @@ def inflate_meta(header: MetaHeader, axes: Sequence[int], dtype: np.dtype[Any]) 
     try:
         data = zlib.decompress(stream, wbits=47, bufsize=max(1, expected))  # 47: zlib or gzip, as MetaIO
     except zlib.error as error:
-        found = f"a damaged compressed stream ({error})"
-        raise unreadable(path, found, f"{expected} bytes and a matching checksum", fix) from error
+        problem = f"a damaged compressed stream ({error})"
+        raise unreadable(path, problem, f"{expected} bytes and a matching checksum", fix) from error
     if len(data) != expected:
         raise unreadable(path, f"{len(data)} bytes of voxels", f"{expected} bytes", fix)
     return np.frombuffer(data, dtype=stored).reshape(tuple(axes))

@@ -136,8 +136,8 @@ def _stream_error(path: Path, error: Exception, content: bytes) -> FileFormatErr
     except (FileFormatError, ValueError, OverflowError):
         expected = "a complete stream with a matching checksum"
     is_short = isinstance(error, EOFError) or "truncated" in str(error)
-    found = "a truncated gzip stream" if is_short else f"a damaged gzip stream ({error})"
-    return unreadable(path, f"{found} of {len(start)} bytes", expected, "Copy or export the file again.")
+    problem = "a truncated gzip stream" if is_short else f"a damaged gzip stream ({error})"
+    return unreadable(path, f"{problem} of {len(start)} bytes", expected, "Copy or export the file again.")
 
 
 def _total_bytes(header: Any) -> int:

@@ -94,8 +94,8 @@ def write_raster(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geom
     if array.shape[0] != 1 or geometry.ndim != 2:
         raise unreadable(path, f"{array.shape[0]} slices to write", "one 2-D slice", "Use .nii.gz, .nrrd or .tif.")
     if path.suffix.lower() not in (".png", ".bmp") or (path.suffix.lower() == ".bmp" and array.dtype != np.uint8):
-        found = f"{array.dtype} labels to write"
-        raise unreadable(path, found, "a format that keeps every value", "Use .png for label files.")
+        problem = f"{array.dtype} labels to write"
+        raise unreadable(path, problem, "a format that keeps every value", "Use .png for label files.")
     with atomic_path(path) as temporary:
         Image.fromarray(array[0]).save(temporary)
 

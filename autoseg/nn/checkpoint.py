@@ -160,16 +160,16 @@ def _trained_on(content: Mapping[str, Any]) -> tuple[TrainedCase, ...] | None:
     return None if names is None or name is None else tuple(TrainedCase(dataset=name, case=case) for case in names)
 
 
-def _damaged(path: Path, found: str) -> ModelError:
+def _damaged(path: Path, problem: str) -> ModelError:
     return ModelError(
-        f"{path}: found {found}, expected a complete checkpoint. Copy it again from its source, or use another "
+        f"{path}: found {problem}, expected a complete checkpoint. Copy it again from its source, or use another "
         "checkpoint of the same fold."
     )
 
 
-def _foreign(path: Path, found: str) -> ModelError:
+def _foreign(path: Path, problem: str) -> ModelError:
     return ModelError(
-        f"{path}: found {found}, expected an autoseg checkpoint. Give a checkpoint that autoseg_train wrote."
+        f"{path}: found {problem}, expected an autoseg checkpoint. Give a checkpoint that autoseg_train wrote."
     )
 
 

@@ -253,17 +253,17 @@ def _survey(case: CaseFiles, *, labels: Labels, style: Style) -> frozenset[int]:
     where = f"labels of case {case.name!r}"
     undeclared = undeclared_values(counts, labels)
     if undeclared:
-        found, expected = (
+        problem, expected = (
             f"undeclared values {listed(map(value_name, undeclared))}",
             f"only {listed(labels.class_values, 20)}",
         )
-        raise DatasetError([Fault(where, found, expected, DECLARE_VALUES)])
+        raise DatasetError([Fault(where, problem, expected, DECLARE_VALUES)])
     axis = slice_axis(file_labels.shape, geometry.spacing) if style.axis is None else style.axis
     is_line = style.scribbles and min(np.delete(file_labels.shape, axis)) == 1
     if (style.slices is not None and file_labels.shape[axis] == 1) or is_line:
-        found = f"shape {file_labels.shape} with slices along axis {axis}"
+        problem = f"shape {file_labels.shape} with slices along axis {axis}"
         fix = "Choose another --axis, or --scribbles, --points or --patches without --slices for 2-D images."
-        raise DatasetError([Fault(where, found, "several slices, or whole slices to scribble on", fix)])
+        raise DatasetError([Fault(where, problem, "several slices, or whole slices to scribble on", fix)])
     return frozenset(counts)
 
 

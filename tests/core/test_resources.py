@@ -80,6 +80,6 @@ def test_groups_of_the_first_version_and_of_a_container_count_too(tmp_path):
     assert free_memory(tmp_path) == 200
 
 
-def test_there_is_an_answer_here():
+def test_free_memory_of_this_machine_is_positive():
     free = free_memory()
     assert free is None or free > 0

@@ -117,7 +117,7 @@ def test_a_misshapen_prediction_is_named_with_both_shapes(folders: tuple[Path, P
 
 
 @pytest.mark.parametrize(
-    ("change", "found", "expected"),
+    ("change", "actual", "expected"),
     [
         ({"spacing": (2.5, 1.0, 0.6)}, "spacing (2.5, 1, 0.6)", "spacing (2.5, 1, 0.5)"),
         ({"origin": (5.0, 0.0, 0.0)}, "origin (5, 0, 0)", "origin (0, 0, 0)"),
@@ -131,7 +131,7 @@ def test_a_misshapen_prediction_is_named_with_both_shapes(folders: tuple[Path, P
     ids=["spacing", "origin", "oblique", "turned about the first voxel"],
 )
 def test_a_prediction_on_another_grid_is_a_fault(
-    folders: tuple[Path, Path], change: dict[str, tuple[float, ...]], found: str, expected: str
+    folders: tuple[Path, Path], change: dict[str, tuple[float, ...]], actual: str, expected: str
 ) -> None:
     reference, predictions = folders
     write_labels(predictions / "two.nii.gz", volume(11, 3), GEOMETRY.model_copy(update=change))
@@ -139,7 +139,7 @@ def test_a_prediction_on_another_grid_is_a_fault(
     assert (summary.n_cases, summary.warnings) == (1, ())
     (fault,) = summary.faults
     assert "prediction of case 'two'" in fault
-    assert found in fault
+    assert actual in fault
     assert expected in fault
     with pytest.raises(EvaluationError, match="It is not scored: resample it"):
         evaluate_folder(reference, predictions, CONTENT, strict=True)
@@ -163,9 +163,9 @@ def test_the_same_voxels_in_another_order_are_scored_alike(
         turned = order.turned(geometry, truth.shape)
         write_labels(tmp_path / "turned" / f"{number}{ending}", order.apply(prediction).copy(), turned)
         write_labels(tmp_path / "plain" / f"{number}{ending}", prediction, geometry)
-    found, expected = (evaluate_folder(tmp_path / "truth", tmp_path / name, content) for name in ("turned", "plain"))
-    assert (found.faults, found.warnings, found.n_cases) == ((), (), 48)
-    for mine, theirs in zip(found.metric_per_case, expected.metric_per_case, strict=True):
+    actual, expected = (evaluate_folder(tmp_path / "truth", tmp_path / name, content) for name in ("turned", "plain"))
+    assert (actual.faults, actual.warnings, actual.n_cases) == ((), (), 48)
+    for mine, theirs in zip(actual.metric_per_case, expected.metric_per_case, strict=True):
         assert mine.metrics == theirs.metrics
 
 

@@ -43,9 +43,9 @@ def folder(tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["folder", "data set", "found"])
+@pytest.mark.parametrize("kind", ["folder", "data set", "searched"])
 def test_nothing_outside_the_mask_counts(folder: Path, kind: str):
-    given = {"folder": folder, "data set": Dataset.load(folder), "found": None}[kind]
+    given = {"folder": folder, "data set": Dataset.load(folder), "searched": None}[kind]
     summary = evaluate_folder(folder / "labelsTr", folder / "predictions", given)
     metrics = summary.metric_per_case[0].metrics["1"]
     assert (metrics.TP, metrics.FP, metrics.FN, metrics.TN) == (12, 0, 0, 12)

@@ -358,7 +358,7 @@ def test_a_header_that_cannot_be_inflated_is_refused(tmp_path, cut):
         read_header(path)
 
 
-def test_forms_that_are_not_supported_say_so(tmp_path):
+def test_unsupported_variants_are_refused_with_the_reason(tmp_path):
     with pytest.raises(FileFormatError, match="complex values"):
         read_image([write(tmp_path / "c.nii", np.zeros((2, 3, 4), np.complex64), OBLIQUE, 1)])
     with pytest.raises(FileFormatError, match="at most one axis of channels"):
