@@ -27,7 +27,7 @@ def load_model(model: type[Model], path: Path, if_missing: str, if_wrong: str) -
     try:
         return model.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise PlanError(f"{path}: found no such file, expected a {model.__name__.lower()}. {if_missing}") from None
+        raise PlanError(f"{path}: no such file, expected a {model.__name__.lower()}. {if_missing}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: found a file that cannot be read ({error}), expected JSON. {if_wrong}") from error
     except ValidationError as error:

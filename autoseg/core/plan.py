@@ -110,7 +110,7 @@ class Plan(_Frozen):
         """Return the configuration ``name``. Raise ``PlanError`` naming the existing ones if it is unknown."""
         if name not in self.configurations:
             raise PlanError(
-                f"plan of {self.dataset_name}: found no configuration {name!r}, expected one of "
+                f"plan of {self.dataset_name}: no configuration {name!r}, expected one of "
                 f"{list(self.configurations)}. Choose with -c, or plan again with another planner."
             )
         return self.configurations[name]

@@ -53,6 +53,6 @@ class Workspace:
                 raise ConfigError(f"data set id {given}: found {names} below {raw}, expected one. Give the full name.")
         known = sorted(item.parent.name for item in raw.glob("*/dataset.json"))
         raise ConfigError(
-            f"data set {given!r}: found neither a folder with a dataset.json nor a name below {raw} "
+            f"data set {given!r}: neither a folder with a dataset.json nor a name below {raw} "
             f"(there: {known or 'nothing'}). Give the path of the folder, or set --root or AUTOSEG_ROOT."
         )

@@ -237,7 +237,7 @@ def _chosen(references: Mapping[str, Path], cases: Collection[str] | None, folde
         return dict(references)
     unknown = sorted(set(cases) - set(references))
     if unknown:
-        raise EvaluationError(f"{folder}: found no reference of {unknown}, expected one per case. Add the files.")
+        raise EvaluationError(f"{folder}: no reference of {unknown}, expected one per case. Add the files.")
     return {name: path for name, path in references.items() if name in set(cases)}
 
 
@@ -290,7 +290,7 @@ def _compared(
         counts = count(reference, prediction, labels, job.case)
         if not any(counts[head].n_decided for head in labels.foreground_heads):
             raise EvaluationError(
-                f"reference of case {job.case!r} ({job.reference}): found no annotated voxel of any class, expected at "
+                f"reference of case {job.case!r} ({job.reference}): no annotated voxel of any class, expected at "
                 "least one. Annotate some voxels, or remove the file from the references."
             )
     except AutosegError as error:
@@ -333,11 +333,9 @@ def unmatched_lines(missing: Sequence[str], extra: Sequence[str]) -> list[str]:
     """Return one line that names the missing predictions, and one that names the extra ones, if there are any."""
     lines = []
     if missing:
-        lines.append(f"missing predictions: found none of {_named(missing)}, expected one per reference. Predict them.")
+        lines.append(f"missing predictions: no prediction of {_named(missing)}. Predict these cases.")
     if extra:
-        lines.append(
-            f"extra predictions: found no reference of {_named(extra)}, expected one. Add it, or remove the prediction."
-        )
+        lines.append(f"extra predictions: no reference of {_named(extra)}. Add it, or remove the prediction.")
     return lines
 
 

@@ -141,7 +141,7 @@ def _check_one_kind(folder: Path, endings: set[str], ending: str) -> None:
 
 def _no_folder(folder: Path) -> str:
     if not folder.is_file():
-        return f"{folder}: found no such folder, expected a folder with label maps. Correct the path."
+        return f"{folder}: no such folder, expected a folder with label maps. Correct the path."
     return (
         f"{folder}: found a file, expected a folder with label maps. Give the folder of the file, {folder.parent}; to "
         "score this file alone, put it into a separate folder."

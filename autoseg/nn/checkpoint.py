@@ -103,7 +103,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
 def _check_file(path: Path) -> None:
     """Raise ``ModelError`` unless ``path`` is a complete archive with correct checksums."""
     if not path.is_file():
-        raise ModelError(f"{path}: found no such file, expected a checkpoint. Check the model folder, fold and name.")
+        raise ModelError(f"{path}: no such file, expected a checkpoint. Check the model folder, fold and name.")
     if not path.stat().st_size:
         raise _damaged(path, "an empty file")
     with path.open("rb") as opened:
