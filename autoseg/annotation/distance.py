@@ -1,4 +1,4 @@
-"""What lies within a distance of annotation, and annotation that lies farther from its like than anybody promised."""
+"""Distance to annotation: voxels within a reach, and stray annotation farther from its class than the reach."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scipy import ndimage
 from autoseg.core.arrays import BoolArray, CodeArray
 
 MAX_VOXELS = 3
-"""A larger piece of annotation is taken for an object of its own."""
+"""Size of the largest stray in voxels. A larger piece counts as a separate object."""
 MIN_RATIO = 10
-"""The rest of the class must be annotated by at least so many times as many voxels."""
+"""Least ratio of the annotated voxels of the rest of the class to those of a stray."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,18 @@ class Stray:
 
 
 def within(own: BoolArray, spacing: Sequence[float], reach_mm: float) -> BoolArray:
-    """Voxels at most ``reach_mm`` from a voxel of ``own``, exactly; only the box that can hold them is looked at.
+    """Return a mask (*S) of the voxels at most ``reach_mm`` from a voxel of ``own``, between voxel centres, exact.
 
-    ``own`` (any number of axes) must not be empty; ``spacing`` in mm, one per axis; from voxel centre to voxel centre.
+    Distances are computed only in the box around ``own`` that can hold such voxels.
+
+    Parameters
+    ----------
+    own
+        (*S), any number of axes, with at least one True voxel.
+    spacing
+        mm, one per axis.
     """
-    limit = reach_mm * (1 + 1e-9)  # a voxel at the distance itself is within
+    limit = reach_mm * (1 + 1e-9)  # a voxel exactly at the distance is within it
     box = []
     for axis, edge in enumerate(spacing):
         used = np.flatnonzero(own.any(axis=tuple(other for other in range(own.ndim) if other != axis)))
@@ -47,18 +54,21 @@ def within(own: BoolArray, spacing: Sequence[float], reach_mm: float) -> BoolArr
 def find_strays(
     codes: CodeArray, touched: BoolArray, spacing: Sequence[float], reach: Mapping[int, float]
 ) -> tuple[Stray, ...]:
-    """Return what looks like a slip in a case: it does not contradict the reach, but widens it to its surroundings.
+    """Return tiny pieces of annotation that are probably slips of the annotator; () if there are none.
+
+    A stray does not contradict the reach of its class, but it extends the class to its surroundings.
 
     Parameters
     ----------
     codes
-        (*S) drawn codes; those of ``reach`` are single classes.
+        (*S) codes of the drawn target. Code k below K is class k alone.
     touched
-        (N, K): the classes that a voxel of each code is annotation of. One drawn in a set is never a stray itself.
+        (N, K): classes that a voxel of each code annotates (:func:`autoseg.annotation.touches.touched_classes`). A
+        voxel annotated with a set of classes is never a stray, but counts as annotation near one.
     spacing
         mm, one per axis.
     reach
-        Class index -> mm.
+        Class index -> reach in mm.
     """
     strays = []
     for index, distance in reach.items():

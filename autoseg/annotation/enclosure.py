@@ -1,4 +1,4 @@
-"""Which voxels annotated background separates from all annotated foreground."""
+"""Voxels that annotated background separates from all annotated foreground."""
 
 from __future__ import annotations
 
@@ -12,69 +12,75 @@ from scipy import ndimage
 from autoseg.core.arrays import BoolArray
 
 _STEPS_OFF = 2
-"""Voxels that foreground is let through lines between voxels of background; across bent ones they are hardly wider."""
+"""Voxels that a path may walk from annotated foreground along the lines that close gaps. Bent background makes these
+lines thicker than one voxel, and foreground drawn close to it can start inside them."""
 
 
 def enclosed(
     background: BoolArray, foreground: BoolArray, spacing: Sequence[float], *, gap_mm: float = 0.0, by_slice: bool
 ) -> BoolArray:
-    """(*S): voxels that no path from annotated foreground reaches without crossing annotated background.
+    """Return a mask (*S) of the voxels that no path from annotated foreground reaches without crossing background.
 
-    Without a gap, paths lead through faces, edges and corners: what is excluded is cut off for certain, and a line of
-    single voxels that touch at corners only cuts off nothing.
+    If ``gap_mm`` is 0, paths may pass through faces, edges and corners of voxels. Background whose voxels touch only at
+    corners therefore separates nothing, and every separated voxel is separated with certainty.
 
-    With a gap, paths lead from face to face, and any two voxels of annotated background at most ``gap_mm`` apart, from
-    centre to centre, are joined by a straight line that stops the path, too; the voxels of these lines stay open. So
-    gaps up to that width are closed, in any direction, and wider ones are not. Where such lines surround a piece of
-    foreground (a thin structure between two lines), the path leads to whatever that place opens to, through gaps of any
-    size. Without annotated foreground, or without annotated background, nothing is separated from anything.
+    If ``gap_mm`` is above 0, paths pass through faces only. Any two voxels of annotated background at most ``gap_mm``
+    apart (between centres) are joined by a straight line that also stops paths; voxels on a line are not separated
+    themselves. Gaps up to that width are therefore closed, in any direction, and wider gaps are not. If lines enclose a
+    piece of annotated foreground completely (a thin structure between two lines of background), paths may leave that
+    piece through the lines, however wide the gap.
+
+    Without annotated foreground, or without annotated background, the mask is False everywhere.
 
     Parameters
     ----------
     background, foreground
-        (*S): what was drawn as background, and what may be foreground of all that was drawn.
+        (*S): voxels annotated as background, and annotated voxels that may be foreground.
     spacing
         mm, one per axis.
     gap_mm
-        Widest gap in a line of annotated background that still counts as closed, from centre to centre of its voxels.
-        Two voxels that touch at a corner are always joined if this is above 0.
+        Widest gap, between voxel centres, in a line of annotated background that counts as closed. If above 0, two
+        voxels that touch at a corner are always joined.
     by_slice
-        Whether each slice along axis 0 is looked at alone; one without annotated foreground then says nothing.
+        Whether each slice along axis 0 is processed alone. Nothing is then separated in a slice without annotated
+        foreground.
     """
     if not by_slice:
         return _separated(background, foreground, spacing, gap_mm)
-    outside = np.zeros(background.shape, dtype=bool)
+    separated = np.zeros(background.shape, dtype=bool)
     for number in range(len(background)):
-        outside[number] = _separated(background[number], foreground[number], spacing[1:], gap_mm)
-    return outside
+        separated[number] = _separated(background[number], foreground[number], spacing[1:], gap_mm)
+    return separated
 
 
 def _separated(background: BoolArray, foreground: BoolArray, spacing: Sequence[float], gap_mm: float) -> BoolArray:
+    """Return :func:`enclosed` for arrays (*S) that are processed as a whole."""
     if not (background.any() and foreground.any()):
         return np.zeros(background.shape, dtype=bool)
     if gap_mm == 0:
         return _without(~background, foreground, np.ones((3,) * background.ndim, dtype=bool))
     is_free = ~(background | _joined(background, spacing, gap_mm))
     pieces, n_pieces = ndimage.label(is_free)
-    is_outside = np.ones(n_pieces + 1, dtype=bool)
-    is_outside[0] = False
-    # foreground drawn close to bent background starts on the lines between: it first walks off, across no background
+    is_separated = np.ones(n_pieces + 1, dtype=bool)  # by piece
+    is_separated[0] = False
+    # foreground drawn close to bent background lies on the lines that close gaps: grow it off them, but not across
+    # background
     start = ndimage.binary_dilation(foreground, iterations=_STEPS_OFF, mask=~background)
-    is_outside[np.unique(pieces[start])] = False
+    is_separated[np.unique(pieces[start])] = False
     swallowed = _without(start, is_free)
-    if swallowed.any():  # lines fill a narrow channel: what it leads to is not separated, if the lines are open
+    if swallowed.any():  # foreground in a channel that lines fill completely: paths may leave through these lines
         filled, _ = ndimage.label(~background & ~is_free)
         own = np.isin(filled, np.unique(filled[swallowed]))
-        is_outside[np.unique(pieces[ndimage.binary_dilation(own) & is_free])] = False
-    outside: BoolArray = is_outside[pieces]
-    return outside
+        is_separated[np.unique(pieces[ndimage.binary_dilation(own) & is_free])] = False
+    separated: BoolArray = is_separated[pieces]
+    return separated
 
 
 def _joined(background: BoolArray, spacing: Sequence[float], gap_mm: float) -> BoolArray:
-    """(*S): voxels on straight lines between voxels of ``background`` at most ``gap_mm`` apart, between centres."""
+    """Return a mask (*S) of the voxels on straight lines between voxels of ``background`` at most ``gap_mm`` apart."""
     joined = np.zeros(background.shape, dtype=bool)
     inner = ndimage.binary_erosion(background, border_value=1)
-    points = np.argwhere(background & ~inner)  # a line that leaves background does so at its border
+    points = np.argwhere(background & ~inner)  # a line leaves background at its border, so border voxels suffice
     for offset in _offsets(spacing, gap_mm, background.shape):
         ends = points + offset
         starts = points[((ends >= 0) & (ends < background.shape)).all(axis=1)]
@@ -86,7 +92,10 @@ def _joined(background: BoolArray, spacing: Sequence[float], gap_mm: float) -> B
 
 
 def _offsets(spacing: Sequence[float], gap_mm: float, shape: Sequence[int]) -> NDArray[np.intp]:
-    """(N, D): steps between voxels that are no neighbours and at most ``gap_mm`` apart, one of each two directions."""
+    """Return (N, D) steps between voxels that are at most ``gap_mm`` apart and do not touch.
+
+    Of a step and its opposite, only one is returned.
+    """
     reach = [min(math.floor(gap_mm * (1 + 1e-9) / edge), size - 1) for edge, size in zip(spacing, shape, strict=True)]
     steps = np.argwhere(np.ones([2 * edge + 1 for edge in reach], dtype=bool)) - reach
     steps = steps[len(steps) // 2 + 1 :]
@@ -96,7 +105,7 @@ def _offsets(spacing: Sequence[float], gap_mm: float, shape: Sequence[int]) -> N
 
 
 def _without(region: BoolArray, other: BoolArray, neighbours: BoolArray | None = None) -> BoolArray:
-    """(*S): those connected pieces of ``region`` that hold no voxel of ``other``."""
+    """Return a mask (*S) of the connected components of ``region`` (*S) that contain no voxel of ``other`` (*S)."""
     pieces, n_pieces = ndimage.label(region, structure=neighbours)
     touches = np.zeros(n_pieces + 1, dtype=bool)
     touches[np.unique(pieces[region & other])] = True

@@ -1,4 +1,4 @@
-"""What is wrong with the voxels of a case, and how much of it is annotated: counts, without judging them."""
+"""Counts over the voxels of one case: unusable intensities, label values, annotated voxels. Nothing is judged here."""
 
 from __future__ import annotations
 
@@ -26,55 +26,55 @@ _BINNED_VALUES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class ChannelCondition:
-    """What one channel of an image holds beside useful intensities."""
+    """Unusable intensities in one channel of an image."""
 
     nan: int
     """Voxels that are not a number."""
     infinite: int
     """Voxels that are plus or minus infinity."""
     is_constant: bool
-    """Whether all finite voxels are equal (true without any)."""
+    """Whether all finite voxels are equal. True if there are none."""
     value: float
-    """Smallest finite intensity; NaN if there is none."""
+    """Smallest finite intensity. NaN if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaseAnnotation:
-    """How much of a case is annotated."""
+    """Numbers of annotated voxels of a case."""
 
     voxels: int
     """Voxels of the label file."""
     informative: int
-    """Voxels that say something about their class."""
+    """Informative voxels: those whose label set is not all classes."""
     drawn: int
-    """Those of them that somebody drew: of the others it is only said that a class is absent from the case."""
+    """Annotated voxels. The other informative voxels only lack the classes that are declared absent from the case."""
     positive: Mapping[str, int]
     """Head (class or region) -> voxels that certainly belong to it."""
     decided: Mapping[str, int]
-    """Head -> voxels of which it is known whether they belong to it."""
+    """Head -> voxels that certainly belong to it or certainly do not."""
 
     @property
     def annotated_fraction(self) -> float:
-        """Share of voxels that say something about their class, 0 to 1; 0 if there are no voxels."""
+        """Share of informative voxels, 0 to 1. 0 if there are no voxels."""
         return self.informative / self.voxels if self.voxels else 0.0
 
     @property
     def drawn_fraction(self) -> float:
-        """Share of voxels that somebody drew, 0 to 1; 0 if there are no voxels."""
+        """Share of annotated voxels, 0 to 1. 0 if there are no voxels."""
         return self.drawn / self.voxels if self.voxels else 0.0
 
     def positive_fraction(self, head: str) -> float:
-        """Share of all voxels that certainly belong to ``head``, 0 to 1; 0 if there are no voxels."""
+        """Share of all voxels that certainly belong to ``head``, 0 to 1. 0 if there are no voxels."""
         return self.positive[head] / self.voxels if self.voxels else 0.0
 
 
 def inspect_channels(image: Float32Array) -> tuple[ChannelCondition, ...]:
-    """Return the condition of each channel of ``image`` (C, *S), intensities of any unit."""
+    """Return the condition of each channel of ``image`` (C, *S), with intensities of any unit."""
     return tuple(_inspect_channel(channel) for channel in image)
 
 
 def count_values(file_labels: NDArray[Any]) -> dict[int, int]:
-    """Return value -> number of voxels of an integer label map (*S), values ascending; empty for an empty map."""
+    """Return value -> number of voxels for an integer label map (*S), values ascending. Empty for an empty map."""
     flat = file_labels.reshape(-1)
     if flat.size and flat.dtype.kind in "ub" and int(flat.max()) < _BINNED_VALUES:
         counts = np.zeros(int(flat.max()) + 1, dtype=np.int64)
@@ -86,29 +86,32 @@ def count_values(file_labels: NDArray[Any]) -> dict[int, int]:
 
 
 def undeclared_values(counts: Mapping[int, int], labels: Labels) -> dict[int, int]:
-    """Return those of ``counts`` (file value -> voxels) that dataset.json does not declare."""
+    """Return the part of ``counts`` (file value -> voxels) whose values dataset.json does not declare."""
     declared = set(labels.file_values())
     return {value: number for value, number in counts.items() if value not in declared}
 
 
 def contradictions(counts: Mapping[int, int], labels: Labels, case: str) -> dict[int, str]:
-    """Return the file values that are drawn in ``case`` though no class is left for them, with what they stand for.
+    """Return file value -> meaning for the values that occur in ``case`` although all their classes are absent.
 
-    These are the values of classes that ``dataset.json: cases`` declares absent, by name, and the further values all
-    of whose classes are absent (``"value 5"``). ``counts``: file value -> voxels.
+    A class is absent if ``dataset.json: cases`` declares it so. The meaning is the name of the class or, for a value
+    that stands for a set of classes, ``"value 5"``. ``counts``: file value -> voxels.
     """
     absent = labels.statements.get(case, CaseStatement()).absent
     drawn = drawn_sets(labels, case)
-    found = {value: f"value {value}" for value, members in drawn.items() if members <= absent}
+    meanings = {value: f"value {value}" for value, members in drawn.items() if members <= absent}
     for index in absent:
         value = labels.class_values[index]
-        if index != 0 or value in found:  # 0 may mean "none of the annotated classes"
-            found[value] = repr(labels.class_names[index])
-    return {value: what for value, what in sorted(found.items()) if counts.get(value, 0)}
+        if index != 0 or value in meanings:  # 0 may mean "none of the annotated classes"
+            meanings[value] = repr(labels.class_names[index])
+    return {value: meaning for value, meaning in sorted(meanings.items()) if counts.get(value, 0)}
 
 
 def drawn_unannotated(counts: Mapping[int, int], labels: Labels, case: str) -> dict[str, int]:
-    """Return the foreground classes that ``annotated`` of ``case`` leaves out and that are drawn, with their voxels."""
+    """Return name -> voxels for foreground classes that occur in ``case`` although its ``annotated`` omits them.
+
+    ``counts``: file value -> voxels.
+    """
     annotated = labels.statements.get(case, CaseStatement()).annotated
     left_out = () if annotated is None else range(1, labels.n_classes)
     voxels = {
@@ -120,10 +123,10 @@ def drawn_unannotated(counts: Mapping[int, int], labels: Labels, case: str) -> d
 
 
 def summarise_annotation(counts: Mapping[int, int], labels: Labels, case: str = "") -> CaseAnnotation:
-    """Return how much of a case is annotated, from ``counts`` (file value -> voxels).
+    """Return the numbers of annotated voxels of a case, from ``counts`` (file value -> voxels).
 
-    Undeclared values count as voxels of which nothing is known. Which voxels say something, and which head they
-    decide, follows from the label sets alone (``core.labels.head_states``), never from the ignore value.
+    Undeclared values count as unannotated. Whether a voxel is informative, and which heads it decides, follows from the
+    label sets alone (``dataset.labels.head_states``), never from the ignore value.
     """
     sets = [(counts.get(value, 0), members) for value, members in labels.sets_by_value(case).items()]
     numbers = np.array([number for number, _ in sets], dtype=np.int64)  # (N,)
@@ -142,7 +145,10 @@ def summarise_annotation(counts: Mapping[int, int], labels: Labels, case: str = 
 
 
 def _inspect_channel(channel: Float32Array) -> ChannelCondition:
-    """One pass for a sound channel: minimum and maximum of an array with NaN or infinity are not finite."""
+    """Return the condition of one channel (*S).
+
+    NaN and infinity are counted only if minimum or maximum is not finite, so that a sound channel takes one pass.
+    """
     low, high = (float(channel.min()), float(channel.max())) if channel.size else (np.nan, np.nan)
     nan = infinite = 0
     if not (np.isfinite(low) and np.isfinite(high)):

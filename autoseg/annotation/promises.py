@@ -1,7 +1,7 @@
-"""What follows from promises about how the annotators worked: narrower label sets for voxels that nobody drew.
+"""Inference from promises about how the annotators worked: narrower label sets for unannotated voxels.
 
-What is *inferred* is kept apart from what was *drawn*: :func:`infer` returns a map of its own, which says nothing (its
-row 0) wherever something was drawn. Background is never excluded, so every inferred set holds it.
+*Inferred* label sets are separate from *drawn* ones: :func:`infer` returns a second map, which holds all classes
+(row 0) at annotated voxels. Promises never exclude background, so every inferred set contains it.
 """
 
 from __future__ import annotations
@@ -24,79 +24,88 @@ from autoseg.dataset.labels import CaseStatement, foreground_codes
 from autoseg.dataset.protocol import AnnotationProtocol
 
 ANISOTROPY = 3.0
-"""From this ratio of spacings on, lines of background are drawn slice by slice for certain."""
+"""Ratio of slice to pixel spacing from which lines of background count as drawn slice by slice."""
 TOGETHER = "the promises together"
-_NOTHING_SAID = CaseStatement()
+_NO_STATEMENT = CaseStatement()
 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """What promises say of the voxels of one case, apart from what was drawn there."""
+    """Label sets of the voxels of one case that follow from promises, apart from the drawn label sets."""
 
     codes: CodeArray
-    """(*S) uint8, rows of ``label_sets``; 0 where nothing is inferred."""
+    """(*S) uint8, row numbers of ``label_sets``; 0 where nothing is inferred."""
     label_sets: BoolArray
-    """(M, K); row 0 holds all classes, every row holds background."""
+    """(M, K). Row 0 contains all classes; every row contains background."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeptOpen:
-    """Voxels drawn as one of several classes, which a promise would narrow if only single classes counted as drawn."""
+    """Voxels annotated with a set of classes whose set a promise leaves as it is, though it could be narrower.
+
+    The promise would narrow the set if only voxels annotated with a single class counted as annotation.
+    """
 
     promise: str
-    """Its key in dataset.json."""
+    """Key of the promise in dataset.json."""
     voxel: tuple[int, ...]
-    """Index of the first such voxel in the axes of the file, (z, y, x)."""
+    """Index (z, y, x) of the first such voxel, in the axes of the file."""
     classes: tuple[int, ...]
-    """The classes that were drawn there."""
+    """Classes of the set at ``voxel``."""
     kept: tuple[int, ...]
-    """Those of them that it would take."""
+    """Those of ``classes`` that the promise would exclude."""
     n_voxels: int
-    """Of all sets together."""
+    """Number of such voxels, over all sets."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """How many voxels of a case promises settle, and how many of them wrongly; ``+`` adds cases."""
+class PromiseCounts:
+    """Numbers of voxels of a case that promises narrow to fewer classes, and of those that they narrow wrongly.
+
+    ``+`` adds the numbers of two cases.
+    """
 
     voxels: int = 0
     """All voxels of the case."""
     drawn: int = 0
-    """Voxels that say something before any promise."""
+    """Voxels whose drawn set is not all classes."""
     narrowed: int = 0
-    """Voxels of which the promises leave fewer classes than the drawing."""
+    """Voxels that have fewer classes with the promises than without."""
     settled: int = 0
-    """Those of them of which one class is left."""
+    """Voxels that the promises narrow to a single class."""
     informative: int = 0
-    """Voxels that say something, drawn or inferred."""
+    """Voxels whose set, drawn and inferred together, is not all classes."""
     foreground: int = 0
-    """Voxels that truly are foreground, where a reference is known."""
+    """Foreground voxels of the dense reference; 0 without a reference."""
     wrong: int = 0
-    """Those of them whose true class the promises exclude though the drawing did not."""
+    """Those of ``foreground`` whose true class the promises exclude, although the drawn set contains it."""
 
-    def __add__(self, other: Settled) -> Settled:
+    def __add__(self, other: PromiseCounts) -> PromiseCounts:
         """Add the counts of two cases."""
-        return Settled(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+        return PromiseCounts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
     def share(self, part: str) -> float:
-        """Return ``part`` over all voxels, 0 to 1; ``"wrong"`` over the true foreground. 0 where there is none."""
+        """Return ``part`` over all voxels, 0 to 1; for ``"wrong"`` over ``foreground``. 0 if that number is 0."""
         whole = self.foreground if part == "wrong" else self.voxels
         return int(getattr(self, part)) / whole if whole else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """A case with its slices along axis 0."""
+    """Drawn target of a case, with its slices along axis 0."""
 
     codes: CodeArray
+    """(*S)."""
     touched: BoolArray
-    """(N, K): the classes that a voxel of each code is annotation of."""
+    """(N, K): classes that a voxel of each code annotates."""
     spacing: tuple[float, ...]
+    """mm, one per axis of ``codes``."""
     annotated: BoolArray
-    """(slices,): whether anything is annotated there."""
+    """(slices,): whether the slice has an annotated voxel."""
     has_slices: bool
-    """Whether axis 0 is known to count the slices; else promises about slices say nothing."""
+    """Whether axis 0 is known to count the slices. If not, promises about slices exclude nothing."""
     encloses_by_slice: bool
+    """Whether ``background_encloses`` is evaluated in each slice alone."""
 
 
 def infer(
@@ -105,23 +114,24 @@ def infer(
     spacing: Sequence[float],
     protocol: AnnotationProtocol,
     *,
-    statement: CaseStatement = _NOTHING_SAID,
+    statement: CaseStatement = _NO_STATEMENT,
 ) -> Inference:
-    """Return the sets that the promises leave to voxels that nobody drew.
+    """Return the label sets that promises leave to the unannotated voxels of a case.
 
-    A class is *annotated* at a voxel that was drawn as the class, alone or in a set with others. A slice (a case) is
-    annotated if a class, background included, or a set without background was drawn in it. Each promise excludes the
-    same whether it stands alone or beside others, and none takes a class from what was drawn.
+    A class is *annotated* at a voxel that was drawn as this class, alone or in a set with others. A slice (or case) is
+    annotated if a single class (background too) or a set without background was drawn in it. Each promise excludes the
+    same classes alone as together with others. No promise excludes a class at an annotated voxel.
 
-    * ``classes_complete_in`` "slice" ("case"): a class without annotation in an annotated slice (case) is not there.
-    * ``reach_mm``: nothing of a class lies farther from its annotated voxels than its reach. The distance is exact, in
-      mm, from voxel centre to voxel centre, and goes through all three axes. A case without the class says nothing.
-    * ``background_encloses``: see :func:`autoseg.annotation.enclosure.enclosed`; slice by slice where there is one
-      slice, where ``slice_axis`` is said or shown by the drawing, or where the slices are at least three times as far
-      apart as their pixels; else through the volume.
+    * ``classes_complete_in`` "slice" ("case"): a class without annotation in an annotated slice (case) is absent there.
+    * ``reach_mm``: no voxel of a class lies farther than its reach from the annotated voxels of the class. The distance
+      is exact, in mm, between voxel centres and through all three axes. It excludes nothing in a case in which the
+      class is not annotated.
+    * ``background_encloses``: see :func:`autoseg.annotation.enclosure.enclosed`. It is evaluated slice by slice if the
+      case has one slice, if ``slice_axis`` is stated or was derived from the annotation, or if the slice spacing is at
+      least three times the pixel spacing; otherwise through the volume.
 
-    Which axis counts the slices: :func:`autoseg.annotation.slices.case_axis`; where nothing tells,
-    ``classes_complete_in`` "slice" says nothing.
+    :func:`autoseg.annotation.slices.case_axis` determines the slice axis. If it is unknown, ``classes_complete_in``
+    "slice" excludes nothing.
 
     Parameters
     ----------
@@ -130,14 +140,14 @@ def infer(
     spacing
         mm, (z, y, x).
     protocol
-        With what was estimated filled in (:func:`autoseg.inspection.statements.settled`); a reach that is still "auto"
-        promises nothing.
+        Promises, with estimates filled in (:func:`autoseg.inspection.statements.settled`). A reach that is still
+        "auto" excludes nothing.
     statement
-        What is said of the case: promises hold for the classes that its annotators looked for, ``statement.annotated``.
+        Statement of dataset.json about the case. Promises hold for the classes in ``statement.annotated``.
 
     Returns
     -------
-    A case without annotation, or in which every voxel is drawn, gives one row.
+    The inferred sets on the grid of ``codes``; only row 0 if the case has no annotated or no unannotated voxel.
     """
     touched = touched_classes(label_sets, statement)
     raw, table = _narrowed(codes, label_sets, touched, spacing, protocol, statement)
@@ -153,19 +163,20 @@ def find_kept_open(
     spacing: Sequence[float],
     protocol: AnnotationProtocol,
     *,
-    statement: CaseStatement = _NOTHING_SAID,
+    statement: CaseStatement = _NO_STATEMENT,
 ) -> tuple[KeptOpen, ...]:
-    """Return what each promise would take from drawn sets if only classes drawn alone counted as annotation.
+    """Return, per promise, the annotated sets that it would narrow if only single classes counted as annotation.
 
-    Nothing is taken from them: the annotators touched one of these classes there. But they may have meant a narrower
-    one. Parameters as :func:`infer`; without drawn sets of several classes nothing is looked at.
+    :func:`infer` does not narrow these sets, because the annotators marked one of their classes there. But the
+    annotators may have known which one. Parameters as in :func:`infer`: ``codes`` (*S), ``label_sets`` (N, K),
+    ``spacing`` in mm. () if no voxel is annotated with a set of several classes.
     """
     touched = touched_classes(label_sets, statement)
     is_set = np.logical_or.reduce(touched, axis=1) & (label_sets.sum(axis=1) > 1)
     if not is_set[np.unique(codes)].any():
         return ()
     alone = touched & ~is_set[:, None]
-    found = []
+    items = []
     for name, single in protocol.single_promises().items():
         raw, table = _narrowed(codes, label_sets, alone, spacing, single, statement)
         taken = (label_sets[:, None] & ~table).any(axis=2) & is_set[:, None]  # (N, M)
@@ -175,21 +186,24 @@ def find_kept_open(
             voxel = tuple(int(index) for index in np.unravel_index(int(np.argmax(where)), where.shape))
             drawn, left = label_sets[codes[voxel]], table[raw[voxel]]
             classes, kept = (tuple(np.flatnonzero(row).tolist()) for row in (drawn, drawn & ~left))
-            found.append(KeptOpen(name, voxel, classes, kept, n_voxels))
-    return tuple(found)
+            items.append(KeptOpen(name, voxel, classes, kept, n_voxels))
+    return tuple(items)
 
 
 def check_against_reference(
     codes: CodeArray, label_sets: BoolArray, inference: Inference, dense: NDArray[np.integer[Any]] | None = None
-) -> Settled:
-    """Count what an inference settles, and against a dense reference what it gets wrong.
+) -> PromiseCounts:
+    """Count the voxels that an inference narrows and, against a dense reference, those that it narrows wrongly.
 
     Parameters
     ----------
     codes, label_sets
         The drawn target, (*S) and (N, K).
+    inference
+        Inferred label sets on the same grid.
     dense
-        (*S) class indices; K and above where the truth is not known. None: nothing is counted as foreground or wrong.
+        (*S) class indices of the reference; K and above where the truth is unknown. If None, ``foreground`` and
+        ``wrong`` are 0.
     """
     both = label_sets[:, None] & inference.label_sets  # (N, M, K)
     n_left, n_drawn, n_classes = both.sum(axis=2), label_sets.sum(axis=1), label_sets.shape[1]
@@ -202,7 +216,7 @@ def check_against_reference(
         chosen = codes[is_foreground]
         lost = label_sets[chosen, truth] & ~inference.label_sets[inference.codes[is_foreground], truth]
         foreground, wrong = truth.size, int(lost.sum())
-    return Settled(
+    return PromiseCounts(
         voxels=codes.size,
         drawn=int((n_drawn < n_classes)[codes].sum()),
         narrowed=int(is_narrowed[pairs].sum()),
@@ -213,10 +227,11 @@ def check_against_reference(
     )
 
 
-def annotated_slices(codes: CodeArray, label_sets: BoolArray, statement: CaseStatement = _NOTHING_SAID) -> BoolArray:
-    """(slices,) bool: slices along axis 0 of ``codes`` in which something is drawn.
+def annotated_slices(codes: CodeArray, label_sets: BoolArray, statement: CaseStatement = _NO_STATEMENT) -> BoolArray:
+    """Return (slices,) bool: whether each slice along axis 0 of ``codes`` (*S) contains an annotated voxel.
 
-    A single class is, background too, and a set without background unless that is said to be absent from the case.
+    ``label_sets`` is (N, K). A voxel is annotated if its set is a single class (background too), or a set without
+    background. If background is declared absent from the case, a set without background does not count.
     """
     is_drawn = label_sets.sum(axis=1) == 1
     if 0 not in statement.absent:
@@ -233,7 +248,10 @@ def _narrowed(
     protocol: AnnotationProtocol,
     statement: CaseStatement,
 ) -> tuple[CodeArray, BoolArray]:
-    """Return the inferred map and its table in the axes of the file, whatever was drawn at a voxel."""
+    """Return inferred codes (*S) in the axes of the file and their table (M, K), also at annotated voxels.
+
+    ``codes`` (*S), ``label_sets`` and ``touched`` (N, K), ``spacing`` in mm.
+    """
     known_axis = case_axis(codes.shape, spacing, protocol.slice_axis)
     axis = 0 if known_axis is None else known_axis
     moved = np.moveaxis(codes, axis, 0)
@@ -257,15 +275,15 @@ def _narrowed(
             inferred, table = without(inferred, table, excluded, [index])
     if protocol.background_encloses:
         foreground = np.logical_or.reduce(touched[:, 1:], axis=1)[moved]
-        outside = enclosed(
+        separated = enclosed(
             moved == 0, foreground, drawn.spacing, gap_mm=protocol.gap_mm, by_slice=drawn.encloses_by_slice
         )
-        inferred, table = without(inferred, table, outside, list(promised))
+        inferred, table = without(inferred, table, separated, list(promised))
     return np.ascontiguousarray(np.moveaxis(inferred, 0, axis)), table
 
 
 def _excluded(drawn: _Drawn, complete_in: str | None, reach_mm: float | None, index: int) -> BoolArray | None:
-    """(*S): voxels of which the class ``index`` is excluded by completeness or by its reach; None: of no voxel."""
+    """Return a mask (*S) of voxels where completeness or reach excludes class ``index``; None without a promise."""
     if complete_in is None and reach_mm is None:
         return None
     own = np.zeros(drawn.codes.shape, dtype=bool)

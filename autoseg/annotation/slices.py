@@ -1,4 +1,7 @@
-"""Across which axis people drew slice by slice: said, or shown by what they drew, or by an unambiguous spacing."""
+"""Slice axis: the axis across which people annotated slice by slice.
+
+It is stated in dataset.json, or derived from the arrangement of annotated voxels, or from an unambiguous spacing.
+"""
 
 from __future__ import annotations
 
@@ -14,45 +17,47 @@ from autoseg.core.arrays import BoolArray, CodeArray
 from autoseg.dataset.labels import CaseStatement
 
 WHOLE = 0.9
-"""A plane of which at least this share is drawn was drawn as a whole."""
+"""Annotated share from which a plane counts as annotated completely."""
 THIN = 2.0
-"""Planes that were drawn in come in runs of at most so many neighbours, on average, across the axis of the slices."""
+"""Largest mean length of runs of adjacent annotated planes along the slice axis."""
 LONGER = 2.0
-"""Along the other axes these runs are at least so many times as long."""
+"""Least ratio of the mean length of runs along each other axis to that along the slice axis."""
 MANY = 10
-"""From so many runs on that is enough. Fewer lie like that by chance, unless the other axes show so many times as many
-planes, too, or runs of ``LONG`` planes."""
+"""Number of runs from which ``THIN`` and ``LONGER`` suffice. Fewer runs may lie so by chance. Then each other axis must
+also have ``LONGER`` times as many annotated planes, or runs of ``LONG`` planes."""
 LONG = 8.0
 LEAST_KINDS = 0.75
-"""Of the classes that the planes of another axis show: slices that people drew in show most classes at once."""
+"""Least mean number of different codes in an annotated slice, relative to the planes of the other axes. Slices in which
+people annotated show most classes at once."""
 CLEARLY_COARSER = 2.0
-"""Times the two other spacings; below, people may as well have drawn across another axis."""
+"""Ratio of a spacing to both others from which it shows the slice axis. Below it, people may have annotated across
+another axis."""
 _SAME = 0.01
-"""Relative difference of spacings that counts as none."""
-_NOTHING_SAID = CaseStatement()
+"""Relative difference up to which spacings count as equal."""
+_NO_STATEMENT = CaseStatement()
 _NONE = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class SliceEvidence:
-    """How what is drawn lies in the planes across each axis (z, y, x) of one case; ``+`` adds cases."""
+class SliceCounts:
+    """Numbers of annotated planes across each axis (z, y, x) of one case. ``+`` adds the numbers of two cases."""
 
     planes: tuple[int, ...] = _NONE
-    """Planes with anything drawn."""
+    """Planes with an annotated voxel."""
     runs: tuple[int, ...] = _NONE
-    """Runs of neighbours among them."""
+    """Runs of adjacent annotated planes."""
     whole: tuple[int, ...] = _NONE
-    """Planes drawn as a whole."""
+    """Planes that are annotated completely (share ``WHOLE``)."""
     classes: tuple[int, ...] = _NONE
-    """Drawn kinds of annotation, summed over the planes."""
+    """Different codes per annotated plane, summed over the planes."""
     spacing_axis: int | None = None
-    """The axis that the spacing of the case shows beyond doubt."""
+    """Slice axis by the spacing alone (:func:`spacing_axis`); None if that is ambiguous."""
     is_flat: bool = False
-    """One voxel along an axis: the case is one slice."""
+    """Whether an axis has one voxel, so that the case is a single slice."""
 
-    def __add__(self, other: SliceEvidence) -> SliceEvidence:
-        """Add the counts of two cases."""
-        return SliceEvidence(
+    def __add__(self, other: SliceCounts) -> SliceCounts:
+        """Add the numbers of two cases."""
+        return SliceCounts(
             planes=_sums(self.planes, other.planes),
             runs=_sums(self.runs, other.runs),
             whole=_sums(self.whole, other.whole),
@@ -61,16 +66,16 @@ class SliceEvidence:
 
     @property
     def drawn_axis(self) -> int | None:
-        """The only axis across which the drawing lies in slices; None where none or several would do."""
+        """The only axis across which the annotation lies in slices. None if there is no such axis or several."""
         if not any(self.planes):
             return None
-        found = [axis for axis in range(3) if self._lies_in_slices(axis)]
-        return found[0] if len(found) == 1 else None
+        axes = [axis for axis in range(3) if self._lies_in_slices(axis)]
+        return axes[0] if len(axes) == 1 else None
 
     def _lies_in_slices(self, axis: int) -> bool:
-        """Whether whole planes, or thin runs of planes, lie across ``axis`` and across no other one.
+        """Whether complete planes, or thin runs of planes, lie across ``axis`` and across no other axis.
 
-        Aligned strokes can fill planes of another axis: then the slices proper show more classes each.
+        Aligned strokes may also form planes of another axis. Such planes show fewer different codes than the slices.
         """
         others = [other for other in range(3) if other != axis]
         if self.whole[axis] and not any(self.whole[other] for other in others):
@@ -85,23 +90,32 @@ class SliceEvidence:
 
 
 def measure_slices(
-    codes: CodeArray, label_sets: BoolArray, spacing: Sequence[float], statement: CaseStatement = _NOTHING_SAID
-) -> SliceEvidence:
-    """Return what the drawing of one case, codes (z, y, x) and sets (N, K), and its spacing (mm) say about slices.
+    codes: CodeArray, label_sets: BoolArray, spacing: Sequence[float], statement: CaseStatement = _NO_STATEMENT
+) -> SliceCounts:
+    """Return the numbers of annotated planes of one case, and its slice axis by spacing.
 
-    A case without annotation, or of which every voxel is drawn, says nothing by its drawing.
+    The numbers are 0 if no voxel, or every voxel, is annotated.
+
+    Parameters
+    ----------
+    codes, label_sets
+        The drawn target: (z, y, x) and (N, K).
+    spacing
+        mm, (z, y, x).
+    statement
+        Statement of dataset.json about the case.
     """
-    evidence = SliceEvidence(spacing_axis=spacing_axis(spacing), is_flat=1 in codes.shape)
-    if evidence.is_flat:
-        return evidence
+    without_planes = SliceCounts(spacing_axis=spacing_axis(spacing), is_flat=1 in codes.shape)
+    if without_planes.is_flat:
+        return without_planes
     drawn = np.logical_or.reduce(touched_classes(label_sets, statement), axis=1)[codes]
     places = np.nonzero(drawn)
     if not 0 < len(places[0]) < codes.size:
-        return evidence
+        return without_planes
     kinds = codes[places]
     counts = [np.bincount(place, minlength=length) for place, length in zip(places, codes.shape, strict=True)]
     return replace(
-        evidence,
+        without_planes,
         planes=tuple(int(np.count_nonzero(count)) for count in counts),
         runs=tuple(_n_runs(count > 0) for count in counts),
         whole=tuple(
@@ -112,28 +126,31 @@ def measure_slices(
     )
 
 
-def common_axis(cases: Collection[SliceEvidence]) -> int | None:
-    """Return the axis that the drawings of all cases together show; None where they do not.
+def common_axis(cases: Collection[SliceCounts]) -> int | None:
+    """Return the slice axis that the annotation of all cases together shows; None if it shows none.
 
-    It must not be another one than the drawing of a single case shows, nor may cases be stored in several orders, as
-    spacings tell: then each goes by its own spacing.
+    It is also None if the annotation of a single case shows another axis, or if the spacings of the cases show
+    different axes. The spacing of each case then determines its slice axis.
     """
     deep = [case for case in cases if not case.is_flat]
-    axis = sum(deep, SliceEvidence()).drawn_axis
+    axis = sum(deep, SliceCounts()).drawn_axis
     shown = {case.drawn_axis for case in deep} - {None, axis}
     stored = {case.spacing_axis for case in deep} - {None}
     return None if shown or len(stored) > 1 else axis
 
 
-def is_clear(case: SliceEvidence, axis: int | None) -> bool:
-    """Whether the slices of a case are known, with the axis that all cases share (None: there is none)."""
+def is_clear(case: SliceCounts, axis: int | None) -> bool:
+    """Whether the slice axis of a case is known, given the ``axis`` that all cases share (None if there is none)."""
     if case.is_flat or axis is not None:
         return True
     return case.spacing_axis is not None and case.drawn_axis in (None, case.spacing_axis)
 
 
 def spacing_axis(spacing: Sequence[float], ratio: float = CLEARLY_COARSER) -> int | None:
-    """Return the axis whose spacing is at least ``ratio`` times that of the two others, which agree within 1 %."""
+    """Return the axis whose spacing is at least ``ratio`` times the two others, which must agree within 1 %.
+
+    ``spacing`` in mm, (z, y, x). None if there is no such axis.
+    """
     for axis, own in enumerate(spacing):
         one, other = (edge for index, edge in enumerate(spacing) if index != axis)
         if math.isclose(one, other, rel_tol=_SAME) and own >= ratio * max(one, other) * (1 - _SAME):
@@ -142,14 +159,15 @@ def spacing_axis(spacing: Sequence[float], ratio: float = CLEARLY_COARSER) -> in
 
 
 def case_axis(shape: Sequence[int], spacing: Sequence[float], axis: int | None) -> int | None:
-    """Return the axis that counts the slices of a case; None where nothing tells.
+    """Return the slice axis of a case; None if it is unknown.
 
     Parameters
     ----------
     shape, spacing
-        Voxels and mm, (z, y, x). An image of one voxel along an axis has its slices there.
+        Voxels and mm, (z, y, x). An axis of one voxel is the slice axis.
     axis
-        As said in dataset.json or shown by the drawings of the data set; None leaves it to the spacing.
+        Slice axis stated in dataset.json or shown by the annotation of the data set. If None, the spacing determines
+        it.
     """
     if 1 in shape:
         return list(shape).index(1)
@@ -161,11 +179,12 @@ def _sums(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _n_runs(used: BoolArray) -> int:
+    """Return the number of runs of True in a mask (n,), n > 0."""
     return int(used[0]) + int(np.count_nonzero(used[1:] & ~used[:-1]))
 
 
 def _n_kinds(place: NDArray[np.intp], kinds: CodeArray, n_codes: int) -> int:
-    """Return the number of different (plane, code) pairs."""
-    seen = np.zeros((int(place.max()) + 1, n_codes), dtype=bool)
-    seen[place, kinds] = True
-    return int(np.count_nonzero(seen))
+    """Return the number of different pairs of a plane number in ``place`` (n,) and a code in ``kinds`` (n,)."""
+    occurs = np.zeros((int(place.max()) + 1, n_codes), dtype=bool)
+    occurs[place, kinds] = True
+    return int(np.count_nonzero(occurs))

@@ -1,4 +1,4 @@
-"""What counts as annotation of a class: a voxel drawn as the class, alone or in a set with others."""
+"""Annotation of a class: the voxels that were drawn as the class, alone or in a set with others."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from autoseg.dataset.labels import CaseStatement, Labels, drawn_codes, undrawn_s
 
 
 def promise_statement(labels: Labels, case: str) -> CaseStatement:
-    """Return what is said of a case, with those classes alone as annotated of which promises may speak.
+    """Return the statement about a case, with ``annotated`` reduced to the classes for which promises can hold.
 
-    A drawn set of all classes that are not absent from the case has the code of voxels that nobody drew. Where somebody
-    touched its members is then unknown, and silence says nothing of them. A set of all classes means "nobody drew it".
+    A drawn set of all classes that are not absent from the case has the same code as unannotated voxels. It is then
+    unknown where the classes of that set were annotated, and promises about them can exclude nothing. A file value
+    whose set is all classes means "unannotated" and removes no class.
     """
     statement = labels.statements.get(case, CaseStatement())
     everything, undrawn = frozenset(range(labels.n_classes)), undrawn_set(labels, case)
@@ -25,10 +26,10 @@ def promise_statement(labels: Labels, case: str) -> CaseStatement:
 
 
 def touched_classes(label_sets: BoolArray, statement: CaseStatement) -> BoolArray:
-    """(N, K) bool: the classes that a voxel of each code is annotation of.
+    """Return (N, K) bool: classes that a voxel of each code annotates. ``label_sets`` is (N, K).
 
-    A drawn set touches each of its members, since nobody knows which of them the annotator saw. What is only known
-    from the classes that are absent from the case was drawn by nobody, and touches none.
+    A drawn set annotates each of its classes, because nobody knows which of them the annotator saw. The set of
+    unannotated voxels (all classes that are not absent from the case) annotates none.
     """
     undrawn = np.ones(label_sets.shape[1], dtype=bool)
     undrawn[list(statement.absent)] = False
@@ -38,5 +39,5 @@ def touched_classes(label_sets: BoolArray, statement: CaseStatement) -> BoolArra
 
 
 def promised_classes(n_classes: int, statement: CaseStatement) -> tuple[int, ...]:
-    """Return the foreground classes that the annotators of a case looked for, so that their silence says something."""
+    """Return the foreground classes that the annotators of a case looked for; promises hold for these alone."""
     return tuple(index for index in range(1, n_classes) if statement.annotated is None or index in statement.annotated)

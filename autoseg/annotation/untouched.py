@@ -1,4 +1,4 @@
-"""What follows from the promise that every object was touched: a predicted one without annotation is none."""
+"""Predicted objects without annotation, which are wrong if the annotators promise that they touched every object."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from autoseg.cases.case import Target
 from autoseg.core.arrays import BoolArray, CodeArray
 from autoseg.dataset.labels import CaseStatement
 
-_NOTHING_SAID = CaseStatement()
+_NO_STATEMENT = CaseStatement()
 
 
 def untouched_components(
     prediction: NDArray[np.integer[Any]],
     codes: CodeArray,
     label_sets: BoolArray,
-    statement: CaseStatement = _NOTHING_SAID,
+    statement: CaseStatement = _NO_STATEMENT,
     *,
     is_whole: bool = False,
 ) -> BoolArray:
-    """(*S) bool: predicted foreground that, if every object was touched by its annotators, is not what is predicted.
+    """Return a mask (*S) of the predicted foreground components that contain no annotation of their class.
 
     A component of a class (neighbours share a face, an edge or a corner) is untouched if no voxel in it or next to it
-    was drawn as that class, alone or in a set, and if it does not reach the border of a patch, behind which an
-    annotation may lie. An axis of one voxel has no border. Of classes that the annotators of the case did not look for
-    (``statement.annotated``) nothing is said.
+    was drawn as that class, alone or in a set. A component at the border of a patch is never untouched, because
+    annotation may lie beyond the border; an axis of one voxel has no border. Classes that are not in
+    ``statement.annotated`` are left out.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ def untouched_components(
     codes, label_sets
         The drawn target on the same grid: (*S) and (N, K).
     statement
-        What is said of the case.
+        Statement of dataset.json about the case.
     is_whole
-        Whether the arrays are a whole case, with nothing behind their border.
+        Whether the arrays are a whole case, so that nothing lies beyond their border.
     """
     neighbours = np.ones((3,) * prediction.ndim, dtype=bool)
     touched = touched_classes(label_sets, statement)
@@ -63,24 +63,24 @@ def untouched_components(
 
 
 def exclude_untouched(
-    prediction: NDArray[np.integer[Any]], drawn: Target, within: Target, statement: CaseStatement = _NOTHING_SAID
+    prediction: NDArray[np.integer[Any]], drawn: Target, within: Target, statement: CaseStatement = _NO_STATEMENT
 ) -> Target | None:
-    """Return ``within`` without the predicted class where the predicted object of a whole case is untouched.
+    """Return ``within`` without the predicted class at the voxels of untouched predicted objects of a whole case.
 
     Parameters
     ----------
     prediction
         (*S) class indices.
     drawn
-        What was drawn in the case.
+        Drawn label sets of the case, on the grid of ``prediction``.
     within
-        What each voxel may be. A voxel that may only be what is predicted keeps it.
+        Label sets to narrow, on the same grid. A set of the predicted class alone stays as it is.
     statement
-        What is said of the case.
+        Statement of dataset.json about the case.
 
     Returns
     -------
-    Narrower sets, or None if there is nothing to exclude.
+    The narrower label sets, or None if no set changes.
     """
     untouched = untouched_components(prediction, drawn.codes, drawn.label_sets, statement, is_whole=True)
     untouched &= within.label_sets.sum(axis=1)[within.codes] > 1

@@ -18,18 +18,18 @@ from autoseg.augmentation.draws import (
 
 
 class Blur(Parameters):
-    """Blur channels with a Gaussian, mirrored at the border.
+    """Blur channels with a Gaussian. Channels are mirrored at the border.
 
-    The kernel has the odd length nearest to ``6 sigma + 0.5``. Axes of length 1 stay as they are.
+    The kernel has the odd length nearest to ``6 sigma + 0.5``. Axes of length 1 are not blurred.
     Source: batchgeneratorsv2 ``GaussianBlurTransform``.
     """
 
     probability: Probability = 0.2
-    """Of a sample."""
+    """Probability of a sample."""
     channel_probability: Probability = 0.5
-    """Of a channel of such a sample."""
+    """Probability of each channel of such a sample."""
     sigma_range: PositiveRange = (0.5, 1.0)
-    """Voxels, uniform per channel and axis."""
+    """Standard deviation in voxels, uniform in this range, drawn per channel and axis."""
 
     def change_(self, images: Tensor, generator: Generator) -> None:
         """Blur images (B, C, *P) float32 in place."""
@@ -54,7 +54,10 @@ def kernel_length(sigma: float) -> int:
 
 
 def _blur_axis(channel: Tensor, axis: int, sigma: float) -> Tensor:
-    """Convolve (*P) along ``axis`` by adding weighted shifts: on few taps faster than a convolution call."""
+    """Return a channel (*P), convolved along ``axis``.
+
+    It is a sum of weighted shifted copies, which is faster than a convolution call for few taps.
+    """
     length = channel.shape[axis]
     radius = kernel_length(sigma) // 2
     if length == 1 or radius == 0:
@@ -72,7 +75,10 @@ def _blur_axis(channel: Tensor, axis: int, sigma: float) -> Tensor:
 
 
 def _reflected(positions: Tensor, length: int) -> Tensor:
-    """Mirror indices at the first and last voxel (which are not repeated), for any distance outside."""
+    """Return indices (n,) into an axis of ``length``: ``positions`` (n,), mirrored at the first and last voxel.
+
+    The first and last voxel are not repeated. Positions may lie at any distance outside.
+    """
     period = 2 * (length - 1)
     folded = positions.remainder(period)
     return torch.minimum(folded, period - folded)

@@ -1,4 +1,4 @@
-"""Brightness: a factor per channel."""
+"""Brightness: multiplication of each channel by a factor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Brightness(Parameters):
     """
 
     probability: Probability = 0.15
-    """Of a sample."""
+    """Probability of a sample."""
     factor_range: Range = (0.75, 1.25)
     """Half of the factors lie below 1, half above; see :func:`autoseg.augmentation.draws.draw_factors`."""
 

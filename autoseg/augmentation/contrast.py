@@ -1,4 +1,4 @@
-"""Contrast: a factor per channel around its mean."""
+"""Contrast: scaling of each channel around its mean by a factor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Contrast(Parameters):
     """
 
     probability: Probability = 0.15
-    """Of a sample."""
+    """Probability of a sample."""
     factor_range: Range = (0.75, 1.25)
     """Half of the factors lie below 1, half above; see :func:`autoseg.augmentation.draws.draw_factors`."""
 

@@ -1,6 +1,6 @@
-"""Random draws of intensity operations: which channels of a batch, and how strongly.
+"""Random numbers of intensity operations: the channels to change, and the strength of the change.
 
-Draws come from a CPU generator, so that they are the same on every device and cost no synchronisation.
+They are drawn from a CPU generator, so that they are the same on every device and need no synchronisation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Parameters(BaseModel):
-    """Parameters of an operation: frozen, unknown names refused."""
+    """Parameters of an operation. They are frozen, and unknown names are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,21 +33,21 @@ def _positive(value: tuple[float, float]) -> tuple[float, float]:
 
 
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
-"""(low, high), 0 <= low <= high."""
+"""(low, high) with 0 <= low <= high."""
 PositiveRange = Annotated[Range, AfterValidator(_positive)]
-"""(low, high), 0 < low <= high."""
+"""(low, high) with 0 < low <= high."""
 
 
 def draw_samples(n_samples: int, probability: float, generator: Generator) -> list[int]:
-    """Return the indices of the samples drawn, each with ``probability``."""
+    """Return the indices of randomly chosen samples. Each sample is chosen with ``probability``."""
     indices: list[int] = (torch.rand(n_samples, generator=generator) < probability).nonzero().flatten().tolist()
     return indices
 
 
 def draw_channels(images: Tensor, probability: float, channel_probability: float, generator: Generator) -> list[int]:
-    """Return indices into (B*C, *P) of the channels drawn from images (B, C, *P).
+    """Return the indices into (B*C, *P) of randomly chosen channels of images (B, C, *P).
 
-    Samples are drawn with ``probability``, then their channels with ``channel_probability``.
+    Samples are chosen with ``probability``, then their channels with ``channel_probability``.
     """
     samples = torch.rand(images.shape[0], generator=generator) < probability
     channels = torch.rand(images.shape[:2], generator=generator) < channel_probability
@@ -56,17 +56,17 @@ def draw_channels(images: Tensor, probability: float, channel_probability: float
 
 
 def channel_rows(images: Tensor) -> Tensor:
-    """View images (B, C, *P) as (B*C, *P)."""
+    """Return a view (B*C, *P) of images (B, C, *P)."""
     return images.view(-1, *images.shape[2:])
 
 
 def draw_uniform(count: int, bounds: tuple[float, float], generator: Generator) -> Tensor:
-    """Draw ``count`` numbers uniformly between the bounds; (count,) float32."""
+    """Return (count,) float32: random numbers, uniform between the bounds."""
     return bounds[0] + torch.rand(count, generator=generator) * (bounds[1] - bounds[0])
 
 
 def draw_factors(count: int, factor_range: tuple[float, float], generator: Generator) -> Tensor:
-    """Draw ``count`` factors: half of them uniform between low and 1, half between 1 and high; (count,) float32.
+    """Return (count,) float32: random factors, with probability 1/2 uniform between low and 1, otherwise 1 and high.
 
     If 1 is not between low and high, all are uniform between low and high. Source: batchgeneratorsv2 ``BGContrast``.
     """
@@ -79,7 +79,7 @@ def draw_factors(count: int, factor_range: tuple[float, float], generator: Gener
 
 
 def device_generator(device: torch.device, generator: Generator) -> Generator:
-    """Return the generator itself on the CPU, otherwise one on ``device`` that is seeded by it."""
+    """Return ``generator`` itself on the CPU. Otherwise return a generator on ``device`` that it seeds."""
     if device.type == "cpu":
         return generator
     seed = int(torch.randint(2**62, (1,), generator=generator))

@@ -1,4 +1,4 @@
-"""Gamma: an exponent per channel."""
+"""Gamma: each channel raised to an exponent."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from autoseg.augmentation.draws import (
 )
 
 SMALLEST_SPREAD = 1e-7
-"""Ranges and standard deviations below this count as 0: a constant channel stays constant."""
+"""Range and standard deviation below which a channel counts as constant. It stays constant."""
 
 
 class Gamma(Parameters):
-    """Raise each channel of the drawn samples, scaled to 0..1, to its own exponent; mean and deviation are kept.
+    """Raise each channel of the drawn samples, scaled to 0..1, to its own exponent.
 
-    A constant channel stays as it is. Source: batchgeneratorsv2 ``GammaTransform`` with ``p_retain_stats=1``.
+    Mean and standard deviation of the channel are restored afterwards. A constant channel does not change.
+    Source: batchgeneratorsv2 ``GammaTransform`` with ``p_retain_stats=1``.
     """
 
     probability: Probability = 0.3
-    """Of a sample."""
+    """Probability of a sample."""
     exponent_range: PositiveRange = (0.7, 1.5)
     """Half of the exponents lie below 1, half above; see :func:`autoseg.augmentation.draws.draw_factors`."""
     inverted: bool = False
-    """Whether it works on the negative of the image."""
+    """Whether the operation is applied to the negative of the image."""
 
     def change_(self, images: Tensor, generator: Generator) -> None:
         """Change images (B, C, *P) float32 in place."""

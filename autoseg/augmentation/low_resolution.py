@@ -1,4 +1,4 @@
-"""A coarser scanner: sampled coarsely and brought back."""
+"""Low resolution: sampling on a coarser grid and back, as from a coarser scanner."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 class LowResolution(Parameters):
-    """Sample channels on a coarser grid (nearest) and bring them back (linear).
+    """Sample channels on a coarser grid (nearest) and back on the grid of the patch (linear).
 
     Source: batchgeneratorsv2 ``SimulateLowResolutionTransform``.
     """
 
     probability: Probability = 0.25
-    """Of a sample."""
+    """Probability of a sample."""
     channel_probability: Probability = 0.5
-    """Of a channel of such a sample."""
+    """Probability of each channel of such a sample."""
     scale_range: PositiveRange = (0.5, 1.0)
-    """Size of the coarse grid relative to the patch: uniform per channel, the same for all axes."""
+    """Size of the coarse grid relative to the patch: uniform in this range, drawn per channel, equal for all axes."""
     fixed_axes: tuple[int, ...] = ()
     """Patch axes that keep their resolution."""
 

@@ -1,4 +1,4 @@
-"""Codes moved by a drawn transform as nominal values: one pass for all classes, and annotated voxels are not lost."""
+"""Warping of label codes as nominal values: one pass for all classes, without loss of annotated voxels."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from autoseg.augmentation.sampling_grid import Source, axis_strides, pieces
 from autoseg.augmentation.warp import Matrix, Warp, as_source, cut, flip
 
 VOTES = 1 << 15
-"""Points whose votes are counted together: few enough for the cache."""
+"""Number of points whose votes are counted together: few enough for the processor's cache."""
 TIE_BREAK = 1e-4
-"""Share of its heaviest voxel's weight that is added to a code's votes: of equal ones the nearest wins."""
+"""Share of the largest weight of a code's voxels that is added to its votes, so that the nearest code wins a tie."""
 
 
 def move_codes(
@@ -31,37 +31,38 @@ def move_codes(
     outside: int,
     to_drawn: Tensor | None = None,
 ) -> Tensor:
-    """Return the patch of a code map.
+    """Return the patch (*patch) of a code map.
 
-    Each patch voxel takes the code with most linear votes among its 2^n known neighbours. It is known if its nearest
-    source voxel is known, or if known neighbours hold at least half of the votes. Where the patch is coarser than the
-    source (scaling above 1), a patch voxel that would be unknown takes the known neighbour that falls on it, so that
-    one-voxel scribbles do not vanish; with scaling above 1.4 some voxels that fall on it are no neighbours.
+    Each patch voxel takes the code with the most votes of its 2^n source neighbours, weighted as in linear
+    interpolation. Unannotated neighbours do not vote. The patch voxel is annotated if its nearest source voxel is, or
+    if annotated neighbours hold at least half of the weight. If the patch is coarser than the source (scaling above 1),
+    a patch voxel that would be unannotated takes an annotated neighbour that falls on it, so that scribbles one voxel
+    wide do not vanish. (With scaling above 1.4, some source voxels that fall on a patch voxel are not its neighbours.)
 
     Parameters
     ----------
     box
-        (*box) uint8 or int32 codes: the part of the map that ``source_box`` asks for, cut off where the image ends.
+        (*box) uint8 or int32 codes: the part of ``source_box`` that lies inside the map.
     warp, centre, patch
         As in :func:`autoseg.augmentation.warp.move_image`.
     unknown
-        Code of a voxel of which nothing is known.
+        Code of unannotated voxels.
     outside
         Code of everything beyond ``box``: ``unknown``, or background in a densely labelled data set.
     to_drawn
-        (N,) integers, where codes tell more apart than what was drawn: the code that each votes for. Among the
-        neighbours of the drawn code that won, what is told apart beside it is then put to the vote; where no neighbour
-        is known, the nearest one decides. None: codes vote for themselves.
+        (N,) integers: base code of each code, the code that was drawn. Neighbours first vote with their base codes.
+        The codes with the winning base code then vote among themselves. If no neighbour is annotated, the nearest
+        neighbour's code is taken. None: every code is its own base code.
 
     Returns
     -------
     Tensor
-        (*patch), type of ``box``. On dense labels the same as the argmax of one-hot maps, sampled linearly.
+        (*patch), type of ``box``. For dense labels, the argmax of linearly sampled one-hot maps.
 
     Notes
     -----
-    Source of the votes: batchgeneratorsv2 ``SpatialTransform`` (one map per class; ties to the nearest voxel). Differs
-    in one pass for all classes; "unknown" has no vote of its own; outside votes as ``outside``.
+    Source of the votes: batchgeneratorsv2 ``SpatialTransform`` (one map per class; the nearest voxel wins a tie).
+    Differs: one pass for all classes; unannotated voxels do not vote; voxels outside vote for ``outside``.
     """
     if warp.is_identity or 0 in box.shape:
         return flip(cut(box[None], centre, patch, outside)[0], warp.mirrors)
@@ -72,18 +73,19 @@ def move_codes(
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """What codes count as, and which voxels may not vanish."""
+    """Rule of the vote: base codes, unannotated codes, and whether lone annotated voxels must be preserved."""
 
     unknown: int
     also_unknown: tuple[int, ...]
-    """Further codes that vote for ``unknown``."""
+    """Further codes with the base code ``unknown``."""
     to_drawn: Tensor | None
+    """(N,) base code of each code; None: every code is its own base code."""
     shrink: Matrix | None
-    """(m, m): offset in the source -> offset in the patch where it is coarser; else None."""
+    """(m, m): offset in the source -> offset in the patch. None if the patch is not coarser than the source."""
 
     @classmethod
     def of(cls, box: Tensor, matrix: Matrix, unknown: int, to_drawn: Tensor | None) -> _Rule:
-        """Make the rule for a box of codes that is moved by ``matrix`` (m, m)."""
+        """Return the rule for a ``box`` (*box) of codes that is moved by ``matrix`` (m, m)."""
         is_coarser = abs(np.linalg.det(matrix)) > 1 + 1e-6
         others = [] if to_drawn is None else (to_drawn == unknown).nonzero().flatten().tolist()
         return cls(
@@ -94,13 +96,13 @@ class _Rule:
         )
 
     def drawn(self, codes: Tensor) -> Tensor:
-        """Return what each code votes for."""
+        """Return the base code of each of ``codes`` (any shape)."""
         if self.to_drawn is None:
             return codes
         return self.to_drawn.index_select(0, codes.flatten().int()).view(codes.shape)
 
     def known(self, codes: Tensor) -> Tensor:
-        """Return which codes are known, bool."""
+        """Return whether each of ``codes`` (any shape) is annotated, bool."""
         differs = codes ^ self.unknown
         for code in self.also_unknown:
             differs = torch.minimum(differs, codes ^ code)
@@ -108,26 +110,26 @@ class _Rule:
 
 
 class _Neighbours(NamedTuple):
-    """The 2^m voxels around each of M points."""
+    """The 2^m source voxels around each of M points."""
 
     codes: Tensor
-    """(2^m, M)."""
+    """(2^m, M) codes of the voxels."""
     weights: Tensor
-    """(2^m, M) float32: linear, summing to 1."""
+    """(2^m, M) float32: weights of linear interpolation, with sum 1 over the first axis."""
     nearest: Tensor
-    """(M,): code of the nearest of them."""
+    """(M,): code of the nearest of the voxels."""
     fractions: tuple[Tensor, ...]
-    """Per axis (M,) float32: place of the point between them."""
+    """Per axis (M,) float32: position of the point in its cell, 0 to 1."""
 
     def at(self, points: Tensor) -> _Neighbours:
-        """Return those of some of the points."""
+        """Return the neighbours of the points with indices ``points`` (n,)."""
         codes, weights = (values.index_select(1, points) for values in self[:2])
         nearest, *fractions = (values.index_select(0, points) for values in (self.nearest, *self.fractions))
         return _Neighbours(codes, weights, nearest, tuple(fractions))
 
 
 def _vote_everywhere(source: Source, rule: _Rule) -> Tensor:
-    """Look codes up where the surrounding voxels agree, and vote where they differ; (L, V)."""
+    """Return (L, V): the code of each of V patch voxels. Votes are counted only if the neighbours differ."""
     cells, mixed = _agreed_codes(source.layers)
     moved = cells.new_empty((len(cells), math.prod(source.patch)))
     contested: list[tuple[Tensor, ...]] = []
@@ -143,20 +145,21 @@ def _vote_everywhere(source: Source, rule: _Rule) -> Tensor:
     flat, strides = source.layers.flatten(), axis_strides(source)
     parts = (torch.split(torch.cat(part), VOTES) for part in zip(*contested, strict=True))
     for place, corner, *fractions in zip(*parts, strict=True):
-        moved.view(-1)[place] = _decide(_neighbours(flat, corner, fractions, strides), rule).to(moved.dtype)
+        moved.view(-1)[place] = _winning_codes(_neighbours(flat, corner, fractions, strides), rule).to(moved.dtype)
     return moved.to(source.layers.dtype)
 
 
 def _agreed_codes(layers: Tensor) -> tuple[Tensor, int]:
-    """Return (L, V), for each cell of ``layers`` (L, *S) the code of all its voxels or a mark; and the mark, no code.
+    """Return (L, V): the common code of all voxels of each cell of ``layers`` (L, *S), or a mark if they differ.
 
-    A cell stands at its first voxel; what stands at the last voxels of an axis means nothing.
+    Also return the mark, which is not a code. The value of a cell is at the index of its first voxel; values at the
+    last voxel of an axis have no meaning.
     """
     if layers.dtype == torch.uint8 and int(layers.max()) == torch.iinfo(torch.uint8).max:
         layers = layers.int()
     flat = layers.flatten()
     differs = torch.zeros_like(flat)
-    for stride in layers.stride()[:0:-1]:  # all in one row: nothing is as fast
+    for stride in layers.stride()[:0:-1]:  # on flattened layers, which is fastest
         wider = flat[stride:] ^ flat[:-stride]
         wider |= differs[stride:]
         differs[:-stride] |= wider
@@ -165,7 +168,10 @@ def _agreed_codes(layers: Tensor) -> tuple[Tensor, int]:
 
 
 def _neighbours(flat: Tensor, corner: Tensor, fractions: Sequence[Tensor], strides: Sequence[int]) -> _Neighbours:
-    """Look up what is around M points in all layers (L V)."""
+    """Return the neighbours of M points in flattened layers ``flat`` (L V,).
+
+    ``corner`` (M,) is the flat index of each cell's first voxel, ``fractions`` (M,) per axis the position in the cell.
+    """
     weights, offsets = [torch.ones_like(fractions[0])], [0]
     nearest = corner
     for fraction, stride in zip(fractions, strides, strict=True):  # every axis doubles them
@@ -177,8 +183,8 @@ def _neighbours(flat: Tensor, corner: Tensor, fractions: Sequence[Tensor], strid
     return _Neighbours(torch.stack(codes), torch.stack(weights), flat.index_select(0, nearest), tuple(fractions))
 
 
-def _decide(around: _Neighbours, rule: _Rule) -> Tensor:
-    """Return the code of each of M points: the nearest where no neighbour is known, else the winner of the vote."""
+def _winning_codes(around: _Neighbours, rule: _Rule) -> Tensor:
+    """Return (M,): the code of each of M points. If no neighbour is annotated it is the nearest, else the winner."""
     if rule.to_drawn is None:
         return _vote(around, rule)
     points = rule.known(around.codes).any(0).nonzero().flatten()
@@ -189,7 +195,7 @@ def _decide(around: _Neighbours, rule: _Rule) -> Tensor:
 
 
 def _vote(around: _Neighbours, rule: _Rule) -> Tensor:
-    """Return the winning code of each of M points."""
+    """Return (M,): the winner of the vote at each of M points."""
     codes, weights = around.codes, around.weights
     known = rule.known(codes)
     votes = weights * _number(known)
@@ -200,12 +206,12 @@ def _vote(around: _Neighbours, rule: _Rule) -> Tensor:
         winner = _most_voted(codes, weights * _number(drawn == winner))
     if rule.shrink is not None:
         points = (known.any(0) & ~is_known).nonzero().flatten()
-        winner[points] = _fallen(around.at(points), rule, winner.index_select(0, points), rule.shrink)
+        winner[points] = _nearest_inside(around.at(points), rule, winner.index_select(0, points), rule.shrink)
     return winner
 
 
 def _most_voted(codes: Tensor, votes: Tensor) -> Tensor:
-    """Return for each of M points the code with most votes; ``codes`` and ``votes`` are (2^m, M)."""
+    """Return (M,): the code with the most votes at each of M points. ``codes`` and ``votes`` are (2^m, M)."""
     counts = (votes > 0).to(codes.dtype)
     top = codes.max()
     highest = (codes * counts).amax(0)
@@ -221,13 +227,16 @@ def _most_voted(codes: Tensor, votes: Tensor) -> Tensor:
 
 
 def _count_votes(codes: Tensor, votes: Tensor) -> Tensor:
-    """Return the same where more than two codes may meet."""
+    """Return (M,): as :func:`_most_voted`, for ``codes`` and ``votes`` (2^m, M) with more than two different codes."""
     score = torch.stack([(votes * (codes == code)).sum(0) for code in codes]) + TIE_BREAK * votes
     return codes.gather(0, score.argmax(0)[None])[0]
 
 
-def _fallen(around: _Neighbours, rule: _Rule, otherwise: Tensor, shrink: Matrix) -> Tensor:
-    """Return for each of M patch voxels the known neighbour that falls on it, the nearest first, else ``otherwise``."""
+def _nearest_inside(around: _Neighbours, rule: _Rule, otherwise: Tensor, shrink: Matrix) -> Tensor:
+    """Return (M,): the code of the nearest annotated neighbour inside each of M patch voxels, or of ``otherwise`` (M,).
+
+    ``shrink`` (m, m): offset in the source -> offset in the patch.
+    """
     to_patch = torch.tensor(shrink, dtype=torch.float32, device=otherwise.device)
     corners = torch.tensor(list(product((0.0, 1.0), repeat=len(shrink))), device=otherwise.device)  # (2^m, m)
     corners = corners.flip(1)  # the first axis changes fastest, as in the rows of the codes
@@ -239,5 +248,5 @@ def _fallen(around: _Neighbours, rule: _Rule, otherwise: Tensor, shrink: Matrix)
 
 
 def _number(mask: Tensor) -> Tensor:
-    """Return a mask as 0 and 1; takes a tenth of the time of a conversion."""
+    """Return a bool mask of any shape as float32 0 and 1. Ten times faster than a direct conversion."""
     return mask.view(torch.uint8).float()

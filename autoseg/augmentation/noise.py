@@ -15,9 +15,9 @@ class Noise(Parameters):
     """
 
     probability: Probability = 0.1
-    """Of a sample."""
+    """Probability of a sample."""
     sigma_range: Range = (0.0, 0.1)
-    """Standard deviation, uniform, in units of the normalised image; the same for all channels of a sample."""
+    """Standard deviation, uniform, in units of the normalised image; equal for all channels of a sample."""
 
     def change_(self, images: Tensor, generator: Generator) -> None:
         """Add noise to images (B, C, *P) float32 in place."""

@@ -1,4 +1,4 @@
-"""Recipes: which augmentations a training run applies, in which order."""
+"""Recipes: the augmentation operations of a training run, in their order."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from autoseg.core.errors import ConfigError
 from autoseg.core.plan import Configuration
 
 ANISOTROPY_IN_PLANE = 3
-"""Patches whose longest edge is more than this many times the first axis are rotated and scaled in the plane only."""
+"""Ratio of the longest edge to axis 0 above which a 3-D patch is rotated and scaled in the plane only."""
 ELONGATED_2D = 1.5
-"""2-D patches longer than this ratio are rotated only a little, or much of them would come from outside."""
+"""Ratio of the edges above which a 2-D patch is rotated by small angles only. Otherwise large parts of it would come
+from outside the image."""
 
 
 @runtime_checkable
 class Geometric(Protocol):
-    """An operation that moves voxels: it adds to the warp of a sample before the sample is read."""
+    """An operation that moves voxels: it extends the warp of a sample before the sample is read."""
 
     def warp(self, before: Warp, patch: Sequence[int], rng: np.random.Generator) -> Warp:
-        """Return ``before`` with what this operation draws for a patch of 2 or 3 axes."""
+        """Return ``before``, extended by the randomly drawn warp of this operation, for a patch of 2 or 3 axes."""
 
 
 @runtime_checkable
@@ -42,7 +43,7 @@ class Intensity(Protocol):
     """An operation that changes the images of a whole batch in place, on any device."""
 
     def change_(self, images: Tensor, generator: Generator) -> None:
-        """Change images (B, C, *P) float32; draws come from ``generator``, which is on the CPU."""
+        """Change images (B, C, *P) float32 in place. Random numbers come from ``generator``, which is on the CPU."""
 
 
 Operation: TypeAlias = Geometric | Intensity
@@ -50,20 +51,20 @@ Operation: TypeAlias = Geometric | Intensity
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The operations of a run, in their order: first all that move voxels, then all that change intensities."""
+    """Operations of a run, in their order: first those that move voxels, then those that change intensities."""
 
     operations: tuple[Operation, ...]
     masked_channels: tuple[int, ...] = ()
-    """Channels normalised over their non-zero part: where they are 0 they stay 0."""
+    """Channels normalised over their non-zero part. Their voxels with value 0 stay 0."""
 
     @property
     def mirror_axes(self) -> tuple[int, ...]:
-        """Patch axes that may be flipped, ascending: prediction averages over the same mirrored copies."""
+        """Patch axes that may be flipped, ascending. Prediction averages over the same mirrored copies."""
         axes = {axis for operation in self.operations if isinstance(operation, Mirror) for axis in operation.axes}
         return tuple(sorted(axes))
 
     def without_mirroring(self) -> Recipe:
-        """Return the recipe with no axis to be flipped."""
+        """Return the recipe without flips."""
         return replace(
             self,
             operations=tuple(
@@ -74,7 +75,7 @@ class Recipe:
 
 
 def draw_warp(recipe: Recipe, patch: Sequence[int], rng: np.random.Generator) -> Warp:
-    """Draw the warp of one sample, for a patch of 2 or 3 axes, from all operations that move voxels."""
+    """Return the random warp of one sample, for a patch of 2 or 3 axes, drawn by all operations that move voxels."""
     warp = identity(len(patch))
     for operation in recipe.operations:
         if isinstance(operation, Geometric):
@@ -83,7 +84,7 @@ def draw_warp(recipe: Recipe, patch: Sequence[int], rng: np.random.Generator) ->
 
 
 def augment_intensity(images: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
-    """Return the batch with intensities changed as :func:`augment_intensity_` does; ``images`` stays as it is."""
+    """Return a copy of ``images`` (B, C, *P), changed as by :func:`augment_intensity_`."""
     changed = images.clone(memory_format=contiguous_format)
     augment_intensity_(changed, recipe, generator)
     return changed
@@ -97,28 +98,29 @@ def augment_intensity_(images: Tensor, recipe: Recipe, generator: Generator) -> 
     images
         (B, C, *P) float32, contiguous, on any device.
     recipe
-        The operations. ``masked_channels`` stay 0 where ``images`` is 0.
+        The operations. In ``masked_channels``, voxels with value 0 stay 0.
     generator
-        On the CPU: parameters are the same on every device, and drawing them does not wait for the device.
+        Generator on the CPU. Parameters are therefore the same on every device, and drawing them needs no
+        synchronisation.
 
     Notes
     -----
-    Source: nnU-Net 2.8.1 ``nnUNetTrainer.get_training_transforms``. Differs in that "outside" of a masked channel is
-    where the image itself is 0, not where the label map says so; and mirroring has happened before.
+    Source: nnU-Net 2.8.1 ``nnUNetTrainer.get_training_transforms``. Differs: the zero part of a masked channel is taken
+    from the image, not from the label map; and mirroring is done before.
     """
-    outside = [(channel, images[:, channel] == 0) for channel in recipe.masked_channels]
+    zeros = [(channel, images[:, channel] == 0) for channel in recipe.masked_channels]
     for operation in recipe.operations:
         if isinstance(operation, Intensity):
             operation.change_(images, generator)
-    for channel, mask in outside:
+    for channel, mask in zeros:
         images[:, channel].masked_fill_(mask, 0)
 
 
 def nnunet_recipe(configuration: Configuration) -> Recipe:
-    """Return nnU-Net's recipe for a configuration: rotation range and axes follow the patch's shape.
+    """Return nnU-Net's recipe for a configuration. Range and axes of rotations depend on the shape of the patch.
 
-    3-D: within +-30 degrees about each axis, or +-180 in the plane when the longest patch edge exceeds 3 times axis 0.
-    2-D: +-180 degrees, or +-15 when the patch is longer than 1.5 times its width.
+    3-D: +-30 degrees about each axis, or +-180 in the plane if the longest patch edge exceeds 3 times axis 0.
+    2-D: +-180 degrees, or +-15 if the longer patch edge exceeds 1.5 times the shorter one.
     Source: nnU-Net 2.8.1 ``configure_rotation_dummyDA_mirroring_and_inital_patch_size``, ``get_training_transforms``.
     """
     patch = configuration.patch_size
@@ -148,18 +150,18 @@ def nnunet_recipe(configuration: Configuration) -> Recipe:
 
 
 def no_augmentation(configuration: Configuration | None = None) -> Recipe:
-    """Return the recipe without an operation."""
+    """Return the recipe without operations."""
     return Recipe(())
 
 
 RECIPES: dict[str, Callable[[Configuration], Recipe]] = {"nnunet": nnunet_recipe, "none": no_augmentation}
-"""Built-in recipes by the name in the run's configuration."""
+"""Name in the run's configuration -> built-in recipe."""
 
 
 def named_recipe(name: str, configuration: Configuration) -> Recipe:
     """Return the recipe ``name`` for a configuration: built in, an entry point, or ``package.module:attribute``.
 
-    Raises ``ConfigError`` if there is no such recipe, or if what is named makes none.
+    Raises ``ConfigError`` if there is no such recipe, or if the named function does not return a recipe.
     """
     recipe = resolve("augmentation", name, RECIPES)(configuration)
     if not isinstance(recipe, Recipe):

@@ -15,20 +15,20 @@ from autoseg.augmentation.warp import Matrix, Warp, embedded
 
 
 class Rotate(Parameters):
-    """Rotate about the patch's centre: one angle in the plane, or one about each axis, 0 first.
+    """Rotate about the patch's centre: by one angle in the plane, or by one angle about each axis, axis 0 first.
 
     Source: batchgeneratorsv2 ``SpatialTransform``.
     """
 
     probability: Probability = 0.2
-    """Of a sample."""
+    """Probability of a sample."""
     degrees: Annotated[float, Field(ge=0, le=180)] = 30.0
-    """Angles are uniform in plus or minus this."""
+    """Largest angle, degrees. Angles are uniform between minus and plus this number."""
     in_plane: bool = False
-    """3-D patches: rotate within the last two axes only (thick slices)."""
+    """Whether 3-D patches are rotated within the last two axes only (thick slices)."""
 
     def warp(self, before: Warp, patch: Sequence[int], rng: np.random.Generator) -> Warp:
-        """Return ``before`` with a rotation for a patch of 2 or 3 axes."""
+        """Return ``before`` with a further random rotation, for a patch of 2 or 3 axes."""
         if rng.random() >= self.probability:
             return before
         n_moving = 2 if self.in_plane else len(patch)
@@ -38,7 +38,7 @@ class Rotate(Parameters):
 
 
 def rotation_matrix(angles: Sequence[float] | NDArray[np.float64]) -> Matrix:
-    """Return the (2, 2) rotation by one angle, or the (3, 3) rotation about axis 0, then 1, then 2; radians."""
+    """Return the rotation matrix (2, 2) for one angle, or (3, 3) for three: about axis 0, then 1, then 2. Radians."""
     if len(angles) == 1:
         return _plane_rotation(2, 0, 1, angles[0])
     first, second, third = angles
@@ -46,7 +46,10 @@ def rotation_matrix(angles: Sequence[float] | NDArray[np.float64]) -> Matrix:
 
 
 def _plane_rotation(n_axes: int, first: int, second: int, angle: float) -> Matrix:
-    """Rotation by ``angle`` (radians) from axis ``first`` towards axis ``second``; exact at quarter turns."""
+    """Return (n_axes, n_axes): rotation by ``angle`` (radians) from axis ``first`` to axis ``second``.
+
+    Multiples of 90 degrees are exact.
+    """
     matrix = np.eye(n_axes)
     cosine, sine = (round(value, 15) for value in (math.cos(angle), math.sin(angle)))
     matrix[first, first] = matrix[second, second] = cosine

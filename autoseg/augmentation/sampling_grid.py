@@ -1,7 +1,7 @@
-"""Where the voxels of a patch lie between those of its source: worked out once, for image and codes alike, in pieces.
+"""Positions of the voxels of a patch between the voxels of its source, computed once for image and codes, in pieces.
 
-A *cell* is the space between the 2^m voxels around a point. Its first voxel and the place in it are all that linear
-interpolation and votes need.
+A *cell* is the space between the 2^m source voxels around a point, m axes. Linear interpolation and votes need only the
+first voxel of the cell and the position in it.
 """
 
 from __future__ import annotations
@@ -17,35 +17,36 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 MARGIN = 2
-"""Voxels around a box beyond which points lie: two, so that the cells of such points hold nothing else."""
+"""Width, in voxels, of the fill around a box if points lie outside it. With two voxels, the cell of a point far outside
+contains only fill."""
 PIECE = 1 << 17
-"""Points that are worked out together: few enough for their numbers to stay in the processor's cache."""
+"""Number of points computed together: few enough for the processor's cache."""
 
 
 class Source(NamedTuple):
-    """Layers of voxels that are all sampled at the same points, on m axes (2 or 3)."""
+    """Layers of voxels on m axes (2 or 3) that are sampled at the same points."""
 
     layers: Tensor
-    """(L, *S), at least two voxels per axis, with a margin of what lies outside where points do."""
+    """(L, *S), at least two voxels per axis, with a margin of fill on the sides where points lie outside."""
     matrix: NDArray[np.float64]
     """(m, m): offset from the patch's centre (patch voxels) -> offset from ``centre`` (source voxels)."""
     centre: tuple[float, ...]
-    """Source point of the patch's centre, voxels of ``layers``."""
+    """Source position of the patch's centre, in voxels of ``layers``."""
     patch: tuple[int, ...]
-    """Edges of the patch, voxels."""
+    """Shape of the patch, voxels."""
     displacement: Tensor | None = None
-    """(m, V) float32: source voxels that the point of each patch voxel is moved by; None: not at all."""
+    """(m, V) float32: displacement of the point of each of V patch voxels, in source voxels. None: 0 everywhere."""
 
 
 class Piece(NamedTuple):
-    """M points of a patch, one after the other."""
+    """M consecutive points of a patch."""
 
     points: slice
-    """Their flat indices into the patch."""
+    """Flat indices of the points in the patch."""
     corner: Tensor
     """(M,) int32: flat index into *S of the first voxel of each point's cell."""
     fractions: tuple[Tensor, ...]
-    """Per axis (M,) float32: the place in the cell, 0 at its first voxel, 1 at its last."""
+    """Per axis (M,) float32: position in the cell, 0 at its first voxel, 1 at its last."""
 
 
 def make_source(
@@ -56,9 +57,10 @@ def make_source(
     fill: int,
     displacement: NDArray[np.float32] | None = None,
 ) -> Source:
-    """Surround ``layers`` (L, *S) by a margin of ``fill`` on each side beyond which points of the patch lie.
+    """Return the source for ``layers`` (L, *S), with a margin of ``fill`` on each side beyond which points lie.
 
-    ``displacement`` is (m, *patch), in source voxels.
+    ``matrix`` is (m, m), see :class:`Source`; ``centre`` in voxels of ``layers``; ``displacement`` is (m, *patch) in
+    source voxels, or None.
     """
     reach = np.abs(matrix) @ ((np.asarray(patch) - 1) / 2)
     least, most = (np.broadcast_to(bound, reach.shape).tolist() for bound in displacement_bounds(displacement))
@@ -75,7 +77,10 @@ def make_source(
 
 
 def displacement_bounds(displacement: NDArray[np.float32] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the least and the largest displacement along each axis: (m,) each, 0 for None."""
+    """Return the smallest and the largest of the displacements (m, *patch) along each axis: (m,) each.
+
+    For None, both are (1,) with value 0.
+    """
     if displacement is None:
         return np.zeros(1), np.zeros(1)
     flat = displacement.reshape(len(displacement), -1).astype(np.float64)
@@ -83,7 +88,7 @@ def displacement_bounds(displacement: NDArray[np.float32] | None) -> tuple[NDArr
 
 
 def pieces(source: Source) -> Iterator[Piece]:
-    """Yield the points of a patch in order; those outside lie on the margin."""
+    """Yield the points of a patch in order. Points outside the source are moved into its margin."""
     shape, device = source.layers.shape[1:], source.layers.device
     strides = axis_strides(source)
     steps = [torch.arange(edge, dtype=torch.float64, device=device) - (edge - 1) / 2 for edge in source.patch]
@@ -111,12 +116,12 @@ def pieces(source: Source) -> Iterator[Piece]:
 
 
 def axis_strides(source: Source) -> tuple[int, ...]:
-    """Return how far apart neighbours along each axis of *S lie in a flattened layer."""
+    """Return the distance in a flattened layer between neighbours along each axis of *S."""
     return source.layers.stride()[1:]
 
 
 def interpolate(source: Source) -> Tensor:
-    """Return (L, *patch): every layer, linear between its voxels."""
+    """Return (L, *patch): every layer of the source, interpolated linearly at the points of the patch."""
     if source.displacement is None and not (source.matrix - np.diag(np.diag(source.matrix))).any():
         return _interpolate_by_axis(source)
     flat = source.layers.flatten(1)
@@ -129,7 +134,7 @@ def interpolate(source: Source) -> Tensor:
 
 
 def _interpolate_by_axis(source: Source) -> Tensor:
-    """Do so where nothing is rotated: one axis after the other."""
+    """Return :func:`interpolate`, (L, *patch), for a source without rotation: one axis after the other."""
     moved = source.layers
     for axis, edge in enumerate(source.patch, 1):
         steps = torch.arange(edge, dtype=torch.float64, device=moved.device) - (edge - 1) / 2
@@ -143,14 +148,20 @@ def _interpolate_by_axis(source: Source) -> Tensor:
 
 
 def _along(layers: Tensor, axis: int, index: Tensor) -> Tensor:
-    """Return ``layers`` at some places of an axis. ``index_select`` is quick along all axes but the last."""
+    """Return ``layers`` (L, *S) at the positions ``index`` (n,) of an axis.
+
+    ``index_select`` is fast along all axes but the last.
+    """
     if axis < layers.ndim - 1:
         return layers.index_select(axis, index)
     return layers.gather(axis, index.expand(*layers.shape[:-1], -1))
 
 
 def _between(values: Tensor, corner: Tensor, fractions: Sequence[Tensor], strides: Sequence[int]) -> Tensor:
-    """Interpolate a layer (V,) in the cells of M points, one axis at a time."""
+    """Return (M,): a flattened layer (V,), interpolated linearly in the cells of M points, one axis at a time.
+
+    ``corner`` (M,) and ``fractions`` (M,) per axis as in :class:`Piece`; ``strides`` per axis.
+    """
     if not fractions:
         return values.index_select(0, corner)
     low = _between(values, corner, fractions[1:], strides[1:])

@@ -17,14 +17,14 @@ class Scale(Parameters):
     """
 
     probability: Probability = 0.2
-    """Of a sample."""
+    """Probability of a sample."""
     factor_range: PositiveRange = (0.7, 1.4)
-    """Source voxels per patch voxel, uniform; above 1 objects get smaller."""
+    """Source voxels per patch voxel, uniform in this range. Above 1, objects get smaller."""
     in_plane: bool = False
-    """3-D patches: scale along the last two axes only (thick slices)."""
+    """Whether 3-D patches are scaled along the last two axes only (thick slices)."""
 
     def warp(self, before: Warp, patch: Sequence[int], rng: np.random.Generator) -> Warp:
-        """Return ``before`` with a scaling for a patch of 2 or 3 axes."""
+        """Return ``before`` with a further random scaling, for a patch of 2 or 3 axes."""
         if rng.random() >= self.probability:
             return before
         n_moving = 2 if self.in_plane else len(patch)

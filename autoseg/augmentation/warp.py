@@ -1,7 +1,7 @@
-"""How a patch is cut out of its case: an affine map, a displacement of every voxel, mirrors.
+"""Warp: the map from the voxels of a patch to its case, made of an affine map, displacements and flips.
 
-A warp is drawn before anything is read, so that only the voxels that it needs are. Then each layer of the case is moved
-by it in one pass.
+A warp is drawn before voxels are read, so that only the voxels that it needs are read. Then each layer of the case is
+moved in one pass.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Warp:
-    """Where each voxel of a patch with n axes (2 or 3) lies in its case.
+    """Map from the voxels of a patch with n axes (2 or 3) to positions in its case.
 
-    Patch voxel ``p`` shows the source point ``centre + matrix (p - (patch - 1) / 2) + displacement[p]``; flips of the
-    patch follow.
+    Patch voxel ``p`` shows the source position ``centre + matrix (p - (patch - 1) / 2) + displacement[p]``. Then the
+    patch is flipped.
     """
 
     matrix: tuple[tuple[float, ...], ...]
@@ -31,16 +31,16 @@ class Warp:
     mirrors: tuple[bool, ...]
     """(n,): patch axes flipped after resampling."""
     displacement: NDArray[np.float32] | None = None
-    """(n, *patch): source voxels that each point is moved by; None: 0 everywhere, which is faster."""
+    """(n, *patch): displacement of each point, in source voxels. None: 0 everywhere, which is faster."""
 
     @property
     def is_identity(self) -> bool:
-        """Whether no point is moved, so that the patch is a plain copy (flipped perhaps)."""
+        """Whether no point is moved, so that the patch is a copy of source voxels, possibly flipped."""
         return self.displacement is None and bool(np.array_equal(self.array, np.eye(len(self.matrix))))
 
     @property
     def is_in_plane(self) -> bool:
-        """Whether axis 0 of a 3-D patch is left alone and all slices move alike, so that they are moved one by one."""
+        """Whether a 3-D patch moves within its slices only and equally in all of them, so that slices are layers."""
         array = self.array
         untouched = array[0, 0] == 1 and not array[0, 1:].any() and not array[1:, 0].any()
         return self.displacement is None and len(array) == 3 and bool(untouched)
@@ -51,25 +51,25 @@ class Warp:
         return np.asarray(self.matrix, dtype=np.float64)
 
     def after(self, matrix: Matrix) -> Warp:
-        """Return the warp with a further map of the patch, (n, n), applied to its voxels first; displacements stay."""
+        """Return the warp with a further map (n, n) that is applied to the patch voxels first. Displacements stay."""
         return replace(self, matrix=_as_tuples(self.array @ matrix))
 
     def displaced(self, displacement: NDArray[np.float32]) -> Warp:
-        """Return the warp with a further displacement (n, *patch), source voxels."""
+        """Return the warp with a further displacement (n, *patch), in source voxels."""
         before = 0 if self.displacement is None else self.displacement
         return replace(self, displacement=np.asarray(before + displacement, dtype=np.float32))
 
 
 def identity(n_axes: int) -> Warp:
-    """Return the warp of a patch with ``n_axes`` axes that moves nothing."""
+    """Return the warp that moves no voxel, for a patch with ``n_axes`` axes."""
     return Warp(_as_tuples(np.eye(n_axes)), (False,) * n_axes)
 
 
 def keep_inside(warp: Warp, centre: Sequence[float], patch: Sequence[int], voxel: Sequence[int]) -> tuple[float, ...]:
-    """Return the source centre next to ``centre`` for which ``voxel`` lies exactly on a voxel of the patch.
+    """Return the source centre closest to ``centre`` for which ``voxel`` lies exactly on a voxel of the patch.
 
-    A voxel that was the reason for a patch is thus in it after any rotation and scaling, with its code. The centre
-    moves by less than two voxels, unless the voxel would have left the patch.
+    The voxel for which a patch was sampled is therefore in it after any rotation and scaling, with its code. The centre
+    moves by less than two voxels, unless the voxel would otherwise lie outside the patch. All in source voxels.
     """
     half = (np.asarray(patch) - 1) / 2
     offset = np.linalg.solve(warp.array, np.asarray(voxel) - np.asarray(centre))
@@ -81,9 +81,9 @@ def keep_inside(warp: Warp, centre: Sequence[float], patch: Sequence[int], voxel
 
 
 def source_box(warp: Warp, centre: Sequence[float], patch: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the first source voxel and one past the last that the patch needs, per axis; may lie outside the image."""
+    """Return, per axis, the first source voxel that the patch needs and one past the last. Both may lie outside."""
     reach = np.abs(warp.array) @ ((np.asarray(patch) - 1) / 2)
-    slack = 1e-6  # an edge that falls on a voxel up to rounding needs no neighbour
+    slack = 1e-6  # a point on a voxel, up to rounding, does not need the next voxel
     least, most = displacement_bounds(warp.displacement)
     low = np.floor(np.asarray(centre) - reach + least + slack).astype(int)
     high = np.ceil(np.asarray(centre) + reach + most - slack).astype(int) + 1
@@ -91,18 +91,18 @@ def source_box(warp: Warp, centre: Sequence[float], patch: Sequence[int]) -> tup
 
 
 def move_image(box: Tensor, warp: Warp, centre: Sequence[float], patch: Sequence[int]) -> Tensor:
-    """Return the patch of an image: linear between voxels, 0 outside; a plain copy if the warp is the identity.
+    """Return the patch of an image, interpolated linearly, 0 outside. For the identity it is a copy of voxels.
 
     Parameters
     ----------
     box
-        (C, *box) float32: the part of the image that :func:`source_box` asks for, cut off where the image ends.
+        (C, *box) float32: the part of :func:`source_box` that lies inside the image.
     warp
-        The transform.
+        The map from patch voxels to source positions.
     centre
-        Source point of the patch's centre, in voxels of ``box``.
+        Source position of the patch's centre, in voxels of ``box``.
     patch
-        Edges of the patch, voxels.
+        Shape of the patch, voxels.
 
     Returns
     -------
@@ -116,7 +116,10 @@ def move_image(box: Tensor, warp: Warp, centre: Sequence[float], patch: Sequence
 
 
 def as_source(box: Tensor, warp: Warp, centre: Sequence[float], patch: Sequence[int], fill: int) -> Source:
-    """Return what ``warp`` samples of (L, *box), with ``fill`` outside; slices become layers where they stay apart."""
+    """Return the source in which ``warp`` samples ``box`` (L, *box), with ``fill`` outside.
+
+    If the warp is in the plane, slices become layers.
+    """
     if not warp.is_in_plane:
         return make_source(box, warp.array, centre, patch, fill, warp.displacement)
     middles = [centre[0], *((edge - 1) / 2 for edge in box.shape[2:])]
@@ -125,31 +128,34 @@ def as_source(box: Tensor, warp: Warp, centre: Sequence[float], patch: Sequence[
 
 
 def cut(box: Tensor, centre: Sequence[float], patch: Sequence[int], fill: int) -> Tensor:
-    """Return (L, *patch) out of (L, *box) without interpolation, ``fill`` outside; ``box`` itself if that is it."""
+    """Return (L, *patch): voxels of ``box`` (L, *box) around ``centre``, without interpolation, ``fill`` outside.
+
+    This is ``box`` itself if nothing is cut off or added.
+    """
     lows = [round(middle - (edge - 1) / 2) for middle, edge in zip(centre, patch, strict=True)]
     if not any(lows) and tuple(box.shape[1:]) == tuple(patch):
         return box
     out = box.new_full((box.shape[0], *patch), fill)
-    into, taken = [slice(None)], [slice(None)]
+    target, source = [slice(None)], [slice(None)]
     for low, edge, available in zip(lows, patch, box.shape[1:], strict=True):
         start, stop = max(low, 0), min(low + edge, available)
         if stop <= start:
             return out
-        into.append(slice(start - low, stop - low))
-        taken.append(slice(start, stop))
-    out[tuple(into)] = box[tuple(taken)]
+        target.append(slice(start - low, stop - low))
+        source.append(slice(start, stop))
+    out[tuple(target)] = box[tuple(source)]
     return out
 
 
 def embedded(matrix: Matrix, n_axes: int) -> Matrix:
-    """Return ``matrix`` (m, m) as (n_axes, n_axes), for the last m axes; the axes before stay as they are."""
+    """Return (n_axes, n_axes): ``matrix`` (m, m) for the last m axes, and the identity for the axes before."""
     whole = np.eye(n_axes)
     whole[n_axes - len(matrix) :, n_axes - len(matrix) :] = matrix
     return whole
 
 
 def flip(moved: Tensor, mirrors: Sequence[bool]) -> Tensor:
-    """Flip the last ``len(mirrors)`` axes where ``mirrors`` says so."""
+    """Return ``moved`` (..., *patch), flipped along those of the last axes for which ``mirrors`` is True."""
     axes = [axis - len(mirrors) for axis, is_mirrored in enumerate(mirrors) if is_mirrored]
     return moved.flip(axes) if axes else moved
 

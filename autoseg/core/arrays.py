@@ -1,4 +1,4 @@
-"""Types of arrays, and the letters for their shapes.
+"""Types of arrays, and the letters that denote their shapes.
 
 Shape legend, used in all of autoseg: **B** batch, **C** channel, **K** class, **R** region head, **H** network head
 (K classes or R regions), **N** label-set code, **M** ensemble member, ***S** spatial axes (z, y, x) of a case,

@@ -1,4 +1,4 @@
-"""Write files wholly or not at all: temporary name in the same folder, fsync, rename."""
+"""Atomic writing of files: a temporary name in the same folder, fsync, rename. A file is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from autoseg.core.errors import StorageError
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, *({errno.EDQUOT} if hasattr(errno, "EDQUOT") else ())}
 _HARDLY_ROOM = 1 << 20
-"""Bytes."""
+"""Free bytes below which a disk counts as full."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` with the same ending; rename it to ``path`` when the block succeeds.
+    """Yield a temporary path in the folder of ``path``, with the same ending; rename it to ``path`` at the end.
 
-    The temporary name starts with a dot and holds the process id, so parallel writers do not meet. If the block
-    raises, or writes nothing, ``path`` is left as it was. The file and its folder are fsynced.
+    If the block raises, or writes nothing, an existing file ``path`` is unchanged. The temporary name starts with a dot
+    and contains the process id, so that parallel writers use different names. The file and its folder are fsynced.
+    Raises ``StorageError`` if there is no room for the file.
     """
     with atomic_paths([path]) as (temporary,):
         yield temporary
@@ -31,10 +32,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Do as :func:`atomic_path` for several files of one folder, which is fsynced once.
+    """Yield temporary paths for several files of one folder, as :func:`atomic_path` does for one.
 
-    No file appears before all are written; a process that is killed while they are renamed leaves some of them.
-    Raises ``StorageError`` where there is no room for them, whatever the writer makes of that.
+    No file appears before all are written. Only a process that is killed during the renaming leaves some of them.
+    Raises ``StorageError`` if there is no room for the files, whichever exception the writer raised because of it.
     """
     folder = paths[0].parent
     temporaries = [path.with_name(f".{os.getpid()}.tmp.{path.name}") for path in paths]
@@ -57,9 +58,9 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def lacks_room(error: BaseException, folder: Path) -> bool:
-    """Whether an error came from a full disk, a quota or a limit of size.
+    """Whether the cause of an error is a full disk, a quota or a limit on the size of files.
 
-    Writers of other libraries swallow the reason; then a folder that has hardly room left is taken for it.
+    Some libraries hide the cause. It then counts as a full disk if ``folder`` has less than 1 MB left.
     """
     if _reason(error) is not None:
         return True
@@ -68,16 +69,17 @@ def lacks_room(error: BaseException, folder: Path) -> bool:
 
 
 def no_room(path: Path | str, error: BaseException) -> StorageError:
-    """Return the error for a file that could not be written since there is no room for it."""
+    """Return the error for a file that could not be written because there is no room for it."""
     if isinstance(error, StorageError):
         return error
     return StorageError(
-        f"{path}: found no room to write it ({_reason(error) or 'the disk is full'}), expected room; what was there is "
-        "unchanged. Free some space there, or choose another place"
+        f"{path}: cannot be written: {_reason(error) or 'the disk is full'}. Existing files are unchanged. Free some "
+        "space there, or choose another place"
     )
 
 
 def _reason(error: BaseException | None) -> str | None:
+    """Return the system's message about missing room from an error or its causes; None if there is none."""
     while error is not None:
         if isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
             return error.strerror or str(error)
@@ -99,7 +101,7 @@ def write_json(path: Path, value: Any) -> None:
 def _sync_folder(folder: Path) -> None:
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows cannot open folders; its rename is journalled
+    except OSError:  # Windows cannot open folders, but journals renames
         return
     try:
         os.fsync(descriptor)

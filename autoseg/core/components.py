@@ -1,4 +1,4 @@
-"""One lookup for everything that a user may replace: a built-in, an entry point, or ``package.module:attribute``."""
+"""Lookup of replaceable components by name: a built-in, an entry point, or ``package.module:attribute``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from autoseg.core.errors import ConfigError
 def resolve(kind: str, name: str, built_in: Mapping[str, Any], *, needs: Sequence[str] = ()) -> Any:
     """Return the component ``name`` of ``kind``: loss, optimizer, augmentation, architecture or planner.
 
-    Raises ``ConfigError`` naming the built-in components if it is unknown, or saying why it cannot be imported, or
-    which of the attributes that it ``needs`` a component of a user lacks.
+    Raises ``ConfigError`` if the name is unknown (the message lists the built-in components), if it cannot be imported
+    (with the reason), or if a component that is not built in lacks an attribute of ``needs``.
     """
     if name in built_in:
         return built_in[name]
@@ -39,7 +39,7 @@ def _imported(kind: str, name: str, built_in: Mapping[str, Any]) -> Any:
     module, _, attribute = name.partition(":")
     try:
         return getattr(import_module(module), attribute)
-    except Exception as error:  # whatever a module of a user raises
+    except Exception as error:  # a user's module may raise anything
         reason = str(error) if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: {error}"
         raise ConfigError(
             f"{kind} {name!r}: {reason}, expected an importable 'package.module:attribute'. "

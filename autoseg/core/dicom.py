@@ -1,4 +1,4 @@
-"""Recognise DICOM files, which are not read, and say how to convert them: a folder of slices is a common input."""
+"""Recognition of DICOM files, which autoseg does not read, and the advice how to convert them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from pathlib import Path
 
 ENDINGS = (".dcm", ".dicom", ".ima")
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-"""Of files that hold a volume with its geometry."""
+"""Endings of files that hold a volume with its geometry."""
 LOOKED_AT = 20
-"""Files of a folder that are looked at: one that is DICOM is enough."""
+"""Number of files and of inner folders that are checked; one DICOM file is enough."""
 MARK_AT = 128
+"""Offset of the mark in a file, bytes."""
 MARK = b"DICM"
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file has the mark of DICOM, whatever its name; False if it cannot be read."""
+    """Whether the content of a file has the mark of DICOM. False if the file cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(MARK_AT + len(MARK))[MARK_AT:] == MARK
@@ -24,7 +25,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def dicom_folder(folder: Path) -> Path | None:
-    """Return ``folder``, or the first folder in it, that holds DICOM files; None if there is none."""
+    """Return ``folder`` if it holds DICOM files, otherwise the first folder in it that does; None without any."""
     if not folder.is_dir():
         return None
     inner = sorted(path for path in islice(folder.iterdir(), 1000) if path.is_dir())
@@ -36,7 +37,10 @@ def dicom_folder(folder: Path) -> Path | None:
 
 
 def conversion(folder: Path | str, ending: str) -> str:
-    """Return the advice how to make one image file of a folder of slices, with ``ending`` if that holds a volume."""
+    """Return a sentence with the command that converts a folder of slices to one image file.
+
+    The file has ``ending`` if that format holds a volume, otherwise ``.nii.gz``.
+    """
     ending = ending if ending.lower() in VOLUME_ENDINGS else ".nii.gz"
     code = (
         "import SimpleITK as s; r = s.ImageSeriesReader(); "

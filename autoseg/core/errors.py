@@ -1,4 +1,4 @@
-"""The errors that autoseg raises, so that a command can tell a user's mistake from its own.
+"""Errors that autoseg raises. Their classes distinguish a user's mistake from a failure of autoseg.
 
 AutosegError
 ├── UserError            the input is wrong: message without traceback, exit code 2
@@ -22,16 +22,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong with the user's input, with all that is needed to mend it."""
+    """One mistake in the user's input, with everything that is needed to correct it."""
 
     where: str
     """File, then key or case: ``dataset.json: labels.ignore``."""
     found: str
-    """What is there, with its value."""
+    """The wrong content, with its value."""
     expected: str
-    """What should be there."""
+    """The correct content."""
     fix: str
-    """What to write or do."""
+    """Instruction: what to write or do. Sentences."""
 
     def __str__(self) -> str:
         return f"{self.where}: found {self.found}, expected {self.expected}. {self.fix}"
@@ -42,11 +42,11 @@ class AutosegError(Exception):
 
 
 class UserError(AutosegError):
-    """The user's input is wrong; the message says where, what was found, what was expected and what to do."""
+    """The user's input is wrong. The message states where, what is wrong, what was expected and what to do."""
 
 
 class DatasetError(UserError):
-    """dataset.json, or the files that it describes, are wrong. Holds every fault found, not only the first."""
+    """dataset.json, or the files that it describes, are wrong. Holds all faults, not only the first."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
@@ -57,7 +57,7 @@ class DatasetError(UserError):
 
 
 class FileFormatError(UserError):
-    """One file cannot be read, or not faithfully: truncated, corrupt, or of a form that is not supported."""
+    """One file cannot be read without error: it is truncated, damaged, or of a variant that is not supported."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
@@ -85,7 +85,7 @@ class EvaluationError(UserError):
 
 
 class WorkerError(AutosegError):
-    """A worker process died or failed; the message names the item that it held."""
+    """A worker process died or failed. The message names the item that it was working on."""
 
     def __init__(self, reason: Fault | str) -> None:
         self.fault = reason if isinstance(reason, Fault) else None
@@ -93,8 +93,8 @@ class WorkerError(AutosegError):
 
 
 class StorageError(AutosegError, OSError):
-    """A file could not be written since there is no room for it; what was there before is unchanged."""
+    """A file could not be written because there is no room for it. An existing file is unchanged."""
 
 
 class TrainingError(AutosegError):
-    """A training cannot go on: its loss or weights are no longer finite. The latest checkpoint is from before."""
+    """A training cannot continue: its loss or weights are no longer finite. The latest checkpoint is still finite."""

@@ -1,4 +1,4 @@
-"""Collect what is wrong while reading on, so that a user sees every fault of a file at once."""
+"""Collection of the faults and warnings of a file, so that a user sees all of them at once; and text helpers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ MAX_NAMED = 5
 
 @dataclass
 class Findings:
-    """Faults and warnings of one file, in the order in which they were met."""
+    """Faults and warnings of one file, in the order of reading."""
 
     file: str
-    """Name of the file as the messages give it."""
+    """Name of the file in the messages."""
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def fault(self, key: str, *, found: str, expected: str, fix: str) -> None:
-        """Note a fault at ``key`` of the file (the whole file if empty)."""
+        """Add a fault at ``key`` of the file; "" stands for the whole file."""
         self.faults.append(Fault(self._where(key), found, expected, fix))
 
     def warn(self, key: str, text: str) -> None:
-        """Note something that still gives a right result but is probably not wanted."""
+        """Add a warning about ``key``: the result is still correct, but probably not wanted."""
         self.warnings.append(f"{self._where(key)}: {text}")
 
     def raise_if_faulty(self) -> None:
@@ -38,13 +38,13 @@ class Findings:
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """Return ``value`` as one line of at most ``limit`` characters, for a message."""
+    """Return the ``repr`` of ``value`` as one line of at most ``limit`` characters, for a message."""
     text = " ".join(repr(value).split())
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def listed(names: Iterable[object], limit: int = MAX_NAMED) -> str:
-    """Join the first ``limit`` names with commas and say how many more there are; "none" if there are none."""
+    """Return the first ``limit`` names, separated by commas, and the number of the others; "none" without names."""
     everything = [str(name) for name in names]
     more = f" and {len(everything) - limit} more" if len(everything) > limit else ""
     return ", ".join(everything[:limit]) + more if everything else "none"
@@ -56,7 +56,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def grouped_by_text(remarks: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Return one line per remark (case -> remarks) that names the cases to which it applies."""
+    """Return one line per different remark, which starts with its cases. ``remarks``: case -> remarks."""
     by_text: dict[str, list[str]] = {}
     for case, texts in remarks.items():
         for text in dict.fromkeys(texts):
@@ -68,7 +68,7 @@ def grouped_by_text(remarks: Mapping[str, tuple[str, ...]]) -> list[str]:
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:
-    """Return " Did you mean 'x'?" for the nearest known word, else an empty string."""
+    """Return " Did you mean 'x'?" for the most similar word of ``known``; "" if none has similarity ``cutoff``."""
     by_lower = {item.casefold(): item for item in known}
     near = get_close_matches(word.strip().casefold(), by_lower, n=1, cutoff=cutoff)
     return f" Did you mean {by_lower[near[0]]!r}?" if near else ""

@@ -1,4 +1,4 @@
-"""What planning needs to know of a data set: shapes, spacings and the intensities of annotated foreground."""
+"""Fingerprint of a data set: the shapes, spacings, intensities and annotation statistics that planning needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from autoseg.core.geometry import Direction
 
 
 class IntensityProperties(BaseModel):
-    """Statistics of one channel over informative foreground voxels (or, as fallback, inside the body)."""
+    """Statistics of one channel over informative foreground voxels or, if these are too few, inside the body.
+
+    In units of the image files.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -22,9 +25,9 @@ class IntensityProperties(BaseModel):
 
 
 class Fingerprint(BaseModel):
-    """``dataset_fingerprint.json``: nnU-Net's keys, then ours.
+    """Content of ``dataset_fingerprint.json``: nnU-Net's keys, then further ones.
 
-    Axes are the files' (z, y, x), after each case was brought to the order in which most of them are stored.
+    Axes are (z, y, x) of the files, after each case was turned to the voxel order in which most of them are stored.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,44 +35,45 @@ class Fingerprint(BaseModel):
     spacings: tuple[tuple[float, float, float], ...]
     """mm, one per case, in case order."""
     shapes_after_crop: tuple[tuple[int, int, int], ...]
-    """Voxels, one per case; of the whole image if nothing is cropped."""
+    """Voxels (z, y, x), one per case. The shape of the whole image if nothing is cropped."""
     foreground_intensity_properties_per_channel: dict[str, IntensityProperties]
-    """Channel number as string -> statistics."""
+    """Channel number as a string -> statistics."""
     median_relative_size_after_cropping: float
+    """Median over cases of the share of voxels that cropping leaves, 0 to 1."""
     cases: tuple[str, ...] = ()
-    """Names, in the order of the lists above."""
+    """Names of the cases, in the order of the lists above."""
     intensity_source: dict[str, str] = Field(default_factory=dict)
-    """Channel number -> ``"foreground"``, or ``"body"`` when too few foreground voxels are annotated."""
+    """Channel number -> ``"foreground"``, or ``"body"`` if too few foreground voxels are annotated."""
     foreground_voxels: int = 0
-    """How many informative foreground voxels the statistics saw."""
+    """Number of informative foreground voxels behind the intensity statistics."""
     annotated_fraction: dict[str, float] = Field(default_factory=dict)
-    """Case -> share of voxels that say something about their class."""
+    """Case -> share of informative voxels (label set smaller than all classes), 0 to 1."""
     drawn_fraction: dict[str, float] = Field(default_factory=dict)
-    """Case -> share of voxels that somebody drew: those of which it is only said that a class is absent are none."""
+    """Case -> share of annotated voxels, 0 to 1. Voxels whose set only lacks absent classes do not count."""
     annotated_in_slices: dict[str, float] = Field(default_factory=dict)
-    """Case -> share of the drawn voxels that lie in slices of which at least half is annotated; 0 for scribbles."""
+    """Case -> share of the annotated voxels that lie in slices annotated by at least half, 0 to 1; 0 for scribbles."""
     annotated_classes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
-    """Case -> indices of the heads (classes, or regions) with a voxel that is certainly theirs; ascending."""
+    """Case -> indices of the heads (classes, or regions) to which at least one voxel certainly belongs; ascending."""
     direction: Direction | None = None
-    """Direction cosines of the order in which most cases are stored, see :class:`autoseg.core.geometry.Geometry`; None
-    if no file says how its axes lie."""
+    """Direction cosines of the voxel order in which most cases are stored, see
+    :class:`autoseg.core.geometry.Geometry`. None if no file states the direction of its axes."""
     turned: dict[str, str] = Field(default_factory=dict)
-    """Case -> the order in which its file stores the voxels (``RAS``: x to the right, y to anterior, z to superior), of
-    those that have to be turned to ``direction``."""
+    """Case -> voxel order of its file (``RAS``: x to the right, y to anterior, z to superior), for the cases that must
+    be turned to ``direction``."""
     foreground_outside: dict[str, int] = Field(default_factory=dict)
-    """Case -> voxels annotated as foreground outside the box of what is not 0; without those that have none. If there
-    is any, no case is cropped."""
+    """Case -> number of voxels annotated as foreground outside the box of non-zero voxels, for cases that have any. If
+    there is any, no case is cropped."""
     background_outside: dict[str, int] = Field(default_factory=dict)
-    """Case -> voxels annotated as background outside that box, likewise."""
+    """Case -> number of voxels annotated as background outside that box, for cases that have any."""
     source_hash: str = ""
-    """Hash over the source files and dataset.json; a fingerprint with another hash is stale."""
+    """Hash of the source files and dataset.json. A fingerprint with another hash is stale."""
 
     @property
     def crop(self) -> bool:
-        """Whether what is 0 around the images can be cut away without losing annotated foreground."""
+        """Whether images can be cropped to their non-zero box without losing annotated foreground."""
         return not self.foreground_outside
 
     @property
     def informative_cases(self) -> tuple[str, ...]:
-        """Cases with at least one voxel that says something, in case order: those that training uses."""
+        """Cases with at least one informative voxel, in case order. Training uses these."""
         return tuple(case for case in self.cases if self.annotated_fraction.get(case, 1.0) > 0)

@@ -1,4 +1,4 @@
-"""Where the voxels of an array lie in the world, so that a prediction goes back exactly where its image came from."""
+"""Geometry of an array: spacing, origin and direction, which place its voxels in the world."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Direction = tuple[float, float, float, float, float, float, float, float, float]
 """Direction cosines, 3x3 row-major, in ITK's order (x, y, z) and system (LPS)."""
 
 FLAT_SPACING = 999.0
-"""Slice spacing (mm) given to 2-D images, larger than any other, so that no plan ever resamples across slices.
+"""Slice spacing (mm) of 2-D images. It is larger than any other spacing, so that no plan resamples across slices.
 Source: nnU-Net ``imageio/natural_image_reader_writer.py``."""
 ASSUMED = "assumed"
-"""``metadata["spacing"]`` of a file that does not say how large its voxels are (PNG, plain TIFF): 1 mm is assumed."""
+"""``metadata["spacing"]`` of a file that states no voxel size (PNG, plain TIFF). 1 mm is assumed for it."""
 
 FLOAT32_ROUNDING = 2.0**-22
-"""Relative; two roundings of float32."""
+"""Relative error of two roundings to float32."""
 
 
 class Geometry(BaseModel):
@@ -34,13 +34,14 @@ class Geometry(BaseModel):
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """World position of the first voxel's centre, mm, in ITK's order (x, y, z) and system (LPS)."""
     direction: Direction = (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    """Direction cosines of the axes x, y, z."""
     is_directed: bool = False
-    """Whether the file says ``direction``; so it is if one is given, unless it is said otherwise. Else the default
-    stands for nothing (PNG, TIFF), and nobody may turn the array by it."""
+    """Whether the file states ``direction``. By default, True if a direction is given. If False (PNG, TIFF),
+    ``direction`` has no meaning, and the array must not be turned by it."""
     ndim: int = 3
-    """2 or 3: how many spatial axes the file has."""
+    """Number of spatial axes of the file, 2 or 3."""
     metadata: dict[str, str] = Field(default_factory=dict)
-    """What the file format needs besides to write the same header again (the NIfTI header, base64; NRRD keys)."""
+    """Further content of the file's header that is needed to write the same header again (NIfTI header in base64)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -51,17 +52,16 @@ class Geometry(BaseModel):
 
     @property
     def voxel_volume(self) -> float:
-        """Volume of a voxel in mm³ (area in mm² for 2-D images)."""
+        """Volume of a voxel in mm³; for 2-D images, area of a pixel in mm²."""
         edges = self.spacing if self.ndim == 3 else self.spacing[1:]
         return math.prod(edges)
 
     def differs_from(self, other: Geometry, *, tolerance: float = 1e-3) -> tuple[str, ...]:
-        """Name the properties (``spacing``, ``origin``, ``direction``) in which two geometries differ.
+        """Return the properties (``spacing``, ``origin``, ``direction``) in which two geometries differ; () if none.
 
-        ``tolerance`` is relative to the smallest in-plane spacing for spacing and origin, absolute for direction;
-        what a header in float32 loses is added.
-        Empty if they agree. Geometries of different ``ndim`` differ in all three. Where a file does
-        not state its spacing (``ASSUMED``) there is nothing to compare.
+        ``tolerance`` is relative to the smallest in-plane spacing for spacing and origin, and absolute for direction.
+        Rounding of a header to float32 is allowed in addition. Geometries of different ``ndim`` differ in all three. If
+        one of them has an assumed spacing (``ASSUMED``), they are not compared, and the result is ().
         """
         if self.ndim != other.ndim:
             return ("spacing", "origin", "direction")
@@ -81,15 +81,16 @@ class Geometry(BaseModel):
 
 
 def slice_axis(shape: Sequence[int], spacing: Sequence[float]) -> int:
-    """Return the axis that counts the slices which people draw in.
+    """Return the slice axis: the axis across which people annotate slice by slice.
 
-    An axis of one voxel, else the one whose spacing differs while the other two agree within 1 % (pixels are square),
-    else that of the coarsest spacing; the first where several would do.
+    It is the axis with one voxel. Otherwise it is the axis whose spacing differs from the other two, if these agree
+    within 1 % (square pixels). Otherwise it is the axis of the coarsest spacing. The first axis is taken if several
+    qualify.
 
     Parameters
     ----------
     shape
-        Voxels, three axes.
+        Voxels, of three axes.
     spacing
         mm, one per axis.
     """

@@ -1,7 +1,7 @@
-"""Arrays in models that are otherwise JSON: their bytes go into one buffer beside it.
+"""Array fields for JSON models: the bytes of the arrays are stored in one buffer beside the JSON text.
 
-Annotate the field of a dataclass with :data:`KeptArray`, then give pydantic a buffer as the context of
-``dump_json`` (a ``bytearray``, which grows) and of ``validate_json`` (the bytes that were written).
+Annotate the field of a dataclass with one of the types below. Then give pydantic the buffer as context: a
+``bytearray``, which grows, for ``dump_json``, and the written bytes for ``validate_json``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import PlainSerializer, PlainValidator, SerializationInfo, Validat
 
 
 def _put(array: NDArray[Any], info: SerializationInfo) -> tuple[str, tuple[int, ...], int]:
-    """Append the bytes of an array to the context; return its type, its shape and where it begins."""
+    """Append the bytes of an array (any shape) to the buffer; return its type, its shape and its offset in bytes."""
     buffer = cast(bytearray, info.context)
     start = len(buffer)
     buffer.extend(np.ascontiguousarray(array).tobytes())
@@ -23,7 +23,10 @@ def _put(array: NDArray[Any], info: SerializationInfo) -> tuple[str, tuple[int, 
 
 
 def _take(place: Any, info: ValidationInfo) -> NDArray[Any]:
-    """Return the array that lies at a place of the context, read-only; an array as it is. Raises ``ValueError``."""
+    """Return the read-only array, of any shape, at a ``place`` (type, shape, offset) of the buffer.
+
+    An array is returned as it is. Raises ``ValueError`` if the buffer is too short.
+    """
     if isinstance(place, np.ndarray):
         return place
     dtype, shape, start = place
@@ -32,6 +35,6 @@ def _take(place: Any, info: ValidationInfo) -> NDArray[Any]:
     return values.reshape(shape)
 
 
-KeptFloat32 = Annotated[NDArray[np.float32], PlainValidator(_take), PlainSerializer(_put)]
-KeptFloat64 = Annotated[NDArray[np.float64], PlainValidator(_take), PlainSerializer(_put)]
-KeptBool = Annotated[NDArray[np.bool_], PlainValidator(_take), PlainSerializer(_put)]
+JsonFloat32 = Annotated[NDArray[np.float32], PlainValidator(_take), PlainSerializer(_put)]
+JsonFloat64 = Annotated[NDArray[np.float64], PlainValidator(_take), PlainSerializer(_put)]
+JsonBool = Annotated[NDArray[np.bool_], PlainValidator(_take), PlainSerializer(_put)]

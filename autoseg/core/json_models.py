@@ -1,4 +1,4 @@
-"""Values of pydantic kept in JSON files."""
+"""Reading and writing of pydantic models as JSON files."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def save_model(value: BaseModel, path: Path) -> None:
-    """Write a value as JSON, atomically."""
+    """Write a model as JSON, atomically."""
     write_text(path, value.model_dump_json(indent=2) + "\n")
 
 
 def load_model(model: type[Model], path: Path, if_missing: str, if_wrong: str) -> Model:
-    """Read a value; raise ``PlanError`` if the file is missing or malformed, naming what is wrong in it.
+    """Read a model from a JSON file.
 
-    ``if_missing`` and ``if_wrong`` say what to do then.
+    Raises ``PlanError`` if the file is missing or malformed. The message names up to five faults and ends with the
+    instruction ``if_missing`` or ``if_wrong``.
     """
     try:
         return model.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise PlanError(f"{path}: found no such file, expected a {model.__name__.lower()}. {if_missing}") from None
+        raise PlanError(f"{path}: no such file, expected a {model.__name__.lower()}. {if_missing}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: found a file that cannot be read ({error}), expected JSON. {if_wrong}") from error
     except ValidationError as error:

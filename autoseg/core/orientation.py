@@ -1,7 +1,7 @@
-"""In which order a file stores its voxels, and how arrays are brought to another order without loss.
+"""Voxel order of files, and exchange and reversal of the axes of arrays, which loses nothing.
 
-Training files may run from right to left or from left to right, slice by slice or coronally. A network sees arrays
-only, so all are brought to the order that prevails among them, by exchanging and reversing axes.
+Files may store voxels from right to left or from left to right, in axial or coronal slices. A network sees arrays
+only, so all arrays are brought to the voxel order of most training files.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ Triple = tuple[int, int, int]
 Flips = tuple[bool, bool, bool]
 
 _TIE = 1e-6
-"""Differences of cosines that are taken for rounding: of equally close orders the one that changes less is taken."""
+"""Difference of cosines that counts as rounding. Of equally close voxel orders, the one that changes less is taken."""
 _LEAST_VOLUME = 0.5
-"""Of the parallelepiped of three unit axes; below it they do not span space, and the header says nothing."""
+"""Least volume of the parallelepiped of the three unit axes. Below it they do not span space and are ignored."""
 _ENDS = (("R", "L"), ("A", "P"), ("I", "S"))
-"""Per world axis (LPS): the ends towards which it falls and rises."""
+"""Per world axis (LPS): letters of the directions of falling and rising coordinates."""
 _AXIS_ORDERS: tuple[Triple, ...] = tuple((a, b, c) for a, b, c in permutations(range(3)))
 
 
 @dataclass(frozen=True, slots=True)
 class VoxelOrder:
-    """How an array is turned: axis ``axes[i]`` of it becomes axis ``i``, reversed where ``flipped[i]``."""
+    """Exchange and reversal of array axes: axis ``axes[i]`` becomes axis ``i``, reversed if ``flipped[i]``."""
 
     axes: Triple = (0, 1, 2)
     flipped: Flips = (False, False, False)
 
     @property
     def is_identity(self) -> bool:
-        """Whether nothing changes."""
+        """Whether the array stays as it is."""
         return self == VoxelOrder()
 
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return a view of ``array`` (*S) or (C, *S) in this order; a leading axis stays."""
+        """Return a view of ``array`` (*S) or (C, *S) in this order. A leading axis stays first."""
         leading = array.ndim - 3
         turned = array.transpose(*range(leading), *(axis + leading for axis in self.axes))
         return turned[(slice(None),) * leading + tuple(_run(is_flipped) for is_flipped in self.flipped)]
 
     def invert(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return a view of ``array`` (*S) or (C, *S) in the order before: ``invert(apply(array))`` is ``array``."""
+        """Return a view of ``array`` (*S) or (C, *S) in its former order: ``invert(apply(array))`` equals ``array``."""
         return self.inverse.apply(array)
 
     @property
@@ -63,21 +63,24 @@ class VoxelOrder:
         return VoxelOrder(_triple(self.axes[axis] for axis in axes), _flips(self.flipped[axis] for axis in axes))
 
     def permuted(self, values: Sequence[Any]) -> tuple[Any, Any, Any]:
-        """Return what belongs to each axis (a spacing, an edge) in this order."""
+        """Return three values, one per axis (spacings, edges), in this order."""
         z, y, x = (values[axis] for axis in self.axes)
         return (z, y, x)
 
     def inverse_point(self, point: Sequence[float], shape: Sequence[int]) -> tuple[float, float, float]:
-        """Return where a point (z, y, x) of a turned array of ``shape`` lies in the array before; both in voxels."""
+        """Return the index in the array before turning of ``point`` (z, y, x), an index in the turned array.
+
+        ``shape`` is that of the turned array. Both in voxels.
+        """
         unflipped = [
             edge - 1 - at if is_flipped else at for at, edge, is_flipped in zip(point, shape, self.flipped, strict=True)
         ]
         return self.inverse.permuted(unflipped)
 
     def turned(self, geometry: Geometry, shape: Sequence[int]) -> Geometry:
-        """Return the geometry of an array of ``shape`` (z, y, x) with ``geometry`` after :meth:`apply`.
+        """Return the geometry after :meth:`apply` of an array that has ``geometry`` and ``shape`` (z, y, x) before.
 
-        Every voxel keeps its place in the world. ``metadata`` describes the file as it is stored and is left out.
+        Every voxel keeps its position in the world. ``metadata`` is left out, because it describes the stored file.
         """
         columns = np.asarray(geometry.direction, dtype=float).reshape(3, 3)[:, ::-1]  # of the axes z, y, x
         columns = columns[:, list(self.axes)]
@@ -98,22 +101,22 @@ AS_STORED = VoxelOrder()
 
 
 def order_towards(geometry: Geometry, wanted: Direction | None) -> VoxelOrder:
-    """Return how an array with ``geometry`` is turned so that its axes point as closely as can be to ``wanted``.
+    """Return the voxel order that turns the axes of an array with ``geometry`` as close as possible to ``wanted``.
 
-    ``wanted`` are direction cosines as of :class:`Geometry`. Where they are None, or the file does not say how its
-    axes lie, the array stays as it is stored. For oblique axes the exchange and reversal with the largest sum of
-    cosines is taken; of equally close ones the one that changes least.
+    ``wanted`` are direction cosines as in :class:`Geometry`. The order is ``AS_STORED`` if they are None, or if the
+    file does not state the direction of its axes. For oblique axes, the order with the largest sum of cosines is taken,
+    and of equally close ones the one that changes least.
     """
     if wanted is None or not has_axes(geometry):
         return AS_STORED
     cosines = _cosines(np.asarray(wanted, dtype=float), np.asarray(geometry.direction, dtype=float))
     sums = [sum(abs(cosines[row, column]) for row, column in enumerate(axes)) for axes in _AXIS_ORDERS]
-    axes = next(item for item, found in zip(_AXIS_ORDERS, sums, strict=True) if found >= max(sums) - _TIE)
+    axes = next(item for item, value in zip(_AXIS_ORDERS, sums, strict=True) if value >= max(sums) - _TIE)
     return VoxelOrder(axes, _flips(cosines[row, column] < -_TIE for row, column in enumerate(axes)))
 
 
 def has_axes(geometry: Geometry) -> bool:
-    """Whether the file says in which directions its axes run."""
+    """Whether the file states the direction of its axes: finite cosines of axes that span space."""
     if not geometry.is_directed:
         return False
     if not all(map(math.isfinite, geometry.direction)):
@@ -122,24 +125,24 @@ def has_axes(geometry: Geometry) -> bool:
 
 
 def prevailing_direction(geometries: Iterable[Geometry]) -> Direction | None:
-    """Return the direction cosines that most of the files agree with; None if none says how its axes lie.
+    """Return the direction cosines of the voxel order of most files; None if no file states its direction.
 
-    They are those of one of the files: the one towards which most of the others need no turning, among these the one
-    to which the others are closest, then the first. Oblique volumes that differ a little from each other (short-axis
-    views of hearts) are therefore in one order, even where the closest axes of the world are not the same for all.
+    They are the cosines of one of the files: the one for which most of the other files need no turning, among equals
+    the one to which the others are closest, then the first. Oblique volumes that differ a little from each other
+    (short-axis views of hearts) therefore get one order, even if their closest world axes differ.
     """
     counted = Counter(_rounded(geometry.direction) for geometry in geometries if has_axes(geometry))
     if not counted:
         return None
-    found, numbers = np.array(list(counted), dtype=float), np.array(list(counted.values()))
-    scores = [_agreement(direction, found, numbers) for direction in found]
+    directions, numbers = np.array(list(counted), dtype=float), np.array(list(counted.values()))
+    scores = [_agreement(direction, directions, numbers) for direction in directions]
     return list(counted)[max(range(len(scores)), key=scores.__getitem__)]
 
 
 def orientation_name(direction: Direction, order: VoxelOrder = AS_STORED) -> str:
-    """Name where the axes x, y, z point, say ``LPS``: to the left, to posterior, to superior; the closest axes.
+    """Return letters for the world directions closest to the axes x, y, z: ``LPS`` is left, posterior, superior.
 
-    ``order`` is how an array is turned to have ``direction``: then the array as it is stored is named.
+    If ``order`` is given, it turns an array to ``direction``, and the letters describe the array before turning.
     """
     world = _cosines(np.eye(3).ravel(), np.asarray(direction, dtype=float))
     closest = max(_AXIS_ORDERS, key=lambda axes: round(sum(abs(world[r, c]) for r, c in enumerate(axes)), 6))
@@ -162,16 +165,21 @@ def _opposite(letter: str) -> str:
     return low if letter == high else high
 
 
-def _cosines(wanted: NDArray[np.float64], found: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., 3, 3) cosines between the axes z, y, x of ``wanted`` (9) and those of ``found`` (..., 9)."""
-    mine, theirs = wanted.reshape(3, 3), found.reshape(*found.shape[:-1], 3, 3)
+def _cosines(wanted: NDArray[np.float64], directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (..., 3, 3) cosines between the axes z, y, x of ``wanted`` (9,) and those of ``directions`` (..., 9)."""
+    mine, theirs = wanted.reshape(3, 3), directions.reshape(*directions.shape[:-1], 3, 3)
     cosines: NDArray[np.float64] = np.einsum("ki,...kj->...ij", mine, theirs)[..., ::-1, ::-1]
     return cosines
 
 
-def _agreement(direction: NDArray[np.float64], found: NDArray[np.float64], numbers: NDArray[Any]) -> tuple[int, float]:
-    """Return how many files need no turning towards ``direction``, and how close they are; ``found`` is (n, 9)."""
-    cosines = _cosines(direction, found)
+def _agreement(
+    direction: NDArray[np.float64], directions: NDArray[np.float64], numbers: NDArray[Any]
+) -> tuple[int, float]:
+    """Return the number of files that need no turning towards ``direction`` (9,), and the sum of their cosines.
+
+    ``directions`` (n, 9) are the different directions, ``numbers`` (n,) the files that have each of them.
+    """
+    cosines = _cosines(direction, directions)
     largest = np.max([np.abs(cosines[:, range(3), axes]).sum(axis=1) for axes in _AXIS_ORDERS], axis=0)
     closeness = cosines.trace(axis1=1, axis2=2)
     agrees = closeness >= largest - _TIE
@@ -179,6 +187,7 @@ def _agreement(direction: NDArray[np.float64], found: NDArray[np.float64], numbe
 
 
 def _run(is_flipped: bool) -> slice:
+    """Return the slice of a whole axis, reversed if ``is_flipped``."""
     return slice(None, None, -1) if is_flipped else slice(None)
 
 

@@ -1,4 +1,4 @@
-"""Run one function over many items in worker processes; a worker that dies is named with the item that it held."""
+"""Apply one function to many items in worker processes. If a worker dies, the error names the item it worked on."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Result = TypeVar("Result")
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def is_running(process: int) -> bool:
-    """Whether a process with this id lives; True where that cannot be asked without ending it (not on POSIX)."""
+    """Whether a process with this id exists. True on systems other than POSIX, where asking would end the process."""
     if os.name != "posix":
         return True
     try:
@@ -45,14 +45,17 @@ def is_running(process: int) -> bool:
 def map_unordered(
     function: Callable[[Item], Result], items: Sequence[Item], *, workers: int = 1
 ) -> Iterator[tuple[int, Result | AutosegError]]:
-    """Yield ``(index of the item, result)`` as they are done; an ``AutosegError`` is yielded, not raised.
+    """Yield ``(index of the item, result)`` in the order of completion. An ``AutosegError`` is yielded, not raised.
 
-    ``workers <= 1`` runs in this process. Otherwise at most ``workers`` processes, never more than items, which end
-    with this one however it ends; ``function``, items and results must be picklable. No more items are handed out than
-    there are workers, so when a process dies without an exception (killed by the system, say for memory) only the few
-    that were running are in doubt. The others go on in a new pool; at the end each item in doubt runs alone, so that
-    only the culprit yields a ``WorkerError``; so does an item for which memory ran out. No items give no results. Any
-    other exception of ``function`` is raised here.
+    If ``workers <= 1``, or for a single item, ``function`` runs in this process. Otherwise it runs in at most
+    ``workers`` processes, never more than items, which end together with this process. ``function``, items and results
+    must be picklable.
+
+    If a worker process dies without an exception (killed by the system, for example for memory), only the items that
+    were running are in doubt, because no more items are handed out than there are workers. The other items continue in
+    a new pool. At the end, each item in doubt runs alone, so that only the item that kills its process yields a
+    ``WorkerError``. An item for which memory runs out yields a ``WorkerError`` too. Any other exception of ``function``
+    is raised here. Without items nothing is yielded.
     """
     if workers <= 1 or len(items) <= 1:
         for index, item in enumerate(items):
@@ -100,9 +103,9 @@ def map_ordered(
 def _run_all(
     function: Callable[[Item], Result], items: Sequence[Item], indices: Sequence[int], workers: int
 ) -> Iterator[tuple[int, tuple[Result | AutosegError] | None]]:
-    """Yield ``(index, (result,))``, or ``(index, None)`` for an item that ran when a process died.
+    """Yield ``(index, (result,))``, or ``(index, None)`` for an item that was running when a process died.
 
-    Every death is followed by a new pool for what is left.
+    After each such death a new pool takes the remaining items.
     """
     waiting = deque(indices)
     while waiting:
@@ -121,7 +124,7 @@ def _run_pool(
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             indices = {future: running.pop(future) for future in done}
             is_whole = is_whole and not any(isinstance(future.exception(), BrokenProcessPool) for future in done)
-            if is_whole:  # before the results are used, so that no worker waits for whoever uses them
+            if is_whole:  # before the results are yielded, so that no worker waits for the caller
                 is_whole = _hand_out(pool, function, items, waiting, running, workers)
             for future, index in indices.items():
                 is_lost = isinstance(future.exception(), BrokenProcessPool)
@@ -136,7 +139,7 @@ def _hand_out(
     running: dict[Future[Result | AutosegError], int],
     workers: int,
 ) -> bool:
-    """Give every free worker an item, moving it from ``waiting`` to ``running``; False if the pool is broken."""
+    """Give an item to every free worker and move it from ``waiting`` to ``running``. False if the pool is broken."""
     while waiting and len(running) < workers:
         try:
             future = pool.submit(_guarded, function, items[waiting[0]])
@@ -147,9 +150,10 @@ def _hand_out(
 
 
 def _context(function: Callable[..., Any]) -> BaseContext:
-    """Start workers from a server that imports once what ``function`` needs, where the system can.
+    """Return a context that starts workers from a server, which imports the modules of ``function`` once.
 
-    A new interpreter per worker spends longer on imports than on a small case; a fork of this process may hang.
+    A new interpreter per worker would spend more time on imports than on a small case, and a fork of this process may
+    hang. On systems without a fork server, workers are new interpreters.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -158,12 +162,12 @@ def _context(function: Callable[..., Any]) -> BaseContext:
     package = __name__.split(".")[0]
     ours = sorted(name for name in sys.modules if name.split(".")[0] == package)  # a worker imports the main script
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([function.__module__, *ours])  # of no effect once the server runs
+    context.set_forkserver_preload([function.__module__, *ours])  # has no effect if the server already runs
     return context
 
 
 def _follow_parent() -> None:
-    """End this worker once its parent has ended, which an executor's workers would outlive after a SIGKILL."""
+    """End this worker when its parent ends. Otherwise it would continue after a SIGKILL of the parent."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()

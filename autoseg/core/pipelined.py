@@ -1,4 +1,4 @@
-"""Work on what a generator makes while it makes the next."""
+"""Process the items of a generator in a background thread, in order, while the generator makes the next item."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_behind(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield ``function(item)`` of every item in order, computed in ``pool`` while this thread makes the next item.
+def map_in_background(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield ``function(item)`` for every item, in order, computed in ``pool`` while this thread makes the next item.
 
-    At most two items are under way. What ``function`` raises is raised here, at the latest two items later; however
-    the iteration ends, nothing of it runs on in the pool.
+    At most two items are in process. An exception of ``function`` is raised here, at most two items later. When the
+    iteration ends, for whatever reason, no call is still running in the pool.
     """
     under_way: deque[Future[Result]] = deque()
     try:

@@ -1,4 +1,4 @@
-"""A plan: every decision that preprocessing, training and prediction must share. No paths, devices or workers."""
+"""Plan: the decisions that preprocessing, training and prediction share. It holds no paths, devices or workers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class _Frozen(BaseModel):
 
 
 class Topology(_Frozen):
-    """The shape of a network. Stage 0 is the full resolution; lists have one entry per stage unless noted."""
+    """Topology of a network. Stage 0 has the full resolution. Lists have one entry per stage unless noted."""
 
     kind: str
-    """Architecture: plain or residual (U-Nets), or package.module:attribute; see docs/extending.md."""
+    """Name of the architecture: plain or residual (U-Nets), or package.module:attribute; see docs/extending.md."""
     features: tuple[int, ...]
     """Channels per stage."""
     strides: tuple[tuple[int, ...], ...]
-    """Stride of the first convolution of each stage, per patch axis; all 1 for stage 0."""
+    """Stride of the first convolution of each stage, per patch axis. All 1 for stage 0."""
     kernels: tuple[tuple[int, ...], ...]
-    """Kernel edges per stage, odd."""
+    """Kernel edges of each stage, per patch axis; odd."""
     encoder_blocks: tuple[int, ...]
-    """Plain: convolutions per stage. Residual: blocks per stage."""
+    """Convolutions (plain) or residual blocks (residual) of each stage."""
     decoder_blocks: tuple[int, ...]
-    """Convolutions per decoder stage, lowest resolution first; one entry fewer."""
+    """Convolutions of each decoder stage, lowest resolution first. One entry fewer than stages."""
 
     @property
     def n_stages(self) -> int:
@@ -51,20 +51,22 @@ class Configuration(_Frozen):
 
     name: str
     spacing: tuple[float, ...]
-    """mm; 2-D: in-plane only, slices keep their spacing."""
+    """mm, one per patch axis. 2-D: spacing within slices; between slices it is not changed."""
     patch_size: tuple[int, ...]
+    """Voxels, one per patch axis."""
     batch_size: int
+    """Patches per iteration."""
     median_shape: tuple[float, ...]
-    """Median shape of the training cases at this spacing, voxels; may end in .5."""
+    """Median shape of the training cases at this spacing, voxels, one per patch axis. May end in .5."""
     normalization: tuple[Normalization, ...]
-    """One per channel."""
+    """Intensity normalisation, one per channel."""
     use_mask_for_norm: tuple[bool, ...]
-    """Per channel: z-score over the non-zero part of the image only."""
+    """Whether the z-score uses only the non-zero part of the image, one per channel."""
     topology: Topology
     batch_dice: bool
-    """Dice over the whole batch (True) or per sample."""
+    """Whether the Dice loss pools the whole batch. If False, each sample has its own Dice."""
     previous_stage: str | None = None
-    """Cascade: the configuration whose prediction is a further input."""
+    """Cascade: name of the configuration whose prediction is a further input. None for others."""
 
     @property
     def is_2d(self) -> bool:
@@ -73,55 +75,56 @@ class Configuration(_Frozen):
 
 
 class Plan(_Frozen):
-    """``plans.json``."""
+    """Content of ``plans.json``."""
 
     dataset_name: str
     planner: str
     transpose_forward: Shape3
-    """Axis (of a file in the prevailing order) that becomes axis 0, 1, 2: the coarsest first."""
+    """Axes (of a file in the prevailing voxel order) that become axes 0, 1, 2. The coarsest comes first."""
     transpose_backward: Shape3
+    """Inverse of ``transpose_forward``."""
     original_median_spacing: tuple[float, float, float]
-    """mm, transposed."""
+    """Median spacing of the files, mm, in the axes of the plan."""
     original_median_shape: Shape3
-    """Voxels, transposed, after crop."""
+    """Median shape after cropping, voxels, in the axes of the plan."""
     channel_names: tuple[str, ...]
     intensities: tuple[IntensityProperties, ...]
-    """Per channel, of the training data; CT normalisation uses them."""
+    """Intensity statistics of the training data, one per channel. CT normalisation uses them."""
     configurations: dict[str, Configuration]
-    """By name, in the order 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres."""
+    """Name -> configuration, in the order 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres."""
     direction: Direction | None = None
-    """Direction cosines of the order in which most training files store their voxels, to which every case is brought;
-    None: cases are taken as they are stored."""
+    """Direction cosines of the voxel order of most training files, to which every case is turned. None: cases are not
+    turned."""
     crop: bool = True
-    """Whether what is 0 around an image is cut away; not where annotated foreground lies there."""
+    """Whether images are cropped to their non-zero box. False if annotated foreground lies outside it."""
 
     def prevailing_order(self, geometry: Geometry) -> VoxelOrder:
-        """Return how an array in the axes of a file is turned to the order in which training files are stored."""
+        """Return the voxel order that turns an array in the axes of a file to the order of most training files."""
         return order_towards(geometry, self.direction)
 
     def voxel_order(self, geometry: Geometry) -> VoxelOrder:
-        """Return how an array in the axes of a file is turned to the plan's axes."""
+        """Return the voxel order that turns an array in the axes of a file to the axes of the plan."""
         return self.prevailing_order(geometry).then(self.transpose_forward)
 
     def configuration(self, name: str) -> Configuration:
-        """Return a configuration; raise ``PlanError`` naming those that exist."""
+        """Return the configuration ``name``. Raise ``PlanError`` naming the existing ones if it is unknown."""
         if name not in self.configurations:
             raise PlanError(
-                f"plan of {self.dataset_name}: found no configuration {name!r}, expected one of "
+                f"plan of {self.dataset_name}: no configuration {name!r}, expected one of "
                 f"{list(self.configurations)}. Choose with -c, or plan again with another planner."
             )
         return self.configurations[name]
 
     def trainable(self, name: str) -> Configuration:
-        """Return a configuration that can be preprocessed and trained by itself; raise ``PlanError`` for others.
+        """Return a configuration that can be preprocessed and trained on its own. Raise ``PlanError`` for others.
 
-        The second stage of a cascade is planned, as nnU-Net plans it, but not trained yet.
+        The second stage of a cascade is planned as in nnU-Net, but cannot be trained yet.
         """
         configuration = self.configuration(name)
         if configuration.previous_stage is not None:
             others = [key for key, value in self.configurations.items() if value.previous_stage is None]
             raise PlanError(
-                f"plan of {self.dataset_name}: found configuration {name!r}, the second stage of a cascade, which this "
-                f"version does not train, expected one of {others}. Choose with -c."
+                f"plan of {self.dataset_name}: configuration {name!r} is the second stage of a cascade, which this "
+                f"version does not train; expected one of {others}. Choose with -c."
             )
         return configuration

@@ -1,4 +1,4 @@
-"""How many worker processes the free memory holds, so that none is killed for it."""
+"""Number of worker processes that fit into the free memory, so that none is killed for lack of it."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 RESERVE = 1 << 30
-"""Bytes that are left free for the rest of the system."""
+"""Bytes to leave free for the rest of the system."""
 GB = 1e9
+"""Bytes."""
 
 
 def choose_workers(
     given: int | None, need: int, *, cores: int, free: int | None, reserve: int = RESERVE
 ) -> tuple[int, str | None]:
-    """Return the number of processes, and what to say of it; None if there is nothing to say.
+    """Return the number of processes, and a warning if the memory may not suffice; otherwise None.
 
     Parameters
     ----------
     given
-        What the user wants, which is taken as it is. None: one process per core, as many as the memory holds, at
-        least one.
+        Number chosen by the user, which is always taken. None: one process per core, but at most as many as fit into
+        the memory, and at least one.
     need
         Bytes that one process needs for the largest item.
     cores
-        Cores that may be used.
+        Number of usable cores.
     free
-        Bytes of memory that may be taken; None where that is not known, which then limits nothing.
+        Free bytes of memory. None if unknown; memory then sets no limit.
     reserve
-        Bytes of them that are left alone.
+        Bytes of ``free`` that must stay free.
     """
     fitting = None if free is None else max(free - reserve, 0) // max(need, 1)
     workers = given if given is not None else cores if fitting is None else max(1, min(cores, fitting))
@@ -37,20 +38,20 @@ def choose_workers(
         return workers, None
     one, there = f"about {need / GB:.1f} GB", f"{free / GB:.1f} GB are free"
     if fitting < 1:
-        return workers, f"the largest case needs {one}, and {there}: the process may be killed. Free some memory"
+        return workers, f"the largest case needs {one}, but {there}: the process may be killed. Free some memory"
     held = f"{fitting} processes fit" if fitting > 1 else "1 process fits"
-    return workers, f"{workers} processes, each of which needs {one} for the largest case, and {there}: {held}"
+    return workers, f"{workers} processes need {one} each for the largest case, but {there}: {held}"
 
 
 def free_memory(root: Path = Path("/")) -> int | None:
-    """Bytes that this process and its children may still take before the system swaps or kills them.
+    """Return the bytes that this process and its children can still take before the system swaps or kills them.
 
-    The least of what the machine has available and what the limits of this process's control groups leave; half of
-    the machine's memory where only its size is known (macOS), None where nothing is. ``root`` is the folder in which
-    /proc and /sys are looked for.
+    This is the smallest of the machine's available memory and the free memory of the control groups of this process.
+    If only the size of the memory is known (macOS), it is half of it. None if nothing is known. ``root`` is the folder
+    that contains /proc and /sys.
     """
-    found = [*_available(root / "proc/meminfo"), *_group_rooms(root)]
-    return min(found) if found else _half_of_all()
+    limits = [*_available(root / "proc/meminfo"), *_group_rooms(root)]
+    return min(limits) if limits else _half_of_all()
 
 
 def _available(path: Path) -> Iterator[int]:
@@ -68,7 +69,7 @@ def _half_of_all() -> int | None:
 
 
 def _group_rooms(root: Path) -> Iterator[int]:
-    """Yield what each limit on this process's control groups, and on those above them, leaves: versions 1 and 2."""
+    """Yield the free bytes of the control groups (version 1 or 2) of this process, and of the groups above them."""
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, name = line.split(":", 2)
@@ -81,7 +82,7 @@ def _group_rooms(root: Path) -> Iterator[int]:
 
 
 def _room(group: Path, *, is_second: bool) -> Iterator[int]:
-    """Yield the limit of a group minus what is used and cannot be dropped; nothing if there is no limit."""
+    """Yield the limit of a group minus its used bytes that cannot be dropped. Nothing if there is no limit."""
     names = ("memory.max", "memory.current") if is_second else ("memory.limit_in_bytes", "memory.usage_in_bytes")
     with suppress(OSError, ValueError):
         limit, used = (int((group / name).read_text()) for name in names)

@@ -1,4 +1,4 @@
-"""Which cases weights were trained on, and how a case is recognised under another name."""
+"""Cases on which weights were trained, and recognition of these cases under other names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ODD = tuple(np.uint32(number) for number in (0x9E3779B1, 0x85EBCA77))
 
 
 class TrainedCase(BaseModel):
-    """A case that weights were trained on."""
+    """One case on which weights were trained."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,14 +25,15 @@ class TrainedCase(BaseModel):
     """Name of its data set."""
     case: str
     images: tuple[str, ...] = ()
-    """:func:`image_contents`; () where they are not known."""
+    """Hashes of its channels (:func:`image_contents`). () if they are unknown."""
 
 
 def image_contents(image: NDArray[Any]) -> tuple[str, ...]:
-    """Return 32 hexadecimal digits per channel that follow from its voxels alone; "" for a constant channel.
+    """Return a hash of the voxels of each channel: 32 hexadecimal digits; "" for a constant or empty channel.
 
-    They do not depend on the name, format, compression or number type of the file, nor on the order of axes and voxels:
-    a copy that was renamed, converted or flipped has the same. One that was resampled, cropped or rescaled has not.
+    The hash does not depend on the name, format, compression or number type of the file, nor on the order of axes and
+    voxels. A copy that was renamed, converted or flipped has the same hash. A copy that was resampled, cropped or
+    rescaled has another one.
 
     Parameters
     ----------
@@ -45,18 +46,18 @@ def image_contents(image: NDArray[Any]) -> tuple[str, ...]:
 def recognise(
     contents: Mapping[str, tuple[str, ...]], dataset: str, trained: Iterable[TrainedCase]
 ) -> dict[str, TrainedCase]:
-    """Return those of the cases that weights were trained on, each with the trained case that it is.
+    """Return case -> trained case for the given cases on which weights were trained; empty if there are none.
 
-    A case is recognised by the names of data set and case, or by an image of the same content in any channel.
+    A case is recognised by the names of data set and case, or by the hash of any of its channels.
 
     Parameters
     ----------
     contents
-        Case -> its :func:`image_contents`, () where they are not known.
+        Case -> hashes of its channels (:func:`image_contents`); () if they are unknown.
     dataset
-        Name of their data set.
+        Name of the data set of these cases.
     trained
-        What the weights were trained on.
+        Cases on which the weights were trained.
     """
     by_name: dict[tuple[str, str], TrainedCase] = {}
     by_content: dict[str, TrainedCase] = {}
@@ -64,21 +65,24 @@ def recognise(
         by_name.setdefault((item.dataset, item.case), item)
         for content in filter(None, item.images):
             by_content.setdefault(content, item)
-    found = {
+    matches = {
         case: by_name.get((dataset, case)) or next((by_content[image] for image in images if image in by_content), None)
         for case, images in contents.items()
     }
-    return {case: item for case, item in found.items() if item is not None}
+    return {case: item for case, item in matches.items() if item is not None}
 
 
 def joined(*parts: Iterable[TrainedCase]) -> tuple[TrainedCase, ...]:
-    """Return the cases of all parts, each once, in order of data set and case."""
+    """Return the cases of all parts, each once, sorted by data set and case."""
     unique = dict.fromkeys(item for part in parts for item in part)
     return tuple(sorted(unique, key=lambda item: (item.dataset, item.case, item.images)))
 
 
 def _content(channel: NDArray[Any]) -> str:
-    """Hash the sorted lengths of the axes and sums over the voxels, which do not depend on their order."""
+    """Return the hash of a channel (*S): of the sorted lengths of its axes, and of sums over its voxels.
+
+    Neither depends on the order of the voxels.
+    """
     flat = channel.reshape(-1)
     if flat.size == 0:
         return ""
@@ -96,7 +100,7 @@ def _content(channel: NDArray[Any]) -> str:
 
 
 def _mixed(bits: NDArray[np.uint32], odd: np.uint32) -> NDArray[np.uint32]:
-    """Return numbers that are no linear function of ``bits``, so that sums of them tell histograms apart."""
+    """Return (V,) uint32: a hash of each of ``bits`` (V,). It is not linear, so that sums differ between histograms."""
     mixed: NDArray[np.uint32] = bits ^ odd
     mixed *= odd
     mixed ^= mixed >> np.uint32(15)

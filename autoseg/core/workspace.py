@@ -1,4 +1,4 @@
-"""Where things lie: raw data, preprocessed caches, results."""
+"""Folders of a workspace: raw data, preprocessed caches, results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autoseg.core.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The three folders below ROOT, and how a data set is found."""
+    """The three folders below ROOT, and the search for a data set."""
 
     root: Path
 
@@ -31,10 +31,10 @@ class Workspace:
         return self.results(dataset) / f"{name}__{configuration}"
 
     def find_dataset(self, given: str) -> Path:
-        """Return the folder with the dataset.json that ``given`` means.
+        """Return the folder of a data set, or the path of its dataset.json if ``given`` is a file.
 
         ``given`` is a folder that holds a dataset.json, a dataset.json itself, a name below ROOT/raw, or nnU-Net's
-        integer id (``4`` finds ``Dataset004_*``). Raises ``ConfigError`` if there is none or more than one.
+        integer id (``4`` finds ``Dataset004_*``). Raises ``ConfigError`` if there is no such data set or several.
         """
         path = Path(given).expanduser()
         if path.is_file():
@@ -45,14 +45,14 @@ class Workspace:
             return self.raw(given)
         raw = self.root / "raw"
         if given.isdigit():
-            found = sorted(raw.glob(f"Dataset{int(given):03d}_*/dataset.json"))
-            if len(found) == 1:
-                return found[0].parent
-            if len(found) > 1:
-                names = [item.parent.name for item in found]
+            matches = sorted(raw.glob(f"Dataset{int(given):03d}_*/dataset.json"))
+            if len(matches) == 1:
+                return matches[0].parent
+            if len(matches) > 1:
+                names = [item.parent.name for item in matches]
                 raise ConfigError(f"data set id {given}: found {names} below {raw}, expected one. Give the full name.")
         known = sorted(item.parent.name for item in raw.glob("*/dataset.json"))
         raise ConfigError(
-            f"data set {given!r}: found neither a folder with a dataset.json nor a name below {raw} "
+            f"data set {given!r}: neither a folder with a dataset.json nor a name below {raw} "
             f"(there: {known or 'nothing'}). Give the path of the folder, or set --root or AUTOSEG_ROOT."
         )

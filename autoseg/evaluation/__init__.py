@@ -1,4 +1,4 @@
-"""How good a prediction is, counted only where the reference knows."""
+"""Evaluation of predictions, at the voxels that the reference decides."""
 
 from autoseg.evaluation.evaluator import evaluate_files, evaluate_folder
 from autoseg.evaluation.summary import Summary

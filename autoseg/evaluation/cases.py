@@ -1,10 +1,12 @@
-"""What is counted in one case becomes its metrics, each with what it was measured on.
+"""Metrics of one case, computed from voxel counts, with the kind of reference on which each score is based.
 
-A score of a head in a case is **dense** if the reference decides every voxel for it, else it holds on **annotated
-voxels** only; this follows from the reference, never from the prediction. A case can have both: a class that is
-completely drawn beside others that are not. A head that ``cases.<case>.annotated`` leaves out, and of which no voxel
-is drawn, has no Dice there. Nor has one that occurs only in sets with others ("liver or tumour"), or that is declared
-absent from a case that is not dense. It could only be 0 or undefined; its false positives are counted all the same.
+A score of a head in a case is **dense** if the reference decides every voxel for the head. Otherwise it is based on
+**annotated voxels** only. This depends on the reference, never on the prediction. A case can have both kinds, if one
+class is annotated completely and another one is not.
+
+A head has no Dice in a case in three situations, because it could only be 0 or undefined: ``cases.<case>.annotated``
+omits the head and no voxel of it is annotated; the head occurs only in sets with other classes ("liver or tumour"); or
+the head is declared absent from a case that is not dense. Its false positives are counted all the same.
 """
 
 from __future__ import annotations
@@ -34,21 +36,21 @@ class HeadMetrics(BaseModel):
     n_pred: int
     n_ref: int
     ref_volume_mm3: float
-    """n_ref times the volume of a voxel (2-D: area, mm²), by the spacing of the reference."""
+    """``n_ref`` times the volume of a voxel, by the spacing of the reference. In 2-D the area, mm²."""
     pred_volume_mm3: float
-    """n_pred times the volume of a voxel."""
+    """``n_pred`` times the volume of a voxel. In 2-D the area, mm²."""
     n_decided: int
-    """TP + FP + FN + TN: voxels of which the reference says whether they belong to the head."""
+    """TP + FP + FN + TN: voxels that the reference decides for the head."""
 
 
 class FalsePositives(BaseModel):
-    """What was predicted of a class that is certainly not in a case."""
+    """Voxels predicted as a class that is certainly absent from a case."""
 
     model_config = ConfigDict(frozen=True)
 
     voxels: int
     volume_mm3: float
-    """In 2-D the area, mm²; 1000 mm³ are 1 ml."""
+    """1000 mm³ are 1 ml. In 2-D the area, mm²."""
 
 
 class CaseMetrics(BaseModel):
@@ -60,13 +62,13 @@ class CaseMetrics(BaseModel):
     reference_file: str
     prediction_file: str
     decided_fraction: float
-    """Share of (voxel, foreground head) pairs that the reference decides, 0 to 1; 1 for a dense reference."""
+    """Share of (voxel, foreground head) pairs that the reference decides, 0 to 1. 1 for a dense reference."""
     metrics: dict[str, HeadMetrics]
-    """Key of the head (``"1"``, ``"(1, 2)"``) -> metrics, foreground heads only."""
+    """Key of a foreground head (``"1"``, ``"(1, 2)"``) -> metrics."""
     scored_on: dict[str, ScoredOn | None]
-    """Key -> what its Dice and IoU were measured on; None where the reference cannot say anything of them."""
+    """Key of a foreground head -> kind of reference behind its Dice and IoU. None if it has no Dice and IoU."""
     absent: dict[str, FalsePositives] = {}
-    """Key of a head all of whose classes ``cases.<case>.absent`` names -> what was predicted of it."""
+    """Key of a head -> false positives, for heads all of whose classes are in ``cases.<case>.absent``."""
 
 
 def case_metrics(
@@ -79,49 +81,53 @@ def case_metrics(
     n_voxels: int,
     voxel_volume: float,
 ) -> CaseMetrics:
-    """Turn the counts of every head into the metrics of the foreground heads.
+    """Return the metrics of a case, computed from the counts of every head.
 
-    ``n_voxels`` is the size of the label map, ``voxel_volume`` in mm³ (mm² in 2-D). An empty map is decided wholly.
+    ``n_voxels`` is the number of voxels of the label map, ``voxel_volume`` is in mm³ (mm² in 2-D). An empty label map
+    counts as dense.
     """
     foreground = [(labels.heads[index], counts[index]) for index in labels.foreground_heads]
     statement = labels.statements.get(case, CaseStatement())
-    is_dense = all(found.n_decided == n_voxels for _, found in foreground)
+    is_dense = all(head_counts.n_decided == n_voxels for _, head_counts in foreground)
     scored_on = {
         head.key: None
         if statement.absent.issuperset(head.classes) and not is_dense
-        else _scored_on(head, found, statement, n_voxels)
-        for head, found in foreground
+        else _scored_on(head, head_counts, statement, n_voxels)
+        for head, head_counts in foreground
     }
     pairs = n_voxels * len(foreground)
-    decided = sum(found.n_decided for _, found in foreground)
+    decided = sum(head_counts.n_decided for _, head_counts in foreground)
     return CaseMetrics(
         case=case,
         reference_file=reference_file,
         prediction_file=prediction_file,
         decided_fraction=decided / pairs if pairs else 1.0,
         metrics={
-            head.key: _head_metrics(found, voxel_volume, is_scored=scored_on[head.key] is not None)
-            for head, found in foreground
+            head.key: _head_metrics(head_counts, voxel_volume, is_scored=scored_on[head.key] is not None)
+            for head, head_counts in foreground
         },
         scored_on=scored_on,
         absent={
-            head.key: FalsePositives(voxels=found.false_positive, volume_mm3=found.false_positive * voxel_volume)
-            for head, found in foreground
+            head.key: FalsePositives(
+                voxels=head_counts.false_positive, volume_mm3=head_counts.false_positive * voxel_volume
+            )
+            for head, head_counts in foreground
             if statement.absent.issuperset(head.classes)
         },
     )
 
 
 def is_left_out(head: Head, statement: CaseStatement) -> bool:
-    """Whether ``annotated`` of a case leaves out a class of the head of which it is not said that it is absent."""
+    """Whether the head has a class that is neither in ``annotated`` nor in ``absent`` of a case."""
     return statement.annotated is not None and not {*head.classes} <= statement.annotated | statement.absent
 
 
 def _scored_on(head: Head, counts: HeadCounts, statement: CaseStatement, n_voxels: int) -> ScoredOn | None:
+    """Return the kind of reference behind the scores of a head; None if it has no Dice."""
     if counts.n_decided == n_voxels:
         return "dense"
-    can_be_found = counts.n_reference > 0 or not (counts.n_open or is_left_out(head, statement))
-    return "annotated voxels" if counts.n_decided and can_be_found else None
+    can_have_dice = counts.n_reference > 0 or not (counts.n_open or is_left_out(head, statement))
+    return "annotated voxels" if counts.n_decided and can_have_dice else None
 
 
 def _head_metrics(counts: HeadCounts, voxel_volume: float, *, is_scored: bool) -> HeadMetrics:

@@ -1,4 +1,4 @@
-"""Whether one set of predictions is better than another on the same cases: the difference of means, paired by case."""
+"""Comparison of two sets of predictions for the same cases: the difference of mean scores, paired by case."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from autoseg.evaluation.bootstrap import Interval, cases_behind, difference_intervals, mean_scores
+from autoseg.evaluation.bootstrap import Interval, count_cases, difference_intervals, mean_scores
 from autoseg.evaluation.cases import CaseMetrics, ScoredOn
 from autoseg.evaluation.scores import score_table, scored_groups
 
 CASES_FOR_A_VERDICT = 6
-"""With fewer cases a bootstrap interval is far too narrow; nor could any test tell two systems apart at the 5 % level,
-were one better in every case (sign test: 2 * 0.5 ** 5 = 0.06)."""
+"""Least number of cases for a verdict. With fewer, a bootstrap interval is far too narrow, and no test is significant
+at the 5 % level, even if one system is better in every case (sign test with 5 cases: 2 * 0.5 ** 5 = 0.06)."""
 
 
 class Difference(BaseModel):
-    """Mean Dice of one minus mean Dice of the other."""
+    """Mean Dice of the predictions minus mean Dice of the other predictions."""
 
     model_config = ConfigDict(frozen=True)
 
     mean: float | None
-    """None where one of them has no mean."""
+    """None if one of them has no mean."""
     interval: Interval | None
-    """95 %, by bootstrap over cases that resamples both alike; None where fewer than 2 cases have a Dice in both."""
+    """95 % interval, by paired bootstrap over cases. None if one of them has a Dice in fewer than 2 cases."""
     n_cases: int
-    """Cases behind it: those of the one that has fewer."""
+    """Number of cases with a Dice: the smaller of the two results' numbers."""
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval excludes 0, and the cases are enough for that to mean something."""
+        """Whether the interval excludes 0 and there are enough cases for a verdict."""
         has_zero = self.interval is None or self.interval[0] <= 0 <= self.interval[1]
         return self.n_cases >= CASES_FOR_A_VERDICT and not has_zero
 
 
 class GroupDifference(BaseModel):
-    """Differences of the scores that were measured on the same."""
+    """Differences of scores that are based on the same kind of reference."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,27 +46,28 @@ class GroupDifference(BaseModel):
 
 
 class Comparison(BaseModel):
-    """How scores differ from those of other predictions, over the cases that both have."""
+    """Differences of the scores from those of other predictions, over the cases of both."""
 
     model_config = ConfigDict(frozen=True)
 
     against: str
     """Folder of the other predictions."""
     n_cases: int
-    """Cases that both have."""
+    """Number of cases of both."""
     left_out: tuple[str, ...]
-    """Cases that only one of them has."""
+    """Cases of only one of them."""
     groups: dict[ScoredOn, GroupDifference]
-    """By what the Dice was measured on."""
+    """Kind of reference -> differences."""
 
 
 def compare(
     cases: Sequence[CaseMetrics], other: Sequence[CaseMetrics], keys: Sequence[str], against: str
 ) -> Comparison:
-    """Subtract the mean Dice of ``other`` from that of ``cases``, class by class and over the foreground.
+    """Subtract the mean Dice of ``other`` from that of ``cases``, for each head and for the foreground.
 
-    Both are scored against the same references. The means are over the cases that both have, by the rules of
-    :mod:`autoseg.evaluation.scores`: a false alarm of one of them counts for it as a Dice of 0.
+    Both must be scored against the same references. The means are over the common cases, by the rules of
+    :mod:`autoseg.evaluation.scores`: if a head is absent from a reference and one system predicts it, that system gets
+    Dice 0 there.
     """
     by_name, other_by_name = ({case.case: case for case in given} for given in (cases, other))
     common = sorted(by_name.keys() & other_by_name.keys())
@@ -85,10 +86,10 @@ def _group(
 ) -> GroupDifference:
     heads = [key for key in keys if any(case.scored_on[key] == kind for case in ours)]
     tables = [score_table(cases, heads, kind, "Dice") for cases in (ours, theirs)]
-    behind = np.minimum(*(cases_behind(table) for table in tables)).tolist()
+    numbers = np.minimum(*(count_cases(table) for table in tables)).tolist()
     means = mean_scores(tables[0]) - mean_scores(tables[1])
     *per_head, foreground = (
         Difference(mean=None if np.isnan(mean) else float(mean), interval=interval, n_cases=n_cases)
-        for mean, interval, n_cases in zip(means, difference_intervals(*tables), behind, strict=True)
+        for mean, interval, n_cases in zip(means, difference_intervals(*tables), numbers, strict=True)
     )
     return GroupDifference(foreground_mean=foreground, mean=dict(zip(heads, per_head, strict=True)))

@@ -1,4 +1,4 @@
-"""Score a folder of predictions against a folder of references, dense or sparse: each file is read once."""
+"""Evaluation of a folder of predictions against a folder of dense or sparse references. Each file is read once."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from autoseg.evaluation.summary import Summary, summarise
 from autoseg.io.images import read_labels
 
 LISTED = 50
-"""Most case names in one message; the summary holds all."""
+"""Largest number of case names in one message. The summary holds all names."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One case to score; travels to a worker process."""
+    """One case to score, as it is sent to a worker process."""
 
     case: str
     reference: Path
     predictions: tuple[Path | None, ...]
-    """From each of the folders that are scored; None where it has none of the case."""
+    """Prediction in each of the scored folders; None if a folder has none for the case."""
     labels: Labels
     mask: Path | None = None
-    """Valid mask of the reference."""
+    """Valid mask of the reference; None if it has none."""
 
     def __repr__(self) -> str:
         return self.case
@@ -55,7 +55,7 @@ class _Scored:
 
 
 _Outcome = _Scored | AutosegError | None
-"""What became of one prediction."""
+"""Result for one prediction: its metrics, an error, or None if there is no prediction."""
 
 
 def evaluate_folder(
@@ -71,45 +71,49 @@ def evaluate_folder(
 ) -> Summary:
     """Score predictions against references, over the voxels that each reference decides.
 
-    Files are matched by case name (the file name without its ending), voxels by their place in the world: a prediction
-    that stores the grid of its reference in another order is turned, one on another grid is a fault. Where a file does
-    not say how its axes lie (PNG, TIFF), arrays are compared as they are. A reference may hold the ignore value and
-    label-set values, and ``dataset.json: cases`` is respected, as are the valid masks of the data set's own label
-    files (not of other references of the same cases): a voxel counts for a head only if its label set decides that
-    head, so nothing depends on what is predicted where nothing is known. What is inferred from promises
-    (``annotation_protocol``) is no reference. What cannot be computed is None; the rules are in
-    :mod:`autoseg.evaluation.summary`.
+    Files are matched by case name (the file name without its ending), and voxels by their position in the world: a
+    prediction that stores the grid of its reference in another voxel order is turned; a prediction on another grid is a
+    fault. If a file does not state the direction of its axes (PNG, TIFF), arrays are compared as they are stored.
+
+    References may be sparse: the ignore value, label-set values, ``dataset.json: cases`` and valid masks are respected.
+    Valid masks apply only to the label files of the data set, not to other references of the same cases. A voxel
+    counts for a head only if its label set decides the head, so that predictions at other voxels have no effect.
+    Inference from promises (``annotation_protocol``) is not a reference. Metrics that cannot be computed are None, by
+    the rules in :mod:`autoseg.evaluation.summary`.
 
     Parameters
     ----------
     reference, predictions
-        Folders of label maps, 2-D or 3-D. If no prediction has the ``file_ending`` of dataset.json, the only other
-        supported ending in the folder is taken; the same for the references.
+        Folders of label maps, 2-D or 3-D. If no file of a folder has the ``file_ending`` of dataset.json, the only
+        other supported ending in the folder is taken.
     dataset_json
-        Path of the file (or of a folder that holds it), its content, or a data set. None looks in ``predictions``,
-        ``reference`` and its parent.
+        Path of the file (or of a folder that holds it), its content, or a data set. None: it is searched in
+        ``predictions``, ``reference`` and the parent of ``reference``.
     cases
-        Names of the references to score, as of one fold; None means all. Others are neither scored nor missing.
+        Names of the references to score, for example those of one fold. None: all. Other references are neither scored
+        nor reported as missing.
     against
-        Folder of other predictions of the same cases; ``summary.comparison`` is then the difference to them.
+        Folder of other predictions of the same cases. ``summary.comparison`` is then the difference to them.
     workers
-        Processes; 1 runs in this one.
+        Number of processes. 1: everything runs in this process.
     strict
-        Raise if anything is missing, extra, misshapen, unreadable or differs in geometry, instead of scoring the rest.
+        Whether to raise, instead of scoring the other cases, if any prediction is missing, extra, unreadable, or
+        differs in shape or geometry.
     progress
-        Called with (cases done, cases in all, name) after each case.
+        Called with (number of scored cases, number of all cases, name) after each case.
 
     Returns
     -------
     summary
-        With everything that was wrong by name: ``missing``, ``extra``, ``faults`` (not scored) and ``warnings``.
+        Metrics, and the names of all problems: ``missing``, ``extra``, ``faults`` (not scored) and ``warnings``.
 
     Raises
     ------
     EvaluationError
-        A folder is missing or empty; no case can be scored; or ``strict`` and something is wrong (all of it is named).
+        If a folder is missing or empty, if no case can be scored, or if ``strict`` and there is any problem. The
+        message names all of them.
     DatasetError
-        dataset.json is wrong.
+        If dataset.json is wrong.
     """
     reference, predictions = Path(reference), Path(predictions)
     given = find_dataset_json(reference, predictions) if dataset_json is None else dataset_json
@@ -147,7 +151,7 @@ def evaluate_folder(
 
 
 def _checked(summary: Summary, *, strict: bool) -> Summary:
-    """Raise ``EvaluationError`` if nothing was scored or, if ``strict``, anything is wrong."""
+    """Return the summary. Raise ``EvaluationError`` if no case was scored, or for any problem if ``strict``."""
     wrong = [*unmatched_lines(summary.missing, summary.extra), *summary.faults, *summary.warnings]
     if not summary.n_cases or (strict and wrong):
         raise EvaluationError("\n".join(wrong))
@@ -155,18 +159,18 @@ def _checked(summary: Summary, *, strict: bool) -> Summary:
 
 
 def _masks_note(labels: Labels, references: Mapping[str, Path], masks: Mapping[str, Path]) -> str | None:
-    """Say that valid masks are declared but not applied."""
+    """Return a warning if valid masks are declared but not applied to some references; otherwise None."""
     plain = [name for name in references if name not in masks]
     if not labels.has_masks or not plain:
         return None
     return (
-        f"valid_mask_folder: not applied to {len(plain)} references that are not label files of the data set: they are "
-        f"taken to be right everywhere ({listed(plain, LISTED)})"
+        f"valid_mask_folder: not applied to {len(plain)} references, which are not label files of the data set: all "
+        f"their voxels count ({listed(plain, LISTED)})"
     )
 
 
 def _left_out_note(summary: Summary, labels: Labels) -> str | None:
-    """Say that references show classes that ``annotated`` leaves out: perhaps they are dense ones of the same cases."""
+    """Return a warning if references contain classes that ``annotated`` omits, as dense references would; else None."""
     heads = {head.key: head for head in labels.heads}
     cases = [
         case.case
@@ -179,8 +183,8 @@ def _left_out_note(summary: Summary, labels: Labels) -> str | None:
     if not cases:
         return None
     return (
-        f"references of {_named(cases)}: found voxels of classes that dataset.json: cases leaves out of 'annotated'; "
-        "0 was taken as 'none of the annotated classes'. If these references are complete, score them with a "
+        f"references of {_named(cases)}: contain voxels of classes that dataset.json: cases omits from 'annotated'. "
+        "The value 0 was read as 'none of the annotated classes'. If these references are complete, score them with a "
         "dataset.json without cases (-d)."
     )
 
@@ -193,10 +197,10 @@ def evaluate_files(
     workers: int = 1,
     progress: Progress = silent,
 ) -> Summary:
-    """Score files wherever they lie: case -> (reference, prediction). Otherwise as :func:`evaluate_folder`.
+    """Score the files in ``pairs``: case -> (reference, prediction). Otherwise as :func:`evaluate_folder`.
 
-    ``masks`` gives the valid mask of cases that have one. Raises ``EvaluationError`` if no case can be scored; the
-    others are in ``faults``.
+    ``masks``: case -> valid mask, for cases that have one. Cases that cannot be scored are in ``faults``. Raises
+    ``EvaluationError`` if no case can be scored.
     """
     jobs = [
         _Job(name, reference, (prediction,), labels, (masks or {}).get(name))
@@ -204,7 +208,7 @@ def evaluate_files(
     ]
     summary = _summary([outcome for (outcome,) in _run(jobs, workers, progress)], labels)
     if not summary.n_cases:
-        nothing = "evaluation: found no case, expected at least one. Name its files."
+        nothing = "evaluation: no case to score, expected at least one. Give its files."
         raise EvaluationError("\n".join(summary.faults) or nothing)
     return summary
 
@@ -224,16 +228,17 @@ def _summary(
 
 
 def _names(labels: Labels) -> dict[str, str]:
-    """Key -> name of the foreground heads."""
+    """Return key -> name for the foreground heads."""
     return {head.key: head.name for head in map(labels.heads.__getitem__, labels.foreground_heads)}
 
 
 def _chosen(references: Mapping[str, Path], cases: Collection[str] | None, folder: Path) -> dict[str, Path]:
+    """Return the references of ``cases``, or all if None. Raise ``EvaluationError`` if one of them is missing."""
     if cases is None:
         return dict(references)
     unknown = sorted(set(cases) - set(references))
     if unknown:
-        raise EvaluationError(f"{folder}: found no reference of {unknown}, expected one per case. Add the files.")
+        raise EvaluationError(f"{folder}: no reference of {unknown}, expected one per case. Add the files.")
     return {name: path for name, path in references.items() if name in set(cases)}
 
 
@@ -249,7 +254,7 @@ def _run(jobs: Sequence[_Job], workers: int, progress: Progress) -> list[tuple[_
 
 
 def _score(job: _Job) -> tuple[_Outcome, ...]:
-    """Read each file of a case once and count."""
+    """Read each file of a case once, and score its predictions."""
     has_nan = NAN_VALUE in job.labels.file_values()
     reference, geometry = read_labels(job.reference, allow_nan=True) if has_nan else read_labels(job.reference)
     files = CaseFiles(job.case, (), label=job.reference, valid_mask=job.mask)
@@ -262,7 +267,11 @@ def _score(job: _Job) -> tuple[_Outcome, ...]:
 def _compared(
     job: _Job, prediction_file: Path, reference: NDArray[np.integer[Any]], geometry: Geometry, labels: Labels
 ) -> _Scored | AutosegError:
-    """Score one prediction; ``labels`` holds the ignore value of a mask, which ``job.labels`` may not have."""
+    """Score one prediction against ``reference`` (z, y, x) with ``geometry``; return errors instead of raising them.
+
+    ``labels`` gives the meaning of the reference's values. If a mask was applied, it has an ignore value, which
+    ``job.labels`` may not have.
+    """
     try:
         prediction, predicted_geometry = on_grid_of(geometry, *read_labels(prediction_file))
         if reference.shape != prediction.shape:
@@ -270,17 +279,17 @@ def _compared(
                 f"prediction of case {job.case!r} ({prediction_file}): found shape {prediction.shape}, expected "
                 f"{reference.shape} (z, y, x) as in {job.reference}. Predict on the grid of the reference."
             )
-        elsewhere = grid_difference(predicted_geometry, geometry)
-        if elsewhere is not None and has_axes(geometry) and has_axes(predicted_geometry):
+        difference = grid_difference(predicted_geometry, geometry)
+        if difference is not None and has_axes(geometry) and has_axes(predicted_geometry):
             raise EvaluationError(
-                f"prediction of case {job.case!r} ({prediction_file}): {elsewhere} as in {job.reference}. It is not "
+                f"prediction of case {job.case!r} ({prediction_file}): {difference} as in {job.reference}. It is not "
                 "scored: resample it to the grid of the reference, or write it with the geometry of its image."
             )
         counts = count(reference, prediction, labels, job.case)
         if not any(counts[head].n_decided for head in labels.foreground_heads):
             raise EvaluationError(
-                f"reference of case {job.case!r} ({job.reference}): found no voxel that says something of a class, "
-                "expected at least one to score by. Annotate some of it, or remove the file from the references."
+                f"reference of case {job.case!r} ({job.reference}): no annotated voxel of any class, expected at "
+                "least one. Annotate some voxels, or remove the file from the references."
             )
     except AutosegError as error:
         return error
@@ -293,39 +302,38 @@ def _compared(
         n_voxels=reference.size,
         voxel_volume=geometry.voxel_volume,
     )
-    found = (_geometry_warning(job, prediction_file, elsewhere), _absence_warning(job, metrics))
-    return _Scored(metrics, tuple(warning for warning in found if warning is not None))
+    warnings = (_geometry_warning(job, prediction_file, difference), _absence_warning(job, metrics))
+    return _Scored(metrics, tuple(warning for warning in warnings if warning is not None))
 
 
 def _absence_warning(job: _Job, metrics: CaseMetrics) -> str | None:
+    """Return a warning if the reference contains a class that dataset.json declares absent; otherwise None."""
     drawn = [_names(job.labels)[key] for key in metrics.absent if metrics.metrics[key].n_ref]
     if not drawn:
         return None
     return (
-        f"reference of case {job.case!r} ({job.reference}): found voxels of {', '.join(drawn)}, expected none, since "
-        f"dataset.json: cases.{job.case}.absent names it. Correct one of the two."
+        f"reference of case {job.case!r} ({job.reference}): found voxels of {', '.join(drawn)}, expected none because "
+        f"of dataset.json: cases.{job.case}.absent. Correct one of the two."
     )
 
 
-def _geometry_warning(job: _Job, prediction_file: Path, elsewhere: str | None) -> str | None:
-    """Say that two files are not said to lie on one grid, where one of them does not say how its axes lie."""
-    if elsewhere is None:
+def _geometry_warning(job: _Job, prediction_file: Path, difference: str | None) -> str | None:
+    """Return a warning about a ``difference`` of geometries, of which one has no stated directions; None without it."""
+    if difference is None:
         return None
     return (
-        f"prediction of case {job.case!r} ({prediction_file}): {elsewhere} as in {job.reference}. Write predictions "
-        "with the geometry of their image; they were compared voxel by voxel."
+        f"prediction of case {job.case!r} ({prediction_file}): {difference} as in {job.reference}. The arrays were "
+        "compared voxel by voxel. Write predictions with the geometry of their image."
     )
 
 
 def unmatched_lines(missing: Sequence[str], extra: Sequence[str]) -> list[str]:
-    """Say in at most one line each which predictions are missing and which have no reference."""
+    """Return one line that names the missing predictions, and one that names the extra ones, if there are any."""
     lines = []
     if missing:
-        lines.append(f"missing predictions: found none of {_named(missing)}, expected one per reference. Predict them.")
+        lines.append(f"missing predictions: no prediction of {_named(missing)}. Predict these cases.")
     if extra:
-        lines.append(
-            f"extra predictions: found no reference of {_named(extra)}, expected one. Add it, or remove the prediction."
-        )
+        lines.append(f"extra predictions: no reference of {_named(extra)}. Add it, or remove the prediction.")
     return lines
 
 

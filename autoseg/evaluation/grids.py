@@ -1,4 +1,4 @@
-"""Whether two label maps lie on one grid of the world, in whatever order their files store its voxels."""
+"""Comparison of the grids of two label maps, independent of the order in which their files store the voxels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from autoseg.core.orientation import has_axes, order_towards
 def on_grid_of(
     wanted: Geometry, labels: NDArray[np.integer[Any]], geometry: Geometry
 ) -> tuple[NDArray[np.integer[Any]], Geometry]:
-    """Return labels (z, y, x) and their geometry in the order of axes of ``wanted``; each voxel keeps its place.
+    """Return labels (z, y, x) and their geometry in the voxel order of ``wanted``; voxels keep their world positions.
 
-    Where one of the two does not say how its axes lie, nothing is changed.
+    Both are returned unchanged if one of the geometries does not state the direction of its axes.
     """
     order = order_towards(geometry, wanted.direction if has_axes(wanted) else None)
     if order.is_identity:
@@ -25,14 +25,12 @@ def on_grid_of(
     return np.ascontiguousarray(order.apply(labels)), order.turned(geometry, labels.shape)
 
 
-def grid_difference(found: Geometry, expected: Geometry) -> str | None:
-    """Say in what two geometries differ, as "found ..., expected ..."; None if they agree."""
-    differing = found.differs_from(expected)
+def grid_difference(geometry: Geometry, expected: Geometry) -> str | None:
+    """Return the differing properties of two geometries as "found ..., expected ..."; None if they agree."""
+    differing = geometry.differs_from(expected)
     if not differing:
         return None
-    texts = (
-        ", ".join(f"{name} {_shown(getattr(geometry, name))}" for name in differing) for geometry in (found, expected)
-    )
+    texts = (", ".join(f"{name} {_shown(getattr(item, name))}" for name in differing) for item in (geometry, expected))
     return "found {}, expected {}".format(*texts)
 
 

@@ -1,4 +1,4 @@
-"""Which prediction file belongs to which reference file, and which dataset.json says what their values mean."""
+"""Search for the files of an evaluation: label maps by case, valid masks of references, and dataset.json."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from autoseg.io.images import SUPPORTED_ENDINGS, ending_of
 
 
 def find_dataset_json(reference: Path, predictions: Path) -> Path:
-    """Return the dataset.json beside the predictions, else the references, else in the parent of the references.
+    """Return the dataset.json beside the predictions, otherwise beside the references, otherwise in the folder above.
 
-    Raises ``EvaluationError`` naming the places if there is none.
+    Raises ``EvaluationError`` naming these folders if there is none.
     """
     places = [predictions, reference, reference.resolve().parent]
     for place in places:
         if (place / "dataset.json").is_file():
             return place / "dataset.json"
     raise EvaluationError(
-        f"dataset.json: found none in {', '.join(map(str, places))}, expected one that says what the label values "
-        "mean. Give it with -d."
+        f"dataset.json, which gives the meaning of the label values: found none in {', '.join(map(str, places))}. "
+        "Give its path with -d."
     )
 
 
 def load_dataset(given: str | Path | Mapping[str, Any] | Dataset) -> Dataset:
-    """Return the data set that ``given`` is, holds (a mapping), or points to (a file, or a folder with one).
+    """Return the data set for ``given``: a data set, the content or path of a dataset.json, or a folder that holds it.
 
-    Only what dataset.json says is needed: the images and labels that it belongs to need not be there.
-    Raises ``DatasetError`` with every fault.
+    Only dataset.json is read; its images and labels need not exist. Raises ``DatasetError`` with every fault.
     """
     if isinstance(given, Dataset):
         return given
@@ -52,12 +51,13 @@ def load_dataset(given: str | Path | Mapping[str, Any] | Dataset) -> Dataset:
 def find_reference_masks(
     given: str | Path | Mapping[str, Any] | Dataset, dataset: Dataset, references: Mapping[str, Path]
 ) -> dict[str, Path]:
-    """Return the valid masks of references that are the label files of the data set itself; others have none.
+    """Return case -> valid mask for the references that are label files of the data set; other references have none.
 
     Parameters
     ----------
     given
-        What ``dataset`` was loaded from. The content of a dataset.json alone does not say where the masks are.
+        The argument from which ``dataset`` was loaded. The content of a dataset.json does not give the place of masks;
+        the result is then empty.
     references
         Case -> file.
     """
@@ -74,7 +74,7 @@ def find_reference_masks(
 
 
 def _label_files_of(path: Path, content: Mapping[str, Any]) -> Callable[[Path], bool]:
-    """Return what tells whether a file is a label file of the data set whose dataset.json, ``content``, is ``path``."""
+    """Return a predicate: whether a file is a label file of the data set with dataset.json ``path`` and ``content``."""
     section = content.get("dataset")
     if isinstance(section, Mapping):
         entries = [entry for entry in section.values() if isinstance(entry, Mapping)]
@@ -86,11 +86,11 @@ def _label_files_of(path: Path, content: Mapping[str, Any]) -> Callable[[Path], 
 
 
 def label_files(folder: Path, ending: str) -> dict[str, Path]:
-    """Return the label maps of a folder by case name, sorted.
+    """Return case -> label map for the files of a folder, sorted by case.
 
-    Files with ``ending`` are taken (in capital or small letters), and files of other kinds for the cases that have
-    none; pictures beside volumes are no label maps. A link whose target is missing counts: reading it will fail, by
-    name. Hidden files (temporary ones of a writer) are not seen.
+    Files with ``ending`` (in upper or lower case) are label maps. So are files with another supported ending, for cases
+    without a file with ``ending``; but pictures in a folder of volumes are not. A link without its target is included:
+    reading it will raise an error that names it. Hidden files (temporary files of a writer) are ignored.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def label_files(folder: Path, ending: str) -> dict[str, Path]:
         raise EvaluationError(_no_folder(folder))
     entries = [path for path in visible(folder) if path.is_symlink() or not path.is_dir()]
     wanted = [path for path in entries if has_ending(path.name, ending)]
-    found = _by_case(folder, ((stem_of(path, ending), path) for path in wanted))
+    files = _by_case(folder, ((stem_of(path, ending), path) for path in wanted))
     others = [
         (ending_of(path), path)
         for path in entries
@@ -112,36 +112,38 @@ def label_files(folder: Path, ending: str) -> dict[str, Path]:
     else:
         others = [(other, path) for other, path in others if image_ending(path.name, ending)]
     further = ((stem_of(path, other), path) for other, path in others)
-    found |= _by_case(folder, ((case, path) for case, path in further if case not in found))
-    return dict(sorted(found.items()))
+    files |= _by_case(folder, ((case, path) for case, path in further if case not in files))
+    return dict(sorted(files.items()))
 
 
 def _by_case(folder: Path, files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    """Return case -> file. Raise ``EvaluationError`` if a case has several files."""
+    by_case: dict[str, Path] = {}
     for case, path in files:
-        if case in found:
+        if case in by_case:
             raise EvaluationError(
-                f"{folder}: found {found[case].name!a} and {path.name!a} for the case {case!r}, expected one file. "
+                f"{folder}: found {by_case[case].name!a} and {path.name!a} for the case {case!r}, expected one file. "
                 "Remove one of them."
             )
-        found[case] = path
-    return found
+        by_case[case] = path
+    return by_case
 
 
 def _check_one_kind(folder: Path, endings: set[str], ending: str) -> None:
+    """Raise ``EvaluationError`` unless the files of a folder without ``ending`` have one other ending in common."""
     if len(endings) == 1:
         return
-    found = f"files of several kinds ({', '.join(sorted(endings))})" if endings else "no label map"
+    problem = f"files of several kinds ({', '.join(sorted(endings))})" if endings else "no label map"
     raise EvaluationError(
-        f"{folder}: found {found}, expected files ending in {ending!r}. "
+        f"{folder}: found {problem}, expected files ending in {ending!r}. "
         "Correct the path, or file_ending in dataset.json."
     )
 
 
 def _no_folder(folder: Path) -> str:
     if not folder.is_file():
-        return f"{folder}: found no such folder, expected one with label maps. Correct the path."
+        return f"{folder}: no such folder, expected a folder with label maps. Correct the path."
     return (
-        f"{folder}: found a file, expected a folder with label maps. Give the folder that it lies in, {folder.parent}; "
-        "to score this file alone, put it into a folder of its own."
+        f"{folder}: found a file, expected a folder with label maps. Give the folder of the file, {folder.parent}; to "
+        "score this file alone, put it into a separate folder."
     )

@@ -1,8 +1,8 @@
-"""Compare one predicted label map with its reference: all counts of all classes and regions from one pass.
+"""Overlap of one predicted label map with its reference: the counts of all classes and regions, from one pass.
 
-The joint histogram of (reference value, predicted value) pairs holds everything that overlap metrics need: its size is
-the square of the number of values, not the number of voxels, so a further class costs nothing. What is not known in
-the reference is never looked at: a head counts only the voxels that the reference decides for it.
+All counts follow from the joint histogram of (reference value, predicted value) pairs. Its size depends on the number
+of values, not of voxels, so that further classes cost almost nothing. A head counts only the voxels that the reference
+decides for it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from autoseg.dataset.file_values import DECLARE_VALUES, value_name
 from autoseg.dataset.labels import Labels, drawn_codes, head_states, open_row
 
 SHORTEST_RUN = 4
-"""Mean number of equal neighbours from which on counting runs is quicker than counting voxels."""
+"""Mean length of runs of equal voxels from which counting runs is faster than counting voxels."""
 DIRECT_LIMIT = 255
-"""Largest value that indexes the histogram directly; maps with larger or negative values are renumbered first."""
+"""Largest value that indexes the histogram directly. Maps with larger or negative values are renumbered first."""
 RANGE_LIMIT = 1 << 22
-"""Widest range of values that is renumbered by a table; wider ones are sorted."""
+"""Widest range of values that is renumbered with a table. Values of a wider range are sorted."""
 BIN_LIMIT = 1 << 24
-"""Most pairs of values that are counted (128 MB); maps with more are no label maps."""
+"""Largest number of pairs of values that is counted (128 MB). Maps with more are not label maps."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairCounts:
-    """How often each pair of a reference value and a predicted value occurs at the same voxel."""
+    """Numbers of voxels for each pair of a reference value and a predicted value (joint histogram)."""
 
     reference_values: NDArray[np.int64]
     """(A,) file values that occur in the reference, ascending."""
@@ -48,11 +48,11 @@ class HeadCounts:
     false_negative: int
     true_negative: int
     n_open: int = 0
-    """Drawn voxels that may or may not be the head, such as "liver or tumour"; not among the others."""
+    """Annotated voxels that are undecided for the head, such as "liver or tumour". Not in the other counts."""
 
     @property
     def n_decided(self) -> int:
-        """Voxels of which the reference says whether they belong to the head."""
+        """Voxels that the reference decides for the head."""
         return self.n_reference + self.false_positive + self.true_negative
 
     @property
@@ -62,34 +62,34 @@ class HeadCounts:
 
     @property
     def n_reference(self) -> int:
-        """Voxels that are the head in the reference."""
+        """Voxels of the head in the reference."""
         return self.true_positive + self.false_negative
 
     @property
     def dice(self) -> float | None:
-        """``2 TP / (2 TP + FP + FN)``; None where neither has a voxel of it (TP + FP + FN = 0)."""
+        """``2 TP / (2 TP + FP + FN)``. None if TP + FP + FN = 0: neither map has a voxel of the head."""
         either = self.n_prediction + self.n_reference
         return 2 * self.true_positive / either if either else None
 
     @property
     def iou(self) -> float | None:
-        """``TP / (TP + FP + FN)``; None where neither has a voxel of it (TP + FP + FN = 0)."""
+        """``TP / (TP + FP + FN)``. None if TP + FP + FN = 0: neither map has a voxel of the head."""
         union = self.true_positive + self.false_positive + self.false_negative
         return self.true_positive / union if union else None
 
 
 def count_pairs(reference: NDArray[np.generic], prediction: NDArray[np.generic]) -> PairCounts:
-    """Count the pairs of values of two label maps of the same shape in one pass.
+    """Return the joint histogram of two label maps of the same shape, from one pass.
 
     Parameters
     ----------
     reference, prediction
-        (*S) integers or bool, any values. Empty maps give empty tables.
+        (*S) integers or bool, with any values. Empty maps give empty tables.
 
     Raises
     ------
     EvaluationError
-        If the shapes differ, or if there are millions of pairs of values.
+        If the shapes differ, or if there are more than ``BIN_LIMIT`` pairs of values.
     """
     if reference.shape != prediction.shape:
         raise EvaluationError(
@@ -118,18 +118,18 @@ def count_pairs(reference: NDArray[np.generic], prediction: NDArray[np.generic])
 def count(
     reference: NDArray[np.generic], prediction: NDArray[np.generic], labels: Labels, case: str = ""
 ) -> tuple[HeadCounts, ...]:
-    """Count true and false positives and negatives of every head of a case; undecided voxels are left out.
+    """Count true and false positives and negatives of every head of a case, over its decided voxels.
 
     Parameters
     ----------
     reference
-        (*S) file values as in ``dataset.json``; ignore and label-set values are allowed.
+        (*S) file values of dataset.json, the ignore value and label-set values included.
     prediction
-        (*S) class values; any other value raises.
+        (*S) class values; any other value is an error.
     labels
-        What the values mean.
+        Meaning of the values.
     case
-        Name of the case, for what ``dataset.json: cases`` says of it and for messages.
+        Name of the case in ``dataset.json: cases`` and in messages.
 
     Returns
     -------
@@ -139,13 +139,13 @@ def count(
     Raises
     ------
     EvaluationError
-        If the shapes differ, or a value is not declared; names every such value with its number of voxels.
+        If the shapes differ, or a value is not declared. The message names every such value with its number of voxels.
     """
     return count_heads(count_pairs(reference, prediction), labels, case)
 
 
 def count_heads(pairs: PairCounts, labels: Labels, case: str = "") -> tuple[HeadCounts, ...]:
-    """Sum a table of pairs into the counts of every head; see :func:`count`."""
+    """Return the counts of every head from a joint histogram; see :func:`count`."""
     faults = [*_reference_faults(pairs, labels, case), *_prediction_faults(pairs, labels, case)]
     if faults:
         raise EvaluationError("\n".join(str(fault) for fault in faults))
@@ -168,9 +168,10 @@ def count_heads(pairs: PairCounts, labels: Labels, case: str = "") -> tuple[Head
 
 
 def _counted(rows: NDArray[np.integer], columns: NDArray[np.integer], n_columns: int, n_bins: int) -> NDArray[np.int64]:
-    """(n_bins,) how often each pair ``row * n_columns + column`` occurs; neither may be empty.
+    """Return (n_bins,) int64: number of voxels of each pair ``row * n_columns + column``.
 
-    Label maps are constant over long runs, so runs are counted, unless they are short.
+    ``rows`` and ``columns`` are (V,), V > 0. Label maps are constant over long runs; runs are counted unless they are
+    short.
     """
     changes = np.flatnonzero((rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])) + 1
     if changes.size * SHORTEST_RUN > rows.size:
@@ -182,6 +183,7 @@ def _counted(rows: NDArray[np.integer], columns: NDArray[np.integer], n_columns:
 
 
 def _pairs(rows: NDArray[np.integer], columns: NDArray[np.integer], n_columns: int) -> NDArray[np.intp]:
+    """Return ``rows * n_columns + columns`` for ``rows`` and ``columns`` (V,)."""
     pairs = rows.astype(np.intp)
     pairs *= n_columns
     np.add(pairs, columns, out=pairs, casting="same_kind")
@@ -189,14 +191,14 @@ def _pairs(rows: NDArray[np.integer], columns: NDArray[np.integer], n_columns: i
 
 
 def _indexed(values: NDArray[np.generic]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-    """Return flat indices (V,) >= 0 into a table of values, and that table."""
+    """Return indices (V,) >= 0 of ``values`` (*S) into a table of values, and that table (n,) int64."""
     flat: NDArray[np.integer] = values.reshape(-1).view(np.uint8 if values.dtype == np.bool_ else values.dtype)
     if flat.size == 0:
         return flat, np.zeros(0, dtype=np.int64)
     low, high = int(flat.min()), int(flat.max())
     if flat.dtype.kind == "f" or high - low > RANGE_LIMIT:
-        found, indices = np.unique(flat, return_inverse=True)
-        return indices.reshape(-1), found.astype(np.int64)
+        table, indices = np.unique(flat, return_inverse=True)
+        return indices.reshape(-1), table.astype(np.int64)
     if low >= 0 and high <= DIRECT_LIMIT:
         return flat, np.arange(high + 1, dtype=np.int64)
     shifted = flat.astype(np.int64) - low
@@ -228,10 +230,10 @@ def _prediction_faults(pairs: PairCounts, labels: Labels, case: str) -> list[Fau
         return []
     values = pairs.prediction_values[wrong]
     listed = _listed(values, pairs.counts[:, wrong].sum(axis=0))
-    undrawn = {"ignore": labels.ignore, "unlabelled": labels.unlabelled}
+    unannotated = {"ignore": labels.ignore, "unlabelled": labels.unlabelled}
     hints = [
         f"{value_name(value)} is the {key} value, which no model predicts. "
-        for key, value in undrawn.items()
+        for key, value in unannotated.items()
         if value is not None and value in values
     ]
     return [
@@ -245,4 +247,5 @@ def _prediction_faults(pairs: PairCounts, labels: Labels, case: str) -> list[Fau
 
 
 def _listed(values: NDArray[np.int64], counts: NDArray[np.int64]) -> str:
+    """Return ``values`` (n,) with their numbers of voxels ``counts`` (n,) as text."""
     return ", ".join(f"{value_name(value)} ({n} voxels)" for value, n in zip(values, counts, strict=True))

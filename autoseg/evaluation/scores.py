@@ -1,8 +1,8 @@
-"""Means over cases and heads with the intervals and the numbers behind them, dense and sparse scores apart.
+"""Mean scores over cases and heads, with intervals and numbers of cases; dense and sparse references are separate.
 
-Scores are grouped by what they were measured on (:mod:`autoseg.evaluation.cases`); each group is averaged by itself.
-A head of which no case of a group has a voxel in its reference is not scored there: its mean Dice could only be 0 or
-undefined, and says nothing about how well it is found.
+Scores are grouped by the kind of reference (:mod:`autoseg.evaluation.cases`), and each group is averaged separately.
+A head that occurs in no reference of a group is not scored in this group: its mean Dice could only be 0 or undefined,
+and does not show how well the head is segmented.
 """
 
 from __future__ import annotations
@@ -16,43 +16,46 @@ from autoseg.evaluation.bootstrap import Interval, ScoreArray, mean_intervals, m
 from autoseg.evaluation.cases import CaseMetrics, HeadMetrics, ScoredOn
 
 SCORES = ("Dice", "IoU")
-"""Metrics that are null where there is nothing to score; the others are counts and volumes."""
+"""Metrics that are null without anything to score. The other metrics are counts and volumes."""
 
 Means = dict[str, float | None]
-"""Metric -> mean, None where there is none."""
+"""Metric -> mean; None without any value."""
 Intervals = dict[str, Interval | None]
-"""Dice and IoU -> 95 % interval of the mean by bootstrap over cases; None where fewer than 2 cases have a score."""
+"""Dice and IoU -> 95 % interval of the mean by bootstrap over cases; None if fewer than 2 cases have a score."""
 
 
 class Scores(BaseModel):
-    """Means of the scores that were measured on the same: all on dense references, or all on annotated voxels."""
+    """Means over one group of scores: those on dense references, or those on annotated voxels."""
 
     model_config = ConfigDict(frozen=True)
 
     foreground_mean: Means
     foreground_mean_interval: Intervals
     mean: dict[str, Means]
-    """Key of a head -> metric -> mean over the cases in which the head is measured on this."""
+    """Key of a head -> metric -> mean over the cases in which the head has a score of this group."""
     mean_interval: dict[str, Intervals]
     n_cases: int
-    """Cases in which some head is."""
+    """Number of cases in which at least one head has a score of this group."""
     n_cases_per_head: dict[str, int]
-    """Cases behind the mean Dice of each head."""
+    """Key of a head -> number of cases in its mean Dice."""
     n_decided_per_head: dict[str, int]
-    """Voxels behind it: in those cases, voxels of which the reference says whether they belong to the head."""
+    """Key of a head -> number of voxels that the references decide for it, summed over the cases in its mean Dice."""
 
 
 def scored_groups(cases: Sequence[CaseMetrics], keys: Sequence[str]) -> tuple[ScoredOn, ...]:
-    """Return what there are scores on: those of which some head is in some reference, dense first; at least one."""
+    """Return the kinds of references for which at least one head occurs in a reference; dense comes first.
+
+    If no head occurs in any reference, return "dense" if all references are dense, otherwise "annotated voxels".
+    """
     kinds: tuple[ScoredOn, ...] = ("dense", "annotated voxels")
-    found = tuple(kind for kind in kinds if any(_is_found(cases, key, kind) for key in keys))
-    if found:
-        return found
+    scored = tuple(kind for kind in kinds if any(_occurs(cases, key, kind) for key in keys))
+    if scored:
+        return scored
     return ("dense",) if all(case.decided_fraction == 1 for case in cases) else ("annotated voxels",)
 
 
 def group_scores(cases: Sequence[CaseMetrics], keys: Sequence[str], kind: ScoredOn) -> Scores:
-    """Average the scores of one group; heads that no case measures on ``kind`` are left out."""
+    """Average the scores of one group. Heads without a score on ``kind`` in any case are left out."""
     heads = [key for key in keys if any(case.scored_on[key] == kind for case in cases)]
     rows = {key: [case.metrics[key] for case in cases if case.scored_on[key] == kind] for key in heads}
     mean = {key: _counts(rows[key]) for key in heads}
@@ -66,7 +69,7 @@ def group_scores(cases: Sequence[CaseMetrics], keys: Sequence[str], kind: Scored
             intervals[key][score] = interval
     for name in HeadMetrics.model_fields.keys() - {*SCORES}:
         foreground[name] = _mean([mean[key][name] for key in heads])
-    behind = {
+    scored_rows = {
         key: [row for row in rows[key] if row.Dice is not None and mean[key]["Dice"] is not None] for key in heads
     }
     return Scores(
@@ -75,16 +78,19 @@ def group_scores(cases: Sequence[CaseMetrics], keys: Sequence[str], kind: Scored
         mean=mean,
         mean_interval=intervals,
         n_cases=sum(kind in case.scored_on.values() for case in cases),
-        n_cases_per_head={key: len(behind[key]) for key in heads},
-        n_decided_per_head={key: sum(row.n_decided for row in behind[key]) for key in heads},
+        n_cases_per_head={key: len(scored_rows[key]) for key in heads},
+        n_decided_per_head={key: sum(row.n_decided for row in scored_rows[key]) for key in heads},
     )
 
 
 def score_table(cases: Sequence[CaseMetrics], keys: Sequence[str], kind: ScoredOn, score: str) -> ScoreArray:
-    """(N, H) the score of each head in each case; NaN where it has none on ``kind``, or no case has a voxel of it."""
+    """Return (N, H): score of each head of ``keys`` in each case.
+
+    NaN if the head has no score on ``kind`` in the case, or if it occurs in no reference of this kind.
+    """
     table = np.full((len(cases), len(keys)), np.nan)
     for column, key in enumerate(keys):
-        if _is_found(cases, key, kind):
+        if _occurs(cases, key, kind):
             for row, case in enumerate(cases):
                 value = getattr(case.metrics[key], score) if case.scored_on[key] == kind else None
                 table[row, column] = np.nan if value is None else value
@@ -94,7 +100,7 @@ def score_table(cases: Sequence[CaseMetrics], keys: Sequence[str], kind: ScoredO
 def not_scored(
     cases: Sequence[CaseMetrics], names: Mapping[str, str], groups: Mapping[ScoredOn, Scores]
 ) -> dict[str, str]:
-    """Return key -> why, for the heads that have no mean Dice in any group."""
+    """Return key -> reason, for the heads that have no mean Dice in any group. ``names``: key -> name."""
     return {
         key: _why_not(cases, key, name)
         for key, name in names.items()
@@ -103,21 +109,22 @@ def not_scored(
 
 
 def empty_means() -> Means:
-    """Every metric without a mean."""
+    """Return metric -> None for every metric."""
     return dict.fromkeys(HeadMetrics.model_fields)
 
 
 def empty_intervals() -> Intervals:
-    """Every score without an interval."""
+    """Return score -> None for every score."""
     return dict.fromkeys(SCORES)
 
 
-def _is_found(cases: Sequence[CaseMetrics], key: str, kind: ScoredOn) -> bool:
+def _occurs(cases: Sequence[CaseMetrics], key: str, kind: ScoredOn) -> bool:
+    """Whether a head has a voxel in a reference on which it is scored as ``kind``."""
     return any(case.scored_on[key] == kind and case.metrics[key].n_ref > 0 for case in cases)
 
 
 def _counts(rows: Sequence[HeadMetrics]) -> Means:
-    """Mean of counts and volumes; the scores are filled in by the caller."""
+    """Return the means of counts and volumes, and None for the scores, which the caller fills in."""
     names = HeadMetrics.model_fields
     return {name: None if name in SCORES else _mean([getattr(row, name) for row in rows]) for name in names}
 
@@ -132,9 +139,9 @@ def _why_not(cases: Sequence[CaseMetrics], key: str, name: str) -> str:
         return f"{name}: no case was scored."
     n_decided = sum(case.metrics[key].n_decided for case in cases)
     if not n_decided:
-        return f"{name}: the references of the {len(cases)} cases say nothing of it."
+        return f"{name}: the references of the {len(cases)} cases decide no voxel for it."
     wrong = sum(case.metrics[key].FP for case in cases)
     return (
         f"{name}: no voxel of it in the references of the {len(cases)} cases ({wrong} of the {n_decided} voxels that "
-        "are known not to be it were predicted as it)."
+        "certainly do not belong to it were predicted as it)."
     )

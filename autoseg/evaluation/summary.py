@@ -1,19 +1,19 @@
-"""The result of an evaluation, and its form on disk: nnU-Net's ``summary.json`` as valid JSON, and a CSV.
+"""Summary of an evaluation, and its files: nnU-Net's ``summary.json`` as valid JSON, and CSV.
 
-Rules for what cannot be computed (``null`` in JSON, an empty cell in CSV, never NaN):
+Rules for values that cannot be computed (``null`` in JSON, an empty cell in CSV, never NaN):
 
-* Dice and IoU of a head in a case are null where TP + FP + FN = 0: neither the decided part of the reference nor the
-  prediction there has a voxel of it. A head that is predicted but absent from the reference has Dice 0, not null.
-* ``mean`` of a metric of a head is over the cases where it is not null, and null if there is none. ``n_cases_per_head``
-  says over how many cases each Dice mean was taken; counts and volumes are over all cases that measure the head.
-* ``foreground_mean`` is over the heads whose mean is not null, and null if there is none.
-  Source: nnU-Net ``evaluate_predictions.py``; differs in that nnU-Net's foreground mean is NaN as soon as one class
-  never occurs.
-* A head of which no reference has a voxel has no mean Dice and IoU; ``not_scored`` says why. nnU-Net gives it 0 as soon
-  as one voxel is predicted as it, and that 0 enters its foreground mean.
-* Scores on annotated voxels and on dense references are never averaged. ``groups`` holds the means of each. Where both
-  exist ``scored_on`` is ``"mixed"``, ``foreground_mean`` is null throughout, and so is ``mean`` of a head that is in
-  both; with one of them alone these are that group's, and have nnU-Net's meaning.
+* Dice and IoU of a head in a case are null if TP + FP + FN = 0: at the decided voxels, neither reference nor prediction
+  has a voxel of the head. A head that is predicted but absent from the reference has Dice 0, not null.
+* ``mean`` of a metric of a head is the mean over the cases in which it is not null, and null if there is none.
+  ``n_cases_per_head`` is the number of cases in each mean Dice. Means of counts and volumes include all cases in which
+  the head is scored.
+* ``foreground_mean`` is the mean over the heads whose mean is not null, and null if there is none.
+  Source: nnU-Net ``evaluate_predictions.py``. Differs: nnU-Net's foreground mean is NaN if one class never occurs.
+* A head without a voxel in any reference has no mean Dice and IoU; ``not_scored`` gives the reason. In nnU-Net its mean
+  is 0 as soon as one voxel is predicted as the head, and enters the foreground mean.
+* Scores on annotated voxels and on dense references are never averaged together. ``groups`` holds the means of each
+  kind. If both kinds exist, ``scored_on`` is ``"mixed"``, ``foreground_mean`` is null throughout, and ``mean`` is null
+  for a head that has both. If only one kind exists, both are the means of that group and have nnU-Net's meaning.
 """
 
 from __future__ import annotations
@@ -43,24 +43,25 @@ from autoseg.evaluation.scores import (
 __all__ = ["AbsentScores", "CaseMetrics", "HeadMetrics", "Summary", "case_metrics", "score_name", "summarise"]
 
 FOREGROUND = "foreground mean"
-"""Name of the row of the foreground mean in tables."""
+"""Name of the row with the foreground mean in tables."""
 
 
 class AbsentScores(BaseModel):
-    """What was predicted of a head in the cases that certainly do not have it."""
+    """False positives of a head in the cases from which it is certainly absent."""
 
     model_config = ConfigDict(frozen=True)
 
     n_cases: int
-    """Cases that declare it absent."""
+    """Number of cases that declare the head absent."""
     n_cases_with_false_positives: int
     mean_voxels: float
-    """Over those cases, the ones without a false positive included."""
+    """Mean number of voxels over these cases, those without a false positive included."""
     mean_volume_mm3: float
+    """Mean volume over these cases; in 2-D the area, mm²."""
 
 
 class Summary(BaseModel):
-    """Metrics of a folder of predictions: nnU-Net's three keys, then ours."""
+    """Metrics of a folder of predictions: nnU-Net's three keys, then further ones."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -69,24 +70,24 @@ class Summary(BaseModel):
     metric_per_case: tuple[CaseMetrics, ...]
     """Sorted by case."""
     n_cases: int
-    """Cases scored."""
+    """Number of scored cases."""
     n_cases_per_head: dict[str, int]
-    """Cases behind the mean Dice of each head; both groups together where there are two."""
+    """Key of a head -> number of cases in its mean Dice; the sum of both groups if there are two."""
     names: dict[str, str]
     """Key of a head -> its name in dataset.json."""
     scored_on: Literal["dense", "annotated voxels", "mixed"]
-    """What ``foreground_mean`` and ``mean`` were measured on; ``"mixed"`` if there are two groups."""
+    """Kind of reference behind ``foreground_mean`` and ``mean``. ``"mixed"`` if there are two groups."""
     decided_fraction: float
-    """Mean over cases of their decided fraction; 0 without a case."""
+    """Mean over cases of their decided fraction, 0 to 1. 0 without cases."""
     foreground_mean_interval: Intervals
-    """95 % interval of the means by bootstrap over cases; null as they are, and with fewer than 2 cases."""
+    """95 % intervals of the means by bootstrap over cases. Null if the mean is null or has fewer than 2 cases."""
     mean_interval: dict[str, Intervals]
     n_decided_per_head: dict[str, int]
-    """Voxels behind the mean Dice of each head, as the cases."""
+    """Key of a head -> number of decided voxels in its mean Dice; the sum of both groups if there are two."""
     groups: dict[ScoredOn, Scores]
-    """The same for dense references and annotated voxels apart; one or two entries."""
+    """Kind of reference -> its scores; one or two entries."""
     not_scored: dict[str, str]
-    """Key of a head without a mean Dice -> why."""
+    """Key of a head without a mean Dice -> reason."""
     absent: dict[str, AbsentScores]
     """Key of a head that ``dataset.json: cases`` declares absent somewhere -> false positives there."""
     missing: tuple[str, ...] = ()
@@ -94,13 +95,13 @@ class Summary(BaseModel):
     extra: tuple[str, ...] = ()
     """Predictions without a reference; not scored."""
     faults: tuple[str, ...] = ()
-    """Cases that could not be scored: one message each, with what was found and expected."""
+    """Cases that could not be scored: one message each."""
     warnings: tuple[str, ...] = ()
-    """What was scored but looks wrong, as a geometry that differs from the reference's."""
+    """Problems of cases that were scored, for example a geometry that differs from that of the reference."""
     seen_in_training: tuple[str, ...] = ()
-    """Scored cases that the weights were trained on, where that is known: what they say of new images is too good."""
+    """Scored cases on which the weights were trained, as far as known. Their scores are better than on new images."""
     comparison: Comparison | None = None
-    """How the Dice differs from that of other predictions, if asked for."""
+    """Difference to the Dice of other predictions; None if not asked for."""
 
     def write(self, path: str | Path) -> None:
         """Write ``summary.json``, atomically."""
@@ -111,21 +112,21 @@ class Summary(BaseModel):
         return self.model_dump(mode="json")
 
     def to_csv(self, path: str | Path) -> None:
-        """Write one row per case and head to ``path``, and the means beside it (:func:`means_path`), atomically.
+        """Write one row per case and head to ``path``, and the means to :func:`means_path`, atomically.
 
-        Scores on annotated voxels stand in columns of their own; null is an empty cell.
+        Scores on annotated voxels have separate columns. Null is an empty cell.
         """
         _write_rows(Path(path), _case_rows(self))
         _write_rows(means_path(Path(path)), _mean_rows(self))
 
 
 def means_path(path: Path) -> Path:
-    """Return where :meth:`Summary.to_csv` writes the means: ``scores.csv`` -> ``scores_means.csv``."""
+    """Return the path to which :meth:`Summary.to_csv` writes the means: ``scores.csv`` -> ``scores_means.csv``."""
     return path.with_name(f"{path.stem}_means{path.suffix}")
 
 
 def score_name(score: str, kind: ScoredOn) -> str:
-    """Return the name of a score as it is shown: ``"Dice"`` or ``"Dice (annotated voxels)"``."""
+    """Return the name of a score in tables: ``"Dice"`` or ``"Dice (annotated voxels)"``."""
     return score if kind == "dense" else f"{score} ({kind})"
 
 
@@ -138,7 +139,7 @@ def summarise(
     faults: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> Summary:
-    """Average metrics over cases and heads; ``names`` gives the keys of the foreground heads, in order."""
+    """Average metrics over cases and heads. ``names``: key -> name of the foreground heads, in order."""
     ordered = sorted(cases, key=lambda case: case.case)
     kinds = scored_groups(ordered, list(names))
     groups = {kind: group_scores(ordered, list(names), kind) for kind in kinds}
@@ -170,25 +171,25 @@ def summarise(
 
 
 def _only_group(groups: Mapping[ScoredOn, Scores], key: str) -> Scores | None:
-    """Return the group that measures a head; None if none or both do."""
+    """Return the only group that scores a head; None if no group or both do."""
     having = [group for group in groups.values() if key in group.mean]
     return having[0] if len(having) == 1 else None
 
 
 def _absent_scores(cases: Sequence[CaseMetrics], key: str) -> AbsentScores | None:
-    found = [case.absent[key] for case in cases if key in case.absent]
-    if not found:
+    false_positives = [case.absent[key] for case in cases if key in case.absent]
+    if not false_positives:
         return None
     return AbsentScores(
-        n_cases=len(found),
-        n_cases_with_false_positives=sum(item.voxels > 0 for item in found),
-        mean_voxels=sum(item.voxels for item in found) / len(found),
-        mean_volume_mm3=sum(item.volume_mm3 for item in found) / len(found),
+        n_cases=len(false_positives),
+        n_cases_with_false_positives=sum(item.voxels > 0 for item in false_positives),
+        mean_voxels=sum(item.voxels for item in false_positives) / len(false_positives),
+        mean_volume_mm3=sum(item.volume_mm3 for item in false_positives) / len(false_positives),
     )
 
 
 def _case_rows(summary: Summary) -> Iterator[dict[str, object]]:
-    """Columns: case, key, name, scored_on, the scores by what they hold on, counts, absent, false_positive_mm3."""
+    """Yield one row per case and head: case, key, name, scored_on, scores by kind, counts, absent, false positives."""
     for case in summary.metric_per_case:
         for key, metrics in case.metrics.items():
             absent = case.absent.get(key)
@@ -202,7 +203,7 @@ def _case_rows(summary: Summary) -> Iterator[dict[str, object]]:
 
 
 def _mean_rows(summary: Summary) -> Iterator[dict[str, object]]:
-    """One row per group and head, and one for its foreground mean."""
+    """Yield one row per group and head, and one per group for the foreground mean."""
     for kind, group in summary.groups.items():
         means = {**group.mean, FOREGROUND: group.foreground_mean}
         intervals = {**group.mean_interval, FOREGROUND: group.foreground_mean_interval}
@@ -220,7 +221,7 @@ def _mean_rows(summary: Summary) -> Iterator[dict[str, object]]:
 
 
 def _score_columns(kind: ScoredOn | None, values: Mapping[str, object]) -> dict[str, object]:
-    """Put scores into the columns of their kind and leave those of the other empty."""
+    """Return the columns of both kinds, with the scores in those of ``kind`` and None in the others."""
     kinds: tuple[ScoredOn, ...] = ("dense", "annotated voxels")
     return {
         score_name(name, column): value if column == kind else None

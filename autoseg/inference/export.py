@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import Float32Array
 from autoseg.core.errors import PlanError
-from autoseg.core.pipelined import map_behind
+from autoseg.core.pipelined import map_in_background
 from autoseg.dataset.labels import Labels, background_value
 from autoseg.inference.window import SLAB_VALUES, Slab
 from autoseg.preprocessing import anisotropic_axis, restore
@@ -80,7 +80,7 @@ def decide(
 
     parts = _parts(_checked(logits, record, labels), record, slab_values)
     whole: LabelMap | None = None
-    for first, values in map(decided, parts) if pool is None else map_behind(pool, decided, parts):
+    for first, values in map(decided, parts) if pool is None else map_in_background(pool, decided, parts):
         if whole is None:
             whole = np.zeros(record.shape_after_crop, dtype=values.dtype)
         whole[first : first + len(values)] = values

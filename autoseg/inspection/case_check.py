@@ -30,7 +30,7 @@ from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatError
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
-from autoseg.core.json_arrays import KeptBool
+from autoseg.core.json_arrays import JsonBool
 from autoseg.core.orientation import has_axes, order_towards, orientation_name
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
@@ -50,7 +50,7 @@ class Finding:
     annotation: CaseAnnotation | None = None
     undeclared: Mapping[int, int] = field(default_factory=dict)
     """File value -> voxels."""
-    parts: KeptBool | None = None
+    parts: JsonBool | None = None
     """(3, 20): where something is drawn, see :func:`autoseg.inspection.coverage.annotated_parts`; file axes."""
     class_voxels: tuple[int, ...] = ()
     """Voxels drawn as each class; empty where the labels could not be read."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.fingerprint import IntensityProperties
-from autoseg.core.json_arrays import KeptFloat32, KeptFloat64
+from autoseg.core.json_arrays import JsonFloat32, JsonFloat64
 
 _KNOTS = 32_768
 """Most order statistics kept of a case; a smaller case is kept whole."""
@@ -36,9 +36,9 @@ class Sketch:
     """Population variance, float64."""
     minimum: float
     maximum: float
-    points: KeptFloat32
+    points: JsonFloat32
     """(n,) ascending order statistics."""
-    weights: KeptFloat64
+    weights: JsonFloat64
     """(n,) how many values each point stands for; they sum to ``count``."""
 
     def quantiles(self, levels: Sequence[float]) -> NDArray[np.float64]:

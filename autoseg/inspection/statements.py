@@ -12,17 +12,24 @@ from typing import Any, TypeVar
 import numpy as np
 
 from autoseg.annotation.distance import find_strays
-from autoseg.annotation.promises import TOGETHER, KeptOpen, Settled, check_against_reference, find_kept_open, infer
+from autoseg.annotation.promises import (
+    TOGETHER,
+    KeptOpen,
+    PromiseCounts,
+    check_against_reference,
+    find_kept_open,
+    infer,
+)
 from autoseg.annotation.reach import (
     LEAST_CASES,
-    ReachEvidence,
+    ClassExtents,
     estimate_reach,
     estimated_classes,
     is_estimated,
     measure_reach,
     resolve_reach,
 )
-from autoseg.annotation.slices import SliceEvidence, case_axis, common_axis, is_clear, measure_slices
+from autoseg.annotation.slices import SliceCounts, case_axis, common_axis, is_clear, measure_slices
 from autoseg.annotation.touches import promise_statement, touched_classes
 from autoseg.cases.case import Target
 from autoseg.cases.label_codes import read_annotation
@@ -55,9 +62,9 @@ class PromiseReport:
     """Promises that cannot be read: nothing tells across which axis the slices lie."""
     warnings: tuple[str, ...] = ()
     """What can be used but is probably not wanted, one line each."""
-    settled: Mapping[str, Settled] = field(default_factory=dict)
+    settled: Mapping[str, PromiseCounts] = field(default_factory=dict)
     """Each promise, as its key in dataset.json, and all together -> the voxels that it settles."""
-    reference: Mapping[str, Settled] = field(default_factory=dict)
+    reference: Mapping[str, PromiseCounts] = field(default_factory=dict)
     """The same in the densely annotated cases, as they would have been scribbled; empty without such cases."""
     kept_open: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Promise -> case -> voxels drawn as one of several classes of which it would leave fewer, if only classes drawn
@@ -98,8 +105,8 @@ class _Finding:
     case: str
     warnings: tuple[str, ...]
     kept_open: tuple[KeptOpen, ...]
-    settled: Mapping[str, Settled]
-    reference: Mapping[str, Settled]
+    settled: Mapping[str, PromiseCounts]
+    reference: Mapping[str, PromiseCounts]
     slice_axis: int | None
 
 
@@ -260,7 +267,7 @@ def _read(files: CaseFiles, labels: Labels) -> tuple[Target, tuple[float, float,
     return target, geometry.spacing, promise_statement(labels, files.name)
 
 
-def _measure(files: CaseFiles, labels: Labels) -> tuple[str, ReachEvidence, SliceEvidence]:
+def _measure(files: CaseFiles, labels: Labels) -> tuple[str, ClassExtents, SliceCounts]:
     target, spacing, statement = _read(files, labels)
     reach = measure_reach(target.codes, target.label_sets, spacing, statement)
     return files.name, reach, measure_slices(target.codes, target.label_sets, spacing, statement)
@@ -269,7 +276,7 @@ def _measure(files: CaseFiles, labels: Labels) -> tuple[str, ReachEvidence, Slic
 def _check_case(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol) -> _Finding:
     target, spacing, statement = _read(files, labels)
     axis = case_axis(target.codes.shape, spacing, protocol.slice_axis)
-    reference: Mapping[str, Settled] = {}
+    reference: Mapping[str, PromiseCounts] = {}
     if target.codes.size and int(target.codes.max()) < labels.n_classes:
         drawn = annotate(target.codes, spacing, Style(scribbles=True, axis=axis), seed=0, case=files.name)
         scribbled = Target(np.where(drawn, target.codes, labels.unknown).astype(target.codes.dtype), target.label_sets)
@@ -300,7 +307,7 @@ def _kept_warning(files: CaseFiles, item: KeptOpen, labels: Labels) -> str:
     )
 
 
-def _slice_warnings(files: CaseFiles, shown: SliceEvidence, protocol: AnnotationProtocol) -> tuple[str, ...]:
+def _slice_warnings(files: CaseFiles, shown: SliceCounts, protocol: AnnotationProtocol) -> tuple[str, ...]:
     """Say that a case was drawn across another axis than ``slice_axis``, of which promises about slices speak."""
     said = protocol.slice_axis
     if not protocol.speaks_of_slices or None in (said, shown.drawn_axis) or said == shown.drawn_axis:
@@ -331,7 +338,7 @@ def _settled(
     protocol: AnnotationProtocol,
     statement: CaseStatement,
     dense: Target | None = None,
-) -> dict[str, Settled]:
+) -> dict[str, PromiseCounts]:
     """Count what each promise settles in a case, then all together."""
     truth = None if dense is None else dense.codes
     singles = protocol.single_promises()
@@ -351,12 +358,12 @@ def _by_promise(findings: Sequence[_Finding]) -> dict[str, dict[str, int]]:
     return voxels
 
 
-def _summed(cases: Sequence[Mapping[str, Settled]]) -> dict[str, Settled]:
+def _summed(cases: Sequence[Mapping[str, PromiseCounts]]) -> dict[str, PromiseCounts]:
     names = cases[0] if cases else ()
-    return {name: sum((case[name] for case in cases), Settled()) for name in names}
+    return {name: sum((case[name] for case in cases), PromiseCounts()) for name in names}
 
 
-def _shares(counts: Settled) -> dict[str, float]:
+def _shares(counts: PromiseCounts) -> dict[str, float]:
     return {part: counts.share(part) for part in ("drawn", "narrowed", "settled", "informative")}
 
 

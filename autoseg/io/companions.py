@@ -1,4 +1,4 @@
-"""The files that lie beside an image file and belong to it: the spacing of a TIFF stack, the data of a header."""
+"""Files that belong to an image file and lie beside it: the spacing of a TIFF stack, the data of an ``.mhd`` header."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from autoseg.io.sidecar import sidecars
 
 
 def companions(path: Path) -> tuple[Path, ...]:
-    """Return the files from which a file takes more than its own content says; those that exist, often none.
+    """Return the existing files, other than ``path`` itself, that are read when ``path`` is read; usually none.
 
-    Of an ``.mhd`` file with a data file per slice none of them is named.
+    For an ``.mhd`` file with one data file per slice, the data files are not listed.
     """
     beside = [name for name in sidecars(path) if name.is_file()]
     if path.suffix.lower() == ".mhd":

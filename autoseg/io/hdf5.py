@@ -1,4 +1,4 @@
-"""Read arrays out of HDF5 files by their keys; needs the optional package h5py."""
+"""Read arrays from HDF5 files by their keys. Needs the optional package h5py."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from autoseg.io.file_contents import check_file, unreadable
 
 
 class Hdf5Array(NamedTuple):
-    """A data set inside a file."""
+    """One array (HDF5 "data set") inside a file."""
 
     path: Path
     key: str
-    """Its name, with the groups that it lies in (``volumes/raw``)."""
+    """Name of the array with its groups (``volumes/raw``)."""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.key}"
 
 
 def parse_array(text: str) -> tuple[Path, str | None]:
-    """Split ``file.h5:key`` into file and key; the key is None where only a file is named."""
+    """Split ``file.h5:key`` into file and key. The key is None if the text names only a file."""
     path, colon, key = text.rpartition(":")
     is_drive = len(path) == 1 and key[:1] in ("/", "\\")
     if not colon or is_drive or Path(text).is_file():
@@ -36,14 +36,16 @@ def parse_array(text: str) -> tuple[Path, str | None]:
 
 
 def find_array(path: Path, key: str | None, *, others: tuple[str, ...] = ()) -> Hdf5Array:
-    """Return the data set ``key`` of a file, or the only one that it has besides ``others``.
+    """Return the place of the data set ``key`` of a file. Its values, of any shape, are not read.
+
+    If ``key`` is None, return the only data set that is not among ``others``.
 
     Raises
     ------
     ConfigError
         If h5py is not installed.
     FileFormatError
-        If the file is missing or no HDF5 file, or has no such data set; names those that it has.
+        If the file is missing or not HDF5, or has no such data set. The message lists the data sets of the file.
     """
     with _opened(path) as file:
         keys = _keys(file)
@@ -56,18 +58,21 @@ def find_array(path: Path, key: str | None, *, others: tuple[str, ...] = ()) -> 
         raise unreadable(path, there, f"a data set {wanted!r}", fix)
     own = [name for name in keys if name not in others]
     if len(own) != 1:
-        raise unreadable(path, there, "one to take", f"Say which: {path.name}:KEY.")
+        raise unreadable(path, there, "exactly one", f"Name the data set to read: {path.name}:KEY.")
     return Hdf5Array(path, own[0])
 
 
 def has_array(path: Path, key: str) -> bool:
-    """Whether a file has the data set ``key``; errors as for :func:`find_array`."""
+    """Whether a file has the data set ``key``. Raises the errors of :func:`find_array`."""
     with _opened(path) as file:
         return key in _keys(file)
 
 
 def read_array(array: Hdf5Array) -> NDArray[Any]:
-    """Return the values in native byte order; raise ``FileFormatError`` if they are damaged or no numbers."""
+    """Return the values of an array of any shape, in the number type of the file and in native byte order.
+
+    Raises ``FileFormatError`` if they are damaged or not numbers.
+    """
     with _opened(array.path) as file:
         try:
             values = np.asarray(file[array.key][()])
@@ -86,20 +91,21 @@ def _opened(path: Path) -> Iterator[Any]:
         import h5py
     except ImportError as error:
         raise ConfigError(
-            f"{path}: found no package h5py, expected it for reading HDF5. Install it: "
+            f"{path}: the package h5py, which reads HDF5, is not installed. Install it: "
             "pip install 'autoseg[elektronn]'."
         ) from error
     check_file(path)
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise unreadable(path, f"no HDF5 file ({error})", "HDF5", "Check the path, or copy the file again.") from error
+        problem = f"a file of another format ({error})"
+        raise unreadable(path, problem, "an HDF5 file", "Check the path, or copy the file again.") from error
     with file:
         yield file
 
 
 def _keys(file: Any) -> tuple[str, ...]:
-    """Return the names of all data sets, those in groups with their path."""
-    found: list[str] = []
-    file.visititems(lambda name, item: found.append(name) if hasattr(item, "shape") else None)
-    return tuple(found)
+    """Return the names of all data sets, with their groups."""
+    names: list[str] = []
+    file.visititems(lambda name, item: names.append(name) if hasattr(item, "shape") else None)
+    return tuple(names)

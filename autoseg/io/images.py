@@ -1,7 +1,7 @@
-"""Read and write images and labels of every supported format; the format follows from the ending.
+"""Read and write images and labels of every supported format. The format follows from the ending of the file name.
 
-In memory an image is (C, z, y, x); a 2-D image has one slice. What a file cannot say faithfully is an error here,
-never a silent change: truncated streams, failed checksums, labels that are not whole numbers, channels that disagree.
+In memory an image is (C, z, y, x); a 2-D image has one slice. Damage and contradictions raise an error, and values
+never change silently: truncated streams, failed checksums, labels that are not whole numbers, channels that disagree.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ from autoseg.dataset.file_values import NAN_VALUE
 from autoseg.io.file_contents import Shape4, StoredHeader, StoredImage, unreadable
 from autoseg.io.itk import read_itk, read_itk_header, write_itk
 from autoseg.io.nifti import read_nifti, read_nifti_header, write_nifti
-from autoseg.io.raster import read_natural, read_natural_header, write_natural
+from autoseg.io.raster import read_raster, read_raster_header, write_raster
 from autoseg.io.tiff import read_tiff, read_tiff_header, read_tiff_labels, write_tiff
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
-"""Read as images; never for labels, whose values they change."""
+"""Endings of lossy formats. Images may have them; labels may not, because compression changes their values."""
 _WRITTEN = dict.fromkeys(LOSSY_ENDINGS, ".png") | {".mhd": ".mha"}
 UNEVEN_EDGES = 50
-"""How many times longer than another an edge of a voxel may be before a mistaken unit is suspected."""
+"""Ratio of the longest to the shortest edge of a voxel above which a wrong unit is suspected."""
 
 
 class _Format(NamedTuple):
     read: Callable[[Path], StoredImage]
     header: Callable[[Path], StoredHeader]
     write: Callable[[Path, NDArray[np.unsignedinteger], Geometry], None]
+    """Arguments: path, labels (z, y, x), geometry."""
     read_labels: Callable[[Path], StoredImage] | None = None
-    """Where labels are read otherwise than images."""
+    """Reader of label files; None if ``read`` reads them too."""
 
 
 _NIFTI = _Format(read_nifti, read_nifti_header, write_nifti)
 _ITK = _Format(read_itk, read_itk_header, write_itk)
-_NATURAL = _Format(read_natural, read_natural_header, write_natural, partial(read_natural, as_labels=True))
+_RASTER = _Format(read_raster, read_raster_header, write_raster, partial(read_raster, as_labels=True))
 _TIFF = _Format(read_tiff, read_tiff_header, write_tiff, read_tiff_labels)
 _FORMATS = {
     ".nii.gz": _NIFTI,
@@ -53,19 +54,19 @@ _FORMATS = {
     ".mha": _ITK,
     ".mhd": _ITK,
     ".gipl": _ITK,
-    ".png": _NATURAL,
-    ".bmp": _NATURAL,
-    ".jpg": _NATURAL,
-    ".jpeg": _NATURAL,
+    ".png": _RASTER,
+    ".bmp": _RASTER,
+    ".jpg": _RASTER,
+    ".jpeg": _RASTER,
     ".tif": _TIFF,
     ".tiff": _TIFF,
 }
 SUPPORTED_ENDINGS = tuple(_FORMATS)
-"""With the leading dot, lower case; ``.nii.gz`` before ``.nii``."""
+"""Endings with the leading dot, in lower case; ``.nii.gz`` before ``.nii``."""
 
 
 def ending_of(path: str | Path) -> str:
-    """Return the ending of a file name as it must be cut off (``.nii.gz``), in the case of the name.
+    """Return the whole ending of a file name (``.nii.gz``), in upper or lower case as it is written there.
 
     Raises ``FileFormatError`` if it is not supported.
     """
@@ -87,27 +88,27 @@ def read_image(paths: Sequence[str | Path]) -> tuple[Float32Array, Geometry]:
     Parameters
     ----------
     paths
-        In channel order; each may hold several channels.
+        Files in channel order; each may hold several channels.
 
     Returns
     -------
     image, geometry
-        (C, z, y, x) float32, C-contiguous, NaN and Inf as stored; the geometry of the first file.
+        Image (C, z, y, x) float32, C-contiguous, NaN and Inf as stored, and the geometry of the first file.
 
     Raises
     ------
     FileFormatError
-        If a file is missing, truncated, damaged or not supported, or if the files disagree.
+        If a file is missing, truncated, damaged or not supported, or if shapes or geometries of the files differ.
     """
     stored = _read_stored(paths)
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf, which the integrity check reports
+    with np.errstate(over="ignore"):  # values beyond float32 become Inf, which the integrity check reports
         return _stacked(stored, np.dtype(np.float32)), stored[0].geometry
 
 
 def read_intensities(paths: Sequence[str | Path]) -> tuple[NDArray[Any], Geometry]:
-    """Read the files of one case as :func:`read_image` does, but keep integers of at most 16 bits as they are.
+    """Read the files of one case as :func:`read_image` does, but keep integers of at most 16 bits in their type.
 
-    A CT takes half the memory then. The array (C, z, y, x) may be read-only.
+    This halves the memory of a CT. The array (C, z, y, x) may be read-only.
     """
     stored = _read_stored(paths)
     shared = np.result_type(*(item.array.dtype for item in stored))
@@ -123,19 +124,19 @@ def read_labels(path: str | Path, *, allow_nan: bool = False) -> tuple[NDArray[n
     Parameters
     ----------
     allow_nan
-        Whether NaN is a value that a data set may declare: it becomes ``core.file_values.NAN_VALUE``. Else an error.
+        Whether NaN is allowed; it then becomes ``dataset.file_values.NAN_VALUE``. Otherwise NaN is an error.
 
     Returns
     -------
     labels, geometry
-        (z, y, x) in the smallest integer type that holds all values (unsigned if none is negative).
+        Labels (z, y, x) in the smallest integer type that holds all values (unsigned if none is negative).
 
     Raises
     ------
     FileFormatError
-        As ``read_image``; also if a value is not a whole number, if the format or the compression is lossy, or if there
-        are several channels that differ (equal ones, a grey picture saved as colour, count once; alpha does not count
-        where it says nothing).
+        As ``read_image``. Also if a value is not a whole number, if the format or the compression is lossy, or if
+        channels differ. Equal channels (a grey picture saved as colour) count as one. An alpha channel is dropped if it
+        follows from the other channels.
     """
     path = Path(path)
     if ending_of(path).lower() in LOSSY_ENDINGS:
@@ -153,9 +154,10 @@ def read_header(path: str | Path) -> tuple[Shape4, Geometry]:
 
 
 def read_remarks(path: str | Path, *, as_labels: bool = False) -> tuple[str, ...]:
-    """Return what is strange about a file by its header, though it can be read; each a clause without its name.
+    """Return remarks on oddities in the header of a readable file; () if there are none.
 
-    Of labels the size of voxels does not matter: that of their image is taken.
+    Each remark is a clause that does not repeat the file's name. For labels, remarks on the voxel size are left out,
+    because the voxel size of the image is used.
     """
     header = _read_header(Path(path))
     if as_labels:
@@ -165,7 +167,10 @@ def read_remarks(path: str | Path, *, as_labels: bool = False) -> tuple[str, ...
 
 
 def _uneven(shape: Sequence[int], geometry: Geometry) -> tuple[str, ...]:
-    """Say that a volume (z, y, x) has edges so different that one is probably in another unit."""
+    """Return a remark if the voxel edges of a volume differ so much that one is probably in another unit.
+
+    ``shape`` is (z, y, x); axes of one voxel are ignored. 2-D images get no remark.
+    """
     edges = [edge for edge, length in zip(geometry.spacing, shape, strict=True) if length > 1]
     if geometry.ndim == 2 or not edges or max(edges) <= UNEVEN_EDGES * min(edges):
         return ()
@@ -177,10 +182,10 @@ def _uneven(shape: Sequence[int], geometry: Geometry) -> tuple[str, ...]:
 
 
 def written_ending(ending: str, largest: int = 0) -> str:
-    """Return the ending with which label maps of images with ``ending`` are written: another where it cannot hold them.
+    """Return the ending of label maps for images with ``ending``: the same, unless that format cannot hold them.
 
-    Lossy pictures get ``.png``, as does ``.bmp`` where the ``largest`` label is above 255; ``.mhd``, a header beside
-    its data, gets ``.mha``, the same in one file.
+    Lossy formats get ``.png``, as does ``.bmp`` if the ``largest`` label is above 255. ``.mhd`` (header and data in two
+    files) gets ``.mha`` (both in one file).
     """
     if ending.lower() == ".bmp" and largest > np.iinfo(np.uint8).max:
         return ".png"
@@ -188,9 +193,9 @@ def written_ending(ending: str, largest: int = 0) -> str:
 
 
 def write_labels(path: str | Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
-    """Write labels (z, y, x), at most 65535, atomically, with the geometry (and NIfTI header) of their image.
+    """Write labels (z, y, x) with values up to 65535, atomically, with the geometry (and NIfTI header) of their image.
 
-    The format follows from the ending of ``path``; the type is uint8 if every value is below 256, else uint16.
+    The format follows from the ending of ``path``. The type is uint8 if every value is below 256, otherwise uint16.
     Raises ``FileFormatError`` if the format cannot hold them: several slices in .png, values above 255 in .bmp.
     """
     path = Path(path)
@@ -204,9 +209,10 @@ def write_labels(path: str | Path, labels: NDArray[np.unsignedinteger], geometry
 def write_probabilities(path: str | Path, heads: Iterable[NDArray[np.floating]], n_heads: int) -> Path:
     """Write probabilities (H, z, y, x) in file axes as ``<path>.npz``, key ``probabilities``, atomically.
 
-    ``heads`` yields the volumes (z, y, x) of the ``n_heads`` heads, all alike; one of them at a time is all that need
-    exist. ``path`` has no ending; returns the path with it. Lightly compressed: zlib at its default level takes ten
-    times longer than the prediction of a small case. Source: nnU-Net ``export_prediction.py`` (name and key).
+    ``heads`` yields one volume (z, y, x) for each of the ``n_heads`` heads, all of one shape and type, so that only one
+    must be in memory. ``path`` has no ending; the path with the ending is returned. The file is compressed at level 1,
+    because zlib's default level takes ten times longer than the prediction of a small case.
+    Source: nnU-Net ``export_prediction.py`` (name and key).
     """
     target = Path(path).with_name(f"{Path(path).name}.npz")
     with (
@@ -225,6 +231,7 @@ def write_probabilities(path: str | Path, heads: Iterable[NDArray[np.floating]],
 
 
 def _read_stored(paths: Sequence[str | Path]) -> list[StoredImage]:
+    """Read the files of one case; raise ``FileFormatError`` if their shapes or geometries differ."""
     files = [Path(path) for path in paths]
     if not files:
         raise ValueError("no files given, expected at least one per case")
@@ -246,9 +253,9 @@ def _read_header(path: Path) -> StoredHeader:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn whatever a library raises at a file that nobody foresaw into an error that names the file.
+    """Turn any exception that a library raises for ``path`` into a ``FileFormatError`` that names the file.
 
-    One odd file must not end the check of a thousand.
+    Otherwise one damaged file would end the check of a whole data set.
     """
     try:
         yield
@@ -256,13 +263,13 @@ def _naming(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason given"
-        found = f"a file that cannot be read ({type(error).__name__}: {reason})"
-        fix = "It may be damaged, or of a rare form: export it again, say as .nii.gz (3-D) or .png (2-D)."
-        raise unreadable(path, found, f"a complete {ending_of(path)} file", fix) from error
+        problem = f"a file that cannot be read ({type(error).__name__}: {reason})"
+        fix = "It may be damaged or of a rare variant: export it again, for example as .nii.gz (3-D) or .png (2-D)."
+        raise unreadable(path, problem, f"a complete {ending_of(path)} file", fix) from error
 
 
 def _stacked(stored: Sequence[StoredImage], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return the channels of all files as one array (C, z, y, x), C-contiguous; writable if it had to be made."""
+    """Return the channels of all files as one C-contiguous array (C, z, y, x) of type ``dtype``; float is writable."""
     if len(stored) == 1:
         return np.require(stored[0].array, dtype, ["C", "W"] if dtype.kind == "f" else ["C"])
     image = np.empty((sum(len(item.array) for item in stored), *stored[0].array.shape[1:]), dtype)
@@ -279,17 +286,17 @@ def _header_of(stored: StoredImage) -> StoredHeader:
 
 
 def _check_agreement(first_path: Path, first: StoredHeader, path: Path, other: StoredHeader) -> None:
-    """Raise ``FileFormatError`` if two files of a case do not cover the same voxels."""
+    """Raise ``FileFormatError`` if two files of a case differ in shape (z, y, x) or geometry."""
     fix = "All files of a case must lie on one grid: resample them, or correct the wrong header."
     if first.shape[1:] != other.shape[1:]:
         raise unreadable(path, f"shape {other.shape[1:]}", f"{first.shape[1:]} as in {first_path.name}", fix)
     for name in first.geometry.differs_from(other.geometry):
-        found, expected = getattr(other.geometry, name), getattr(first.geometry, name)
-        raise unreadable(path, f"{name} {found}", f"{expected} as in {first_path.name}", fix)
+        actual, expected = getattr(other.geometry, name), getattr(first.geometry, name)
+        raise unreadable(path, f"{name} {actual}", f"{expected} as in {first_path.name}", fix)
 
 
 def _single_channel(path: Path, array: NDArray[Any]) -> NDArray[Any]:
-    """Return (z, y, x) of an array whose channels are all equal."""
+    """Return the first channel (z, y, x) of an array (C, z, y, x). Raise ``FileFormatError`` if channels differ."""
     if any(not np.array_equal(array[0], other, equal_nan=array.dtype.kind == "f") for other in array[1:]):
         raise unreadable(
             path,
@@ -302,7 +309,10 @@ def _single_channel(path: Path, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _smallest_integers(path: Path, array: NDArray[Any], *, allow_nan: bool) -> NDArray[np.integer[Any]]:
-    """Return (z, y, x) labels of any real type as the smallest integers, looking at one slice at a time."""
+    """Return labels (z, y, x) of any real type in the smallest integer type; checks one slice at a time.
+
+    Raises ``FileFormatError`` if a value is not a whole number of at most 32 bits. An empty array becomes uint8.
+    """
     if array.dtype.kind == "f":
         if allow_nan and any(np.isnan(plane).any() for plane in array):
             array = np.nan_to_num(array, nan=NAN_VALUE, posinf=np.inf, neginf=-np.inf)
@@ -311,7 +321,7 @@ def _smallest_integers(path: Path, array: NDArray[Any], *, allow_nan: bool) -> N
             examples = ", ".join(f"{value:g}" for value in np.unique(np.concatenate(wrong))[:5])
             raise unreadable(
                 path,
-                f"{sum(map(len, wrong))} voxels that are no whole numbers ({examples})",
+                f"{sum(map(len, wrong))} voxels that are not whole numbers ({examples})",
                 "integers",
                 _NAN_FIX if np.isnan(np.concatenate(wrong)).any() else _NO_INTEGER_FIX,
             )
@@ -322,11 +332,12 @@ def _smallest_integers(path: Path, array: NDArray[Any], *, allow_nan: bool) -> N
 
 _NO_INTEGER_FIX = "Export the labels as integers, without interpolation."
 _NAN_FIX = (
-    'If NaN marks voxels that nobody annotated, write "unlabelled": "nan" in dataset.json; in a mask write 0 there, '
-    "in a prediction a class."
+    'If NaN marks unannotated voxels, write "unlabelled": "nan" in dataset.json. In a mask, replace NaN by 0; in a '
+    "prediction, by a class."
 )
 
 
 def _is_no_label(values: NDArray[np.floating[Any]]) -> BoolArray:
+    """Return a mask of the shape of ``values``: True for NaN, infinity, fractions, and numbers beyond int32."""
     is_wrong: BoolArray = ~np.isfinite(values) | (values != np.rint(values)) | (np.abs(values) > np.iinfo(np.int32).max)
     return is_wrong

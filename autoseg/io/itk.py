@@ -1,13 +1,13 @@
-"""ITK's formats (.nrrd .mha .mhd .gipl) through SimpleITK, and ITK's view of where the voxels of a file lie.
+"""ITK's formats (.nrrd .mha .mhd .gipl), read with SimpleITK, and the geometry that ITK gives to a file.
 
-What ITK 5.4 notices of a damaged file, found by cutting files short and changing single bytes:
+Damage that ITK 5.4 detects, measured by truncating files and changing single bytes:
 
-* raw NRRD and raw MetaImage: every cut (nothing can tell a changed byte);
-* gzip NRRD: changes and cuts, but *not* a cut through the checksum; the end of the stream is checked here;
-* compressed MetaImage: cuts, but *not* changed bytes, it reads noise; see :mod:`autoseg.io.metaimage`;
-* GIPL: nothing, missing voxels are noise; the size of the file is compared with its header here.
+* raw NRRD and raw MetaImage: every truncation (no reader can detect a changed byte);
+* gzip NRRD: changed bytes and truncation, except inside the checksum. This module checks the end of the stream;
+* compressed MetaImage: truncation, but *not* changed bytes, which become noise. See :mod:`autoseg.io.metaimage`;
+* GIPL: nothing; missing voxels become noise. This module compares the size of the file with its header.
 
-NaN and Inf are kept by all of them. A complex MetaImage is stored as vectors of two and becomes two channels.
+All of them keep NaN and Inf. A complex MetaImage is stored as vectors of length two and becomes two channels.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from autoseg.io.file_contents import (
 from autoseg.io.metaimage import META_ENDINGS, check_meta_data, inflate_meta, read_meta_header
 from autoseg.io.units import millimetres_per
 
-sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters of them is checked and reported here
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # this module checks and reports what matters of ITK's warnings
 
 GIPL_HEADER_BYTES = 256
 NRRD_HEADER_LIMIT = 1 << 20
@@ -46,7 +46,7 @@ _META_DIRECTIONS = {"TransformMatrix", "Rotation", "Orientation"}
 
 
 def read_itk(path: Path) -> StoredImage:
-    """Read a file (C, z, y, x) in its stored type. Raises ``FileFormatError`` if it is damaged or not supported."""
+    """Read an image (C, z, y, x) in its stored type. Raises ``FileFormatError`` if it is damaged or not supported."""
     reader = open_itk(path)
     shape, geometry = _describe(path, reader)
     if path.suffix.lower() == ".gipl":
@@ -59,11 +59,11 @@ def read_itk(path: Path) -> StoredImage:
 
 def read_itk_header(path: Path) -> StoredHeader:
     """Read shape (C, z, y, x) and geometry without the voxels."""
-    return StoredHeader(*_describe(path, open_itk(path)), *_sizes_said(path))
+    return StoredHeader(*_describe(path, open_itk(path)), *_size_remarks(path))
 
 
-def _sizes_said(path: Path) -> tuple[tuple[str, ...], str]:
-    """Return remarks on units that a header states and ITK does not read, and why the voxel size is unknown, if so."""
+def _size_remarks(path: Path) -> tuple[tuple[str, ...], str]:
+    """Return remarks on units in the header that ITK ignores, and the reason if the voxel size is unknown (else "")."""
     if path.suffix.lower() in META_ENDINGS:
         header_of_data = read_meta_header(path)
         check_meta_data(header_of_data, 0)
@@ -77,13 +77,15 @@ def _sizes_said(path: Path) -> tuple[tuple[str, ...], str]:
     else:
         return (), ""
     others = [unit for unit in dict.fromkeys(units) if millimetres_per(unit) not in (None, 1.0)]
-    remarks = tuple(f"the header says that lengths are in {unit}; as in ITK they are taken for mm" for unit in others)
-    unknown = "no voxel size is stated; as in ITK, 1 x 1 x 1 mm is assumed. Unless voxels are cubes, correct the header"
+    remarks = tuple(f"the header gives lengths in {unit}; they are read as mm, as in ITK" for unit in others)
+    unknown = (
+        "no voxel size is stated; 1 x 1 x 1 mm is assumed, as ITK does. Unless voxels are cubes, correct the header"
+    )
     return remarks, "" if is_sized else unknown
 
 
 def write_itk(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
-    """Write labels (z, y, x), compressed where the format allows it, atomically."""
+    """Write labels (z, y, x) atomically, compressed if the format allows it."""
     _check_lower_case(path)
     array = smallest_unsigned(labels)
     image = sitk.GetImageFromArray(array[0] if geometry.ndim == 2 else array)
@@ -91,14 +93,14 @@ def write_itk(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometr
     image.SetSpacing([float(edge) for edge in geometry.spacing[::-1][:n]])
     image.SetOrigin([float(value) for value in geometry.origin[:n]])
     image.SetDirection(np.asarray(geometry.direction, dtype=float).reshape(3, 3)[:n, :n].ravel().tolist())
-    if path.suffix.lower() == ".mhd":  # one file, so that it can be renamed as one: the text header names the data file
+    if path.suffix.lower() == ".mhd":  # its header names a second file, so that both cannot be renamed atomically
         raise unreadable(path, "a label file to write as .mhd", "one file per case", "Write .mha instead.")
     with atomic_path(path) as temporary:
         sitk.WriteImage(image, str(temporary), useCompression=path.suffix.lower() != ".gipl")
 
 
 def open_itk(path: Path) -> sitk.ImageFileReader:
-    """Return a reader that has read the header. Raises ``FileFormatError`` with ITK's reason."""
+    """Return a reader that has read the header. Raises ``FileFormatError`` with ITK's reason if it cannot."""
     check_file(path)
     _check_lower_case(path)
     reader = sitk.ImageFileReader()
@@ -111,14 +113,14 @@ def open_itk(path: Path) -> sitk.ImageFileReader:
 
 
 def _check_lower_case(path: Path) -> None:
-    if path.suffix in (".MHA", ".MHD", ".GIPL"):  # the only ones whose case ITK minds
+    if path.suffix in (".MHA", ".MHD", ".GIPL"):  # ITK reads these endings in lower case only
         raise unreadable(path, f"the ending {path.suffix}", f"{path.suffix.lower()}", "Rename the file.")
 
 
 def itk_geometry(reader: sitk.ImageFileReader) -> Geometry:
-    """Return the geometry of an opened file, exactly as ITK gives it to an image; the first three axes of a 4-D file.
+    """Return the geometry of an opened file, exactly as ITK gives it to an image; of a 4-D file, of its first 3 axes.
 
-    A negative spacing in the header is a step against the axis: ITK turns the axis round.
+    A negative spacing in the header reverses the direction of that axis, as in ITK.
     """
     file_ndim = reader.GetDimension()
     ndim = min(file_ndim, 3)
@@ -132,11 +134,12 @@ def itk_geometry(reader: sitk.ImageFileReader) -> Geometry:
 
 
 def _describe(path: Path, reader: sitk.ImageFileReader) -> tuple[Shape4, Geometry]:
+    """Return shape (C, z, y, x) and geometry. Raise ``FileFormatError`` for axes or values that are not supported."""
     size = reader.GetSize()
     components = reader.GetNumberOfComponents()
     if not 2 <= len(size) <= 4 or (len(size) == 4 and components > 1):
-        found = f"{len(size)} axes and {components} values per voxel"
-        raise unreadable(path, found, "2 or 3 axes, or a 4th that holds channels", "Save one time point per file.")
+        problem = f"{len(size)} axes and {components} values per voxel"
+        raise unreadable(path, problem, "2 or 3 axes, or a 4th axis of channels", "Save one time point per file.")
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()).lower():
         raise unreadable(path, "complex values", "real values", "Save magnitude (and phase) as real images.")
     edges = reader.GetSpacing()[:3]
@@ -145,12 +148,12 @@ def _describe(path: Path, reader: sitk.ImageFileReader) -> tuple[Shape4, Geometr
             path, f"voxel edges {edges}", "finite edges other than 0", "Correct the spacing in the header."
         )
     x, y, z, t = (*size, 1, 1)[:4] if len(size) < 4 else size
-    geometry = itk_geometry(reader).model_copy(update={"is_directed": _says_direction(path, reader)})
+    geometry = itk_geometry(reader).model_copy(update={"is_directed": _states_direction(path, reader)})
     return (components * t, z, y, x), geometry
 
 
-def _says_direction(path: Path, reader: sitk.ImageFileReader) -> bool:
-    """Whether the file itself says how its axes lie; where it does not, ITK takes the identity."""
+def _states_direction(path: Path, reader: sitk.ImageFileReader) -> bool:
+    """Whether the header states the direction of the axes. If it does not, ITK takes the identity."""
     ending = path.suffix.lower()
     if ending == ".nrrd":
         return bool(reader.HasMetaDataKey("NRRD_space"))
@@ -158,12 +161,14 @@ def _says_direction(path: Path, reader: sitk.ImageFileReader) -> bool:
 
 
 def _channels_first(array: NDArray[Any], reader: sitk.ImageFileReader, shape: Shape4) -> NDArray[Any]:
+    """Return ITK's array (*S) or (*S, components) as (C, z, y, x) of ``shape``."""
     if reader.GetNumberOfComponents() > 1:
         array = np.moveaxis(array, -1, 0)
     return array.reshape(shape)
 
 
 def _read_meta(path: Path, reader: sitk.ImageFileReader) -> NDArray[Any]:
+    """Return the voxels of a MetaImage, (*S) or (*S, components), in the stored type."""
     header = read_meta_header(path)
     dtype = _stored_dtype(reader)
     components = reader.GetNumberOfComponents()
@@ -173,6 +178,7 @@ def _read_meta(path: Path, reader: sitk.ImageFileReader) -> NDArray[Any]:
 
 
 def _execute(path: Path, reader: sitk.ImageFileReader) -> NDArray[Any]:
+    """Return the voxels that ITK reads, (*S) or (*S, components), in the stored type."""
     try:
         image = reader.Execute()
     except RuntimeError as error:
@@ -188,11 +194,12 @@ def _itk_error(path: Path, error: RuntimeError) -> FileFormatError:
         path,
         f"a file that cannot be read ({reason})",
         "a complete file of the format that its ending names",
-        "It may be truncated, damaged or of a form that ITK does not read: copy or export it again.",
+        "It may be truncated, damaged or of a variant that ITK does not read: copy or export it again.",
     )
 
 
 def _check_gipl(path: Path, reader: sitk.ImageFileReader) -> None:
+    """Raise ``FileFormatError`` if the file is shorter than its header requires."""
     dtype = _stored_dtype(reader)
     expected = GIPL_HEADER_BYTES + math.prod(reader.GetSize()) * dtype.itemsize
     if path.stat().st_size < expected:
@@ -202,9 +209,10 @@ def _check_gipl(path: Path, reader: sitk.ImageFileReader) -> None:
 
 
 def _check_gzip_end(path: Path, n_bytes: int) -> None:
-    """Raise ``FileFormatError`` if a gzip stream of a single-file NRRD lacks its end.
+    """Raise ``FileFormatError`` if the gzip stream of a single-file NRRD is truncated.
 
-    A whole stream ends with the number of bytes that it holds; only where that differs is it inflated to make sure.
+    A complete stream ends with the number of bytes that it inflates to. Only if that number is not ``n_bytes`` is the
+    stream inflated to check its end.
     """
     with path.open("rb") as file:
         content = file.read(NRRD_HEADER_LIMIT)
@@ -224,7 +232,7 @@ def _check_gzip_end(path: Path, n_bytes: int) -> None:
         stream.decompress(file.read())
     if not stream.eof:
         raise unreadable(
-            path, "a gzip stream without its checksum", "a whole stream", "It is truncated: copy or export it again."
+            path, "a gzip stream without its checksum", "a complete stream", "It is truncated: copy or export it again."
         )
 
 

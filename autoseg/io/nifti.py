@@ -1,9 +1,9 @@
-"""NIfTI (.nii .nii.gz), read so that nothing changes silently.
+"""NIfTI files (.nii .nii.gz), read without any silent change of values.
 
-ITK's reader turns NaN and Inf into 0, fills what is missing of a truncated gzip stream with 0 and does not compare
-its checksum. Here the whole stream is inflated by ``gzip``, which checks length and CRC, and the number of bytes is
-compared with the header. Where the voxels lie is asked from ITK, so that every viewer and nnU-Net agree with us;
-only NIfTI-2 and axes that are orthogonal but for rounding, which ITK refuses, are worked out here.
+ITK's reader turns NaN and Inf into 0, fills the missing part of a truncated gzip stream with 0 and does not compare
+its checksum. Here ``gzip`` inflates the whole stream and checks length and CRC, and the number of bytes is compared
+with the header. The geometry comes from ITK, so that it agrees with viewers and nnU-Net. Only files whose geometry ITK
+refuses (NIfTI-2, and axes that are orthogonal up to rounding) are computed here.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ from autoseg.io.file_contents import (
 from autoseg.io.itk import itk_geometry, open_itk
 
 HEADER_KEY = "nifti_header"
-"""Key of ``Geometry.metadata``: the binary header, base64."""
+"""Key of ``Geometry.metadata`` that holds the binary header in base64."""
 HEADER_CLASSES: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 HEADER_BYTES = 544
-"""Enough for either version of the header and the four bytes after it."""
+"""Size of the longer version of the header with the four bytes after it."""
 SPACING_TOLERANCE = 1e-3
-"""Relative difference between two statements of the same voxel edge that is taken for rounding."""
+"""Relative difference of two voxel edges up to which they count as equal."""
 SHEAR_TOLERANCE = 1e-3
-"""Largest cosine between two axes that is taken for rounding."""
+"""Largest cosine between two axes that count as orthogonal."""
 MM_PER_UNIT = {1: 1e3, 3: 1e-3}
-"""Code of the spatial unit in ``xyzt_units`` -> mm; any other counts as mm, as in ITK."""
+"""Code of the spatial unit in ``xyzt_units`` -> mm. Any other code counts as mm, as in ITK."""
 GZIP_MARK = b"\x1f\x8b"
 LARGEST_RATIO = 1032
-"""No deflate stream grows by more; keeps a damaged length from asking for all memory."""
+"""Largest ratio of inflated to compressed size in deflate. Limits the memory that a damaged length can request."""
 CHUNK_BYTES = 1 << 16
 GZIP_LEVEL = 3
-"""Label maps compress to a few per cent at any level; 3 is several times faster than 9."""
+"""Label maps compress to a few per cent at any level, and level 3 is several times faster than 9."""
 LPS_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 def read_nifti(path: Path) -> StoredImage:
-    """Read a file (C, z, y, x): slope and intercept applied (float32), else in the stored type.
+    """Read an image (C, z, y, x): float32 if the header has a slope and intercept, otherwise in the stored type.
 
-    Raises ``FileFormatError`` if the file is truncated, fails its checksum, or is of a form that is not supported.
+    Raises ``FileFormatError`` if the file is truncated, fails its checksum, or is of a variant that is not supported.
     """
     check_file(path)
     content = _read_bytes(path)
@@ -93,7 +93,7 @@ def read_nifti_header(path: Path) -> StoredHeader:
 
 
 def write_nifti(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
-    """Write labels (z, y, x) atomically, under the source's header if there is one, else one made from ``geometry``."""
+    """Write labels (z, y, x) atomically, with the header of the source image or, if there is none, of ``geometry``."""
     array = smallest_unsigned(labels)
     header = _label_header(array, geometry)
     with atomic_path(path) as temporary, temporary.open("wb") as raw:
@@ -112,6 +112,7 @@ def _is_gzip(path: Path) -> bool:
 
 
 def _read_bytes(path: Path) -> bytes:
+    """Return the content of a file, inflated if it is compressed. Raise ``FileFormatError`` if it is damaged."""
     content = path.read_bytes()
     if content[:2] != GZIP_MARK:
         return content
@@ -119,14 +120,14 @@ def _read_bytes(path: Path) -> bytes:
     length = int.from_bytes(content[-4:], "little")
     try:
         inflated = zlib.decompress(content, wbits=31, bufsize=max(1, min(length, len(content) * LARGEST_RATIO)))
-        # Any other length: several streams one after the other (bgzip), or bytes after the end.
+        # A different length means several streams in a row (bgzip), or bytes after the end of the stream.
         return inflated if len(inflated) == length else gzip.decompress(content)
     except (EOFError, OSError, zlib.error) as error:
         raise _stream_error(path, error, content) from error
 
 
 def _stream_error(path: Path, error: Exception, content: bytes) -> FileFormatError:
-    """Say what is wrong with a gzip stream, and how much of it could be inflated."""
+    """Return the error for a damaged gzip stream, with the number of bytes that could be inflated."""
     start = bytearray()
     stream = zlib.decompressobj(wbits=31)
     with suppress(zlib.error):
@@ -135,20 +136,20 @@ def _stream_error(path: Path, error: Exception, content: bytes) -> FileFormatErr
     try:
         expected = f"{_total_bytes(_parse(path, bytes(start[:HEADER_BYTES])))} bytes and a matching checksum"
     except (FileFormatError, ValueError, OverflowError):
-        expected = "a whole stream with a matching checksum"
+        expected = "a complete stream with a matching checksum"
     is_short = isinstance(error, EOFError) or "truncated" in str(error)
-    found = "a truncated gzip stream" if is_short else f"a damaged gzip stream ({error})"
-    return unreadable(path, f"{found} of {len(start)} bytes", expected, "Copy or export the file again.")
+    problem = "a truncated gzip stream" if is_short else f"a damaged gzip stream ({error})"
+    return unreadable(path, f"{problem} of {len(start)} bytes", expected, "Copy or export the file again.")
 
 
 def _total_bytes(header: Any) -> int:
-    """Return the number of bytes of a whole file, not compressed."""
+    """Return the number of bytes of the whole uncompressed file."""
     n_voxels = math.prod(int(length) for length in header.get_data_shape())
     return int(header.get_data_offset()) + n_voxels * int(header.get_data_dtype().itemsize)
 
 
 def _parse(path: Path, content: bytes) -> Any:
-    """Return nibabel's header of either version."""
+    """Return the header as a nibabel object of version 1 or 2. Raise ``FileFormatError`` if it is not valid."""
     length = min(int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big"))
     magic = content[344:348] if length == 348 else content[4:8]
     if length not in HEADER_CLASSES or not magic.startswith(b"n+") or len(content) < length:
@@ -179,7 +180,7 @@ def _parse(path: Path, content: bytes) -> Any:
 
 
 def _shape(path: Path, header: Any) -> Shape4:
-    """Return (C, z, y, x)."""
+    """Return the shape (C, z, y, x). Raise ``FileFormatError`` if the axes or the data type are not supported."""
     axes = tuple(int(length) for length in header.get_data_shape())
     dtype = header.get_data_dtype()
     if min(axes) < 1:
@@ -195,13 +196,16 @@ def _shape(path: Path, header: Any) -> Shape4:
 
 
 def _slope_inter(header: Any) -> tuple[float, float]:
-    """Return slope and intercept; (1, 0) without a slope. What is not finite counts as 0, as in ITK's NIfTI library."""
+    """Return slope and intercept; (1, 0) if the slope is 0. Values that are not finite count as 0, as in ITK."""
     slope, inter = (float(value) if np.isfinite(value) else 0.0 for value in (header["scl_slope"], header["scl_inter"]))
     return (slope, inter) if slope else (1.0, 0.0)
 
 
 def _scaled(array: NDArray[Any], header: Any) -> NDArray[Any]:
-    """Apply slope and intercept; double precision where 32 bits or more are stored. float32 out."""
+    """Return the image (C, z, y, x) with slope and intercept applied, float32; unchanged without them.
+
+    Computed in double precision if the stored type has 32 bits or more.
+    """
     slope, inter = _slope_inter(header)
     if header.get_data_dtype().names or (slope, inter) == (1, 0):
         return array
@@ -212,11 +216,12 @@ def _scaled(array: NDArray[Any], header: Any) -> NDArray[Any]:
 
 
 def _unit(header: Any) -> float:
-    """Return the mm of one unit of length of a header."""
+    """Return the number of mm per unit of length in the header."""
     return MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
 
 
 def _geometry(path: Path, header: Any) -> Geometry:
+    """Return the geometry that ITK gives to the file, computed here if ITK refuses it, with the header as metadata."""
     try:
         geometry = _itk_geometry(path, header)
     except FileFormatError as error:
@@ -234,7 +239,7 @@ def _geometry(path: Path, header: Any) -> Geometry:
 def _itk_geometry(path: Path, header: Any) -> Geometry:
     if path.name.lower().endswith(".gz") or not _is_gzip(path):
         return itk_geometry(open_itk(path))
-    with tempfile.TemporaryDirectory() as folder:  # ITK goes by the name: it sees no header in a compressed .nii
+    with tempfile.TemporaryDirectory() as folder:  # ITK goes by the name: it cannot read a compressed file named .nii
         plain = Path(folder) / "header.nii"
         plain.write_bytes(header.binaryblock + bytes(4))
         try:
@@ -246,19 +251,19 @@ def _itk_geometry(path: Path, header: Any) -> Geometry:
 
 
 def _remarks(path: Path, header: Any, geometry: Geometry) -> tuple[str, ...]:
-    """Say what of a header contradicts itself, or the name of the file."""
+    """Return remarks on contradictions inside the header, or between the content and the name of the file."""
     remarks = []
     if _is_gzip(path) != path.name.lower().endswith(".gz"):
         is_not = "is" if _is_gzip(path) else "is not"
-        remarks.append(f"the content {is_not} gzip-compressed, against its name; it is read all the same")
+        remarks.append(f"the content {is_not} gzip-compressed, in contrast to the file name; it is read all the same")
     stated = (float(header["scl_slope"]), float(header["scl_inter"]))
     if np.isfinite(stated).sum() == 1 and stated[0] != 0:
-        remarks.append(f"scl_slope and scl_inter are {stated[0]:g} and {stated[1]:g}; {_slope_inter(header)} are taken")
+        remarks.append(f"scl_slope and scl_inter are {stated[0]:g} and {stated[1]:g}; {_slope_inter(header)} are used")
     return (*remarks, *_placement_remarks(header, geometry))
 
 
 def _placement_remarks(header: Any, geometry: Geometry) -> tuple[str, ...]:
-    """Say that pixdim, qform and sform disagree on the size of voxels, or on where they lie."""
+    """Return a remark if pixdim, qform and sform disagree on the voxel size or position; otherwise ()."""
     edges = geometry.spacing[::-1][: geometry.ndim]
     cosines = np.asarray(geometry.direction).reshape(3, 3)[:, : geometry.ndim]
     taken = LPS_RAS @ np.column_stack([cosines * edges, geometry.origin])
@@ -267,16 +272,16 @@ def _placement_remarks(header: Any, geometry: Geometry) -> tuple[str, ...]:
         if not np.allclose(lengths, edges, rtol=SPACING_TOLERANCE):
             pixdim = header["pixdim"][1 : geometry.ndim + 1] * _unit(header)
             return (
-                f"found voxel edges {_shown(pixdim)} mm in pixdim and {_shown(lengths)} mm in {name}, expected the "
-                f"same; {_shown(edges)} mm is taken, as ITK does. Correct the header if that is wrong",
+                f"voxel edges differ: {_shown(pixdim)} mm in pixdim, {_shown(lengths)} mm in {name}. "
+                f"{_shown(edges)} mm is used, as in ITK. Correct the header if that is wrong",
             )
         if not np.allclose(matrix, taken, rtol=SPACING_TOLERANCE, atol=10 * SPACING_TOLERANCE * max(edges)):
-            return (f"qform and sform place the voxels differently; {name} is not taken, as ITK does",)
+            return (f"qform and sform place the voxels differently; {name} is ignored, as in ITK",)
     return ()
 
 
 def _forms(header: Any, ndim: int) -> dict[str, NDArray[np.float64]]:
-    """Return the affines that a header states: name -> (3, ndim + 1) in mm, RAS."""
+    """Return the affines of a header: name -> (3, ndim + 1) float64 in mm, RAS. Empty if it has none."""
     forms = {}
     for name, code, read in (("sform", "sform_code", header.get_sform), ("qform", "qform_code", header.get_qform)):
         with suppress(ValueError, ArithmeticError, nib.spatialimages.HeaderDataError):
@@ -291,7 +296,10 @@ def _shown(edges: Any) -> str:
 
 
 def _orthonormalised(path: Path, header: Any) -> Geometry:
-    """Return the geometry of a header that ITK refuses, if its axes are orthogonal but for rounding."""
+    """Return the geometry of a header that ITK refuses, with exactly orthogonal axes.
+
+    Raises ``FileFormatError`` if the axes deviate from right angles by more than ``SHEAR_TOLERANCE``.
+    """
     matrix = LPS_RAS @ header.get_best_affine()[:3] * _unit(header)
     spacing = np.linalg.norm(matrix[:, :3], axis=0)
     cosines = matrix[:, :3] / np.where(spacing > 0, spacing, np.nan)
@@ -315,6 +323,7 @@ def _orthonormalised(path: Path, header: Any) -> Geometry:
 
 
 def _label_header(labels: NDArray[np.unsignedinteger], geometry: Geometry) -> Any:
+    """Return the header for a file of labels (z, y, x): that of the source image, or one made from ``geometry``."""
     shape = labels.shape[::-1][: geometry.ndim]
     header = _source_header(shape, geometry) or _made_header(shape, geometry)
     header.set_data_dtype(labels.dtype)
@@ -328,7 +337,7 @@ def _label_header(labels: NDArray[np.unsignedinteger], geometry: Geometry) -> An
 
 
 def _source_header(shape: tuple[int, ...], geometry: Geometry) -> Any:
-    """Return the header kept in ``metadata``, or None if there is none or it is of another grid."""
+    """Return the header stored in ``metadata``; None if there is none, or if its shape or spacing differs."""
     if HEADER_KEY not in geometry.metadata:
         return None
     block = base64.b64decode(geometry.metadata[HEADER_KEY])
@@ -342,6 +351,7 @@ def _source_header(shape: tuple[int, ...], geometry: Geometry) -> Any:
 
 
 def _made_header(shape: tuple[int, ...], geometry: Geometry) -> Any:
+    """Return a NIfTI-1 header for ``shape`` (x, y[, z]) with sform and qform from ``geometry``."""
     spacing = geometry.spacing[::-1] if geometry.ndim == 3 else (geometry.spacing[2], geometry.spacing[1], 1.0)
     affine = np.eye(4)
     affine[:3, :3] = LPS_RAS @ np.asarray(geometry.direction).reshape(3, 3) * np.asarray(spacing)

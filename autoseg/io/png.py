@@ -1,4 +1,4 @@
-"""Pictures for people: overlays and curves as PNG."""
+"""Write pictures for people (overlays, curves) as PNG."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from autoseg.core.atomic import atomic_path
 
 
 def write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write an RGB picture (y, x, 3) of uint8 as PNG, atomically.
+    """Write an RGB picture (y, x, 3) uint8 as PNG, atomically.
 
-    Raises ``ValueError`` if the array has another shape or type, or no pixel.
+    Raises ``ValueError`` if the array has another shape or type, or no pixels.
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
         raise ValueError(f"picture of shape {rgb.shape} and type {rgb.dtype}, expected (y, x, 3) uint8 with pixels")

@@ -1,8 +1,8 @@
-"""Photographs and microscopy of one slice: .png .bmp .jpg, grey or colour, as (C, 1, y, x).
+"""2-D raster images (.png .bmp .jpg), grey or colour, as arrays (C, 1, y, x).
 
-Pillow reads all of them, with two exceptions found by trying: it cuts 16-bit colour to 8 bits (ITK reads those), and
-it stretches 2- and 4-bit grey to 0..255 (undone here, so that label values stay what they are). It loads a PNG whose
-end is missing without a word; ``verify`` compares the checksum of every chunk before.
+Pillow reads all of them, with two exceptions: it cuts 16-bit colour to 8 bits (ITK reads those files), and it stretches
+2- and 4-bit grey to 0..255 (undone here, so that label values do not change). Pillow loads a truncated PNG without an
+error, so ``verify`` compares the checksum of every chunk first.
 """
 
 from __future__ import annotations
@@ -33,15 +33,18 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 EXIF_ORIENTATION = 0x0112
 STRETCH = {2: 85, 4: 17}
-"""Bits per grey pixel -> factor by which Pillow multiplies."""
+"""Bits per grey pixel -> factor by which Pillow multiplies the values."""
 CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 
 
-def read_natural(path: Path, *, as_labels: bool = False) -> StoredImage:
-    """Read a picture (C, 1, y, x). A palette gives colours; labels are its indices, without an alpha that says nothing.
+def read_raster(path: Path, *, as_labels: bool = False) -> StoredImage:
+    """Read a picture (C, 1, y, x) in its stored type; spacing is assumed.
 
-    Raises ``FileFormatError`` if the file is truncated, damaged or not what its ending says, or if it holds labels of
-    which opacity says something.
+    A picture with a palette gives its colours (RGB), or the palette's indices if read as labels. Labels come without
+    their alpha channel.
+
+    Raises ``FileFormatError`` if the file is truncated, damaged or not of the format that its ending names, or if
+    labels have an alpha channel that carries information (:func:`autoseg.io.file_contents.without_alpha`).
     """
     stored = _read(path, as_labels=as_labels)
     has_alpha = as_labels and len(stored.array) in (2, 4)
@@ -49,6 +52,7 @@ def read_natural(path: Path, *, as_labels: bool = False) -> StoredImage:
 
 
 def _read(path: Path, *, as_labels: bool) -> StoredImage:
+    """Read a picture (C, 1, y, x), with any alpha channel."""
     check_file(path)
     content = path.read_bytes()
     bits, is_colour = _png_bits(path, content)
@@ -71,7 +75,7 @@ def _read(path: Path, *, as_labels: bool) -> StoredImage:
     return StoredImage(channels[:, None], assumed_geometry(2))
 
 
-def read_natural_header(path: Path) -> StoredHeader:
+def read_raster_header(path: Path) -> StoredHeader:
     """Read shape (C, 1, y, x) without the pixels."""
     check_file(path)
     with _open(path, path) as picture:
@@ -81,8 +85,8 @@ def read_natural_header(path: Path) -> StoredHeader:
     return StoredHeader((CHANNELS.get(mode, len(mode)), 1, y, x), assumed_geometry(2), remarks)
 
 
-def write_natural(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
-    """Write labels (1, y, x) as grey of 8 or 16 bits, atomically. ``geometry`` has no place in these formats.
+def write_raster(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
+    """Write labels (1, y, x) as a grey picture of 8 or 16 bits, atomically. These formats do not store ``geometry``.
 
     Raises ``FileFormatError`` for more than one slice, or values that the format cannot hold without loss.
     """
@@ -90,8 +94,8 @@ def write_natural(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geo
     if array.shape[0] != 1 or geometry.ndim != 2:
         raise unreadable(path, f"{array.shape[0]} slices to write", "one 2-D slice", "Use .nii.gz, .nrrd or .tif.")
     if path.suffix.lower() not in (".png", ".bmp") or (path.suffix.lower() == ".bmp" and array.dtype != np.uint8):
-        found = f"{array.dtype} labels to write"
-        raise unreadable(path, found, "a format that keeps every value", "Use .png for label files.")
+        problem = f"{array.dtype} labels to write"
+        raise unreadable(path, problem, "a format that keeps every value", "Use .png for label files.")
     with atomic_path(path) as temporary:
         Image.fromarray(array[0]).save(temporary)
 
@@ -105,12 +109,12 @@ def _open(path: Path, source: bytes | Path) -> Image.Image:
 
 def _foreign(path: Path) -> FileFormatError:
     return unreadable(
-        path, "no picture format that is known", f"a {path.suffix} picture", "Check that the file was copied whole."
+        path, "an unknown picture format", f"a {path.suffix} picture", "Check that the file was copied completely."
     )
 
 
 def _png_bits(path: Path, content: bytes) -> tuple[int, bool]:
-    """Return bits per sample and whether there is more than one sample per pixel; (8, False) if it is no PNG."""
+    """Return bits per sample, and whether a pixel has more than one sample; (8, False) if the file is not PNG."""
     if not content.startswith(PNG_SIGNATURE):
         return 8, False
     if len(content) < 33 or PNG_END not in content[-4096:]:
@@ -121,7 +125,7 @@ def _png_bits(path: Path, content: bytes) -> tuple[int, bool]:
 
 
 def _colour_mode(picture: Image.Image) -> str:
-    """Return the mode in which a picture becomes channels."""
+    """Return Pillow's mode of a picture, after a palette is resolved to colours."""
     if picture.mode in ("P", "PA"):
         return "RGBA" if picture.mode == "PA" else "RGB"
     return picture.mode

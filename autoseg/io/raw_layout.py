@@ -1,4 +1,4 @@
-"""Lay out the images of a data set anew as nnU-Net does, for commands that make one data set of another."""
+"""Write images in nnU-Net's folder layout, for commands that make a new data set from an existing one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from autoseg.io.sidecar import sidecars
 
 
 def put_images(cases: Iterable[CaseFiles], ending: str, folder: Path, *, copy: bool = False) -> None:
-    """Link (or copy) the images of ``cases`` into ``folder`` as ``<case>_<CCCC><ending>``, replacing what is there.
+    """Link (or copy) the images of ``cases`` into ``folder`` as ``<case>_<CCCC><ending>``, replacing existing files.
 
-    The spacing of a TIFF stack lies in a JSON file beside it, which goes along. Images with the ending ``.mhd``, whose
-    data lie in a file beside them, are written as single files where ``ending`` is ``.mha``.
+    The JSON file with the spacing of a TIFF stack is linked or copied too. If ``ending`` is ``.mha``, images with the
+    ending ``.mhd`` (header and data in two files) are written as single files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for case in cases:
@@ -24,7 +24,7 @@ def put_images(cases: Iterable[CaseFiles], ending: str, folder: Path, *, copy: b
 
 
 def put_image(source: Path, target: Path, *, copy: bool = False) -> None:
-    """Make ``target`` a link to (or a copy of) the image ``source``, with the sidecar that says its spacing."""
+    """Make ``target`` a link to (or a copy of) the image ``source``; the JSON file with its spacing goes along."""
     if (source.suffix.lower(), target.suffix.lower()) == (".mhd", ".mha"):
         target.unlink(missing_ok=True)
         join_meta(source, target)
@@ -32,11 +32,11 @@ def put_image(source: Path, target: Path, *, copy: bool = False) -> None:
     put_file(source, target, copy=copy)
     sidecar = next((path for path in sidecars(source) if path.is_file()), None)
     if sidecar is not None:
-        put_file(sidecar, sidecars(target)[-1], copy=copy)  # without the channel number, as nnU-Net looks for it
+        put_file(sidecar, sidecars(target)[-1], copy=copy)  # named without the channel number, as nnU-Net expects
 
 
 def put_file(source: Path, target: Path, *, copy: bool = False) -> None:
-    """Make ``target`` a symbolic link to (or a copy of) ``source``, replacing what is there."""
+    """Make ``target`` a symbolic link to (or a copy of) ``source``, replacing an existing file."""
     target.unlink(missing_ok=True)
     if copy:
         shutil.copyfile(source, target)

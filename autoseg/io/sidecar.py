@@ -1,4 +1,4 @@
-"""The spacing of a TIFF stack, in a small JSON file beside it.
+"""Sidecar of a TIFF stack: a small JSON file beside it that holds its spacing.
 
 Source: nnU-Net ``imageio/tif_reader_writer.py``.
 """
@@ -18,9 +18,9 @@ TIFF_ENDINGS = (".tif", ".tiff")
 
 
 def sidecars(path: Path) -> tuple[Path, ...]:
-    """Return the names that the sidecar of a file may have, the first that exists counting; () if it is no TIFF.
+    """Return the possible paths of the sidecar of a file, of which the first that exists is used; () if it is no TIFF.
 
-    An image's channel number is not part of the name: ``case_0000.tif`` goes with ``case_0000.json`` or ``case.json``.
+    The channel number may be left out of the name: ``case_0000.tif`` has ``case_0000.json`` or ``case.json``.
     """
     if path.suffix.lower() not in TIFF_ENDINGS:
         return ()
@@ -29,7 +29,10 @@ def sidecars(path: Path) -> tuple[Path, ...]:
 
 
 def read_spacing(path: Path) -> Spacing | None:
-    """Return the spacing (z, y, x), mm, in the sidecar of ``path``; None without one. Raises ``FileFormatError``."""
+    """Return the spacing (z, y, x) in mm from the sidecar of ``path``; None without a sidecar.
+
+    A spacing (y, x) gets z = 1. Raises ``FileFormatError`` if the sidecar has no valid spacing.
+    """
     sidecar = next((name for name in sidecars(path) if name.is_file()), None)
     if sidecar is None:
         return None
@@ -48,5 +51,5 @@ def read_spacing(path: Path) -> Spacing | None:
 
 
 def write_spacing(path: Path, spacing: Spacing) -> None:
-    """Write the spacing (z, y, x), mm, into the sidecar of ``path``, atomically."""
+    """Write the spacing (z, y, x) in mm to the sidecar of ``path``, atomically."""
     write_json(path.with_suffix(".json"), {"spacing": list(spacing)})

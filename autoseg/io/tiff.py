@@ -1,8 +1,9 @@
-"""TIFF: one slice like a photograph, or a stack (z, y, x), each with channels, in any order that the file names.
+"""TIFF files: one slice or a stack (z, y, x), with channels, axes in any order that the file states.
 
-What an axis is, tifffile tells (OME, ImageJ, or its own description); every compression is inflated by imagecodecs.
-``tifffile`` drops pages of a truncated stack, or fills them with zeros, and only logs it, so what it logs about that is
-an error here, and every strip must lie inside the file. A palette says how indices are shown: the indices are read.
+The meaning of the axes comes from tifffile (OME, ImageJ, or tifffile's own description); imagecodecs inflates every
+compression. ``tifffile`` drops the missing pages of a truncated stack, or fills them with zeros, and only logs a
+message. Such a message is an error here, and every strip must lie inside the file. Of a picture with a palette, the
+indices are read, not the colours.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from autoseg.io.sidecar import write_spacing
 from autoseg.io.tiff_spacing import tiff_geometry
 
 DEPTH_AXES = "ZQI"
-"""Letters of tifffile that become z: depth, and pages of which the file does not say what they count."""
+"""Axis letters of tifffile that become z: depth, and pages without a stated meaning."""
 CHANNEL_AXES = "CS"
 TIME_AXIS = "T"
 DAMAGE = re.compile(r"offset|corrupt|failed to reshape|invalid ifd|not supported", re.IGNORECASE)
@@ -43,17 +44,17 @@ INCOMPLETE = re.compile(
     r"zeroed|failed to read|missing|out of range|invalid tiffdata|expected \d+ frames", re.IGNORECASE
 )
 PAGE_KINDS = ("shaped", "generic", "uniform")
-"""Kinds of series that are just pages: equal ones, written one by one, are one stack."""
+"""Kinds of series that are single pages. Pages of equal shape and type form one stack."""
 EXACT = frozenset((1, 2, 3, 4, 5, 8, 32771, 32773, 32946, 34925, 34926, 34933, 50000, 50013))
-"""Compressions that keep every value: none, CCITT, LZW, deflate, PackBits, LZMA, PNG, Zstandard. Others (all that begin
-with JPEG, WebP, LERC) may have changed values, and do not say so."""
+"""Codes of lossless compressions: none, CCITT, LZW, deflate, PackBits, LZMA, PNG, Zstandard. Others (JPEG..., WebP,
+LERC) may be lossy, and a file does not state whether it is."""
 BILEVEL_WHITE_IS_ZERO = 0
 ALPHA = (1, 2)
-"""Values of ExtraSamples that mean opacity."""
+"""Values of the tag ExtraSamples that mean opacity."""
 
 
 def read_tiff(path: Path) -> StoredImage:
-    """Read a file (C, z, y, x) in its stored type; of a pyramid the full resolution.
+    """Read an image (C, z, y, x) in its stored type; of a pyramid, the full resolution.
 
     Raises ``FileFormatError`` if it is truncated, damaged, or has axes that are neither depth nor channels.
     """
@@ -61,9 +62,9 @@ def read_tiff(path: Path) -> StoredImage:
 
 
 def read_tiff_labels(path: Path) -> StoredImage:
-    """Read a label file as :func:`read_tiff` does, without an alpha channel that says nothing.
+    """Read labels (C, z, y, x) as :func:`read_tiff` does, without an alpha channel.
 
-    Raises ``FileFormatError`` also if the compression may have changed values.
+    Also raises ``FileFormatError`` if the compression may be lossy, or if the alpha channel carries information.
     """
     return _read(path, as_labels=True)
 
@@ -76,9 +77,9 @@ def read_tiff_header(path: Path) -> StoredHeader:
 
 
 def write_tiff(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
-    """Write labels (z, y, x), deflated, atomically; beside a stack ``<name>.json`` with its spacing (z, y, x).
+    """Write labels (z, y, x) with deflate compression, atomically, and ``<name>.json`` with the spacing of a stack.
 
-    Source: nnU-Net ``imageio/tif_reader_writer.py`` (the sidecar). A 2-D image becomes a plain picture.
+    A 2-D image is written as one page, without a JSON file. Source: nnU-Net ``imageio/tif_reader_writer.py`` (JSON).
     """
     array = smallest_unsigned(labels)
     with atomic_path(path) as temporary:
@@ -90,6 +91,7 @@ def write_tiff(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geomet
 
 
 def _read(path: Path, *, as_labels: bool) -> StoredImage:
+    """Read an image (C, z, y, x); labels without their alpha channel."""
     check_file(path)
     with _opened(path) as file:
         pages = _series(path, file)
@@ -109,7 +111,7 @@ def _read(path: Path, *, as_labels: bool) -> StoredImage:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
-    """Open a file; all that tifffile raises or logs about damage becomes a ``FileFormatError``."""
+    """Open a file. Every exception of tifffile, and every message it logs about damage, raises ``FileFormatError``."""
     complaints = _Complaints()
     logger = logging.getLogger("tifffile")
     propagate, logger.propagate = logger.propagate, False
@@ -142,19 +144,20 @@ def _damaged(path: Path, message: str) -> FileFormatError:
 
 
 class _Complaints(logging.Handler):
-    """Collects what tifffile logs about damage."""
+    """Log handler that collects tifffile's messages about damage."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a message that speaks of damage."""
+        """Store a message if it is about damage."""
         if DAMAGE.search(record.getMessage()) or INCOMPLETE.search(record.getMessage()):
             self.messages.append(record.getMessage())
 
 
 def _check_strips(path: Path, file: tifffile.TiffFile) -> None:
+    """Raise ``TiffFileError`` if pixel data would lie beyond the end of the file."""
     size = path.stat().st_size
     for page in file.pages:
         ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
@@ -163,7 +166,7 @@ def _check_strips(path: Path, file: tifffile.TiffFile) -> None:
 
 
 def _check_exact(path: Path, file: tifffile.TiffFile) -> None:
-    """Raise ``FileFormatError`` if a page is compressed by what may change values."""
+    """Raise ``FileFormatError`` if a page has a compression that may be lossy."""
     used = {int(page.compression) for page in file.pages} - EXACT
     if not used:
         return
@@ -172,8 +175,8 @@ def _check_exact(path: Path, file: tifffile.TiffFile) -> None:
         path,
         f"labels compressed as {names}, which may change values",
         "labels stored without loss",
-        "Export them again from the program in which they were drawn, with LZW, deflate or no compression; if you know "
-        "that nothing was lost, save this file so.",
+        "Export them again from the program in which they were drawn, with LZW, deflate or no compression. If you know "
+        "that the values are exact, save this file with one of these compressions.",
     )
 
 
@@ -185,29 +188,32 @@ def _compression_name(number: int) -> str:
 
 
 def _series(path: Path, file: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:
-    """Return the series that make up the image: one, or equal pages; raise ``FileFormatError`` if there are several."""
-    found = list(file.series)
-    if not found:
+    """Return the series that make up the image: a single one, or all pages of a stack.
+
+    Raises ``FileFormatError`` if the file holds no image, or several that are not pages of one stack.
+    """
+    every = list(file.series)
+    if not every:
         raise unreadable(path, "no image", "one image or one stack", "Export the file again.")
-    first = found[0]
-    others = [series for series in found[1:] if not _is_smaller_copy(series, first)]
+    first = every[0]
+    others = [series for series in every[1:] if not _is_smaller_copy(series, first)]
     if not others:
         return [first]
-    forms = {(series.kind, series.axes, series.shape, str(series.dtype)) for series in found}
+    forms = {(series.kind, series.axes, series.shape, str(series.dtype)) for series in every}
     if len(forms) == 1 and first.kind in PAGE_KINDS and len(_long_axes([first])) == _n_in_page(first):
-        return found
-    what = "different shape" if len({series.shape for series in found}) > 1 else "equal shape, which are no stack"
-    fix = "Save each image in a file of its own."
-    raise unreadable(path, f"{len(found)} images of {what}", "one image or one stack", fix)
+        return every
+    kind = "different shape" if len({series.shape for series in every}) > 1 else "equal shape that are not one stack"
+    fix = "Save each image in a separate file."
+    raise unreadable(path, f"{len(every)} images of {kind}", "one image or one stack", fix)
 
 
 def _n_in_page(series: tifffile.TiffPageSeries) -> int:
-    """Return how many axes longer than 1 a single page of a series has."""
+    """Return the number of axes longer than 1 of a single page of a series."""
     return sum(length > 1 for length in series.keyframe.shape)
 
 
 def _is_smaller_copy(series: tifffile.TiffPageSeries, first: tifffile.TiffPageSeries) -> bool:
-    """Whether a series is another level of a pyramid, or a thumbnail, of the first."""
+    """Whether a series is a thumbnail of the first, or a coarser level of the same pyramid."""
     if series.keyframe.is_reduced:
         return True
     small, large = (dict(zip(item.axes, item.shape, strict=True)) for item in (series, first))
@@ -221,17 +227,18 @@ def _is_smaller_copy(series: tifffile.TiffPageSeries, first: tifffile.TiffPageSe
 
 
 def _axes(pages: Sequence[tifffile.TiffPageSeries]) -> list[tuple[str, int]]:
-    """Return letter and length of every axis of the array that :func:`_read` makes of ``pages``."""
+    """Return letter and length of every axis of the array made from ``pages``."""
     own = list(zip(pages[0].axes, pages[0].shape, strict=True))
     return own if len(pages) == 1 else [("I", len(pages)), *own]
 
 
 def _long_axes(pages: Sequence[tifffile.TiffPageSeries]) -> list[tuple[str, int]]:
-    """Return the axes that matter: y, x, and others longer than 1."""
+    """Return letter and length of y, x, and the other axes longer than 1."""
     return [(axis, length) for axis, length in _axes(pages) if axis in "YX" or length > 1]
 
 
 def _describe(path: Path, file: tifffile.TiffFile, pages: Sequence[tifffile.TiffPageSeries]) -> StoredHeader:
+    """Return shape (C, z, y, x), geometry and remarks. Raise ``FileFormatError`` for axes that are not supported."""
     axes = _long_axes(pages)
     letters = "".join(axis for axis, _ in axes)
     lengths = dict(axes)
@@ -239,7 +246,7 @@ def _describe(path: Path, file: tifffile.TiffFile, pages: Sequence[tifffile.Tiff
     channels = [axis for axis in letters if axis in CHANNEL_AXES]
     shown = f"axes {letters} {tuple(length for _, length in axes)}"
     if depth.count(TIME_AXIS):
-        fix = "Save one time point per file. If these are slices, say so in the file (in Fiji: Image > Properties)."
+        fix = "Save one time point per file. If T counts slices, correct the file (in Fiji: Image > Properties)."
         raise unreadable(path, f"{shown}, of which T is time", "y, x and at most depth (Z) and channels (C)", fix)
     is_placed = not {"Y", "X"} - set(letters) and len(depth) <= 1 and len(channels) <= 1
     if not is_placed or not set(depth) <= set(DEPTH_AXES):
@@ -255,9 +262,9 @@ def _describe(path: Path, file: tifffile.TiffFile, pages: Sequence[tifffile.Tiff
 
 
 def _is_inverted(page: tifffile.TiffPage) -> bool:
-    """Whether 0 stands for white in a file of one bit: 1 is white then, as ITK and Pillow read it.
+    """Whether 0 means white in a file with one bit per pixel, so that values must be swapped, as ITK and Pillow do.
 
-    ``tifffile.imwrite`` calls every array of truth values so, whatever it means, and reads it back as it was.
+    ``tifffile.imwrite`` marks every boolean array in this way and reads it back unchanged; its files are not swapped.
     """
     is_of_tifffile = page.is_shaped or str(page.software).startswith("tifffile")
     return bool(page.photometric == BILEVEL_WHITE_IS_ZERO) and not is_of_tifffile
@@ -266,18 +273,18 @@ def _is_inverted(page: tifffile.TiffPage) -> bool:
 def _remarks(page: tifffile.TiffPage) -> tuple[str, ...]:
     remarks = []
     if page.photometric == BILEVEL_WHITE_IS_ZERO and page.bitspersample != 1:
-        remarks.append("white is stated to be 0 (photometric MINISWHITE); values are taken as they are stored")
+        remarks.append("0 means white in this file (photometric MINISWHITE); values are read as they are stored")
     return (*remarks, *orientation_remark(page.tags.valueof("Orientation", 1)))
 
 
 def _ordered(array: NDArray[Any], axes: Sequence[tuple[str, int]]) -> NDArray[Any]:
-    """Return an array with axes in the order channels, depth, y, x, of those that matter."""
-    kept = [(axis, length) for axis, length in axes if axis in "YX" or length > 1]
+    """Return the array (C, z, y, x), reordered from ``axes``, without those of C and z that have length 1."""
+    long_axes = [(axis, length) for axis, length in axes if axis in "YX" or length > 1]
     rank = {axis: 0 for axis in CHANNEL_AXES} | {"Y": 2, "X": 3}
-    order = sorted(range(len(kept)), key=lambda index: rank.get(kept[index][0], 1))
-    return array.reshape([length for _, length in kept]).transpose(order)
+    order = sorted(range(len(long_axes)), key=lambda index: rank.get(long_axes[index][0], 1))
+    return array.reshape([length for _, length in long_axes]).transpose(order)
 
 
 def _has_alpha(axes: str, page: tifffile.TiffPage) -> bool:
-    """Whether the last of the samples of a pixel is opacity."""
+    """Whether the last sample of a pixel is opacity."""
     return "S" in axes and tuple(page.extrasamples)[-1:] != () and int(page.extrasamples[-1]) in ALPHA

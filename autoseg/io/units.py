@@ -1,4 +1,4 @@
-"""How many millimetres a unit of length has, in every spelling that microscopes and image editors write."""
+"""Units of length in millimetres, in every spelling that microscopes and image editors write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PREFIXES = {
     ("nano", "n"): 1e-6,
     ("pico", "p"): 1e-9,
 }
-"""(Word, symbol) before metre -> mm."""
+"""(Prefix as a word, as a symbol) of the metre -> mm."""
 _OTHERS = {
     "micron": 1e-3, "mu": 1e-3, "µ": 1e-3,
     "angstrom": 1e-7, "ångström": 1e-7, "ångstrom": 1e-7, "å": 1e-7, "ang": 1e-7,
@@ -26,12 +26,12 @@ _OTHERS = {
 
 
 def _folded(text: str) -> str:
-    """Return one spelling of a unit: one code point per letter, lower case, no dots and blanks."""
+    """Return the unit in a normal spelling: one code point per letter, lower case, no dots or blanks at the ends."""
     return unicodedata.normalize("NFKC", text).lower().strip(" .\t\r\n\0")
 
 
 def _table() -> dict[str, float]:
-    """Return folded unit -> mm, without plurals."""
+    """Return normal spelling of a unit (:func:`_folded`, singular) -> mm."""
     table = dict(_OTHERS)
     for (word, symbol), millimetres in _PREFIXES.items():
         for name in (f"{word}meter", f"{word}metre", f"{symbol}m"):
@@ -43,10 +43,10 @@ _MILLIMETRES = _table()
 
 
 def millimetres_per(unit: str) -> float | None:
-    r"""Return the millimetres of a unit of length; None for one that is none or not known (``pixel``, empty).
+    r"""Return the number of millimetres per unit; None if the unit is unknown or not a length (``pixel``, empty).
 
-    Letter case, plurals, both code points of the micro sign and of the Angstrom sign, ``\u00b5`` spelt out (as ImageJ
-    does) and UTF-8 that was read as Latin-1 make no difference.
+    The following make no difference: letter case, plurals, the two code points each of the micro and the Angstrom sign,
+    ``\u00b5`` as an escape sequence (ImageJ), and UTF-8 that was read as Latin-1.
     """
     text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), unit)
     with suppress(UnicodeError):

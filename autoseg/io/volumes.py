@@ -1,4 +1,4 @@
-"""Write one channel of an image, for data that come in another form."""
+"""Write one channel of an image as a file, for conversion from other sources."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
 def write_volume(path: Path, image: NDArray[Any], geometry: Geometry) -> None:
-    """Write an image (z, y, x) atomically: whole numbers as they are, others as float32.
+    """Write an image (z, y, x) atomically: integers in the smallest integer type, other numbers as float32.
 
     Raises
     ------
     FileFormatError
-        If the ending is not one of ``VOLUME_ENDINGS``, or whole numbers need more than 32 bits.
+        If the ending is not one of ``VOLUME_ENDINGS``, or an integer needs more than 32 bits.
     """
     if ending_of(path) not in VOLUME_ENDINGS:
         raise unreadable(path, f"the ending {ending_of(path)}", f"one of {', '.join(VOLUME_ENDINGS)}", "Choose one.")
@@ -37,7 +37,7 @@ def write_volume(path: Path, image: NDArray[Any], geometry: Geometry) -> None:
 
 
 def _storable(path: Path, image: NDArray[Any]) -> NDArray[Any]:
-    """Return the image in a type that every format of ``VOLUME_ENDINGS`` knows."""
+    """Return the image (z, y, x) in a type that every format of ``VOLUME_ENDINGS`` can store."""
     if image.dtype.kind == "f":
         return image.astype(np.float32)
     low, high = (int(image.min()), int(image.max())) if image.size else (0, 0)

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a model is, in one file that is written whole or not at all and read without running code."""
+"""Checkpoints: a complete model in one file, which is written atomically and read without running code."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained, or half trained, network with everything that prediction and resuming need."""
+    """A network during or after training, with everything that prediction and resuming need."""
 
     weights: Mapping[str, Tensor]
-    """State dict of the network."""
+    """State dict of the network: name -> tensor of any shape."""
     plan: Plan
     configuration: str
-    """Name of the plan's configuration that the network belongs to."""
+    """Name of the plan's configuration to which the network belongs."""
     dataset: Mapping[str, Any]
-    """dataset.json as read, and ``name``."""
+    """Content of dataset.json, and ``name``."""
     mirror_axes: tuple[int, ...]
-    """Patch axes along which training mirrored, and prediction may."""
+    """Patch axes along which training mirrored. Prediction averages over the same mirrored copies."""
     fold: str
     """``"0"`` ... or ``"all"``."""
     trained_on: tuple[TrainedCase, ...] | None = ()
-    """Cases that the weights were trained on, those of the weights that they started from included; None: not known."""
+    """Cases on which the weights were trained, including those of the weights that training started from. None if
+    unknown."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """Resolved training configuration; JSON values."""
+    """Resolved training configuration, JSON values."""
     state: Mapping[str, Any] = field(default_factory=dict)
-    """What resuming needs beside the weights (optimiser, schedule, random generators, history): nested dicts, lists and
-    tuples of tensors, numbers, booleans, strings and None. Empty in a shared model."""
+    """Training state for resuming (optimiser, schedule, random generators, history): nested dicts, lists and tuples of
+    tensors, numbers, booleans, strings and None. Empty in a shared model."""
 
 
 def strip(checkpoint: Checkpoint) -> Checkpoint:
@@ -52,12 +53,12 @@ def strip(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically: whoever reads ``path`` finds the old file or the new one, whole.
+    """Write a checkpoint atomically: ``path`` is always a complete file, the old one or the new one.
 
     Raises
     ------
     TypeError
-        If ``state`` holds something that could not be read back without running code; says where.
+        If ``state`` holds an object that cannot be read without running code. The message gives its place.
     """
     content = {
         "format": FORMAT,
@@ -77,21 +78,20 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Read a checkpoint; tensors go to ``device``.
+    """Read a checkpoint, with its tensors on ``device``.
 
-    Every byte is checked against its checksum first, and only tensors and plain values are accepted: a file that would
-    run code when read is refused before it does.
+    All checksums are compared first. Only tensors and plain values are accepted, so that no code in the file runs.
 
     Raises
     ------
     ModelError
-        If the file is missing, truncated, damaged, no checkpoint, of another version, or holds objects.
+        If the file is missing, truncated, damaged, not a checkpoint, of another version, or holds other objects.
     """
     path = Path(path)
     _check_file(path)
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises many types, among them some of modules that must not be imported here
+    except Exception as error:  # torch raises many types, also from modules that must not be imported here
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"{path}: found content that is not only tensors and plain values ({reason}), expected an autoseg "
@@ -101,9 +101,9 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Che
 
 
 def _check_file(path: Path) -> None:
-    """Raise ``ModelError`` unless ``path`` is a whole archive in which every checksum is right."""
+    """Raise ``ModelError`` unless ``path`` is a complete archive with correct checksums."""
     if not path.is_file():
-        raise ModelError(f"{path}: found no such file, expected a checkpoint. Check the model folder, fold and name.")
+        raise ModelError(f"{path}: no such file, expected a checkpoint. Check the model folder, fold and name.")
     if not path.stat().st_size:
         raise _damaged(path, "an empty file")
     with path.open("rb") as opened:
@@ -148,7 +148,10 @@ def _as_json(cases: tuple[TrainedCase, ...] | None) -> str:
 
 
 def _trained_on(content: Mapping[str, Any]) -> tuple[TrainedCase, ...] | None:
-    """Return the cases that weights were trained on; of a file of an earlier version those that its run names."""
+    """Return the cases on which the weights were trained; in a file of an earlier version, those of its training state.
+
+    None if they are unknown.
+    """
     if "trained_on" in content:
         cases = json.loads(content["trained_on"])
         return None if cases is None else tuple(TrainedCase.model_validate(case) for case in cases)
@@ -157,28 +160,31 @@ def _trained_on(content: Mapping[str, Any]) -> tuple[TrainedCase, ...] | None:
     return None if names is None or name is None else tuple(TrainedCase(dataset=name, case=case) for case in names)
 
 
-def _damaged(path: Path, found: str) -> ModelError:
+def _damaged(path: Path, problem: str) -> ModelError:
     return ModelError(
-        f"{path}: found {found}, expected a whole checkpoint. Copy it again from its source, or use another checkpoint "
-        "of the same fold."
+        f"{path}: found {problem}, expected a complete checkpoint. Copy it again from its source, or use another "
+        "checkpoint of the same fold."
     )
 
 
-def _foreign(path: Path, found: str) -> ModelError:
+def _foreign(path: Path, problem: str) -> ModelError:
     return ModelError(
-        f"{path}: found {found}, expected an autoseg checkpoint. Give a checkpoint that autoseg_train wrote."
+        f"{path}: found {problem}, expected an autoseg checkpoint. Give a checkpoint that autoseg_train wrote."
     )
 
 
 def _compact(tensor: Tensor) -> Tensor:
-    """Return the tensor detached, without the rest of a larger storage that it may be a view of."""
+    """Return the detached tensor, of any shape; a copy if it is a view of a larger storage."""
     tensor = tensor.detach()
     is_view = tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
     return tensor.clone() if is_view else tensor
 
 
 def _plain(value: Any, where: str) -> Any:
-    """Copy nested containers as dicts, lists and tuples; raise ``TypeError`` naming what is not plain."""
+    """Return a copy of nested containers as dicts, lists and tuples.
+
+    Raises ``TypeError`` with the place of any value that is neither a tensor nor plain.
+    """
     if isinstance(value, Tensor):
         return _compact(value)
     if value is None or type(value) in (bool, int, float, str):

@@ -1,4 +1,4 @@
-"""Choose the device and the arithmetic that a network runs with, once, for training and prediction alike."""
+"""Device and number type for training and prediction."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PROBE_REPEATS = 3
 
 
 def select_device(name: str = "auto") -> torch.device:
-    """Return the device that ``name`` means: ``auto``, ``cpu``, ``cuda``, ``cuda:<index>`` or ``mps``.
+    """Return the device for ``name``: ``auto``, ``cpu``, ``cuda``, ``cuda:<index>`` or ``mps``.
 
-    ``auto`` takes the first CUDA device, else Apple's MPS, else the CPU. Raises ``ConfigError`` for another name, or
-    if this machine (or this build of torch) does not have the device.
+    ``auto`` is the first CUDA device, otherwise Apple's MPS, otherwise the CPU. Raises ``ConfigError`` for another
+    name, or if this machine (or this build of torch) does not have the device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -38,11 +38,11 @@ def select_device(name: str = "auto") -> torch.device:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return the type for mixed precision on ``device``, or None where plain float32 is the better choice.
+    """Return the number type for mixed precision on ``device``; None if plain float32 is better.
 
-    CUDA: bfloat16 from compute capability 8 (Ampere) on, else float16. CPU: bfloat16 if a small 3-D convolution, timed
-    once per process, is faster in it (processors with AMX or AVX512-BF16). MPS: None. The CPU's answer depends on a
-    measurement, so a run that must be repeated bit by bit has to keep it.
+    CUDA: bfloat16 from compute capability 8 (Ampere), otherwise float16. CPU: bfloat16 if a small 3-D convolution,
+    timed once per process, is faster with it (processors with AMX or AVX512-BF16). MPS: None. On the CPU the result
+    depends on a measurement; a run that must be reproduced bit by bit has to store it.
     """
     if device.type == "cuda":
         capability, _ = torch.cuda.get_device_capability(device)
@@ -56,7 +56,7 @@ def _check_cuda(name: str, device: torch.device) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
         raise ConfigError(
-            f"device: found {name!r}, expected a CUDA device that is there (this machine has {count}). "
+            f"device: found {name!r}, expected an existing CUDA device (this machine has {count}). "
             "Use --device auto or cpu, or install a torch build with CUDA for your driver."
         )
 
@@ -71,7 +71,7 @@ def _bfloat16_is_faster_on_cpu() -> bool:
 
 def _probe_seconds(dtype: torch.dtype | None) -> float:
     """Return the shortest of a few timings of a convolution under autocast to ``dtype`` (None: float32)."""
-    with torch.random.fork_rng(devices=()):  # making the layer draws random weights: leave the caller's stream alone
+    with torch.random.fork_rng(devices=()):  # the layer draws random weights; do not change the caller's random state
         layer = nn.Conv3d(_PROBE_SHAPE[1], _PROBE_SHAPE[1], 3, padding=1)
     image = torch.zeros(_PROBE_SHAPE)
     times = []

@@ -1,4 +1,4 @@
-"""Sums over the processes of a distributed training, through which gradients flow."""
+"""Differentiable sums over the processes (ranks) of a distributed training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from torch import Tensor, distributed
 
 
 def sum_over_ranks(sums: Tensor) -> Tensor:
-    """Return the sum over ranks of ``sums`` (any shape, the same everywhere); ``sums`` itself without a process group.
+    """Return the sum over ranks of ``sums`` (any shape, equal on all ranks); ``sums`` itself without a process group.
 
-    The ``all_reduce`` of the partial losses. Its backward sums the gradients over ranks too, which the mean that
-    DistributedDataParallel takes undoes: N ranks step as one process with the whole batch.
+    This is the ``all_reduce`` of the losses on label sets. Its backward pass sums the gradients over ranks too.
+    Together with the mean that DistributedDataParallel takes, N ranks compute the gradient of one process with the
+    whole batch.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return sums
@@ -21,16 +22,21 @@ def sum_over_ranks(sums: Tensor) -> Tensor:
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """Like ``torch.distributed.nn.functional.all_reduce``, which newer versions of torch deprecate."""
+    """Sum over ranks of a tensor of any shape.
+
+    As ``torch.distributed.nn.functional.all_reduce``, which newer versions of torch deprecate.
+    """
 
     @staticmethod
     def forward(context: Any, sums: Tensor) -> Tensor:
+        """Return the sum over ranks, in the shape of ``sums`` (any shape)."""
         total = sums.clone()
         distributed.all_reduce(total)
         return total
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:
+        """Return the sum over ranks of the gradient, of any shape."""
         total = gradients[0].clone()
         distributed.all_reduce(total)
         return total

@@ -1,4 +1,4 @@
-"""Start a network from the weights of another one whose classes or channels differ: rows and columns go by name."""
+"""Transfer of weights to a network with other classes or channels, which are matched by name."""
 
 from __future__ import annotations
 
@@ -9,54 +9,58 @@ import torch
 from torch import Tensor
 
 HEADS = "heads."
-"""What the names of the output layers' tensors begin with."""
+"""Prefix of the names of the output layers' tensors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """What the first and the last layers of a network mean."""
+    """Meaning of the inputs and outputs of a network."""
 
     channels: tuple[str, ...]
+    """Names of the image channels."""
     heads: tuple[str, ...]
-    """Names of classes, background first, or of regions."""
+    """Names of the classes, background first, or of the regions."""
     has_regions: bool
+    """Whether the outputs are regions (sigmoid) instead of classes (softmax)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Weights to start from, and what became of those that were given."""
+    """Initial weights of a network, and a record of the use of the given weights."""
 
     weights: Mapping[str, Tensor]
-    """State dict of the network that is to be trained."""
+    """State dict of the network to train: name -> tensor of any shape."""
     matched: tuple[str, ...]
-    """Tensors taken as they are."""
+    """Names of the tensors that were taken unchanged."""
     adapted: tuple[str, ...]
-    """Tensors of which some rows or columns were taken, or all in another order."""
+    """Names of the tensors of which only some rows or columns were taken, or all in another order."""
     mismatched: Mapping[str, str]
-    """Tensors that do not fit -> why. With any of these the networks are different ones."""
+    """Name of a tensor that does not fit -> reason. If there is any, the architectures differ."""
     heads: Mapping[str, str]
-    """Output -> output of the given weights; those left out start fresh."""
+    """Output -> output of the given weights. Other outputs keep their initial weights."""
     channels: Mapping[str, str]
-    """Input channel -> channel of the given weights; those left out start fresh."""
+    """Input channel -> channel of the given weights. Other channels keep their initial weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """The axis of a tensor whose entries have names."""
+    """An axis of a tensor whose entries have names (of channels or outputs), and the matching of its entries."""
 
     axis: int
     pairs: Mapping[int, int]
     """Own index -> given index."""
     n_own: int
+    """Length of the axis in the network to train."""
     n_given: int
+    """Length of the axis in the given weights."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether every entry is taken, in order, and none is left."""
+        """Whether all entries of both tensors are matched, in the same order."""
         return self.n_own == self.n_given == sum(mine == theirs for mine, theirs in self.pairs.items())
 
     def fits(self, own: Tensor, given: Tensor) -> bool:
-        """Whether both tensors have the expected length along the axis, and agree along all others."""
+        """Whether two tensors of any shape have the expected lengths along the axis and agree along all others."""
         shapes = [list(tensor.shape) for tensor in (own, given)]
         if any(len(shape) <= self.axis for shape in shapes):
             return False
@@ -64,7 +68,7 @@ class _End:
         return lengths == (self.n_own, self.n_given) and shapes[0] == shapes[1]
 
     def placed(self, own: Tensor, given: Tensor) -> Tensor:
-        """Return ``own`` with the paired entries replaced by those of ``given``."""
+        """Return a tensor of the shape of ``own``, with the matched entries taken from ``given``."""
         if not self.pairs:
             return own
         mine, theirs = (torch.tensor(list(part), device=own.device) for part in (self.pairs, self.pairs.values()))
@@ -72,18 +76,18 @@ class _End:
 
 
 def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], own_ends: Ends, given_ends: Ends) -> Transfer:
-    """Fit ``given`` weights to a network with the initial weights ``own``; neither is changed.
+    """Return the weights ``own`` of a network with the matching entries of ``given`` weights; neither is changed.
 
-    Rows of the heads are taken by the name of the class or region; between classes (softmax) and regions (sigmoid)
-    none is, since their values mean different things. Columns of the first convolution are taken by the name of the
-    channel, the remaining channels of both in order. Whatever finds no counterpart keeps its initial values.
+    Outputs are matched by the name of the class or region, but never a class (softmax) with a region (sigmoid), whose
+    logits have different meanings. Input channels are matched by name, and the remaining channels of both in order.
+    Entries without a match keep their initial values.
 
     Parameters
     ----------
     own, given
-        State dicts of :class:`autoseg.nn.architectures.unet.UNet`.
+        State dicts of :class:`autoseg.nn.architectures.unet.UNet`: name -> tensor of any shape.
     own_ends, given_ends
-        What their first and last layers mean.
+        Meaning of the inputs and outputs of both networks.
     """
     heads = _by_name(own_ends.heads, given_ends.heads) if own_ends.has_regions == given_ends.has_regions else {}
     channels = _by_name(own_ends.channels, given_ends.channels, rest_in_order=True)
@@ -116,7 +120,7 @@ def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], own_ends: E
 
 
 def _by_name(own: Sequence[str], given: Sequence[str], *, rest_in_order: bool = False) -> dict[int, int]:
-    """Return own index -> index of the same name in ``given``; ``rest_in_order`` pairs what is left of both."""
+    """Return own index -> index of the same name in ``given``. ``rest_in_order`` also pairs the remaining names."""
     place = {name.casefold(): index for index, name in enumerate(given)}
     pairs = {index: place.pop(name.casefold()) for index, name in enumerate(own) if name.casefold() in place}
     if rest_in_order:

@@ -1,4 +1,4 @@
-"""Curves as a person draws them into a class of a slice: one through its middle, one along its border."""
+"""Scribble curves in the region of a class in a slice: one through its middle, and one along its border."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from skimage.measure import find_contours
 from autoseg.core.arrays import BoolArray
 
 Curve = NDArray[np.float64]
-"""(n, 2) positions (y, x) in pixels, less than a pixel from one to the next."""
+"""(n, 2) positions (y, x) in pixels. Adjacent positions are less than one pixel apart."""
 
 CONTROL_POINTS = 4
 BORDER_SHARE = (0.07, 0.15)
-"""Share of the border that a border curve follows, drawn uniformly."""
+"""Range of the share of the border that a border curve follows; drawn uniformly."""
 BORDER_DEPTH = (1.0, 4.0)
-"""How far inside the border it runs, pixels, drawn uniformly; less in regions that are too thin."""
+"""Range of the distance of a border curve from the border, pixels; drawn uniformly. Less in thin regions."""
 
 _STEP = 0.7
 _ATTEMPTS = 6
 _SHORT = 0.1
-"""A curve shorter than this share of its region's diagonal means that the region is a net of thin parts."""
+"""Share of the region's diagonal below which a curve counts as short. The region is then a net of thin parts."""
 _THIN = 0.6
-"""A border curve runs at most this share of the greatest depth inside."""
+"""Largest distance of a border curve from the border, as a share of the greatest depth of the region."""
 _BERNSTEIN = np.array([[1, 0, 0, 0], [-3, 3, 0, 0], [3, -6, 3, 0], [-1, 3, -3, 1]], dtype=float)
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
 def largest_component(region: BoolArray) -> BoolArray:
-    """Return the largest 8-connected piece of ``region`` (y, x); the first of equals; empty if the region is."""
+    """Return a mask (y, x) of the largest 8-connected component of ``region`` (y, x), the first of equal ones.
+
+    Empty if the region is empty.
+    """
     pieces, n = ndimage.label(region, structure=_EIGHT_NEIGHBOURS)
     if n <= 1:
         return region
@@ -39,9 +42,9 @@ def largest_component(region: BoolArray) -> BoolArray:
 
 
 def depth_inside(region: BoolArray) -> NDArray[np.float64] | None:
-    """Return the distance (y, x) of every pixel of ``region`` from what is not region, pixels; 0 outside.
+    """Return (y, x) float64: distance of every pixel of ``region`` (y, x) from the next pixel outside it, in pixels.
 
-    The rim of the picture is no border. None if the region fills the picture.
+    0 outside the region. The edge of the image does not count as a border. None if the region fills the image.
     """
     if region.all():
         return None
@@ -50,20 +53,19 @@ def depth_inside(region: BoolArray) -> NDArray[np.float64] | None:
 
 
 def interior_curve(rng: np.random.Generator, region: BoolArray, margin: BoolArray | None = None) -> Curve:
-    """Return a smooth curve that stays in ``region``.
+    """Return a smooth random curve (n, 2) inside ``region``.
 
-    A Bézier curve of four control points drawn uniformly from ``margin``, in order along their longest extent.
-    Of several attempts the first that lies wholly inside, else the longest stretch inside. Where that is short, in
-    nets of thin parts, the curve follows the net from one of its pixels towards another instead.
-    Source: ScribbleBench ``scribble_conf.yml`` (a NURBS of four control points inside the component). Differs in what
-    is drawn in nets.
+    It is a Bézier curve with four control points, drawn uniformly from ``margin`` and ordered along their longest
+    extent. Of several attempts, the first curve that lies completely inside is taken, otherwise the longest part that
+    does. If that is short (in nets of thin parts), the curve is a path in the net from one pixel to another.
+    Source: ScribbleBench ``scribble_conf.yml`` (a NURBS of four control points inside the component). Differs in nets.
 
     Parameters
     ----------
     region
-        (y, x), not empty.
+        (y, x) mask, not empty.
     margin
-        Part of it from which the control points come, not empty; default: all of it.
+        (y, x) mask of the part of the region that holds the control points, not empty. None: the whole region.
     """
     pixels = np.argwhere(region if margin is None else margin).astype(float)
     best: Curve = pixels[:1]
@@ -83,15 +85,15 @@ def interior_curve(rng: np.random.Generator, region: BoolArray, margin: BoolArra
 
 
 def border_curve(rng: np.random.Generator, depth: NDArray[np.float64]) -> Curve:
-    """Return a stretch along the border of a region, some pixels inside it.
+    """Return a random curve (n, 2) along the border of a region, some pixels inside it.
 
-    Source: ScribbleBench ``scribble_conf.yml`` (7 to 15 % of the contour, 1 to 4 pixels inside). Differs in that the
-    rim of the picture is no border, so that the curve always runs beside another class.
+    Source: ScribbleBench ``scribble_conf.yml`` (7 to 15 % of the contour, 1 to 4 pixels inside). Differs: the edge of
+    the image is not a border, so that the curve always lies next to another class.
 
     Parameters
     ----------
     depth
-        (y, x) of :func:`depth_inside`, positive somewhere.
+        (y, x), the result of :func:`depth_inside`, in pixels; at least one value above 0.
     """
     level = min(float(rng.uniform(*BORDER_DEPTH)), _THIN * float(depth.max()))
     contours = find_contours(depth, level)
@@ -107,7 +109,7 @@ def border_curve(rng: np.random.Generator, depth: NDArray[np.float64]) -> Curve:
 
 
 def paint(curve: Curve, region: BoolArray, thickness: int) -> BoolArray:
-    """Return the pixels (y, x) of ``region`` that a pen ``thickness`` pixels wide marks along ``curve``."""
+    """Return a mask (y, x) of the pixels of ``region`` (y, x) within ``thickness / 2`` pixels of ``curve`` (n, 2)."""
     drawn = np.zeros_like(region)
     reach = thickness // 2 + 1
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
@@ -124,7 +126,10 @@ def paint(curve: Curve, region: BoolArray, thickness: int) -> BoolArray:
 
 
 def _along(region: BoolArray, margin: BoolArray | None, ends: Curve) -> Curve:
-    """Return a smooth path in ``region`` between two of its pixels (2, 2), through ``margin`` where it can."""
+    """Return a smooth path (n, 2) in ``region`` (y, x) between two of its pixels ``ends`` (2, 2).
+
+    It prefers pixels of ``margin`` (y, x).
+    """
     cost = np.where(region, 3.0, -1.0)  # negative is impassable
     cost[region if margin is None else margin] = 1.0
     steps, _ = route_through_array(cost, *ends.astype(int))
@@ -135,7 +140,7 @@ def _along(region: BoolArray, margin: BoolArray | None, ends: Curve) -> Curve:
 
 
 def _in_order(points: Curve) -> Curve:
-    """Return points (n, 2) in order along the line through the two that lie farthest apart."""
+    """Return the points (n, 2), sorted along the line through the two points with the largest distance."""
     between = points[:, None] - points[None]
     first, last = np.unravel_index(int(np.argmax((between**2).sum(axis=2))), between.shape[:2])
     ordered: Curve = points[np.argsort(points @ (points[last] - points[first]), kind="stable")]
@@ -143,7 +148,7 @@ def _in_order(points: Curve) -> Curve:
 
 
 def _bezier(points: Curve) -> Curve:
-    """Return the cubic Bézier curve of four points (4, 2) in steps below a pixel."""
+    """Return the cubic Bézier curve (n, 2) of four control points (4, 2), in steps below one pixel."""
     length = float(np.sqrt((np.diff(points, axis=0) ** 2).sum(axis=1)).sum())
     t = np.linspace(0, 1, 2 + int(3 * length / _STEP / 2))
     curve: Curve = t[:, None] ** np.arange(CONTROL_POINTS) @ (_BERNSTEIN @ points)
@@ -151,7 +156,7 @@ def _bezier(points: Curve) -> Curve:
 
 
 def _longest_run(inside: BoolArray) -> tuple[int, int]:
-    """Return start and stop of the longest stretch of True; (0, 0) if there is none."""
+    """Return start and stop of the longest run of True in a mask (n,); (0, 0) if there is none."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8)))
     starts, stops = edges[::2], edges[1::2]
     if not len(starts):

@@ -1,4 +1,4 @@
-"""Which classes an imagined annotator leaves out of which case, so that every class is left out equally often."""
+"""Random choice of the classes that a simulated annotator omits in each case, equally often for all classes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from autoseg.core.errors import ConfigError
 def choose_left_out(
     present: Mapping[str, frozenset[int]], foreground: Sequence[int], n: int, *, seed: int
 ) -> dict[str, frozenset[int]]:
-    """Choose ``n`` foreground classes for each case that its annotator leaves out.
+    """Return case -> file values of the ``n`` foreground classes that its annotator omits.
 
-    Balanced among the cases that hold the same classes first, then over all cases; ties are drawn. Every class stays
-    in a case that holds it, wherever that is possible for all of them at once.
+    The choice is balanced first among the cases that contain the same classes, then over all cases; ties are random.
+    Every class stays annotated in at least one case that contains it, if that is possible for all classes together.
 
     Parameters
     ----------
     present
-        Case -> foreground classes that it holds, as file values.
+        Case -> file values of the foreground classes that it contains.
     foreground
         File values of all foreground classes.
     n
-        Also of classes that the case does not hold: its annotator would not have drawn them either.
+        Number of omitted classes per case. They include classes that the case does not contain.
+    seed
+        Seed of the random choice.
 
     Raises
     ------
@@ -57,9 +59,10 @@ def choose_left_out(
 
 
 def _keepers(holds: BoolArray, n_drawn: int) -> BoolArray:
-    """Return for ``holds`` (cases, classes) the classes that each case must draw: at most ``n_drawn``.
+    """Return (cases, classes) bool: classes that must stay annotated in each case, at most ``n_drawn`` per case.
 
-    As many classes as possible are kept by one case each, which is a matching of classes with places in cases.
+    ``holds`` (cases, classes) bool: classes that each case contains. As many classes as possible are assigned to one
+    case each, by a bipartite matching of classes with places in cases.
     """
     keeps = np.zeros_like(holds)
     places = sparse.csr_matrix(np.repeat(holds, n_drawn, axis=0).T)  # (classes, cases * n_drawn)

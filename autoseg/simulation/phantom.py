@@ -1,8 +1,8 @@
-"""A small artificial data set, so that the whole pipeline can be tried, and tested, without any data.
+"""Phantom: a small artificial data set, with which the whole pipeline can be tried and tested without real data.
 
-A case is a body with two organs that no threshold separates: vessels have the kidney's intensity, nodules the liver's,
-and texture, noise and a bias field overlap what remains. The annotation is what a person draws in a minute: in each
-slice two lines inside each organ, parts of a loop around the organs, a few lines elsewhere, and nothing on the rest.
+A case is a body with two organs that no threshold separates: vessels have the intensity of the kidney, and nodules that
+of the liver; texture, noise and a bias field make the remaining intensities overlap. The annotation is about one minute
+of work: in each slice two lines inside each organ, parts of a line around the organs, and a few lines elsewhere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from autoseg.simulation.styles import scribble_slice
 
 CLASSES = {"background": 0, "liver": 1, "kidney": 2}
 IGNORE = 3
-"""Value of voxels without a scribble."""
+"""File value of voxels without a scribble."""
 CHANNEL = "MR"
 
 _BODY, _LIVER, _KIDNEY = 300.0, 440.0, 580.0
@@ -30,17 +30,17 @@ class Phantom:
     """One artificial case."""
 
     image: Float32Array
-    """(1, z, y, x), arbitrary units as of MR: air near 0, tissue 200 to 800."""
+    """(1, z, y, x) float32, in arbitrary units like MR: air near 0, tissue 200 to 800."""
     truth: NDArray[np.uint8]
     """(z, y, x), values of ``CLASSES`` at every voxel."""
     scribbles: NDArray[np.uint8]
-    """(z, y, x), values of ``CLASSES`` where drawn (a few percent), ``IGNORE`` elsewhere; never contradicts truth."""
+    """(z, y, x), values of ``truth`` at annotated voxels (a few percent), ``IGNORE`` at all others."""
     spacing: Spacing
     """mm, (z, y, x)."""
 
 
 def phantom_case(seed: int) -> Phantom:
-    """Make a case of 24 to 32 slices of 64 to 80 pixels squared; the same seed gives the same case."""
+    """Return a random case with 24 to 32 slices of 64 to 80 pixels squared. The same seed gives the same case."""
     rng = np.random.default_rng(seed)
     shape = (int(rng.integers(24, 33)), int(rng.integers(64, 81)), int(rng.integers(64, 81)))
     in_plane = float(np.round(rng.uniform(0.9, 1.1), 2))
@@ -51,7 +51,7 @@ def phantom_case(seed: int) -> Phantom:
 
 
 def _anatomy(rng: np.random.Generator, shape: Shape3, spacing: Spacing) -> tuple[BoolArray, NDArray[np.uint8]]:
-    """Return the body and the label map: a liver, and a bent kidney beside it."""
+    """Return a mask (z, y, x) of the body, and a label map (z, y, x) with a liver and a bent kidney beside it."""
     z, y, x = millimetres(shape, spacing)
     half_y, half_x = 0.46 * shape[1] * spacing[1], 0.46 * shape[2] * spacing[2]
     body = np.broadcast_to((y / half_y) ** 2 + (x / half_x) ** 2 < 1, shape)
@@ -70,7 +70,10 @@ def _anatomy(rng: np.random.Generator, shape: Shape3, spacing: Spacing) -> tuple
 
 
 def _image(rng: np.random.Generator, body: BoolArray, truth: NDArray[np.uint8], spacing: Spacing) -> Volume:
-    """Paint intensities, distractors, texture, a bias field and noise."""
+    """Return the intensities (z, y, x) for ``body`` and ``truth`` (z, y, x).
+
+    They contain distractors (vessels, nodules), texture, a bias field and noise. ``spacing`` in mm.
+    """
     shape: Shape3 = truth.shape
     tissue = np.where(body, _BODY, 0.0)
     background = body & (truth == 0)
@@ -86,7 +89,10 @@ def _image(rng: np.random.Generator, body: BoolArray, truth: NDArray[np.uint8], 
 
 
 def _scribbles(rng: np.random.Generator, body: BoolArray, truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Annotate every slice: lines inside each organ and along its border, beside the organs, elsewhere, in the air."""
+    """Return the annotation (z, y, x) for ``body`` and ``truth`` (z, y, x).
+
+    In every slice there are lines inside each organ and along its border, beside the organs, elsewhere, and in the air.
+    """
     scribbles = np.full(truth.shape, IGNORE, dtype=np.uint8)
     air = len(CLASSES)
     for labels, inside, drawn in zip(truth, body, scribbles, strict=True):
@@ -98,7 +104,7 @@ def _scribbles(rng: np.random.Generator, body: BoolArray, truth: NDArray[np.uint
 
 
 def _vessels(rng: np.random.Generator, shape: Shape3, spacing: Spacing) -> BoolArray:
-    """Return three winding tubes of 2 to 3 mm radius that run through all slices."""
+    """Return a mask (z, y, x) of three winding tubes of 2 to 3 mm radius through all slices."""
     z, y, x = millimetres(shape, spacing)
     tubes = np.zeros(shape, dtype=bool)
     reach_y, reach_x = 0.35 * shape[1] * spacing[1], 0.35 * shape[2] * spacing[2]
@@ -111,7 +117,7 @@ def _vessels(rng: np.random.Generator, shape: Shape3, spacing: Spacing) -> BoolA
 
 
 def _nodules(rng: np.random.Generator, shape: Shape3, spacing: Spacing) -> BoolArray:
-    """Return five balls of 3 to 5 mm radius anywhere."""
+    """Return a mask (z, y, x) of five balls of 3 to 5 mm radius at random places."""
     position = millimetres(shape, spacing)
     half = [0.4 * n * edge for n, edge in zip(shape, spacing, strict=True)]
     balls = np.zeros(shape, dtype=bool)

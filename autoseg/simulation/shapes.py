@@ -1,4 +1,4 @@
-"""Smooth random shapes and fields in millimetres, of which artificial cases are made."""
+"""Smooth random shapes and fields, with sizes in mm, for artificial cases."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from autoseg.core.arrays import BoolArray, Shape3
 Spacing = tuple[float, float, float]
 """mm, (z, y, x)."""
 Volume = NDArray[np.float64]
-"""(z, y, x), or ready for broadcasting to it."""
+"""(z, y, x), or broadcastable to it."""
 
 
 def millimetres(shape: Shape3, spacing: Spacing) -> tuple[Volume, Volume, Volume]:
-    """Return the distance of every voxel from the centre along z, y and x, mm, ready for broadcasting."""
+    """Return the positions of the voxels relative to the centre, mm: (z, 1, 1), (1, y, 1) and (1, 1, x)."""
     axes = [(np.arange(n) - (n - 1) / 2) * edge for n, edge in zip(shape, spacing, strict=True)]
     z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
     return z, y, x
@@ -27,7 +27,10 @@ def blob(
     rng: np.random.Generator, position: tuple[Volume, Volume, Volume], centre: Spacing, radii: Spacing,
     shape: Shape3, spacing: Spacing,
 ) -> BoolArray:  # fmt: skip
-    """Return an ellipsoid (centre and radii in mm) with an irregular, smooth surface."""
+    """Return a mask (z, y, x) of an ellipsoid with an irregular, smooth surface.
+
+    ``position`` as from :func:`millimetres`; ``centre`` and ``radii`` in mm.
+    """
     distance = sum(((p - c) / r) ** 2 for p, c, r in zip(position, centre, radii, strict=True))
     blob: BoolArray = np.asarray(distance) < 1 + 0.22 * np.clip(smooth_field(rng, shape, spacing, 14.0), -2, 2)
     return blob
@@ -36,18 +39,18 @@ def blob(
 def tube(
     position: tuple[Volume, Volume, Volume], path: Sequence[Spacing], radius: float, *, n_points: int = 60
 ) -> BoolArray:
-    """Return a tube of ``radius`` mm around a smooth path.
+    """Return a mask (z, y, x) of a tube around a smooth path.
 
     Parameters
     ----------
     position
-        Of the voxels, mm, of shapes (z, 1, 1), (1, y, 1) and (1, 1, x).
+        Positions of the voxels, mm: (z, 1, 1), (1, y, 1) and (1, 1, x).
     path
-        Control points (z, y, x) in mm of a Bézier curve; it starts at the first and ends at the last.
+        Control points (z, y, x) in mm of a Bézier curve, which starts at the first and ends at the last.
     radius
-        mm, in the units of ``position``.
+        Radius of the tube, mm.
     n_points
-        At which the distance to the path is measured.
+        Number of points of the path to which the distance is measured.
     """
     n = len(path) - 1
     t = np.linspace(0, 1, n_points)[:, None]
@@ -68,7 +71,7 @@ def tube(
 
 
 def smooth_field(rng: np.random.Generator, shape: Shape3, spacing: Spacing, period_mm: float) -> Volume:
-    """Return (z, y, x) noise of mean about 0 and standard deviation 1 that varies over ``period_mm``."""
+    """Return smooth noise (z, y, x) that varies over ``period_mm``, with mean about 0 and standard deviation 1."""
     knots = [max(2, round(n * edge / period_mm) + 1) for n, edge in zip(shape, spacing, strict=True)]
     field = rng.normal(size=knots)
     for axis, (n, k) in enumerate(zip(shape, knots, strict=True)):
@@ -77,7 +80,7 @@ def smooth_field(rng: np.random.Generator, shape: Shape3, spacing: Spacing, peri
 
 
 def _interpolation(n: int, n_knots: int) -> Volume:
-    """Return the (n, n_knots) matrix that interpolates smoothly between equidistant knots."""
+    """Return the matrix (n, n_knots) of smooth interpolation between equidistant knots."""
     at = np.linspace(0, n_knots - 1, n)
     low = np.minimum(at.astype(int), n_knots - 2)
     rest = at - low

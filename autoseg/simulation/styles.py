@@ -1,4 +1,4 @@
-"""What annotators with little time would have drawn of a densely labelled case: slices, scribbles, patches, points."""
+"""Simulation of sparse annotation of a densely labelled case: slices, scribbles, patches and points."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ LabelArray = NDArray[np.integer[Any]]
 
 _PATCH_ATTEMPTS = 20
 _ROUNDING = 1e-9
-"""Of a product that should be a whole number."""
+"""Rounding error of a product that should be a whole number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What is drawn of each case; several kinds together are drawn one over the other. Nothing: every voxel."""
+    """Style of annotation. Several kinds are combined by union. Without any kind, every voxel is annotated."""
 
     scribbles: bool = False
-    """Per slice and class, background too, a curve in the middle and one along the border."""
+    """Whether to draw, per slice and class (background too), a curve through the middle and one along the border."""
     slices: float | None = None
-    """Share of the slices that are drawn: densely, or with scribbles if ``scribbles``."""
+    """Share of the slices that are annotated: densely, or with scribbles if ``scribbles``."""
     start: float | None = None
-    """Where the first of them lies, as a share of their distance, below 1: 0.5 leaves equal margins in every case.
-    Default: drawn for each case. What lies at the ends of all cases is never drawn otherwise."""
+    """Position of the first annotated slice, as a share of the slice distance, 0 to below 1. 0.5 leaves equal margins.
+    None: random for each case. Otherwise the ends of the cases would never be annotated."""
     patches: int = 0
-    """Boxes per case in which every voxel is drawn."""
+    """Number of boxes per case in which every voxel is annotated."""
     points: int = 0
-    """Single voxels per case."""
+    """Number of single annotated voxels per case."""
     thickness: int = 3
-    """Of scribbles, pixels."""
+    """Thickness of scribbles, pixels."""
     patch_size: Shape3 | None = None
-    """Voxels (z, y, x); default: a quarter of each edge of the case."""
+    """Shape of a box, voxels (z, y, x). None: a quarter of each edge of the case."""
     axis: int | None = None
-    """Axis of the slices: 0, 1 or 2 for z, y or x; default: see :func:`autoseg.core.geometry.slice_axis`."""
+    """Slice axis: 0, 1 or 2 for z, y or x. None: :func:`autoseg.core.geometry.slice_axis`."""
 
     def __post_init__(self) -> None:
-        """Raise ``ConfigError`` where a number makes no sense."""
+        """Raise ``ConfigError`` if a number is out of range."""
         limits = (
             ("--slices", self.slices, self.slices is None or 0 < self.slices <= 1, "a fraction above 0, up to 1"),
             (
@@ -64,20 +64,20 @@ class Style:
 
     @property
     def is_dense(self) -> bool:
-        """Whether every voxel stays annotated."""
+        """Whether every voxel is annotated."""
         return not (self.scribbles or self.slices is not None or self.patches or self.points)
 
 
 def annotate(labels: LabelArray, spacing: Sequence[float], style: Style, *, seed: int, case: str) -> BoolArray:
-    """Return which voxels (z, y, x) of a dense label map an annotator would have drawn.
+    """Return a mask (z, y, x) of the voxels of a dense label map that are annotated in the given style.
 
-    Every kind of drawing has its own stream of random numbers that follows from the seed and the name of the case,
-    so neither other cases nor another kind change it.
+    Every kind of annotation has its own stream of random numbers, derived from the seed and the name of the case.
+    Therefore it depends neither on other cases nor on other kinds.
 
     Parameters
     ----------
     labels
-        (z, y, x), a class at every voxel.
+        (z, y, x), class indices at every voxel.
     spacing
         mm, (z, y, x).
     """
@@ -103,26 +103,26 @@ def annotate(labels: LabelArray, spacing: Sequence[float], style: Style, *, seed
 
 
 def case_rng(seed: int, case: str, kind: str) -> np.random.Generator:
-    """Return the random numbers of one kind of drawing in one case, the same wherever and whenever it is made."""
+    """Return the random generator of one kind of annotation in one case. Equal arguments give equal numbers."""
     digest = hashlib.sha256(f"{case}\0{kind}".encode()).digest()
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
 
 
 def even_slices(n_slices: int, fraction: float, start: float = 0.5) -> tuple[int, ...]:
-    """Return the numbers of about ``fraction * n_slices`` slices, at least one, spread evenly.
+    """Return the numbers of about ``fraction * n_slices`` evenly spaced slices, at least one.
 
-    ``start``, from 0 to below 1, is the share of their distance that lies before the first: with 0.5 as many slices as
-    lie after the last, or one more.
+    ``start``, from 0 to below 1, is the share of their distance before the first one. With 0.5, there are as many
+    slices before the first one as after the last one, or one more.
     """
     n = max(1, int(fraction * n_slices + 0.5))
     return tuple(min(int((index + start) * n_slices / n + _ROUNDING), n_slices - 1) for index in range(n))
 
 
 def scribble_slice(rng: np.random.Generator, labels: LabelArray, *, thickness: int = 3) -> BoolArray:
-    """Return the pixels (y, x) that scribbles mark: per class in the slice one in its middle, one along its border.
+    """Return a mask (y, x) of scribbles: for each class in ``labels`` (y, x), a curve in its middle and at its border.
 
-    Both lie in the largest component of the class and never leave it. A class that fills the slice has no border.
-    Source: ScribbleBench (arXiv 2403.12834), whose component is drawn at random, larger ones with higher probability.
+    Both lie inside the largest component of the class. A class that fills the slice has no border curve.
+    Source: ScribbleBench (arXiv 2403.12834), in which the component is random, larger ones with higher probability.
     """
     drawn = np.zeros(labels.shape, dtype=bool)
     for value in np.flatnonzero(np.bincount(labels.reshape(-1))):
@@ -140,17 +140,17 @@ def scribble_slice(rng: np.random.Generator, labels: LabelArray, *, thickness: i
 
 
 def dense_patches(rng: np.random.Generator, labels: LabelArray, n: int, size: Shape3) -> BoolArray:
-    """Return the voxels (z, y, x) of ``n`` boxes: every other one around foreground, the rest anywhere.
+    """Return a mask (z, y, x) of ``n`` boxes of shape ``size`` in ``labels`` (z, y, x), half of them at foreground.
 
-    The first is one around foreground; its class is drawn first, then a voxel of it. Boxes are moved into the image
-    and keep clear of each other where some attempts find room.
+    The first, third ... box lies around a random voxel of a random foreground class, the others at random places. Boxes
+    are moved into the image. They do not overlap if some attempts find enough room.
     """
     drawn = np.zeros(labels.shape, dtype=bool)
     edges = np.minimum(size, labels.shape)
     room = np.array(labels.shape) - edges
     classes = [np.flatnonzero(labels == value) for value in np.flatnonzero(np.bincount(labels.reshape(-1))) if value]
     for number in range(n):
-        found: dict[int, tuple[slice, ...]] = {}
+        by_overlap: dict[int, tuple[slice, ...]] = {}
         for _ in range(_PATCH_ATTEMPTS):
             if number % 2 == 0 and classes:
                 voxels = classes[int(rng.integers(len(classes)))]
@@ -160,18 +160,18 @@ def dense_patches(rng: np.random.Generator, labels: LabelArray, n: int, size: Sh
                 low = rng.integers(0, room + 1)
             box = tuple(slice(int(start), int(start + edge)) for start, edge in zip(low, edges, strict=True))
             overlap = int(drawn[box].sum())
-            found.setdefault(overlap, box)
+            by_overlap.setdefault(overlap, box)
             if overlap == 0:
                 break
-        drawn[found[min(found)]] = True
+        drawn[by_overlap[min(by_overlap)]] = True
     return drawn
 
 
 def single_points(rng: np.random.Generator, labels: LabelArray, n: int) -> BoolArray:
-    """Return ``n`` voxels (z, y, x), as many of each class as of any other as far as the classes have them.
+    """Return a mask (z, y, x) of ``n`` random voxels of ``labels`` (z, y, x), equally many of each class if possible.
 
-    What does not divide evenly goes to classes drawn at random, so with ``n`` of at least the number of classes each
-    class that is present gets a point.
+    The remainder goes to random classes. If ``n`` is at least the number of classes, each class that is present gets at
+    least one voxel.
     """
     flat = labels.reshape(-1)
     counts = np.bincount(flat)
@@ -184,7 +184,7 @@ def single_points(rng: np.random.Generator, labels: LabelArray, n: int) -> BoolA
 
 
 def _shared_out(rng: np.random.Generator, n: int, available: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Share ``n`` out as evenly as ``available`` (one number per class, at least ``n`` together) allows."""
+    """Return (K,) int64: numbers with sum ``n``, as equal as possible and at most ``available`` (K,), sum >= ``n``."""
     shares = np.zeros(len(available), dtype=np.int64)
     while (rest := n - int(shares.sum())) > 0:
         open_ = np.flatnonzero(shares < available)
@@ -201,7 +201,7 @@ def _quarter(shape: tuple[int, ...]) -> Shape3:
 
 
 def _box(region: BoolArray) -> tuple[slice, slice]:
-    """Return the bounding box of ``region`` (y, x) and one pixel around it where there is one."""
+    """Return the bounding box of ``region`` (y, x) with one pixel around it, inside the image."""
     rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
     return (
         slice(max(0, int(rows[0]) - 1), int(rows[-1]) + 2),

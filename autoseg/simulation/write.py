@@ -1,4 +1,4 @@
-"""Make a sparse copy of a densely labelled data set, as if annotators with little time had drawn it."""
+"""Write a copy of a densely labelled data set with simulated sparse annotation."""
 
 from __future__ import annotations
 
@@ -30,44 +30,45 @@ from autoseg.simulation.styles import Style, annotate
 
 REPORT_FILE = "annotation_report.json"
 UNFINISHED_FILE = ".unfinished.json"
-"""Settings of a run that was interrupted; removed when dataset.json is there."""
+"""Name of the file with the settings of an unfinished run. It is removed when dataset.json is written."""
 
-CHOOSE_DENSE = "Choose a data set whose labels are known in every voxel."
+CHOOSE_DENSE = "Choose a data set in which every voxel has a known label."
 
 NOT_COPIED = ("dataset", "annotation_protocol", "lazy_semantics")
-"""Keys of the source's dataset.json that say nothing true of the copy: its list of files, how it was annotated."""
+"""Keys of the source's dataset.json that are not valid for the copy: its list of files, and how it was annotated."""
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """All that is decided before a file is written."""
+    """Settings and random choices of a simulation, made before any file is written."""
 
     source: Dataset
     style: Style
     seed: int
     n_dropped: int
-    """Classes that each annotator leaves out."""
+    """Number of classes that each annotator omits."""
     dropped: Mapping[str, frozenset[int]]
-    """Case -> their file values."""
+    """Case -> file values of the omitted classes."""
     ignore: int | None
-    """File value of what is not annotated; None if every voxel is."""
+    """File value of unannotated voxels. None if every voxel is annotated."""
     content: Mapping[str, Any]
     """dataset.json of the copy."""
 
 
 @dataclass(frozen=True)
 class CaseShares:
-    """How many voxels of a case are annotated, per file value."""
+    """Numbers of voxels of a case, per file value of the dense labels."""
 
     voxels: Mapping[int, int]
+    """All voxels."""
     annotated: Mapping[int, int]
-    """Voxels that say which class they are."""
+    """Voxels annotated with a single class."""
     narrowed: Mapping[int, int]
-    """Voxels that say only which classes they are not: drawn as background where classes were left out."""
+    """Voxels annotated as "none of the annotated classes": as background in a case with omitted classes."""
 
 
 def check_output(output: Path) -> None:
-    """Raise ``ConfigError`` if ``output`` holds anything but what an interrupted run left there."""
+    """Raise ``ConfigError`` if ``output`` exists and is neither empty nor the output of an interrupted run."""
     if (output / DATASET_JSON).exists():
         raise _not_free(output, "a data set")
     if output.is_dir() and any(output.iterdir()) and not (output / UNFINISHED_FILE).exists():
@@ -78,42 +79,42 @@ def plan_simulation(
     dataset: Dataset, style: Style, *, n_dropped: int = 0, seed: int = 0, workers: int = 1,
     progress: Progress = silent,
 ) -> Simulation:  # fmt: skip
-    """Look into every label file of ``dataset`` and decide what each annotator leaves out.
+    """Read every label file of ``dataset``, and choose the classes that each annotator omits.
 
     Raises
     ------
     ConfigError
-        If there is nothing to simulate, or a setting does not fit the data set.
+        If there is nothing to simulate, or if a setting does not fit the data set.
     DatasetError
-        If the data set is not dense: it declares partial labels, or a file holds ignored or undeclared voxels.
+        If the data set is not dense: it declares partial labels, or a file contains ignored or undeclared values.
     """
     if style.is_dense and not n_dropped:
         raise ConfigError(
-            "nothing to simulate: found no kind of annotation, expected at least one. "
+            "nothing to simulate: no kind of annotation is given. "
             "Choose among --scribbles, --slices, --patches, --points and --drop-classes."
         )
     _check_dense(dataset)
     foreground = dataset.labels.class_values[1:]
     if n_dropped and dataset.labels.has_regions:
         raise ConfigError(
-            f"--drop-classes: found regions in {dataset.name}, expected classes: what a left-out region means for the "
-            "others cannot be said with one value per voxel. Leave --drop-classes away."
+            f"--drop-classes: found regions in {dataset.name}, expected classes. One value per voxel cannot express "
+            "that a region was omitted. Remove --drop-classes."
         )
     present: dict[str, frozenset[int]] = {}
     faults: list[Fault] = []
     survey = partial(_survey, labels=dataset.labels, style=style)
-    for done, (index, found) in enumerate(map_unordered(survey, dataset.cases, workers=workers), 1):
+    for done, (index, values) in enumerate(map_unordered(survey, dataset.cases, workers=workers), 1):
         name = dataset.cases[index].name
-        if isinstance(found, DatasetError):
-            faults.extend(found.faults)
-        elif isinstance(found, AutosegError):
-            raise found
+        if isinstance(values, DatasetError):
+            faults.extend(values.faults)
+        elif isinstance(values, AutosegError):
+            raise values
         else:
-            present[name] = found
+            present[name] = values
         progress(done, len(dataset.cases), name)
     faults.sort(key=lambda fault: fault.where)
-    undrawn = {*unknown_values(dataset.labels)}
-    sparse = sorted(name for name, values in present.items() if undrawn & values)
+    unannotated = {*unknown_values(dataset.labels)}
+    sparse = sorted(name for name, values in present.items() if unannotated & values)
     if sparse:
         where = f"labels of data set {dataset.name}"
         key = IGNORE if dataset.labels.unlabelled is None else UNLABELLED
@@ -130,7 +131,10 @@ def plan_simulation(
 
 
 def sparse_json(dataset: Dataset, ignore: int | None, dropped: Mapping[str, frozenset[int]]) -> dict[str, Any]:
-    """Return the dataset.json of the copy: the source's, with ignore, and with the classes that each case annotates."""
+    """Return the content of the copy's dataset.json: that of the source, with ``ignore`` and ``annotated`` per case.
+
+    ``dropped``: case -> file values of the omitted classes.
+    """
     content = {key: value for key, value in dataset.json.items() if key not in NOT_COPIED}
     if ignore is not None:
         content["labels"] = {**content["labels"], IGNORE: ignore}
@@ -148,14 +152,14 @@ def sparse_json(dataset: Dataset, ignore: int | None, dropped: Mapping[str, froz
 def write_cases(
     simulation: Simulation, output: Path, *, copy: bool = False, workers: int = 1, progress: Progress = silent
 ) -> dict[str, CaseShares]:
-    """Write images and label files of the copy into ``output``; return case -> what is annotated.
+    """Write the images and label files of the copy to ``output``; return case -> numbers of annotated voxels.
 
-    An interrupted run is repeated by calling this again with the same settings.
+    After an interruption, call it again with the same settings; all files are written again.
 
     Raises
     ------
     ConfigError
-        If ``output`` holds anything but what an interrupted run with the same settings left there.
+        If ``output`` exists and is neither empty nor the output of an interrupted run with the same settings.
     """
     source = simulation.source
     _claim(simulation, output)
@@ -171,9 +175,9 @@ def write_cases(
 
 
 def without_annotation(simulation: Simulation, shares: Mapping[str, CaseShares]) -> dict[str, tuple[str, ...]]:
-    """Return class -> the cases that have it and got no annotation of it; classes of which there is none are left out.
+    """Return class -> cases that contain the class but have no annotation of it, for classes with such cases.
 
-    A class that the annotator of a case leaves out on purpose does not count.
+    Cases in which the annotator omits the class on purpose do not count.
     """
     labels = simulation.source.labels
     without: dict[str, tuple[str, ...]] = {}
@@ -191,7 +195,7 @@ def without_annotation(simulation: Simulation, shares: Mapping[str, CaseShares])
 
 
 def finish(simulation: Simulation, output: Path, report: Mapping[str, Any]) -> Dataset:
-    """Write the report and, last, dataset.json; return the copy as it is loaded."""
+    """Write the report and then dataset.json; return the copy, loaded from its folder."""
     write_json(output / REPORT_FILE, report)
     write_json(output / DATASET_JSON, simulation.content)
     (output / UNFINISHED_FILE).unlink(missing_ok=True)
@@ -199,7 +203,7 @@ def finish(simulation: Simulation, output: Path, report: Mapping[str, Any]) -> D
 
 
 def annotation_report(simulation: Simulation, shares: Mapping[str, CaseShares]) -> dict[str, Any]:
-    """Return the annotated share of all voxels and of those of each class, over all cases and per case; as JSON."""
+    """Return the annotated share of all voxels and of the voxels of each class, in total and per case, as JSON."""
     labels = simulation.source.labels
     return {
         "source": simulation.source.name,
@@ -211,7 +215,7 @@ def annotation_report(simulation: Simulation, shares: Mapping[str, CaseShares]) 
 
 
 def settings(simulation: Simulation) -> dict[str, Any]:
-    """Return what decides the copy, as JSON."""
+    """Return the settings that determine the copy, as JSON."""
     style = asdict(simulation.style)
     size = simulation.style.patch_size
     return {
@@ -223,7 +227,7 @@ def settings(simulation: Simulation) -> dict[str, Any]:
 
 
 def _check_dense(dataset: Dataset) -> None:
-    """Raise ``DatasetError`` if dataset.json declares that voxels may be of several classes."""
+    """Raise ``DatasetError`` if dataset.json declares partial labels."""
     faults = [
         Fault(
             f"{DATASET_JSON} of {dataset.name}: {key}", "partial labels", "a densely labelled data set without them",
@@ -241,28 +245,28 @@ def _check_dense(dataset: Dataset) -> None:
 
 
 def _survey(case: CaseFiles, *, labels: Labels, style: Style) -> frozenset[int]:
-    """Return the values that the labels of a case hold; raise ``DatasetError`` if it cannot be made sparse."""
+    """Return the file values in the labels of a case. Raise ``DatasetError`` if the style does not fit the case."""
     file_labels, geometry = read_drawn(case)
     counts = count_values(file_labels)
     where = f"labels of case {case.name!r}"
     undeclared = undeclared_values(counts, labels)
     if undeclared:
-        found, expected = (
+        problem, expected = (
             f"undeclared values {listed(map(value_name, undeclared))}",
             f"only {listed(labels.class_values, 20)}",
         )
-        raise DatasetError([Fault(where, found, expected, DECLARE_VALUES)])
+        raise DatasetError([Fault(where, problem, expected, DECLARE_VALUES)])
     axis = slice_axis(file_labels.shape, geometry.spacing) if style.axis is None else style.axis
     is_line = style.scribbles and min(np.delete(file_labels.shape, axis)) == 1
     if (style.slices is not None and file_labels.shape[axis] == 1) or is_line:
-        found = f"shape {file_labels.shape} with slices along axis {axis}"
+        problem = f"shape {file_labels.shape} with slices along axis {axis}"
         fix = "Choose another --axis, or --scribbles, --points or --patches without --slices for 2-D images."
-        raise DatasetError([Fault(where, found, "several slices, or whole slices to scribble on", fix)])
+        raise DatasetError([Fault(where, problem, "several slices, or whole slices to scribble on", fix)])
     return frozenset(counts)
 
 
 def _claim(simulation: Simulation, output: Path) -> None:
-    """Make ``output`` and note the settings in it; raise ``ConfigError`` if something else is there."""
+    """Create ``output`` and store the settings in it. Raise ``ConfigError`` as :func:`write_cases`."""
     check_output(output)
     marker = output / UNFINISHED_FILE
     wanted = {"source": str(simulation.source.folder), **settings(simulation)}
@@ -283,25 +287,27 @@ def _noted(marker: Path) -> object:
 
 
 def _without_json(simulation: Simulation) -> Simulation:
-    """Return what a worker process needs: long lists of cases would be sent along with every case."""
+    """Return the simulation without its lists of cases, which would otherwise be sent to a worker with every case."""
     return replace(simulation, source=replace(simulation.source, cases=(), json={}), content={})
 
 
 def _write_case(case: CaseFiles, *, simulation: Simulation, folder: Path) -> CaseShares:
+    """Write the label file of one case; return its numbers of annotated voxels."""
     truth, geometry = read_drawn(case)
     dropped = sorted(simulation.dropped[case.name])
     background = background_value(simulation.source.labels)
-    visible = np.where(np.isin(truth, dropped), background, truth).astype(np.uint16)
-    classes, _ = simulation.source.labels.encode(visible)  # background is 0 there, whatever its value
+    without_dropped = np.where(np.isin(truth, dropped), background, truth).astype(np.uint16)
+    classes, _ = simulation.source.labels.encode(without_dropped)  # in which background is 0, whatever its file value
     drawn = annotate(classes, geometry.spacing, simulation.style, seed=simulation.seed, case=case.name)
-    labels = visible if simulation.ignore is None else np.where(drawn, visible, np.uint16(simulation.ignore))
+    ignore = simulation.ignore
+    labels = without_dropped if ignore is None else np.where(drawn, without_dropped, np.uint16(ignore))
     write_labels(folder / f"{case.name}{written_ending(simulation.source.file_ending)}", labels, geometry)
-    decided = drawn & (visible != background) if dropped else drawn
+    decided = drawn & (without_dropped != background) if dropped else drawn
     return CaseShares(count_values(truth), count_values(truth[decided]), count_values(truth[drawn & ~decided]))
 
 
 def _shares(cases: Sequence[CaseShares], labels: Labels) -> dict[str, Any]:
-    """Return numbers of voxels and shares, 0 to 1 (None without a voxel), of all voxels and of each class."""
+    """Return numbers of voxels and annotated shares, 0 to 1 (None without voxels), in total and per class."""
     rows = {
         name: [sum(counts.get(value, 0) for counts in numbers) for numbers in (
             [case.voxels for case in cases], [case.annotated for case in cases], [case.narrowed for case in cases],

@@ -1,4 +1,4 @@
-"""Distances are exact though only a box is looked at, and slips of the pen are named."""
+"""Distances are exact although only a box is processed, and stray annotation is named."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_within_is_the_distance_transform_of_the_whole_array(shape, spacing, rea
     np.testing.assert_array_equal(within(own, spacing, reach_mm), expected)
 
 
-def test_a_tiny_piece_far_from_its_like_is_named():
+def test_a_tiny_piece_far_from_its_class_is_a_stray():
     codes = np.full((2, 20, 40), 2, np.uint8)
     codes[0, 3, 2:22] = 1
     codes[1, 15, 35:37] = 1
@@ -35,7 +35,7 @@ def test_a_tiny_piece_far_from_its_like_is_named():
     assert find_strays(codes, TOUCHED, (1.0, 1.0, 1.0), {1: 2.0}) == ()
 
 
-def test_a_piece_beside_a_set_with_its_class_is_no_slip():
+def test_a_piece_near_a_set_with_its_class_is_not_a_stray():
     codes = np.full((2, 20, 40), 2, np.uint8)
     codes[0, 3, 2:22] = 1
     codes[1, 15, 35:37] = 1

@@ -79,8 +79,8 @@ def test_a_class_drawn_where_it_is_declared_absent_is_a_contradiction():
 
 @pytest.mark.parametrize("semantics", ["marginal", "seed"])
 def test_absent_contradicts_a_drawn_class_whatever_is_annotated(semantics):
-    said = {"annotated": ["a"], "absent": ["a", "b"]}
-    labels = make({"a": 1, "b": 2}, lazy_semantics=semantics, cases={"k": said})
+    stated = {"annotated": ["a"], "absent": ["a", "b"]}
+    labels = make({"a": 1, "b": 2}, lazy_semantics=semantics, cases={"k": stated})
     assert contradictions({0: 4}, labels, "k") == {}  # completely drawn and not there is one statement
     assert contradictions({0: 4, 1: 1, 2: 3}, labels, "k") == {1: "'a'", 2: "'b'"}
 
@@ -114,7 +114,7 @@ def test_annotation_of_regions():
     assert annotation.decided == {"whole": 20, "core": 10}  # "1 or 2" leaves the core open
 
 
-def test_annotation_of_a_case_of_which_something_is_said():
+def test_annotation_of_a_case_with_a_statement():
     labels = make({"a": 1, "b": 2, "ignore": 3}, cases={"lazy": {"annotated": ["a"]}, "healthy": {"absent": ["b"]}})
     lazy = summarise_annotation({0: 7, 1: 3}, labels, "lazy")
     assert (lazy.informative, lazy.positive["background"], lazy.decided["a"], lazy.decided["b"]) == (10, 0, 10, 3)

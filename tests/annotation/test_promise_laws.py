@@ -58,10 +58,10 @@ def draw(seed: int, *, is_flat: bool, axis: int, in_case: bool = False) -> Drawi
     noise = ndimage.gaussian_filter(rng.normal(size=shape), (0.7 if not is_flat else 0, 1.5, 1.5))
     truth = np.digitize(noise, np.quantile(noise, [0.6, 0.75, 0.9]))
     truth = rng.permutation(K)[truth] if rng.random() < 0.5 else truth
-    said = [{}, {"annotated": ["a"]}, {"annotated": ["background", "a", "b"]}, {"absent": ["c"]}][rng.integers(4)]
-    if "absent" in said:
+    stated = [{}, {"annotated": ["a"]}, {"annotated": ["background", "a", "b"]}, {"absent": ["c"]}][rng.integers(4)]
+    if "absent" in stated:
         truth[truth == 3] = 0
-    labels = labels_of(said)
+    labels = labels_of(stated)
     statement = promise_statement(labels, "x")
     annotated = labels.statements.get("x", CaseStatement()).annotated
     looked = range(K) if annotated is None else annotated
@@ -174,15 +174,15 @@ def test_touched_objects_keep_their_class_and_classes_that_nobody_looked_for(see
     prediction = np.where(untouched, 0, drawn.truth)  # the promise is true of what is left
     target = Target(drawn.codes, drawn.label_sets)
     left = exclude_untouched(prediction, target, target, drawn.statement)
-    kept = target if left is None else left
-    in_set = np.take_along_axis(kept.label_sets[kept.codes], prediction[..., None], axis=3)[..., 0]
+    remaining = target if left is None else left
+    in_set = np.take_along_axis(remaining.label_sets[remaining.codes], prediction[..., None], axis=3)[..., 0]
     was_in_set = np.take_along_axis(target.label_sets[target.codes], prediction[..., None], axis=3)[..., 0]
     np.testing.assert_array_equal(in_set, was_in_set)
 
 
 @pytest.mark.parametrize("shape", [(1, 12, 30), (4, 12, 30)], ids=["2d", "3d"])
-def test_a_tumour_drawn_as_liver_or_tumour_stays_one(shape):
-    """In a slice with a stroke of liver alone, too; what would be excluded if sets did not count is told."""
+def test_a_tumour_drawn_as_liver_or_tumour_keeps_both_classes(shape):
+    """Also in a slice with a stroke of liver alone. Exclusions that would hold without sets are reported."""
     label_sets = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1]], bool)
     codes = np.full(shape, 3, np.uint8)
     codes[0, 2, 2:6], codes[0, 6:8, 20:25], codes[0, 10] = 1, 4, 0
@@ -191,11 +191,11 @@ def test_a_tumour_drawn_as_liver_or_tumour_stays_one(shape):
     left = infer(codes, label_sets, spacing, protocol)
     assert left.label_sets[left.codes][0, 6:8, 20:25].all()
     assert left.label_sets[left.codes][0, 7, 24 + 5, 2] and not left.label_sets[left.codes][0, 0, 2, 2]
-    found = {item.promise: item for item in find_kept_open(codes, label_sets, spacing, protocol)}
-    assert found.keys() == {"classes_complete_in", "reach_mm"}
-    complete = found["classes_complete_in"]
+    actual = {item.promise: item for item in find_kept_open(codes, label_sets, spacing, protocol)}
+    assert actual.keys() == {"classes_complete_in", "reach_mm"}
+    complete = actual["classes_complete_in"]
     assert (complete.voxel, complete.classes, complete.kept, complete.n_voxels) == ((0, 6, 20), (1, 2), (2,), 10)
-    assert found["reach_mm"].kept == (1,)
+    assert actual["reach_mm"].kept == (1,)
 
 
 def test_every_combination_keeps_the_farthest_voxel_of_a_sphere():
@@ -216,7 +216,7 @@ def test_every_combination_keeps_the_farthest_voxel_of_a_sphere():
         assert left.label_sets[left.codes][truth == 1, 1].all()
 
 
-def test_a_set_that_cannot_be_told_from_what_nobody_drew_silences_its_classes():
+def test_promises_exclude_nothing_of_classes_in_a_set_equal_to_unannotated():
     sets = {"5": ["background", "a", "b"], "6": ["background", "a", "b", "c"]}
     content = {"channel_names": {"0": "CT"}, "labels": dict(zip(NAMES, range(K), strict=True)) | {"ignore": 9}}
     content |= {"file_ending": ".png", "cases": {"x": {"absent": ["c"]}, "y": {"annotated": ["a"]}}}

@@ -13,7 +13,7 @@ from scipy.spatial import distance
 from autoseg.annotation import set_maps as set_map
 from autoseg.annotation.enclosure import enclosed
 from autoseg.annotation.promises import (
-    Settled,
+    PromiseCounts,
     check_against_reference,
     find_kept_open,
     infer,
@@ -51,7 +51,7 @@ def test_nothing_promised_infers_nothing():
     assert not inference.codes.any() and inference.label_sets.tolist() == [[True] * 3]
 
 
-def test_a_class_without_annotation_in_an_annotated_slice_is_not_there():
+def test_a_class_without_annotation_in_an_annotated_slice_is_excluded():
     codes = blank(4, 3, 3)
     codes[0, 0, 0] = 1
     codes[1, 0, :2] = 1, 2
@@ -108,7 +108,7 @@ def test_out_of_reach_of_all_classes_is_background():
     assert (sets[4:15] == [True, False, False]).all()
 
 
-def test_a_class_without_annotation_has_no_reach_to_measure():
+def test_reach_excludes_nothing_of_a_class_without_annotation():
     codes = blank(2, 5, 5)
     codes[0, 0, 0] = 1
     assert left(infer(codes, SETS, THICK, reach({1: 2.0, 2: 2.0})))[..., 2].all()
@@ -222,7 +222,7 @@ def test_isotropic_volumes_are_flooded_through_all_slices():
     assert left(infer(codes, SETS, (1.0, 1.0, 1.0), ENCLOSES)).all()
 
 
-def test_promises_hold_for_the_classes_that_a_cases_annotators_drew():
+def test_promises_hold_for_the_annotated_classes_of_a_case():
     codes = blank(1, 3, 3)
     codes[0, 0, 0] = 0
     only_one = CaseStatement(annotated=frozenset({1}))
@@ -247,7 +247,7 @@ def test_reach_is_measured_from_coarse_values_too():
     assert sets[:, 2].tolist() == [True] + [False] * 6 + [True] * 5  # class 1 was drawn at the first
 
 
-def test_without_drawn_sets_nothing_is_kept_open():
+def test_without_drawn_sets_no_set_is_kept_open():
     codes = blank(2, 4, 9)
     codes[1, 2, 0] = 1
     assert find_kept_open(codes, SETS, THICK, EVERYTHING) == ()
@@ -286,7 +286,7 @@ def test_too_many_sets_are_widened_never_narrowed(monkeypatch):
     assert (left(exact) <= left(widened)).all() and not left(widened).all()
 
 
-def test_settled_voxels_and_wrong_foreground_are_counted():
+def test_narrowed_voxels_and_wrong_foreground_are_counted():
     codes = blank(1, 1, 10)
     codes[0, 0, 0] = 1
     dense = np.zeros((1, 1, 10), np.uint8)
@@ -294,9 +294,9 @@ def test_settled_voxels_and_wrong_foreground_are_counted():
     dense[0, 0, 9] = UNKNOWN  # not known in the reference either
     inference = infer(codes, SETS, (999.0, 1.0, 1.0), reach({1: 2.0}))
     counts = check_against_reference(codes, SETS, inference, dense)
-    assert counts == Settled(voxels=10, drawn=1, narrowed=7, settled=0, informative=8, foreground=5, wrong=2)
-    assert (counts.share("wrong"), counts.share("informative"), Settled().share("wrong")) == (0.4, 0.8, 0.0)
-    assert counts + counts == Settled(20, 2, 14, 0, 16, 10, 4)
+    assert counts == PromiseCounts(voxels=10, drawn=1, narrowed=7, settled=0, informative=8, foreground=5, wrong=2)
+    assert (counts.share("wrong"), counts.share("informative"), PromiseCounts().share("wrong")) == (0.4, 0.8, 0.0)
+    assert counts + counts == PromiseCounts(20, 2, 14, 0, 16, 10, 4)
     assert check_against_reference(codes, SETS, inference).foreground == 0
 
 
@@ -325,7 +325,7 @@ def test_closed_lines_around_a_thin_structure_enclose_it():
     assert sets[0, 12, 21:39].all()
 
 
-def test_classes_that_nobody_looked_for_are_not_excluded_by_silence():
+def test_classes_that_are_not_annotated_in_a_case_are_never_excluded():
     codes = blank(1, 5, 5)
     codes[0, 0, 0], codes[0, 4, 4] = 0, 1
     protocol = AnnotationProtocol(classes_complete_in="slice")

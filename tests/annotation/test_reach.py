@@ -9,7 +9,7 @@ import pytest
 
 from autoseg.annotation.reach import (
     MARGIN,
-    ReachEvidence,
+    ClassExtents,
     estimate_reach,
     estimated_classes,
     is_estimated,
@@ -54,7 +54,7 @@ def estimated(*cases: np.ndarray) -> dict[int, float]:
     return {index: estimate.reach_mm for index, estimate in estimate_reach(evidence).items()}
 
 
-def test_lines_inside_and_outside_of_a_border_do_not_tell_how_large_an_object_is():
+def test_lines_along_a_border_give_no_extent():
     truth = ball(18)
     codes = np.full_like(truth, 3)
     inside, outside = np.argwhere(ball(17) & ~ball(16)), np.argwhere(ball(21) & ~ball(20))
@@ -62,19 +62,19 @@ def test_lines_inside_and_outside_of_a_border_do_not_tell_how_large_an_object_is
     assert estimated(*[codes] * 5) == {}
 
 
-def test_a_patch_does_not_tell_how_large_an_object_is():
+def test_a_patch_gives_no_extent():
     codes = np.full((48, 48, 48), 3, np.uint8)
     codes[20:28, 20:28, 20:28] = ball(18)[20:28, 20:28, 20:28]
     assert estimated(*[codes] * 5) == {}
 
 
-def test_whole_slices_do_not_tell_how_far_an_object_goes_on_behind_them():
+def test_complete_slices_give_no_extent():
     codes = np.full((48, 48, 48), 3, np.uint8)
     codes[20:28] = ball(18)[20:28]
     assert estimated(*[codes] * 5) == {}
 
 
-def test_dense_cases_do_and_it_holds_for_whatever_is_drawn_of_others():
+def test_dense_cases_give_the_reach_of_all_cases():
     radii = (9, 14, 18)
     reach = estimated(*(ball(radius) for radius in radii))[1]
     assert MARGIN * 2 * 17 <= reach <= MARGIN * 2 * 18 * math.sqrt(3)
@@ -83,22 +83,22 @@ def test_dense_cases_do_and_it_holds_for_whatever_is_drawn_of_others():
     assert estimated(ball(9), ball(14)) == {}  # too few
 
 
-def test_what_is_drawn_of_larger_objects_counts_too():
+def test_annotation_of_larger_objects_counts_too():
     large = np.full((48, 48, 48), 3, np.uint8)
     large[4, 4, 4], large[44, 44, 44] = 1, 1
     assert estimated(*[ball(5)] * 3, large)[1] == pytest.approx(MARGIN * 40 * math.sqrt(3), abs=0.1)
 
 
-def test_classes_that_nobody_looked_for_and_other_classes_are_no_evidence():
+def test_classes_that_are_not_annotated_in_a_case_have_no_extent():
     codes = ball(9)
     looked = CaseStatement(annotated=frozenset({2}))
-    assert measure_reach(codes, SETS, ISO, looked) == ReachEvidence()
+    assert measure_reach(codes, SETS, ISO, looked) == ClassExtents()
     codes[codes == 0] = 3
-    assert measure_reach(codes, SETS, ISO) == ReachEvidence({}, {1: math.sqrt(3) * 16})
-    assert measure_reach(np.zeros_like(codes), SETS, ISO) == ReachEvidence()
+    assert measure_reach(codes, SETS, ISO) == ClassExtents({}, {1: math.sqrt(3) * 16})
+    assert measure_reach(np.zeros_like(codes), SETS, ISO) == ClassExtents()
     assert estimate_reach([]) == {}
 
 
 def test_spacing_counts():
-    found = measure_reach(np.pad(np.ones((1, 3, 4), np.uint8), 1), SETS, (5.0, 1.0, 2.0))
-    assert found.known == {1: pytest.approx(math.hypot(2, 6))}
+    actual = measure_reach(np.pad(np.ones((1, 3, 4), np.uint8), 1), SETS, (5.0, 1.0, 2.0))
+    assert actual.known == {1: pytest.approx(math.hypot(2, 6))}

@@ -1,11 +1,11 @@
-"""The axis of the slices is said, or shown by the drawing, or by an unambiguous spacing; else it is not known."""
+"""The slice axis is stated, or shown by the annotation or by an unambiguous spacing. Otherwise it is unknown."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from autoseg.annotation.slices import SliceEvidence, case_axis, common_axis, is_clear, measure_slices, spacing_axis
+from autoseg.annotation.slices import SliceCounts, case_axis, common_axis, is_clear, measure_slices, spacing_axis
 from autoseg.dataset.labels import CaseStatement
 from autoseg.simulation.styles import Style, annotate
 
@@ -75,10 +75,10 @@ def test_a_single_line_lies_in_planes_of_two_axes():
     assert measure_slices(codes, SETS, ISO).drawn_axis == 0
 
 
-def test_what_nobody_drew_shows_nothing():
+def test_cases_without_annotation_show_no_axis():
     absent = CaseStatement(absent=frozenset({2}))  # all but class 2 is left by that: code 4
     codes = np.full((8, 9, 9), 4, np.uint8)
-    assert measure_slices(codes, SETS, ISO, absent) == SliceEvidence()
+    assert measure_slices(codes, SETS, ISO, absent) == SliceCounts()
     codes[2] = 0
     assert measure_slices(codes, SETS, ISO, absent).drawn_axis == 0
 

@@ -18,7 +18,7 @@ def blank(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(1, 12, 12), (12, 12, 12)], ids=["2d", "3d"])
-def test_components_that_nobody_touched(shape):
+def test_components_without_annotation_are_untouched(shape):
     middle = shape[0] // 2
     prediction = np.zeros(shape, np.uint8)
     touched, beside, other, border = np.s_[2:4], np.s_[5:7], np.s_[8:10], np.s_[0:1]
@@ -36,7 +36,7 @@ def test_components_that_nobody_touched(shape):
     assert not untouched_components(np.zeros(shape, np.uint8), codes, SETS).any()
 
 
-def test_unknown_is_no_annotation_for_components():
+def test_unannotated_voxels_do_not_touch_components():
     prediction = np.zeros((1, 5, 5), np.uint8)
     prediction[0, 2, 2] = 1
     assert untouched_components(prediction, blank(1, 5, 5), SETS)[0, 2, 2]
@@ -60,10 +60,10 @@ def test_an_untouched_object_may_be_every_class_but_the_one_predicted(shape):
     codes[0, 4, 2] = COARSE - 4  # drawn as background: certain, whatever is predicted
     drawn = Target(codes, SETS)
     left = exclude_untouched(prediction, drawn, drawn)
-    found = left.label_sets[left.codes]
+    actual = left.label_sets[left.codes]
     expected = SETS[codes].copy()
     expected[0, 4, 1, 1] = expected[0, 4, 7, 2] = False
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(actual, expected)
     np.testing.assert_array_equal(codes, drawn.codes)
 
 
@@ -77,14 +77,14 @@ def test_where_all_objects_are_touched_nothing_is_excluded():
     assert exclude_untouched(np.zeros_like(prediction), drawn, drawn) is None
 
 
-def test_what_may_only_be_that_class_keeps_it():
+def test_a_set_of_the_predicted_class_alone_stays():
     prediction = np.ones((1, 2, 2), np.uint8)
     only = Target(np.ones((1, 2, 2), np.uint8), SETS)
     assert exclude_untouched(prediction, Target(blank(1, 2, 2), SETS), only) is None
 
 
 @pytest.mark.parametrize("shape", [(1, 12, 10), (5, 12, 10)], ids=["2d", "3d"])
-def test_classes_that_nobody_looked_for_stay(shape):
+def test_classes_that_are_not_annotated_in_a_case_stay(shape):
     sets = np.vstack([np.eye(4, dtype=bool), np.ones((1, 4), bool)])
     codes = np.full(shape, 4, np.uint8)
     prediction = np.zeros(shape, np.uint8)
@@ -92,8 +92,10 @@ def test_classes_that_nobody_looked_for_stay(shape):
     drawn = Target(codes, sets)
     for annotated in (frozenset({1}), frozenset({0, 2}), frozenset()):
         left = exclude_untouched(prediction, drawn, drawn, CaseStatement(annotated=annotated))
-        kept = drawn if left is None else left
-        allowed = np.take_along_axis(kept.label_sets[kept.codes], prediction[..., None].astype(int), axis=3)[..., 0]
+        remaining = drawn if left is None else left
+        allowed = np.take_along_axis(remaining.label_sets[remaining.codes], prediction[..., None].astype(int), axis=3)[
+            ..., 0
+        ]
         np.testing.assert_array_equal(allowed, ~np.isin(prediction, sorted(annotated - {0})))
 
 

@@ -148,8 +148,8 @@ def test_changes_are_drawn_as_often_and_as_strongly(name):
     other = torch.stack([transform(image=sample.clone())["image"] for sample in given])
     for what in (lambda x: (x - given).abs().mean((2, 3)), lambda x: x.std((2, 3)) / given.std((2, 3))):
         for channel in range(2):
-            found = [what(changed)[:, channel].numpy() for changed in (mine, other)]
-            assert stats.ks_2samp(*found).pvalue > SIGNIFICANCE
+            actual = [what(changed)[:, channel].numpy() for changed in (mine, other)]
+            assert stats.ks_2samp(*actual).pvalue > SIGNIFICANCE
     together = [((x != given).any((2, 3)).sum(1).bincount(minlength=3) / count) for x in (mine, other)]
     assert torch.allclose(*together, atol=0.03)  # no, one, or both channels
 
@@ -182,10 +182,10 @@ def test_transforms_have_the_same_distribution(n_axes):
     other = np.stack([np.eye(n_axes) if affine is None else affine for affine in drawn])
     rng = np.random.default_rng(0)
     mine = np.stack([draw_warp(moving(share=0.2), (1,) * n_axes, rng).array for _ in range(count)])
-    shares = [np.mean((found == np.eye(n_axes)).all((1, 2))) for found in (mine, other)]
+    shares = [np.mean((actual == np.eye(n_axes)).all((1, 2))) for actual in (mine, other)]
     assert shares == pytest.approx([0.64, 0.64], abs=0.03)
     mine, other = mine.round(9), other.round(9)
-    scales = [np.linalg.det(found).round(6) for found in (mine, other)]
+    scales = [np.linalg.det(actual).round(6) for actual in (mine, other)]
     assert stats.ks_2samp(*scales).pvalue > SIGNIFICANCE
     for row in range(n_axes):
         for column in range(n_axes):

@@ -126,13 +126,13 @@ def test_low_resolution_averages_out_detail_and_keeps_fixed_axes(shape):
     LowResolution(probability=1, channel_probability=1, scale_range=(0.5, 0.5)).change_(constant, generator())
     assert torch.allclose(constant, torch.full_like(constant, 3.0))
     images = torch.randn(1, 1, shape[0], *(1,) * (len(shape) - 1), generator=generator()).expand(1, 1, *shape)
-    changed, kept = images.clone(), images.clone()
+    changed, remaining = images.clone(), images.clone()
     LowResolution(probability=1, channel_probability=1, scale_range=(0.5, 0.5)).change_(changed, generator())
     LowResolution(probability=1, channel_probability=1, scale_range=(0.5, 0.5), fixed_axes=(0,)).change_(
-        kept, generator()
+        remaining, generator()
     )
     assert not torch.allclose(changed, images)
-    assert torch.allclose(kept, images, atol=1e-6)
+    assert torch.allclose(remaining, images, atol=1e-6)
 
 
 @SHAPES

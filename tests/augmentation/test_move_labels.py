@@ -205,6 +205,6 @@ def test_a_known_voxel_falls_on_the_patch_voxel_next_to_it(n_axes):
         moved = move_codes(codes, draw, centre, (9,) * n_axes, unknown=UNKNOWN, outside=UNKNOWN)
         place = np.linalg.solve(draw.array, np.full(n_axes, 7) - np.array(centre)) + 4
         mirrored = np.where(draw.mirrors, 8 - place, place)
-        found = (moved == 2).nonzero().numpy()
-        assert 1 <= len(found) <= 2**n_axes
-        assert np.abs(found - mirrored).max(axis=1).min() <= 0.5 + 1e-5
+        actual = (moved == 2).nonzero().numpy()
+        assert 1 <= len(actual) <= 2**n_axes
+        assert np.abs(actual - mirrored).max(axis=1).min() <= 0.5 + 1e-5

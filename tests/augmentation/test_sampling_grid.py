@@ -32,11 +32,11 @@ def test_linear_values_are_those_of_scipy(shape, shift):
     for matrix in matrices(len(shape)):
         moved = interpolate(make_source(given, matrix, centre, patch, 0))
         offset = centre - matrix @ ((np.array(patch) - 1) / 2)
-        for layer, found in zip(given.double().numpy(), moved, strict=True):
+        for layer, actual in zip(given.double().numpy(), moved, strict=True):
             expected = ndimage.affine_transform(
                 layer, matrix, offset, output_shape=patch, order=1, mode="grid-constant", prefilter=False
             )
-            assert np.abs(found.numpy() - expected).max() < 1e-4
+            assert np.abs(actual.numpy() - expected).max() < 1e-4
 
 
 @DIMENSIONS
@@ -54,13 +54,13 @@ def test_points_follow_the_patch_and_lie_in_their_cells(shape):
     matrix, patch = matrices(len(shape))[1], PATCHES[len(shape)]
     source = make_source(layers(shape), matrix, (np.array(shape) - 1) / 2, patch, 0)
     assert source.layers.shape[1:] == shape  # nothing lies outside, so that nothing is added
-    found = []
+    actual = []
     for piece in pieces(source):
         corner = np.stack(np.unravel_index(piece.corner.numpy(), shape))
-        found.append(corner + np.stack([part.numpy() for part in piece.fractions]))
+        actual.append(corner + np.stack([part.numpy() for part in piece.fractions]))
         assert all(part.min() >= 0 and part.max() <= 1 for part in piece.fractions)
     places = np.indices(patch).reshape(len(patch), -1) - (np.array(patch)[:, None] - 1) / 2
-    assert np.abs(np.concatenate(found, axis=1) - (matrix @ places + (np.array(shape)[:, None] - 1) / 2)).max() < 1e-5
+    assert np.abs(np.concatenate(actual, axis=1) - (matrix @ places + (np.array(shape)[:, None] - 1) / 2)).max() < 1e-5
     assert axis_strides(source) == tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
 
 

@@ -66,9 +66,9 @@ def test_a_missing_prediction_is_a_warning_and_strict_an_error(
     (folders[1] / "two.nii.gz").unlink()
     assert run(*folders, "--strict") == 2
     assert not (folders[1] / "summary.json").exists()
-    assert "missing predictions: found none of 'two'" in capsys.readouterr().err
+    assert "missing predictions: no prediction of 'two'" in capsys.readouterr().err
     assert run(*folders) == 0
-    assert "warning: missing predictions: found none of 'two'" in capsys.readouterr().err
+    assert "warning: missing predictions: no prediction of 'two'" in capsys.readouterr().err
 
 
 def test_a_case_that_cannot_be_scored_makes_the_exit_code_1(
@@ -84,7 +84,7 @@ def test_a_case_that_cannot_be_scored_makes_the_exit_code_1(
 
 def test_a_wrong_folder_is_the_users_mistake(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folders[0], folders[0].parent / "nowhere") == 2
-    assert "nowhere: found no such folder" in capsys.readouterr().err
+    assert "nowhere: no such folder" in capsys.readouterr().err
 
 
 def test_dense_and_sparse_cases_have_tables_of_their_own(

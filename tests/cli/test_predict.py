@@ -122,7 +122,7 @@ def test_a_broken_case_gives_exit_code_1_and_is_named_at_the_end(run, workspace,
         (("-d", "Toy"), "found no model, expected -m"),
         (("-m", "x", "-d", "Toy"), "found -m together with -d or -c"),
         (("-m", "x"), "x: found no such folder, expected a model folder"),
-        (("-d", "Other", "-c", "2d"), "data set 'Other': found neither a folder"),
+        (("-d", "Other", "-c", "2d"), "data set 'Other': neither a folder"),
         (("-d", "Toy", "-c", "2d"), "default__2d: found no such folder"),
         (("-d", "Toy", "-c", "2d"), "(there: default__3d_fullres)"),
         (

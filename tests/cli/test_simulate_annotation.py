@@ -190,7 +190,7 @@ def test_regions_stay_regions_and_a_value_of_ignore_its_own(dense, tmp_path):
 @pytest.mark.parametrize(
     ("keys", "arguments", "message"),
     [
-        ({}, [], "nothing to simulate: found no kind of annotation"),
+        ({}, [], "nothing to simulate"),
         ({}, ["--drop-classes", "2"], "--drop-classes: found 2, expected 0 to 1"),
         ({}, ["--slices", "20"], "--slices: found 20.0, expected a fraction"),
         ({"label_sets": {"5": ["bright", "brighter"]}}, ["--points", "5"], "label_sets: found partial labels"),

@@ -59,10 +59,10 @@ def test_json_is_valid_json_and_refuses_nan(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG], ids=errno.errorcode.get)
-def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path, number):
+def test_a_full_disk_is_reported_and_leaves_the_existing_file(tmp_path, number):
     path = tmp_path / "x.json"
     write_text(path, "old")
-    with pytest.raises(StorageError, match=r"x\.json: found no room to write it"), atomic_path(path) as temporary:
+    with pytest.raises(StorageError, match=r"x\.json: cannot be written"), atomic_path(path) as temporary:
         temporary.write_text("half")
         try:
             raise OSError(number, "there is no room")

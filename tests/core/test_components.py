@@ -52,12 +52,12 @@ def topology(kind: str) -> Topology:
         ("misspelt_by_a_user:f", "SyntaxError: "),
     ],
 )
-def test_what_cannot_be_found_is_named_with_the_reason(name, message):
+def test_an_unknown_component_is_named_with_the_reason(name, message):
     with pytest.raises(ConfigError, match=message):
         resolve("loss", name, {"one": 1})
 
 
-def test_parts_that_do_not_fit_are_named():
+def test_components_that_lack_an_attribute_are_named():
     with pytest.raises(ConfigError, match="found object without build"):
         build_network(topology("parts_of_a_user:broken"), 1, 2)
     with pytest.raises(ConfigError, match="found object without feature_map_values"):

@@ -20,9 +20,9 @@ def series(folder, ending=""):
     writer.KeepOriginalImageUIDOn()
     for number, plane in enumerate(VOLUME):
         image = sitk.GetImageFromArray(plane[None])
-        said = {"0008|0060": "CT", "0020|000e": "1.2.3", "0020|000d": "1.2.4", "0020|0013": str(number)}
-        said |= {"0008|0018": f"1.2.3.{number}", "0020|0032": f"0\\0\\{number}", "0020|0037": "1\\0\\0\\0\\1\\0"}
-        for key, value in said.items():
+        stated = {"0008|0060": "CT", "0020|000e": "1.2.3", "0020|000d": "1.2.4", "0020|0013": str(number)}
+        stated |= {"0008|0018": f"1.2.3.{number}", "0020|0032": f"0\\0\\{number}", "0020|0037": "1\\0\\0\\0\\1\\0"}
+        for key, value in stated.items():
             image.SetMetaData(key, value)
         writer.SetFileName(str(folder / f"IM{number}.dcm"))
         writer.Execute(image)
@@ -42,13 +42,13 @@ def test_a_folder_of_slices_is_named_with_the_way_to_convert_it(tmp_path, place,
     np.testing.assert_array_equal(read_image([tmp_path / "case_0000.nrrd"])[0][0], VOLUME)
 
 
-def test_a_folder_of_slices_given_as_a_file_is_named_so(tmp_path):
+def test_a_folder_of_slices_given_as_a_file_is_reported(tmp_path):
     folder = series(tmp_path / "case_0000.nii.gz")
     with pytest.raises(FileFormatError, match=r"a folder of DICOM files.*ImageSeriesReader"):
         read_image([folder])
 
 
-def test_other_folders_are_not_taken_for_dicom(tmp_path):
+def test_other_folders_are_not_dicom(tmp_path):
     (tmp_path / "a.txt").write_text("x" * 200)
     assert dicom_folder(tmp_path) is None
     assert dicom_folder(tmp_path / "missing") is None

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from autoseg.core.json_arrays import KeptBool, KeptFloat32, KeptFloat64
+from autoseg.core.json_arrays import JsonBool, JsonFloat32, JsonFloat64
 
 
 @dataclass(frozen=True)
 class Holder:
-    mask: KeptBool
-    values: KeptFloat32
-    weights: KeptFloat64 | None = None
+    mask: JsonBool
+    values: JsonFloat32
+    weights: JsonFloat64 | None = None
 
 
 HOLDERS = TypeAdapter(list[Holder])
@@ -27,13 +27,13 @@ def test_arrays_come_back_with_shape_type_and_values() -> None:
     second = Holder(mask[:0], np.float32([np.nan]))
     buffer = bytearray()
     content = HOLDERS.dump_json([first, second], context=buffer)
-    for found, expected in zip(
+    for actual, expected in zip(
         HOLDERS.validate_json(content, context=memoryview(buffer)), (first, second), strict=True
     ):
-        np.testing.assert_array_equal(found.mask, expected.mask)
-        np.testing.assert_array_equal(found.values, expected.values)
-        assert (found.mask.dtype, found.values.dtype) == (np.bool_, np.float32)
-        assert found.weights is None if expected.weights is None else found.weights.shape == (0, 2)
+        np.testing.assert_array_equal(actual.mask, expected.mask)
+        np.testing.assert_array_equal(actual.values, expected.values)
+        assert (actual.mask.dtype, actual.values.dtype) == (np.bool_, np.float32)
+        assert actual.weights is None if expected.weights is None else actual.weights.shape == (0, 2)
 
 
 def test_a_buffer_that_is_too_short_is_refused() -> None:

@@ -69,7 +69,7 @@ def test_every_voxel_keeps_its_place(order, degrees):
     assert order_towards(turned, geometry.direction).turned(turned, order.permuted(SHAPE)).differs_from(geometry) == ()
 
 
-def test_names_say_where_x_y_and_z_point():
+def test_names_are_the_world_directions_of_x_y_and_z():
     assert orientation_name(LPS) == "LPS"
     assert orientation_name((-1, 0, 0, 0, -1, 0, 0, 0, 1)) == "RAS"
     assert orientation_name((1, 0, 0, 0, 0, 1, 0, -1, 0)) == "LIP"  # x to the left, y down, z to the back
@@ -87,14 +87,14 @@ def test_names_say_where_x_y_and_z_point():
         Geometry(spacing=(1, 1, 1), direction=(float("nan"),) * 9),
     ],
 )
-def test_a_file_that_says_nothing_of_its_axes_stays_as_it_is(silent):
+def test_a_file_without_stated_directions_stays_as_it_is_stored(silent):
     assert not has_axes(silent)
     assert order_towards(silent, (-1, 0, 0, 0, -1, 0, 0, 0, 1)) == AS_STORED
     assert prevailing_direction([silent]) is None
     assert order_towards(Geometry(spacing=(1, 1, 1), direction=LPS), None) == AS_STORED
 
 
-def test_what_a_file_says_of_its_axes_is_kept_in_json():
+def test_whether_directions_are_stated_survives_json():
     for geometry in (Geometry(spacing=(1, 1, 1)), Geometry(spacing=(1, 1, 1), direction=LPS)):
         assert Geometry.model_validate_json(geometry.model_dump_json()).is_directed == geometry.is_directed
     assert Geometry.model_validate({"spacing": (1, 1, 1), "direction": LPS}).is_directed  # as records used to be

@@ -102,7 +102,9 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     )
     parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)
     try:
-        workers = _wait_until(lambda: found if len(found := [int(p.stem) for p in tmp_path.glob("*.pid")]) == 2 else [])
+        workers = _wait_until(
+            lambda: actual if len(actual := [int(p.stem) for p in tmp_path.glob("*.pid")]) == 2 else []
+        )
     finally:
         parent.kill()
         parent.wait()
@@ -120,9 +122,9 @@ def _is_alive(process):
 
 def _wait_until(condition, seconds=30):
     end = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < end:
+    while not (actual := condition()) and time.monotonic() < end:
         time.sleep(0.05)
-    return found
+    return actual
 
 
 def test_other_exceptions_are_raised():

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from autoseg.core.pipelined import map_behind
+from autoseg.core.pipelined import map_in_background
 
 
 @pytest.fixture
@@ -16,8 +16,8 @@ def pool():
 
 
 def test_it_maps_in_order(pool):
-    assert list(map_behind(pool, lambda item: item**2, range(9))) == [item**2 for item in range(9)]
-    assert list(map_behind(pool, lambda item: item, [])) == []
+    assert list(map_in_background(pool, lambda item: item**2, range(9))) == [item**2 for item in range(9)]
+    assert list(map_in_background(pool, lambda item: item, [])) == []
 
 
 def test_the_next_item_is_made_while_the_last_is_worked_on(pool):
@@ -32,7 +32,7 @@ def test_the_next_item_is_made_while_the_last_is_worked_on(pool):
     def work(index):
         return made[min(index + 1, 3)].wait(10)
 
-    assert list(map_behind(pool, work, items())) == [True] * 4
+    assert list(map_in_background(pool, work, items())) == [True] * 4
 
 
 def test_at_most_two_items_are_under_way(pool):
@@ -43,11 +43,11 @@ def test_at_most_two_items_are_under_way(pool):
             assert index - len(done) <= 2
             yield index
 
-    assert list(map_behind(pool, done.append, items())) == [None] * 6
+    assert list(map_in_background(pool, done.append, items())) == [None] * 6
 
 
 @pytest.mark.parametrize("place", ["item", "function"])
-def test_errors_arrive_and_nothing_runs_on(pool, place):
+def test_errors_are_raised_and_no_call_continues(pool, place):
     running = []
 
     def items():
@@ -64,19 +64,19 @@ def test_errors_arrive_and_nothing_runs_on(pool, place):
         return item
 
     with pytest.raises(KeyError, match="made" if place == "item" else "worked"):
-        list(map_behind(pool, work, items()))
+        list(map_in_background(pool, work, items()))
     assert not running
     assert pool.submit(len, running).result() == 0
 
 
-def test_leaving_early_waits_for_what_is_under_way(pool):
+def test_ending_the_iteration_early_waits_for_items_in_process(pool):
     finished = []
 
     def work(item):
         time.sleep(0.02)
         finished.append(item)
 
-    for _ in map_behind(pool, work, range(100)):
+    for _ in map_in_background(pool, work, range(100)):
         break
     n_finished = len(finished)
     assert n_finished <= 3

@@ -13,7 +13,7 @@ from autoseg.evaluation.bootstrap import difference_intervals, mean_intervals, m
 NAN = float("nan")
 
 
-def test_means_leave_out_what_is_missing() -> None:
+def test_means_are_over_existing_scores_only() -> None:
     scores = np.array([[0.2, NAN, NAN], [0.4, 1.0, NAN]])
     np.testing.assert_allclose(mean_scores(scores), [0.3, 1.0, NAN, 0.65])
     assert np.isnan(mean_scores(np.zeros((0, 2)))).all()
@@ -30,7 +30,7 @@ def test_percentiles_are_those_of_all_equally_likely_resamples() -> None:
     assert foreground == interval
 
 
-def test_the_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_mean_with_about_its_confidence() -> None:
     rng = np.random.default_rng(0)
     intervals = mean_intervals(rng.beta(8, 2, size=(40, 200)))[:-1]
     covered = np.mean([low <= 0.8 <= high for low, high in (interval or (1, 0) for interval in intervals)])

@@ -35,7 +35,7 @@ def test_a_reference_without_unknown_voxels_is_dense() -> None:
 
 
 def test_a_class_drawn_completely_is_dense_and_one_left_out_has_no_dice() -> None:
-    """Value 0 says "not a": of b, voxels drawn as a are known not to be b, and nothing else is known."""
+    """Value 0 means "not a". For b, only the voxels annotated as a are decided: they are not b."""
     case = scored([0, 0, 1, 1, 0], [2, 0, 1, 2, 1], labels_of({"annotated": ["a"]}))
     assert case.scored_on == {"1": "dense", "2": None}
     assert case.metrics["1"].Dice == 0.5
@@ -73,7 +73,7 @@ def test_the_halves_of_a_lazily_labelled_set_are_scored_densely() -> None:
 @pytest.mark.parametrize("reference", [[3, 3, 3, 3], [0, 3, 1, 3]], ids=["nothing drawn", "scribbles"])
 def test_false_positives_of_an_absent_class_count_everywhere(reference: list[int]) -> None:
     case = scored(reference, [2, 2, 1, 2], labels_of({"absent": ["b"]}))
-    assert {key: found.voxels for key, found in case.absent.items()} == {"2": 3}
+    assert {key: actual.voxels for key, actual in case.absent.items()} == {"2": 3}
     assert case.absent["2"].volume_mm3 == 7.5
     assert case.metrics["2"].FP == 3
 
@@ -103,7 +103,7 @@ def test_a_region_is_absent_if_all_its_classes_are() -> None:
         "regions_class_order": [1, 2], "file_ending": ".png", "cases": {"x": {"absent": ["core"]}},
     }  # fmt: skip
     labels = Dataset.from_json(content, name="test", folder=None).labels
-    assert {key: found.voxels for key, found in scored([0, 0, 1, 1], [2, 2, 1, 1], labels).absent.items()} == {"2": 2}
+    assert {key: actual.voxels for key, actual in scored([0, 0, 1, 1], [2, 2, 1, 1], labels).absent.items()} == {"2": 2}
 
 
 def test_what_is_scored_on_what_does_not_depend_on_the_prediction() -> None:
@@ -116,8 +116,8 @@ def test_what_is_scored_on_what_does_not_depend_on_the_prediction() -> None:
 
 
 def test_what_is_said_to_be_absent_is_no_dense_reference_of_a_sparse_case() -> None:
-    said = labels_of({"absent": ["b"]})
-    sparse, dense = scored([0, 3, 1, 3], [2, 2, 1, 2], said), scored([0, 0, 1, 0], [2, 2, 1, 2], said)
+    stated = labels_of({"absent": ["b"]})
+    sparse, dense = scored([0, 3, 1, 3], [2, 2, 1, 2], stated), scored([0, 0, 1, 0], [2, 2, 1, 2], stated)
     assert (sparse.scored_on["2"], sparse.metrics["2"].Dice, sparse.absent["2"].voxels) == (None, None, 3)
     assert (dense.scored_on["2"], dense.metrics["2"].Dice, dense.absent["2"].voxels) == ("dense", 0, 3)
 

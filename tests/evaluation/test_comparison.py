@@ -33,14 +33,14 @@ def cases_with(hits: list[int], false_alarms: int = 0, n_voxels: int = 100) -> l
 
 def test_the_difference_is_that_of_the_means() -> None:
     ours, theirs = cases_with([9, 7, 8, 9, 8, 7]), cases_with([5, 4, 6, 5, 5, 5], false_alarms=3)
-    found = compare(ours, theirs, list(NAMES), "other")
-    group = found.groups["dense"]
+    actual = compare(ours, theirs, list(NAMES), "other")
+    group = actual.groups["dense"]
     means = [summarise(cases, NAMES).mean["1"]["Dice"] or 0 for cases in (ours, theirs)]
     assert group.mean["1"].mean == pytest.approx(means[0] - means[1])
     assert group.foreground_mean == group.mean["1"]
     assert group.mean["1"].n_cases == 6
     assert group.mean["2"] == Difference(mean=None, interval=None, n_cases=0)
-    assert (found.against, found.n_cases, found.left_out) == ("other", 6, ())
+    assert (actual.against, actual.n_cases, actual.left_out) == ("other", 6, ())
 
 
 def test_only_an_interval_without_0_is_clear() -> None:
@@ -65,9 +65,9 @@ def test_only_an_interval_without_0_is_clear() -> None:
 
 def test_only_common_cases_are_compared_and_the_others_named() -> None:
     ours, theirs = cases_with([9, 7, 8]), cases_with([1, 7, 8, 2])[1:]
-    found = compare(ours, theirs, list(NAMES), "x")
-    assert (found.n_cases, found.left_out) == (2, ("case_0", "case_3"))
-    assert found.groups["dense"].mean["1"].mean == 0
+    actual = compare(ours, theirs, list(NAMES), "x")
+    assert (actual.n_cases, actual.left_out) == (2, ("case_0", "case_3"))
+    assert actual.groups["dense"].mean["1"].mean == 0
     assert compare(ours[:1], theirs, list(NAMES), "x").groups == {}
 
 

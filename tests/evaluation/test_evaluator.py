@@ -70,9 +70,7 @@ def test_the_data_set_may_be_given_in_any_form(folders: tuple[Path, Path], tmp_p
 
 
 def test_the_nearest_dataset_json_is_found(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(
-        EvaluationError, match=r"dataset.json: found none in .*predictions, .*labelsTr.* Give it with -d"
-    ):
+    with pytest.raises(EvaluationError, match=r"dataset.json.*found none in .*predictions, .*labelsTr.* with -d"):
         evaluate_folder(*folders)
     (tmp_path / "dataset.json").write_text("{", encoding="utf-8")
     (folders[1] / "dataset.json").write_text(json.dumps(CONTENT), encoding="utf-8")
@@ -97,14 +95,14 @@ def test_missing_and_extra_predictions_are_named_and_not_scored(folders: tuple[P
     with pytest.raises(EvaluationError) as caught:
         evaluate_folder(reference, predictions, CONTENT, strict=True)
     first, second = str(caught.value).splitlines()
-    assert first.startswith("missing predictions: found none of 'two', expected one per reference")
-    assert second.startswith("extra predictions: found no reference of 'three', expected one")
+    assert first.startswith("missing predictions: no prediction of 'two'")
+    assert second.startswith("extra predictions: no reference of 'three'")
 
 
 def test_only_the_chosen_cases_are_expected(folders: tuple[Path, Path]) -> None:
     summary = evaluate_folder(*folders, CONTENT, cases=["two"], strict=True)
     assert (summary.n_cases, summary.missing, summary.extra) == (1, (), ())
-    with pytest.raises(EvaluationError, match=r"labelsTr: found no reference of \['nine'\], expected one per case"):
+    with pytest.raises(EvaluationError, match=r"labelsTr: no reference of \['nine'\]"):
         evaluate_folder(*folders, CONTENT, cases=["one", "nine"])
 
 
@@ -119,7 +117,7 @@ def test_a_misshapen_prediction_is_named_with_both_shapes(folders: tuple[Path, P
 
 
 @pytest.mark.parametrize(
-    ("change", "found", "expected"),
+    ("change", "actual", "expected"),
     [
         ({"spacing": (2.5, 1.0, 0.6)}, "spacing (2.5, 1, 0.6)", "spacing (2.5, 1, 0.5)"),
         ({"origin": (5.0, 0.0, 0.0)}, "origin (5, 0, 0)", "origin (0, 0, 0)"),
@@ -133,7 +131,7 @@ def test_a_misshapen_prediction_is_named_with_both_shapes(folders: tuple[Path, P
     ids=["spacing", "origin", "oblique", "turned about the first voxel"],
 )
 def test_a_prediction_on_another_grid_is_a_fault(
-    folders: tuple[Path, Path], change: dict[str, tuple[float, ...]], found: str, expected: str
+    folders: tuple[Path, Path], change: dict[str, tuple[float, ...]], actual: str, expected: str
 ) -> None:
     reference, predictions = folders
     write_labels(predictions / "two.nii.gz", volume(11, 3), GEOMETRY.model_copy(update=change))
@@ -141,7 +139,7 @@ def test_a_prediction_on_another_grid_is_a_fault(
     assert (summary.n_cases, summary.warnings) == (1, ())
     (fault,) = summary.faults
     assert "prediction of case 'two'" in fault
-    assert found in fault
+    assert actual in fault
     assert expected in fault
     with pytest.raises(EvaluationError, match="It is not scored: resample it"):
         evaluate_folder(reference, predictions, CONTENT, strict=True)
@@ -166,9 +164,9 @@ def test_the_same_voxels_in_another_order_are_scored_alike(
         turned = order.turned(geometry, truth.shape)
         write_labels(tmp_path / "turned" / f"{number}{ending}", order.apply(prediction).copy(), turned)
         write_labels(tmp_path / "plain" / f"{number}{ending}", prediction, geometry)
-    found, expected = (evaluate_folder(tmp_path / "truth", tmp_path / name, content) for name in ("turned", "plain"))
-    assert (found.faults, found.warnings, found.n_cases) == ((), (), 48)
-    for mine, theirs in zip(found.metric_per_case, expected.metric_per_case, strict=True):
+    actual, expected = (evaluate_folder(tmp_path / "truth", tmp_path / name, content) for name in ("turned", "plain"))
+    assert (actual.faults, actual.warnings, actual.n_cases) == ((), (), 48)
+    for mine, theirs in zip(actual.metric_per_case, expected.metric_per_case, strict=True):
         assert mine.metrics == theirs.metrics
 
 
@@ -208,9 +206,9 @@ def test_nothing_to_score_is_an_error(folders: tuple[Path, Path], tmp_path: Path
     reference, predictions = folders
     for name in ("one", "two"):
         (predictions / f"{name}.nii.gz").rename(predictions / f"{name}_0000.nii.gz")
-    with pytest.raises(EvaluationError, match="missing predictions: found none of 'one', 'two'"):
+    with pytest.raises(EvaluationError, match="missing predictions: no prediction of 'one', 'two'"):
         evaluate_folder(reference, predictions, CONTENT)
-    with pytest.raises(EvaluationError, match="nowhere: found no such folder"):
+    with pytest.raises(EvaluationError, match="nowhere: no such folder"):
         evaluate_folder(reference, tmp_path / "nowhere", CONTENT)
     (tmp_path / "empty").mkdir()
     with pytest.raises(EvaluationError, match=r"empty: found no label map, expected files ending in '.nii.gz'"):
@@ -221,7 +219,7 @@ def test_long_lists_of_names_are_shortened(folders: tuple[Path, Path]) -> None:
     reference, predictions = folders
     for index in range(60):
         (reference / f"case_{index:02d}.nii.gz").touch()
-    with pytest.raises(EvaluationError, match=r"'case_49' and 10 more, expected"):
+    with pytest.raises(EvaluationError, match=r"'case_49' and 10 more"):
         evaluate_folder(reference, predictions, CONTENT, strict=True)
 
 
@@ -266,7 +264,7 @@ def test_a_reference_that_shows_an_absent_class_is_named(folders: tuple[Path, Pa
     content = CONTENT | {"cases": {"one": {"absent": ["b"]}}}
     (warning,) = evaluate_folder(*folders, content).warnings
     assert "reference of case 'one'" in warning
-    assert "found voxels of b, expected none, since dataset.json: cases.one.absent names it" in warning
+    assert "found voxels of b, expected none" in warning and "cases.one.absent" in warning
     with pytest.raises(EvaluationError, match=r"cases\.one\.absent"):
         evaluate_folder(*folders, content, strict=True)
 
@@ -274,7 +272,7 @@ def test_a_reference_that_shows_an_absent_class_is_named(folders: tuple[Path, Pa
 def test_complete_references_of_partly_annotated_cases_are_noticed(folders: tuple[Path, Path]) -> None:
     content = CONTENT | {"cases": {name: {"annotated": ["a"]} for name in ("one", "two")}}
     (note,) = evaluate_folder(*folders, content, strict=True).warnings
-    assert "references of 'one', 'two': found voxels of classes that dataset.json: cases leaves out" in note
+    assert "references of 'one', 'two'" in note and "'annotated'" in note
     assert "score them with a dataset.json without cases" in note
 
 
@@ -284,8 +282,8 @@ def test_the_valid_mask_of_the_data_sets_own_references_is_honoured(folders: tup
     mask = volume(5, 2)
     for name in ("one", "two"):
         write_labels(tmp_path / "masksTr" / f"{name}.nii.gz", mask, GEOMETRY)
-    found = evaluate_folder(*folders, tmp_path).metric_per_case[0].metrics["1"]
-    assert found.n_decided == np.sum((volume(0, 4) != 3) & (mask > 0))
+    metrics = evaluate_folder(*folders, tmp_path).metric_per_case[0].metrics["1"]
+    assert metrics.n_decided == np.sum((volume(0, 4) != 3) & (mask > 0))
     for name in ("one", "two"):
         write_labels(tmp_path / "labelsTr_dense" / f"{name}.nii.gz", volume(0, 3), GEOMETRY)
     assert evaluate_folder(tmp_path / "labelsTr_dense", folders[1], tmp_path).scored_on == "dense"
@@ -306,7 +304,7 @@ def test_other_predictions_of_the_same_cases_are_subtracted(folders: tuple[Path,
     assert difference.interval is not None
     assert difference.interval[1] < 0
     (tmp_path / "better" / "two.nii.gz").unlink()
-    with pytest.raises(EvaluationError, match="missing predictions: found none of 'two'"):
+    with pytest.raises(EvaluationError, match="missing predictions: no prediction of 'two'"):
         evaluate_folder(reference, predictions, CONTENT, against=tmp_path / "better", strict=True)
 
 
@@ -357,7 +355,7 @@ def test_real_scribbles_agree_with_the_dense_labels(real_data: Path) -> None:
 
 
 def test_every_reference_is_scored_or_named(folders: tuple[Path, Path]) -> None:
-    """Links into nothing, other kinds of files, capital endings, nothing decided: no case leaves without a word."""
+    """Links without a target, other kinds of files, endings in upper case, undecided references: all are named."""
     reference, predictions = folders
     for folder in folders:
         (folder / "two.nii.gz").rename(folder / "two.NII.GZ")
@@ -375,7 +373,7 @@ def test_every_reference_is_scored_or_named(folders: tuple[Path, Path]) -> None:
     assert len(summary.faults) == 3
     for case in ("linked", "lost", "open"):
         assert any(case in fault for fault in summary.faults)
-    assert any("no voxel that says something" in fault for fault in summary.faults)
+    assert any("no annotated voxel of any class" in fault for fault in summary.faults)
 
 
 def test_one_file_given_as_folder_is_told_its_folder(folders: tuple[Path, Path]) -> None:

@@ -43,9 +43,9 @@ def folder(tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["folder", "data set", "found"])
+@pytest.mark.parametrize("kind", ["folder", "data set", "searched"])
 def test_nothing_outside_the_mask_counts(folder: Path, kind: str):
-    given = {"folder": folder, "data set": Dataset.load(folder), "found": None}[kind]
+    given = {"folder": folder, "data set": Dataset.load(folder), "searched": None}[kind]
     summary = evaluate_folder(folder / "labelsTr", folder / "predictions", given)
     metrics = summary.metric_per_case[0].metrics["1"]
     assert (metrics.TP, metrics.FP, metrics.FN, metrics.TN) == (12, 0, 0, 12)
@@ -62,7 +62,7 @@ def test_other_references_have_no_mask(folder: Path):
     summary = evaluate_folder(folder / "labelsTr_dense", folder / "predictions", folder)
     assert summary.metric_per_case[0].metrics["1"].FP == 12
     (warning,) = summary.warnings
-    assert warning.startswith("valid_mask_folder: not applied to 1 references that are not label files of the data set")
+    assert warning.startswith("valid_mask_folder: not applied to 1 references")
 
 
 def test_an_absent_class_is_a_false_alarm_outside_the_mask_too(folder: Path):

@@ -47,7 +47,7 @@ def described(folder: Path, ending: str) -> Dataset:
 def test_unknown_voxel_sizes_are_said_once_for_all_cases_and_stated_ones_are_not(tmp_path):
     report = check_dataset(tiff_dataset(tmp_path / "unknown", *[WITHOUT_Z] * 6))
     (warning,) = [line for line in report.warnings if "assumed" in line]
-    assert warning.startswith("6 cases (c0, c1, c2, c3, c4 and 1 more): the size of voxels in z is not stated")
+    assert warning.startswith("6 cases (c0, c1, c2, c3, c4 and 1 more): the voxel size in z is not stated")
     assert '{"spacing": [z, 0.0005, 0.0005]}' in warning
     assert report.faults == ()
     known = check_dataset(tiff_dataset(tmp_path / "known", KNOWN, KNOWN))

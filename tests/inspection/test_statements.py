@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from toy import IGNORE, write_toy_dataset
 
-from autoseg.annotation.promises import Settled, check_against_reference, infer
+from autoseg.annotation.promises import PromiseCounts, check_against_reference, infer
 from autoseg.core.errors import PlanError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
@@ -254,7 +254,7 @@ def test_cases_that_cannot_be_read_are_left_to_the_integrity_check(folder):
 def test_real_scribbles_keep_the_promises_of_their_protocol(real_data):
     dataset = Dataset.load(real_data / "Dataset027_ACDC" / "dataset_scribble.json")
     protocol = AnnotationProtocol(classes_complete_in="slice", reach_mm=37.5)
-    counts = Settled()
+    counts = PromiseCounts()
     excluded = 0
     for case in dataset.cases[:8]:
         labels, geometry = read_labels(case.label)

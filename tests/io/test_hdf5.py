@@ -21,7 +21,7 @@ from autoseg.io.hdf5 import Hdf5Array, find_array, has_array, parse_array, read_
         ("C:\\cubes\\a.h5:raw", "C:\\cubes\\a.h5", "raw"),
     ],
 )
-def test_file_and_key_are_told_apart(text, path, key):
+def test_the_last_colon_separates_file_and_key(text, path, key):
     assert parse_array(text) == (Path(path), key)
 
 
@@ -47,9 +47,9 @@ def test_values_come_in_native_order(file):
     assert not has_array(file, "volumes")
 
 
-def test_what_cannot_be_read_says_what_is_there(file):
+def test_a_missing_data_set_is_reported_with_those_that_exist(file):
     assert find_array(file, None, others=("info", "text")) == Hdf5Array(file, "volumes/raw")
-    with pytest.raises(FileFormatError, match=r"found the data sets info, text, volumes/raw, expected one to take"):
+    with pytest.raises(FileFormatError, match=r"found the data sets info, text, volumes/raw"):
         find_array(file, None)
     with pytest.raises(FileFormatError, match=r"expected a data set 'volumes'. Name one of them after the colon"):
         find_array(file, "volumes")
@@ -60,5 +60,5 @@ def test_what_cannot_be_read_says_what_is_there(file):
 def test_a_truncated_file_is_refused(file):
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
-    with pytest.raises(FileFormatError, match="found no HDF5 file"):
+    with pytest.raises(FileFormatError, match=r"another format.*HDF5"):
         find_array(file, "info")

@@ -79,7 +79,7 @@ def test_labels_are_written_with_their_geometry(tmp_path, ending):
     assert written == geometry
 
 
-def test_forms_that_are_not_supported_say_so(tmp_path):
+def test_unsupported_variants_are_refused_with_the_reason(tmp_path):
     _, geometry = read_image([write(tmp_path / "a.nrrd")])
     with pytest.raises(FileFormatError, match="one file per case"):
         write_labels(tmp_path / "p.mhd", np.zeros((6, 5, 4), np.uint8), geometry)
@@ -90,7 +90,7 @@ def test_forms_that_are_not_supported_say_so(tmp_path):
         read_image([tmp_path / "x.nrrd"])
 
 
-def test_files_that_do_not_say_how_their_axes_lie_are_told_from_those_that_do(tmp_path):
+def test_files_with_and_without_stated_axis_directions_are_distinguished(tmp_path):
     image = sitk.GetImageFromArray(np.zeros((3, 4, 5), np.uint8))
     for ending in (".nrrd", ".mha", ".nii.gz", ".gipl"):
         sitk.WriteImage(image, str(tmp_path / f"a{ending}"))
@@ -159,11 +159,11 @@ def test_byte_orders_of_metaimages_are_read_in_every_spelling(tmp_path, key, val
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), SMALL)
 
 
-@pytest.mark.parametrize("said", ["True", "true", "T", "1"])
+@pytest.mark.parametrize("value", ["True", "true", "T", "1"])
 @pytest.mark.parametrize("pack", [zlib.compress, gzip.compress])
 @pytest.mark.parametrize("separator", [" = ", ": ", "="])
-def test_compressed_metaimages_without_stated_length_are_no_noise(tmp_path, said, pack, separator):
-    lines = [f"CompressedData = {said}", "ElementDataFile = LOCAL"]
+def test_compressed_metaimages_without_stated_length_are_no_noise(tmp_path, value, pack, separator):
+    lines = [f"CompressedData = {value}", "ElementDataFile = LOCAL"]
     path = meta(tmp_path / "a.mha", *lines, data=pack(SMALL.tobytes()), separator=separator)
     np.testing.assert_array_equal(read_image([path])[0][0], SMALL)
 
@@ -205,9 +205,14 @@ def test_an_axis_without_direction_holds_channels(tmp_path):
         "none,1 0 0,0 1 0,0 0 2": ("2 6 5 4", np.moveaxis(channels, 0, -1)),
     }
     for number, (vectors, (sizes, stored)) in enumerate(ways.items()):
-        said = [part if part == "none" else f"({part.replace(' ', ',')})" for part in vectors.split(",")]
-        kinds = ["list" if part == "none" else "domain" for part in said]
-        lines = ["space: LPS", f"space directions: {' '.join(said)}", f"kinds: {' '.join(kinds)}", "encoding: raw"]
+        directions = [part if part == "none" else f"({part.replace(' ', ',')})" for part in vectors.split(",")]
+        kinds = ["list" if part == "none" else "domain" for part in directions]
+        lines = [
+            "space: LPS",
+            f"space directions: {' '.join(directions)}",
+            f"kinds: {' '.join(kinds)}",
+            "encoding: raw",
+        ]
         path = nrrd(tmp_path / f"{number}.nrrd", *lines, data=stored.tobytes(), sizes=sizes)
         np.testing.assert_array_equal(read_image([path])[0], channels)
         assert read_header(path)[1].spacing == (2.0, 1.0, 1.0)
@@ -221,17 +226,17 @@ def test_a_spacing_of_nothing_is_refused(tmp_path, edges):
             read(meta(tmp_path / "a.mha", *lines, data=SMALL.tobytes()))
 
 
-def test_what_headers_say_of_units_and_sizes_is_remarked(tmp_path):
+def test_units_and_missing_sizes_in_headers_are_remarked(tmp_path):
     raw = SMALL.tobytes()
     microns = nrrd(
         tmp_path / "a.nrrd", "space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,2)", 'space units: "um" "um" "um"',
         "encoding: raw", data=raw,
     )  # fmt: skip
-    assert "lengths are in um" in " ".join(read_remarks(microns))
+    assert "lengths in um" in " ".join(read_remarks(microns))
     assert "no voxel size" in " ".join(read_remarks(nrrd(tmp_path / "b.nrrd", "encoding: raw", data=raw)))
     assert read_remarks(nrrd(tmp_path / "c.nrrd", "spacings: 1 1 2", "encoding: raw", data=raw)) == ()
     local = "ElementDataFile = LOCAL"
     assert "no voxel size" in " ".join(read_remarks(meta(tmp_path / "d.mha", local, data=raw)))
     lines = ["DistanceUnits = um", "ElementSpacing = 1 1 2", local]
-    assert "lengths are in um" in " ".join(read_remarks(meta(tmp_path / "e.mha", *lines, data=raw)))
+    assert "lengths in um" in " ".join(read_remarks(meta(tmp_path / "e.mha", *lines, data=raw)))
     assert read_remarks(write(tmp_path / "f.mha")) == read_remarks(write(tmp_path / "g.nrrd")) == ()

@@ -174,8 +174,8 @@ def test_one_bit_labels_are_0_and_1(tmp_path, compression):
     np.testing.assert_array_equal(read_labels(tmp_path / "w.tif")[0][0], np.asarray(Image.open(tmp_path / "w.tif")))
 
 
-def test_truth_values_that_tifffile_wrote_are_read_as_tifffile_reads_them(tmp_path):
-    """It calls them "0 is white", whatever they mean: Pillow and ITK show a mask so written inverted."""
+def test_booleans_written_by_tifffile_are_read_as_tifffile_reads_them(tmp_path):
+    """tifffile marks all booleans as "0 is white", so that Pillow and ITK show such a mask inverted."""
     stack = STACK > 60000
     tifffile.imwrite(tmp_path / "mask.tif", stack)
     np.testing.assert_array_equal(read_labels(tmp_path / "mask.tif")[0], stack)
@@ -239,7 +239,7 @@ VOXEL_SIZES = {
 
 
 @pytest.mark.parametrize("name", VOXEL_SIZES)
-def test_a_voxel_size_is_wholly_known_or_not_at_all(tmp_path, name):
+def test_all_edges_of_a_voxel_are_known_or_all_are_assumed(tmp_path, name):
     options, metadata, expected = VOXEL_SIZES[name]
     path = write(tmp_path / "a_0000.tif", STACK, resolution=(2, 2), metadata={"axes": "ZYX"} | metadata, **options)
     geometry = read_header(path)[1]
@@ -267,7 +267,7 @@ def test_complex_values_are_refused_and_a_turned_view_is_remarked(tmp_path):
     np.testing.assert_array_equal(read_image([tmp_path / "o.tif"])[0][0, 0], STACK[0])
 
 
-def test_planes_in_other_files_are_not_zeros(tmp_path):
+def test_planes_in_other_files_are_refused_not_read_as_zeros(tmp_path):
     path = write(tmp_path / "a.ome.tif", STACK, ome=True, metadata={"axes": "ZYX"})
     with tifffile.TiffFile(path) as file:
         text = file.ome_metadata
@@ -276,7 +276,7 @@ def test_planes_in_other_files_are_not_zeros(tmp_path):
         read_image([path])
 
 
-def test_axes_without_a_place_are_refused(tmp_path):
+def test_unsupported_axes_are_refused(tmp_path):
     write(tmp_path / "t.tif", STACK.reshape(2, 2, 30, 20), imagej=True, metadata={"axes": "TZYX"})
     with pytest.raises(FileFormatError, match=r"found axes TZYX \(2, 2, 30, 20\).*one time point per file"):
         read_image([tmp_path / "t.tif"])

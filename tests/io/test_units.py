@@ -21,5 +21,5 @@ def test_every_spelling_of_a_unit_is_the_same_length(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "pixel", "pixels", "reference frame", "?m", "s"])
-def test_what_is_no_length_is_none(text):
+def test_units_that_are_not_lengths_give_none(text):
     assert millimetres_per(text) is None

@@ -13,15 +13,15 @@ GEOMETRY = Geometry(spacing=(3.0, 1.0, 0.5), origin=(1.0, 2.0, 3.0))
 
 @pytest.mark.parametrize("ending", VOLUME_ENDINGS)
 @pytest.mark.parametrize("values", [[0.25, -7.5], [-3, 9], [0, 70000], [0, 255]])
-def test_what_is_written_is_what_is_read(tmp_path, ending, values):
+def test_written_values_are_read_back(tmp_path, ending, values):
     image = np.resize(np.asarray(values), (2, 3, 4))
     write_volume(tmp_path / f"a{ending}", image, GEOMETRY)
-    found, geometry = read_image([tmp_path / f"a{ending}"])
-    np.testing.assert_array_equal(found[0], image)
+    actual, geometry = read_image([tmp_path / f"a{ending}"])
+    np.testing.assert_array_equal(actual[0], image)
     assert not geometry.differs_from(GEOMETRY)
 
 
-def test_what_a_format_cannot_hold_is_refused(tmp_path):
+def test_values_that_a_format_cannot_hold_are_refused(tmp_path):
     with pytest.raises(FileFormatError, match=r"found the ending .png, expected one of .nii.gz"):
         write_volume(tmp_path / "a.png", np.zeros((1, 2, 2)), GEOMETRY)
     with pytest.raises(FileFormatError, match="found values from 0 to 8589934592, expected at most 32 bits"):

@@ -100,11 +100,11 @@ def gradient(loss, logits, *arguments):
     return value.detach(), slope
 
 
-def assert_same(found, expected, *, rtol=1e-4, atol=2e-6):
+def assert_same(actual, expected, *, rtol=1e-4, atol=2e-6):
     """Values and gradients agree, the latter relative to the largest, or to 1e-4 where all are saturated."""
     scale = max(1e-4, float(expected[1].abs().max()))
-    torch.testing.assert_close(found[0].double(), expected[0].double(), rtol=rtol, atol=atol)
-    torch.testing.assert_close(found[1].double() / scale, expected[1].double() / scale, rtol=rtol, atol=10 * rtol)
+    torch.testing.assert_close(actual[0].double(), expected[0].double(), rtol=rtol, atol=atol)
+    torch.testing.assert_close(actual[1].double() / scale, expected[1].double() / scale, rtol=rtol, atol=10 * rtol)
 
 
 WAYS = ("at once", "in small blocks", "as on a device")
@@ -118,6 +118,6 @@ def going(way):
             patch.setattr(blockwise, "BLOCK_ELEMENTS", 50)
         if way == "as on a device":
             for module in (blockwise, softmax_sums, sigmoid_sums):
-                patch.setattr(module, "is_cheap_to_ask", lambda tensor: False)
+                patch.setattr(module, "is_on_cpu", lambda tensor: False)
             patch.setattr(blockwise, "DEVICE_BLOCK_ELEMENTS", 70)
         yield

@@ -146,9 +146,7 @@ def test_a_failed_save_leaves_the_old_file(path, checkpoint):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(
-        ModelError, match=r"gone\.pt: found no such file, expected a checkpoint\. Check the model folder"
-    ):
+    with pytest.raises(ModelError, match=r"gone\.pt: no such file.*model folder"):
         load_checkpoint(tmp_path / "gone.pt")
 
 

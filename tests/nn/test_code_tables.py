@@ -16,7 +16,7 @@ def random_tables():
     return torch.rand(3, 9, 4, generator=generator) < 0.5, torch.rand(5, 4, generator=generator) < 0.5
 
 
-def test_states_and_informative_codes_are_those_of_core(random_tables):
+def test_states_and_informative_codes_equal_those_of_numpy(random_tables):
     label_sets, regions = random_tables
     positive, negative = coded.head_states(label_sets, regions)
     informative = coded.informative_codes(label_sets)
@@ -44,9 +44,9 @@ def test_sums_by_code_are_those_of_one_hot_codes(monkeypatch, chunk, half):
     assert not sums[:, 4].any()
     assert not counts.requires_grad
     factors = torch.rand(sums.shape, generator=generator)
-    (found,) = torch.autograd.grad((sums * factors).sum(), values)
+    (actual,) = torch.autograd.grad((sums * factors).sum(), values)
     (wanted,) = torch.autograd.grad((expected * factors).sum(), values)
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(actual, wanted)
 
 
 def test_an_empty_patch_sums_to_nothing():

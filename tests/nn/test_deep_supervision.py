@@ -40,9 +40,9 @@ def test_dense_codes_come_out_as_nearest_exact(shape, stride, dtype):
     codes = torch.randint(0, K, (2, *shape), generator=torch.Generator().manual_seed(0))
     size = [edge // step for edge, step in zip(shape, stride, strict=True)]
     expected = functional.interpolate(codes[:, None].float(), size=size, mode="nearest-exact")[:, 0]
-    found = downsample_codes(codes.to(dtype), LABEL_SETS.expand(2, -1, -1), stride, UNKNOWN)
-    assert found.dtype == dtype
-    assert torch.equal(found.long(), expected.long())
+    actual = downsample_codes(codes.to(dtype), LABEL_SETS.expand(2, -1, -1), stride, UNKNOWN)
+    assert actual.dtype == dtype
+    assert torch.equal(actual.long(), expected.long())
 
 
 @settings(max_examples=30, deadline=None)
@@ -54,7 +54,7 @@ def test_dense_codes_come_out_as_nearest_exact(shape, stride, dtype):
     st.sampled_from([0.02, 0.2, 0.7]),
     st.sampled_from([torch.uint8, torch.int64]),
 )
-def test_a_cell_knows_something_exactly_if_one_of_its_voxels_does(sizes, seed, share, dtype):
+def test_a_coarse_voxel_is_annotated_exactly_if_one_of_its_voxels_is(sizes, seed, share, dtype):
     shape, stride = sizes
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(0, len(LABEL_SETS[0]), (1, *shape), generator=generator)
@@ -157,7 +157,7 @@ def test_another_number_of_heads_is_refused():
 
 
 @pytest.mark.parametrize("shape", [(16, 32), (8, 16, 32)], ids=["2d", "3d"])
-def test_scribbles_survive_between_voxels_that_say_only_what_is_absent(shape):
+def test_scribbles_survive_among_voxels_that_only_exclude_absent_classes(shape):
     """Code 5 is "not class 2" and everywhere: not annotated in the first sample, and drawn in the second."""
     tables = torch.cat([LABEL_SETS, torch.tensor([[[True, True, False]]])], dim=1).repeat(2, 1, 1)
     codes = torch.full((2, *shape), 5)
@@ -178,8 +178,8 @@ def test_a_batch_of_wide_sets_only_comes_out_as_nearest_exact():
 
 @settings(max_examples=30, deadline=None)
 @given(example=examples(), strides=st.sampled_from([(1, 2, 4), (2, 4), (2, 6), (3,), (1, 4, 8)]))
-def test_no_scale_of_a_pyramid_loses_the_annotation_of_a_cell_or_makes_any_up(example, strides):
-    """Whatever the samples know: sets, nothing, single classes; a cell says something exactly if a voxel of it does."""
+def test_no_scale_of_a_pyramid_loses_or_invents_annotation(example, strides):
+    """A coarse voxel is informative exactly if one of its voxels is: for sets, unannotated voxels, single classes."""
     codes, tables = example.codes, example.label_sets
     unknown = tables.shape[2]
     informative = informative_codes(tables)
@@ -189,6 +189,6 @@ def test_no_scale_of_a_pyramid_loses_the_annotation_of_a_cell_or_makes_any_up(ex
             sample, *cell = place
             around = tuple(slice(i * step, (i + 1) * step) for i, step in zip(cell, stride, strict=True))
             inside = codes[sample][around].unique()
-            found = coarse[tuple(place)]
-            assert informative[sample, found] == informative[sample, inside].any()
-            assert found in inside or not informative[sample, found]
+            actual = coarse[tuple(place)]
+            assert informative[sample, actual] == informative[sample, inside].any()
+            assert actual in inside or not informative[sample, actual]

@@ -61,7 +61,7 @@ def gradient(loss, logits, *arguments):
 @SHAPES
 @AUTOCAST
 @EACH_LOSS
-def test_nothing_depends_on_voxels_of_which_nothing_is_known(name, shape, half):
+def test_unannotated_voxels_have_no_effect(name, shape, half):
     loss, n_heads = losses()[name]
     logits, codes, label_sets = random_batch(shape, n_heads=n_heads)
     logits = logits.detach().bfloat16() if half else logits
@@ -80,7 +80,7 @@ def test_nothing_depends_on_voxels_of_which_nothing_is_known(name, shape, half):
 
 @SHAPES
 @EACH_LOSS
-def test_batch_without_knowledge_gives_zero_and_zero_gradients(name, shape):
+def test_a_batch_without_annotation_gives_zero_and_zero_gradients(name, shape):
     loss, n_heads = losses()[name]
     logits, codes, label_sets = random_batch(shape, n_heads=n_heads)
     value, grad = gradient(loss, logits, torch.full_like(codes, K), label_sets)
@@ -231,7 +231,7 @@ def test_a_wrong_class_with_a_huge_margin_keeps_its_full_gradient():
 
 
 def test_dice_by_hand():
-    """Four voxels, two classes: p of class 1 is 0.5, 0.5, 0.8, 0.2; said are 1, 0, unknown, 1."""
+    """Four voxels, two classes: p of class 1 is 0.5, 0.5, 0.8, 0.2; the labels are 1, 0, unknown, 1."""
     p = torch.tensor([0.5, 0.5, 0.8, 0.2])
     logits = torch.stack([torch.zeros(4), (p / (1 - p)).log()]).view(1, 2, 1, 4)
     codes = torch.tensor([1, 0, 2, 1]).view(1, 1, 4)
@@ -299,7 +299,7 @@ def test_declaring_ignore_does_not_scale_the_bce(shape):
 
 
 @SHAPES
-def test_partial_loss_is_the_sum_of_its_two_terms(shape):
+def test_label_set_loss_is_the_sum_of_its_two_terms(shape):
     logits, codes, label_sets = random_batch(shape)
     for batch in (False, True):
         expected = label_set_cross_entropy(logits, codes, label_sets) + label_set_dice(

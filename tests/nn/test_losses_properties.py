@@ -16,13 +16,13 @@ from autoseg.nn.losses.label_sets import LabelSetLoss, label_set_bce, label_set_
 
 def check_all(example, logits, scores, weights, *, rtol=1e-4):
     """Compare every loss with the naive one, given logits of classes and of regions."""
-    said = (example.codes, example.label_sets)
+    stated = (example.codes, example.label_sets)
     regions = example.regions
 
-    def check(found, wanted, z, **options):
+    def check(actual, wanted, z, **options):
         assert_same(
-            gradient(lambda z: found(z, *said, voxel_weights=weights, **options), z),
-            gradient(lambda z: wanted(z, *said, voxel_weights=weights, **options), z),
+            gradient(lambda z: actual(z, *stated, voxel_weights=weights, **options), z),
+            gradient(lambda z: wanted(z, *stated, voxel_weights=weights, **options), z),
             rtol=rtol,
         )
 
@@ -93,22 +93,22 @@ def test_deep_supervision_is_the_naive_loss_of_every_resolution(example, batch):
 
 @FEW
 @given(example=examples(), way=st.sampled_from(WAYS))
-def test_gradients_are_exactly_zero_where_nothing_is_known(example, way):
+def test_gradients_are_exactly_zero_at_unannotated_voxels(example, way):
     sets = sets_of(example)
     silent = (sets.all(-1) | ~sets.any(-1))[:, None]  # (B, 1, *P)
     for loss, logits in every_loss(example):
         noise = 1e4 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
         with going(way):
-            found = gradient(loss, logits, example.codes, example.label_sets)
+            actual = gradient(loss, logits, example.codes, example.label_sets)
             again = gradient(loss, torch.where(silent, noise, logits), example.codes, example.label_sets)
-        assert not found[1][silent.expand_as(logits)].any()
+        assert not actual[1][silent.expand_as(logits)].any()
         assert not again[1][silent.expand_as(logits)].any()
-        assert_same(again, found)
+        assert_same(again, actual)
 
 
 @FEW
 @given(example=examples(styles=("empty",)), way=st.sampled_from(WAYS))
-def test_a_batch_without_knowledge_is_silent(example, way):
+def test_a_batch_without_annotation_gives_exactly_zero(example, way):
     for loss, logits in every_loss(example):
         with going(way):
             value, slope = gradient(loss, logits, example.codes, example.label_sets)
@@ -118,14 +118,14 @@ def test_a_batch_without_knowledge_is_silent(example, way):
 
 @FEW
 @given(example=examples())
-def test_codes_of_equal_sets_say_the_same(example):
+def test_codes_of_equal_sets_give_the_same_loss(example):
     """What a voxel was drawn as does not matter where it leaves the same classes."""
     tables = torch.cat([example.label_sets, example.label_sets.flip(1)], 1)
     mirrored = tables.shape[1] - 1 - example.codes
     swapped = torch.rand(example.codes.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     for loss, logits in every_loss(example):
-        found = gradient(loss, logits, torch.where(swapped, mirrored, example.codes), tables)
-        assert_same(found, gradient(loss, logits, example.codes, example.label_sets))
+        actual = gradient(loss, logits, torch.where(swapped, mirrored, example.codes), tables)
+        assert_same(actual, gradient(loss, logits, example.codes, example.label_sets))
 
 
 @FEW
@@ -138,13 +138,13 @@ def test_a_head_that_nothing_decides_leaves_the_dice_as_it_is(example, batch):
     further = torch.zeros(1, n_classes + 1, dtype=torch.bool)
     further[:, -1] = True
     scores = heads_as_logits(example)
-    found = gradient(
+    actual = gradient(
         lambda z: label_set_dice(z, example.codes, tables, regions=torch.cat([regions, further]), batch=batch),
         torch.cat([scores, scores[:, :1]], 1),
     )
     expected = gradient(lambda z: label_set_dice(z, example.codes, tables, regions=regions, batch=batch), scores)
-    assert not found[1][:, -1].any()
-    assert_same((found[0], found[1][:, :-1]), expected)
+    assert not actual[1][:, -1].any()
+    assert_same((actual[0], actual[1][:, :-1]), expected)
 
 
 # Sums over voxels, samples and ranks.
@@ -178,14 +178,14 @@ def test_only_ratios_of_weights_matter_and_zero_is_unknown(example, factor):
     importance = torch.rand(unknown, generator=torch.Generator().manual_seed(0)) + 0.1
     hidden = torch.where(weights == 0, unknown, example.codes)
 
-    def found(codes, voxel_weights, class_weights):
+    def actual(codes, voxel_weights, class_weights):
         options = {"weights": class_weights, "voxel_weights": voxel_weights}
         return gradient(lambda z: label_set_cross_entropy(z, codes, example.label_sets, **options), example.logits)
 
-    expected = found(example.codes, weights, importance)
-    assert_same(found(example.codes, factor * weights, importance), expected)
-    assert_same(found(example.codes, weights, factor * importance), expected)
-    assert_same(found(hidden, weights + (weights == 0), importance), expected)
+    expected = actual(example.codes, weights, importance)
+    assert_same(actual(example.codes, factor * weights, importance), expected)
+    assert_same(actual(example.codes, weights, factor * importance), expected)
+    assert_same(actual(hidden, weights + (weights == 0), importance), expected)
 
 
 @FEW
@@ -206,8 +206,8 @@ def test_memory_layout_of_the_logits_does_not_matter(shape):
     codes = torch.randint(0, 4, (2, *shape), generator=generator)
     layout = torch.channels_last if len(shape) == 2 else torch.channels_last_3d
     loss = LabelSetLoss(None, True)
-    found = gradient(loss, logits.contiguous(memory_format=layout), codes, tables)
-    assert_same(found, gradient(loss, logits, codes, tables))
+    actual = gradient(loss, logits.contiguous(memory_format=layout), codes, tables)
+    assert_same(actual, gradient(loss, logits, codes, tables))
 
 
 def test_a_class_of_a_region_that_is_never_decided_gets_no_gradient_and_an_absent_one_everywhere():

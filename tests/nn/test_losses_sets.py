@@ -19,9 +19,9 @@ def test_classes_and_unknown_give_the_cross_entropy_of_torch(example, way):
     codes = example.codes.clone()
     codes[:, 0, 0] = 1  # at least one voxel is known
     with going(way):
-        found = gradient(label_set_cross_entropy, example.logits, codes, example.label_sets)
+        actual = gradient(label_set_cross_entropy, example.logits, codes, example.label_sets)
     wanted = gradient(lambda z: functional.cross_entropy(z, codes, ignore_index=unknown), example.logits)
-    assert_same(found, wanted, rtol=1e-5)
+    assert_same(actual, wanted, rtol=1e-5)
 
 
 @FEW
@@ -35,8 +35,8 @@ def test_dense_codes_give_the_loss_of_nnunet(example, batch):
         return functional.cross_entropy(logits, example.codes) + 1 - dice.mean()
 
     loss = LabelSetLoss(None, batch)
-    found = gradient(lambda z: loss(z, example.codes, example.label_sets), example.logits)
-    assert_same(found, gradient(expected, example.logits))
+    actual = gradient(lambda z: loss(z, example.codes, example.label_sets), example.logits)
+    assert_same(actual, gradient(expected, example.logits))
 
 
 @FEW

@@ -48,8 +48,8 @@ def test_two_processes_get_the_loss_and_the_gradient_of_one(tmp_path):
     value = LabelSetLoss(None, batch_dice=True)(model(images), codes, LABEL_SETS.expand(2, -1, -1))
     value.backward()
     for rank in (0, 1):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        torch.testing.assert_close(found, [value.detach(), *(parameter.grad for parameter in model.parameters())])
+        actual = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(actual, [value.detach(), *(parameter.grad for parameter in model.parameters())])
 
 
 def test_without_a_process_group_nothing_is_summed():

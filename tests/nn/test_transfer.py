@@ -35,19 +35,19 @@ def test_logits_of_a_class_follow_its_name(kind, n_dims):
     own = network(kind, n_dims, 1, 4, 1)
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
     ends = Ends(("CT",), ("background", "kidney", "spleen", "liver"), False)
-    found = transfer(
+    actual = transfer(
         own.state_dict(), given.state_dict(), ends, Ends(("CT",), ("background", "liver", "spleen"), False)
     )
-    assert not found.mismatched
-    assert found.heads == {"background": "background", "spleen": "spleen", "liver": "liver"}
-    assert {name.split(".")[0] for name in found.adapted} == {"heads"} and len(found.matched) > 10
+    assert not actual.mismatched
+    assert actual.heads == {"background": "background", "spleen": "spleen", "liver": "liver"}
+    assert {name.split(".")[0] for name in actual.adapted} == {"heads"} and len(actual.matched) > 10
     image = torch.randn(1, 1, *(8,) * n_dims)
     with torch.no_grad():
         expected = given(image)
-    logits = outputs(found.weights, kind, n_dims, image, 4)
+    logits = outputs(actual.weights, kind, n_dims, image, 4)
     torch.testing.assert_close(logits[:, [0, 3, 2]], expected, rtol=0, atol=1e-6)
-    for name in found.adapted:
-        assert torch.equal(found.weights[name][1], before[name][1])  # kidney starts fresh
+    for name in actual.adapted:
+        assert torch.equal(actual.weights[name][1], before[name][1])  # kidney starts fresh
     assert all(torch.equal(tensor, before[name]) for name, tensor in own.state_dict().items())
 
 
@@ -55,12 +55,12 @@ def test_logits_of_a_class_follow_its_name(kind, n_dims):
 def test_channels_go_by_name_then_in_order(kind):
     given, own = network(kind, 2, 2, 2, 0), network(kind, 2, 3, 2, 1)
     heads = ("background", "liver")
-    found = transfer(
+    actual = transfer(
         own.state_dict(), given.state_dict(), Ends(("T2", "dwi", "T1"), heads, False), Ends(("T1", "t2"), heads, False)
     )
-    assert found.channels == {"T2": "t2", "T1": "T1"} and not found.mismatched
-    (first,) = found.adapted
-    fresh, trained, taken = own.state_dict()[first], given.state_dict()[first], found.weights[first]
+    assert actual.channels == {"T2": "t2", "T1": "T1"} and not actual.mismatched
+    (first,) = actual.adapted
+    fresh, trained, taken = own.state_dict()[first], given.state_dict()[first], actual.weights[first]
     assert torch.equal(taken[:, 0], trained[:, 1]) and torch.equal(taken[:, 2], trained[:, 0])
     assert torch.equal(taken[:, 1], fresh[:, 1])
     other = transfer(
@@ -72,16 +72,18 @@ def test_channels_go_by_name_then_in_order(kind):
 def test_the_same_names_take_everything_bit_by_bit():
     given, own = network("plain", 3, 1, 3, 0), network("plain", 3, 1, 3, 1)
     ends = Ends(("CT",), ("background", "a", "b"), False)
-    found = transfer(own.state_dict(), given.state_dict(), ends, ends)
-    assert found.adapted == () and set(found.matched) == set(own.state_dict())
-    assert all(torch.equal(tensor, given.state_dict()[name]) for name, tensor in found.weights.items())
+    actual = transfer(own.state_dict(), given.state_dict(), ends, ends)
+    assert actual.adapted == () and set(actual.matched) == set(own.state_dict())
+    assert all(torch.equal(tensor, given.state_dict()[name]) for name, tensor in actual.weights.items())
 
 
 def test_regions_take_nothing_from_classes():
     given, own = network("plain", 2, 1, 3, 0), network("plain", 2, 1, 3, 1)
     names = ("background", "a", "b")
-    found = transfer(own.state_dict(), given.state_dict(), Ends(("CT",), names, True), Ends(("CT",), names, False))
-    assert found.heads == {} and all(torch.equal(found.weights[name], own.state_dict()[name]) for name in found.adapted)
+    actual = transfer(own.state_dict(), given.state_dict(), Ends(("CT",), names, True), Ends(("CT",), names, False))
+    assert actual.heads == {} and all(
+        torch.equal(actual.weights[name], own.state_dict()[name]) for name in actual.adapted
+    )
     regions = transfer(own.state_dict(), given.state_dict(), *(Ends(("CT",), names, True),) * 2)
     assert regions.adapted == ()
 
@@ -89,8 +91,8 @@ def test_regions_take_nothing_from_classes():
 def test_another_network_is_named_tensor_by_tensor():
     given, own = network("plain", 2, 1, 2, 0, features=(4, 6)), network("plain", 2, 1, 2, 1)
     ends = Ends(("CT",), ("background", "a"), False)
-    found = transfer(own.state_dict(), given.state_dict(), ends, ends)
-    assert any("instead of" in why for why in found.mismatched.values())
+    actual = transfer(own.state_dict(), given.state_dict(), ends, ends)
+    assert any("instead of" in why for why in actual.mismatched.values())
     residual = network("residual", 2, 1, 2, 0)
     reasons = set(transfer(own.state_dict(), residual.state_dict(), ends, ends).mismatched.values())
     assert {"not in this network"} <= reasons

@@ -141,9 +141,9 @@ def test_conv_unit_by_hand():
     with torch.no_grad():
         unit.conv.weight.copy_(torch.tensor([0.0, 1.0, 0.0]).view(1, 1, 3, 1))
         unit.conv.bias.fill_(5.0)
-    found = unit(torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 3, 1))
+    actual = unit(torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 3, 1))
     edge = 1 / math.sqrt(2 / 3)
-    torch.testing.assert_close(found.flatten(), torch.tensor([-0.01 * edge, 0.0, edge]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(actual.flatten(), torch.tensor([-0.01 * edge, 0.0, edge]), atol=1e-4, rtol=1e-4)
 
 
 @DIMS

@@ -30,4 +30,4 @@ def test_more_processes_than_memory_holds_are_the_users_wish_with_a_warning(thre
     assert fitting_workers(6, 1_000_000_000, n_cases=20) == 6
     assert fitting_workers(6, 1_000_000_000, n_cases=3) == 3, "no more processes than cases"
     (warning,) = caplog.messages
-    assert warning.startswith("6 processes, each of which needs about 1.0 GB for the largest case")
+    assert warning.startswith("6 processes need about 1.0 GB each")

@@ -198,7 +198,7 @@ def test_leftovers_of_dead_processes_are_removed_and_those_of_living_ones_kept(f
 
 
 def test_an_unknown_configuration_is_named(folder, cache, plan):
-    with pytest.raises(PlanError, match="found no configuration '3d_lowres'"):
+    with pytest.raises(PlanError, match="no configuration '3d_lowres'"):
         preprocess_dataset(Dataset.load(folder), plan, "3d_lowres", cache)
 
 

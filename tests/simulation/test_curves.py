@@ -84,7 +84,7 @@ def test_a_border_curve_follows_7_to_15_percent_of_the_contour() -> None:
 
 
 @pytest.mark.parametrize(("thickness", "expected"), [(1, 1), (2, 1), (3, 3), (5, 5)])
-def test_a_pen_is_as_thick_as_it_says(thickness: int, expected: int) -> None:
+def test_a_scribble_has_the_given_thickness(thickness: int, expected: int) -> None:
     line = np.stack([np.full(30, 10.0), np.linspace(5, 25, 30)], axis=1)
     drawn = paint(line, np.ones((20, 30), dtype=bool), thickness)
     widths = drawn[:, 8:22].sum(axis=0)

@@ -46,7 +46,7 @@ def test_a_rare_class_is_kept_in_one_case_at_least(seed):
     assert any(3 not in left_out[f"case_{number}"] for number in range(2))
 
 
-def test_none_left_out_is_none():
+def test_zero_left_out_classes_leave_every_class():
     assert choose_left_out({"a": frozenset({1})}, (1, 2), 0, seed=0) == {"a": frozenset()}
 
 

@@ -105,7 +105,7 @@ def test_margins_and_gaps_differ_by_one_at_most(n_slices):
 
 
 @pytest.mark.parametrize(("start", "expected"), [(0.0, (0, 10, 20)), (0.25, (2, 12, 22)), (0.999, (9, 19, 29))])
-def test_slices_start_where_they_are_told_to(start, expected):
+def test_slices_start_at_the_given_share(start, expected):
     assert even_slices(30, 0.1, start) == expected
 
 
@@ -145,7 +145,7 @@ def test_points_are_shared_equally_by_the_classes(labels):
     assert np.bincount(labels[drawn]).tolist() == [10, 10, 10]
 
 
-def test_what_does_not_divide_goes_to_classes_by_lot_and_every_class_gets_one():
+def test_the_remainder_goes_to_random_classes_and_every_class_gets_one():
     rng = np.random.default_rng(0)
     numbers = [np.bincount(blobs()[single_points(rng, blobs(), 4)], minlength=3).tolist() for _ in range(30)]
     assert {tuple(counts) for counts in numbers} == {(2, 1, 1), (1, 2, 1), (1, 1, 2)}
@@ -196,6 +196,6 @@ def test_without_foreground_patches_lie_anywhere():
         ({"axis": 3}, "--axis: found 3, expected 0, 1 or 2"),
     ],
 )
-def test_numbers_that_make_no_sense_are_refused(style, message):
+def test_numbers_out_of_range_are_refused(style, message):
     with pytest.raises(ConfigError, match=message):
         Style(**style)

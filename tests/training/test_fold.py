@@ -155,9 +155,9 @@ def test_regions_train_with_sigmoid_heads(toy_folder, toy_workspace, tmp_path):
 
 def test_prepare_names_what_is_missing(toy_folder, toy_workspace, tmp_path):
     dataset = Dataset.load(toy_folder)
-    with pytest.raises(PlanError, match=r"plans\.json: found no such file"):
+    with pytest.raises(PlanError, match=r"plans\.json: no such file"):
         prepare_fold(Workspace(tmp_path), dataset, RunOptions("0"))
-    with pytest.raises(PlanError, match="found no configuration '2d'"):
+    with pytest.raises(PlanError, match="no configuration '2d'"):
         prepare_fold(toy_workspace, dataset, RunOptions("0", configuration="2d"))
     with pytest.raises(ConfigError, match="fold: found 5, expected one of"):
         prepare_fold(toy_workspace, dataset, RunOptions("5"))

@@ -162,7 +162,7 @@ def test_another_network_or_a_run_that_is_to_be_deleted_is_refused_before_anythi
     with pytest.raises(ModelError, match=r"another network .*features \(8, 16\), here \(8, 24\).*plans\.json"):
         check_start(replace(request, configuration=wider), resume=False, overwrite=False)
     check_start(replace(request, pretrained=tmp_path / "gone.pt"), resume=True, overwrite=False)
-    with pytest.raises(ModelError, match="found no such file"):
+    with pytest.raises(ModelError, match="no such file"):
         check_start(replace(request, pretrained=tmp_path / "gone.pt"), resume=False, overwrite=False)
 
 

@@ -1,4 +1,4 @@
-"""The few layers that both U-Nets are made of, in two and three dimensions."""
+"""Convolutional building blocks of both U-Nets, in 2-D and 3-D."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 NEGATIVE_SLOPE = 0.01
-"""Of every leaky ReLU. Source: nnU-Net ``experiment_planners/default_experiment_planner.py``."""
+"""Negative slope of every leaky ReLU. Source: nnU-Net ``experiment_planners/default_experiment_planner.py``."""
 
 CONVOLUTION: dict[int, Callable[..., nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED_CONVOLUTION: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -17,7 +17,10 @@ INSTANCE_NORM: dict[int, Callable[..., nn.Module]] = {2: nn.InstanceNorm2d, 3: n
 
 
 class ConvUnit(nn.Module):
-    """Convolution, instance norm and, unless ``is_linear``, leaky ReLU: (B, n_in, *P) to (B, n_out, *P / stride)."""
+    """Convolution, instance norm and, unless ``is_linear``, leaky ReLU.
+
+    Maps (B, n_in, *P) to (B, n_out, *P / stride).
+    """
 
     def __init__(
         self,
@@ -37,13 +40,13 @@ class ConvUnit(nn.Module):
         self.is_linear = is_linear
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return (B, n_out, *P / stride), rounded up where the stride does not divide."""
+        """Return (B, n_out, *ceil(P / stride)) for ``features`` (B, n_in, *P)."""
         normalised: Tensor = self.norm(self.conv(features))
         return normalised if self.is_linear else functional.leaky_relu(normalised, NEGATIVE_SLOPE, inplace=True)
 
 
 class ResidualBlock(nn.Module):
-    """Two units beside a skip of average pooling (where strided) and a linear 1x1 unit (where channels change).
+    """Two convolution units with a skip connection: average pooling if strided, a linear 1x1 unit if channels change.
 
     Source: ResNet-D (arXiv 1812.01187), as ``BasicBlockD`` of dynamic-network-architectures
     (``building_blocks/residual.py``).
@@ -60,7 +63,7 @@ class ResidualBlock(nn.Module):
         self.skip = ConvUnit(n_in, n_out, ones, ones, bias=False, is_linear=True) if changes_channels else nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return (B, n_out, *P / stride)."""
+        """Return (B, n_out, *ceil(P / stride)) for ``features`` (B, n_in, *P)."""
         summed: Tensor = self.conv2(self.conv1(features)).add_(self.skip(self.pool(features)))
         return functional.leaky_relu(summed, NEGATIVE_SLOPE, inplace=True)
 
@@ -68,24 +71,25 @@ class ResidualBlock(nn.Module):
 def conv_stage(
     n_in: int, n_out: int, kernel: Sequence[int], stride: Sequence[int], n_convolutions: int
 ) -> nn.Sequential:
-    """Stack ``n_convolutions`` units; the first one changes channels and resolution."""
+    """Return a stack of ``n_convolutions`` units. The first one changes channels and resolution."""
     first = ConvUnit(n_in, n_out, kernel, stride)
     ones = (1,) * len(stride)
     return nn.Sequential(first, *(ConvUnit(n_out, n_out, kernel, ones) for _ in range(n_convolutions - 1)))
 
 
 def residual_stage(n_in: int, n_out: int, kernel: Sequence[int], stride: Sequence[int], n_blocks: int) -> nn.Sequential:
-    """Stack ``n_blocks`` residual blocks; the first one changes channels and resolution."""
+    """Return a stack of ``n_blocks`` residual blocks. The first one changes channels and resolution."""
     first = ResidualBlock(n_in, n_out, kernel, stride)
     ones = (1,) * len(stride)
     return nn.Sequential(first, *(ResidualBlock(n_out, n_out, kernel, ones) for _ in range(n_blocks - 1)))
 
 
 def initialise(module: nn.Module) -> None:
-    """Initialise one module in place: use as ``network.apply(initialise)``.
+    """Initialise one module in place. Use it as ``network.apply(initialise)``.
 
-    Kaiming normal weights for the leaky slope and zero bias in convolutions; the last norm of a residual block starts
-    at zero, so that the block starts as its skip. Source: ``initialization/weight_init.py`` there.
+    Convolutions get Kaiming normal weights for the leaky slope, and zero bias. The last norm of a residual block gets
+    zeros, so that the block initially passes its skip connection.
+    Source: dynamic-network-architectures ``initialization/weight_init.py``.
     """
     if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
         nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE)

@@ -1,4 +1,4 @@
-"""The base of all networks: a module with outputs at several resolutions."""
+"""Base class of all networks: a module with outputs at several resolutions."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from torch import nn
 
 
 class Network(nn.Module):
-    """A module whose ``forward`` turns images (B, C, *P) into logits (B, H, *P / stride).
+    """A module whose ``forward`` maps images (B, C, *P) to logits (B, H, *P / stride).
 
-    With ``deep_supervision`` it returns a list with one tensor per entry of ``output_strides``, otherwise the logits of
-    the full resolution only.
+    If ``deep_supervision`` is True, it returns a list with one tensor per entry of ``output_strides``. Otherwise it
+    returns only the logits of the full resolution.
     """
 
     deep_supervision: bool
     output_strides: tuple[tuple[int, ...], ...]
-    """Per output the patch voxels per logit along each axis: the full resolution, all 1, first."""
+    """Patch voxels per logit along each axis, one entry per output. The full resolution, all 1, comes first."""

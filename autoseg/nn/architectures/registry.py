@@ -1,4 +1,4 @@
-"""Architectures by name."""
+"""Registry of network architectures by name."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from autoseg.nn.architectures.unet import build_unet
 
 
 class Architecture(Protocol):
-    """A family of networks: how one is built for a topology, and what memory it needs."""
+    """A family of networks: builds a network for a topology and estimates its memory."""
 
     def build(self, topology: Topology, n_channels: int, n_outputs: int) -> Network:
-        """Return an initialised network for images of ``n_channels`` channels."""
+        """Return an initialised network for images of ``n_channels`` channels, with ``n_outputs`` outputs."""
 
     def feature_map_values(self, topology: Topology, patch_size: Sequence[int], n_outputs: int) -> int:
-        """Return the number of feature map values of one patch: the planner's measure of memory."""
+        """Return the number of feature map values for one patch. The planner uses it as a measure of memory."""
 
 
 BUILT_IN: dict[str, Callable[[Topology, int, int], Network]] = {"plain": build_unet, "residual": build_unet}
 
 
 def build_network(topology: Topology, n_channels: int, n_outputs: int, *, deep_supervision: bool = True) -> Network:
-    """Build and initialise the network of a plan.
+    """Return the initialised network of a plan.
 
     Parameters
     ----------
     topology
-        Its ``kind`` names the architecture: built in, an entry point, or ``package.module:attribute``.
+        Topology, whose ``kind`` names the architecture: built in, an entry point, or ``package.module:attribute``.
     n_channels
         Image channels C, at least 1.
     n_outputs
         Network outputs H: classes with background, or regions.
     deep_supervision
-        Initial state of the switch ``network.deep_supervision``.
+        Initial value of ``network.deep_supervision``.
 
     Raises
     ------
     ConfigError
-        If there is no such architecture, or what it builds is no :class:`Network`.
+        If there is no such architecture, or if it does not build a :class:`Network`.
     PlanError
-        If the lists of the topology do not fit together; names all that do not.
+        If the lists of the topology are inconsistent. The message names all faults.
 
     Notes
     -----
-    Weights are drawn from torch's global generator, as in every torch module: seed it for a reproducible start.
+    Weights are drawn from torch's global generator, as in every torch module. Seed it for reproducible weights.
     """
     if topology.kind in BUILT_IN:
         network = BUILT_IN[topology.kind](topology, n_channels, n_outputs)

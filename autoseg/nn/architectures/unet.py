@@ -1,4 +1,4 @@
-"""The U-Net of nnU-Net, plain or with a residual encoder, as one module without aliased weights."""
+"""U-Net of nnU-Net, plain or with a residual encoder, as one module without aliased weights."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from autoseg.nn.architectures.network import Network
 
 
 class UNet(Network):
-    """Encoder, decoder and one head per decoder stage, described by a :class:`~autoseg.core.plan.Topology`.
+    """U-Net with one head per decoder stage, described by a :class:`~autoseg.core.plan.Topology`.
 
-    All heads exist whether deep supervision is on or not, so weights load either way. A topology with one stage has no
+    All heads exist with and without deep supervision, so that weights fit both. A topology with one stage has no
     decoder; its single head then reads the encoder. Every patch edge must be divisible by the product of the strides.
 
     Attributes
     ----------
     stem
-        Residual only: one unit at full resolution.
+        One unit at full resolution (residual only).
     encoder
-        Stages, full resolution first.
+        Encoder stages, full resolution first.
     upsample, decoder
-        Transposed convolutions and stages, lowest resolution first.
+        Transposed convolutions and decoder stages, lowest resolution first.
     heads
-        1x1 convolutions to (B, H, *P), lowest resolution first; the last one is the full resolution.
+        1x1 convolutions to H channels, lowest resolution first.
     output_strides
-        Per output the product of the strides above it; the full resolution, all 1, first.
+        Patch voxels per logit of each output; the full resolution, all 1, first.
     deep_supervision
-        Switch between a list of logits (True) and the full-resolution logits (False).
+        Whether ``forward`` returns a list of logits of all heads, or only those of the full resolution.
 
     Notes
     -----
     Source: dynamic-network-architectures ``architectures/unet.py`` (``PlainConvUNet``, ``ResidualEncoderUNet``),
-    ``building_blocks/unet_decoder.py``; the same function of the same weights under other names.
+    ``building_blocks/unet_decoder.py``. Equal weights, which have other names here, give equal outputs.
     """
 
     def __init__(self, topology: Topology, n_channels: int, n_heads: int, *, deep_supervision: bool = True) -> None:
@@ -79,26 +79,30 @@ class UNet(Network):
     def forward(self, images: Tensor) -> list[Tensor] | Tensor:
         """Return logits (B, H, *P) of images (B, C, *P).
 
-        With deep supervision a list with one entry per head, the full resolution first, else the full resolution only.
+        With deep supervision, return a list with the logits (B, H, *P / stride) of each head, full resolution first.
         """
         features = self._decode(self._encode(images))
         return self._apply_heads(features)
 
     def _encode(self, images: Tensor) -> list[Tensor]:
-        """Features of each stage, full resolution first."""
+        """Return features (B, F, *P / stride) of each encoder stage for images (B, C, *P), full resolution first."""
         features = [self.stem(images)]
         for stage in self.encoder:
             features.append(stage(features[-1]))
         return features[1:]
 
     def _decode(self, skips: list[Tensor]) -> list[Tensor]:
-        """Features of each decoder stage, lowest resolution first (without a decoder: the encoder's)."""
+        """Return features (B, F, *P / stride) of each decoder stage, lowest resolution first.
+
+        ``skips`` are the features of the encoder stages, which are returned if there is no decoder.
+        """
         features = [skips.pop()]
         for upsample, stage in zip(self.upsample, self.decoder, strict=True):
             features.append(stage(torch.cat((upsample(features[-1]), skips.pop()), dim=1)))
         return features[1:] or features
 
     def _apply_heads(self, features: list[Tensor]) -> list[Tensor] | Tensor:
+        """Return logits (B, H, *P / stride) for the features of the decoder stages, full resolution first."""
         if not self.deep_supervision:
             full_resolution: Tensor = self.heads[-1](features[-1])
             return full_resolution
@@ -106,7 +110,7 @@ class UNet(Network):
 
 
 def build_unet(topology: Topology, n_channels: int, n_outputs: int) -> UNet:
-    """Build and initialise a U-Net; raise ``PlanError`` naming all lists of the topology that do not fit together."""
+    """Return an initialised U-Net. Raise ``PlanError`` with all faults if lists of the topology are inconsistent."""
     faults = _topology_faults(topology)
     if min(n_channels, n_outputs) < 1:
         faults.append(f"{n_channels} channels and {n_outputs} heads, expected at least one of each")
@@ -118,7 +122,7 @@ def build_unet(topology: Topology, n_channels: int, n_outputs: int) -> UNet:
 
 
 def output_strides(strides: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-    """Return patch voxels per logit of each output of a U-Net, from the strides per stage; full resolution first."""
+    """Return the patch voxels per logit of each output of a U-Net, full resolution first. ``strides``: per stage."""
     products = [tuple(strides[0])]
     for stride in strides[1:]:
         products.append(tuple(whole * step for whole, step in zip(products[-1], stride, strict=True)))
@@ -126,7 +130,7 @@ def output_strides(strides: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], .
 
 
 def _topology_faults(topology: Topology) -> list[str]:
-    """Return what is wrong with a topology, empty if nothing."""
+    """Return the faults of a topology; empty if there are none."""
     if not topology.strides:
         return ["no stages, expected at least one"]
     n_stages, n_dims = topology.n_stages, topology.n_dims

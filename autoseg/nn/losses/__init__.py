@@ -1,4 +1,4 @@
-"""Losses on label sets, see :mod:`autoseg.nn.losses.label_sets`."""
+"""Losses on label sets. See :mod:`autoseg.nn.losses.label_sets`."""
 
 from autoseg.nn.losses.label_sets import (
     LabelSetLoss,

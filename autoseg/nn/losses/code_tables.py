@@ -1,7 +1,7 @@
-"""Look things up by label-set code, voxel by voxel, and sum over the voxels of a code: what every partial loss does.
+"""Tables indexed by label-set code: look-up per voxel, and sums over the voxels of each code.
 
-A mask, a target or a weight depends on a voxel through its code only. So none of them is ever made at full size per
-class: sums over voxels are taken once per code, and masks are applied to the (N, H) sums.
+Mask, target and weight of a voxel depend only on its code. They are therefore never computed at full size for each
+class: values are summed once per code, and masks are applied to the (N, H) sums.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 
 CHUNK_ELEMENTS = {"cpu": 2**17}
-"""Size of the indicator (B, N, chunk) made at a time in :func:`sum_by_code`: fits the cache.
-Other devices take 2**24, which saves launches."""
+"""Device type -> largest number of elements of the indicator (B, N, chunk) in :func:`sum_by_code`, which then fits into
+the processor's cache. On other devices it is 2**24, for fewer kernel launches."""
 
 
 def flat_codes(codes: Tensor) -> Tensor:
-    """Return codes (B, *P) of any integer type as (B, V) int64, V voxels."""
+    """Return codes (B, *P) of any integer type as (B, V) int64, with V voxels."""
     return codes.flatten(1).long()
 
 
 def check_shapes(logits: Tensor, codes: Tensor, label_sets: Tensor, regions: Tensor | None = None) -> None:
-    """Raise ``ValueError`` unless logits (B, H, *P), codes (B, *P) and label sets (B, N, K) go together.
+    """Raise ``ValueError`` unless the shapes of logits (B, H, *P), codes (B, *P) and label sets (B, N, K) agree.
 
-    Heads are the K classes, or R regions (R, K). That codes are below N is not looked at: it would be read from the
-    device.
+    H is K for classes, or R for ``regions`` (R, K). Codes must be below N; this is not checked, because it would have
+    to wait for the device.
     """
     n_heads, n_classes = (label_sets.shape[-1],) * 2 if regions is None else regions.shape
     expected = (len(codes), n_heads, *codes.shape[1:])
@@ -39,18 +39,21 @@ def check_shapes(logits: Tensor, codes: Tensor, label_sets: Tensor, regions: Ten
 
 
 def look_up(table: Tensor, codes: Tensor) -> Tensor:
-    """Return ``table[b, code]`` for table (B, N) and codes (B, V) int64, as (B, V)."""
+    """Return (B, V): ``table[b, code]`` for ``table`` (B, N) and ``codes`` (B, V) int64."""
     return table.gather(1, codes)
 
 
 def look_up_heads(table: Tensor, codes: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Return ``table[b, code, h]`` for table (B, N, H) and codes (B, V) int64, as (B, H, V); into ``out`` if given."""
-    by_head = table.transpose(1, 2).contiguous()  # read a third faster than as it lies
+    """Return (B, H, V): ``table[b, code, h]`` for ``table`` (B, N, H) and ``codes`` (B, V) int64.
+
+    The result is written to ``out`` (B, H, V) if given.
+    """
+    by_head = table.transpose(1, 2).contiguous()  # a third faster to read than ``table``
     return torch.gather(by_head, 2, codes[:, None].expand(-1, by_head.shape[1], -1), out=out)
 
 
 def sum_by_code(values: Tensor, codes: Tensor, n_codes: int) -> tuple[Tensor, Tensor]:
-    """Sum values (B, H, V) float32 over the voxels of each code, and count these voxels.
+    """Return the sum of ``values`` over the voxels of each code, and the number of these voxels.
 
     Parameters
     ----------
@@ -69,14 +72,14 @@ def sum_by_code(values: Tensor, codes: Tensor, n_codes: int) -> tuple[Tensor, Te
 
 
 def informative_codes(label_sets: Tensor) -> Tensor:
-    """(B, N) bool: codes that say something, i.e. whose set (B, N, K) is neither empty nor all classes."""
+    """Return (B, N) bool: whether the set of each code, in ``label_sets`` (B, N, K), is neither empty nor complete."""
     return label_sets.any(-1) & ~label_sets.all(-1)
 
 
 def head_states(label_sets: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
-    """Decide every head for every code: ``(positive, negative)``, both (B, N, H) bool; undecided where both are False.
+    """Return ``(positive, negative)``, both (B, N, H) bool: whether each code decides each head. Undecided: both False.
 
-    The same rule as :func:`autoseg.dataset.labels.head_states`, for label sets (B, N, K) and regions (H, K).
+    ``label_sets`` is (B, N, K), ``regions`` is (H, K). Same rule as :func:`autoseg.dataset.labels.head_states`.
     """
     known = label_sets.any(-1, keepdim=True)
     touches = (label_sets[:, :, None] & regions).any(-1)
@@ -85,10 +88,14 @@ def head_states(label_sets: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _SumByCode(torch.autograd.Function):
-    """Forward a product with the indicator of each code, in chunks; backward a look-up. Keeps only the codes."""
+    """Sums over the voxels of each code.
+
+    Forward: product with the indicator of each code, in chunks. Backward: look-up. Only the codes are stored between.
+    """
 
     @staticmethod
     def forward(context: Any, values: Tensor, codes: Tensor, n_codes: int) -> tuple[Tensor, Tensor]:
+        """Return sums (B, N, H) and counts (B, N) of ``values`` (B, H, V), for ``codes`` (B, V)."""
         context.save_for_backward(codes)
         n_samples, n_heads, n_voxels = values.shape
         numbers = torch.arange(n_codes, device=codes.device)[:, None]
@@ -105,5 +112,6 @@ class _SumByCode(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient (B, H, V) of the values, for that of the sums (B, N, H)."""
         (codes,) = context.saved_tensors
         return look_up_heads(gradients[0], codes), None, None

@@ -1,4 +1,4 @@
-"""Deep supervision: targets and weights for the heads below the full resolution."""
+"""Deep supervision: targets and weights for the heads at lower resolutions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.nn import functional
 from autoseg.nn.losses.code_tables import informative_codes
 
 Loss = Callable[..., Tensor]
-"""(logits (B, H, *P), codes (B, *P), label_sets (B, N, K), further tables of codes (B, N, ...)) -> scalar."""
+"""Scalar function of logits (B, H, *P), codes (B, *P), label sets (B, N, K) and further tables (B, N, ...)."""
 
 
 def deep_supervision_weights(n: int) -> list[float]:
-    """Weights of ``n`` heads, full resolution first: 1, 1/2, 1/4 ..., the last one 0, scaled to sum 1; one head: 1.
+    """Return the weights of ``n`` heads, full resolution first: 1, 1/2, 1/4 ... and 0 for the last, scaled to sum 1.
 
-    Source: nnU-Net ``nnUNetTrainer._build_loss``; there a single head gets weight 0 / 0.
+    A single head gets weight 1. Source: nnU-Net ``nnUNetTrainer._build_loss``, where it gets weight 0 / 0.
     """
     weights = [0.5**index for index in range(max(n - 1, 1))]
     return [weight / sum(weights) for weight in weights] + [0.0] * (n - len(weights))
@@ -27,12 +27,12 @@ def deep_supervision_weights(n: int) -> list[float]:
 def downsample_codes(
     codes: Tensor, label_sets: Tensor, stride: Sequence[int], unknown: int, undrawn: Tensor | None = None
 ) -> Tensor:
-    """Bring codes to a coarser grid without losing annotated voxels.
+    """Return codes on a coarser grid, without losing annotated voxels.
 
-    A coarse cell takes the code of the voxel that nearest-exact interpolation picks if that voxel was annotated, else
-    that of another annotated voxel of the cell, else the picked one after all. Densely known codes come out as
-    nearest-exact. A code with the set of ``undrawn`` gives way like "nothing known", though it may exclude a class that
-    is absent from the case.
+    A coarse voxel takes the code of the voxel that nearest-exact interpolation selects, if that voxel is annotated.
+    Otherwise it takes the code of another annotated voxel in it; if there is none, that of the selected voxel. Dense
+    codes are therefore interpolated nearest-exact. A voxel whose set is that of ``undrawn`` counts as unannotated, even
+    if the set excludes a class that is absent from the case.
 
     Parameters
     ----------
@@ -41,22 +41,22 @@ def downsample_codes(
     label_sets
         (B, N, K) bool.
     stride
-        Voxels per cell along each axis of P. The last cell of an axis that it does not divide is smaller.
+        Voxels per coarse voxel along each axis of P. If it does not divide P, the last coarse voxel is smaller.
     unknown
-        Code of "nothing known" (K).
+        Code of the set of all classes (K).
     undrawn
-        (B,) int64: per sample the code of voxels that nobody annotated; None: ``unknown`` in all.
+        (B,) int64: code of unannotated voxels, per sample. None: ``unknown`` in all samples.
 
     Returns
     -------
     Tensor
-        (B, *ceil(P / stride)), the type of ``codes``.
+        (B, *ceil(P / stride)), of the type of ``codes``.
 
     Notes
     -----
-    Source: batchgeneratorsv2 ``DownsampleSegForDSTransform``, where a scribble one voxel wide falls between the voxels
-    picked and is gone at the coarse heads. The other voxels of a cell are searched by halves,
-    the picked one first.
+    Source: batchgeneratorsv2 ``DownsampleSegForDSTransform``, in which a scribble one voxel wide can fall between the
+    selected voxels and vanish at the coarse heads. The voxels of a coarse voxel are searched by repeated halving, the
+    selected one first.
     """
     return next(iter(code_pyramid(codes, label_sets, [tuple(stride)], unknown, undrawn)))
 
@@ -64,10 +64,13 @@ def downsample_codes(
 def code_pyramid(
     codes: Tensor, label_sets: Tensor, strides: Sequence[Sequence[int]], unknown: int, undrawn: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """Yield :func:`downsample_codes` for growing strides, each a multiple of the one before; the work is shared."""
+    """Yield :func:`downsample_codes`, (B, *ceil(P / stride)), for increasing strides, with shared work.
+
+    Each stride must be a multiple of the one before. ``codes`` (B, *P), ``label_sets`` (B, N, K), ``undrawn`` (B,).
+    """
     informative = _annotated_codes(label_sets, undrawn).to(codes.device, non_blocking=True)
     padded = _pad_to_multiple(codes, strides[-1], unknown)
-    known: Tensor | None = None  # codes on the grid of ``reached``, uninformative ones replaced by ``unknown``
+    known: Tensor | None = None  # codes on the grid of ``reached``, those of unannotated voxels replaced by ``unknown``
     reached = (1,) * (codes.ndim - 1)
     for stride in strides:
         if all(step == 1 for step in stride):
@@ -75,12 +78,12 @@ def code_pyramid(
             continue
         picked = _voxels_at(padded, [step // 2 for step in stride], stride)
         is_known = informative.gather(1, picked.flatten(1).long()).view(picked.shape)
-        if not codes.is_cuda and bool(is_known.all()):  # dense: nothing to search. (On CUDA asking costs a wait.)
+        if not codes.is_cuda and bool(is_known.all()):  # dense: no search. (On CUDA this test would wait.)
             coarse = picked
         else:
             if known is None:
-                says_something = informative.gather(1, padded.flatten(1).long()).view(padded.shape)
-                known = torch.where(says_something, padded, unknown)
+                is_annotated = informative.gather(1, padded.flatten(1).long()).view(padded.shape)
+                known = torch.where(is_annotated, padded, unknown)
             known = _first_known(known, [new // old for new, old in zip(stride, reached, strict=True)], unknown)
             reached = tuple(stride)
             coarse = torch.where(is_known | (known == unknown), picked, known)
@@ -90,7 +93,10 @@ def code_pyramid(
 
 
 def _annotated_codes(label_sets: Tensor, undrawn: Tensor | None) -> Tensor:
-    """(B, N) bool: informative codes whose set is not that of unannotated voxels."""
+    """Return (B, N) bool: whether each code is informative and its set is not that of unannotated voxels.
+
+    ``label_sets`` is (B, N, K), ``undrawn`` (B,).
+    """
     informative = informative_codes(label_sets)
     if undrawn is None:
         return informative
@@ -104,11 +110,11 @@ class DeepSupervisionLoss:
     Parameters
     ----------
     loss
-        Applied to each head with its own codes.
+        Loss of one output, called with the codes at its resolution.
     scales
         Patch voxels per logit of each output, full resolution first: ``network.output_strides``.
     unknown
-        Code of "nothing known".
+        Code of the set of all classes.
     """
 
     def __init__(self, loss: Loss, scales: Sequence[Sequence[int]], unknown: int) -> None:
@@ -125,12 +131,13 @@ class DeepSupervisionLoss:
         *tables: Tensor,
         undrawn: Tensor | None = None,
     ) -> Tensor:
-        """Return the scalar loss of logits per head, full resolution first, and codes (B, *P) of the full resolution.
+        """Return the scalar loss.
 
-        ``label_sets`` (B, N, K) and ``undrawn`` (B,) say which codes were annotated, see :func:`downsample_codes`; the
-        sets and ``tables`` are handed on to the loss.
+        ``logits`` are (B, H, *P / scale), one tensor per output, full resolution first. ``codes`` are (B, *P) at full
+        resolution, ``label_sets`` (B, N, K), ``undrawn`` (B,), see :func:`downsample_codes`. ``tables`` (B, N, ...) are
+        passed to the loss.
 
-        Heads of weight 0 are not evaluated, but stay in the graph with a zero gradient, as distributed training needs.
+        Outputs of weight 0 are not evaluated, but get a zero gradient, which distributed training needs.
         """
         if len(logits) != len(self.weights):
             raise ValueError(f"logits: found {len(logits)} heads, expected {len(self.weights)}, one per decoder stage.")
@@ -144,6 +151,7 @@ class DeepSupervisionLoss:
 
 
 def _pad_to_multiple(codes: Tensor, stride: Sequence[int], unknown: int) -> Tensor:
+    """Return codes (B, *P), padded with ``unknown`` at the end of each axis to a multiple of ``stride``."""
     missing = [-edge % step for edge, step in zip(codes.shape[1:], stride, strict=True)]
     if not any(missing):
         return codes
@@ -151,22 +159,25 @@ def _pad_to_multiple(codes: Tensor, stride: Sequence[int], unknown: int) -> Tens
 
 
 def _first_known(known: Tensor, factors: Sequence[int], unknown: int) -> Tensor:
-    """Shrink by ``factors``, prime by prime: per cell the first code that is not ``unknown``, the centre's first."""
+    """Return (B, *P / factors): for each coarse voxel, the first code in ``known`` (B, *P) that is not ``unknown``.
+
+    The search goes by prime factors. The voxel at the centre comes first.
+    """
     for step in _prime_steps(factors):
-        found = _voxels_at(known, [edge // 2 for edge in step], step)
+        first = _voxels_at(known, [edge // 2 for edge in step], step)
         for offsets in product(*(range(edge) for edge in reversed(step))):
-            found = torch.where(found == unknown, _voxels_at(known, offsets[::-1], step), found)
-        known = found
+            first = torch.where(first == unknown, _voxels_at(known, offsets[::-1], step), first)
+        known = first
     return known
 
 
 def _voxels_at(codes: Tensor, offsets: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """Return the voxel of each cell (B, *P) / stride that lies ``offsets`` from the cell's first."""
+    """Return (B, *P / stride): for each coarse voxel, the one of ``codes`` (B, *P) at ``offsets`` from its first."""
     return codes[(slice(None), *(slice(low, None, step) for low, step in zip(offsets, stride, strict=True)))]
 
 
 def _prime_steps(factors: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Split factors per axis into steps of primes: (4, 2) gives (2, 2), (2, 1)."""
+    """Yield steps of prime factors, one per axis, whose products are ``factors``: (4, 2) gives (2, 2), (2, 1)."""
     left = list(factors)
     while any(factor > 1 for factor in left):
         step = tuple(next((p for p in range(2, factor + 1) if factor % p == 0), 1) for factor in left)

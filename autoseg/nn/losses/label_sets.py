@@ -1,8 +1,8 @@
-"""Losses on label sets: cross entropy, soft Dice and binary cross entropy of targets that are only partly known.
+"""Losses on label sets: cross entropy, soft Dice and binary cross entropy for partial annotation.
 
-All three take codes and a table of label sets (``autoseg.dataset.labels``), see nothing where nothing is known, and
-divide by counts of what is known in the whole batch and, through ``all_reduce``, on all ranks. Arithmetic is float32
-(float64 for float64 logits) whatever the type of the logits; call them inside or outside autocast.
+All three take codes and a table of label sets (``autoseg.dataset.labels``). Unannotated voxels have no effect. Sums are
+divided by counts of informative or decided voxels in the whole batch and, with ``all_reduce``, on all ranks. Arithmetic
+is float64 for float64 logits, otherwise float32, inside and outside autocast.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from autoseg.nn.losses.fused_softmax import softmax_sums
 from autoseg.nn.losses.voxel_blocks import LossSums
 
 AllReduce = Callable[[Tensor], Tensor]
-"""Sums a tensor over ranks, differentiably: :func:`autoseg.nn.ranks.sum_over_ranks`."""
+"""Differentiable sum of a tensor over ranks: :func:`autoseg.nn.ranks.sum_over_ranks`."""
 
 
 def no_reduction(sums: Tensor) -> Tensor:
-    """Return ``sums``: the ``all_reduce`` of a single process."""
+    """Return ``sums``, of any shape: the ``all_reduce`` of a single process."""
     return sums
 
 
@@ -36,7 +36,7 @@ def label_set_cross_entropy(
     voxel_weights: Tensor | None = None,
     all_reduce: AllReduce = no_reduction,
 ) -> Tensor:
-    r"""Cross entropy of "the class is one of A(x)", averaged over informative voxels.
+    r"""Cross entropy of the statement "the class of voxel x is one of A(x)", averaged over informative voxels.
 
     .. math:: L = \frac{\sum_x u_x w(A_x) \, [\mathrm{lse}_{all}(z_x) - \mathrm{lse}_{A_x}(z_x)]}{\sum_x u_x w(A_x)}
 
@@ -52,24 +52,24 @@ def label_set_cross_entropy(
     codes
         (B, *P) integers < N.
     label_sets
-        (B, N, K) bool; may stay on the CPU when the logits are not there (then nothing waits for the device unless
-        there are sets of several classes).
+        (B, N, K) bool, on the CPU or on the device of the logits. On the CPU, nothing waits for the device unless there
+        are sets of several classes.
     weights
-        (K,) non-negative class weights; a set weighs the mean of its members. None: all 1.
+        (K,) non-negative class weights. A set gets the mean weight of its classes. None: all 1.
     voxel_weights
-        (B, *P) non-negative: how much each voxel's evidence counts; 0 is as if nothing were known there. None: all 1.
+        (B, *P) non-negative weight of each voxel. A voxel of weight 0 counts as unannotated. None: all 1.
     all_reduce
         Sums over ranks, see :data:`AllReduce`.
 
     Returns
     -------
     Tensor
-        Scalar float32; 0 with zero gradients (and connected to the graph) if no voxel is informative.
+        Scalar float32. 0 with zero gradients (and connected to the graph) if no voxel is informative.
 
     Notes
     -----
     Source: marginal loss (Shi et al. 2021, arXiv 2007.03868), label-set losses (Fidon et al. 2021, arXiv 2107.03846),
-    ELEKTRONN's lazy labels. Differs from the latter in that weights stand outside the logarithm, no epsilon dims the
+    ELEKTRONN's lazy labels. Differs from the latter: weights are outside the logarithm, no epsilon reduces the
     gradient, and several excluded classes are excluded jointly.
     """
     sums = softmax_sums(logits, codes, label_sets, weights, voxel_weights)
@@ -87,12 +87,12 @@ def label_set_dice(
     voxel_weights: Tensor | None = None,
     all_reduce: AllReduce = no_reduction,
 ) -> Tensor:
-    r"""One minus the mean soft Dice over heads that have a decided voxel.
+    r"""One minus the mean soft Dice of the heads that have a decided voxel.
 
     .. math:: D_h = \frac{2\sum_x u_x m_{hx} p_{hx} t_{hx} + s}{\sum_x u_x m_{hx} (p_{hx} + t_{hx}) + s}
 
-    Head h stands for the classes :math:`R_h`; t = 1 where A is inside R, t = 0 where A and R are disjoint, else the
-    voxel is undecided for this head: m = 0, gradient exactly 0. u are the voxel weights.
+    Head h stands for the classes :math:`R_h`. t = 1 if A is a subset of R, and t = 0 if A and R are disjoint; then
+    m = 1. Otherwise the voxel is undecided for this head: m = 0, and the gradient is exactly 0. u are voxel weights.
 
     Parameters
     ----------
@@ -101,26 +101,27 @@ def label_set_dice(
     codes, label_sets
         (B, *P) integers < N and (B, N, K) bool.
     regions
-        (H, K) bool: sigmoid, all heads count. None: softmax over H = K classes, the background is left out.
+        (H, K) bool: sigmoid, and all heads count. None: softmax over H = K classes, without the background in the mean.
     batch
-        Pool sums over the batch and over ranks before dividing; else one Dice per sample and head.
+        Whether sums are pooled over the batch and over ranks before dividing. Otherwise there is one Dice per sample
+        and head.
     smooth
         s, in voxels.
     voxel_weights
-        (B, *P) non-negative: how much each voxel's evidence counts; 0 is as if nothing were known there. None: all 1.
+        (B, *P) non-negative weight of each voxel. A voxel of weight 0 counts as unannotated. None: all 1.
     all_reduce
         Sums over ranks, see :data:`AllReduce`.
 
     Returns
     -------
     Tensor
-        Scalar float32 in [0, 1]; 0 with zero gradients if no head has a decided voxel of weight > 0.
+        Scalar float32 in [0, 1]. 0 with zero gradients if no head has a decided voxel of weight > 0.
 
     Notes
     -----
-    Source: nnU-Net ``training/loss/dice.py`` (``MemoryEfficientSoftDiceLoss``); equals 1 plus its value on dense
-    targets. Differs in that a (sample, head) pair without a decided voxel leaves the mean, where nnU-Net counts a
-    perfect 1, and in that lazy labels and sets mask per head.
+    Source: nnU-Net ``training/loss/dice.py`` (``MemoryEfficientSoftDiceLoss``). For dense targets this loss is 1 plus
+    nnU-Net's value. Differs: a (sample, head) pair without a decided voxel is left out of the mean, where nnU-Net
+    counts a perfect 1; and voxels are masked separately for each head.
     """
     if regions is None:
         sums = softmax_sums(logits, codes, label_sets, None, voxel_weights).heads(1)
@@ -149,49 +150,49 @@ def label_set_bce(
     regions
         (R, K) bool.
     voxel_weights
-        (B, *P) non-negative: how much each voxel's evidence counts; 0 is as if nothing were known there. None: all 1.
+        (B, *P) non-negative weight of each voxel. A voxel of weight 0 counts as unannotated. None: all 1.
     all_reduce
         Sums over ranks, see :data:`AllReduce`.
 
     Returns
     -------
     Tensor
-        Scalar float32; 0 with zero gradients if no pair is decided.
+        Scalar float32. 0 with zero gradients if no pair is decided.
 
     Notes
     -----
-    Source: nnU-Net ``DC_and_BCE_loss``. Differs in the divisor: with an ignore label nnU-Net divides the sum over R
-    regions by the number of voxels, so that declaring the label multiplies the loss by R; here nothing changes.
+    Source: nnU-Net ``DC_and_BCE_loss``. Differs in the divisor: with an ignore label, nnU-Net divides the sum over R
+    regions by the number of voxels, so that the loss is R times larger than without the label.
     """
     sums = sigmoid_sums(logits, codes, label_sets, regions, voxel_weights)
     return _mean(sums.likelihood, sums.weight, all_reduce)
 
 
 class VoxelLoss(Protocol):
-    """The loss of one resolution, as a training takes it."""
+    """Loss at one resolution, with the arguments that training gives."""
 
     def __call__(
         self, logits: Tensor, codes: Tensor, label_sets: Tensor, voxel_weights: Tensor | None = None, /
     ) -> Tensor:
         """Return the scalar loss of logits (B, H, *P), codes (B, *P) integers < N and label sets (B, N, K) bool.
 
-        ``voxel_weights`` (B, *P), non-negative, say how much each voxel counts; None: all alike.
+        ``voxel_weights`` (B, *P) are non-negative weights; None: all 1.
         """
 
 
 class LabelSetLoss:
-    """The training loss: Dice + cross entropy for classes, Dice + binary cross entropy for regions.
+    """Training loss: Dice + cross entropy for classes, Dice + binary cross entropy for regions.
 
     Parameters
     ----------
     regions
         (R, K) bool, or None for a softmax over classes.
     batch_dice
-        Pool the Dice sums over the batch (and ranks).
+        Whether the Dice sums are pooled over the batch (and ranks).
     weights
-        (K,) class weights of the cross entropy; not used with regions.
+        (K,) class weights of the cross entropy. Not used with regions.
     smooth
-        Of the Dice, in voxels.
+        Smoothing term of the Dice, in voxels.
     all_reduce
         Sums over ranks, see :data:`AllReduce`.
     """
@@ -216,7 +217,7 @@ class LabelSetLoss:
     ) -> Tensor:
         """Return the scalar loss of logits (B, H, *P), codes (B, *P) and label sets (B, N, K).
 
-        ``voxel_weights`` (B, *P), non-negative, say how much each voxel's evidence counts in both terms.
+        ``voxel_weights`` (B, *P) are non-negative weights in both terms; None: all 1.
         """
         if self.regions is None:
             sums = softmax_sums(logits, codes, label_sets, self.weights, voxel_weights).heads(1)
@@ -227,6 +228,7 @@ class LabelSetLoss:
 
 
 def _dice(sums: LossSums, batch: bool, smooth: float, all_reduce: AllReduce) -> Tensor:
+    """Return the scalar Dice loss for sums (B, H)."""
     overlap, total, known = sums.overlap, sums.predicted + sums.true, sums.known  # (B, H)
     if batch:
         overlap, total, known = all_reduce(torch.stack([overlap.sum(0), total.sum(0), known.sum(0)]))
@@ -236,6 +238,6 @@ def _dice(sums: LossSums, batch: bool, smooth: float, all_reduce: AllReduce) -> 
 
 
 def _mean(loss: Tensor, weight: Tensor, all_reduce: AllReduce) -> Tensor:
-    """Divide the sum over ranks of ``loss`` by that of ``weight``; 0 where the latter is 0."""
+    """Return the sum over ranks of the scalar ``loss`` divided by that of the scalar ``weight``; 0 if that is 0."""
     sums = all_reduce(torch.stack([loss, weight.to(loss)]))
     return sums[0] / torch.where(sums[1] > 0, sums[1], 1.0)

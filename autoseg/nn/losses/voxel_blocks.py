@@ -1,4 +1,4 @@
-"""Work through the voxels of a batch in blocks that fit the cache; what all losses sum over voxels."""
+"""Blocks of voxels of a batch that fit into the processor's cache, and the sums over voxels that all losses need."""
 
 from __future__ import annotations
 
@@ -9,60 +9,61 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-Block = tuple[slice, slice]
-"""Samples and voxels of (B, ..., V)."""
+VoxelBlock = tuple[slice, slice]
+"""Slices of samples and voxels of an array (B, ..., V)."""
 BLOCK_ELEMENTS = 2**18
-"""Elements of a block of logits (b, H, c) on a CPU, for each thread."""
+"""Elements of a block of logits (b, H, c) on a CPU, per thread."""
 BLOCK_VOXELS = 2**16
-"""At most as many voxels: there are some ten values per voxel, however few the heads."""
+"""Largest number of voxels of a block on a CPU, per thread. With few heads, the other values per voxel matter."""
 DEVICE_BLOCK_ELEMENTS = 2**24
-"""The same on other devices: large, which saves launches; bounded, which saves memory."""
+"""Elements of a block on other devices. Large blocks need fewer kernel launches, but more memory."""
 
 
 class LossSums(NamedTuple):
-    """What losses need to know of a batch with H heads. Sums over voxels, each times its weight."""
+    """Sums over the voxels of a batch with H heads, each voxel times its weight, from which losses are computed."""
 
     likelihood: Tensor
-    """(): negative log likelihoods."""
+    """Scalar: negative log likelihoods."""
     weight: Tensor
-    """(): the weights in ``likelihood``, by which to divide."""
+    """Scalar: weights in ``likelihood``, by which it is divided."""
     overlap: Tensor
-    """(B, H): probability where the head is positive."""
+    """(B, H): probabilities at voxels where the head is positive."""
     predicted: Tensor
-    """(B, H): probability where the head is decided."""
+    """(B, H): probabilities at voxels where the head is decided."""
     true: Tensor
-    """(B, H): voxels where the head is positive."""
+    """(B, H): number of voxels where the head is positive."""
     known: Tensor
-    """(B, H): voxels where the head is decided."""
+    """(B, H): number of voxels where the head is decided."""
 
     def heads(self, first: int) -> LossSums:
-        """Return the sums without the heads before ``first``."""
+        """Return the sums without the heads before head ``first``: (B, H - first)."""
         per_head = (sums[:, first:] for sums in (self.overlap, self.predicted, self.true, self.known))
         return LossSums(self.likelihood, self.weight, *per_head)
 
 
 class Scratch:
-    """Memory for one block after the other: fresh memory for each would cost more time than what is computed in it."""
+    """Memory that is used again for every block. New memory for each would take more time than the computation."""
 
     def __init__(self, like: Tensor) -> None:
+        """Use the number type and device of ``like``, of any shape."""
         self._empty = like.new_empty(0)
         self._memory: dict[str, Tensor] = {}
 
     def get(self, name: str, shape: Sequence[int]) -> Tensor:
-        """Return contiguous memory of that shape, with anything in it: that of the last call with the same name."""
+        """Return a contiguous tensor of any ``shape`` with arbitrary values. Calls with the same name share memory."""
         size = math.prod(shape)
         if name not in self._memory or self._memory[name].numel() < size:
             self._memory[name] = self._empty.new_empty(size)
         return self._memory[name][:size].view(*shape)
 
 
-def is_cheap_to_ask(tensor: Tensor) -> bool:
-    """Whether values can be read without waiting for a device."""
+def is_on_cpu(tensor: Tensor) -> bool:
+    """Whether a tensor of any shape is on the CPU, so that its values can be read without waiting for a device."""
     return tensor.device.type == "cpu"
 
 
-def blocks(n_samples: int, n_heads: int, n_voxels: int, *, on_cpu: bool) -> Iterator[Block]:
-    """Cut (B, H, V) into blocks: of whole samples if several fit, else of a part of the voxels of one sample."""
+def blocks(n_samples: int, n_heads: int, n_voxels: int, *, on_cpu: bool) -> Iterator[VoxelBlock]:
+    """Yield blocks of an array (B, H, V): whole samples if several fit, otherwise a part of the voxels of a sample."""
     if on_cpu:
         n_columns = min(BLOCK_ELEMENTS // max(n_heads, 1), BLOCK_VOXELS) * torch.get_num_threads()
     else:
@@ -75,21 +76,21 @@ def blocks(n_samples: int, n_heads: int, n_voxels: int, *, on_cpu: bool) -> Iter
 
 
 def count_codes(codes: Tensor, n_codes: int, voxel_weights: Tensor | None = None) -> Tensor:
-    """Count the voxels of each code, or add up their weights.
+    """Return the number of voxels of each code, or the sum of their weights.
 
     Parameters
     ----------
     codes
-        (B, V) of any integer type, < ``n_codes``.
+        (B, V), any integer type, < ``n_codes``.
     voxel_weights
         (B, V). None: all 1.
 
     Returns
     -------
     Tensor
-        (B, N), integers or floating.
+        (B, N), integer or floating type.
     """
-    if is_cheap_to_ask(codes):
+    if is_on_cpu(codes):
         weights = [None] * len(codes) if voxel_weights is None else voxel_weights.double()
         rows = codes.long() if codes.dtype == torch.uint16 else codes  # bincount takes no uint16
         return torch.stack([row.bincount(weight, n_codes) for row, weight in zip(rows, weights, strict=True)])
@@ -102,8 +103,8 @@ def count_codes(codes: Tensor, n_codes: int, voxel_weights: Tensor | None = None
 
 
 def sum_by_index(values: Tensor, index: Tensor, n: int) -> Tensor:
-    """(B, n): sums of the values (B, c) that share an index (B, c) int64 < n. The same sums every time."""
-    if is_cheap_to_ask(values):  # one value after the other, which in float32 would lose digits
+    """Return (B, n): sums of the ``values`` (B, c) with each index; ``index`` (B, c) int64 < n. Deterministic."""
+    if is_on_cpu(values):  # sequential summation, which would lose digits in float32
         sums = values.new_zeros(len(values), n, dtype=torch.float64)
         return sums.scatter_add_(1, index, values.double()).to(values.dtype)
     is_same = index[:, None] == torch.arange(n, device=index.device)[:, None]
