@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from autoseg.cases.layers import Layer
 from autoseg.core.arrays import BoolArray, CodeArray, Shape3
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
@@ -40,6 +41,8 @@ class Case:
     """(C, *S) float32, or integers of at most 16 bits as the files store them; a 2-D image has one slice."""
     geometry: Geometry
     target: Target | None = None
+    layers: tuple[Layer, ...] = ()
+    """Further layers, on the grid of the image."""
 
 
 class CaseRecord(BaseModel):

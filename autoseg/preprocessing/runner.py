@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from autoseg.annotation.promises import Inference, infer
 from autoseg.annotation.touches import promise_statement, touched_classes
-from autoseg.cases.cache import ARRAYS, is_of_another_version, read_entry, write_case
+from autoseg.cases.cache import is_of_another_version, read_entry, remove_case, write_case
 from autoseg.cases.case import Case
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.label_codes import read_annotation
@@ -106,7 +106,8 @@ def preprocess_dataset(
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
     cases = [files for files in dataset.cases if files.name not in skip]
-    _remove_cases(folder, skip)
+    for name in skip:
+        remove_case(folder, name)
     names = [files.name for files in cases]
     stale = stale_cases(dataset, plan, configuration_name, folder, names)
     todo = [files for files in cases if files.name in stale]
@@ -227,22 +228,24 @@ def _run(job: _Job) -> None:
         locations=locations.slices,
         code_counts=locations.counts,
         images=image_contents(case.image),
+        layers=tuple(layer.info for layer in prepared.layers),
         fingerprint=job.fingerprint,
     )
-    write_case(job.folder, case.name, image=prepared.image, codes=codes, locations=locations.indices, entry=entry)
+    layers = {layer.info.name: layer.array for layer in prepared.layers}
+    write_case(
+        job.folder,
+        case.name,
+        image=prepared.image,
+        codes=codes,
+        locations=locations.indices,
+        entry=entry,
+        layers=layers,
+    )
 
 
 def _members(table: BoolArray) -> tuple[tuple[int, ...], ...]:
     """Return the class indices of each row of a table (N, K)."""
     return tuple(tuple(np.flatnonzero(row).tolist()) for row in table)
-
-
-def _remove_cases(folder: Path, names: Iterable[str]) -> None:
-    """Remove cases from a cache, the JSON first, so that no half case is ever seen."""
-    for name in names:
-        (folder / f"{name}.json").unlink(missing_ok=True)
-        for kind in ARRAYS:
-            (folder / f"{name}.{kind}.npy").unlink(missing_ok=True)
 
 
 def _remove_leftovers(folder: Path) -> None:
