@@ -110,7 +110,7 @@ def preprocess(
     """Write the caches that training reads, by the plan in the workspace; return the configurations.
 
     As the second half of ``autoseg_plan_and_preprocess``. Cases that are cached and have not changed are kept.
-    ``configurations`` are names as ``2d``, ``3d_fullres``; None takes those of before, else all of the plan.
+    ``configurations`` are names as ``2d``, ``3d_fullres``; None takes those of before, else all but the cascade.
 
     Raises ``PlanError`` if there is no plan yet, or it has no such configuration; ``AutosegError`` with the cases that
     cannot be preprocessed, the others are cached.
@@ -128,7 +128,7 @@ def preprocess(
     chosen = chosen_configurations(planned, configurations, folder)
     fingerprint = current_fingerprint(data, folder, workers, quiet=True)
     try:
-        write_caches(data, planned, fingerprint, chosen, folder, workers, quiet=True)
+        write_caches(data, planned, fingerprint, chosen, space, workers, quiet=True)
     except common.IncompleteError as error:
         raise AutosegError(str(error)) from error
     return tuple(chosen)

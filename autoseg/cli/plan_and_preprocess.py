@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("autoseg.plan_and_preprocess")
 
-CONFIGURATIONS = "2d|3d_fullres|3d_lowres"
+CONFIGURATIONS = "2d|3d_fullres|3d_lowres|3d_cascade_fullres"
 
 
 def main() -> None:
@@ -35,7 +35,11 @@ def plan_and_preprocess(
     *,
     configurations: Annotated[
         list[str] | None,
-        typer.Option("-c", metavar="NAME ...", help=f"{CONFIGURATIONS} (default: as before, else all of the plan)."),
+        typer.Option(
+            "-c",
+            metavar="NAME ...",
+            help=f"{CONFIGURATIONS} (default: as before, else all but the cascade, which needs 3d_lowres trained).",
+        ),
     ] = None,
     planner: Annotated[
         str | None,
@@ -82,7 +86,7 @@ def plan_and_preprocess(
     wishes = Wishes(planner, gpu_memory_gb, replan)
     made = make_plan(described, space, wishes, workers, needed=configurations or (), quiet=quiet)
     planned, chosen = made.plan, chosen_configurations(made.plan, configurations, folder)
-    preprocess(described, planned, made.fingerprint, chosen, folder, workers, quiet=quiet)
+    preprocess(described, planned, made.fingerprint, chosen, space, workers, quiet=quiet)
     if json_:
         common.print_json(
             {
@@ -120,7 +124,7 @@ def make_plan(
 ) -> Planned:
     """Check and measure the files, plan, and split into folds; write all of it to the workspace.
 
-    Raises ``PlanError`` before a plan is written if one of the configurations ``needed`` cannot be trained.
+    Raises ``PlanError`` before a plan is written if one of the configurations ``needed`` is not in it.
     """
     from autoseg.dataset.commands import planning_command
     from autoseg.planning.files import PLAN_FILE, save_plan
@@ -135,7 +139,7 @@ def make_plan(
     fingerprint = current_fingerprint(dataset, folder, workers, quiet=quiet)
     decision, memory = decided(dataset, fingerprint, kept, wishes, planning_command(space, dataset, "--replan"))
     for name in needed:
-        decision.plan.trainable(name)
+        decision.plan.configuration(name)
     splits = load_or_make_splits(dataset, folder, fingerprint.informative_cases, fingerprint)
     refuse_forgotten_cases(dataset, folder, fingerprint.informative_cases)
     heads = [head.name for head in dataset.labels.heads]
@@ -202,7 +206,8 @@ def decided(
 def chosen_configurations(planned: Plan, given: Sequence[str] | None, folder: Path) -> list[str]:
     """Return the configurations to preprocess, and keep them in mind for the next time.
 
-    They are those given, else those of before, else all that can be trained by themselves. ``folder`` holds the plan.
+    They are those given, else those of before, else all; the second stage of a cascade only if it is given, since it
+    needs predictions of the first. ``folder`` holds the plan.
     """
     from autoseg.planning.kept_plan import load_record, save_record
 
@@ -217,7 +222,7 @@ def chosen_configurations(planned: Plan, given: Sequence[str] | None, folder: Pa
 
 def _chosen(planned: Plan, given: Sequence[str] | None, record: PlanRecord | None) -> list[str]:
     if given:
-        return [planned.trainable(name).name for name in dict.fromkeys(given)]
+        return [planned.configuration(name).name for name in dict.fromkeys(given)]
     possible = [name for name, item in planned.configurations.items() if item.previous_stage is None]
     before = [name for name in possible if record is not None and name in record.configurations]
     others = [name for name in possible if name not in before]
@@ -313,15 +318,20 @@ def preprocess(
     plan: Plan,
     fingerprint: Fingerprint,
     chosen: list[str],
-    folder: Path,
+    space: Workspace,
     given: int | None,
     *,
     quiet: bool,
 ) -> None:
-    """Write the caches of the chosen configurations; raise ``IncompleteError`` naming the cases that failed."""
+    """Write the caches of the chosen configurations; raise ``IncompleteError`` naming the cases that failed.
+
+    Raises ``ModelError`` before anything is written if a chosen cascade lacks predictions of its first stage.
+    """
     from autoseg.planning.memory_estimate import preprocessing_bytes
     from autoseg.preprocessing.runner import preprocess_dataset
 
+    folder = space.preprocessed(dataset.name)
+    maps = {name: predicted_before(dataset, plan, fingerprint, name, space) for name in chosen}
     skip = frozenset(dataset.case_names) - frozenset(fingerprint.informative_cases)
     dataset = spelt_out(dataset, folder, readers(dataset, given), quiet=quiet, warn=True)
     if isinstance(dataset.protocol.reach_mm, Mapping) and dataset.protocol.reach_mm:
@@ -335,8 +345,13 @@ def preprocess(
             need = preprocessing_bytes(dataset, fingerprint, plan, plan.configuration(name), cases)
             return fitting_workers(given, need, len(cases))
 
+        previous = maps[name]
+        without = frozenset(dataset.case_names) - previous.keys() if previous else frozenset[str]()
         with common.progress(name, quiet=quiet) as report:
-            result = preprocess_dataset(dataset, plan, name, folder / name, workers=workers, skip=skip, progress=report)
+            result = preprocess_dataset(
+                dataset, plan, name, folder / name, workers=workers, skip=skip | without, previous=previous,
+                progress=report,
+            )  # fmt: skip
         log.info("%s: %d cases preprocessed, %d were up to date", name, len(result.done), len(result.kept))
         failed |= {f"{name}: {case}": error for case, error in result.failed.items()}
     if failed:
@@ -344,6 +359,22 @@ def preprocess(
         raise common.IncompleteError(
             f"{counted(len(failed), 'case')} could not be preprocessed; another run does only what is missing.\n{lines}"
         )
+
+
+def predicted_before(
+    dataset: Dataset, plan: Plan, fingerprint: Fingerprint, configuration: str, space: Workspace
+) -> dict[str, Path]:
+    """Return case -> label map of the previous stage of a cascade; empty for a configuration without one.
+
+    Cases that every fold leaves out have none.
+    """
+    if plan.configuration(configuration).previous_stage is None:
+        return {}
+    from autoseg.planning.splits import load_or_make_splits
+    from autoseg.training.cascade import previous_maps
+
+    splits = load_or_make_splits(dataset, space.preprocessed(dataset.name), fingerprint.informative_cases, fingerprint)
+    return previous_maps(space, dataset, plan.configuration(configuration), splits)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class Configuration(_Frozen):
     batch_dice: bool
     """Dice over the whole batch (True) or per sample."""
     previous_stage: str | None = None
-    """Cascade: the configuration whose prediction is a further input."""
+    """Second stage of a cascade: the configuration whose predicted classes are a further input of the network."""
 
     @property
     def is_2d(self) -> bool:
@@ -111,17 +111,3 @@ class Plan(_Frozen):
                 f"{list(self.configurations)}. Choose with -c, or plan again with another planner."
             )
         return self.configurations[name]
-
-    def trainable(self, name: str) -> Configuration:
-        """Return a configuration that can be preprocessed and trained by itself; raise ``PlanError`` for others.
-
-        The second stage of a cascade is planned, as nnU-Net plans it, but not trained yet.
-        """
-        configuration = self.configuration(name)
-        if configuration.previous_stage is not None:
-            others = [key for key, value in self.configurations.items() if value.previous_stage is None]
-            raise PlanError(
-                f"plan of {self.dataset_name}: found configuration {name!r}, the second stage of a cascade, which this "
-                f"version does not train, expected one of {others}. Choose with -c."
-            )
-        return configuration

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -15,7 +16,8 @@ from autoseg.annotation.touches import promise_statement, touched_classes
 from autoseg.cases.cache import is_of_another_version, read_entry, remove_case, write_case
 from autoseg.cases.case import Case
 from autoseg.cases.entry import CacheEntry
-from autoseg.cases.label_codes import read_annotation
+from autoseg.cases.label_codes import read_annotation, read_class_map
+from autoseg.cases.layers import Layer, further_inputs
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError, DatasetError, Fault, StorageError
 from autoseg.core.parallel import is_running, map_unordered
@@ -31,6 +33,7 @@ from autoseg.preprocessing.merge_inferred import pair
 from autoseg.preprocessing.pipeline import preprocess
 
 NEVER = "never preprocessed"
+NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class _Job:
     folder: Path
     protocol: AnnotationProtocol
     fingerprint: str
+    previous: Path | None
     is_alone: bool
 
     def __repr__(self) -> str:
@@ -70,6 +74,7 @@ def preprocess_dataset(
     *,
     workers: int | Callable[[Collection[str]], int] = 1,
     skip: Collection[str] = frozenset(),
+    previous: Mapping[str, Path] = NO_FILES,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> RunReport:
     """Preprocess all cases of a data set into ``folder``, those that are fresh there excepted.
@@ -88,6 +93,9 @@ def preprocess_dataset(
         one uses all.
     skip
         Cases to leave out; what is cached of them is removed.
+    previous
+        Case -> label map that the previous stage predicted of it without having trained on it. Needed of every case for
+        the second stage of a cascade, and of none otherwise.
     progress
         Called after each case with the number of cases settled, their total and the name.
 
@@ -109,14 +117,17 @@ def preprocess_dataset(
     for name in skip:
         remove_case(folder, name)
     names = [files.name for files in cases]
-    stale = stale_cases(dataset, plan, configuration_name, folder, names)
+    stale = stale_cases(dataset, plan, configuration_name, folder, names, previous=previous)
     todo = [files for files in cases if files.name in stale]
     kept = tuple(sorted(files.name for files in cases if files.name not in stale))
     failed: dict[str, AutosegError] = {}
     done: list[str] = []
     n_workers = workers if isinstance(workers, int) else workers([files.name for files in todo]) if todo else 1
     is_alone = min(n_workers, len(todo)) <= 1
-    jobs = [_job(files, dataset, plan, configuration, folder, is_alone=is_alone) for files in todo]
+    jobs = [
+        _job(files, dataset, plan, configuration, folder, previous=previous.get(files.name), is_alone=is_alone)
+        for files in todo
+    ]
     for index, result in map_unordered(_run, jobs, workers=n_workers):
         name = todo[index].name
         if isinstance(result, StorageError):
@@ -137,8 +148,13 @@ def stale_cases(
     configuration_name: str,
     folder: Path,
     names: Iterable[str],
+    *,
+    previous: Mapping[str, Path] = NO_FILES,
 ) -> dict[str, str]:
-    """Return those of the cases ``names`` whose cache is missing or stale, each with the reason; reads no voxels."""
+    """Return those of the cases ``names`` whose cache is missing or stale, each with the reason; reads no voxels.
+
+    ``previous`` as for :func:`preprocess_dataset`.
+    """
     configuration = plan.configuration(configuration_name)
     files_of = {files.name: files for files in dataset.cases}
     stale: dict[str, str] = {}
@@ -149,7 +165,7 @@ def stale_cases(
         elif name not in files_of:
             stale[name] = "no longer a case of the data set"
         else:
-            expected = _fingerprint(files_of[name], dataset, plan, configuration)
+            expected = _fingerprint(files_of[name], dataset, plan, configuration, previous.get(name))
             reason = staleness(entry.fingerprint, expected) or other_order(entry.record, plan)
             if reason is not None:
                 stale[name] = reason
@@ -182,8 +198,10 @@ def infer_case(case: Case, labels: Labels, protocol: AnnotationProtocol) -> Infe
     return inference if len(inference.label_sets) > 1 else None
 
 
-def _fingerprint(files: CaseFiles, dataset: Dataset, plan: Plan, configuration: Configuration) -> str:
-    return case_fingerprint(files, dataset.labels, plan, configuration, protocol=dataset.protocol)
+def _fingerprint(
+    files: CaseFiles, dataset: Dataset, plan: Plan, configuration: Configuration, previous: Path | None
+) -> str:
+    return case_fingerprint(files, dataset.labels, plan, configuration, protocol=dataset.protocol, previous=previous)
 
 
 def _job(
@@ -193,16 +211,31 @@ def _job(
     configuration: Configuration,
     folder: Path,
     *,
+    previous: Path | None,
     is_alone: bool,
 ) -> _Job:
-    fingerprint = _fingerprint(files, dataset, plan, configuration)  # before reading: a later change is noticed
-    return _Job(files, dataset.labels, plan, configuration, folder, dataset.protocol, fingerprint, is_alone)
+    fingerprint = _fingerprint(files, dataset, plan, configuration, previous)  # before reading: a change is noticed
+    return _Job(files, dataset.labels, plan, configuration, folder, dataset.protocol, fingerprint, previous, is_alone)
+
+
+def _further_layers(job: _Job, shape: tuple[int, ...]) -> tuple[Layer, ...]:
+    """Read the further inputs of the configuration on the grid of an image of ``shape`` (z, y, x)."""
+    inputs = further_inputs(job.configuration, job.labels.n_classes)
+    if not inputs:
+        return ()
+    if job.previous is None:
+        stage = job.configuration.previous_stage
+        fault = Fault(f"case {job.files.name!r}", f"no prediction of {stage}", "one that did not train on it",
+                      f"Train every fold of {stage} first.")  # fmt: skip
+        raise DatasetError([fault])
+    return tuple(read_class_map(job.previous, info, job.labels, shape) for info in inputs)
 
 
 def _run(job: _Job) -> None:
     """Preprocess one case and write it."""
     with contextlib.nullcontext() if job.is_alone else threadpool_limits(1):
         case = read_case(job.files, job.labels)
+        case = replace(case, layers=_further_layers(job, case.image.shape[1:]))
         if case.target is None:
             raise DatasetError([Fault(f"case {case.name!r}", "no annotation", "a label file", "Add it.")])
         unknown = None if job.labels.is_dense else case.target.undrawn
