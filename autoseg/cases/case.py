@@ -44,6 +44,15 @@ class Case:
     layers: tuple[Layer, ...] = ()
     """Further layers, on the grid of the image."""
 
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` if a layer lies on another grid than the image."""
+        for layer in self.layers:
+            if layer.array.shape[-3:] != self.image.shape[1:]:
+                raise ValueError(
+                    f"case {self.name}: found the layer {layer.info.name!r} of shape {layer.array.shape[-3:]}, "
+                    f"expected {self.image.shape[1:]}, as the image"
+                )
+
 
 class CaseRecord(BaseModel):
     """What preprocessing did to a case; enough to undo it. Axes are the plan's (turned) unless said."""

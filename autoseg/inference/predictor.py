@@ -154,7 +154,7 @@ class Predictor:
 
     def _layer(self, info: LayerInfo, case: Case) -> Layer:
         """Return a further input of a case, in the axes of its file: as given, else as the previous stage says."""
-        given = next((layer for layer in case.layers if layer.info == info), None)
+        given = next((layer for layer in case.layers if layer.info.name == info.name), None)
         if given is not None:
             return given
         if self.previous is None:

@@ -37,7 +37,7 @@ def previous_maps(
     splits
         The folds of the data set.
     fold
-        Fold that is to be trained: prediction with it needs the same fold of the previous stage.
+        Fold that is to be trained, if any: whoever predicts with it needs the same fold of the previous stage.
 
     Raises
     ------

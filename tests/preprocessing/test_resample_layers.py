@@ -67,6 +67,13 @@ def test_the_grid_of_the_file_comes_back(make_plan):
         assert after.array.dtype.name == before.info.dtype and after.array.flags.c_contiguous
 
 
+def test_a_layer_on_another_grid_than_the_image_is_refused():
+    case = a_case((9, 20, 20))
+    other = replace(case.layers[0], array=case.layers[0].array[1:])
+    with pytest.raises(ValueError, match=r"case a: found the layer 'previous' of shape \(8, 20, 20\)"):
+        replace(case, layers=(other,))
+
+
 @pytest.mark.parametrize("shape", [(1, 9, 31), (5, 9, 31), (3, 20, 13)])
 def test_resampling_instances_makes_no_new_id(shape):
     ids = np.random.default_rng(1).integers(0, 2**31 - 1, (5, 14, 20)).astype(np.uint32)
