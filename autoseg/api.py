@@ -111,14 +111,16 @@ def preprocess(
     """Write the caches that training reads, by the plan in the workspace; return the configurations.
 
     As the second half of ``autoseg_plan_and_preprocess``. Cases that are cached and have not changed are kept.
-    ``configurations`` are names as ``2d``, ``3d_fullres``; None takes those of before, else all of the plan.
+    ``configurations`` are names as ``2d``, ``3d_fullres``; None takes those of before, else all but the cascade.
 
     Raises ``PlanError`` if there is no plan yet, or it has no such configuration; ``AutosegError`` with the cases that
     cannot be preprocessed, the others are cached.
     """
     from autoseg.planning.preprocess_dataset import preprocess_by_plan
+    from autoseg.training.cascade import previous_maps_in
 
-    return preprocess_by_plan(_dataset(dataset, root), _workspace(root), configurations, workers)
+    data, workspace = _dataset(dataset, root), _workspace(root)
+    return preprocess_by_plan(data, workspace, configurations, workers, previous=previous_maps_in(workspace, data))
 
 
 def preview_batches(

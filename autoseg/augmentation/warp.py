@@ -90,8 +90,8 @@ def source_box(warp: Warp, centre: Sequence[float], patch: Sequence[int]) -> tup
     return tuple(low.tolist()), tuple(high.tolist())
 
 
-def move_image(box: Tensor, warp: Warp, centre: Sequence[float], patch: Sequence[int]) -> Tensor:
-    """Return the patch of an image, interpolated linearly, 0 outside. For the identity it is a copy of voxels.
+def move_image(box: Tensor, warp: Warp, centre: Sequence[float], patch: Sequence[int], *, outside: int = 0) -> Tensor:
+    """Return the patch of an image, interpolated linearly. For the identity it is a copy of voxels.
 
     Parameters
     ----------
@@ -103,6 +103,8 @@ def move_image(box: Tensor, warp: Warp, centre: Sequence[float], patch: Sequence
         Source position of the patch's centre, in voxels of ``box``.
     patch
         Shape of the patch, voxels.
+    outside
+        Value of everything beyond ``box``.
 
     Returns
     -------
@@ -110,8 +112,8 @@ def move_image(box: Tensor, warp: Warp, centre: Sequence[float], patch: Sequence
         (C, *patch) float32.
     """
     if warp.is_identity or 0 in box.shape:
-        return flip(cut(box, centre, patch, 0), warp.mirrors)
-    moved = interpolate(as_source(box, warp, centre, patch, 0))
+        return flip(cut(box, centre, patch, outside), warp.mirrors)
+    moved = interpolate(as_source(box, warp, centre, patch, outside))
     return flip(moved.view(-1, *patch), warp.mirrors)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -14,12 +15,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from autoseg.cases.entry import CacheEntry
+from autoseg.cases.layers import ARRAYS
 from autoseg.cases.store import ArrayStore, Box, CaseSource
 from autoseg.core.arrays import CodeArray, Float32Array
 from autoseg.core.atomic import atomic_paths, write_text
 from autoseg.core.errors import CacheError
 
-ARRAYS = ("image", "target", "locations")
 REMEDY = "Run autoseg_plan_and_preprocess again: it redoes only what is missing or stale."
 
 
@@ -100,8 +101,9 @@ def write_case(
     codes: CodeArray,
     locations: NDArray[np.integer[Any]],
     entry: CacheEntry,
+    layers: Mapping[str, NDArray[Any]] = MappingProxyType({}),
 ) -> None:
-    """Write a case: three arrays, then the JSON that makes it exist. A former version vanishes first.
+    """Write a case: its arrays, then the JSON that makes it exist. A former version vanishes first.
 
     Parameters
     ----------
@@ -109,6 +111,8 @@ def write_case(
         (C, *S) float32 and (*S) unsigned integers.
     locations
         (L,) flat indices into *S; may be empty.
+    layers
+        Those of ``entry.layers`` by name: (C, *S) or (*S), of the types that stand there.
 
     Raises
     ------
@@ -120,9 +124,11 @@ def write_case(
             f"case {name}: image {image.shape}, codes {codes.shape}, record {entry.record.shape}, locations "
             f"{locations.shape}: expected (C, *S), (*S), *S and (L,)"
         )
+    _check_layers(name, layers, entry)
     _json_path(folder, name).unlink(missing_ok=True)
-    with atomic_paths([_array_path(folder, name, kind) for kind in ARRAYS]) as temporaries:
-        for temporary, array in zip(temporaries, (image, codes, locations), strict=True):
+    further = [layers[info.name] for info in entry.layers]
+    with atomic_paths([_array_path(folder, name, kind) for kind in array_names(entry)]) as temporaries:
+        for temporary, array in zip(temporaries, (image, codes, locations, *further), strict=True):
             with temporary.open("wb") as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
     write_text(_json_path(folder, name), entry.model_dump_json() + "\n")
@@ -132,11 +138,24 @@ def read_entry(folder: Path, name: str) -> CacheEntry | None:
     """Return what is known of a case, or None if it is not wholly there: a file is missing, short or not ours."""
     try:
         entry = CacheEntry.model_validate_json(_json_path(folder, name).read_bytes())
-        for kind in ARRAYS:
+        for kind in array_names(entry):
             _check_size(_array_path(folder, name, kind))
     except (OSError, ValidationError, CacheError):
         return None
     return entry
+
+
+def array_names(entry: CacheEntry) -> tuple[str, ...]:
+    """Return the names of the arrays of a case: those of ``ARRAYS``, then its further layers."""
+    return (*ARRAYS, *(info.name for info in entry.layers))
+
+
+def remove_case(folder: Path, name: str) -> None:
+    """Remove a case if it is there, the JSON first, so that no half case is ever seen."""
+    entry = read_entry(folder, name)
+    _json_path(folder, name).unlink(missing_ok=True)
+    for kind in ARRAYS if entry is None else array_names(entry):
+        _array_path(folder, name, kind).unlink(missing_ok=True)
 
 
 def is_of_another_version(folder: Path, name: str) -> bool:
@@ -168,7 +187,16 @@ def open_case(folder: Path, name: str, entry: CacheEntry | None = None) -> Cache
         raise CacheError(
             f"{path}: found image {image.shape} and target {codes.shape}, expected shape {entry.record.shape}. {REMEDY}"
         )
-    return CachedCase(folder, name, ArrayStore(image, codes, locations, entry))
+    layers = {info.name: _open_array(_array_path(folder, name, info.name)) for info in entry.layers}
+    return CachedCase(folder, name, ArrayStore(image, codes, locations, entry, layers))
+
+
+def _check_layers(name: str, layers: Mapping[str, NDArray[Any]], entry: CacheEntry) -> None:
+    """Raise ``ValueError`` unless the arrays are those of the entry, on its grid."""
+    expected = {info.name: (info.dtype, entry.record.shape) for info in entry.layers}
+    given = {layer: (array.dtype.name, array.shape[-3:]) for layer, array in layers.items()}
+    if given != expected:
+        raise ValueError(f"case {name}: found the layers {given}, expected {expected}")
 
 
 def _json_path(folder: Path, name: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from autoseg.cases.layers import Layer
 from autoseg.core.arrays import BoolArray, CodeArray, Shape3
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
@@ -40,6 +41,17 @@ class Case:
     """(C, *S) float32, or integers of at most 16 bits as the files store them; a 2-D image has one slice."""
     geometry: Geometry
     target: Target | None = None
+    layers: tuple[Layer, ...] = ()
+    """Further layers, on the grid of the image."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` if a layer lies on another grid than the image."""
+        for layer in self.layers:
+            if layer.array.shape[-3:] != self.image.shape[1:]:
+                raise ValueError(
+                    f"case {self.name}: found the layer {layer.info.name!r} of shape {layer.array.shape[-3:]}, "
+                    f"expected {self.image.shape[1:]}, as the image"
+                )
 
 
 class CaseRecord(BaseModel):

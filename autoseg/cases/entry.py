@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.cases.case import CaseRecord
+from autoseg.cases.layers import LayerInfo
 from autoseg.core.arrays import BoolArray
 
 
@@ -29,6 +30,8 @@ class CacheEntry(BaseModel):
     """Code -> number of voxels."""
     images: tuple[str, ...] = ()
     """Per channel the content of the image as read (:func:`autoseg.core.trained_on.image_contents`)."""
+    layers: tuple[LayerInfo, ...] = ()
+    """Layers besides image and target."""
     fingerprint: str
     """Hash over the source files and all settings that made this case; another hash is stale."""
 

@@ -6,12 +6,14 @@ Everything that needs the annotation of a case reads it here, so that nobody can
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.cases.case import Target
+from autoseg.cases.layers import Layer, LayerInfo, class_indices
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import DatasetError, Fault, FileFormatError
 from autoseg.core.geometry import Geometry
@@ -100,6 +102,34 @@ def read_valid_mask(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) ->
         fix = "Mark the annotated voxels with 1, or remove the case."
         raise DatasetError([Fault(where, "0 everywhere", "voxels above 0: without them the case says nothing", fix)])
     return valid
+
+
+def read_class_map(path: Path, info: LayerInfo, labels: Labels, shape: tuple[int, ...]) -> Layer:
+    """Read a dense label map (z, y, x) of file values, as a network predicts it, as a layer of class indices.
+
+    Parameters
+    ----------
+    path
+        The label map, on the grid of the image.
+    info
+        The layer, of kind CLASSES.
+    shape
+        (z, y, x) of the image.
+
+    Raises
+    ------
+    FileFormatError
+        If the file cannot be read, has another shape, or holds values that are no class.
+    """
+    values, _ = read_labels(path)
+    if values.shape != shape:
+        found, expected = f"shape {values.shape} (z, y, x)", f"{shape}, as the image"
+        raise FileFormatError(Fault(str(path), found, expected, "Predict the case again."))
+    try:
+        return Layer(info, class_indices(values, labels))
+    except ValueError as error:
+        fault = Fault(str(path), str(error), "file values of classes only", "Predict the case again.")
+        raise FileFormatError(fault) from error
 
 
 def apply_mask(

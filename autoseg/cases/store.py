@@ -6,8 +6,8 @@ are another; a further one needs the same three members, and a :class:`CaseSourc
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from autoseg.cases.entry import CacheEntry
 from autoseg.core.arrays import CodeArray, Float32Array
+from autoseg.core.errors import CacheError
 
 IMAGE, TARGET = "image", "target"
-"""Names of the layers of a case: (C, *S) float32, and (*S) codes."""
+"""Names of the layers that every case has: (C, *S) float32, and (*S) codes. Others stand in ``entry.layers``."""
 
 Box = tuple[slice, slice, slice]
 """Voxels (z, y, x) of a case, within its shape, step 1."""
@@ -33,7 +34,9 @@ class CaseStore(Protocol):
     def read(self, layer: str, box: Box) -> NDArray[Any]:
         """Return a box of a layer: (C, *box) float32 of ``IMAGE``, (*box) unsigned integers of ``TARGET``.
 
-        The result may be a view that must not be written to. An empty box gives an empty array.
+        Of a layer of ``entry.layers``: (C, *box) of intensities, else (*box), of the type that stands there. The result
+        may be a view that must not be written to. An empty box gives an empty array. Raises ``CacheError`` if the case
+        has no such layer.
         """
 
     def locations_of(self, code: int) -> NDArray[np.integer[Any]]:
@@ -62,10 +65,21 @@ class ArrayStore:
     locations: NDArray[np.integer[Any]]
     """(L,) flat indices into *S, sorted within each code."""
     entry: CacheEntry
+    layers: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Those of ``entry.layers`` by name, (C, *S) or (*S)."""
 
     def read(self, layer: str, box: Box) -> NDArray[Any]:
         """Return a view of a box of a layer; see :meth:`CaseStore.read`."""
-        return self.codes[box] if layer == TARGET else self.image[(slice(None), *box)]
+        if layer == TARGET:
+            return self.codes[box]
+        if layer == IMAGE:
+            return self.image[(slice(None), *box)]
+        if layer not in self.layers:
+            raise CacheError(
+                f"layer {layer!r}: found image, target{''.join(f', {name}' for name in self.layers)}, expected a layer "
+                "of that name. Run autoseg_plan_and_preprocess for this configuration."
+            )
+        return self.layers[layer][(..., *box)]
 
     def locations_of(self, code: int) -> NDArray[np.integer[Any]]:
         """Return flat indices into *S of voxels with an informative code; empty if there is none."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("autoseg.plan_and_preprocess")
 
-CONFIGURATIONS = "2d|3d_fullres|3d_lowres"
+CONFIGURATIONS = "2d|3d_fullres|3d_lowres|3d_cascade_fullres"
 
 
 def main() -> None:
@@ -31,7 +31,11 @@ def plan_and_preprocess(
     *,
     configurations: Annotated[
         list[str] | None,
-        typer.Option("-c", metavar="NAME ...", help=f"{CONFIGURATIONS} (default: as before, else all of the plan)."),
+        typer.Option(
+            "-c",
+            metavar="NAME ...",
+            help=f"{CONFIGURATIONS} (default: as before, else all but the cascade, which needs 3d_lowres trained).",
+        ),
     ] = None,
     planner: Annotated[
         str | None,
@@ -74,12 +78,14 @@ def plan_and_preprocess(
     from autoseg.planning.kept_plan import Wishes
     from autoseg.planning.plan_dataset import plan_dataset
     from autoseg.planning.preprocess_dataset import write_caches
+    from autoseg.training.cascade import previous_maps_in
 
     stages = common.stages(quiet=quiet)
     wishes = Wishes(planner, gpu_memory_gb, replan)
     made = plan_dataset(described, space, wishes, workers, stages, configurations=configurations)
     planned, chosen = made.plan, made.configurations
-    write_caches(described, planned, made.fingerprint, chosen, folder, workers, stages)
+    previous = previous_maps_in(space, described)
+    write_caches(described, planned, made.fingerprint, chosen, folder, workers, stages, previous)
     if json_:
         common.print_json(
             {

@@ -23,7 +23,8 @@ def preview_batches(
     dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
     *,
     configuration: Annotated[
-        str | None, typer.Option("-c", help="2d, 3d_fullres or 3d_lowres (default: 3d_fullres, else 2d).")
+        str | None,
+        typer.Option("-c", help="As in plans.json: 2d, 3d_fullres ... (default: 3d_fullres, else 2d)."),
     ] = None,
     fold: Annotated[str, typer.Option("--fold", help="Number of the fold, or 'all'.")] = "0",
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many patches.")] = 12,

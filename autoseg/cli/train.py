@@ -42,7 +42,10 @@ def train(
     fold: Annotated[str, typer.Argument(help="Number of the fold, or 'all' to train on every case.")],
     configuration: Annotated[
         str | None,
-        typer.Option("-c", help="2d, 3d_fullres or 3d_lowres (default: 3d_fullres, else 2d, of those preprocessed)."),
+        typer.Option(
+            "-c",
+            help="As in plans.json: 2d, 3d_fullres ... (default: 3d_fullres, else 2d, of those preprocessed).",
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run; a folder of its own (default: default, or the run to resume).")

@@ -66,7 +66,8 @@ class Configuration(_Frozen):
     batch_dice: bool
     """Whether the Dice loss pools the whole batch. If False, each sample has its own Dice."""
     previous_stage: str | None = None
-    """Cascade: name of the configuration whose prediction is a further input. None for others."""
+    """Second stage of a cascade: the configuration whose predicted classes are a further input of the network. None for
+    others."""
 
     @property
     def is_2d(self) -> bool:
@@ -114,17 +115,3 @@ class Plan(_Frozen):
                 f"{list(self.configurations)}. Choose with -c, or plan again with another planner."
             )
         return self.configurations[name]
-
-    def trainable(self, name: str) -> Configuration:
-        """Return a configuration that can be preprocessed and trained on its own. Raise ``PlanError`` for others.
-
-        The second stage of a cascade is planned as in nnU-Net, but cannot be trained yet.
-        """
-        configuration = self.configuration(name)
-        if configuration.previous_stage is not None:
-            others = [key for key, value in self.configurations.items() if value.previous_stage is None]
-            raise PlanError(
-                f"plan of {self.dataset_name}: configuration {name!r} is the second stage of a cascade, which this "
-                f"version does not train; expected one of {others}. Choose with -c."
-            )
-        return configuration

@@ -216,7 +216,8 @@ def _needed_bytes(
     """
     depth, y, x = (1,) * (3 - len(configuration.patch_size)) + configuration.patch_size
     sums = n_heads * depth * max(y, resampled[1]) * max(x, resampled[2])
-    return 4 * (math.prod(shape) + shape[0] * math.prod(resampled) + sums)
+    n_inputs = shape[0] + (n_heads if configuration.previous_stage is not None else 0)
+    return 4 * (math.prod(shape) + n_inputs * math.prod(resampled) + sums)
 
 
 def _trained_spacing(geometry: Geometry, plan: Plan) -> tuple[float, float, float]:

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from autoseg.cases.layers import input_channels
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import Dataset
@@ -51,12 +52,39 @@ def load_model(
     first = next(iter(loaded))
     plan, dataset = loaded[first].plan, datasets[first]
     configuration = plan.configuration(loaded[first].configuration)
+    n_channels = len(input_channels(plan, configuration, dataset.labels))
     networks = tuple(
-        _network(paths[fold], item, configuration, len(plan.channel_names), dataset.labels.n_heads).to(device)
+        _network(paths[fold], item, configuration, n_channels, dataset.labels.n_heads).to(device)
         for fold, item in loaded.items()
     )
     common = set.intersection(*(set(item.mirror_axes) for item in loaded.values()))
     return Model(plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded))
+
+
+def previous_folder(model_folder: str | Path, configuration: Configuration) -> Path | None:
+    """Return the model folder of the previous stage of a cascade, the run "default" of the same data set; else None.
+
+    Raises ``ModelError`` if there is no such folder.
+    """
+    if configuration.previous_stage is None:
+        return None
+    folder = Path(model_folder).absolute().parent / f"default__{configuration.previous_stage}"
+    if not folder.is_dir():
+        raise ModelError(
+            f"{folder}: found no such folder, expected the model of {configuration.previous_stage}, whose predictions "
+            f"{configuration.name} takes as input. Copy it beside {model_folder}, or train it first."
+        )
+    return folder
+
+
+def check_same_classes(folder: Path, first: Model, second: Model) -> None:
+    """Raise ``ModelError`` unless both stages of a cascade have the same classes; ``folder`` is that of the first."""
+    if class_differences(first.dataset.labels, second.dataset.labels):
+        names = [list(model.dataset.labels.class_names) for model in (first, second)]
+        raise ModelError(
+            f"{folder}: found a model of the classes {names[0]}, expected those of {second.configuration.name}, "
+            f"{names[1]}. Train both stages again."
+        )
 
 
 def find_checkpoints(folder: Path, folds: Sequence[str | int] | None, checkpoint: str = "final") -> dict[str, Path]:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from autoseg.cases.case import Case, CaseRecord
+from autoseg.cases.layers import Layer, LayerInfo, class_indices, further_inputs
 from autoseg.core.arrays import Float32Array
-from autoseg.core.errors import DatasetError
+from autoseg.core.errors import DatasetError, ModelError
 from autoseg.core.geometry import Geometry
 from autoseg.core.progress import Progress, silent
 from autoseg.inference.export import Keep, LabelMap, Logits, decide, probabilities
 from autoseg.inference.folder import PredictionReport, predict_files
 from autoseg.inference.inputs import header_faults, image_fault
-from autoseg.inference.model import Model, load_model
+from autoseg.inference.model import Model, check_same_classes, load_model, previous_folder
 from autoseg.inference.window import Slab, check_window_settings, join_slabs, stream_logits
 from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.preprocessing import Preprocessed, preprocess
+from autoseg.sampling.input_channels import with_channels
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Predictor:
     """Largest distance of neighbouring windows as a share of the patch."""
     batch_size: int | None = None
     """Windows per forward pass; None chooses by patch size and device."""
+    previous: Predictor | None = None
+    """Model of the previous stage of a cascade, asked for the classes of cases that come without them."""
 
     def __post_init__(self) -> None:
         check_window_settings(self.step, self.batch_size)
@@ -54,6 +58,9 @@ class Predictor:
         batch_size: int | None = None,
     ) -> Predictor:
         """Load a model folder (``fold_<k>`` folders with checkpoints); nothing else of it is needed.
+
+        The second stage of a cascade also loads the first, from ``default__<its configuration>`` beside the folder: the
+        same folds, so that a case that was kept from the training of one is new to both.
 
         Parameters
         ----------
@@ -78,7 +85,13 @@ class Predictor:
         check_window_settings(step, batch_size)
         chosen = select_device(device)
         model = load_model(model_folder, folds, chosen, checkpoint)
-        return cls(model, chosen, autocast_dtype(chosen), mirror, step, batch_size)
+        stage, previous = previous_folder(model_folder, model.configuration), None
+        if stage is not None:
+            previous = cls.load(
+                stage, folds, device, checkpoint=checkpoint, mirror=mirror, step=step, batch_size=batch_size
+            )
+            check_same_classes(stage, previous.model, model)
+        return cls(model, chosen, autocast_dtype(chosen), mirror, step, batch_size, previous)
 
     def predict_array(self, image: Float32Array, geometry: Geometry) -> LabelMap:
         """Return the label map (z, y, x) of an image (C, z, y, x) float32 as read from its file.
@@ -122,7 +135,11 @@ class Predictor:
         )
 
     def prepare(self, case: Case) -> Preprocessed:
-        """Check and preprocess a case (crop, normalise, resample), exactly as for training."""
+        """Check and preprocess a case (crop, normalise, resample), exactly as for training.
+
+        The image has all channels of the network: behind its own the classes of the previous stage of a cascade, from
+        the layer ``cases.layers.PREVIOUS`` of the case if it has one, else predicted. The target is not looked at.
+        """
         plan, configuration = self.model.plan, self.model.configuration
         where = f"case {case.name}"
         faults = list(header_faults(where, case.image.shape, case.geometry, plan, configuration))
@@ -131,7 +148,23 @@ class Predictor:
             faults.append(broken)
         if faults:
             raise DatasetError(faults)
-        return preprocess(Case(case.name, case.image, case.geometry), plan, configuration, unknown=None)
+        inputs = further_inputs(configuration, self.model.dataset.labels.n_classes)
+        layers = tuple(self._layer(info, case) for info in inputs)
+        prepared = preprocess(replace(case, target=None, layers=layers), plan, configuration, unknown=None)
+        return replace(prepared, image=_with_layers(prepared.image, prepared.layers))
+
+    def _layer(self, info: LayerInfo, case: Case) -> Layer:
+        """Return a further input of a case, in the axes of its file: as given, else as the previous stage says."""
+        given = next((layer for layer in case.layers if layer.info.name == info.name), None)
+        if given is not None:
+            return given
+        if self.previous is None:
+            raise ModelError(
+                f"case {case.name}: found no layer {info.name!r}, expected the classes of "
+                f"{self.model.configuration.previous_stage}. Load the model with Predictor.load."
+            )
+        values = self.previous.predict_case(replace(case, target=None, layers=()))
+        return Layer(info, class_indices(values, self.previous.model.dataset.labels))
 
     def slabs(self, image: Float32Array) -> Iterator[Slab]:
         """Yield the logits (H, planes, y, x) of a preprocessed image (C, *S) slab by slab; see ``stream_logits``."""
@@ -162,3 +195,13 @@ class Predictor:
     def probabilities(self, logits: Logits, record: CaseRecord) -> Float32Array:
         """Return (H, z, y, x) float32 in the file's axes that logits on the plan's grid mean, whole or in slabs."""
         return probabilities(logits, record, self.model.dataset.labels)
+
+
+def _with_layers(image: Float32Array, layers: Sequence[Layer]) -> Float32Array:
+    """Append the channels of layers (C, *S) or (*S) to an image (C, *S), as for training."""
+    if not layers:
+        return image
+    tensors = {layer.info.name: torch.from_numpy(layer.array)[None] for layer in layers}
+    with_all = with_channels(torch.from_numpy(image)[None], tensors, [layer.info for layer in layers])
+    joined: Float32Array = with_all[0].numpy()
+    return joined

@@ -69,11 +69,11 @@ class Decision:
 def choose_configurations(plan: Plan, given: Sequence[str] | None, record: PlanRecord | None) -> tuple[str, ...]:
     """Return the names of the configurations to preprocess.
 
-    Those given, otherwise those that were preprocessed before (``record``), otherwise all that can be trained by
-    themselves. Raises ``PlanError`` if one of those given cannot be trained.
+    Those given, otherwise those that were preprocessed before (``record``), otherwise all but the second stage of a
+    cascade, which needs predictions of the first. Raises ``PlanError`` if the plan has none of a given name.
     """
     if given:
-        return tuple(plan.trainable(name).name for name in dict.fromkeys(given))
+        return tuple(plan.configuration(name).name for name in dict.fromkeys(given))
     possible = [name for name, item in plan.configurations.items() if item.previous_stage is None]
     before = [name for name in possible if record is not None and name in record.configurations]
     others = [name for name in possible if name not in before]

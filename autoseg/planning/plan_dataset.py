@@ -72,8 +72,8 @@ def plan_dataset(
     DatasetError
         The files have faults: all of them.
     PlanError
-        There is no such planner, an edit of plans.json cannot work, or one of the configurations cannot be
-        trained; no plan is written.
+        There is no such planner, an edit of plans.json cannot work, or the plan lacks one of the
+        configurations; no plan is written.
     ConfigError
         Edits would be lost without ``wishes.replan``.
     """
@@ -85,7 +85,7 @@ def plan_dataset(
         dataset, fingerprint, former, wishes, planning_command(workspace, dataset, "--replan")
     )
     for name in configurations or ():
-        decision.plan.trainable(name)
+        decision.plan.configuration(name)
     splits = load_or_make_splits(dataset, folder, fingerprint.informative_cases, fingerprint)
     refuse_forgotten_cases(dataset, folder, fingerprint.informative_cases)
     heads = [head.name for head in dataset.labels.heads]

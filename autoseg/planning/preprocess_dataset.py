@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from autoseg.core.errors import AutosegError
 from autoseg.core.findings import counted
 from autoseg.core.fingerprint import Fingerprint
-from autoseg.core.plan import Plan
+from autoseg.core.plan import Configuration, Plan
 from autoseg.core.progress import Stages, silent_stages
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.commands import planning_command
@@ -23,6 +23,14 @@ from autoseg.preprocessing.runner import preprocess_dataset
 
 log = logging.getLogger(__name__)
 
+PreviousMaps = Callable[[Configuration], Mapping[str, Path]]
+"""Configuration -> case -> label map that the previous stage of a cascade predicted. Empty for other configurations."""
+
+
+def no_previous_maps(configuration: Configuration) -> Mapping[str, Path]:
+    """Return no label maps."""
+    return {}
+
 
 def preprocess_by_plan(
     dataset: Dataset,
@@ -30,6 +38,7 @@ def preprocess_by_plan(
     configurations: Sequence[str] | None = None,
     workers: int | None = None,
     stages: Stages = silent_stages,
+    previous: PreviousMaps = no_previous_maps,
 ) -> tuple[str, ...]:
     """Write the caches by the plan in the workspace; return the configurations.
 
@@ -44,7 +53,7 @@ def preprocess_by_plan(
     if record is not None:
         save_record(record.with_used(chosen, plan), folder)
     fingerprint = current_fingerprint(dataset, folder, workers, stages)
-    write_caches(dataset, plan, fingerprint, chosen, folder, workers, stages)
+    write_caches(dataset, plan, fingerprint, chosen, folder, workers, stages, previous)
     return chosen
 
 
@@ -56,12 +65,15 @@ def write_caches(
     folder: Path,
     workers: int | None = None,
     stages: Stages = silent_stages,
+    previous: PreviousMaps = no_previous_maps,
 ) -> None:
     """Write ``folder/<configuration>/`` for each of the configurations; cases that are there and current are kept.
 
-    ``workers`` as for :func:`autoseg.planning.workers.fitting_workers`. Raises ``AutosegError`` with the cases that
-    cannot be preprocessed, after the others.
+    ``workers`` as for :func:`autoseg.planning.workers.fitting_workers`; ``previous`` gives the second stage of a
+    cascade its further input. Raises ``AutosegError`` with the cases that cannot be preprocessed, after the others, and
+    what ``previous`` raises, before anything is written.
     """
+    maps = {name: previous(plan.configuration(name)) for name in configurations}
     skip = frozenset(dataset.case_names) - frozenset(fingerprint.informative_cases)
     dataset = with_estimated_promises(dataset, folder, readers(dataset, workers), stages, warn=True)
     _log_reach(dataset)
@@ -72,10 +84,12 @@ def write_caches(
             need = preprocessing_bytes(dataset, fingerprint, plan, plan.configuration(name), cases)
             return fitting_workers(workers, need, len(cases))
 
+        without = frozenset(dataset.case_names) - maps[name].keys() if maps[name] else frozenset[str]()
         with stages(name) as progress:
             result = preprocess_dataset(
-                dataset, plan, name, folder / name, workers=fitting, skip=skip, progress=progress
-            )
+                dataset, plan, name, folder / name, workers=fitting, skip=skip | without, previous=maps[name],
+                progress=progress,
+            )  # fmt: skip
         log.info("%s: %d cases preprocessed, %d were up to date", name, len(result.done), len(result.kept))
         failed |= {f"{name}: {case}": error for case, error in result.failed.items()}
     if failed:

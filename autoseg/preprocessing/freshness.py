@@ -29,6 +29,7 @@ REASONS = {
     "image": "image file changed",
     "label": "label file changed",
     "mask": "valid mask changed",
+    "previous": "prediction of the previous stage changed",
     "protocol": "annotation_protocol, or what is estimated for it, changed",
 }
 """Part of a fingerprint -> why a case with another value there is stale. A part that a case lacks is left out."""
@@ -41,6 +42,7 @@ def case_fingerprint(
     configuration: Configuration,
     *,
     protocol: AnnotationProtocol = NO_PROMISE,
+    previous: Path | None = None,
 ) -> str:
     """Return the fingerprint of a case: ``part:hash`` for each part of ``REASONS``, joined by ``;``.
 
@@ -49,7 +51,8 @@ def case_fingerprint(
     one that is changed within the same size and time stamp is not noticed. Of dataset.json and the plan only what
     reaches the cache counts. A file that does not exist counts as such and raises nothing.
 
-    ``protocol`` is what is inferred from; where nothing is, it leaves no part.
+    ``protocol`` is what is inferred from; where nothing is, it leaves no part. ``previous`` is the label map that the
+    previous stage of a cascade predicted of the case; None leaves no part either.
     """
     parts: dict[str, Any] = {
         "version": PREPROCESSING_VERSION,
@@ -60,6 +63,8 @@ def case_fingerprint(
     }
     if files.valid_mask is not None:
         parts["mask"] = file_stamp(files.valid_mask)
+    if previous is not None:
+        parts["previous"] = file_stamp(previous)
     reach = resolve_reach(protocol, labels.n_classes)
     if protocol.speaks_of_slices or protocol.classes_complete_in or reach:
         axis = protocol.slice_axis if protocol.speaks_of_slices else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.cases.case import Case, CaseRecord
+from autoseg.cases.layers import Layer
 from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, Shape3
 from autoseg.core.orientation import VoxelOrder
 from autoseg.core.plan import Configuration, Plan
@@ -17,6 +18,7 @@ from autoseg.preprocessing.crop import box_slices, content_box, full_box
 from autoseg.preprocessing.normalize import normalize
 from autoseg.preprocessing.resample_codes import resample_codes
 from autoseg.preprocessing.resample_image import resample_image
+from autoseg.preprocessing.resample_layers import resample_layer
 from autoseg.preprocessing.tied_sets import Unions
 
 ANISOTROPY = 3.0
@@ -37,6 +39,8 @@ class Preprocessed:
     """(*S) codes of what promises leave, or None where nothing is inferred."""
     label_sets: BoolArray | None = None
     """(N', K): the rows of the target, then unions that ties in resampling made; None without annotation."""
+    layers: tuple[Layer, ...] = ()
+    """Further layers of the case."""
 
 
 def preprocess(
@@ -56,7 +60,7 @@ def preprocess(
     Parameters
     ----------
     case
-        Image (C, *S) and, if it has one, target, in the axes of the file.
+        Image (C, *S) and, if it has them, target and further layers, in the axes of the file.
     plan, configuration
         The decisions.
     unknown
@@ -81,7 +85,7 @@ def preprocess(
     stored = case.image if prevailing.is_identity else np.ascontiguousarray(prevailing.apply(case.image))
     axes = VoxelOrder(plan.transpose_forward)
     low, high = (axes.permuted(corner) for corner in (content_box(stored) if plan.crop else full_box(stored)))
-    box = box_slices(low, high)
+    box: tuple[Any, ...] = box_slices(low, high)
     cropped = axes.apply(stored)[(slice(None), *box)]
     spacing_before = order.permuted(case.geometry.spacing)
     spacing = target_spacing(spacing_before, configuration)
@@ -94,6 +98,10 @@ def preprocess(
         label_sets = unions.label_sets
     if inferred is not None:
         inferred = resample_codes(order.apply(inferred)[box], shape, unknown=None, separate_axis=separate_axis)
+    layers = tuple(
+        resample_layer(replace(layer, array=order.apply(layer.array)[(..., *box)]), shape, separate_axis)
+        for layer in case.layers
+    )
     record = CaseRecord(
         case=case.name,
         geometry=case.geometry,
@@ -109,7 +117,7 @@ def preprocess(
     image = normalize(cropped, plan, configuration)  # after the labels, so that fewer large arrays exist at once
     if image.shape[1:] != shape:
         image = resample_image(image, shape, separate_axis=separate_axis)
-    return Preprocessed(image=image, codes=codes, record=record, inferred=inferred, label_sets=label_sets)
+    return Preprocessed(image, codes, record, inferred=inferred, label_sets=label_sets, layers=layers)
 
 
 def restore(array: NDArray[Any], record: CaseRecord, *, fill: float = 0) -> NDArray[Any]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from autoseg.annotation.promises import Inference, infer
 from autoseg.annotation.touches import promise_statement, touched_classes
-from autoseg.cases.cache import ARRAYS, CaseCache, is_of_another_version, write_case
+from autoseg.cases.cache import CaseCache, is_of_another_version, remove_case, write_case
 from autoseg.cases.case import Case
 from autoseg.cases.entry import CacheEntry
-from autoseg.cases.label_codes import read_annotation
+from autoseg.cases.label_codes import read_annotation, read_class_map
+from autoseg.cases.layers import Layer, further_inputs
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError, DatasetError, Fault, StorageError
 from autoseg.core.parallel import is_running, map_unordered
@@ -32,6 +34,7 @@ from autoseg.preprocessing.merge_inferred import pair
 from autoseg.preprocessing.pipeline import preprocess
 
 NEVER = "never preprocessed"
+NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class _Job:
     folder: Path
     protocol: AnnotationProtocol
     fingerprint: str
+    previous: Path | None
     is_alone: bool
 
     def __repr__(self) -> str:
@@ -71,6 +75,7 @@ def preprocess_dataset(
     *,
     workers: int | Callable[[Collection[str]], int] = 1,
     skip: Collection[str] = frozenset(),
+    previous: Mapping[str, Path] = NO_FILES,
     progress: Progress = silent,
 ) -> RunReport:
     """Preprocess all cases of a data set into ``folder``, those that are fresh there excepted.
@@ -89,6 +94,9 @@ def preprocess_dataset(
         one uses all.
     skip
         Cases to leave out; what is cached of them is removed.
+    previous
+        Case -> label map that the previous stage predicted of it without having trained on it. Needed of every case for
+        the second stage of a cascade, and of none otherwise.
     progress
         Called after each case with the number of cases settled, their total and the name.
 
@@ -107,16 +115,21 @@ def preprocess_dataset(
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
     cases = [files for files in dataset.cases if files.name not in skip]
-    _remove_cases(folder, skip)
+    for name in skip:
+        remove_case(folder, name)
     names = [files.name for files in cases]
-    stale = stale_cases(dataset, plan, configuration_name, CaseCache.read(folder, names), names)
+    cache = CaseCache.read(folder, names)
+    stale = stale_cases(dataset, plan, configuration_name, cache, names, previous=previous)
     todo = [files for files in cases if files.name in stale]
     kept = tuple(sorted(files.name for files in cases if files.name not in stale))
     failed: dict[str, AutosegError] = {}
     done: list[str] = []
     n_workers = workers if isinstance(workers, int) else workers([files.name for files in todo]) if todo else 1
     is_alone = min(n_workers, len(todo)) <= 1
-    jobs = [_job(files, dataset, plan, configuration, folder, is_alone=is_alone) for files in todo]
+    jobs = [
+        _job(files, dataset, plan, configuration, folder, previous=previous.get(files.name), is_alone=is_alone)
+        for files in todo
+    ]
     for index, result in map_unordered(_run, jobs, workers=n_workers):
         name = todo[index].name
         if isinstance(result, StorageError):
@@ -136,8 +149,13 @@ def stale_cases(
     configuration_name: str,
     cache: CaseCache,
     names: Iterable[str],
+    *,
+    previous: Mapping[str, Path] = NO_FILES,
 ) -> dict[str, str]:
-    """Return those of the cases ``names`` whose cache is missing or stale, each with the reason; reads no voxels."""
+    """Return those of the cases ``names`` whose cache is missing or stale, each with the reason; reads no voxels.
+
+    ``previous`` as for :func:`preprocess_dataset`.
+    """
     configuration = plan.configuration(configuration_name)
     files_of = {files.name: files for files in dataset.cases}
     stale: dict[str, str] = {}
@@ -148,7 +166,7 @@ def stale_cases(
         elif name not in files_of:
             stale[name] = "no longer a case of the data set"
         else:
-            expected = _fingerprint(files_of[name], dataset, plan, configuration)
+            expected = _fingerprint(files_of[name], dataset, plan, configuration, previous.get(name))
             reason = staleness(entry.fingerprint, expected) or other_order(entry.record, plan)
             if reason is not None:
                 stale[name] = reason
@@ -181,8 +199,10 @@ def infer_case(case: Case, labels: Labels, protocol: AnnotationProtocol) -> Infe
     return inference if len(inference.label_sets) > 1 else None
 
 
-def _fingerprint(files: CaseFiles, dataset: Dataset, plan: Plan, configuration: Configuration) -> str:
-    return case_fingerprint(files, dataset.labels, plan, configuration, protocol=dataset.protocol)
+def _fingerprint(
+    files: CaseFiles, dataset: Dataset, plan: Plan, configuration: Configuration, previous: Path | None
+) -> str:
+    return case_fingerprint(files, dataset.labels, plan, configuration, protocol=dataset.protocol, previous=previous)
 
 
 def _job(
@@ -192,16 +212,31 @@ def _job(
     configuration: Configuration,
     folder: Path,
     *,
+    previous: Path | None,
     is_alone: bool,
 ) -> _Job:
-    fingerprint = _fingerprint(files, dataset, plan, configuration)  # before reading: a later change is noticed
-    return _Job(files, dataset.labels, plan, configuration, folder, dataset.protocol, fingerprint, is_alone)
+    fingerprint = _fingerprint(files, dataset, plan, configuration, previous)  # before reading: a change is noticed
+    return _Job(files, dataset.labels, plan, configuration, folder, dataset.protocol, fingerprint, previous, is_alone)
+
+
+def _further_layers(job: _Job, shape: tuple[int, ...]) -> tuple[Layer, ...]:
+    """Read the further inputs of the configuration on the grid of an image of ``shape`` (z, y, x)."""
+    inputs = further_inputs(job.configuration, job.labels.n_classes)
+    if not inputs:
+        return ()
+    if job.previous is None:
+        stage = job.configuration.previous_stage
+        fault = Fault(f"case {job.files.name!r}", f"no prediction of {stage}", "one that did not train on it",
+                      f"Train every fold of {stage} first.")  # fmt: skip
+        raise DatasetError([fault])
+    return tuple(read_class_map(job.previous, info, job.labels, shape) for info in inputs)
 
 
 def _run(job: _Job) -> None:
     """Preprocess one case and write it."""
     with contextlib.nullcontext() if job.is_alone else threadpool_limits(1):
         case = read_case(job.files, job.labels)
+        case = replace(case, layers=_further_layers(job, case.image.shape[1:]))
         if case.target is None:
             raise DatasetError([Fault(f"case {case.name!r}", "no annotation", "a label file", "Add it.")])
         unknown = None if job.labels.is_dense else case.target.undrawn
@@ -227,22 +262,24 @@ def _run(job: _Job) -> None:
         locations=locations.slices,
         code_counts=locations.counts,
         images=image_contents(case.image),
+        layers=tuple(layer.info for layer in prepared.layers),
         fingerprint=job.fingerprint,
     )
-    write_case(job.folder, case.name, image=prepared.image, codes=codes, locations=locations.indices, entry=entry)
+    layers = {layer.info.name: layer.array for layer in prepared.layers}
+    write_case(
+        job.folder,
+        case.name,
+        image=prepared.image,
+        codes=codes,
+        locations=locations.indices,
+        entry=entry,
+        layers=layers,
+    )
 
 
 def _members(table: BoolArray) -> tuple[tuple[int, ...], ...]:
     """Return the class indices of each row of a table (N, K)."""
     return tuple(tuple(np.flatnonzero(row).tolist()) for row in table)
-
-
-def _remove_cases(folder: Path, names: Iterable[str]) -> None:
-    """Remove cases from a cache, the JSON first, so that no half case is ever seen."""
-    for name in names:
-        (folder / f"{name}.json").unlink(missing_ok=True)
-        for kind in ARRAYS:
-            (folder / f"{name}.{kind}.npy").unlink(missing_ok=True)
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from autoseg.augmentation.recipes import Recipe, augment_intensity_
+from autoseg.cases.layers import LayerInfo, further_inputs
 from autoseg.cases.store import CaseSource, CaseStore
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError, CacheError, WorkerError
@@ -25,6 +26,7 @@ from autoseg.core.plan import Configuration
 from autoseg.dataset.labels import Labels
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.held_out import NO_RING, Marking, Marks, Tables, mark_case, plain_tables
+from autoseg.sampling.input_channels import with_channels
 from autoseg.sampling.origin import Origin, origin_of
 from autoseg.sampling.patches import Sample, draw_place, read_patch
 from autoseg.sampling.places import CaseContent, Sampler, intensity_generator, sample_rng
@@ -62,6 +64,15 @@ class Batch:
     """Cases of which something is to be said, and what."""
     undrawn: Tensor | None = None
     """(B,) int64: per sample the code of voxels that nobody annotated; None: K, "nothing known", in all."""
+    layers: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further layers by name: (B, C, *P) float32 of intensities, else (B, *P) uint8 or int32."""
+    inputs: tuple[LayerInfo, ...] = ()
+    """Those of ``layers`` that the network sees beside the images."""
+
+    @property
+    def network_input(self) -> Tensor:
+        """(B, C', *P) float32: the images, then the channels of ``inputs``."""
+        return with_channels(self.images, self.layers, self.inputs)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch on ``device``."""
@@ -75,7 +86,7 @@ class Batch:
         changed: dict[str, Any] = {
             name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
-        return replace(self, **changed)
+        return replace(self, layers={name: change(layer) for name, layer in self.layers.items()}, **changed)
 
 
 def make_loader(
@@ -93,6 +104,7 @@ def make_loader(
     augment_in_worker: bool = True,
     pin_memory: bool = False,
     marking: Marking | None = None,
+    layers: Sequence[LayerInfo] = (),
 ) -> Iterator[Batch]:
     """Return an iterator over the batches of iterations ``start`` to ``stop - 1``.
 
@@ -127,6 +139,8 @@ def make_loader(
         Whether batches lie in page-locked memory.
     marking
         What the batches tell apart as ``held_sets`` and ``rings``; None: nothing.
+    layers
+        Layers that the batches hold besides the further inputs of the configuration, which they always do.
 
     Raises
     ------
@@ -149,6 +163,8 @@ def make_loader(
         stop=stop,
         outside=labels.outside,
         marking=marking,
+        inputs=further_inputs(configuration, labels.n_classes),
+        layers=tuple(layers),
     )
     workers = min(workers, available_cores(), max(len(batches), 1))
     options: dict[str, Any] = {}
@@ -213,6 +229,8 @@ class BatchBuilder(Dataset[Batch]):
     stop: int
     outside: int
     marking: Marking | None = None
+    inputs: tuple[LayerInfo, ...] = ()
+    layers: tuple[LayerInfo, ...] = ()
     _open_cases: OrderedDict[str, _OpenCase] = field(default_factory=OrderedDict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -242,6 +260,7 @@ class BatchBuilder(Dataset[Batch]):
                         outside=self.outside,
                         to_drawn=opened.to_drawn,
                         marks=opened.marks,
+                        layers=(*self.inputs, *self.layers),
                     )
                 )
             except Exception as error:  # any fault of one case must name it
@@ -254,7 +273,7 @@ class BatchBuilder(Dataset[Batch]):
         images = _stack_images([sample.image for sample in samples])
         if self.augments_intensity and self.recipe is not None:
             augment_intensity_(images, self.recipe, intensity_generator(self.seed, iteration))
-        batch = replace(_batch(images, samples, tables, names), origins=tuple(origins))
+        batch = replace(_batch(images, samples, tables, names), origins=tuple(origins), inputs=self.inputs)
         rejection = self.sampler.rejection
         if rejection is None or not rejection.notes:
             return batch
@@ -344,6 +363,7 @@ def _batch(images: Tensor, samples: Sequence[Sample], tables: Sequence[Tables], 
         None if bool(held.all()) else held,
         None if bool((rings == NO_RING).all()) else rings,
         undrawn=torch.tensor([of_case.undrawn for of_case in tables]),
+        layers={name: torch.stack([sample.layers[name] for sample in samples]) for name in samples[0].layers},
     )
 
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from autoseg.augmentation.move_labels import move_codes
 from autoseg.augmentation.recipes import Recipe, draw_warp
 from autoseg.augmentation.warp import Warp, identity, keep_inside, move_image, source_box
-from autoseg.cases.store import IMAGE, TARGET, CaseStore
+from autoseg.cases.layers import LayerInfo
+from autoseg.cases.store import IMAGE, TARGET, Box, CaseStore
 from autoseg.sampling.held_out import Marks
+from autoseg.sampling.move_layers import View, as_tensor, move_layer
 from autoseg.sampling.places import Aim, box_anywhere, box_around, draw_voxel
 from autoseg.sampling.rejection import RealBox, Rejection
 
@@ -39,6 +38,8 @@ class Sample:
     """(C, *P) float32."""
     codes: Tensor
     """(*P) uint8, or int32 when the case has more than 256 codes."""
+    layers: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further layers by name: (C, *P) float32 of intensities, else (*P) uint8 or int32."""
 
 
 def draw_place(
@@ -108,12 +109,14 @@ def read_patch(
     outside: int,
     to_drawn: Tensor | None = None,
     marks: Marks | None = None,
+    layers: Sequence[LayerInfo] = (),
 ) -> Sample:
-    """Read the box that the transform needs from the memory maps, and move it: one pass each for image and codes.
+    """Read the box that the transform needs from the memory maps, and move it: one pass for each layer.
 
     Outside the image lie 0 and the code ``outside``. Drawn codes win over ``unknown``, that of voxels that nobody
     annotated. Where codes tell more apart than what was drawn, ``to_drawn`` (N,) says so; with ``marks`` the codes are
-    those of :meth:`autoseg.sampling.held_out.Marks.mark`.
+    those of :meth:`autoseg.sampling.held_out.Marks.mark`. Further ``layers`` are moved alike, each by the rule of its
+    kind.
     """
     low, high = source_box(place.warp, place.centre, patch)
     shape = case.entry.record.shape[-len(patch) :]
@@ -126,16 +129,18 @@ def read_patch(
     drawn = np.asarray(case.read(TARGET, whole))
     if marks is not None:
         drawn = marks.mark(drawn, [part.start for part in whole])
-    codes = _tensor(drawn[0] if is_slice else drawn, np.uint8 if drawn.dtype == np.uint8 else np.int32)
-    read = case.read(IMAGE, whole)
-    image = _tensor(read[:, 0] if is_slice else read, np.float32)
-    centre = [middle - start for middle, start in zip(place.centre, first, strict=True)]
+    codes = as_tensor(drawn[0] if is_slice else drawn)
+    image = _read(case, IMAGE, whole, is_slice)
+    centre = tuple(middle - start for middle, start in zip(place.centre, first, strict=True))
+    view = View(place.warp, centre, tuple(patch))
     return Sample(
-        move_image(image, place.warp, centre, patch),
-        move_codes(codes, place.warp, centre, patch, unknown=unknown, outside=outside, to_drawn=to_drawn),
+        move_image(image, *view),
+        move_codes(codes, *view, unknown=unknown, outside=outside, to_drawn=to_drawn),
+        {info.name: move_layer(_read(case, info.name, whole, is_slice), view, info) for info in layers},
     )
 
 
-def _tensor(part: NDArray[Any], dtype: type[np.generic]) -> Tensor:
-    """Copy a part of a read-only memory map into a tensor."""
-    return torch.from_numpy(np.array(part, dtype=dtype, order="C", copy=True))
+def _read(case: CaseStore, layer: str, box: Box, is_slice: bool) -> Tensor:
+    """Return a box of a layer, or the one slice of it, as a tensor of its own."""
+    part = case.read(layer, box)
+    return as_tensor(part[..., 0, :, :] if is_slice else part)

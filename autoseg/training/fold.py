@@ -15,6 +15,7 @@ from torch import Tensor
 from autoseg.augmentation.recipes import Recipe, augment_intensity, named_recipe
 from autoseg.cases.cache import CaseCache
 from autoseg.cases.entry import CacheEntry
+from autoseg.cases.layers import input_channels
 from autoseg.cases.store import CaseSource
 from autoseg.core.atomic import write_json
 from autoseg.core.components import resolve
@@ -149,7 +150,7 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     torch.manual_seed(config.seed)
     network = build_network(
         configuration.topology,
-        n_channels=len(request.plan.channel_names),
+        n_channels=len(input_channels(request.plan, configuration, labels)),
         n_outputs=labels.n_heads,
         deep_supervision=config.deep_supervision,
     ).to(device)

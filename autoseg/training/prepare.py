@@ -26,7 +26,8 @@ from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint
 from autoseg.planning.kept_plan import PlanRecord, load_record
 from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold
 from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
-from autoseg.preprocessing.runner import stale_cases
+from autoseg.preprocessing.runner import NO_FILES, stale_cases
+from autoseg.training.cascade import previous_maps
 from autoseg.training.config import SCRIBBLED, SCRIBBLED_FRACTION, SMALL_ITERATIONS, TrainingConfig, resolve_config
 from autoseg.training.fold import FoldRequest, recipe
 from autoseg.training.optim import own_learning_rate
@@ -69,6 +70,8 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         No plan yet, or no such configuration.
     ConfigError
         No such fold, or a setting that is wrong.
+    ModelError
+        The second stage of a cascade, and the first is not trained; says which folds are missing.
     CacheError
         A case of the fold is not preprocessed, or its cache is stale; says which and why.
     """
@@ -83,7 +86,7 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         run = find_run(workspace.results(dataset.name), options.fold, options.name, options.configuration)
     chosen = options.configuration or default_configuration(plan, load_record(preprocessed))
     name, chosen = run or (options.name or "default", chosen)
-    configuration = plan.trainable(chosen)
+    configuration = plan.configuration(chosen)
     splits, fold = load_or_make_splits(dataset, preprocessed, names, fingerprint), parse_fold(options.fold)
     split = select_fold(splits, fold, names)
     if fold != "all":
@@ -95,7 +98,9 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     folder = workspace.model(dataset.name, configuration.name, name) / f"fold_{options.fold}"
     config = fold_config(plan, with_known_promises(dataset, preprocessed), fingerprint, options, folder)
     cache = CaseCache.read(preprocessed / configuration.name, [*split.train, *split.val, *dataset.case_names])
-    check_cache(dataset, plan, configuration.name, cache, split, command=f"{planning} -c {configuration.name}")
+    previous = previous_maps(workspace, dataset, configuration, splits, options.fold)
+    command = f"{planning} -c {configuration.name}"
+    check_cache(dataset, plan, configuration.name, cache, split, command=command, previous=previous)
     return FoldRequest(
         dataset=dataset,
         plan=plan,
@@ -178,13 +183,16 @@ def check_cache(
     cache: CaseCache,
     split: Split,
     command: str = PLANNING,
+    *,
+    previous: Mapping[str, Path] = NO_FILES,
 ) -> None:
     """Raise ``CacheError`` unless every case of the split is preprocessed from what the files say now.
 
-    ``command`` preprocesses the data set.
+    ``command`` preprocesses the data set; ``previous`` as for ``preprocessing.runner.preprocess_dataset``.
     """
     names = sorted({*split.train, *split.val})
-    stale = stale_cases(with_known_promises(dataset, cache.folder.parent), plan, configuration, cache, names)
+    settled = with_known_promises(dataset, cache.folder.parent)
+    stale = stale_cases(settled, plan, configuration, cache, names, previous=previous)
     if stale:
         reasons = listed(f"{case} ({reason})" for case, reason in stale.items())
         raise CacheError(

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from autoseg.cases.layers import input_channels
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.findings import listed
 from autoseg.core.plan import Configuration, Plan
@@ -99,7 +100,7 @@ def load_pretrained(
         If the file cannot be read, or holds the weights of another network.
     """
     checkpoint = load_checkpoint(path)
-    ends = (_ends(plan, labels), _given_ends(checkpoint, path))
+    ends = (_ends(plan, configuration, labels), _given_ends(checkpoint, path))
     result = transfer(network.state_dict(), checkpoint.weights, *ends)
     _refuse_other_network(path, checkpoint, configuration, result)
     _report(path, result, *ends)
@@ -140,20 +141,24 @@ def check_pretrained(
             "the new run another --name, or copy the checkpoint elsewhere first."
         )
     checkpoint = load_checkpoint(path)
+    own = _ends(plan, configuration, labels)
     with torch.device("meta"):
-        network = build_network(configuration.topology, len(plan.channel_names), labels.n_heads)
+        network = build_network(configuration.topology, len(own.channels), labels.n_heads)
     given = {name: tensor.to("meta") for name, tensor in checkpoint.weights.items()}
-    result = transfer(network.state_dict(), given, _ends(plan, labels), _given_ends(checkpoint, path))
+    result = transfer(network.state_dict(), given, own, _given_ends(checkpoint, path))
     _refuse_other_network(path, checkpoint, configuration, result)
 
 
-def _ends(plan: Plan, labels: Labels) -> Ends:
-    return Ends(plan.channel_names, tuple(head.name for head in labels.heads), labels.has_regions)
+def _ends(plan: Plan, configuration: Configuration, labels: Labels) -> Ends:
+    return Ends(
+        input_channels(plan, configuration, labels), tuple(head.name for head in labels.heads), labels.has_regions
+    )
 
 
 def _given_ends(checkpoint: Checkpoint, path: Path) -> Ends:
-    name = checkpoint.plan.dataset_name
-    return _ends(checkpoint.plan, Dataset.from_json(checkpoint.dataset, name=name, folder=path.parent).labels)
+    plan = checkpoint.plan
+    labels = Dataset.from_json(checkpoint.dataset, name=plan.dataset_name, folder=path.parent).labels
+    return _ends(plan, plan.configuration(checkpoint.configuration), labels)
 
 
 def _refuse_other_network(path: Path, checkpoint: Checkpoint, configuration: Configuration, result: Transfer) -> None:

@@ -146,7 +146,7 @@ def training_step(parts: Parts, batch: Batch, iteration: int, gradient_clip: flo
         evidence = drawn_evidence(batch)
     else:
         evidence = inferred.evidence(batch, iteration, lambda network, images: _logits(parts, network, images)[0])
-    logits = _logits(parts, parts.network, batch.images)
+    logits = _logits(parts, parts.network, batch.network_input)
     loss = parts.loss(logits, evidence)
     scaler = parts.scaler
     torch.autograd.backward(scaler.scale(loss))
@@ -168,7 +168,7 @@ def validate(parts: Parts) -> tuple[float | None, list[float | None]]:
     counts: Tensor | None = None
     for batch in parts.validation_batches():
         moved = batch.to(parts.device)
-        logits = _logits(parts, parts.network, moved.images)
+        logits = _logits(parts, parts.network, moved.network_input)
         loss = parts.loss(logits, drawn_evidence(moved))
         seen = count_heads(logits[0], moved.codes, moved.label_sets, parts.regions, parts.painting)
         counts = seen if counts is None else counts + seen

@@ -10,7 +10,7 @@ from autoseg.core.progress import Progress, silent
 from autoseg.evaluation import Summary, evaluate_files
 from autoseg.inference import Predictor
 from autoseg.inference.out_of_fold import ALL, read_fold_cases
-from autoseg.io.images import ending_of, written_ending
+from autoseg.training.cascade import validation_file
 from autoseg.training.fold import FoldRequest
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,8 @@ def validate_fold(request: FoldRequest, *, workers: int = 1, progress: Progress 
     if report.failed:
         failures = "\n".join(f"{name}: {error}" for name, error in report.failed.items())
         raise AutosegError(f"validation of {request.folder}: {counted(len(report.failed), 'case')} failed.\n{failures}")
-    largest = max(request.dataset.labels.file_values())
     pairs = {
-        name: (case.label, folder / f"{name}{written_ending(ending_of(case.images[0]), largest)}")
+        name: (case.label, validation_file(request.folder, case, request.dataset.labels))
         for name, case in cases.items()
         if case.label is not None
     }

@@ -50,10 +50,3 @@ def test_a_plan_survives_json(plan):
 def test_a_configuration_that_is_not_there_is_named_with_those_that_are(plan):
     with pytest.raises(PlanError, match=r"no configuration '2d', expected one of \['3d_fullres', '3d_cascade"):
         plan.configuration("2d")
-
-
-def test_the_second_stage_of_a_cascade_is_planned_but_not_trained(plan):
-    assert plan.trainable("3d_fullres").name == "3d_fullres"
-    assert plan.configuration("3d_cascade_fullres").previous_stage == "3d_lowres"
-    with pytest.raises(PlanError, match=r"second stage of a cascade.*expected one of \['3d_fullres'\]"):
-        plan.trainable("3d_cascade_fullres")

@@ -62,7 +62,7 @@ class Teacher:
         """Return rows (B, *P) of :meth:`table` for a batch; None before its time."""
         if self.network is None or iteration < self.config.teacher_start * self.config.iterations:
             return None
-        probabilities = predict(self.network, batch.images).softmax(1).flatten(2)  # (B, K, V)
+        probabilities = predict(self.network, batch.network_input).softmax(1).flatten(2)  # (B, K, V)
         codes = flat_codes(batch.codes)
         self._check(probabilities, codes, batch.held_sets)
         sets = batch.label_sets if batch.inferred_sets is None else batch.inferred_sets
