@@ -15,7 +15,7 @@ from autoseg.augmentation.move_labels import move_codes
 from autoseg.augmentation.recipes import Recipe, draw_warp
 from autoseg.augmentation.warp import Warp, identity, keep_inside, move_image, source_box
 from autoseg.cases.store import IMAGE, TARGET, CaseStore
-from autoseg.sampling.held_out import Marks
+from autoseg.sampling.extra_codes import ExtraCodes
 from autoseg.sampling.places import Aim, box_anywhere, box_around, draw_voxel
 from autoseg.sampling.rejection import RealBox, Rejection
 
@@ -106,14 +106,13 @@ def read_patch(
     *,
     unknown: int,
     outside: int,
-    to_drawn: Tensor | None = None,
-    marks: Marks | None = None,
+    base: Tensor | None = None,
+    extra_codes: ExtraCodes | None = None,
 ) -> Sample:
     """Read the box that the transform needs from the memory maps, and move it: one pass each for image and codes.
 
-    Outside the image lie 0 and the code ``outside``. Drawn codes win over ``unknown``, that of voxels that nobody
-    annotated. Where codes tell more apart than what was drawn, ``to_drawn`` (N,) says so; with ``marks`` the codes are
-    those of :meth:`autoseg.sampling.held_out.Marks.mark`.
+    Outside the image lie 0 and the code ``outside``. Annotated voxels win over those of code ``unknown``. ``base`` (N,)
+    is that of the code table, with rows for ``extra_codes`` if these are given; None if every code is its own base.
     """
     low, high = source_box(place.warp, place.centre, patch)
     shape = case.entry.record.shape[-len(patch) :]
@@ -123,16 +122,16 @@ def read_patch(
     if place.slice_index is not None:
         box = [slice(place.slice_index, place.slice_index + 1), *box]
     whole = (box[0], box[1], box[2])
-    drawn = np.asarray(case.read(TARGET, whole))
-    if marks is not None:
-        drawn = marks.mark(drawn, [part.start for part in whole])
-    codes = _tensor(drawn[0] if is_slice else drawn, np.uint8 if drawn.dtype == np.uint8 else np.int32)
+    stored = np.asarray(case.read(TARGET, whole))
+    if extra_codes is not None:
+        stored = extra_codes.apply(stored, [part.start for part in whole])
+    codes = _tensor(stored[0] if is_slice else stored, np.uint8 if stored.dtype == np.uint8 else np.int32)
     read = case.read(IMAGE, whole)
     image = _tensor(read[:, 0] if is_slice else read, np.float32)
     centre = [middle - start for middle, start in zip(place.centre, first, strict=True)]
     return Sample(
         move_image(image, place.warp, centre, patch),
-        move_codes(codes, place.warp, centre, patch, unknown=unknown, outside=outside, to_drawn=to_drawn),
+        move_codes(codes, place.warp, centre, patch, unknown=unknown, outside=outside, to_drawn=base),
     )
 
 
