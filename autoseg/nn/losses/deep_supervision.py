@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from autoseg.nn.losses.code_tables import informative_codes
+from autoseg.nn.losses.code_tables import annotated_codes
 
 Loss = Callable[..., Tensor]
 """(logits (B, H, *P), codes (B, *P), label_sets (B, N, K), further tables of codes (B, N, ...)) -> scalar."""
@@ -65,7 +65,7 @@ def code_pyramid(
     codes: Tensor, label_sets: Tensor, strides: Sequence[Sequence[int]], unknown: int, undrawn: Tensor | None = None
 ) -> Iterator[Tensor]:
     """Yield :func:`downsample_codes` for growing strides, each a multiple of the one before; the work is shared."""
-    informative = _annotated_codes(label_sets, undrawn).to(codes.device, non_blocking=True)
+    informative = annotated_codes(label_sets, undrawn).to(codes.device, non_blocking=True)
     padded = _pad_to_multiple(codes, strides[-1], unknown)
     known: Tensor | None = None  # codes on the grid of ``reached``, uninformative ones replaced by ``unknown``
     reached = (1,) * (codes.ndim - 1)
@@ -87,15 +87,6 @@ def code_pyramid(
         yield coarse[
             (slice(None), *(slice(-(-edge // step)) for edge, step in zip(codes.shape[1:], stride, strict=True)))
         ]
-
-
-def _annotated_codes(label_sets: Tensor, undrawn: Tensor | None) -> Tensor:
-    """(B, N) bool: informative codes whose set is not that of unannotated voxels."""
-    informative = informative_codes(label_sets)
-    if undrawn is None:
-        return informative
-    row = label_sets[torch.arange(len(label_sets), device=label_sets.device), undrawn.to(label_sets.device)]  # (B, K)
-    return informative & (label_sets != row[:, None]).any(dim=2)
 
 
 class DeepSupervisionLoss:
