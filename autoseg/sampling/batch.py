@@ -72,6 +72,10 @@ class BatchTable(NamedTuple):
         )
         return CodeTable(drawn, learnt, int(self.undrawn[sample]), base, held_out, zone)
 
+    def __reduce__(self) -> tuple[Callable[..., BatchTable], tuple[NDArray[Any], ...]]:
+        """Send the values to another process, not shared memory: opening six pieces of it takes longer than reading."""
+        return _from_arrays, tuple(tensor.cpu().numpy() for tensor in self)
+
     def each(self, change: Callable[[Tensor], Tensor]) -> BatchTable:
         """Return the table with ``change`` applied to every tensor."""
         return BatchTable(*map(change, self))
@@ -116,6 +120,10 @@ def stack_codes(codes: Sequence[Tensor]) -> Tensor:
     """Stack (*P) maps, as int32 unless all are uint8."""
     dtype = torch.uint8 if all(part.dtype == torch.uint8 for part in codes) else torch.int32
     return torch.stack([part.to(dtype) for part in codes])
+
+
+def _from_arrays(*arrays: NDArray[Any]) -> BatchTable:
+    return BatchTable(*map(torch.from_numpy, arrays))
 
 
 def _filled(rows: NDArray[Any], n_codes: int, fill: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from multiprocessing.reduction import ForkingPickler
+
 import numpy as np
 import torch
 
@@ -39,6 +41,13 @@ def test_an_open_code_comes_last_and_says_nothing():
     assert (
         stacked.base[:, 5].tolist() == [4, 3] and not stacked.held_out[:, 5].any() and (stacked.zone[:, 5] == -1).all()
     )
+
+
+def test_a_table_is_the_same_in_another_process():
+    stacked = BatchTable.stack([table(5, 4), table(5, 3)])
+    received = ForkingPickler.loads(ForkingPickler.dumps(stacked))
+    assert all(torch.equal(one, other) for one, other in zip(stacked, received, strict=True))
+    assert all(one.dtype == other.dtype for one, other in zip(stacked, received, strict=True))
 
 
 def test_a_batch_moves_with_its_table():
