@@ -380,7 +380,7 @@ def _restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress
     now = _data_of(request)
     changed += [f"{key} of the data set changed" for key in now if now[key] != latest.state.get("data", now).get(key)]
     evidence = latest.state.get("evidence", {})
-    changed += [f"it has no evidence {source.name!r}" for source in parts.evidence if source.name not in evidence]
+    changed += [f"it holds no state of {source.name!r}" for source in parts.evidence if source.name not in evidence]
     begun_from = latest.state.get("pretrained", request.pretrained)  # earlier versions did not say
     if request.pretrained is not None and request.pretrained.absolute() != Path(begun_from or "").absolute():
         changed.append(f"--pretrained is {request.pretrained}, was {begun_from or 'none'}")

@@ -274,7 +274,7 @@ def test_a_run_without_the_state_of_a_source_of_evidence_is_not_resumed(request_
         "evidence": {"promises": {}, "background_prior": latest.state["evidence"]["background_prior"]},
     }
     save_checkpoint(request.folder / LATEST, replace(latest, state=state))
-    with pytest.raises(ModelError, match="no evidence 'teacher'"):
+    with pytest.raises(ModelError, match="holds no state of 'teacher'"):
         train_fold(request, resume=True)
 
 
