@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.cases.case import CaseRecord
+from autoseg.cases.code_table import CodeTable
 from autoseg.cases.layers import LayerInfo
 from autoseg.core.arrays import BoolArray
 
@@ -36,17 +37,14 @@ class CacheEntry(BaseModel):
     """Hash over the source files and all settings that made this case; another hash is stale."""
 
     @property
-    def table(self) -> BoolArray:
-        """The label sets as a table (N, K) bool: what was drawn."""
-        return self._as_table(self.label_sets)
+    def table(self) -> CodeTable:
+        """What each code stands for; made anew at each call."""
+        drawn = self._as_rows(self.label_sets)
+        learnt = drawn if self.inferred_sets is None else self._as_rows(self.inferred_sets)
+        return CodeTable.of_sets(drawn, learnt, self.undrawn)
 
-    @property
-    def inferred_table(self) -> BoolArray:
-        """What is left of the label sets after inference, as a table (N, K) bool; ``table`` if nothing is inferred."""
-        return self._as_table(self.label_sets if self.inferred_sets is None else self.inferred_sets)
-
-    def _as_table(self, sets: tuple[tuple[int, ...], ...]) -> BoolArray:
-        table = np.zeros((len(sets), self.n_classes), dtype=bool)
+    def _as_rows(self, sets: tuple[tuple[int, ...], ...]) -> BoolArray:
+        rows = np.zeros((len(sets), self.n_classes), dtype=bool)
         for code, members in enumerate(sets):
-            table[code, list(members)] = True
-        return table
+            rows[code, list(members)] = True
+        return rows

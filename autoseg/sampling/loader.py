@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,16 +17,16 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from autoseg.augmentation.recipes import Recipe, augment_intensity_
+from autoseg.cases.code_table import CodeTable
 from autoseg.cases.layers import LayerInfo, further_inputs
 from autoseg.cases.store import CaseSource, CaseStore
-from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError, CacheError, WorkerError
 from autoseg.core.parallel import available_cores
 from autoseg.core.plan import Configuration
 from autoseg.dataset.labels import Labels
+from autoseg.sampling.batch import Batch, BatchTable, stack_codes, stack_images
 from autoseg.sampling.config import SamplingConfig
-from autoseg.sampling.held_out import NO_RING, Marking, Marks, Tables, mark_case, plain_tables
-from autoseg.sampling.input_channels import with_channels
+from autoseg.sampling.extra_codes import ExtraCodeRule, ExtraCodes, choose_extra_codes
 from autoseg.sampling.origin import Origin, origin_of
 from autoseg.sampling.patches import Sample, draw_place, read_patch
 from autoseg.sampling.places import CaseContent, Sampler, intensity_generator, sample_rng
@@ -38,55 +38,6 @@ MAX_OPEN_CASES = 64
 """Per process: each open case holds three file descriptors, of which a process commonly has 1024."""
 BATCHES_AHEAD = 2
 """Finished batches that each worker keeps waiting."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The patches of one iteration."""
-
-    images: Tensor
-    """(B, C, *P) float32."""
-    codes: Tensor
-    """(B, *P) uint8, or int32 when a case has more than 256 codes."""
-    label_sets: Tensor
-    """(B, N, K) bool: per sample the classes of each code. Rows that a case does not have are all True (unknown)."""
-    cases: tuple[str, ...] = ()
-    """(B,) names."""
-    inferred_sets: Tensor | None = None
-    """(B, N, K) bool: what promises leave of ``label_sets``; None if that is all of it."""
-    held_sets: Tensor | None = None
-    """(B, N, K) bool: what is known of codes that training does not see, all True for the others; None if none is."""
-    rings: Tensor | None = None
-    """(B, N) int64: for codes of unknown voxels the ring around annotation, else -1; None if none is told apart."""
-    origins: tuple[Origin, ...] = ()
-    """(B,): where each patch comes from."""
-    notes: tuple[tuple[str, str], ...] = ()
-    """Cases of which something is to be said, and what."""
-    undrawn: Tensor | None = None
-    """(B,) int64: per sample the code of voxels that nobody annotated; None: K, "nothing known", in all."""
-    layers: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further layers by name: (B, C, *P) float32 of intensities, else (B, *P) uint8 or int32."""
-    inputs: tuple[LayerInfo, ...] = ()
-    """Those of ``layers`` that the network sees beside the images."""
-
-    @property
-    def network_input(self) -> Tensor:
-        """(B, C', *P) float32: the images, then the channels of ``inputs``."""
-        return with_channels(self.images, self.layers, self.inputs)
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """Return the batch on ``device``."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory, from which copies to a GPU are asynchronous."""
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        changed: dict[str, Any] = {
-            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, layers={name: change(layer) for name, layer in self.layers.items()}, **changed)
 
 
 def make_loader(
@@ -103,7 +54,7 @@ def make_loader(
     batch_size: int | None = None,
     augment_in_worker: bool = True,
     pin_memory: bool = False,
-    marking: Marking | None = None,
+    extra_codes: ExtraCodeRule | None = None,
     layers: Sequence[LayerInfo] = (),
 ) -> Iterator[Batch]:
     """Return an iterator over the batches of iterations ``start`` to ``stop - 1``.
@@ -137,8 +88,8 @@ def make_loader(
         intensity_generator(seed, iteration))`` on the device: up to rounding and the noise field the same result.
     pin_memory
         Whether batches lie in page-locked memory.
-    marking
-        What the batches tell apart as ``held_sets`` and ``rings``; None: nothing.
+    extra_codes
+        What is held out from training, and which distance zones the code tables of the batches have; None for nothing.
     layers
         Layers that the batches hold besides the further inputs of the configuration, which they always do.
 
@@ -162,7 +113,7 @@ def make_loader(
         start=start,
         stop=stop,
         outside=labels.outside,
-        marking=marking,
+        extra_codes=extra_codes,
         inputs=further_inputs(configuration, labels.n_classes),
         layers=tuple(layers),
     )
@@ -198,21 +149,21 @@ class _OpenCase(NamedTuple):
     """A case as the builder keeps it, with all that follows from it once and for all."""
 
     case: CaseStore
-    marks: Marks | None
-    tables: Tables
-    to_drawn: Tensor | None
-    """``tables.to_drawn``; None if every code stands for itself."""
+    extra_codes: ExtraCodes | None
+    table: CodeTable
+    """With the extra codes."""
+    base: Tensor | None
+    """``table.base``; None if every code is its own base."""
 
     @classmethod
-    def of(cls, case: CaseStore, marking: Marking | None) -> _OpenCase:
+    def of(cls, case: CaseStore, rule: ExtraCodeRule | None) -> _OpenCase:
         """Work out what patches of a case need."""
-        tables = plain_tables(case.entry.table, case.entry.inferred_table, case.entry.undrawn)
-        marks = None if marking is None else mark_case(case, marking)
-        if marks is not None:
-            tables = marks.tables(tables)
-        stands_for_itself = bool((tables.to_drawn == np.arange(len(tables.to_drawn))).all())
-        to_drawn = None if stands_for_itself else torch.from_numpy(tables.to_drawn)
-        return cls(case, marks, tables, to_drawn)
+        table = case.entry.table
+        extra_codes = None if rule is None else choose_extra_codes(case, rule)
+        if extra_codes is not None:
+            table = extra_codes.extend(table)
+        is_own_base = bool((table.base == np.arange(len(table))).all())
+        return cls(case, extra_codes, table, None if is_own_base else torch.from_numpy(table.base))
 
 
 @dataclass
@@ -228,7 +179,7 @@ class BatchBuilder(Dataset[Batch]):
     start: int
     stop: int
     outside: int
-    marking: Marking | None = None
+    extra_codes: ExtraCodeRule | None = None
     inputs: tuple[LayerInfo, ...] = ()
     layers: tuple[LayerInfo, ...] = ()
     _open_cases: OrderedDict[str, _OpenCase] = field(default_factory=OrderedDict, init=False, repr=False)
@@ -242,7 +193,7 @@ class BatchBuilder(Dataset[Batch]):
 
     def _build(self, iteration: int) -> Batch | Failure:
         samples: list[Sample] = []
-        tables: list[Tables] = []
+        tables: list[CodeTable] = []
         names: list[str] = []
         origins: list[Origin] = []
         for sample in range(self.batch_size):
@@ -256,10 +207,10 @@ class BatchBuilder(Dataset[Batch]):
                         opened.case,
                         place,
                         self.patch,
-                        unknown=opened.tables.undrawn,
+                        unknown=opened.table.undrawn,
                         outside=self.outside,
-                        to_drawn=opened.to_drawn,
-                        marks=opened.marks,
+                        base=opened.base,
+                        extra_codes=opened.extra_codes,
                         layers=(*self.inputs, *self.layers),
                     )
                 )
@@ -267,13 +218,16 @@ class BatchBuilder(Dataset[Batch]):
                 known = isinstance(error, AutosegError)
                 message = str(error) if known else f"{type(error).__name__}: {error}"
                 return Failure(f"case {aim.case.name}: {message}", isinstance(error, CacheError))
-            tables.append(opened.tables)
+            tables.append(opened.table)
             names.append(aim.case.name)
             origins.append(origin_of(aim, place))
-        images = _stack_images([sample.image for sample in samples])
+        images = stack_images([sample.image for sample in samples])
         if self.augments_intensity and self.recipe is not None:
             augment_intensity_(images, self.recipe, intensity_generator(self.seed, iteration))
-        batch = replace(_batch(images, samples, tables, names), origins=tuple(origins), inputs=self.inputs)
+        codes = stack_codes([sample.codes for sample in samples])
+        layers = {name: torch.stack([sample.layers[name] for sample in samples]) for name in samples[0].layers}
+        table = BatchTable.stack(tables)
+        batch = Batch(images, codes, table, tuple(names), tuple(origins), layers=layers, inputs=self.inputs)
         rejection = self.sampler.rejection
         if rejection is None or not rejection.notes:
             return batch
@@ -291,7 +245,7 @@ class BatchBuilder(Dataset[Batch]):
         opened = self._open_cases
         key = content.name
         if key not in opened:
-            opened[key] = _OpenCase.of(content.source.open(), self.marking)
+            opened[key] = _OpenCase.of(content.source.open(), self.extra_codes)
         opened.move_to_end(key)
         if len(opened) > MAX_OPEN_CASES:
             opened.popitem(last=False)
@@ -345,42 +299,3 @@ def _next(batches: Iterator[Batch | Failure], builder: BatchBuilder, workers: in
             f"patch loader: a worker process died ({str(error).splitlines()[0]}), expected a batch. "
             f"One of the cases {names} was in work. If memory ran out, use fewer workers."
         ) from error
-
-
-def _batch(images: Tensor, samples: Sequence[Sample], tables: Sequence[Tables], names: Sequence[str]) -> Batch:
-    drawn, inferred, held = (
-        _pad_tables([getattr(of_case, kind) for of_case in tables]) for kind in ("drawn", "inferred", "held")
-    )
-    rings = torch.full(drawn.shape[:2], NO_RING)
-    for sample, of_case in enumerate(tables):
-        rings[sample, : len(of_case.rings)] = torch.from_numpy(of_case.rings)
-    return Batch(
-        images,
-        _stack_codes([sample.codes for sample in samples]),
-        drawn,
-        tuple(names),
-        None if torch.equal(drawn, inferred) else inferred,
-        None if bool(held.all()) else held,
-        None if bool((rings == NO_RING).all()) else rings,
-        undrawn=torch.tensor([of_case.undrawn for of_case in tables]),
-        layers={name: torch.stack([sample.layers[name] for sample in samples]) for name in samples[0].layers},
-    )
-
-
-def _stack_images(images: Sequence[Tensor]) -> Tensor:
-    """Stack (C, *P) images in memory of numpy's, which comes in huge pages: a quarter of the time of torch's."""
-    stacked = torch.from_numpy(np.empty((len(images), *images[0].shape), dtype=np.float32))
-    return torch.stack(list(images), out=stacked)
-
-
-def _stack_codes(codes: Sequence[Tensor]) -> Tensor:
-    """Stack (*P) maps, as int32 unless all are uint8."""
-    dtype = torch.uint8 if all(part.dtype == torch.uint8 for part in codes) else torch.int32
-    return torch.stack([part.to(dtype) for part in codes])
-
-
-def _pad_tables(tables: Sequence[BoolArray]) -> Tensor:
-    """Stack (N, K) tables of different N: missing rows are all True (unknown)."""
-    longest = max(len(table) for table in tables)
-    padded = [np.pad(table, ((0, longest - len(table)), (0, 0)), constant_values=True) for table in tables]
-    return torch.from_numpy(np.stack(padded))

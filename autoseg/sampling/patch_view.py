@@ -10,8 +10,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.cases.code_table import CodeTable
 from autoseg.core.arrays import BoolArray, CodeArray, Float32Array
-from autoseg.dataset.labels import Labels, drawn_codes
+from autoseg.dataset.labels import Labels
 from autoseg.sampling.origin import Origin
 
 MeaningKind: TypeAlias = Literal["annotated", "held out", "inferred", "unannotated"]
@@ -36,29 +37,21 @@ class Meaning(NamedTuple):
         return names + {"annotated": "", "held out": " (held out)", "inferred": " (promised)"}[self.kind]
 
 
-def meanings_of(drawn: BoolArray, inferred: BoolArray, held: BoolArray, undrawn: BoolArray) -> tuple[Meaning, ...]:
-    """Return what each of N codes means.
-
-    Parameters
-    ----------
-    drawn, inferred, held
-        (N, K): classes that were drawn; those that promises leave of them; those of codes that are held out from
-        training, all True for other codes.
-    undrawn
-        (K,): classes that a voxel of the case may have where nobody annotated.
-    """
-    is_drawn = drawn_codes(drawn, undrawn)
+def meanings_of(table: CodeTable) -> tuple[Meaning, ...]:
+    """Return what each of the N codes of a table means."""
+    annotated = table.annotated
     meanings = []
-    for code in range(len(drawn)):
+    for code in range(len(table)):
         kind: MeaningKind
-        if not held[code].all():
-            kind, row = "held out", held[code]
-        elif is_drawn[code]:
-            kind, row = "annotated", drawn[code]
-        elif (inferred[code] != drawn[code]).any():
-            kind, row = "inferred", inferred[code]
+        row = table.drawn[code]
+        if table.held_out[code]:
+            kind = "held out"
+        elif annotated[code]:
+            kind = "annotated"
+        elif (table.learnt[code] != row).any():
+            kind, row = "inferred", table.learnt[code]
         else:
-            kind, row = "unannotated", drawn[code]
+            kind = "unannotated"
         meanings.append(Meaning(kind, frozenset(int(index) for index in np.flatnonzero(row))))
     return tuple(meanings)
 

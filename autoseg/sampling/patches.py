@@ -13,7 +13,7 @@ from autoseg.augmentation.recipes import Recipe, draw_warp
 from autoseg.augmentation.warp import Warp, identity, keep_inside, move_image, source_box
 from autoseg.cases.layers import LayerInfo
 from autoseg.cases.store import IMAGE, TARGET, Box, CaseStore
-from autoseg.sampling.held_out import Marks
+from autoseg.sampling.extra_codes import ExtraCodes
 from autoseg.sampling.move_layers import View, as_tensor, move_layer
 from autoseg.sampling.places import Aim, box_anywhere, box_around, draw_voxel
 from autoseg.sampling.rejection import RealBox, Rejection
@@ -107,16 +107,15 @@ def read_patch(
     *,
     unknown: int,
     outside: int,
-    to_drawn: Tensor | None = None,
-    marks: Marks | None = None,
+    base: Tensor | None = None,
+    extra_codes: ExtraCodes | None = None,
     layers: Sequence[LayerInfo] = (),
 ) -> Sample:
     """Read the box that the transform needs from the memory maps, and move it: one pass for each layer.
 
-    Outside the image lie 0 and the code ``outside``. Drawn codes win over ``unknown``, that of voxels that nobody
-    annotated. Where codes tell more apart than what was drawn, ``to_drawn`` (N,) says so; with ``marks`` the codes are
-    those of :meth:`autoseg.sampling.held_out.Marks.mark`. Further ``layers`` are moved alike, each by the rule of its
-    kind.
+    Outside the image lie 0 and the code ``outside``. Annotated voxels win over those of code ``unknown``. ``base`` (N,)
+    is that of the code table, with rows for ``extra_codes`` if these are given; None if every code is its own base.
+    Further ``layers`` are moved alike, each by the rule of its kind.
     """
     low, high = source_box(place.warp, place.centre, patch)
     shape = case.entry.record.shape[-len(patch) :]
@@ -126,16 +125,16 @@ def read_patch(
     if place.slice_index is not None:
         box = [slice(place.slice_index, place.slice_index + 1), *box]
     whole = (box[0], box[1], box[2])
-    drawn = np.asarray(case.read(TARGET, whole))
-    if marks is not None:
-        drawn = marks.mark(drawn, [part.start for part in whole])
-    codes = as_tensor(drawn[0] if is_slice else drawn)
+    stored = np.asarray(case.read(TARGET, whole))
+    if extra_codes is not None:
+        stored = extra_codes.apply(stored, [part.start for part in whole])
+    codes = as_tensor(stored[0] if is_slice else stored)
     image = _read(case, IMAGE, whole, is_slice)
     centre = tuple(middle - start for middle, start in zip(place.centre, first, strict=True))
     view = View(place.warp, centre, tuple(patch))
     return Sample(
         move_image(image, *view),
-        move_codes(codes, *view, unknown=unknown, outside=outside, to_drawn=to_drawn),
+        move_codes(codes, *view, unknown=unknown, outside=outside, to_drawn=base),
         {info.name: move_layer(_read(case, info.name, whole, is_slice), view, info) for info in layers},
     )
 

@@ -13,7 +13,7 @@ from autoseg.cases.entry import CacheEntry
 from autoseg.cases.store import CaseSource, CaseStore
 from autoseg.core.arrays import Shape3
 from autoseg.core.errors import ConfigError
-from autoseg.dataset.labels import Labels, head_states, informative_codes
+from autoseg.dataset.labels import Labels
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.rejection import Rejection
 
@@ -44,21 +44,21 @@ class CaseContent:
 
     @classmethod
     def from_entry(cls, source: CaseSource, entry: CacheEntry, labels: Labels) -> CaseContent:
-        """Summarise a cached case. Only what was drawn counts: ``entry.table``, not what follows from promises."""
+        """Summarise a cached case. Only the annotation counts, not what follows from promises."""
         table = entry.table
-        informative = informative_codes(table)
-        positive, _ = head_states(table, labels.regions)
+        informative, single = table.informative, table.single
+        positive, _ = table.head_states(labels.regions)
         counts = {code: entry.code_counts[code] for code in entry.locations if entry.code_counts.get(code, 0) > 0}
         counts = {code: count for code, count in counts.items() if informative[code]}
         groups: dict[bytes, list[int]] = {}
         for code in counts:
-            groups.setdefault(table[code].tobytes(), []).append(code)
+            groups.setdefault(table.drawn[code].tobytes(), []).append(code)
         head_codes = tuple(
             tuple(code for code in counts if positive[code, head]) if head in labels.foreground_heads else ()
             for head in range(labels.n_heads)
         )
         n_voxels = int(np.prod(entry.record.shape))
-        n_certain = sum(count for code, count in counts.items() if table[code].sum() == 1)
+        n_certain = sum(count for code, count in counts.items() if single[code])
         is_dense = sum(counts.values()) == n_voxels and 2 * n_certain >= n_voxels
         code_groups = tuple(map(tuple, groups.values()))
         return cls(source, entry.record.shape, counts, head_codes, is_dense, code_groups)

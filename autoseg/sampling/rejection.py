@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from autoseg.cases.store import TARGET, CaseStore
 from autoseg.core.arrays import BoolArray, CodeArray, Shape3
-from autoseg.dataset.labels import drawn_codes, foreground_codes
 from autoseg.sampling.config import SamplingConfig
 
 MAX_TABLE_BYTES = 1 << 28
@@ -132,11 +131,10 @@ class Rejection:
         if key not in self._tables:
             entries = max(MAX_TABLE_BYTES // (8 * max(self.n_cases, 1)), MIN_ENTRIES)
             table = case.entry.table
-            speaks = drawn_codes(table, table[case.entry.undrawn])
             self._tables[key] = AreaTable.build(
                 case.entry.record.shape,
                 lambda planes: case.read(TARGET, (planes, slice(None), slice(None))),
-                speaks, foreground_codes(table), entries, n_axes=n_axes,
+                table.annotated, table.foreground, entries, n_axes=n_axes,
             )  # fmt: skip
         return self._tables[key].count(box)
 

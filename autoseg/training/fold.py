@@ -22,18 +22,23 @@ from autoseg.core.components import resolve
 from autoseg.core.errors import ModelError
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import Dataset
-from autoseg.dataset.labels import informative_codes, painting_of
+from autoseg.dataset.labels import painting_of
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.nn.losses import LabelSetLoss, VoxelLoss
+from autoseg.sampling.batch import Batch
 from autoseg.sampling.config import SamplingConfig
-from autoseg.sampling.held_out import Marking
-from autoseg.sampling.loader import Batch, make_loader
+from autoseg.sampling.extra_codes import ExtraCodeRule
+from autoseg.sampling.loader import make_loader
 from autoseg.sampling.places import intensity_generator
 from autoseg.training.config import TrainingConfig
-from autoseg.training.evidence.background_prior import RINGS, Totals, Unannotated
-from autoseg.training.evidence.source import EvidenceLoss
+from autoseg.training.evidence.background_prior import ZONE_BORDERS, BackgroundPrior
+from autoseg.training.evidence.loss import EvidenceLoss
+from autoseg.training.evidence.promises import Promises
+from autoseg.training.evidence.source import EvidenceSource
+from autoseg.training.evidence.teacher import Teacher
+from autoseg.training.evidence.totals import Totals
 from autoseg.training.history import draw_history, write_history
 from autoseg.training.optim import build_optimization, optimizer_name
 from autoseg.training.pretrained import Before, load_pretrained
@@ -157,18 +162,10 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     regions = torch.from_numpy(labels.regions).to(device) if labels.has_regions else None
     painting = painting_of(labels)
     build_loss = resolve("loss", config.loss, LOSSES)
-    unannotated = _unannotated(request, device)
-    teacher = None if unannotated is None else unannotated.teacher
-    loss = EvidenceLoss(
-        build_loss(regions, configuration.batch_dice),
-        network.output_strides if config.deep_supervision else None,
-        labels.unknown,
-        None if teacher is None else teacher.table(device),
-        config.teacher_weight,
-    )
+    strides = network.output_strides if config.deep_supervision else None
     return Parts(
         network=network,
-        loss=loss,
+        loss=EvidenceLoss(build_loss(regions, configuration.batch_dice), strides, labels.unknown),
         optimization=build_optimization(network.parameters(), config),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16"),
         device=device,
@@ -179,36 +176,40 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         head_names=tuple(head.name for head in labels.heads),
         foreground_heads=labels.foreground_heads,
         painting=None if painting is None or painting.is_sound else painting,
-        unannotated=unannotated,
+        evidence=_evidence_sources(request, device),
         is_dense=labels.is_dense,
     )
 
 
-def _unannotated(request: FoldRequest, device: torch.device) -> Unannotated | None:
-    """Put together what is inferred where nobody annotated; None if that is nothing."""
+def _evidence_sources(request: FoldRequest, device: torch.device) -> tuple[EvidenceSource, ...]:
+    """Return what infers more than the annotation; () if nothing. Promises first: others compare with their weights."""
     config, labels = request.config, request.dataset.labels
     if labels.is_dense:
-        return None
+        return ()
     entries = [request.cache.entries[name] for name in request.train_cases if name in request.cache.entries]
     totals = Totals.of(entries, labels)
     infers = totals.n_promised > 0 and config.promise_weight > 0
     if not (infers or config.background_prior or config.teacher_weight):
-        return None
-    is_whole = not request.configuration.is_2d or all(entry.record.shape[0] == 1 for entry in entries)
-    touches_all = request.dataset.protocol.instances_touched and is_whole
-    return Unannotated(config, labels, totals, device, touches_all=touches_all)
+        return ()
+    sources: list[EvidenceSource] = [Promises(config.promise_weight, labels, totals, device)]
+    if config.background_prior:
+        sources.append(BackgroundPrior(config.background_prior, labels, totals, device))
+    if config.teacher_weight:
+        is_whole = not request.configuration.is_2d or all(entry.record.shape[0] == 1 for entry in entries)
+        sources.append(Teacher(config, labels, request.dataset.protocol.instances_touched and is_whole))
+    return tuple(sources)
 
 
-def _marking(request: FoldRequest) -> Marking | None:
-    """Say what is told apart in the annotation; None where nothing inferred needs it."""
+def _extra_codes(request: FoldRequest) -> ExtraCodeRule | None:
+    """Return what is held out and which distance zones there are; None where no source of evidence needs them."""
     config, configuration = request.config, request.configuration
     if request.dataset.labels.is_dense or not (config.background_prior or config.teacher_weight):
         return None
     patch = configuration.patch_size
     edges = [1] * (3 - len(patch)) + [max(1, edge // HELD_OUT_BLOCKS) for edge in patch]
     longest = max(edge * step for edge, step in zip(patch, configuration.spacing, strict=True))
-    distances = tuple(share * longest for share in RINGS) if config.background_prior else ()
-    return Marking(config.held_out_fraction, (edges[0], edges[1], edges[2]), config.seed, distances)
+    borders_mm = tuple(share * longest for share in ZONE_BORDERS) if config.background_prior else ()
+    return ExtraCodeRule(config.held_out_fraction, (edges[0], edges[1], edges[2]), config.seed, borders_mm)
 
 
 def _precision(request: FoldRequest, latest: Checkpoint | None) -> str:
@@ -288,7 +289,7 @@ def training_batches(request: FoldRequest, device: torch.device, start: int) -> 
         batch_size=batch_size(request),
         augment_in_worker=not on_device,
         pin_memory=device.type == "cuda",
-        marking=_marking(request),
+        extra_codes=_extra_codes(request),
     )
     for iteration, batch in enumerate(loader, start):
         if on_device:
@@ -323,7 +324,7 @@ def validation_batches(request: FoldRequest) -> Iterator[Batch]:
 
 def _is_annotated(entry: CacheEntry) -> bool:
     """Whether a cached case has an annotated voxel."""
-    informative = informative_codes(entry.table)
+    informative = entry.table.informative
     return any(count and informative[code] for code, count in entry.code_counts.items())
 
 
@@ -353,7 +354,7 @@ def _checkpoint(
             "scaler": parts.scaler.state_dict(),
             "progress": progress.to_dict(),
             "precision": precision,
-            "unannotated": None if parts.unannotated is None else parts.unannotated.state(),
+            "evidence": {source.name: source.state() for source in parts.evidence},
             "data": _data_of(request),
             "pretrained": None if before.path is None else str(before.path),
         }
@@ -378,6 +379,8 @@ def _restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress
     changed = forbidden_changes(latest, request.config, request.plan, request.configuration.name)
     now = _data_of(request)
     changed += [f"{key} of the data set changed" for key in now if now[key] != latest.state.get("data", now).get(key)]
+    evidence = latest.state.get("evidence", {})
+    changed += [f"it holds no state of {source.name!r}" for source in parts.evidence if source.name not in evidence]
     begun_from = latest.state.get("pretrained", request.pretrained)  # earlier versions did not say
     if request.pretrained is not None and request.pretrained.absolute() != Path(begun_from or "").absolute():
         changed.append(f"--pretrained is {request.pretrained}, was {begun_from or 'none'}")
@@ -391,6 +394,6 @@ def _restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress
     parts.optimization.optimizer.load_state_dict(latest.state["optimizer"])
     if latest.state["scaler"]:  # empty where the arithmetic was another one
         parts.scaler.load_state_dict(latest.state["scaler"])
-    if parts.unannotated is not None:
-        parts.unannotated.restore(latest.state["unannotated"], parts.network)
+    for source in parts.evidence:
+        source.restore(evidence[source.name], parts.network)
     return Progress.from_dict(latest.state["progress"])

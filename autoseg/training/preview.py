@@ -8,11 +8,9 @@ from itertools import islice
 import numpy as np
 import torch
 
-from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import ConfigError
-from autoseg.dataset.labels import open_row
 from autoseg.preprocessing.file_point import point_in_file
-from autoseg.sampling.loader import Batch
+from autoseg.sampling.batch import Batch
 from autoseg.sampling.patch_view import PatchView, meanings_of
 from autoseg.training.fold import FoldRequest, batch_size, training_batches
 
@@ -50,22 +48,14 @@ def view_sample(batch: Batch, sample: int, iteration: int, request: FoldRequest)
     """Return one patch of a batch with what its codes mean."""
     case, origin = batch.cases[sample], batch.origins[sample]
     entry = request.cache.entries.get(case)
-    drawn = _table(batch.label_sets, sample)
-    inferred = drawn if batch.inferred_sets is None else _table(batch.inferred_sets, sample)
-    held = np.ones_like(drawn) if batch.held_sets is None else _table(batch.held_sets, sample)
     return PatchView(
         case=case,
         iteration=iteration,
         sample=sample,
         image=batch.images[sample].numpy(),
         codes=batch.codes[sample].numpy().astype(np.uint16),
-        meanings=meanings_of(drawn, inferred, held, open_row(request.dataset.labels, case)),
+        meanings=meanings_of(batch.table.of_sample(sample)),
         spacing=request.configuration.spacing,
         origin=origin,
         centre_in_file=origin.centre if entry is None else point_in_file(entry.record, origin.centre),
     )
-
-
-def _table(tables: torch.Tensor, sample: int) -> BoolArray:
-    table: BoolArray = tables[sample].numpy()
-    return table

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from autoseg.core.errors import TrainingError
 from autoseg.dataset.painting import Painting
-from autoseg.sampling.loader import Batch
+from autoseg.sampling.batch import Batch
 from autoseg.training.config import TrainingConfig
-from autoseg.training.evidence.background_prior import Unannotated
-from autoseg.training.evidence.source import Evidence, drawn_evidence
+from autoseg.training.evidence.drawn import drawn_evidence
+from autoseg.training.evidence.source import Evidence, EvidenceSource, Step
 from autoseg.training.history import EpochRecord
 from autoseg.training.metrics import count_heads, dice_per_head, mean_known, smooth
 from autoseg.training.optim import Optimization
@@ -33,7 +33,7 @@ class Parts:
 
     network: nn.Module
     loss: Callable[[list[Tensor], Evidence], Tensor]
-    """(logits per resolution, what the batch says) -> scalar."""
+    """(logits per resolution, evidence of the batch) -> scalar."""
     optimization: Optimization
     scaler: torch.amp.GradScaler
     """Disabled unless the arithmetic is float16."""
@@ -49,8 +49,8 @@ class Parts:
     foreground_heads: tuple[int, ...]
     painting: Painting | None = None
     """How regions become classes, where that may lose a region; None for a softmax, and where none is lost."""
-    unannotated: Unannotated | None = None
-    """What is inferred where nobody annotated; None where nothing is."""
+    evidence: tuple[EvidenceSource, ...] = ()
+    """What is inferred for unannotated voxels, by which sources, in their order; () trains on annotation alone."""
     is_dense: bool = False
     """Whether every voxel is annotated, so that the online Dice needs no qualification."""
     seen_validation_cases: int = 0
@@ -139,13 +139,12 @@ def train(parts: Parts, config: TrainingConfig, progress: Progress, hooks: Hooks
 def training_step(parts: Parts, batch: Batch, iteration: int, gradient_clip: float) -> Tensor:
     """Do one optimiser step; return the detached loss, a scalar on the device."""
     batch = batch.to(parts.device)
-    inferred = parts.unannotated
     parts.network.train()
     parts.optimization.optimizer.zero_grad(set_to_none=True)
-    if inferred is None:
-        evidence = drawn_evidence(batch)
-    else:
-        evidence = inferred.evidence(batch, iteration, lambda network, images: _logits(parts, network, images)[0])
+    step = Step(iteration, lambda network, images: _logits(parts, network, images)[0])
+    evidence = drawn_evidence(batch)
+    for source in parts.evidence:
+        evidence = source.adjust(evidence, batch, step)
     logits = _logits(parts, parts.network, batch.network_input)
     loss = parts.loss(logits, evidence)
     scaler = parts.scaler
@@ -154,9 +153,9 @@ def training_step(parts: Parts, batch: Batch, iteration: int, gradient_clip: flo
     nn.utils.clip_grad_norm_(parts.network.parameters(), gradient_clip)
     scaler.step(parts.optimization.optimizer)
     scaler.update()
-    if inferred is not None:
-        inferred.observe(batch, logits[0].detach())
-        inferred.follow(parts.network)
+    for source in parts.evidence:
+        source.observe(batch, logits[0].detach())
+        source.follow(parts.network)
     return loss.detach()
 
 
@@ -170,7 +169,7 @@ def validate(parts: Parts) -> tuple[float | None, list[float | None]]:
         moved = batch.to(parts.device)
         logits = _logits(parts, parts.network, moved.network_input)
         loss = parts.loss(logits, drawn_evidence(moved))
-        seen = count_heads(logits[0], moved.codes, moved.label_sets, parts.regions, parts.painting)
+        seen = count_heads(logits[0], moved.codes, moved.table.drawn, parts.regions, parts.painting)
         counts = seen if counts is None else counts + seen
         losses.append(loss.item())
     if counts is None:

@@ -40,7 +40,7 @@ def test_a_case_comes_back_memory_mapped_and_read_only(tmp_path, shape):
     assert isinstance(case.image, np.memmap)
     assert not case.codes.flags.writeable
     assert case.entry == make_entry(shape) == read_entry(tmp_path, "a")
-    assert case.entry.table.tolist() == [[True, False], [False, True], [True, True]]
+    assert case.entry.table.drawn.tolist() == [[True, False], [False, True], [True, True]]
     assert case.locations_of(1).tolist() == [0, 7]
     assert case.locations_of(2).size == 0
     np.testing.assert_array_equal(np.load(tmp_path / "a.image.npy"), image)

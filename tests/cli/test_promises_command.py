@@ -60,7 +60,7 @@ def test_promises_are_reported_estimated_and_reach_the_cache(raw: Path, tmp_path
     dataset = Dataset.load(raw)
     folder = Workspace(tmp_path).preprocessed(dataset.name)
     entry = open_case(folder / "2d", "toy_000").entry
-    assert entry.inferred_sets is not None and (entry.inferred_table <= entry.table).all()
+    assert entry.inferred_sets is not None and (entry.table.learnt <= entry.table.drawn).all()
     split = Split(train=("toy_000", "toy_001"), val=("toy_002",))
     cache = CaseCache.read(folder / "2d", dataset.case_names)
     check_cache(dataset, load_plan(folder / PLAN_FILE), "2d", cache, split)

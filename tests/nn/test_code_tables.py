@@ -16,16 +16,21 @@ def random_tables():
     return torch.rand(3, 9, 4, generator=generator) < 0.5, torch.rand(5, 4, generator=generator) < 0.5
 
 
-def test_states_and_informative_codes_equal_those_of_numpy(random_tables):
+def test_states_informative_and_annotated_codes_are_those_of_numpy(random_tables):
     label_sets, regions = random_tables
     positive, negative = coded.head_states(label_sets, regions)
     informative = coded.informative_codes(label_sets)
+    undrawn = torch.tensor([0, 5, 8])
+    annotated = coded.annotated_codes(label_sets, undrawn)
     for sample in range(len(label_sets)):
         rows = label_sets[sample].numpy()
         expected_positive, expected_negative = labels.head_states(rows, regions.numpy())
         np.testing.assert_array_equal(positive[sample].numpy(), expected_positive)
         np.testing.assert_array_equal(negative[sample].numpy(), expected_negative)
         np.testing.assert_array_equal(informative[sample].numpy(), labels.informative_codes(rows))
+        expected_annotated = labels.drawn_codes(rows, rows[undrawn[sample]])
+        np.testing.assert_array_equal(annotated[sample].numpy(), expected_annotated)
+    assert torch.equal(coded.annotated_codes(label_sets, None), informative)
 
 
 @pytest.mark.parametrize("chunk", [1, 2**20], ids=["in chunks", "at once"])

@@ -12,7 +12,6 @@ from autoseg.cases.cache import CaseCache, open_case
 from autoseg.cases.case import Case, Target
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
-from autoseg.dataset.labels import informative_codes
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.io.images import read_labels, write_labels
 from autoseg.preprocessing.runner import infer_case, preprocess_dataset, stale_cases
@@ -78,9 +77,9 @@ def test_drawn_sets_are_what_they_are_without_a_protocol(folder, plan, tmp_path)
     for name in "abc":
         plain, promised = open_case(tmp_path / "plain", name), open_case(tmp_path / "promised", name)
         assert plain.entry.inferred_sets is None
-        np.testing.assert_array_equal(plain.entry.inferred_table, plain.entry.table)
-        drawn, left = promised.entry.table[promised.codes], promised.entry.inferred_table[promised.codes]
-        np.testing.assert_array_equal(drawn, plain.entry.table[plain.codes])
+        np.testing.assert_array_equal(plain.entry.table.learnt, plain.entry.table.drawn)
+        drawn, left = promised.entry.table.drawn[promised.codes], promised.entry.table.learnt[promised.codes]
+        np.testing.assert_array_equal(drawn, plain.entry.table.drawn[plain.codes])
         np.testing.assert_array_equal(promised.image, plain.image)
         assert (left <= drawn).all() and left.any(axis=-1).all()
         assert (left.sum(axis=-1) < drawn.sum(axis=-1)).mean() > 0.3
@@ -92,7 +91,7 @@ def test_only_what_was_drawn_has_locations(folder, plan, tmp_path):
     run(folder, plan, tmp_path / "plain", None)
     run(folder, plan, tmp_path / "promised", PROMISES)
     plain, promised = open_case(tmp_path / "plain", "a"), open_case(tmp_path / "promised", "a")
-    assert set(promised.entry.locations) <= set(np.flatnonzero(informative_codes(promised.entry.table)).tolist())
+    assert set(promised.entry.locations) <= set(np.flatnonzero(promised.entry.table.informative).tolist())
     assert sorted(promised.locations.tolist()) == sorted(plain.locations.tolist())
     assert sum(promised.entry.code_counts.values()) == promised.codes.size
 
@@ -122,7 +121,7 @@ def test_sets_keep_all_their_classes_when_they_are_resampled(folder, plan, tmp_p
     run(folder, plan, tmp_path / "tight", {"classes_complete_in": "slice", "reach_mm": 1.0})
     for name in "abc":
         case = open_case(tmp_path / "tight", name)
-        drawn, left = case.entry.table[case.codes], case.entry.inferred_table[case.codes]
+        drawn, left = case.entry.table.drawn[case.codes], case.entry.table.learnt[case.codes]
         coarse = (drawn == [False, True, True]).all(axis=-1)
         assert coarse.any() and (left[coarse] == [False, True, True]).all()
         assert (left.sum(axis=-1) < drawn.sum(axis=-1)).mean() > 0.5

@@ -75,7 +75,7 @@ def test_the_cache_holds_what_preprocess_gives(folder, cache, plan, workers):
         expected = preprocess(case, plan, plan.configuration("3d_fullres"), unknown=2)
         np.testing.assert_array_equal(cached.image, expected.image)
         np.testing.assert_array_equal(cached.codes, expected.codes)
-        np.testing.assert_array_equal(cached.entry.table, case.target.label_sets)
+        np.testing.assert_array_equal(cached.entry.table.drawn, case.target.label_sets)
         np.testing.assert_array_equal(cached.locations_of(1), np.flatnonzero(expected.codes == 1))
         assert cached.entry.record == expected.record
         assert 2 not in cached.entry.locations

@@ -17,7 +17,7 @@ from autoseg.nn.losses.deep_supervision import code_pyramid
 from autoseg.preprocessing.runner import preprocess_dataset, stale_cases
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.loader import make_loader
-from autoseg.training.evidence.source import drawn_evidence
+from autoseg.training.evidence.drawn import drawn_evidence
 
 NAMES = ("background", "front", "back", "spot")
 K = len(NAMES)
@@ -89,11 +89,11 @@ def test_a_drawn_set_is_moved_as_a_class_is(tmp_path, make_plan, patch, coarse):
     found = batches(sets, set_cache, configuration)
     expected = batches(classes, class_cache, configuration)
     for one, other in zip(found, expected, strict=True):
-        assert one.undrawn.tolist() == other.undrawn.tolist() == [K] * len(one.codes)
+        assert one.table.undrawn.tolist() == other.table.undrawn.tolist() == [K] * len(one.codes)
         assert torch.equal(torch.where(one.codes == code, 3, one.codes), other.codes) and (other.codes == 3).any()
         strides = [(1,) * (len(patch) - 1) + (2,), (2,) * len(patch)]
-        evidence = drawn_evidence(one)
-        levels = code_pyramid(one.codes, one.label_sets, strides, K, evidence.undrawn)
+        table = drawn_evidence(one).table
+        levels = code_pyramid(one.codes, table.drawn, strides, K, table.undrawn)
         for stride, coarse_codes in zip(strides, levels, strict=True):
             picked = one.codes[(slice(None), *(slice(step // 2, None, step) for step in stride))]
             known = picked != K
@@ -115,7 +115,7 @@ def test_drawn_voxels_have_no_rival_beyond_the_border_though_a_class_is_absent(t
     sources = ((plain, plain_cache), (absent, absent_cache))
     pairs = zip(*(batches(dataset, cache, configuration, 1.0) for dataset, cache in sources), strict=True)
     for one, other in pairs:
-        assert other.undrawn.tolist() == [undrawn] * len(other.codes)
+        assert other.table.undrawn.tolist() == [undrawn] * len(other.codes)
         assert torch.equal(one.codes, torch.where(other.codes == undrawn, K, other.codes))
         assert (one.codes < 2).any()
 

@@ -11,8 +11,9 @@ import torch
 from autoseg.augmentation.recipes import augment_intensity, nnunet_recipe, no_augmentation
 from autoseg.cases.cache import cached_source
 from autoseg.core.errors import CacheError, WorkerError
+from autoseg.sampling.batch import Batch
 from autoseg.sampling.config import SamplingConfig
-from autoseg.sampling.loader import Batch, make_loader
+from autoseg.sampling.loader import make_loader
 from autoseg.sampling.places import intensity_generator
 
 
@@ -27,7 +28,7 @@ def scribbled(seed: int, shape: tuple[int, int, int] = (6, 20, 18)) -> np.ndarra
 
 
 def same(one: Batch, other: Batch) -> bool:
-    pairs = ((one.images, other.images), (one.codes, other.codes), (one.label_sets, other.label_sets))
+    pairs = ((one.images, other.images), (one.codes, other.codes), *zip(one.table, other.table, strict=True))
     return all(torch.equal(mine, theirs) for mine, theirs in pairs) and one.cases == other.cases
 
 
@@ -50,7 +51,7 @@ def test_shapes_and_types(load, patch):
     batch = next(load(patch))
     assert batch.images.shape == (2, 1, *patch) and batch.images.dtype == torch.float32
     assert batch.codes.shape == (2, *patch) and batch.codes.dtype == torch.uint8
-    assert batch.label_sets.shape == (2, 4, 3) and batch.label_sets.dtype == torch.bool
+    assert batch.table.drawn.shape == (2, 4, 3) and batch.table.drawn.dtype == torch.bool
     assert len(batch.cases) == 2 and batch.to("cpu").cases == batch.cases
 
 
@@ -103,7 +104,7 @@ def test_label_sets_of_unequal_length_are_filled_up_with_unknown(load, write):
     plain = write("plain", np.zeros((4, 6, 6), np.uint8))
     tables = {}
     for batch in load((4, 6, 6), recipe=None, given=[lazy.source, plain.source], batch_size=4, stop=4):
-        tables |= {name: table for name, table in zip(batch.cases, batch.label_sets, strict=True) if len(table) == 5}
+        tables |= {name: table for name, table in zip(batch.cases, batch.table.drawn, strict=True) if len(table) == 5}
     assert tables["plain"][4].all()
     assert tables["lazy"][4].tolist() == [True, False, True]
 

@@ -14,11 +14,12 @@ from autoseg.augmentation.warp import identity
 from autoseg.cases.layers import Kind, LayerInfo, classes_layer
 from autoseg.cases.store import ArrayStore, CaseSource
 from autoseg.core.errors import CacheError
+from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.input_channels import CHANNELS, with_channels
 from autoseg.sampling.loader import make_loader
 from autoseg.sampling.move_layers import MOVE
 from autoseg.sampling.patches import Place, draw_place, read_patch
-from autoseg.sampling.places import Aim, SamplingConfig
+from autoseg.sampling.places import Aim
 
 SHAPE = (9, 30, 26)
 PATCHES = pytest.mark.parametrize("patch", [(16, 16), (8, 16, 16), (14, 40, 40)], ids=["2d", "3d", "larger than it"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from autoseg.augmentation.recipes import nnunet_recipe
 from autoseg.augmentation.warp import identity
 from autoseg.cases.cache import cached_source
+from autoseg.cases.code_table import CodeTable
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.loader import make_loader
 from autoseg.sampling.origin import Origin, origin_of
@@ -76,9 +78,11 @@ def test_the_class_that_was_forced_is_the_one_at_the_aim(write, make_labels, mak
 def test_meanings_tell_annotated_held_out_promised_and_unannotated_apart():
     everything = [True, True, True]
     drawn = np.array([[1, 0, 0], [0, 1, 1], everything, everything, everything], bool)
-    inferred = np.array([[1, 0, 0], [0, 1, 1], [1, 0, 1], everything, everything], bool)
-    held = np.array([everything, everything, everything, [0, 1, 0], everything], bool)
-    assert meanings_of(drawn, inferred, held, np.ones(3, bool)) == (
+    learnt = np.array([[1, 0, 0], [0, 1, 1], [1, 0, 1], everything, everything], bool)
+    held_out = np.arange(5) == 3
+    drawn[3] = [False, True, False]
+    table = replace(CodeTable.of_sets(drawn, learnt, 4), held_out=held_out)
+    assert meanings_of(table) == (
         Meaning("annotated", frozenset({0})),
         Meaning("annotated", frozenset({1, 2})),
         Meaning("inferred", frozenset({0, 2})),
@@ -89,7 +93,7 @@ def test_meanings_tell_annotated_held_out_promised_and_unannotated_apart():
 
 def test_a_voxel_of_which_only_an_absent_class_is_known_is_not_annotated(make_labels):
     table = np.array([[1, 1, 0], [0, 1, 0]], bool)
-    unannotated, annotated = meanings_of(table, table, np.ones_like(table), table[0])
+    unannotated, annotated = meanings_of(CodeTable.of_sets(table, table, 0))
     assert unannotated == ("unannotated", {0, 1})
     assert unannotated.text(make_labels()) == "unannotated, not class2"
     assert annotated.text(make_labels()) == "class1"

@@ -12,7 +12,7 @@ from autoseg.core.errors import AutosegError, CacheError, ConfigError, ModelErro
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.protocol import AnnotationProtocol
-from autoseg.nn.checkpoint import load_checkpoint
+from autoseg.nn.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest, build_parts, train_fold, validation_batches
 from autoseg.training.prepare import (
@@ -236,11 +236,12 @@ INFERRING = ("augmentation=none", "background_prior=0.5", "context_fraction=0.5"
 def test_the_prior_learns_from_held_out_and_unknown_voxels_of_the_run(request_of):
     request = request_of(iterations=12, settings=(*INFERRING, "teacher_weight=0", "held_out_fraction=0.3"))
     train_fold(request)
-    state = load_checkpoint(request.folder / FINAL).state["unannotated"]
-    assert (state["unknown"][1].sum(1) > 0).any() and (state["held"][1::2] > 0).all()
+    state = load_checkpoint(request.folder / FINAL).state["evidence"]["background_prior"]
+    assert (state["unannotated"][1].sum(1) > 0).any() and (state["held_out"][1::2] > 0).all()
     parts = build_parts(request, "float32")
-    parts.unannotated.restore(state, parts.network)
-    rates = parts.unannotated.background_rates()
+    _, prior = parts.evidence
+    prior.restore(state, parts.network)
+    rates = prior.rates()
     assert ((rates > 0) & (rates <= 1)).all()
 
 
@@ -254,17 +255,36 @@ def test_prior_and_teacher_are_resumed_bit_by_bit(request_of, tmp_path):
     assert train_fold(request, resume=True).is_finished
     expected, found = load_checkpoint(whole.folder / FINAL), load_checkpoint(request.folder / FINAL)
     assert all(torch.equal(expected.weights[name], found.weights[name]) for name in expected.weights)
-    state = expected.state["unannotated"], found.state["unannotated"]
-    assert torch.equal(state[0]["unknown"], state[1]["unknown"]) and torch.equal(state[0]["held"], state[1]["held"])
-    teachers = state[0]["teacher"]["weights"], state[1]["teacher"]["weights"]
-    assert all(torch.equal(teachers[0][name], teachers[1][name]) for name in teachers[0])
+    one, other = expected.state["evidence"], found.state["evidence"]
+    assert list(one) == ["promises", "background_prior", "teacher"]
+    for part in ("background_prior", "teacher"):
+        assert all(torch.equal(tensor, dict(tensors_in(other[part]))[key]) for key, tensor in tensors_in(one[part]))
+
+
+def tensors_in(state):
+    """Yield (key, tensor) of a state of tensors and dictionaries of tensors."""
+    for key, value in state.items():
+        yield from tensors_in(value) if isinstance(value, dict) else [(key, value)]
+
+
+def test_a_run_without_the_state_of_a_source_of_evidence_is_not_resumed(request_of):
+    request = request_of(settings=INFERRING)
+    train_fold(request, should_stop=stop_after(2))
+    latest = load_checkpoint(request.folder / LATEST)
+    state = {
+        **latest.state,
+        "evidence": {"promises": {}, "background_prior": latest.state["evidence"]["background_prior"]},
+    }
+    save_checkpoint(request.folder / LATEST, replace(latest, state=state))
+    with pytest.raises(ModelError, match="holds no state of 'teacher'"):
+        train_fold(request, resume=True)
 
 
 def test_dense_data_infer_nothing(request_of):
     request = request_of(settings=("background_prior=1",))
     dense = replace(request.dataset, labels=replace(request.dataset.labels, ignore=None))
-    assert build_parts(request, "float32").unannotated is not None
-    assert build_parts(replace(request, dataset=dense), "float32").unannotated is None
+    assert [source.name for source in build_parts(request, "float32").evidence] == ["promises", "background_prior"]
+    assert build_parts(replace(request, dataset=dense), "float32").evidence == ()
 
 
 def test_resume_refuses_other_cases_and_other_classes(request_of):

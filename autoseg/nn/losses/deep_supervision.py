@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from autoseg.nn.losses.code_tables import informative_codes
+from autoseg.nn.losses.code_tables import annotated_codes
 
 Loss = Callable[..., Tensor]
 """Scalar function of logits (B, H, *P), codes (B, *P), label sets (B, N, K) and further tables (B, N, ...)."""
@@ -68,7 +68,7 @@ def code_pyramid(
 
     Each stride must be a multiple of the one before. ``codes`` (B, *P), ``label_sets`` (B, N, K), ``undrawn`` (B,).
     """
-    informative = _annotated_codes(label_sets, undrawn).to(codes.device, non_blocking=True)
+    informative = annotated_codes(label_sets, undrawn).to(codes.device, non_blocking=True)
     padded = _pad_to_multiple(codes, strides[-1], unknown)
     known: Tensor | None = None  # codes on the grid of ``reached``, those of unannotated voxels replaced by ``unknown``
     reached = (1,) * (codes.ndim - 1)
@@ -90,18 +90,6 @@ def code_pyramid(
         yield coarse[
             (slice(None), *(slice(-(-edge // step)) for edge, step in zip(codes.shape[1:], stride, strict=True)))
         ]
-
-
-def _annotated_codes(label_sets: Tensor, undrawn: Tensor | None) -> Tensor:
-    """Return (B, N) bool: whether each code is informative and its set is not that of unannotated voxels.
-
-    ``label_sets`` is (B, N, K), ``undrawn`` (B,).
-    """
-    informative = informative_codes(label_sets)
-    if undrawn is None:
-        return informative
-    row = label_sets[torch.arange(len(label_sets), device=label_sets.device), undrawn.to(label_sets.device)]  # (B, K)
-    return informative & (label_sets != row[:, None]).any(dim=2)
 
 
 class DeepSupervisionLoss:

@@ -1,106 +1,81 @@
-"""What a batch says of its voxels: drawn and inferred, and how much each counts in the loss."""
+"""Evidence of a batch: which classes the loss takes each code for, how much a voxel of it counts, and who says so."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from autoseg.nn.losses.code_tables import flat_codes, look_up
-from autoseg.nn.losses.deep_supervision import DeepSupervisionLoss
-from autoseg.nn.losses.label_sets import VoxelLoss
-from autoseg.sampling.loader import Batch
+from autoseg.nn.losses.code_tables import informative_codes
+from autoseg.sampling.batch import Batch, BatchTable
+
+DECAY = 0.98
+"""Weight of the past in the statistics of predictions, per step."""
+
+
+class Term(NamedTuple):
+    """A further term of the loss, at the full resolution."""
+
+    codes: Tensor
+    """(B, *P) int64 < M."""
+    label_sets: Tensor
+    """(M, K) bool."""
+    weight: float
+    """Factor of the term."""
 
 
 class Evidence(NamedTuple):
-    """What one batch says: a code per voxel, and what the loss takes each code for."""
+    """What the loss of one batch is computed from."""
 
     codes: Tensor
     """(B, *P) integers < N."""
-    drawn: Tensor
-    """(B, N, K) bool: what was drawn. Where a coarse cell has voxels of several codes, drawn ones come first."""
-    sets: Tensor
-    """(B, N, K) bool: what is learnt; narrower than ``drawn`` where something is inferred."""
-    weights: Tensor | None
-    """(B, N) float32: how much a voxel of the code counts; None: what is drawn counts 1."""
-    taught: Tensor | None = None
-    """(B, *P) int64: rows of :meth:`autoseg.training.evidence.teacher.Teacher.table`; None without a teacher."""
-    undrawn: Tensor | None = None
-    """(B,) int64: code of voxels that nobody annotated; None: "nothing known" in all samples."""
+    table: BatchTable
+    """Of these codes: ``learnt`` is what the loss takes a voxel for. Where a coarse cell has voxels of several codes,
+    those annotated by ``visible`` come first."""
+    weights: Tensor | None = None
+    """(B, N) float32, non-negative: how much a voxel of the code counts; None: each voxel counts 1."""
+    terms: tuple[Term, ...] = ()
+
+    @property
+    def code_weights(self) -> Tensor:
+        """(B, N) float32: ``weights``; where these are None, 1 for informative codes and 0 for others."""
+        return informative_codes(self.table.learnt).float() if self.weights is None else self.weights
 
 
-def drawn_evidence(batch: Batch) -> Evidence:
-    """Return what was drawn in a batch, and nothing else."""
-    return Evidence(batch.codes, batch.label_sets, batch.label_sets, None, undrawn=batch.undrawn)
+class Step(NamedTuple):
+    """A step of training, as far as a source of evidence may know of it."""
+
+    iteration: int
+    """From 0."""
+    predict: Callable[[nn.Module, Tensor], Tensor]
+    """(network, images (B, C, *P)) -> logits (B, H, *P), in the arithmetic of training."""
 
 
-def with_teacher(evidence: Evidence, taught: Tensor, batch: Batch) -> Evidence:
-    """Add what the teacher says, and take no voxel of which it says something for background by the weak prior.
+class EvidenceSource(Protocol):
+    """A source of evidence beyond the annotation that training sees; a run has a tuple of them, asked in this order.
 
-    ``evidence`` has weights, as all that infers anything does.
-    """
-    sets = batch.label_sets if batch.inferred_sets is None else batch.inferred_sets
-    n_samples, n_codes, n_classes = sets.shape
-    is_open = sets.all(2).gather(1, flat_codes(batch.codes)).view(batch.codes.shape)
-    everything = torch.ones(n_samples, 1, n_classes, dtype=torch.bool, device=sets.device)
-    weights = cast(Tensor, evidence.weights)
-    return Evidence(
-        codes=torch.where(is_open & (taught != n_classes), n_codes, batch.codes.int()),
-        drawn=torch.cat([evidence.drawn, everything], 1),
-        sets=torch.cat([evidence.sets, everything], 1),
-        weights=torch.cat([weights, weights.new_zeros(n_samples, 1)], 1),
-        taught=taught,
-        undrawn=evidence.undrawn,
-    )
-
-
-class EvidenceLoss:
-    """The training loss: a partial loss at every resolution, and one on what a teacher says at the full one.
-
-    Parameters
-    ----------
-    partial
-        The loss of one resolution.
-    scales
-        Patch voxels per logit of each output, for deep supervision; None where the network has one output.
-    unknown
-        Code of "nothing known" (K).
-    teacher_sets
-        (2K + 1, K) bool, the teacher's label sets; None without a teacher.
-    teacher_weight
-        Of the loss on them.
+    A source never changes the learnt classes of an annotated code. Only :meth:`adjust` must be given.
     """
 
-    def __init__(
-        self,
-        partial: VoxelLoss,
-        scales: Sequence[Sequence[int]] | None,
-        unknown: int,
-        teacher_sets: Tensor | None = None,
-        teacher_weight: float = 0.0,
-    ) -> None:
-        self.partial = partial
-        self.supervised = None if scales is None else DeepSupervisionLoss(self._weighted, scales, unknown)
-        self.teacher_sets = teacher_sets
-        self.teacher_weight = teacher_weight
+    name: str
+    """Key of the source's state in a checkpoint; unique in a run."""
 
-    def __call__(self, logits: list[Tensor], evidence: Evidence) -> Tensor:
-        """Return the scalar loss of logits per resolution, full resolution first."""
-        tables = () if evidence.weights is None else (evidence.sets, evidence.weights)
-        if self.supervised is None:
-            total = self._weighted(logits[0], evidence.codes, evidence.drawn, *tables)
-        else:
-            total = self.supervised(logits, evidence.codes, evidence.drawn, *tables, undrawn=evidence.undrawn)
-        if evidence.taught is None or self.teacher_sets is None:
-            return total
-        sets = self.teacher_sets.expand(len(logits[0]), -1, -1)
-        return total + self.teacher_weight * self.partial(logits[0], evidence.taught, sets)
+    def adjust(self, evidence: Evidence, batch: Batch, step: Step) -> Evidence:
+        """Return what the sources before this one say of ``batch``, ``evidence``, with what this one says."""
 
-    def _weighted(
-        self, logits: Tensor, codes: Tensor, drawn: Tensor, sets: Tensor | None = None, weights: Tensor | None = None
-    ) -> Tensor:
-        if sets is None or weights is None:
-            return self.partial(logits, codes, drawn)
-        return self.partial(logits, codes, sets, look_up(weights, flat_codes(codes)).view(codes.shape))
+    def observe(self, batch: Batch, logits: Tensor) -> None:
+        """Take note of the logits (B, H, *P) of a batch, after its optimiser step; by default not at all."""
+        return
+
+    def follow(self, network: nn.Module) -> None:
+        """Take note of the weights, after an optimiser step; by default not at all."""
+        return
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, as tensors and dictionaries of tensors; by default nothing."""
+        return {}
+
+    def restore(self, state: dict[str, Any], network: nn.Module) -> None:
+        """Take over :meth:`state` of an earlier run; ``network`` has the architecture of the one that was followed."""
+        return

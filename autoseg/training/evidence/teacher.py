@@ -1,9 +1,8 @@
-"""A teacher for what nobody annotated: the mean of the network's past weights, believed as far as it can be checked."""
+"""A mean teacher: predictions by the mean of past weights, believed as far as held-out annotation confirms them."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,29 +13,42 @@ from autoseg.annotation.touches import promise_statement
 from autoseg.annotation.untouched import untouched_components
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import Labels
-from autoseg.nn.losses.code_tables import flat_codes, informative_codes, look_up
-from autoseg.sampling.loader import Batch
+from autoseg.nn.losses.code_tables import flat_codes, look_up
+from autoseg.sampling.batch import Batch, BatchTable
 from autoseg.training.config import TrainingConfig
+from autoseg.training.evidence.source import DECAY, Evidence, EvidenceSource, Step, Term
 
-Predict = Callable[[nn.Module, Tensor], Tensor]
-"""(network, images (B, C, *P)) -> logits (B, H, *P) float32, as training computes them."""
-
-DECAY = 0.98
-"""Weight of the past in the statistics of predictions, per step."""
 LEAST_VOXELS = 20.0
 """A class is believed only if the teacher claimed, lately, at least so many held-out voxels for it."""
 
 
-class Teacher:
-    """Gives classes to voxels whose label set has several, where it is confident and known to be right.
+class Teacher(EvidenceSource):
+    """Gives classes to voxels whose learnt set has several, where it is confident and known to be right.
 
-    It says nothing of a voxel drawn as one class, and gives classes of the voxel's set only. A class is believed if, on
-    the annotation that training does not see, at least ``teacher_precision`` of what the teacher confidently claimed
-    for it was drawn as it; else the teacher says nothing of that class.
+    It says nothing of a voxel annotated as one class, and gives classes of the voxel's set only. A class is believed
+    if, on held-out annotation, at least ``teacher_precision`` of the voxels that the teacher confidently claimed for it
+    were annotated as it; otherwise the teacher says nothing of that class. What it says is a further term of the loss,
+    and no voxel of which it says something is background by a prior.
 
     Source: mean teacher (Tarvainen & Valpola 2017, arXiv 1703.01780); ELEKTRONN's ``label_prop_thresh``, from which
     it differs in that targets come from averaged weights, stay inside the label set, and are checked.
+
+    Parameters
+    ----------
+    config
+        The settings whose names begin with ``teacher``.
+    labels
+        Of the data set; classes, no regions.
+    touches_all
+        Whether the annotators promise that every object carries an annotation (``instances_touched``).
+
+    Raises
+    ------
+    ConfigError
+        If the network has regions.
     """
+
+    name = "teacher"
 
     def __init__(self, config: TrainingConfig, labels: Labels, touches_all: bool) -> None:
         if labels.has_regions:
@@ -52,22 +64,37 @@ class Teacher:
         self.claims = torch.zeros(2, labels.n_classes)
         """Per class the held-out voxels that were claimed, and those of them that were right; decaying."""
 
-    def table(self, device: torch.device) -> Tensor:
-        """Return the label sets (2K + 1, K) of what the teacher says: class k, nothing, then "not class k"."""
+    def adjust(self, evidence: Evidence, batch: Batch, step: Step) -> Evidence:
+        """Return evidence with the teacher's term; open voxels of which it says something get a code of weight 0."""
+        taught = self.teach(batch, step)
+        if taught is None:
+            return evidence
+        weights, n_codes = evidence.code_weights, evidence.table.drawn.shape[1]
+        is_open = batch.table.learnt.all(2).gather(1, flat_codes(batch.codes)).view(batch.codes.shape)
+        term = Term(taught, self.label_sets(weights.device), self.config.teacher_weight)
+        return Evidence(
+            codes=torch.where(is_open & (taught != self.n_classes), n_codes, evidence.codes.int()),
+            table=evidence.table.with_open_code(),
+            weights=torch.cat([weights, weights.new_zeros(len(weights), 1)], 1),
+            terms=(*evidence.terms, term),
+        )
+
+    def label_sets(self, device: torch.device) -> Tensor:
+        """Return the label sets (2K + 1, K) bool of what the teacher says: class k, nothing, then "not class k"."""
         single = torch.eye(self.n_classes, dtype=torch.bool, device=device)
         return torch.cat([single, torch.ones_like(single[:1]), ~single])
 
     @torch.no_grad()
-    def teach(self, batch: Batch, iteration: int, predict: Predict) -> Tensor | None:
-        """Return rows (B, *P) of :meth:`table` for a batch; None before its time."""
-        if self.network is None or iteration < self.config.teacher_start * self.config.iterations:
+    def teach(self, batch: Batch, step: Step) -> Tensor | None:
+        """Return rows (B, *P) int64 of :meth:`label_sets` for a batch; None before ``teacher_start``."""
+        if self.network is None or step.iteration < self.config.teacher_start * self.config.iterations:
             return None
-        probabilities = predict(self.network, batch.network_input).softmax(1).flatten(2)  # (B, K, V)
+        probabilities = step.predict(self.network, batch.network_input).softmax(1).flatten(2)  # (B, K, V)
         codes = flat_codes(batch.codes)
-        self._check(probabilities, codes, batch.held_sets)
-        sets = batch.label_sets if batch.inferred_sets is None else batch.inferred_sets
-        size = look_up(sets.sum(2), codes)
-        inside = _restricted(probabilities, codes, sets)
+        self._check(probabilities, codes, batch.table)
+        learnt = batch.table.learnt
+        size = look_up(learnt.sum(2), codes)
+        inside = _restricted(probabilities, codes, learnt)
         confidence, winner = inside.max(1)
         believed = self.believed().to(winner.device)[winner]
         says = (size > 1) & believed & (confidence > self.config.teacher_confidence)
@@ -105,24 +132,21 @@ class Teacher:
 
     def _untouched(self, prediction: Tensor, batch: Batch) -> Tensor:
         """(B, *P) bool: voxels whose predicted object, wholly inside the patch, carries no annotation of its class."""
-        sets = batch.label_sets if batch.held_sets is None else batch.label_sets & batch.held_sets
+        sets = batch.table.drawn.cpu().numpy()
         cases = batch.cases or ("",) * len(sets)
-        parts = zip(prediction.cpu().numpy(), batch.codes.cpu().numpy(), sets.cpu().numpy(), cases, strict=True)
+        parts = zip(prediction.cpu().numpy(), batch.codes.cpu().numpy(), sets, cases, strict=True)
         masks = [
-            untouched_components(classes, codes, table, promise_statement(self.labels, case))
-            for classes, codes, table, case in parts
+            untouched_components(classes, codes, drawn, promise_statement(self.labels, case))
+            for classes, codes, drawn, case in parts
         ]
         return torch.from_numpy(np.stack(masks))
 
-    def _check(self, probabilities: Tensor, codes: Tensor, held_sets: Tensor | None) -> None:
+    def _check(self, probabilities: Tensor, codes: Tensor, table: BatchTable) -> None:
         """Count confident claims on held-out voxels, and how many of them are right."""
         self.claims.mul_(DECAY)
-        if held_sets is None:
-            return
-        is_held = look_up(informative_codes(held_sets), codes)
         confidence, winner = probabilities.max(1)
-        is_claim = is_held & (confidence > self.config.teacher_confidence)
-        truth = look_up(held_sets.to(torch.uint8).argmax(2), codes)
+        is_claim = look_up(table.held_out, codes) & (confidence > self.config.teacher_confidence)
+        truth = look_up(table.drawn.to(torch.uint8).argmax(2), codes)
         claimed = winner[is_claim]
         right = claimed[truth[is_claim] == claimed]
         counts = torch.stack([torch.bincount(which, minlength=self.n_classes) for which in (claimed, right)])

@@ -21,11 +21,12 @@ from autoseg.core.geometry import Geometry
 from autoseg.core.plan import Configuration, Topology
 from autoseg.dataset.labels import Head, Labels
 from autoseg.preprocessing.locations import find_locations
+from autoseg.sampling.batch import Batch
 from autoseg.sampling.config import SamplingConfig
-from autoseg.sampling.held_out import Marking
-from autoseg.sampling.loader import Batch, make_loader
+from autoseg.sampling.extra_codes import ExtraCodeRule
+from autoseg.sampling.loader import make_loader
 from autoseg.training.config import SCRIBBLED, TrainingConfig
-from autoseg.training.evidence.background_prior import RINGS
+from autoseg.training.evidence.background_prior import ZONE_BORDERS
 from autoseg.training.fold import HELD_OUT_BLOCKS
 from benchmark_rows.patches import N_CLASSES, SMALL_PATCHES, UNKNOWN, features, thinned
 
@@ -67,11 +68,11 @@ def _load(
     recipe: Recipe,
 ) -> Iterator[Batch]:
     """Return the loader as training makes it."""
-    marking = None
+    extra_codes = None
     if settings["is_sparse"]:  # as training does where so little is annotated
         edges = [1, *(max(1, edge // HELD_OUT_BLOCKS) for edge in patch)][-3:]
-        distances = tuple(share * max(patch) for share in RINGS)
-        marking = Marking(TrainingConfig().held_out_fraction, (edges[0], edges[1], edges[2]), 0, distances)
+        borders_mm = tuple(share * max(patch) for share in ZONE_BORDERS)
+        extra_codes = ExtraCodeRule(TrainingConfig().held_out_fraction, (edges[0], edges[1], edges[2]), 0, borders_mm)
     return make_loader(
         sources,
         _configuration(patch, batch_size, settings["channels"]),
@@ -81,7 +82,7 @@ def _load(
         start=0,
         stop=10**6,
         seed=settings["seeds"][0],
-        marking=marking,
+        extra_codes=extra_codes,
     )
 
 

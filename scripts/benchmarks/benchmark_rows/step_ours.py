@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from autoseg.cases.code_table import CodeTable
 from autoseg.core.plan import Topology
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.device import autocast_dtype
 from autoseg.nn.losses.label_sets import LabelSetLoss
-from autoseg.sampling.loader import Batch
+from autoseg.sampling.batch import Batch, BatchTable
 from autoseg.training.config import TrainingConfig
-from autoseg.training.evidence.source import EvidenceLoss
+from autoseg.training.evidence.loss import EvidenceLoss
 from autoseg.training.optim import build_optimization
 from autoseg.training.trainer import Parts, training_step
 from benchmark_rows.step import topology
@@ -29,10 +30,11 @@ def steps(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
     shape = Topology.model_validate({"kind": "plain", **topology(settings)})
     network = build_network(shape, 1, n_classes)
     config = TrainingConfig(optimizer="sgd", iterations=100_000)
-    label_sets = torch.cat([torch.eye(n_classes, dtype=torch.bool), torch.ones(1, n_classes, dtype=torch.bool)])
+    sets = np.concatenate([np.eye(n_classes, dtype=bool), np.ones((1, n_classes), dtype=bool)])
     images = torch.from_numpy(np.load(folder / "images.npy"))
     codes = torch.from_numpy(np.load(folder / "classes.npy"))
-    batch = Batch(images, codes, label_sets.expand(len(images), -1, -1))
+    table = CodeTable.of_sets(sets, sets, n_classes)
+    batch = Batch(images, codes, BatchTable.stack([table] * len(images)))
     parts = Parts(
         network=network,
         loss=EvidenceLoss(LabelSetLoss(None, False), network.output_strides, n_classes),

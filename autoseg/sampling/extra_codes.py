@@ -1,0 +1,146 @@
+"""Extra codes for training: held-out annotated voxels, and unannotated voxels by their distance to annotation.
+
+They come after the codes of the case, and a patch carries them through every transform; the code table says what they
+stand for.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from autoseg.cases.code_table import CodeTable
+from autoseg.cases.store import CaseStore
+from autoseg.core.arrays import BoolArray, CodeArray, Shape3
+
+HELD_OUT = 3
+"""Stream of random numbers below the seed of a run; sampling takes 0 and 1."""
+LARGEST_SHARE = 0.5
+"""A code of which more than this share would be held out in a case stays in training there."""
+CELLS_PER_ZONE = 4
+"""Cells of the grid on which distances are measured, across the nearest zone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraCodeRule:
+    """What gets codes of its own in each case."""
+
+    held_out_share: float
+    """Share of the blocks whose annotation is held out; 0 holds out nothing."""
+    block: Shape3
+    """Edges (z, y, x) of the blocks, voxels: neighbouring voxels are held out together."""
+    seed: int
+    zone_borders_mm: tuple[float, ...] = ()
+    """Ascending: borders of the zones around foreground annotation into which unannotated voxels fall; () for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A value for each cell of a grid over a case."""
+
+    values: NDArray[Any]
+    """(*ceil(S / cell)); cell 0 begins at voxel 0."""
+    cell: Shape3
+    """Edges (z, y, x), voxels."""
+
+    def in_box(self, shape: Sequence[int], first: Sequence[int]) -> NDArray[Any]:
+        """Return the value at each voxel of a box of ``shape`` (z, y, x) whose voxel 0 is ``first``."""
+        index = [(start + np.arange(edge)) // size for start, edge, size in zip(first, shape, self.cell, strict=True)]
+        values = self.values
+        for axis in (2, 1, 0):  # most voxels come last, in whole planes
+            values = values.take(index[axis], axis=axis)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraCodes:
+    """The extra codes of one case."""
+
+    undrawn: int
+    """Code of unannotated voxels."""
+    held_out_blocks: Grid
+    """bool: the blocks that are held out."""
+    held_out: BoolArray
+    """(N,): the codes that are held out there."""
+    zones: Grid | None
+    """uint8: distance zone of each cell; None without zones."""
+    n_zones: int
+
+    def apply(self, codes: CodeArray, first: Sequence[int]) -> CodeArray:
+        """Return a box of codes (z, y, x) whose voxel 0 is ``first``, with the extra codes put in.
+
+        Of N codes of the case, n becomes N + n where it is held out; an unannotated voxel of zone r becomes 2 N + r.
+        The type is uint8 if all codes fit, otherwise uint16.
+        """
+        n_codes = len(self.held_out)
+        annotated = codes != self.undrawn
+        changed: CodeArray = codes.astype(np.uint8 if 2 * n_codes + self.n_zones < 256 else np.uint16, order="C")
+        if self.zones is not None:
+            zone = self.zones.in_box(codes.shape, first) + changed.dtype.type(2 * n_codes)
+            changed = zone + (changed - zone) * annotated  # differences wrap around; an eighth of the time of np.where
+        places = np.flatnonzero(annotated & self.held_out_blocks.in_box(codes.shape, first))
+        flat = changed.reshape(-1)
+        flat[places] += self.held_out[flat[places]] * changed.dtype.type(n_codes)
+        return changed
+
+    def extend(self, table: CodeTable) -> CodeTable:
+        """Return the table (N rows) of the case with rows for the extra codes: 2 N + zones in all."""
+        return table.with_extra_codes(self.held_out, self.n_zones)
+
+
+def choose_extra_codes(case: CaseStore, rule: ExtraCodeRule) -> ExtraCodes:
+    """Choose what is held out of ``case`` and measure distances: the same in every process and resumed run.
+
+    Only voxels annotated as one class are held out: they alone tell whether a class is recognised. A code stays in
+    training where the blocks would take more than half of it. Distances go to the nearest cell with foreground
+    annotation, through all axes; in a case without any, all voxels are in the nearest zone: nothing is known of where
+    its foreground lies.
+    """
+    shape = case.entry.record.shape
+    key = (HELD_OUT, zlib.crc32(case.entry.record.case.encode()))
+    rng = np.random.default_rng(np.random.SeedSequence(rule.seed, spawn_key=key))
+    blocks = Grid(rng.random(_n_cells(shape, rule.block)) < rule.held_out_share, rule.block)
+    table = case.entry.table
+    held_out = table.informative & table.single
+    for code in np.flatnonzero(held_out):
+        held_out[code] = 0 < _share_in(blocks, case, int(code)) <= LARGEST_SHARE
+    zones = _distance_zones(case, table, rule.zone_borders_mm) if rule.zone_borders_mm else None
+    return ExtraCodes(table.undrawn, blocks, held_out, zones, 0 if zones is None else len(rule.zone_borders_mm) + 1)
+
+
+def _distance_zones(case: CaseStore, table: CodeTable, borders_mm: Sequence[float]) -> Grid:
+    """Return the distance zone of each cell of ``case``, uint8: the number of borders that its distance reaches."""
+    spacing, shape = case.entry.record.spacing, case.entry.record.shape
+    z, y, x = (max(1, int(borders_mm[0] / CELLS_PER_ZONE / step)) for step in spacing)
+    cell = (z, y, x)
+    is_empty = np.ones(_n_cells(shape, cell), dtype=bool)
+    for code in np.flatnonzero(table.foreground):
+        is_empty[_cells_of(case, int(code), cell)] = False
+    if is_empty.all():
+        return Grid(np.zeros(is_empty.shape, dtype=np.uint8), cell)
+    sampling = [edge * step for edge, step in zip(cell, spacing, strict=True)]
+    distances = ndimage.distance_transform_edt(is_empty, sampling=sampling)
+    return Grid(np.digitize(distances, borders_mm).astype(np.uint8), cell)
+
+
+def _n_cells(shape: Sequence[int], cell: Sequence[int]) -> tuple[int, ...]:
+    return tuple(-(-edge // size) for edge, size in zip(shape, cell, strict=True))
+
+
+def _cells_of(case: CaseStore, code: int, cell: Sequence[int]) -> tuple[NDArray[np.integer[Any]], ...]:
+    """Return the cells of the known voxels of a code, as one index per axis."""
+    places = np.unravel_index(case.locations_of(code), case.entry.record.shape)
+    return tuple(place // size for place, size in zip(places, cell, strict=True))
+
+
+def _share_in(blocks: Grid, case: CaseStore, code: int) -> float:
+    """Return the share of the known voxels of a code that lie in ``blocks``; 0 if the code does not occur."""
+    if not len(case.locations_of(code)):
+        return 0.0
+    return float(blocks.values[_cells_of(case, code, blocks.cell)].mean())

@@ -1,0 +1,44 @@
+"""Counts of annotated and unannotated voxels of the training cases, from which the weights of evidence follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from autoseg.cases.entry import CacheEntry
+from autoseg.dataset.labels import Labels, drawn_codes, informative_codes, undrawn_row
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Voxels of the training cases, by what is known of them."""
+
+    n_drawn: int
+    """Annotated voxels."""
+    n_promised: int
+    """Voxels of which only promises say something, or that a class is absent from their case."""
+    n_unknown: int
+    """Voxels of which nothing is known."""
+    n_open: int
+    """Voxels of which nothing is known, or only that a class is absent from their case."""
+    drawn_as: tuple[int, ...]
+    """(H,): voxels annotated so that the head is certainly positive."""
+
+    @classmethod
+    def of(cls, entries: Iterable[CacheEntry], labels: Labels) -> Totals:
+        """Count over cached cases; all 0 if there is none."""
+        n_drawn = n_promised = n_unknown = n_open = 0
+        drawn_as = [0] * labels.n_heads
+        for entry in entries:
+            table = entry.table
+            undrawn = undrawn_row(labels, entry.record.case)
+            drawn, narrowed = drawn_codes(table.drawn, undrawn), informative_codes(table.learnt)
+            is_open = (table.learnt == undrawn).all(axis=1)
+            positive, _ = table.head_states(labels.regions)
+            for code, count in entry.code_counts.items():
+                n_drawn += count * bool(drawn[code])
+                n_promised += count * bool(narrowed[code] and not drawn[code])
+                n_unknown += count * bool(not narrowed[code] and not drawn[code])
+                n_open += count * bool(is_open[code] and not drawn[code])
+                drawn_as = [total + count * bool(hit) for total, hit in zip(drawn_as, positive[code], strict=True)]
+        return cls(n_drawn, n_promised, n_unknown, n_open, tuple(drawn_as))

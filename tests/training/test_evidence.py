@@ -1,0 +1,78 @@
+"""Evidence: never of annotated voxels, weighed as the rules say; with all of it off, the annotation alone is learnt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from evidence_examples import CPU, SETS, TOTALS, UNKNOWN, K, batch, labels, silent, table
+
+from autoseg.dataset.labels import CaseStatement
+from autoseg.nn.losses.label_sets import LabelSetLoss
+from autoseg.sampling.batch import Batch
+from autoseg.training.evidence.background_prior import BackgroundPrior
+from autoseg.training.evidence.drawn import drawn_evidence
+from autoseg.training.evidence.loss import EvidenceLoss
+from autoseg.training.evidence.promises import Promises
+from autoseg.training.evidence.source import Evidence, Term
+from autoseg.training.evidence.totals import Totals
+
+
+def promised(one: Batch, weight: float = 2.5, statements: dict | None = None, totals: Totals = TOTALS) -> Evidence:
+    return Promises(weight, labels(statements), totals, CPU).adjust(drawn_evidence(one), one, silent())
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5), (2, 4, 6, 5)], ids=["2d", "3d"])
+def test_with_everything_off_the_loss_is_that_of_the_annotation(shape):
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 6, shape, generator=generator)
+    logits = torch.randn(shape[0], K, *shape[1:], generator=generator)
+    loss = EvidenceLoss(LabelSetLoss(None, False), None, UNKNOWN)
+    plain = LabelSetLoss(None, False)(logits, codes, SETS.expand(shape[0], -1, -1))
+    assert torch.equal(loss([logits], drawn_evidence(batch(codes, promised=True))), plain)
+    torch.testing.assert_close(loss([logits], promised(batch(codes, promised=True), weight=0)), plain)
+
+
+def test_held_out_annotation_is_not_learnt():
+    codes = torch.full((1, 2, 2), 5)
+    for evidence in (drawn_evidence(batch(codes, held_out=True)), promised(batch(codes, held_out=True))):
+        logits = torch.zeros(1, K, 2, 2, requires_grad=True)
+        EvidenceLoss(LabelSetLoss(None, False), None, UNKNOWN)([logits], evidence).backward()
+        assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("scales", [None, [(1, 1), (2, 2)]], ids=["one output", "two outputs"])
+def test_a_further_term_adds_its_weight_times_its_loss_at_full_resolution(scales):
+    codes, taught = torch.tensor([[[3, 0], [2, 4]]]), torch.tensor([[[1, 1], [0, 0]]])
+    logits = [torch.randn(1, K, 2, 2), torch.randn(1, K, 1, 1)]
+    partial = LabelSetLoss(None, False)
+    loss, plain = EvidenceLoss(partial, scales, UNKNOWN), drawn_evidence(batch(codes))
+    sets = torch.eye(K, dtype=torch.bool)
+    found = loss(logits, plain._replace(terms=(Term(taught, sets, 0.3),))) - loss(logits, plain)
+    torch.testing.assert_close(found, 0.3 * partial(logits[0], taught, sets[None]))
+
+
+def test_inferred_evidence_changes_nothing_of_the_annotation():
+    one = batch(torch.zeros(1, 4, 4, dtype=torch.long), promised=True)
+    evidence = BackgroundPrior(0.5, labels(), TOTALS, CPU).adjust(promised(one), one, silent())
+    drawn = [0, 1, 2, 4]
+    assert torch.equal(evidence.table.learnt[:, drawn], SETS[None, drawn])
+    assert (evidence.weights[:, drawn] == 1).all()
+
+
+def test_a_promise_weighs_as_much_as_it_may_against_all_annotation():
+    # 2.5 x 200 annotated voxels spread over 1000 promised ones
+    assert promised(batch(torch.zeros(1, 2, 2).long(), promised=True)).weights[0].tolist() == [1, 1, 1, 0, 1, 0.5]
+    few = replace(TOTALS, n_promised=10)
+    assert Promises(2.5, labels(), few, CPU).weight == 1  # never more than what was annotated
+
+
+def test_what_is_absent_from_a_whole_case_does_not_drown_the_annotation():
+    statements = {"healthy": CaseStatement(None, frozenset({2}))}
+    codes = torch.zeros(1, 2, 2, dtype=torch.long)
+    sets = torch.cat([SETS, torch.tensor([[True, True, False]])])
+    one = replace(batch(codes, name="healthy"), table=table(1, drawn=sets))
+    assert promised(one, statements=statements).weights[0, 6] == 0.5
+    other = replace(one, cases=("x",))  # the same set in a case where it was annotated
+    assert promised(other, statements=statements).weights[0, 6] == 1
