@@ -310,7 +310,7 @@ def _all_disagreements(dataset: Dataset, output: Path, names: list[str]) -> tupl
 
 def _check_labels(predictor: Predictor, dataset: Dataset) -> None:
     trained, wanted = predictor.model.dataset.labels, dataset.labels
-    for name in ("class_values", "class_names", "heads", "paint_values"):
+    for name in ("class_values", "class_names", "heads", "paint_values", "task"):
         if getattr(trained, name) != getattr(wanted, name):
             raise ModelError(
                 f"model of data set {predictor.model.dataset.name}: found {name} {getattr(trained, name)}, expected "

@@ -304,11 +304,15 @@ def _measured(
 
 def _check_classes(predictor: Predictor, labels: Labels, folder: Path) -> None:
     own = predictor.model.dataset.labels
-    if (own.class_names, own.class_values, own.heads) != (labels.class_names, labels.class_values, labels.heads):
+    if _meaning(own) != _meaning(labels):
         raise ModelError(
             f"{folder}: found a model of the classes {listed(own.class_names)}, expected those of the data set: "
             f"{listed(labels.class_names)}. Train with the present dataset.json, or choose another model."
         )
+
+
+def _meaning(labels: Labels) -> tuple[object, ...]:
+    return (labels.class_names, labels.class_values, labels.heads, labels.task)
 
 
 def _suggestion(candidates: Candidates, choice: Choice, number: int, seen: Collection[str]) -> Suggestion:

@@ -66,10 +66,13 @@ def plan_and_preprocess(
     """
     from autoseg.cli.check_files import check
     from autoseg.dataset.dataset import Dataset
+    from autoseg.tasks.task import task_of
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
     described, faults = Dataset.examine(space.find_dataset(dataset))
+    if not faults:
+        task_of(described.labels)  # one that cannot be imported is named before any file is read
     if check_only or faults:
         folder = space.preprocessed(described.name)
         check(described, faults, folder, readers(described, workers), as_json=json_, quiet=quiet)

@@ -22,6 +22,7 @@ from autoseg.dataset.dataset_json import Description, check_number_of_cases, par
 from autoseg.dataset.labels import Labels
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.dataset.protocol_json import parse_protocol
+from autoseg.dataset.task_json import parse_task
 
 DATASET_JSON = "dataset.json"
 logger = logging.getLogger(__name__)
@@ -194,6 +195,7 @@ def _complete_labels(
         set_values=parse_label_sets(content, description.labels, findings),
         lazy_semantics=semantics,
         has_masks=names_mask_folder(content),
+        task=parse_task(content, description.labels, findings),
     )
     said = parse_cases(content, labels, names, findings)
     labels = replace(labels, statements=said.statements)

@@ -31,7 +31,7 @@ NNUNET_KEYS = frozenset(
     }
 )
 OWN_KEYS = frozenset(
-    {"label_sets", "unlabelled", "cases", "lazy_semantics", "annotation_protocol", "valid_mask_folder"}
+    {"label_sets", "unlabelled", "cases", "lazy_semantics", "annotation_protocol", "valid_mask_folder", "task"}
 )
 MISSPELLING_CUTOFF = 0.85
 

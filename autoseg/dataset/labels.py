@@ -25,7 +25,7 @@ _LOOK_UP_VOXELS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One output of the network and one row of a result table: a class (softmax) or a region (sigmoid)."""
+    """A row of the result table: a class or a region. What the network's outputs are is up to ``autoseg.tasks``."""
 
     name: str
     classes: tuple[int, ...]
@@ -61,7 +61,7 @@ class Labels:
     """File value of each class; class 0 is background (0 unless ``unlabelled`` is declared), the others ascend."""
     class_names: tuple[str, ...]
     heads: tuple[Head, ...]
-    """Softmax: one per class, background first. Regions: one per region, in order of declaration, no background."""
+    """One per class, background first; or one per region, in order of declaration, no background."""
     paint_values: tuple[int, ...] | None = None
     """Regions only (else None): file value painted for each head, in painting order (``regions_class_order``)."""
     ignore: int | None = None
@@ -77,6 +77,8 @@ class Labels:
     for what it is; "seed" takes either as "not an absent class" and nothing more."""
     has_masks: bool = False
     """Whether a mask per case says which voxels are annotated (``dataset.json: valid_mask_folder``)."""
+    task: str | None = None
+    """Name of a user's task (``dataset.json: task``); None: that of the heads, see ``autoseg.tasks.task.task_of``."""
 
     @property
     def n_classes(self) -> int:
@@ -85,12 +87,12 @@ class Labels:
 
     @property
     def n_heads(self) -> int:
-        """Number of network outputs."""
+        """Number of heads: rows of the result table."""
         return len(self.heads)
 
     @property
     def has_regions(self) -> bool:
-        """Whether the network has one sigmoid per region instead of a softmax over classes."""
+        """Whether heads are regions, which may overlap, instead of classes."""
         return self.paint_values is not None
 
     @property

@@ -17,6 +17,7 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.nn.architectures.network import Network
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
+from autoseg.tasks.task import task_of
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +51,9 @@ def load_model(
     first = next(iter(loaded))
     plan, dataset = loaded[first].plan, datasets[first]
     configuration = plan.configuration(loaded[first].configuration)
+    n_outputs = len(task_of(dataset.labels).outputs)
     networks = tuple(
-        _network(paths[fold], item, configuration, len(plan.channel_names), dataset.labels.n_heads).to(device)
+        _network(paths[fold], item, configuration, len(plan.channel_names), n_outputs).to(device)
         for fold, item in loaded.items()
     )
     common = set.intersection(*(set(item.mirror_axes) for item in loaded.values()))
@@ -149,13 +151,13 @@ def _check_agreement(folder: Path, loaded: dict[str, Checkpoint], datasets: dict
 
 def _meaning(dataset: Dataset) -> tuple[object, ...]:
     labels = dataset.labels
-    return (labels.class_values, labels.class_names, labels.heads, labels.paint_values)
+    return (labels.class_values, labels.class_names, labels.heads, labels.paint_values, labels.task)
 
 
 def _network(
-    path: Path, checkpoint: Checkpoint, configuration: Configuration, n_channels: int, n_heads: int
+    path: Path, checkpoint: Checkpoint, configuration: Configuration, n_channels: int, n_outputs: int
 ) -> Network:
-    network = build_network(configuration.topology, n_channels, n_heads)
+    network = build_network(configuration.topology, n_channels, n_outputs)
     try:
         network.load_state_dict(checkpoint.weights)
     except RuntimeError as error:

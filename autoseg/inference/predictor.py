@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from autoseg.cases.case import Case, CaseRecord
-from autoseg.core.arrays import Float32Array
+from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.errors import DatasetError
 from autoseg.core.geometry import Geometry
-from autoseg.inference.export import Keep, LabelMap, Logits, decide, probabilities
+from autoseg.inference.export import Keep, Logits, decide, probabilities
 from autoseg.inference.folder import PredictionReport, predict_files
 from autoseg.inference.inputs import header_faults, image_fault
 from autoseg.inference.model import Model, load_model
@@ -94,7 +94,7 @@ class Predictor:
         return self.decide(self.slabs(prepared.image), prepared.record)
 
     def predict_probabilities(self, image: Float32Array, geometry: Geometry) -> tuple[LabelMap, Float32Array]:
-        """Return the label map (z, y, x) and (H, z, y, x) float32 in [0, 1]: softmax, or one sigmoid per region."""
+        """Return the label map (z, y, x) and the probability (H, z, y, x) float32 in [0, 1] of each head."""
         prepared = self.prepare(Case("image", image, geometry))
         logits = self.logits(prepared.image)
         return self.decide(logits, prepared.record), self.probabilities(logits, prepared.record)
@@ -133,7 +133,7 @@ class Predictor:
         return preprocess(Case(case.name, case.image, case.geometry), plan, configuration, unknown=None)
 
     def slabs(self, image: Float32Array, progress: Progress | None = None) -> Iterator[Slab]:
-        """Yield the logits (H, planes, y, x) of a preprocessed image (C, *S) slab by slab; see ``stream_logits``."""
+        """Yield the logits (O, planes, y, x) of a preprocessed image (C, *S) slab by slab; see ``stream_logits``."""
         return stream_logits(
             self.model.networks,
             image,
@@ -147,7 +147,7 @@ class Predictor:
         )
 
     def logits(self, image: Float32Array, progress: Progress | None = None) -> Float32Array:
-        """Return the logits (H, *S) float32 of a preprocessed image (C, *S)."""
+        """Return the logits (O, *S) float32 of a preprocessed image (C, *S)."""
         return join_slabs(self.slabs(image, progress), image.shape[1])
 
     def decide(

@@ -20,7 +20,7 @@ from autoseg.core.components import resolve
 from autoseg.core.errors import ModelError
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import Dataset
-from autoseg.dataset.labels import informative_codes, painting_of
+from autoseg.dataset.labels import informative_codes
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
@@ -28,10 +28,12 @@ from autoseg.nn.losses import LabelSetLoss, VoxelLoss
 from autoseg.sampling.held_out import Marking
 from autoseg.sampling.loader import Batch, make_loader
 from autoseg.sampling.places import SamplingConfig, intensity_generator
+from autoseg.tasks.task import task_of
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence.background_prior import RINGS, Totals, Unannotated
 from autoseg.training.evidence.source import EvidenceLoss
 from autoseg.training.history import draw_history, write_history
+from autoseg.training.objective import Objective
 from autoseg.training.optim import build_optimization, optimizer_name
 from autoseg.training.pretrained import Before, image_contents_in, load_pretrained
 from autoseg.training.resuming import BEST, CHANGEABLE, FINAL, LATEST, changes_so_far, forbidden_changes
@@ -40,7 +42,7 @@ from autoseg.training.trainer import Hooks, Parts, Progress, train
 log = logging.getLogger(__name__)
 
 LOSSES: dict[str, Callable[[Tensor | None, bool], VoxelLoss]] = {"label_sets": LabelSetLoss}
-"""(regions (R, K) bool or None for a softmax over classes, whether Dice pools the batch) -> loss."""
+"""(regions (O, K) bool or None for a softmax over outputs, whether Dice pools the batch) -> loss."""
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HELD_OUT_BLOCKS = 8
 """Held-out blocks along an edge of a patch."""
@@ -144,23 +146,22 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     """Put together everything that :func:`autoseg.training.trainer.train` needs, weights drawn from the seed."""
     config, labels, configuration = request.config, request.dataset.labels, request.configuration
     device = select_device(request.device)
+    objective = Objective(task_of(labels), device)
     torch.manual_seed(config.seed)
     network = build_network(
         configuration.topology,
         n_channels=len(request.plan.channel_names),
-        n_outputs=labels.n_heads,
+        n_outputs=len(objective.task.outputs),
         deep_supervision=config.deep_supervision,
     ).to(device)
-    regions = torch.from_numpy(labels.regions).to(device) if labels.has_regions else None
-    painting = painting_of(labels)
     build_loss = resolve("loss", config.loss, LOSSES)
     unannotated = _unannotated(request, device)
     teacher = None if unannotated is None else unannotated.teacher
     loss = EvidenceLoss(
-        build_loss(regions, configuration.batch_dice),
+        build_loss(objective.regions, configuration.batch_dice),
         network.output_strides if config.deep_supervision else None,
         labels.unknown,
-        None if teacher is None else teacher.table(device),
+        None if teacher is None else objective.output_sets(teacher.table(device)[None])[0],
         config.teacher_weight,
     )
     return Parts(
@@ -172,10 +173,7 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         autocast_dtype=PRECISIONS[precision],
         training_batches=lambda start: training_batches(request, device, start),
         validation_batches=lambda: validation_batches(request),
-        regions=regions,
-        head_names=tuple(head.name for head in labels.heads),
-        foreground_heads=labels.foreground_heads,
-        painting=None if painting is None or painting.is_sound else painting,
+        objective=objective,
         unannotated=unannotated,
         is_dense=labels.is_dense,
     )
@@ -367,6 +365,7 @@ def _data_of(request: FoldRequest) -> dict[str, Any]:
     return {
         "classes": list(labels.class_names),
         "heads": [[head.name, list(head.classes)] for head in labels.heads],
+        "task": labels.task,
         "training cases": sorted(request.train_cases),
         "validation cases": sorted(request.val_cases),
     }

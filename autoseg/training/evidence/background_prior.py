@@ -20,6 +20,7 @@ from autoseg.dataset.labels import head_states as table_head_states
 from autoseg.nn.losses.code_tables import flat_codes, head_states, sum_by_code
 from autoseg.nn.losses.code_tables import informative_codes as informative
 from autoseg.sampling.loader import Batch
+from autoseg.tasks.task import task_of
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence.source import Evidence, with_teacher
 from autoseg.training.evidence.teacher import DECAY, Predict, Teacher
@@ -91,7 +92,7 @@ class Unannotated:
         self.config = config
         self.totals = totals
         self.heads = torch.from_numpy(labels.regions).to(device)
-        self.has_regions = labels.has_regions
+        self.task = task_of(labels)
         self.n_classes = labels.n_classes
         self.foreground = list(labels.foreground_heads)
         self.drawn_as = torch.tensor(totals.drawn_as, dtype=torch.float32, device=device)
@@ -169,7 +170,7 @@ class Unannotated:
         hits = torch.where(weight > 0, summed / weight.clamp_min(1e-6), 1.0)
         gate: Tensor = (hits.amin() * self.n_classes).clamp_max(1).square()
         foreground = shares[:, self.foreground]
-        common = foreground.amax(1) if self.has_regions else foreground.sum(1)
+        common = foreground.sum(1) if self.task.is_exclusive else foreground.amax(1)
         return rates * gate * (1 - 2 * common).clamp(0, 1)
 
     def shares(self) -> Tensor:
@@ -190,11 +191,10 @@ class Unannotated:
 
     @torch.no_grad()
     def observe(self, batch: Batch, logits: Tensor) -> None:
-        """Take note of the predictions (B, H, *P) on a batch: on unknown voxels, and on held-out ones."""
+        """Take note of the logits (B, O, *P) on a batch: on unknown voxels, and on held-out ones."""
         if batch.rings is None:
             return
-        scores = logits.flatten(2).float()
-        probabilities = scores.sigmoid() if self.has_regions else scores.softmax(1)
+        probabilities = self.task.probabilities(logits.flatten(2).float())
         sums, counts = sum_by_code(probabilities, flat_codes(batch.codes), batch.label_sets.shape[1])
         counts = counts[..., None].expand_as(sums)
         of_ring = (batch.rings[..., None] == torch.arange(N_RINGS, device=sums.device)).to(sums)  # (B, N, rings)

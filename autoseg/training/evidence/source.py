@@ -68,7 +68,7 @@ class EvidenceLoss:
     unknown
         Code of "nothing known" (K).
     teacher_sets
-        (2K + 1, K) bool, the teacher's label sets; None without a teacher.
+        (2K + 1 or more, O) bool: what the teacher's label sets leave of the outputs; None without a teacher.
     teacher_weight
         Of the loss on them.
     """

@@ -16,10 +16,11 @@ from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import Labels
 from autoseg.nn.losses.code_tables import flat_codes, informative_codes, look_up
 from autoseg.sampling.loader import Batch
+from autoseg.tasks.task import task_of
 from autoseg.training.config import TrainingConfig
 
 Predict = Callable[[nn.Module, Tensor], Tensor]
-"""(network, images (B, C, *P)) -> logits (B, H, *P) float32, as training computes them."""
+"""(network, images (B, C, *P)) -> logits (B, O, *P), as training computes them."""
 
 DECAY = 0.98
 """Weight of the past in the statistics of predictions, per step."""
@@ -39,7 +40,8 @@ class Teacher:
     """
 
     def __init__(self, config: TrainingConfig, labels: Labels, touches_all: bool) -> None:
-        if labels.has_regions:
+        self.task = task_of(labels)
+        if not self.task.is_exclusive:
             raise ConfigError(
                 f"--set teacher_weight={config.teacher_weight}: found regions, expected classes. A teacher is made for "
                 "classes only; leave it out."
@@ -62,7 +64,7 @@ class Teacher:
         """Return rows (B, *P) of :meth:`table` for a batch; None before its time."""
         if self.network is None or iteration < self.config.teacher_start * self.config.iterations:
             return None
-        probabilities = predict(self.network, batch.images).softmax(1).flatten(2)  # (B, K, V)
+        probabilities = self.task.probabilities(predict(self.network, batch.images)).flatten(2)  # (B, K, V)
         codes = flat_codes(batch.codes)
         self._check(probabilities, codes, batch.held_sets)
         sets = batch.label_sets if batch.inferred_sets is None else batch.inferred_sets
