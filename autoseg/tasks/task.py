@@ -34,6 +34,7 @@ class Refinement(Protocol):
     def sets(self) -> BoolArray:
         """(M, K, O) bool: the outputs that a voxel of class k may have by rule m.
 
+        Where ``Task.regions`` is (O, C) these are not outputs but its columns, (M, K, C).
         Rule 0 is for voxels of which only the class is known: it allows whatever another rule does.
         """
 
@@ -67,7 +68,10 @@ class Task(Protocol):
 
     @property
     def regions(self) -> BoolArray | None:
-        """What the loss takes outputs for: (O, K) bool, the classes of each sigmoid; None for one softmax over them."""
+        """(O, K) bool: the classes for which each output is a sigmoid; None: one softmax over all outputs.
+
+        With a refinement (O, C): the columns are those of its sets.
+        """
 
     @property
     def refinement(self) -> Refinement | None:
@@ -98,7 +102,7 @@ def task_of(labels: Labels) -> Task:
     Raises ``ConfigError`` if a task of a user cannot be imported, or lacks something of :class:`Task`.
     """
     name = labels.task or ("regions" if labels.has_regions else "semantic")
-    task = resolve("task", name, TASKS)(labels)
+    task = resolve("task", name, TASKS, needs=("__call__",))(labels)
     missing = [attribute for attribute in NEEDS if not hasattr(task, attribute)]
     if missing:
         raise ConfigError(

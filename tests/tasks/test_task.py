@@ -84,6 +84,11 @@ def test_a_task_that_lacks_something_is_named_with_what_it_lacks(tmp_path: Path,
         task_of(labels_of({**CLASSES, "task": "half_a_task:Half"}))
 
 
+def test_a_task_that_cannot_be_made_from_labels_is_named():
+    with pytest.raises(ConfigError, match=r"split_task:EVEN.*found int without __call__"):
+        task_of(labels_of({**CLASSES, "task": "split_task:EVEN"}))
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 5, 4), (2, 3, 2, 5, 4)], ids=["2d", "3d"])
 def test_the_probabilities_of_classes_sum_to_one_and_those_of_regions_are_one_by_one(shape):
     logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
