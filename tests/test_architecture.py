@@ -15,7 +15,7 @@ PACKAGE = Path(autoseg.__file__).parent
 LAYERS = {
     "core": 0,
     **dict.fromkeys(("dataset", "nn", "augmentation"), 1),
-    "io": 2,
+    **dict.fromkeys(("io", "tasks"), 2),
     "cases": 3,
     **dict.fromkeys(("annotation", "evaluation", "sampling"), 4),
     **dict.fromkeys(("preprocessing", "simulation"), 5),
@@ -27,7 +27,7 @@ LAYERS = {
 TOP = {"api": 10}
 """Modules of the package itself, beside ``__init__``: what users import, and nothing below does."""
 TORCH_FREE = (
-    "core", "dataset", "io", "cases", "annotation", "simulation", "preprocessing", "evaluation", "inspection",
+    "core", "dataset", "io", "tasks", "cases", "annotation", "simulation", "preprocessing", "evaluation", "inspection",
     "planning", "report", "interop",
 )  # fmt: skip
 FORMAT_LIBRARIES = {"SimpleITK", "nibabel", "imageio", "tifffile", "PIL", "h5py", "zarr", "cv2"}

@@ -49,6 +49,70 @@ def test_the_examples_are_planned_trained_and_predicted(place):
     assert len(list(predictions.glob("*.nii.gz"))) == len(list(images.iterdir()))
 
 
+@pytest.mark.slow
+def test_a_task_with_an_output_for_boundaries_is_trained_with_all_evidence_and_predicts_classes(place):
+    import numpy as np
+    import SimpleITK as sitk  # noqa: N813
+
+    from autoseg.nn.checkpoint import load_checkpoint
+
+    data = write_toy_dataset(place / "raw" / "Dataset002_Boundary", shape=(4, 20, 18))
+    content = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
+    (data / "dataset.json").write_text(json.dumps(content | {"task": "my_parts:Boundary"}), encoding="utf-8")
+    run(place, "plan_and_preprocess", "2", "-c", "2d", "--planner", "small", "-q")
+    settings = ["batch_size=2", "background_prior=1", "teacher_weight=0.1", "teacher_start=0"]
+    run(place, "train", "2", "0", "-c", "2d", "--iterations", "3", "--device", "cpu", "-q", "--set", *settings)
+    model = place / "results/Dataset002_Boundary/default__2d"
+    weights = load_checkpoint(model / "fold_0/checkpoint_final.pt").weights
+    assert {len(tensor) for name, tensor in weights.items() if name.startswith("heads.")} == {4}
+    history = (model / "fold_0/history.jsonl").read_text(encoding="utf-8").splitlines()
+    assert set(json.loads(history[-1])["dice_per_head"]) == {"bright", "brighter"}
+    predictions = place / "boundary_predictions"
+    arguments = ["-i", str(data / "imagesTr"), "-o", str(predictions), "-m", str(model), "-f", "0", "--device", "cpu"]
+    run(place, "predict", *arguments, "--save-probabilities", "-q")
+    assert len(list(predictions.glob("*.nii.gz"))) == 5
+    for path in predictions.glob("*.npz"):
+        probabilities = np.load(path)["probabilities"]
+        np.testing.assert_allclose(probabilities.sum(0), np.ones((4, 20, 18)), atol=1e-5)
+        labels = sitk.GetArrayFromImage(sitk.ReadImage(str(path.with_suffix(".nii.gz"))))
+        assert (probabilities.argmax(0) == labels).mean() > 0.99
+
+
+@pytest.mark.parametrize("edges", [(12, 11), (9, 8, 10)], ids=["2d", "3d"])
+def test_a_boundary_is_where_annotated_neighbours_differ_and_open_where_one_is_not_annotated(place, monkeypatch, edges):
+    import numpy as np
+    import torch
+
+    monkeypatch.syspath_prepend(str(place))
+    import my_parts
+
+    n_classes = unknown = boundary = 3
+    label_sets = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], dtype=torch.bool)
+    blocks = np.random.default_rng(0).integers(0, 4, (6, *(3,) * len(edges)))
+    codes = np.kron(blocks, np.ones((1, *(4,) * len(edges)), dtype=int))[(..., *map(slice, edges))].astype(np.uint8)
+    target = my_parts.InsideOrBoundary(n_classes)
+    rules = target.rules(torch.from_numpy(codes), label_sets.expand(6, -1, -1)).numpy()
+    padded = np.pad(codes, [(0, 0), *[(1, 1)] * len(edges)], constant_values=unknown)
+    met = {"unknown": 0, "background": 0, "boundary": 0, "either": 0, "inside": 0}
+    for index in np.ndindex(codes.shape):
+        own = int(codes[index])
+        near = set(padded[(index[0], *(slice(low, low + 3) for low in index[1:]))].ravel().tolist()) - {own}
+        if own == unknown:
+            kind, expected = "unknown", [*range(n_classes + 1)]
+        elif own == 0:
+            kind, expected = "background", [0]
+        elif near - {unknown}:
+            kind, expected = "boundary", [boundary]
+        elif near:
+            kind, expected = "either", [own, boundary]
+        else:
+            kind, expected = "inside", [own]
+        classes = label_sets[own].numpy()
+        assert np.flatnonzero(target.sets[rules[index]][classes].any(0)).tolist() == expected
+        met[kind] += 1
+    assert all(met.values())
+
+
 def test_the_slip_moves_image_and_labels_alike(place, monkeypatch):
     import numpy as np
     import torch

@@ -13,13 +13,14 @@ from autoseg.annotation.touches import promise_statement
 from autoseg.annotation.untouched import exclude_untouched
 from autoseg.assist.keep_annotation import Restriction, class_indices
 from autoseg.cases.case import CaseRecord, Target
-from autoseg.core.arrays import BoolArray, CodeArray, Float32Array
+from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, LabelMap
 from autoseg.dataset.labels import Labels, background_value, foreground_codes, head_states
 from autoseg.evaluation.disagreement import DisputedVoxels
-from autoseg.inference.export import LabelMap, decide
+from autoseg.inference.export import decide
 from autoseg.inference.window import SLAB_VALUES
 from autoseg.preprocessing import restore
 from autoseg.preprocessing.crop import box_slices
+from autoseg.tasks.task import task_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def complete_case(
     Parameters
     ----------
     logits
-        (H, *S) float32 on ``record.shape``, the plan's axes.
+        (O, *S) float32 on ``record.shape``, the plan's axes.
     record
         What preprocessing did to the case.
     labels
@@ -75,7 +76,7 @@ def complete_case(
     Raises
     ------
     PlanError
-        If the logits do not lie on the record's grid or have another number of heads.
+        If the logits do not lie on the record's grid or have another number of outputs.
     """
     within = target if within is None else within
     drawn = record.voxel_order.apply(target.codes)[box_slices(record.crop_low, record.crop_high)]
@@ -112,7 +113,7 @@ def _decide_within(
 ) -> LabelMap:
     """Return the label map (z, y, x) of the file in which every voxel is of a class of its set.
 
-    ``watch`` gets each slab as the model alone decides it, with its logits and its first plane.
+    ``watch`` gets each slab as the model alone decides it, with the scores of its heads and its first plane.
     """
     restriction = Restriction(labels, within.label_sets)
     left = record.voxel_order.apply(within.codes)[box_slices(record.crop_low, record.crop_high)]
@@ -144,7 +145,7 @@ def _outside_crop(record: CaseRecord) -> BoolArray | None:
 
 def _disputed(
     values: LabelMap,
-    logits: Float32Array,
+    scores: Float32Array,
     codes: CodeArray,
     label_sets: BoolArray,
     labels: Labels,
@@ -159,8 +160,8 @@ def _disputed(
     predicted = class_indices(labels)[values]
     is_said = np.logical_or.reduce(label_sets, axis=1)
     places: tuple[Any, ...] = np.nonzero(is_said[codes] & ~label_sets[codes, predicted])
-    drawn, other, own = codes[places].astype(np.intp), predicted[places], logits[(slice(None), *places)]
-    if labels.has_regions:
+    drawn, other, own = codes[places].astype(np.intp), predicted[places], scores[(slice(None), *places)]
+    if not task_of(labels).is_exclusive:
         positive, negative = head_states(label_sets, labels.regions)
         differs = np.where(own > 0, negative[drawn].T, positive[drawn].T)
         surest = np.where(differs, np.abs(own), 0).max(axis=0, initial=0)

@@ -274,6 +274,10 @@ def _check_classes(predictor: Predictor, labels: Labels, folder: Path) -> None:
         )
 
 
+def _meaning(labels: Labels) -> tuple[object, ...]:
+    return (labels.class_names, labels.class_values, labels.heads, labels.task)
+
+
 def _suggestion(candidates: Candidates, choice: Choice, number: int, seen: Collection[str]) -> Suggestion:
     index = choice.index
     case = candidates.cases[candidates.case[index]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -11,7 +11,7 @@ from autoseg.core.errors import ConfigError
 
 
 def resolve(kind: str, name: str, built_in: Mapping[str, Any], *, needs: Sequence[str] = ()) -> Any:
-    """Return the component ``name`` of ``kind``: loss, optimizer, augmentation, architecture or planner.
+    """Return the component ``name`` of ``kind``: loss, optimizer, augmentation, architecture, planner or task.
 
     Raises ``ConfigError`` if the name is unknown (the message lists the built-in components), if it cannot be imported
     (with the reason), or if a component that is not built in lacks an attribute of ``needs``.
@@ -26,6 +26,12 @@ def resolve(kind: str, name: str, built_in: Mapping[str, Any], *, needs: Sequenc
             "that has them. See docs/extending.md for an example."
         )
     return component
+
+
+def is_named(kind: str, name: str, built_in: Collection[str]) -> bool:
+    """Whether ``name`` is a component of ``kind`` by its form: built in, an entry point, or a module and attribute."""
+    module, _, attribute = name.partition(":")
+    return name in built_in or bool(module and attribute) or bool(entry_points(group=f"autoseg.{kind}", name=name))
 
 
 def _imported(kind: str, name: str, built_in: Mapping[str, Any]) -> Any:

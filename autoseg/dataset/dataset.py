@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.dataset.protocol_section import read_protocol
 from autoseg.dataset.schema import CaseEntry
 from autoseg.dataset.schema_faults import read_schema
+from autoseg.dataset.task_section import read_task
 
 DATASET_JSON = "dataset.json"
 logger = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ class Dataset:
             if schema.valid_mask_folder is not None:
                 masks = find_masks(folder, schema.valid_mask_folder, files, schema.file_ending, findings)
         if labels is not None:
+            labels = replace(labels, task=read_task(schema.task, labels, findings))
             labels = add_statements(labels, schema, files.keys() if files else None, findings)
         entries = entries_by_case(schema)
         dataset = cls(
@@ -142,6 +144,7 @@ class Dataset:
         file = read_schema(without_files, findings)
         channels, labels = read_channels(file, findings), read_labels(file, findings)
         if labels is not None:
+            labels = replace(labels, task=read_task(file.schema.task, labels, findings))
             labels = add_statements(labels, file.schema, None, findings)
         protocol = read_protocol(file.schema.annotation_protocol, labels, findings)
         if labels is None or findings.faults:

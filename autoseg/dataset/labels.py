@@ -24,7 +24,7 @@ LazySemantics: TypeAlias = Literal["marginal", "seed"]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One output of the network and one row of a result table: a class (softmax) or a region (sigmoid)."""
+    """A row of the result table: a class or a region. What the network's outputs are is up to ``autoseg.tasks``."""
 
     name: str
     classes: tuple[int, ...]
@@ -60,7 +60,7 @@ class Labels:
     """File value of each class; class 0 is background (0 unless ``unlabelled`` is declared), the others ascend."""
     class_names: tuple[str, ...]
     heads: tuple[Head, ...]
-    """Softmax: one per class, background first. Regions: one per region, in order of declaration, no background."""
+    """One per class, background first; or one per region, in order of declaration, no background."""
     paint_values: tuple[int, ...] | None = None
     """Regions only (else None): file value painted for each head, in painting order (``regions_class_order``)."""
     ignore: int | None = None
@@ -76,6 +76,8 @@ class Labels:
     for what it is; "seed" takes either as "not an absent class" and nothing more."""
     has_masks: bool = False
     """Whether a mask per case says which voxels are annotated (``dataset.json: valid_mask_folder``)."""
+    task: str | None = None
+    """Name of a user's task (``dataset.json: task``); None: that of the heads, see ``autoseg.tasks.task.task_of``."""
 
     @property
     def n_classes(self) -> int:
@@ -84,12 +86,12 @@ class Labels:
 
     @property
     def n_heads(self) -> int:
-        """Number of network outputs."""
+        """Number of heads: rows of the result table."""
         return len(self.heads)
 
     @property
     def has_regions(self) -> bool:
-        """Whether the network has one sigmoid per region instead of a softmax over classes."""
+        """Whether heads are regions, which may overlap, instead of classes."""
         return self.paint_values is not None
 
     @property
@@ -213,7 +215,7 @@ def painting_of(labels: Labels) -> Painting | None:
 
 def class_differences(first: Labels, second: Labels) -> tuple[str, ...]:
     """Return the names of the fields in which the classes and outputs of two data sets differ; empty if none does."""
-    fields = ("class_values", "class_names", "heads", "paint_values")
+    fields = ("class_values", "class_names", "heads", "paint_values", "task")
     return tuple(name for name in fields if getattr(first, name) != getattr(second, name))
 
 

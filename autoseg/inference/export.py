@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoseg.cases.case import CaseRecord
-from autoseg.core.arrays import Float32Array
+from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.errors import PlanError
 from autoseg.core.pipelined import map_in_background
 from autoseg.dataset.labels import Labels, background_value
 from autoseg.inference.window import SLAB_VALUES, Slab
 from autoseg.preprocessing import anisotropic_axis, restore
 from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
+from autoseg.tasks.task import Task, task_of
 
-LabelMap = NDArray[np.unsignedinteger]
 Logits = Float32Array | Iterable[Slab]
-"""(H, *S) float32 on ``CaseRecord.shape``, the plan's axes: all at once, or slab by slab in the order of the planes."""
+"""(O, *S) float32 on ``CaseRecord.shape``, the plan's axes: all at once, or slab by slab in the order of the planes."""
 Amend = Callable[[LabelMap, Float32Array, int], LabelMap]
-"""Changes a slab of decided voxels (planes, y, x), given its logits (H, planes, y, x) and its first plane."""
+"""Changes a slab of decided voxels (planes, y, x), given the scores of heads (H, planes, y, x) and its first plane."""
 Keep = Callable[[int, Float32Array], None]
 """Takes the first plane of a slab and its probabilities (H, planes, y, x), in the plan's axes, within the crop."""
 
@@ -50,7 +50,8 @@ def decide(
     record
         What preprocessing did to the case.
     labels
-        What the heads mean; the ignore value never occurs in the result. Voxels outside the crop are background.
+        What heads mean, and which task decodes the outputs; the ignore value never occurs in the result. Voxels outside
+        the crop are background.
     amend
         Has the last word on each slab, on the grid between crop and resampling (the plan's axes).
     keep
@@ -58,7 +59,7 @@ def decide(
     pool
         One thread, which resamples and decides while this one makes the next slab; None: this one does both.
     slab_values
-        Resampled logits held at a time; at least one plane of all heads.
+        Resampled logits held at a time; at least one plane of all outputs.
 
     Notes
     -----
@@ -68,17 +69,18 @@ def decide(
     Raises
     ------
     PlanError
-        If the logits do not lie on the record's grid or have another number of heads.
+        If the logits do not lie on the record's grid or have another number of outputs.
     """
+    task = task_of(labels)
 
     def decided(part: _Part) -> tuple[int, LabelMap]:
         slab = _resampled(part, record)
-        values = labels.decode(slab.numpy())
+        values = task.decode(slab.numpy())
         if keep is not None:
-            keep(part.first, _probabilities(slab, labels))
-        return part.first, values if amend is None else amend(values, slab.numpy(), part.first)
+            keep(part.first, _probabilities(slab, task))
+        return part.first, values if amend is None else amend(values, scores(slab, task).numpy(), part.first)
 
-    parts = _parts(_checked(logits, record, labels), record, slab_values)
+    parts = _parts(_checked(logits, record, task), record, slab_values)
     whole: LabelMap | None = None
     for first, values in map(decided, parts) if pool is None else map_in_background(pool, decided, parts):
         if whole is None:
@@ -87,20 +89,21 @@ def decide(
     if whole is None:
         raise PlanError(f"case {record.case}: found an empty crop, expected at least one voxel. Preprocess it again.")
     restored: LabelMap = restore(whole, record, fill=background_value(labels))
-    return restored
+    return task.finish(restored)
 
 
 def probabilities(
     logits: Logits, record: CaseRecord, labels: Labels, *, slab_values: int = SLAB_VALUES
 ) -> Float32Array:
-    """Return (H, *S) float32 in [0, 1] in the file's axes: softmax over classes, or one sigmoid per region.
+    """Return (H, *S) float32 in [0, 1] in the file's axes: the probability of each class or region.
 
     Parameters and errors as for :func:`decide`. Outside the crop background has 1 and every other head 0 (regions: all
     0). Source: nnU-Net ``export_prediction.py`` (resampled logits first, then softmax).
     """
+    task = task_of(labels)
     result = np.zeros((labels.n_heads, *record.shape_after_crop), dtype=np.float32)
-    for part in _parts(_checked(logits, record, labels), record, slab_values):
-        result[:, part.first : part.stop] = _probabilities(_resampled(part, record), labels)
+    for part in _parts(_checked(logits, record, task), record, slab_values):
+        result[:, part.first : part.stop] = _probabilities(_resampled(part, record), task)
     restored: Float32Array = restore(result, record, fill=0)
     for values, own, fill in zip(restored, result, outside(labels), strict=True):
         if fill:
@@ -110,13 +113,18 @@ def probabilities(
 
 def outside(labels: Labels) -> tuple[int, ...]:
     """Return the probability of each head where the image is empty: 1 for background, 0 for every other head."""
-    return tuple(int(head.is_background and not labels.has_regions) for head in labels.heads)
+    return tuple(int(head.is_background) for head in labels.heads)
+
+
+def scores(slab: Tensor, task: Task) -> Tensor:
+    """Return the scores of heads (H, planes, y, x) that logits of outputs (O, planes, y, x) mean."""
+    return task.scores(slab[None])[0]
 
 
 def resampled_slabs(
     logits: Logits, record: CaseRecord, *, slab_values: int = SLAB_VALUES
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield ``(first plane, logits (H, planes, y, x) float32)`` of the grid between crop and resampling, in order."""
+    """Yield ``(first plane, logits (O, planes, y, x) float32)`` of the grid between crop and resampling, in order."""
     for part in _parts(_as_slabs(logits), record, slab_values):
         yield part.first, _resampled(part, record)
 
@@ -125,29 +133,29 @@ def _as_slabs(logits: Logits) -> Iterable[Slab]:
     return [(0, logits)] if isinstance(logits, np.ndarray) else logits
 
 
-def _checked(logits: Logits, record: CaseRecord, labels: Labels) -> Iterator[Slab]:
+def _checked(logits: Logits, record: CaseRecord, task: Task) -> Iterator[Slab]:
     """Yield the slabs; raise ``PlanError`` if they are not those of the record's grid, one behind the other."""
     n_planes, *plane = record.shape
-    done = 0
+    n_outputs, done = len(task.outputs), 0
     for first, slab in _as_slabs(logits):
-        heads, planes = slab.shape[0], slab.shape[1]
-        if (heads, *slab.shape[2:]) != (labels.n_heads, *plane) or first != done or done + planes > n_planes:
-            raise _other_grid(f"logits of shape {slab.shape} for the planes from {first} on", record, labels)
+        planes = slab.shape[1]
+        if (len(slab), *slab.shape[2:]) != (n_outputs, *plane) or first != done or done + planes > n_planes:
+            raise _other_grid(f"logits of shape {slab.shape} for the planes from {first} on", record, n_outputs)
         yield first, slab
         done += planes
     if done != n_planes:
-        raise _other_grid(f"logits of {done} planes", record, labels)
+        raise _other_grid(f"logits of {done} planes", record, n_outputs)
 
 
-def _other_grid(found: str, record: CaseRecord, labels: Labels) -> PlanError:
+def _other_grid(found: str, record: CaseRecord, n_outputs: int) -> PlanError:
     return PlanError(
-        f"case {record.case}: found {found}, expected {(labels.n_heads, *record.shape)} (heads, then the grid of the "
+        f"case {record.case}: found {found}, expected {(n_outputs, *record.shape)} (outputs, then the grid of the "
         "plan). Predict with the model's own plan and labels."
     )
 
 
-def _probabilities(slab: Tensor, labels: Labels) -> Float32Array:
-    values: Float32Array = (torch.sigmoid(slab) if labels.has_regions else torch.softmax(slab, dim=0)).numpy()
+def _probabilities(slab: Tensor, task: Task) -> Float32Array:
+    values: Float32Array = task.probabilities(slab[None])[0].numpy()
     return values
 
 
@@ -158,7 +166,7 @@ class _Part:
     first: int
     stop: int
     source: Tensor
-    """(H, planes, y', x') float32."""
+    """(O, planes, y', x') float32."""
     source_first: int
 
 
@@ -183,7 +191,7 @@ def _parts(slabs: Iterable[Slab], record: CaseRecord, slab_values: int) -> Itera
 
 
 def _resampled(part: _Part, record: CaseRecord) -> Tensor:
-    """(H, planes, y, x) float32 of the grid between crop and resampling."""
+    """(O, planes, y, x) float32 of the grid between crop and resampling."""
     shape, coarse = record.shape_after_crop, _coarse_axis(record)
     slab = _taps(record.shape[0], shape[0], nearest=coarse == 0).take(
         part.source, 1, part.first, part.stop, part.source_first

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoseg.cases.case import Case, CaseRecord
+from autoseg.core.arrays import LabelMap
 from autoseg.core.atomic import write_json, write_text
 from autoseg.core.errors import ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
@@ -21,7 +22,6 @@ from autoseg.core.progress import Progress, silent
 from autoseg.dataset.case_files import find_image_cases
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.folder_files import has_ending, passed_over, strays, visible
-from autoseg.inference.export import LabelMap
 from autoseg.inference.inputs import check_inputs
 from autoseg.inference.probability_buffer import ProbabilityBuffer
 from autoseg.inference.run_cases import run_cases
@@ -34,6 +34,7 @@ from autoseg.io.images import (
     written_ending,
 )
 from autoseg.preprocessing import Preprocessed
+from autoseg.tasks.task import task_of
 
 if TYPE_CHECKING:
     from autoseg.inference.predictor import Predictor
@@ -131,7 +132,7 @@ def predict_files(
         {job.name: job.files for job in todo},
         predictor.model.plan,
         predictor.model.configuration,
-        n_heads=dataset.labels.n_heads,
+        n_outputs=len(task_of(dataset.labels).outputs),
         workers=workers,
     )
     if todo and len(check.faults) == len(todo):

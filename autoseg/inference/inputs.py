@@ -37,12 +37,12 @@ class InputCheck:
 
 
 def check_inputs(
-    cases: Mapping[str, Sequence[Path]], plan: Plan, configuration: Configuration, *, n_heads: int, workers: int = 1
+    cases: Mapping[str, Sequence[Path]], plan: Plan, configuration: Configuration, *, n_outputs: int, workers: int = 1
 ) -> InputCheck:
     """Check the headers of all cases (case -> files in channel order) against the plan; reads no voxels."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         results = list(
-            pool.map(lambda item: _check_files(item[0], item[1], plan, configuration, n_heads), cases.items())
+            pool.map(lambda item: _check_files(item[0], item[1], plan, configuration, n_outputs), cases.items())
         )
     faults = {name: found for name, (found, _, _) in zip(cases, results, strict=True) if found}
     remarks = {name: texts for name, (_, _, texts) in zip(cases, results, strict=True) if name not in faults}
@@ -77,7 +77,7 @@ def header_faults(
 
 
 def header_warnings(
-    where: str, shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration, n_heads: int
+    where: str, shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration, n_outputs: int
 ) -> tuple[str, ...]:
     """Return what is strange with an image that has no faults: an unusual spacing, a size that needs much memory."""
     warnings = []
@@ -94,11 +94,11 @@ def header_warnings(
             f"{_mm(_trained_spacing(geometry, plan))}. The prediction may be poor."
         )
     resampled = _resampled_shape(shape[1:], geometry, plan, configuration)
-    needed_gb = _needed_bytes(shape, resampled, configuration, n_heads) / 2**30
+    needed_gb = _needed_bytes(shape, resampled, configuration, n_outputs) / 2**30
     if needed_gb >= LARGE_GB:
         warnings.append(
-            f"{where}: found {math.prod(resampled):.2g} voxels at the plan's spacing; with {n_heads} heads that needs "
-            f"about {needed_gb:.0f} GB of memory. Cut the image, or predict at a lower resolution."
+            f"{where}: found {math.prod(resampled):.2g} voxels at the plan's spacing; with {n_outputs} outputs that "
+            f"needs about {needed_gb:.0f} GB of memory. Cut the image, or predict at a lower resolution."
         )
     return tuple(warnings)
 
@@ -114,7 +114,7 @@ def image_fault(where: str, image: Float32Array) -> Fault | None:
 
 
 def _check_files(
-    name: str, files: Sequence[Path], plan: Plan, configuration: Configuration, n_heads: int
+    name: str, files: Sequence[Path], plan: Plan, configuration: Configuration, n_outputs: int
 ) -> tuple[tuple[Fault, ...], tuple[str, ...], tuple[str, ...]]:
     """Return faults, warnings that name the case, and remarks that do not."""
     where = f"case {name}"
@@ -126,7 +126,7 @@ def _check_files(
     faults = header_faults(where, shape, geometry, plan, configuration)
     if faults:
         return faults, (), ()
-    return (), header_warnings(where, shape, geometry, plan, configuration, n_heads), remarks
+    return (), header_warnings(where, shape, geometry, plan, configuration, n_outputs), remarks
 
 
 def _read_headers(files: Sequence[Path]) -> tuple[tuple[int, ...], Geometry]:
@@ -208,15 +208,15 @@ def _resampled_shape(
 
 
 def _needed_bytes(
-    shape: Sequence[int], resampled: Sequence[float], configuration: Configuration, n_heads: int
+    shape: Sequence[int], resampled: Sequence[float], configuration: Configuration, n_outputs: int
 ) -> float:
     """Return what a prediction holds: the image (C, z, y, x) as read and resampled, and the sums of unfinished planes.
 
     These are as many planes as a patch has along the first axis (:class:`autoseg.inference.plane_sums.RollingSums`).
     """
     depth, y, x = (1,) * (3 - len(configuration.patch_size)) + configuration.patch_size
-    sums = n_heads * depth * max(y, resampled[1]) * max(x, resampled[2])
-    n_inputs = shape[0] + (n_heads if configuration.previous_stage is not None else 0)
+    sums = n_outputs * depth * max(y, resampled[1]) * max(x, resampled[2])
+    n_inputs = shape[0] + (n_outputs if configuration.previous_stage is not None else 0)
     return 4 * (math.prod(shape) + n_inputs * math.prod(resampled) + sums)
 
 

@@ -19,6 +19,7 @@ from autoseg.dataset.labels import class_differences
 from autoseg.nn.architectures.network import Network
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
+from autoseg.tasks.task import task_of
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,9 @@ def load_model(
     plan, dataset = loaded[first].plan, datasets[first]
     configuration = plan.configuration(loaded[first].configuration)
     n_channels = len(input_channels(plan, configuration, dataset.labels))
+    n_outputs = len(task_of(dataset.labels).outputs)
     networks = tuple(
-        _network(paths[fold], item, configuration, n_channels, dataset.labels.n_heads).to(device)
-        for fold, item in loaded.items()
+        _network(paths[fold], item, configuration, n_channels, n_outputs).to(device) for fold, item in loaded.items()
     )
     common = set.intersection(*(set(item.mirror_axes) for item in loaded.values()))
     return Model(plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded))
@@ -177,9 +178,9 @@ def _check_agreement(folder: Path, loaded: dict[str, Checkpoint], datasets: dict
 
 
 def _network(
-    path: Path, checkpoint: Checkpoint, configuration: Configuration, n_channels: int, n_heads: int
+    path: Path, checkpoint: Checkpoint, configuration: Configuration, n_channels: int, n_outputs: int
 ) -> Network:
-    network = build_network(configuration.topology, n_channels, n_heads)
+    network = build_network(configuration.topology, n_channels, n_outputs)
     try:
         network.load_state_dict(checkpoint.weights)
     except RuntimeError as error:

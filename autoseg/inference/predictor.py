@@ -11,11 +11,11 @@ import torch
 
 from autoseg.cases.case import Case, CaseRecord
 from autoseg.cases.layers import Layer, LayerInfo, class_indices, further_inputs
-from autoseg.core.arrays import Float32Array
+from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.errors import DatasetError, ModelError
 from autoseg.core.geometry import Geometry
 from autoseg.core.progress import Progress, silent
-from autoseg.inference.export import Keep, LabelMap, Logits, decide, probabilities
+from autoseg.inference.export import Keep, Logits, decide, probabilities
 from autoseg.inference.folder import PredictionReport, predict_files
 from autoseg.inference.inputs import header_faults, image_fault
 from autoseg.inference.model import Model, check_same_classes, load_model, previous_folder
@@ -108,7 +108,7 @@ class Predictor:
         return self.decide(self.slabs(prepared.image), prepared.record)
 
     def predict_probabilities(self, image: Float32Array, geometry: Geometry) -> tuple[LabelMap, Float32Array]:
-        """Return the label map (z, y, x) and (H, z, y, x) float32 in [0, 1]: softmax, or one sigmoid per region."""
+        """Return the label map (z, y, x) and the probability (H, z, y, x) float32 in [0, 1] of each head."""
         prepared = self.prepare(Case("image", image, geometry))
         logits = self.logits(prepared.image)
         return self.decide(logits, prepared.record), self.probabilities(logits, prepared.record)
@@ -167,7 +167,7 @@ class Predictor:
         return Layer(info, class_indices(values, self.previous.model.dataset.labels))
 
     def slabs(self, image: Float32Array) -> Iterator[Slab]:
-        """Yield the logits (H, planes, y, x) of a preprocessed image (C, *S) slab by slab; see ``stream_logits``."""
+        """Yield the logits (O, planes, y, x) of a preprocessed image (C, *S) slab by slab; see ``stream_logits``."""
         return stream_logits(
             self.model.networks,
             image,
@@ -180,7 +180,7 @@ class Predictor:
         )
 
     def logits(self, image: Float32Array) -> Float32Array:
-        """Return the logits (H, *S) float32 of a preprocessed image (C, *S)."""
+        """Return the logits (O, *S) float32 of a preprocessed image (C, *S)."""
         return join_slabs(self.slabs(image), image.shape[1])
 
     def decide(

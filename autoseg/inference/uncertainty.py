@@ -16,8 +16,9 @@ from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.core.chunks import VOXELS
 from autoseg.dataset.labels import Labels, background_value, head_states
 from autoseg.inference.box_sums import BoxGrid, box_sums, count_in_boxes
-from autoseg.inference.export import resampled_slabs
+from autoseg.inference.export import resampled_slabs, scores
 from autoseg.preprocessing import restore
+from autoseg.tasks.task import task_of
 
 """Resampled logits held at a time; entropy takes about ten times as much besides."""
 SHADES = 255
@@ -69,11 +70,11 @@ def measure(
     Parameters
     ----------
     logits
-        (H, *S) float32 on the plan's grid.
+        (O, *S) float32 on the plan's grid.
     record
         What preprocessing did to the case.
     labels
-        What heads and codes mean.
+        What outputs, heads and codes mean.
     target
         The annotation in the file's axes; None if there is none.
     grid
@@ -87,7 +88,7 @@ def measure(
     heads never exist at full size. Weighting with a class's probability: nnActive (Lüth et al. 2025)
     ``strategies/uncertainties.py``. Outside the crop the prediction is background, without doubt.
     """
-    order = record.voxel_order
+    task, order = task_of(labels), record.voxel_order
     is_open = open_voxels(target, labels, order.inverse.permuted(record.shape_before_crop))
     turned = grid.turned(order, record.shape_before_crop)
     foreground = list(labels.foreground_heads)
@@ -96,13 +97,13 @@ def measure(
     decided: NDArray[np.unsignedinteger] = np.zeros(record.shape_after_crop, dtype=np.uint8)
     for first, slab in resampled_slabs(logits, record, slab_values=VOXELS):
         undecided = _slab_of_undecided(target, labels, record, first, slab.shape[1])
-        entropy, weighted, predicted = entropies(slab, undecided, labels)
+        entropy, weighted, predicted = entropies(scores(slab, task), undecided, labels)
         maps = np.concatenate([entropy[None], weighted[foreground], predicted[foreground]])
         corner = (record.crop_low[0] + first, record.crop_low[1], record.crop_low[2])
         sums += box_sums(maps, turned, corner)
         stop = first + slab.shape[1]
         shades[first:stop] = np.rint(entropy * SHADES)
-        values = labels.decode(slab.numpy())
+        values = task.decode(slab.numpy())
         decided = decided.astype(values.dtype, copy=False)
         decided[first:stop] = values
     sums = order.invert(sums)
@@ -114,7 +115,7 @@ def measure(
         sums[1 + len(foreground) :],
     )
     return found, UncertaintyMaps(
-        restore(shades, record), restore(decided, record, fill=background_value(labels)), is_open
+        restore(shades, record), task.finish(restore(decided, record, fill=background_value(labels))), is_open
     )
 
 
@@ -126,7 +127,7 @@ def entropies(
     Parameters
     ----------
     logits
-        (H, *S) float32.
+        (H, *S) float32, of heads.
     undecided
         (H, *S) bool: heads that the annotation leaves open; None if it leaves all open everywhere.
     labels
@@ -139,7 +140,7 @@ def entropies(
     """
     is_open = torch.ones(logits.shape, dtype=torch.bool) if undecided is None else torch.from_numpy(undecided)
     somewhere = is_open.any(dim=0)
-    if labels.has_regions:
+    if not task_of(labels).is_exclusive:
         probability = torch.sigmoid(logits)
         each = (torch.special.entr(probability) + torch.special.entr(1 - probability)) / math.log(2) * is_open
         entropy, weighted = each.mean(dim=0), each * probability

@@ -89,6 +89,7 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
         "label_sets": {str(value): list(members) for members, value in set_values.items()},
         "lazy_semantics": "seed" if _lazy_semantics(datasets) == {"seed"} else None,
         "annotation_protocol": protocol,
+        "task": first.task,
         "cases": _case_entries(sources),
     }
     content: dict[str, Any] = {
@@ -123,6 +124,10 @@ def _conflicts(datasets: Sequence[Dataset]) -> list[Fault]:
             expected = f"{first.file_ending!r}, as in {first.name}"
             faults.append(Fault(f"{other.name}: file_ending", repr(other.file_ending), expected, fix))
         faults += _region_faults(first, other)
+        if other.labels.task != first.labels.task:
+            found, expected = (shown(dataset.json.get("task", "no such key")) for dataset in (other, first))
+            fix = "Write the same task into both, or remove the key."
+            faults.append(Fault(f"{other.name}: task", found, f"{expected}, as in {first.name}", fix))
     faults += [
         Fault(
             f"{dataset.name}: {image}", "an image with another ending", f"{dataset.file_ending!r}, as file_ending says",

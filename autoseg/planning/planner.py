@@ -16,6 +16,7 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.planning.fit_memory import Fit, Request, fit
 from autoseg.planning.presets import PlannerSettings, planner_settings
 from autoseg.planning.target_spacing import median_resampled_shape, target_spacing, transpose_axes
+from autoseg.tasks.task import task_of
 
 _NORMALIZATION_OF_CHANNEL: Mapping[str, Normalization] = {
     "ct": "ct",
@@ -87,7 +88,7 @@ def plan(
     Raises
     ------
     ConfigError
-        If the planner is unknown or the memory is not a positive number.
+        If the planner or the task is unknown, or the memory is not a positive number.
     PlanError
         If the fingerprint has no cases, or does not fit the data set.
     """
@@ -97,13 +98,14 @@ def plan(
             f"fingerprint of {dataset.name}: found {len(statistics)} channels, expected {len(dataset.channels)} "
             f"{list(dataset.channels)}. Extract the fingerprint again."
         )
+    task = task_of(dataset.labels)
     evidence = Evidence(
         spacings=fingerprint.spacings,
         shapes=fingerprint.shapes_after_crop,
         channel_names=dataset.channels,
         relative_size_after_cropping=fingerprint.median_relative_size_after_cropping,
         n_cases=len(dataset.cases) or len(fingerprint.spacings),
-        n_outputs=dataset.labels.n_heads + int(dataset.labels.has_regions),
+        n_outputs=len(task.outputs) + int(not task.is_exclusive),  # as nnU-Net, which counts background with regions
     )
     settings = planner_settings(planner)
     decided = decide(evidence, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))

@@ -15,6 +15,7 @@ from autoseg.dataset.labels import Labels
 from autoseg.report.overlay import BACKGROUND_COLOUR, PALETTE, Rgb, class_colours, display_range, rendered, to_grey
 from autoseg.report.patterns import Paint, enlarge, outline, paint
 from autoseg.sampling.patch_view import Meaning, PatchView
+from autoseg.tasks.task import task_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -134,10 +135,10 @@ def patch_panels(view: PatchView, z: int, labels: Labels, channel_names: Sequenc
         base = np.stack([enlarge(to_grey(channel, shown), scale) for channel in image[:3]], axis=-1)
         panels = [Panel("image", base)]
     large = enlarge(codes, scale)
-    is_filled = _is_filled(codes, view)
+    is_filled, is_exclusive = _is_filled(codes, view), task_of(labels).is_exclusive
     paints = [meaning_paint(meaning, labels, is_filled=is_filled) for meaning in view.meanings]
     over = _blended(base, paint(large, paints, over_image=True))
-    for mask, colour in _outlines(view, labels) if is_filled or labels.has_regions else []:
+    for mask, colour in _outlines(view, labels) if is_filled or not is_exclusive else []:
         over[outline(mask[large])] = colour
     return [
         *panels,
@@ -184,7 +185,7 @@ def legend(views: Sequence[PatchView], labels: Labels) -> list[_Key]:
     for meaning in sorted(holders, key=lambda m: (order[m.kind], len(m.classes), sorted(m.classes))):
         text = f"{meaning.text(labels)} ({holders[meaning]} of {len(views)})"
         keys.append(_Key(text, paint(codes, [meaning_paint(meaning, labels)])[..., :3]))
-    if labels.has_regions:
+    if not task_of(labels).is_exclusive:
         for head, colour in zip(labels.heads, region_colours(labels), strict=True):
             swatch = np.ones((*_SWATCH, 3), dtype=np.float32)
             swatch[[0, 1, -2, -1]] = swatch[:, [0, 1, -2, -1]] = colour
@@ -205,9 +206,10 @@ def _is_filled(codes: NDArray[np.integer[Any]], view: PatchView) -> bool:
 
 def _outlines(view: PatchView, labels: Labels) -> list[tuple[BoolArray, Rgb]]:
     """Return (N,) which codes certainly lie inside, and the colour, of each region or foreground class."""
-    colours = region_colours(labels) if labels.has_regions else [
-        class_colours(labels).get(head.values[0], BACKGROUND_COLOUR) for head in labels.heads
-    ]  # fmt: skip
+    of_class = class_colours(labels)
+    colours = [of_class.get(head.values[0], BACKGROUND_COLOUR) for head in labels.heads]
+    if not task_of(labels).is_exclusive:
+        colours = region_colours(labels)
     inside = []
     for index in labels.foreground_heads:
         members = frozenset(labels.heads[index].classes)

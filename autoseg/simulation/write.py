@@ -27,6 +27,7 @@ from autoseg.io.images import write_labels, written_ending
 from autoseg.io.raw_layout import put_images
 from autoseg.simulation.dropped_classes import choose_left_out
 from autoseg.simulation.styles import Style, annotate
+from autoseg.tasks.task import task_of
 
 REPORT_FILE = "annotation_report.json"
 UNFINISHED_FILE = ".unfinished.json"
@@ -95,7 +96,7 @@ def plan_simulation(
         )
     _check_dense(dataset)
     foreground = dataset.labels.class_values[1:]
-    if n_dropped and dataset.labels.has_regions:
+    if n_dropped and not task_of(dataset.labels).is_exclusive:
         raise ConfigError(
             f"--drop-classes: found regions in {dataset.name}, expected classes. One value per voxel cannot express "
             "that a region was omitted. Remove --drop-classes."

@@ -22,7 +22,6 @@ from autoseg.core.components import resolve
 from autoseg.core.errors import ModelError
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import Dataset
-from autoseg.dataset.labels import painting_of
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
@@ -32,6 +31,7 @@ from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.extra_codes import ExtraCodeRule
 from autoseg.sampling.loader import make_loader
 from autoseg.sampling.places import intensity_generator
+from autoseg.tasks.task import task_of
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence.background_prior import ZONE_BORDERS, BackgroundPrior
 from autoseg.training.evidence.loss import EvidenceLoss
@@ -40,6 +40,7 @@ from autoseg.training.evidence.source import EvidenceSource
 from autoseg.training.evidence.teacher import Teacher
 from autoseg.training.evidence.totals import Totals
 from autoseg.training.history import draw_history, write_history
+from autoseg.training.objective import Objective
 from autoseg.training.optim import build_optimization, optimizer_name
 from autoseg.training.pretrained import Before, load_pretrained
 from autoseg.training.resuming import BEST, CHANGEABLE, FINAL, LATEST, changes_so_far, forbidden_changes
@@ -48,7 +49,7 @@ from autoseg.training.trainer import Hooks, Parts, Progress, train
 log = logging.getLogger(__name__)
 
 LOSSES: dict[str, Callable[[Tensor | None, bool], VoxelLoss]] = {"label_sets": LabelSetLoss}
-"""(regions (R, K) bool or None for a softmax over classes, whether Dice pools the batch) -> loss."""
+"""(regions (O, K) bool or None for a softmax over outputs, whether Dice pools the batch) -> loss."""
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HELD_OUT_BLOCKS = 8
 """Held-out blocks along an edge of a patch."""
@@ -152,30 +153,26 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     """Put together everything that :func:`autoseg.training.trainer.train` needs, weights drawn from the seed."""
     config, labels, configuration = request.config, request.dataset.labels, request.configuration
     device = select_device(request.device)
+    objective = Objective(task_of(labels), device)
     torch.manual_seed(config.seed)
     network = build_network(
         configuration.topology,
         n_channels=len(input_channels(request.plan, configuration, labels)),
-        n_outputs=labels.n_heads,
+        n_outputs=len(objective.task.outputs),
         deep_supervision=config.deep_supervision,
     ).to(device)
-    regions = torch.from_numpy(labels.regions).to(device) if labels.has_regions else None
-    painting = painting_of(labels)
     build_loss = resolve("loss", config.loss, LOSSES)
     strides = network.output_strides if config.deep_supervision else None
     return Parts(
         network=network,
-        loss=EvidenceLoss(build_loss(regions, configuration.batch_dice), strides, labels.unknown),
+        loss=EvidenceLoss(build_loss(objective.regions, configuration.batch_dice), strides, labels.unknown),
         optimization=build_optimization(network.parameters(), config),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16"),
         device=device,
         autocast_dtype=PRECISIONS[precision],
         training_batches=lambda start: training_batches(request, device, start),
         validation_batches=lambda: validation_batches(request),
-        regions=regions,
-        head_names=tuple(head.name for head in labels.heads),
-        foreground_heads=labels.foreground_heads,
-        painting=None if painting is None or painting.is_sound else painting,
+        objective=objective,
         evidence=_evidence_sources(request, device),
         is_dense=labels.is_dense,
     )
@@ -368,6 +365,7 @@ def _data_of(request: FoldRequest) -> dict[str, Any]:
     return {
         "classes": list(labels.class_names),
         "heads": [[head.name, list(head.classes)] for head in labels.heads],
+        "task": labels.task,
         "training cases": sorted(request.train_cases),
         "validation cases": sorted(request.val_cases),
     }

@@ -20,6 +20,7 @@ from autoseg.dataset.labels import Labels
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
 from autoseg.nn.transfer import Ends, Transfer, transfer
+from autoseg.tasks.task import task_of
 
 log = logging.getLogger(__name__)
 
@@ -143,16 +144,15 @@ def check_pretrained(
     checkpoint = load_checkpoint(path)
     own = _ends(plan, configuration, labels)
     with torch.device("meta"):
-        network = build_network(configuration.topology, len(own.channels), labels.n_heads)
+        network = build_network(configuration.topology, len(own.channels), len(task_of(labels).outputs))
     given = {name: tensor.to("meta") for name, tensor in checkpoint.weights.items()}
     result = transfer(network.state_dict(), given, own, _given_ends(checkpoint, path))
     _refuse_other_network(path, checkpoint, configuration, result)
 
 
 def _ends(plan: Plan, configuration: Configuration, labels: Labels) -> Ends:
-    return Ends(
-        input_channels(plan, configuration, labels), tuple(head.name for head in labels.heads), labels.has_regions
-    )
+    task = task_of(labels)
+    return Ends(input_channels(plan, configuration, labels), task.outputs, not task.is_exclusive)
 
 
 def _given_ends(checkpoint: Checkpoint, path: Path) -> Ends:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.core.errors import TrainingError
-from autoseg.dataset.painting import Painting
 from autoseg.sampling.batch import Batch
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence.drawn import drawn_evidence
 from autoseg.training.evidence.source import Evidence, EvidenceSource, Step
 from autoseg.training.history import EpochRecord
-from autoseg.training.metrics import count_heads, dice_per_head, mean_known, smooth
+from autoseg.training.metrics import dice_per_head, mean_known, smooth
+from autoseg.training.objective import Objective
 from autoseg.training.optim import Optimization
 
 FLUSH_EVERY = 10
@@ -43,12 +43,8 @@ class Parts:
     training_batches: Callable[[int], Iterator[Batch]]
     """First iteration -> that iteration's batch and all that follow; the same whenever it is asked."""
     validation_batches: Callable[[], Iterator[Batch]]
-    regions: Tensor | None
-    """(R, K) bool, or None for a softmax over classes."""
-    head_names: tuple[str, ...]
-    foreground_heads: tuple[int, ...]
-    painting: Painting | None = None
-    """How regions become classes, where that may lose a region; None for a softmax, and where none is lost."""
+    objective: Objective
+    """What the task asks of the network's outputs."""
     evidence: tuple[EvidenceSource, ...] = ()
     """What is inferred for unannotated voxels, by which sources, in their order; () trains on annotation alone."""
     is_dense: bool = False
@@ -146,7 +142,7 @@ def training_step(parts: Parts, batch: Batch, iteration: int, gradient_clip: flo
     for source in parts.evidence:
         evidence = source.adjust(evidence, batch, step)
     logits = _logits(parts, parts.network, batch.network_input)
-    loss = parts.loss(logits, evidence)
+    loss = parts.loss(logits, parts.objective.target(evidence))
     scaler = parts.scaler
     torch.autograd.backward(scaler.scale(loss))
     scaler.unscale_(parts.optimization.optimizer)
@@ -168,12 +164,12 @@ def validate(parts: Parts) -> tuple[float | None, list[float | None]]:
     for batch in parts.validation_batches():
         moved = batch.to(parts.device)
         logits = _logits(parts, parts.network, moved.network_input)
-        loss = parts.loss(logits, drawn_evidence(moved))
-        seen = count_heads(logits[0], moved.codes, moved.table.drawn, parts.regions, parts.painting)
+        loss = parts.loss(logits, parts.objective.target(drawn_evidence(moved)))
+        seen = parts.objective.count(logits[0], moved.codes, moved.table.drawn)
         counts = seen if counts is None else counts + seen
         losses.append(loss.item())
     if counts is None:
-        return None, [None] * len(parts.head_names)
+        return None, [None] * parts.objective.task.labels.n_heads
     return mean_known(losses), dice_per_head(counts.cpu())
 
 
@@ -188,7 +184,8 @@ def _logits(parts: Parts, network: nn.Module, images: Tensor) -> list[Tensor]:
 def _end_epoch(parts: Parts, config: TrainingConfig, progress: Progress, rate: float) -> tuple[Progress, bool]:
     started = time.monotonic()
     validation_loss, dice = validate(parts)
-    mean = mean_known([dice[head] for head in parts.foreground_heads])
+    labels = parts.objective.task.labels
+    mean = mean_known([dice[head] for head in labels.foreground_heads])
     past = progress.records[-1] if progress.records else None
     smoothed = smooth(past.dice_smooth if past else None, mean)
     steps = progress.iteration - (past.iteration if past else 0)
@@ -198,7 +195,7 @@ def _end_epoch(parts: Parts, config: TrainingConfig, progress: Progress, rate: f
         train_loss=progress.epoch_loss / steps,
         validation_loss=validation_loss,
         dice=mean,
-        dice_per_head={parts.head_names[head]: dice[head] for head in parts.foreground_heads},
+        dice_per_head={labels.heads[head].name: dice[head] for head in labels.foreground_heads},
         scored_on="dense" if parts.is_dense else "annotated voxels",
         seen_validation_cases=parts.seen_validation_cases,
         dice_smooth=smoothed,

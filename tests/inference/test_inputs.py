@@ -100,10 +100,10 @@ def test_spacings_are_compared_in_the_axes_of_the_file(planned):
 
 
 def test_an_image_that_needs_much_memory_is_a_warning(planned):
-    """1e9 voxels twice, and 100 heads in as many planes as a patch has: 8, or 1 in 2-D."""
+    """1e9 voxels twice, and 100 outputs in as many planes as a patch has: 8, or 1 in 2-D."""
     image, geometry = (1, 1000, 1000, 1000), Geometry(spacing=SPACING)
     (warning,) = header_warnings("case x", image, geometry, *planned(), 100)
-    assert "1e+09 voxels at the plan's spacing; with 100 heads that needs about 10 GB" in warning
+    assert "1e+09 voxels at the plan's spacing; with 100 outputs that needs about 10 GB" in warning
     assert header_warnings("case x", image, geometry, *planned(), 2) == ()
     assert header_warnings("case x", image, geometry, *planned(n_dims=2), 100) == ()
 
@@ -143,7 +143,7 @@ def test_all_cases_are_checked_and_faults_keep_their_case(planned, monkeypatch, 
         "e": ["good.nii", "shifted.nii"], "f": ["good.nii", "larger.nii"],
     }  # fmt: skip
     cases = {name: [tmp_path / file for file in files] for name, files in names.items()}
-    check = check_inputs(cases, *planned(), n_heads=2, workers=2)
+    check = check_inputs(cases, *planned(), n_outputs=2, workers=2)
     assert list(check.faults) == ["c", "d", "e", "f"]
     assert "found 3 channels" in str(check.faults["c"][0])
     assert "files that cannot be read" in str(check.faults["d"][0])
@@ -157,5 +157,5 @@ def test_two_channels_in_two_files_count_as_two(planned, monkeypatch, tmp_path):
     monkeypatch.setattr(inputs_module, "read_remarks", lambda path: ())
     monkeypatch.setattr(inputs_module, "read_header", lambda path: (SHAPE, Geometry(spacing=SPACING)))
     files = [tmp_path / "x_0000.nii", tmp_path / "x_0001.nii"]
-    assert check_inputs({"x": files}, *planned(n_channels=2), n_heads=2).faults == {}
-    assert check_inputs({}, *planned(), n_heads=2).faults == {}
+    assert check_inputs({"x": files}, *planned(n_channels=2), n_outputs=2).faults == {}
+    assert check_inputs({}, *planned(), n_outputs=2).faults == {}

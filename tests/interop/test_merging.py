@@ -144,6 +144,12 @@ def test_masks_become_the_ignore_label(tmp_path):
     assert (read_labels(dataset.case("c").label)[0] != 3).all()
 
 
+def test_an_equal_task_stays(tmp_path):
+    keys = {"task": "split_task:Split"}
+    dataset = merge(write(tmp_path / "A", LIVER, **keys), write(tmp_path / "B", LIVER, ("c",), **keys))
+    assert dataset.json["task"] == dataset.labels.task == "split_task:Split"
+
+
 def test_equal_regions_stay(tmp_path):
     regions = {"background": 0, "whole": [1, 2], "core": 2}
     keys = {"regions_class_order": [1, 2]}
@@ -225,6 +231,7 @@ CONFLICTS: list[tuple[str, dict[str, Any], str]] = [
         {"labels": {"background": 0, "liver": [1, 2], "tumour": 2}, "regions_class_order": [1, 2]},
         "B: labels: found .* Regions are made of values",
     ),
+    ("task", {"task": "split_task:Split"}, "B: task: found 'split_task:Split', expected 'no such key', as in A"),
     ("semantics", {"labels": {**LIVER, "kidney": 3}, **SEED}, "lazy_semantics: found marginal in A, seed in B"),
 ]
 

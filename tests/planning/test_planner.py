@@ -47,6 +47,13 @@ def test_single_slices_get_a_2d_configuration_only(tmp_path):
     assert made.configurations["2d"].spacing == (1, 1)
 
 
+def test_the_memory_of_a_task_is_that_of_its_outputs(tmp_path):
+    fingerprint = make_fingerprint((1, 1, 1), (200, 200, 200))
+    wide = plan(make_dataset(tmp_path, task="split_task:Split"), fingerprint, "small", 0.9)
+    classes = {"background": 0, "even": 1, "odd": 2}
+    assert wide == plan(make_dataset(tmp_path, labels=classes), fingerprint, "small", 0.9)
+
+
 def test_large_images_get_a_low_resolution_configuration_and_a_cascade(tmp_path):
     made = plan(make_dataset(tmp_path), make_fingerprint((0.5, 0.5, 0.5), (600, 600, 600)))
     assert list(made.configurations) == ["2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"]

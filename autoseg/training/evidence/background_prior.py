@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from autoseg.dataset.labels import Labels
 from autoseg.nn.losses.code_tables import flat_codes, head_states, sum_by_code
 from autoseg.sampling.batch import Batch
+from autoseg.tasks.task import task_of
 from autoseg.training.evidence.source import DECAY, Evidence, EvidenceSource, Step
 from autoseg.training.evidence.totals import Totals
 
@@ -46,7 +47,7 @@ class BackgroundPrior(EvidenceSource):
         self.strength = strength
         self.totals = totals
         self.heads = torch.from_numpy(labels.regions).to(device)
-        self.has_regions = labels.has_regions
+        self.task = task_of(labels)
         self.n_classes = labels.n_classes
         self.foreground = list(labels.foreground_heads)
         self.drawn_as = torch.tensor(totals.drawn_as, dtype=torch.float32, device=device)
@@ -92,7 +93,7 @@ class BackgroundPrior(EvidenceSource):
         hits = torch.where(weight > 0, summed / weight.clamp_min(1e-6), 1.0)
         gate: Tensor = (hits.amin() * self.n_classes).clamp_max(1).square()
         foreground = shares[:, self.foreground]
-        common = foreground.amax(1) if self.has_regions else foreground.sum(1)
+        common = foreground.sum(1) if self.task.is_exclusive else foreground.amax(1)
         return rates * gate * (1 - 2 * common).clamp(0, 1)
 
     def shares(self) -> Tensor:
@@ -114,8 +115,8 @@ class BackgroundPrior(EvidenceSource):
     @torch.no_grad()
     def observe(self, batch: Batch, logits: Tensor) -> None:
         """Add the predictions on unannotated voxels and on held-out ones to the decaying sums."""
-        table, scores = batch.table, logits.flatten(2).float()
-        probabilities = scores.sigmoid() if self.has_regions else scores.softmax(1)
+        table = batch.table
+        probabilities = self.task.probabilities(logits.flatten(2).float())
         sums, counts = sum_by_code(probabilities, flat_codes(batch.codes), table.drawn.shape[1])
         counts = counts[..., None].expand_as(sums)
         of_zone = (table.zone[..., None] == torch.arange(N_ZONES, device=sums.device)).to(sums)  # (B, N, zones)

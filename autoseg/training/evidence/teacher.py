@@ -15,6 +15,7 @@ from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import Labels
 from autoseg.nn.losses.code_tables import flat_codes, look_up
 from autoseg.sampling.batch import Batch, BatchTable
+from autoseg.tasks.task import task_of
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence.source import DECAY, Evidence, EvidenceSource, Step, Term
 
@@ -51,7 +52,8 @@ class Teacher(EvidenceSource):
     name = "teacher"
 
     def __init__(self, config: TrainingConfig, labels: Labels, touches_all: bool) -> None:
-        if labels.has_regions:
+        self.task = task_of(labels)
+        if not self.task.is_exclusive:
             raise ConfigError(
                 f"--set teacher_weight={config.teacher_weight}: found regions, expected classes. A teacher is made for "
                 "classes only; leave it out."
@@ -89,7 +91,7 @@ class Teacher(EvidenceSource):
         """Return rows (B, *P) int64 of :meth:`label_sets` for a batch; None before ``teacher_start``."""
         if self.network is None or step.iteration < self.config.teacher_start * self.config.iterations:
             return None
-        probabilities = step.predict(self.network, batch.network_input).softmax(1).flatten(2)  # (B, K, V)
+        probabilities = self.task.probabilities(step.predict(self.network, batch.network_input)).flatten(2)  # (B, K, V)
         codes = flat_codes(batch.codes)
         self._check(probabilities, codes, batch.table)
         learnt = batch.table.learnt

@@ -11,12 +11,15 @@ import torch
 
 from autoseg.cases.code_table import CodeTable
 from autoseg.core.plan import Topology
+from autoseg.dataset.labels import Head, Labels
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.device import autocast_dtype
 from autoseg.nn.losses.label_sets import LabelSetLoss
 from autoseg.sampling.batch import Batch, BatchTable
+from autoseg.tasks.semantic import Semantic
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence.loss import EvidenceLoss
+from autoseg.training.objective import Objective
 from autoseg.training.optim import build_optimization
 from autoseg.training.trainer import Parts, training_step
 from benchmark_rows.step import topology
@@ -35,6 +38,9 @@ def steps(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
     codes = torch.from_numpy(np.load(folder / "classes.npy"))
     table = CodeTable.of_sets(sets, sets, n_classes)
     batch = Batch(images, codes, BatchTable.stack([table] * len(images)))
+    names = tuple(f"class {index}" for index in range(n_classes))
+    heads = tuple(Head(name, (index,), (index,), is_background=index == 0) for index, name in enumerate(names))
+    labels = Labels(tuple(range(n_classes)), names, heads)
     parts = Parts(
         network=network,
         loss=EvidenceLoss(LabelSetLoss(None, False), network.output_strides, n_classes),
@@ -44,9 +50,7 @@ def steps(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
         autocast_dtype=autocast_dtype(device),
         training_batches=lambda _: iter(()),
         validation_batches=lambda: iter(()),
-        regions=None,
-        head_names=(),
-        foreground_heads=(),
+        objective=Objective(Semantic(labels), device),
     )
     parts.optimization.set_learning_rate(0)
 

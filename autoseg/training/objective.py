@@ -1,0 +1,100 @@
+"""What a task asks of a network in training: the target of a batch, the classes of each output, the online scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoseg.core.errors import ConfigError
+from autoseg.dataset.labels import painting_of
+from autoseg.tasks.task import Refinement, Task
+from autoseg.training.evidence.source import Evidence
+from autoseg.training.metrics import count_heads
+
+
+class Objective:
+    """The tensors of a task on the device of a training.
+
+    Parameters
+    ----------
+    task
+        Of the data set.
+    device
+        Where batches lie.
+
+    Raises
+    ------
+    ConfigError
+        If the refinement of a user's task contradicts itself.
+    """
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self.task = task
+        self.regions = None if task.regions is None else torch.from_numpy(task.regions).to(device)
+        """(O, K) bool: the classes of each output, for the loss; None for a softmax over outputs."""
+        labels, painting = task.labels, painting_of(task.labels)
+        self._rows = None if task.is_exclusive else torch.from_numpy(labels.regions).to(device)
+        self._painting = None if painting is None or painting.is_sound else painting
+        self._sets = None if task.refinement is None else _checked_sets(task, task.refinement).to(device)
+
+    def target(self, evidence: Evidence) -> Evidence:
+        """Return what outputs are to say: codes, and sets of outputs (B, M * N, O), where a task refines its classes.
+
+        The code of a voxel with code c and rule m is m * N + c, so codes of rule 0 are those of the annotation, among
+        them "nothing known" and that of unannotated voxels.
+        """
+        refinement = self.task.refinement
+        if refinement is None or self._sets is None:
+            return evidence
+        table, n_rules = evidence.table, len(self._sets)
+        n_codes = table.drawn.shape[1]
+        rules = refinement.rules(evidence.codes, table.visible)
+        return Evidence(
+            codes=evidence.codes.int() + n_codes * rules.int(),
+            table=table._replace(
+                drawn=self.output_sets(table.drawn),
+                learnt=self.output_sets(table.learnt),
+                base=torch.cat([table.base + n_codes * rule for rule in range(n_rules)], 1),
+                held_out=table.held_out.repeat(1, n_rules),
+                zone=table.zone.repeat(1, n_rules),
+            ),
+            weights=None if evidence.weights is None else evidence.weights.repeat(1, n_rules),
+            terms=tuple(
+                term._replace(label_sets=self.output_sets(term.label_sets[None])[0]) for term in evidence.terms
+            ),
+        )
+
+    def output_sets(self, label_sets: Tensor) -> Tensor:
+        """Return the outputs that label sets (B, N, K) leave by each rule, (B, M * N, O) bool; an empty set, none.
+
+        Without a refinement these are the label sets themselves.
+        """
+        if self._sets is None:
+            return label_sets
+        n_allowed = torch.einsum("bnk,mko->bmno", label_sets.float(), self._sets.float())
+        return (n_allowed > 0).flatten(1, 2)
+
+    def count(self, logits: Tensor, codes: Tensor, label_sets: Tensor) -> Tensor:
+        """Return (3, R) int64: true positives, false positives and false negatives per row on decided voxels.
+
+        Parameters as for :func:`autoseg.training.metrics.count_heads`, logits (B, O, *P).
+        """
+        return count_heads(self.task.scores(logits), codes, label_sets, self._rows, self._painting)
+
+
+def _checked_sets(task: Task, refinement: Refinement) -> Tensor:
+    """Return (M, K, O) bool; raise ``ConfigError`` if it has another shape, or if rule 0 is not the widest."""
+    sets = np.asarray(refinement.sets, dtype=bool)
+    n_outputs = len(task.outputs) if task.regions is None else task.regions.shape[1]
+    expected = (task.labels.n_classes, n_outputs)
+    found = ""
+    if sets.ndim != 3 or sets.shape[1:] != expected:
+        found = f"sets of shape {sets.shape}, expected (M, {expected[0]}, {expected[1]}): rules, classes, outputs"
+    elif (sets & ~sets[:1]).any():
+        found = "outputs that a later rule allows and rule 0 does not, expected rule 0 to allow whatever any rule does"
+    elif not sets[0].any(axis=0).all():
+        found = "an output that rule 0 allows for no class, expected every output to be that of some class"
+    if found:
+        raise ConfigError(f"task {task.labels.task!r}: found a refinement with {found}. Correct the task.")
+    return torch.from_numpy(sets)
