@@ -104,7 +104,7 @@ def test_missing_and_extra_predictions_are_named_and_not_scored(folders: tuple[P
 def test_only_the_chosen_cases_are_expected(folders: tuple[Path, Path]) -> None:
     summary = evaluate_folder(*folders, CONTENT, cases=["two"], strict=True)
     assert (summary.n_cases, summary.missing, summary.extra) == (1, (), ())
-    with pytest.raises(EvaluationError, match=r"labelsTr: found no reference of \['nine'\], expected one per case"):
+    with pytest.raises(EvaluationError, match=r"labelsTr: found no reference of \['nine'\]"):
         evaluate_folder(*folders, CONTENT, cases=["one", "nine"])
 
 
@@ -235,7 +235,7 @@ def test_another_ending_is_accepted_if_there_is_only_one(folders: tuple[Path, Pa
         write_labels(predictions / f"{name}.nrrd", volume(10 + index, 3), GEOMETRY)
     assert evaluate_folder(reference, predictions, CONTENT).mean == expected.mean
     write_labels(predictions / "one.mha", volume(10, 3), GEOMETRY)
-    with pytest.raises(EvaluationError, match=r"files of several kinds \(.mha, .nrrd\), expected files ending"):
+    with pytest.raises(EvaluationError, match=r"files of several kinds \(.mha, .nrrd\)"):
         evaluate_folder(reference, predictions, CONTENT)
 
 
