@@ -9,7 +9,7 @@ from typing import Any
 
 from autoseg.assist.complete import CompletionOptions, CompletionReport, complete_dataset
 from autoseg.assist.complete_files import REVIEW, label_path, write_disagreements
-from autoseg.core.progress import Stages, silent
+from autoseg.core.progress import Stages, silent_stages
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.commands import training_command
 from autoseg.dataset.dataset import Dataset
@@ -33,7 +33,7 @@ def complete_cases(
     options: CompletionOptions,
     *,
     seen: bool,
-    stages: Stages = silent,
+    stages: Stages = silent_stages,
 ) -> CompletionReport:
     """Complete every case with the fold that left it out, and write table and picture of the review if one is wanted.
 

@@ -13,7 +13,7 @@ from autoseg.assist.suggest import CaseModels, Ranking, Units, members_of, rank
 from autoseg.assist.suggest_case import Selection
 from autoseg.assist.suggestion_files import maps_folder, write_suggestions
 from autoseg.core.errors import ConfigError, DatasetError
-from autoseg.core.progress import Stages, silent
+from autoseg.core.progress import Stages, silent_stages
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.case_files import find_image_cases
 from autoseg.dataset.dataset import CaseFiles, Dataset
@@ -51,7 +51,7 @@ def suggest_places(
     selection: Selection,
     options: SuggestionOptions,
     *,
-    stages: Stages = silent,
+    stages: Stages = silent_stages,
 ) -> tuple[Ranking, dict[str, Any]]:
     """Rank places by how unsure the model is, write the suggestions; return them, and the content of the JSON file.
 

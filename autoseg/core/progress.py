@@ -1,4 +1,4 @@
-"""Progress of long work, as functions that work calls and commands show."""
+"""Progress of long work, as the functions that do it report it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 Progress = Callable[[int, int, str], None]
-"""Called with (items done, items in all, what was done last)."""
+"""Called with (items done, items in all, name of the last one)."""
 
 Stages = Callable[[str], AbstractContextManager[Progress]]
 """Title of a stage of the work -> its progress, shown until the stage ends."""
 
 
-def silent(title: str) -> AbstractContextManager[Progress]:
-    """Show nothing of the stage ``title``."""
-    return nullcontext(lambda done, total, what: None)
+def silent(done: int, total: int, name: str) -> None:
+    """Report nothing."""
+
+
+def silent_stages(title: str) -> AbstractContextManager[Progress]:
+    """Report nothing of the stage ``title``."""
+    return nullcontext(silent)

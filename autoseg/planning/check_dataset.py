@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoseg.core.errors import Fault
-from autoseg.core.progress import Stages, silent
+from autoseg.core.progress import Stages, silent_stages
 from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.integrity import check_dataset as check_files
 from autoseg.inspection.statements import (
@@ -30,7 +30,7 @@ from autoseg.planning.strata import CaseProfile, find_gaps, profiles_from_report
 
 
 def check_dataset(
-    dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: int, stages: Stages = silent
+    dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: int, stages: Stages = silent_stages
 ) -> CheckReport:
     """Return everything that is to be reported of a data set; nothing is written, no fault raises.
 
@@ -72,7 +72,7 @@ def _promises(dataset: Dataset, workers: int, stages: Stages) -> PromiseReport |
     """Compare the annotators' promises with their annotation; None where no promise could settle a voxel."""
     if not settles_anything(dataset):
         return None
-    estimating = stages if leaves_to_estimate(dataset.protocol) else silent
+    estimating = stages if leaves_to_estimate(dataset.protocol) else silent_stages
     with estimating("read promises") as progress:
         estimates = estimate_promises(dataset, workers=workers, progress=progress)
     with stages("check promises") as progress:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autoseg.core.errors import DatasetError, PlanError
 from autoseg.core.fingerprint import Fingerprint
-from autoseg.core.progress import Stages, silent
+from autoseg.core.progress import Stages, silent_stages
 from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.measure import fingerprint_is_current, fingerprint_of
 from autoseg.inspection.statements import (
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def current_fingerprint(
-    dataset: Dataset, folder: Path, workers: int | None = None, stages: Stages = silent
+    dataset: Dataset, folder: Path, workers: int | None = None, stages: Stages = silent_stages
 ) -> Fingerprint:
     """Return the fingerprint in ``folder`` if the files are still those it was made of; else check and measure them.
 
@@ -56,7 +56,7 @@ def current_fingerprint(
 
 
 def with_estimated_promises(
-    dataset: Dataset, folder: Path, workers: int, stages: Stages = silent, *, warn: bool = False
+    dataset: Dataset, folder: Path, workers: int, stages: Stages = silent_stages, *, warn: bool = False
 ) -> Dataset:
     """Return the data set with its promises spelt out; what is left to be estimated is, once, and kept in ``folder``.
 
@@ -65,7 +65,7 @@ def with_estimated_promises(
     """
     if dataset.protocol.is_empty or not settles_anything(dataset):
         return dataset
-    estimating = stages if leaves_to_estimate(dataset.protocol) else silent
+    estimating = stages if leaves_to_estimate(dataset.protocol) else silent_stages
     with estimating("read promises") as progress:
         estimates = current_estimates(dataset, folder, workers=workers, progress=progress)
     if faults := unclear_slices(dataset, estimates):

@@ -11,7 +11,7 @@ from autoseg.core.errors import PlanError
 from autoseg.core.findings import listed
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
-from autoseg.core.progress import Stages, silent
+from autoseg.core.progress import Stages, silent_stages
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.commands import planning_command
 from autoseg.dataset.dataset import Dataset
@@ -47,7 +47,7 @@ def plan_dataset(
     workspace: Workspace,
     wishes: Wishes,
     workers: int | None = None,
-    stages: Stages = silent,
+    stages: Stages = silent_stages,
     *,
     needed: Sequence[str] = (),
 ) -> Planned:

@@ -10,7 +10,7 @@ from autoseg.core.errors import AutosegError
 from autoseg.core.findings import counted
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
-from autoseg.core.progress import Stages, silent
+from autoseg.core.progress import Stages, silent_stages
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.commands import planning_command
 from autoseg.dataset.dataset import Dataset
@@ -29,7 +29,7 @@ def preprocess_by_plan(
     workspace: Workspace,
     configurations: Sequence[str] | None = None,
     workers: int | None = None,
-    stages: Stages = silent,
+    stages: Stages = silent_stages,
 ) -> tuple[str, ...]:
     """Write the caches by the plan in the workspace; return the configurations.
 
@@ -76,7 +76,7 @@ def write_caches(
     configurations: Sequence[str],
     folder: Path,
     workers: int | None = None,
-    stages: Stages = silent,
+    stages: Stages = silent_stages,
 ) -> None:
     """Write ``folder/<configuration>/`` for each of the configurations; cases that are there and current are kept.
 

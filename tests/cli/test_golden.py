@@ -18,7 +18,7 @@ import pytest
 from command_line import run_command
 from toy import write_toy_dataset
 
-from autoseg.core.progress import Progress, silent
+from autoseg.core.progress import Progress, silent_stages
 from autoseg.core.workspace import Workspace
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -78,7 +78,7 @@ def matches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, roo
     """Return a function that compares the transcript of a command with its file, or writes that file."""
 
     def progress(title: str, *, quiet: bool = False) -> AbstractContextManager[Progress]:
-        return silent(title)  # lines of progress depend on the speed of the machine
+        return silent_stages(title)  # lines of progress depend on the speed of the machine
 
     for module in ("common", "train"):
         monkeypatch.setattr(f"autoseg.cli.{module}.progress", progress)
