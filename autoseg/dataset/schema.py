@@ -176,7 +176,7 @@ class DatasetSchema(Section):
     lazy_semantics: LazySemantics = "marginal"
     annotation_protocol: ProtocolSection = ProtocolSection()
     valid_mask_folder: Text | None = None
-    task: Text | None = None
+    task: Annotated[Text | None, Stated] = None
     dataset: Annotated[Named[Annotated[ListedCase, Single]], Field(min_length=1)] = {}
 
 

@@ -214,7 +214,7 @@ _ADVICE: dict[str, tuple[str, Any]] = {  # key -> what is expected, and what to 
     ),
     "slice_axis": ('"z" (the last axis of a NIfTI file), "y" or "x" (the first), across the annotated slices', "z"),
     keys.MASK_FOLDER: ("the path of a folder as text; it starts at the folder of dataset.json", "masksTr"),
-    "task": ("the name of a task as text", "my_parts:Boundary"),
+    "task": ("the name of a task: semantic, regions, or package.module:attribute", "my_parts:Boundary"),
     "dataset": ('an object from case to "images" (a list of paths) and "label" (a path)', {"case_1": _FILES}),
 }  # fmt: skip
 _DEPTHS = {"labels": 1, "cases": 2, PROTOCOL: 1}

@@ -30,6 +30,7 @@ SOUND: dict[str, Any] = {
         "slice_axis": "z",
     },
     "valid_mask_folder": "masks",
+    "task": "semantic",
     "dataset": {"a": {"images": ["a_0000.png"], "label": "a.png"}},
 }
 MISTAKES: dict[tuple[str, ...], Any] = {
@@ -53,6 +54,7 @@ MISTAKES: dict[tuple[str, ...], Any] = {
     ("annotation_protocol", "background_encloses"): {"gap": 1},
     ("annotation_protocol", "slice_axis"): 0,
     ("valid_mask_folder",): " ",
+    ("task",): 1,
     ("dataset", "a"): {"images": []},
 }
 """A key of ``SOUND`` -> a value that it cannot have, in such a way that no other key is faulty then."""

@@ -125,7 +125,7 @@ def test_a_fault_of_the_users_is_said_without_traceback(tmp_path, caplog):
 
 def test_a_full_disk_is_named_with_the_folder(tmp_path):
     failed = Recorder(write_b=OSError(28, "No space left on device")).run(tmp_path)
-    assert failed["b"].startswith(f"{tmp_path}: found no room")
+    assert failed["b"].startswith(f"{tmp_path}: cannot be written")
 
 
 @pytest.mark.parametrize("step", ["read", "compute", "write"])

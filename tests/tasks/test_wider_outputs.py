@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from autoseg.core.geometry import Geometry
 from autoseg.dataset.labels import Head, Labels
 from autoseg.inference.box_sums import slice_grid
 from autoseg.inference.export import decide, probabilities
-from autoseg.inference.probability_buffer import ProbabilitySpool
+from autoseg.inference.probability_buffer import ProbabilityBuffer
 from autoseg.inference.uncertainty import measure
 
 CLASSES = Labels(
@@ -43,9 +44,10 @@ def test_labels_and_probabilities_are_those_of_the_classes(logits, tmp_path):
     expected = probabilities(logits, RECORD, CLASSES)
     assert expected.shape == (3, 6, 9, 9)
     np.testing.assert_allclose(probabilities(wide, RECORD, SPLIT), expected, atol=1e-6)
-    with ProbabilitySpool(tmp_path, RECORD, SPLIT) as spool:
-        decide(wide, RECORD, SPLIT, keep=spool.keep, slab_values=1)
-        np.testing.assert_allclose(np.stack(list(spool.heads())), expected, atol=1e-6)
+    buffer = ProbabilityBuffer(tmp_path, RECORD, SPLIT)
+    with closing(buffer):
+        decide(wide, RECORD, SPLIT, keep=buffer.keep, slab_values=1)
+        np.testing.assert_allclose(np.stack(list(buffer.heads())), expected, atol=1e-6)
 
 
 def test_logits_of_another_number_of_outputs_are_refused(logits):

@@ -15,7 +15,6 @@ from toy import write_toy_dataset
 from autoseg.cases.cache import open_case, read_entry
 from autoseg.cases.case import Case
 from autoseg.cases.layers import Layer, classes_layer
-from autoseg.cli.plan_and_preprocess import chosen_configurations, current_fingerprint, preprocess
 from autoseg.core.errors import CacheError, ModelError
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
@@ -23,6 +22,9 @@ from autoseg.inference import Predictor
 from autoseg.io.images import read_image, read_labels, write_labels
 from autoseg.nn.checkpoint import load_checkpoint
 from autoseg.planning.files import PLAN_FILE, load_plan, save_plan
+from autoseg.planning.kept_plan import choose_configurations
+from autoseg.planning.preprocess_dataset import preprocess_by_plan
+from autoseg.training.cascade import previous_maps_in
 from autoseg.training.fold import FINAL, train_fold, training_batches
 from autoseg.training.prepare import RunOptions, prepare_fold
 from autoseg.training.validation import validate_fold
@@ -45,8 +47,7 @@ def train(workspace: Workspace, dataset: Dataset, fold: str, configuration: str,
 
 def write_caches(workspace: Workspace, dataset: Dataset, *configurations: str) -> None:
     folder = workspace.preprocessed(dataset.name)
-    fingerprint = current_fingerprint(dataset, folder, 1, quiet=True)
-    preprocess(dataset, load_plan(folder / PLAN_FILE), fingerprint, [*configurations], workspace, 1, quiet=True)
+    preprocess_by_plan(dataset, workspace, [*configurations], 1, previous=previous_maps_in(workspace, dataset))
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +181,8 @@ def test_a_cascade_is_preprocessed_only_if_it_is_asked_for(cascade):
     workspace, dataset = cascade
     folder = workspace.preprocessed(dataset.name)
     plan = load_plan(folder / PLAN_FILE)
-    assert HIGH not in chosen_configurations(plan, None, folder)
-    assert chosen_configurations(plan, [HIGH], folder) == [HIGH]
+    assert HIGH not in choose_configurations(plan, None, None)
+    assert choose_configurations(plan, [HIGH], None) == (HIGH,)
     assert read_entry(folder / HIGH, dataset.case_names[0]) is not None
 
 

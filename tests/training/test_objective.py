@@ -7,12 +7,15 @@ import pytest
 import torch
 from split_task import ODD, Split, split_logits
 
+from autoseg.cases.code_table import CodeTable
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import Head, Labels
 from autoseg.nn.losses import LabelSetLoss, label_set_cross_entropy
+from autoseg.sampling.batch import BatchTable
 from autoseg.tasks.regions import Regions
 from autoseg.tasks.semantic import Semantic
-from autoseg.training.evidence.source import Evidence, EvidenceLoss
+from autoseg.training.evidence.loss import EvidenceLoss
+from autoseg.training.evidence.source import Evidence
 from autoseg.training.objective import Objective
 
 CPU = torch.device("cpu")
@@ -32,9 +35,10 @@ def labels(*, regions: bool = False) -> Labels:
 def evidence(shape: tuple[int, ...], *, weighed: bool = True) -> Evidence:
     generator = torch.Generator().manual_seed(1)
     codes = torch.randint(0, len(SETS), shape, generator=generator, dtype=torch.uint8)
-    tables = SETS.expand(shape[0], -1, -1)
+    sets = SETS.numpy()
+    table = BatchTable.stack([CodeTable.of_sets(sets, sets, UNKNOWN)] * shape[0])
     weights = torch.rand(shape[0], len(SETS), generator=generator) if weighed else None
-    return Evidence(codes, tables, tables, weights, undrawn=torch.full((shape[0],), UNKNOWN))
+    return Evidence(codes, table, weights)
 
 
 def of_voxel(table: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
@@ -52,7 +56,7 @@ def test_built_in_tasks_learn_the_annotation_as_it_is(task):
     batch = evidence((2, 7, 5))
     objective = Objective(task, CPU)
     assert objective.target(batch) is batch
-    assert objective.output_sets(batch.drawn) is batch.drawn
+    assert objective.output_sets(batch.table.drawn) is batch.table.drawn
     assert (objective.regions is None) == task.is_exclusive
 
 
@@ -60,9 +64,9 @@ def test_built_in_tasks_learn_the_annotation_as_it_is(task):
 def test_a_refined_target_says_of_classes_what_the_annotation_says(shape):
     batch = evidence(shape)
     target = Objective(Split(labels()), CPU).target(batch)
-    outputs = of_voxel(target.drawn, target.codes)  # (B, *P, K + 1)
+    outputs = of_voxel(target.table.drawn, target.codes)  # (B, *P, K + 1)
     classes = torch.cat([outputs[..., : K - 1], outputs[..., K - 1 :].any(-1, keepdim=True)], -1)
-    assert torch.equal(classes, of_voxel(batch.drawn, batch.codes))
+    assert torch.equal(classes, of_voxel(batch.table.drawn, batch.codes))
     assert torch.equal(of_voxel(target.weights, target.codes), of_voxel(batch.weights, batch.codes))
 
 
@@ -70,7 +74,7 @@ def test_a_refined_target_says_of_classes_what_the_annotation_says(shape):
 def test_the_rule_of_a_voxel_chooses_among_the_outputs_of_its_class(shape):
     batch = evidence(shape)
     target = Objective(Split(labels()), CPU).target(batch)
-    outputs = of_voxel(target.drawn, target.codes)
+    outputs = of_voxel(target.table.drawn, target.codes)
     is_last = batch.codes == K - 1
     assert outputs[:, 1::2][is_last[:, 1::2]].tolist() == [[False, False, False, True]] * int(is_last[:, 1::2].sum())
     assert outputs[:, ::2][is_last[:, ::2]].tolist() == [[False, False, True, False]] * int(is_last[:, ::2].sum())
@@ -108,8 +112,8 @@ def test_where_only_classes_are_known_the_refined_loss_is_that_of_the_classes(sh
 
     batch, task = evidence(shape, weighed=False), Open(labels())
     target, logits = Objective(task, CPU).target(batch), random_logits(shape, K + 1)
-    refined = label_set_cross_entropy(logits, target.codes, target.drawn)
-    torch.testing.assert_close(refined, label_set_cross_entropy(task.scores(logits), batch.codes, batch.drawn))
+    refined = label_set_cross_entropy(logits, target.codes, target.table.drawn)
+    torch.testing.assert_close(refined, label_set_cross_entropy(task.scores(logits), batch.codes, batch.table.drawn))
 
 
 def test_what_lies_beyond_the_patch_is_unknown_at_every_resolution_of_a_refined_target():
@@ -127,8 +131,8 @@ def test_scores_during_training_are_counted_per_class_however_many_outputs_there
     batch = evidence(shape)
     logits = random_logits(shape, K).detach()
     wide = torch.from_numpy(np.stack([split_logits(item.numpy()) for item in logits]))
-    counts = Objective(Semantic(labels()), CPU).count(logits, batch.codes, batch.drawn)
-    assert torch.equal(Objective(Split(labels()), CPU).count(wide, batch.codes, batch.drawn), counts)
+    counts = Objective(Semantic(labels()), CPU).count(logits, batch.codes, batch.table.drawn)
+    assert torch.equal(Objective(Split(labels()), CPU).count(wide, batch.codes, batch.table.drawn), counts)
 
 
 @pytest.mark.parametrize(
