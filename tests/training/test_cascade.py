@@ -46,7 +46,6 @@ def train(workspace: Workspace, dataset: Dataset, fold: str, configuration: str,
 
 
 def write_caches(workspace: Workspace, dataset: Dataset, *configurations: str) -> None:
-    folder = workspace.preprocessed(dataset.name)
     preprocess_by_plan(dataset, workspace, [*configurations], 1, previous=previous_maps_in(workspace, dataset))
 
 
@@ -194,7 +193,7 @@ def test_a_map_that_is_no_prediction_is_named(cascade, tmp_path: Path):
     case = case_of(dataset, dataset.case_names[0])
     shape, info = case.image.shape[1:], classes_layer("previous", 3)
     write_labels(tmp_path / "a.nii.gz", np.full(shape, 7, np.uint8), case.geometry)
-    with pytest.raises(FileFormatError, match=r"a\.nii\.gz: found the values \[7\].*\[0, 1, 2\]"):
+    with pytest.raises(FileFormatError, match=r"a\.nii\.gz: .*values \[7\].*\[0, 1, 2\]"):
         read_class_map(tmp_path / "a.nii.gz", info, dataset.labels, shape)
     with pytest.raises(FileFormatError, match=r"a\.nii\.gz: found shape .*as the image"):
         read_class_map(tmp_path / "a.nii.gz", info, dataset.labels, (1, *shape[1:]))
