@@ -141,7 +141,8 @@ def file_level(path: Path) -> Level:
 def user_file(environment: Mapping[str, str], variable: str = "AUTOSEG_CONFIG") -> Path | None:
     """Return the path of the user's file: ``$AUTOSEG_CONFIG``, otherwise ``~/.config/autoseg/config.toml``.
 
-    None if there is no such file. A path in the variable is returned whether or not the file exists, so that a mistake is noticed.
+    None if there is no such file. A path in the variable is returned whether or not the file exists, so that a
+    mistake is noticed.
     """
     if environment.get(variable):
         return Path(environment[variable]).expanduser()
