@@ -94,9 +94,9 @@ def plan(
     work, ``ConfigError`` if edits would be lost without ``replan``.
     """
     from autoseg.cli.plan_and_preprocess import make_plan
-    from autoseg.planning.kept_plan import Wishes
+    from autoseg.planning.plan_edits import PlanningOptions
 
-    wishes = Wishes(planner, gpu_memory_gb, replan)
+    wishes = PlanningOptions(planner, gpu_memory_gb, replan)
     return make_plan(_dataset(dataset, root), _workspace(root), wishes, workers, quiet=True).plan
 
 

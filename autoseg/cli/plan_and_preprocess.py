@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from autoseg.core.plan import Plan
     from autoseg.core.workspace import Workspace
     from autoseg.dataset.dataset import Dataset
-    from autoseg.planning.kept_plan import Decision, PlanRecord, Wishes
+    from autoseg.planning.plan_edits import PlanChoice, PlanningOptions, PlanRecord
 
 log = logging.getLogger("autoseg.plan_and_preprocess")
 
@@ -76,10 +76,10 @@ def plan_and_preprocess(
         return
     for warning in described.warnings:
         log.warning("%s", warning)
-    from autoseg.planning.kept_plan import Wishes
+    from autoseg.planning.plan_edits import PlanningOptions
 
     folder = space.preprocessed(described.name)
-    wishes = Wishes(planner, gpu_memory_gb, replan)
+    wishes = PlanningOptions(planner, gpu_memory_gb, replan)
     made = make_plan(described, space, wishes, workers, needed=configurations or (), quiet=quiet)
     planned, chosen = made.plan, chosen_configurations(made.plan, configurations, folder)
     preprocess(described, planned, made.fingerprint, chosen, folder, workers, quiet=quiet)
@@ -116,7 +116,13 @@ class Planned(NamedTuple):
 
 
 def make_plan(
-    dataset: Dataset, space: Workspace, wishes: Wishes, workers: int | None, *, needed: Sequence[str] = (), quiet: bool
+    dataset: Dataset,
+    space: Workspace,
+    wishes: PlanningOptions,
+    workers: int | None,
+    *,
+    needed: Sequence[str] = (),
+    quiet: bool,
 ) -> Planned:
     """Check and measure the files, plan, and split into folds; write all of it to the workspace.
 
@@ -124,7 +130,7 @@ def make_plan(
     """
     from autoseg.dataset.commands import planning_command
     from autoseg.planning.files import PLAN_FILE, save_plan
-    from autoseg.planning.kept_plan import PlanRecord, save_record
+    from autoseg.planning.plan_edits import PlanRecord, save_record
     from autoseg.planning.presets import planner_settings
     from autoseg.planning.splits import load_or_make_splits, refuse_forgotten_cases
     from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
@@ -154,13 +160,13 @@ class Former(NamedTuple):
     record: PlanRecord | None
 
 
-def former_plan(folder: Path, command: str, wishes: Wishes) -> Former:
+def former_plan(folder: Path, command: str, wishes: PlanningOptions) -> Former:
     """Return the plan in ``folder`` and how it was made; raise ``PlanError`` if an edit of it cannot work.
 
     ``command`` plans the data set. With ``wishes.replan`` a plan that cannot be used counts as none.
     """
     from autoseg.planning.files import PLAN_FILE, load_plan
-    from autoseg.planning.kept_plan import load_record
+    from autoseg.planning.plan_edits import load_record
 
     if not (folder / PLAN_FILE).is_file():
         return Former(None, None)
@@ -173,14 +179,14 @@ def former_plan(folder: Path, command: str, wishes: Wishes) -> Former:
 
 
 def decided(
-    dataset: Dataset, fingerprint: Fingerprint, kept: Former, wishes: Wishes, replanning: str
-) -> tuple[Decision, float | None]:
+    dataset: Dataset, fingerprint: Fingerprint, kept: Former, wishes: PlanningOptions, replanning: str
+) -> tuple[PlanChoice, float | None]:
     """Return the plan to use, and the memory (GB) that it was made for; say what was edited, and what would be new.
 
     ``replanning`` is the command that plans anew.
     """
     from autoseg.planning import plan
-    from autoseg.planning.kept_plan import decide_plan
+    from autoseg.planning.plan_edits import choose_plan
 
     former = kept.plan or (None if kept.record is None else kept.record.plan)
     before = None if former is None else former.planner
@@ -188,7 +194,7 @@ def decided(
     known = kept.record.gpu_memory_gb if kept.record is not None and same else None
     memory = wishes.gpu_memory_gb if wishes.gpu_memory_gb is not None else known
     fresh = plan(dataset, fingerprint, wishes.planner or before or "default", memory)
-    decision = decide_plan(fresh, kept.plan, kept.record, wishes)
+    decision = choose_plan(fresh, kept.plan, kept.record, wishes)
     if decision.edits:
         log.warning("plans.json was edited, which is kept: %s. To plan anew: %s", listed(decision.edits), replanning)
     if decision.drift:
@@ -204,7 +210,7 @@ def chosen_configurations(planned: Plan, given: Sequence[str] | None, folder: Pa
 
     They are those given, else those of before, else all that can be trained by themselves. ``folder`` holds the plan.
     """
-    from autoseg.planning.kept_plan import load_record, save_record
+    from autoseg.planning.plan_edits import load_record, save_record
 
     record = load_record(folder)
     chosen = _chosen(planned, given, record)
@@ -268,7 +274,7 @@ def current_fingerprint(dataset: Dataset, folder: Path, given: int | None, *, qu
         return known
     workers = readers(dataset, given)
     with common.progress("check and measure", quiet=quiet) as report:
-        found = survey_dataset(dataset, workers=workers, progress=report, kept=folder / SURVEY_FILE)
+        found = survey_dataset(dataset, workers=workers, progress=report, cache=folder / SURVEY_FILE)
     for warning in found.report.warnings[len(dataset.warnings) :]:
         log.warning("%s", warning)
     for note in found.report.notes:

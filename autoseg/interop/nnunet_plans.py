@@ -9,7 +9,7 @@ from typing import Any
 
 from autoseg.core.errors import ConfigError, PlanError
 from autoseg.core.plan import Configuration, Topology
-from autoseg.planning.planner import Decisions, Evidence, budget_scale_of, decide
+from autoseg.planning.planner import Decisions, PlannerInput, budget_scale_of, make_decisions
 from autoseg.planning.presets import PLANNERS
 
 
@@ -99,18 +99,18 @@ def plan_like_nnunet(
     if planner not in NNUNET_PLANNERS:
         raise ConfigError(f"planner: found {planner!r}, expected one of {list(NNUNET_PLANNERS)}. nnU-Net has no other.")
     settings, names = PLANNERS[planner], NNUNET_PLANNERS[planner]
-    evidence = _evidence(dataset_json, fingerprint)
-    decided = decide(evidence, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))
+    facts = _facts(dataset_json, fingerprint)
+    decisions = make_decisions(facts, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))
     name = dataset_name if dataset_name is not None else str(dataset_json.get("name", "Dataset"))
     return {
         "dataset_name": name,
         "plans_name": names.plans_name,
-        "original_median_spacing_after_transp": list(decided.original_median_spacing),
-        "original_median_shape_after_transp": list(decided.original_median_shape),
-        "image_reader_writer": _reader(dataset_json, evidence),
-        "transpose_forward": list(decided.transpose_forward),
-        "transpose_backward": list(decided.transpose_backward),
-        "configurations": _configurations(decided, names.plans_name),
+        "original_median_spacing_after_transp": list(decisions.original_median_spacing),
+        "original_median_shape_after_transp": list(decisions.original_median_shape),
+        "image_reader_writer": _reader(dataset_json, facts),
+        "transpose_forward": list(decisions.transpose_forward),
+        "transpose_backward": list(decisions.transpose_backward),
+        "configurations": _configurations(decisions, names.plans_name),
         "experiment_planner_used": names.class_name,
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": dict(
@@ -119,11 +119,11 @@ def plan_like_nnunet(
     }
 
 
-def _evidence(dataset_json: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> Evidence:
+def _facts(dataset_json: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> PlannerInput:
     channels = dataset_json.get("channel_names", dataset_json.get("modality"))
     if channels is None:
         raise PlanError("dataset.json: found no channel_names, expected a name per channel. Add the key.")
-    return Evidence(
+    return PlannerInput(
         spacings=tuple(tuple(spacing) for spacing in _get(fingerprint, "spacings", "fingerprint")),
         shapes=tuple(tuple(shape) for shape in _get(fingerprint, "shapes_after_crop", "fingerprint")),
         channel_names=tuple(channels.values()),  # in order of declaration, not by number
@@ -139,21 +139,21 @@ def _get(content: Mapping[str, Any], key: str, where: str) -> Any:
     return content[key]
 
 
-def _reader(dataset_json: Mapping[str, Any], evidence: Evidence) -> str:
+def _reader(dataset_json: Mapping[str, Any], facts: PlannerInput) -> str:
     """Name the class with which nnU-Net reads files of this ending."""
     wanted = dataset_json.get("overwrite_image_reader_writer")
     if wanted in _READERS:
         return str(wanted)
     ending = str(dataset_json.get("file_ending", ".nii.gz")).lower()
     if ending == ".tif":
-        return "NaturalImage2DIO" if all(shape[0] == 1 for shape in evidence.shapes) else "Tiff3DIO"
+        return "NaturalImage2DIO" if all(shape[0] == 1 for shape in facts.shapes) else "Tiff3DIO"
     return _READER_OF_ENDING.get(ending, "SimpleITKIO")
 
 
-def _configurations(decided: Decisions, plans_name: str) -> dict[str, Any]:
+def _configurations(decisions: Decisions, plans_name: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    has_lowres = "3d_lowres" in decided.configurations
-    for name, configuration in decided.configurations.items():
+    has_lowres = "3d_lowres" in decisions.configurations
+    for name, configuration in decisions.configurations.items():
         if configuration.previous_stage is not None:
             result[name] = {"inherits_from": "3d_fullres", "previous_stage": configuration.previous_stage}
             continue

@@ -14,11 +14,11 @@ from autoseg import planning
 from autoseg.core.errors import DatasetError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
-from autoseg.inspection.integrity import FoldGap, check_dataset
+from autoseg.inspection.integrity import check_dataset
 from autoseg.interop.merged_files import write_merged
 from autoseg.interop.merging import plan_merger
 from autoseg.io.images import read_header, read_image, read_labels, write_labels
-from autoseg.planning.strata import find_gaps, profiles_from_report
+from autoseg.planning.strata import FoldGap, find_gaps, profiles_from_report
 from autoseg.preprocessing.runner import read_case
 
 SHAPES = {"2d": (1, 40, 36), "3d": (12, 20, 18)}

@@ -1,0 +1,163 @@
+"""A person's edits of plans.json: they are kept until a new plan is asked for.
+
+The file ``plans_made.json`` beside plans.json holds the plan as it was made. Differences between the two are edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from autoseg.core.atomic import write_text
+from autoseg.core.errors import ConfigError
+from autoseg.core.findings import listed
+from autoseg.core.plan import Configuration, Plan
+from autoseg.planning.keep_statistics import keep_intensities
+
+RECORD_FILE = "plans_made.json"
+
+
+class PlanRecord(BaseModel):
+    """The plan as it was made, and how it was used."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plan: Plan
+    """As it was made, before any edit."""
+    gpu_memory_gb: float | None = None
+    """Memory that it was made for, GB; None is the planner's own."""
+    configurations: tuple[str, ...] = ()
+    """Configurations that were preprocessed, in the order of the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningOptions:
+    """What the user asks for; None means: as before."""
+
+    planner: str | None = None
+    gpu_memory_gb: float | None = None
+    replan: bool = False
+    """Make a new plan and discard all edits."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChoice:
+    """The plan to use."""
+
+    plan: Plan
+    made: Plan
+    """The plan as it was made; ``plan`` differs from it by the edits."""
+    edits: tuple[str, ...] = ()
+    """Edits that are kept, one line each."""
+    drift: tuple[str, ...] = ()
+    """Differences between the plan as made and the plan that would be made now, one line each."""
+
+
+def load_record(folder: Path) -> PlanRecord | None:
+    """Return the record beside plans.json; None if there is no file that can be read."""
+    try:
+        return PlanRecord.model_validate_json((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError):
+        return None
+
+
+def save_record(record: PlanRecord, folder: Path) -> None:
+    """Write the record beside plans.json, in one step: a killed process leaves the old file or the new one."""
+    write_text(folder / RECORD_FILE, record.model_dump_json(indent=2) + "\n")
+
+
+def choose_plan(fresh: Plan, present: Plan | None, record: PlanRecord | None, options: PlanningOptions) -> PlanChoice:
+    """Return the plan to use: the present one with its edits, unless there is a reason for a new one.
+
+    Reasons are: there is no plan yet; ``options`` ask for another planner, other memory or a new plan; the data have
+    other channels; or the present plan would cut annotation away.
+
+    Parameters
+    ----------
+    fresh
+        The plan that would be made now, with the planner and memory of ``options``, otherwise those used before.
+    present
+        plans.json; None if there is none.
+    record
+        Record of ``present``; None if another version wrote it. Then the differences from ``fresh`` count as edits.
+    options
+        What the user asks for.
+
+    Raises
+    ------
+    ConfigError
+        If the plan was edited and a new one is needed, without ``options.replan``; names the edits.
+    """
+    if present is None:
+        return PlanChoice(fresh, fresh)
+    fresh = keep_intensities(fresh, present)
+    if options.replan:
+        return PlanChoice(fresh, fresh)
+    reason = _reason_to_replan(fresh, present, record, options)
+    made = record.plan if record is not None else (present if reason else fresh)
+    edits = tuple(differences(made, present))
+    if reason is not None:
+        if edits:
+            raise ConfigError(
+                f"plans.json: it was edited ({listed(edits)}), and a new plan is needed, because {reason}. "
+                "Add --replan to discard the edits."
+            )
+        return PlanChoice(fresh, fresh)
+    return PlanChoice(_follow_spacing(present, made), made, edits, tuple(differences(made, fresh)))
+
+
+def differences(before: Plan, after: Plan) -> Iterator[str]:
+    """Yield ``"key: value -> value"`` for every key that differs between two plans."""
+    values_before, values_after = (
+        dict(_leaves(before.model_dump(mode="json"))),
+        dict(_leaves(after.model_dump(mode="json"))),
+    )
+    for key in dict.fromkeys((*values_before, *values_after)):
+        if values_before.get(key) != values_after.get(key):
+            yield f"{key}: {values_before.get(key, 'nothing')} -> {values_after.get(key, 'nothing')}"
+
+
+def _reason_to_replan(fresh: Plan, present: Plan, record: PlanRecord | None, options: PlanningOptions) -> str | None:
+    """Return why the present plan cannot be used; None if it can."""
+    if fresh.channel_names != present.channel_names:
+        return f"the channels are now {list(fresh.channel_names)}"
+    if present.crop and not fresh.crop:
+        return "the present plan crops the empty border of images, where foreground is annotated"
+    if options.planner is not None and options.planner != present.planner:
+        return f"--planner {options.planner} differs from {present.planner}"
+    before = None if record is None else record.gpu_memory_gb
+    if options.gpu_memory_gb is not None and options.gpu_memory_gb != before:
+        return f"--gpu-memory-gb {options.gpu_memory_gb:g} differs from the former value"
+    return None
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted key and value of nested mappings; a list is one value unless it holds mappings."""
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        value = {str(index): item for index, item in enumerate(value)}
+    if not isinstance(value, Mapping):
+        yield key, value
+        return
+    for name, item in value.items():
+        yield from _leaves(item, f"{key}.{name}" if key else name)
+
+
+def _follow_spacing(plan: Plan, made: Plan) -> Plan:
+    """Return the plan with the median shapes that follow from edited spacings."""
+    followed = {
+        name: _with_median_shape(item, made.configurations.get(name)) for name, item in plan.configurations.items()
+    }
+    return plan if followed == plan.configurations else plan.model_copy(update={"configurations": followed})
+
+
+def _with_median_shape(configuration: Configuration, made: Configuration | None) -> Configuration:
+    if made is None or configuration.spacing == made.spacing or len(configuration.spacing) != len(made.spacing):
+        return configuration
+    exact = np.array(made.median_shape) * np.array(made.spacing) / np.array(configuration.spacing)
+    shape = tuple(float(edge) for edge in np.maximum(np.round(exact), 1))
+    return configuration.model_copy(update={"median_shape": shape})
