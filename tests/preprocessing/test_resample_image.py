@@ -100,7 +100,7 @@ def test_a_shape_that_does_not_fit_is_refused():
         resample_image(image, (0, 4))
     with pytest.raises(ValueError, match="separate_axis is 2, expected None or 0 to 1"):
         resample_image(image, (5, 5), separate_axis=2)
-    with pytest.raises(ValueError, match="found spline order 2, expected one of"):
+    with pytest.raises(ValueError, match=r"spline order 2 .*expected one of"):
         resample_image(image, (5, 5), order=2)
 
 
