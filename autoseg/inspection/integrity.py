@@ -43,7 +43,7 @@ class IntegrityReport:
     heads: tuple[str, ...] = ()
     """Names of the classes or regions, in order."""
     never_annotated: tuple[str, ...] = ()
-    """Heads that no case contains."""
+    """Heads without an annotated voxel in any case."""
     notes: tuple[str, ...] = ()
     """Facts that are no problem but good to know, one line each."""
 
