@@ -234,19 +234,19 @@ def check_promises(
         return PromiseReport()
     protocol = settled(dataset, estimates).protocol
     check = partial(_check_case, labels=dataset.labels, protocol=protocol)
-    findings = _over_cases(check, dataset.cases, workers, progress)
+    results = _over_cases(check, dataset.cases, workers, progress)
     names = dataset.labels.class_names
     reach = resolve_reach(protocol, dataset.labels.n_classes)
-    warnings = (warning for item in findings for warning in item.warnings)
-    axes = Counter("zyx"[item.slice_axis] for item in findings if item.slice_axis is not None)
+    warnings = (warning for item in results for warning in item.warnings)
+    axes = Counter("zyx"[item.slice_axis] for item in results if item.slice_axis is not None)
     return PromiseReport(
         faults=unclear_slices(dataset, estimates),
         warnings=(*not_estimated(dataset, estimates), *warnings),
-        settled=_summed([item.settled for item in findings]),
-        reference=_summed([item.reference for item in findings if item.reference]),
-        kept_open=_by_promise(findings),
-        n_cases=len(findings),
-        n_dense=sum(bool(item.reference) for item in findings),
+        settled=_summed([item.settled for item in results]),
+        reference=_summed([item.reference for item in results if item.reference]),
+        kept_open=_by_promise(results),
+        n_cases=len(results),
+        n_dense=sum(bool(item.reference) for item in results),
         reach_mm={names[index]: distance for index, distance in reach.items()},
         estimates={names[index]: estimate for index, estimate in estimates.classes.items()},
         slice_axes=axes if protocol.speaks_of_slices else {},
@@ -350,12 +350,12 @@ def _settled(
     return counts
 
 
-def _by_promise(findings: Sequence[_CasePromises]) -> dict[str, dict[str, int]]:
+def _by_promise(results: Sequence[_CasePromises]) -> dict[str, dict[str, int]]:
     """Return promise -> case -> voxels that keep all annotated classes."""
     voxels: dict[str, dict[str, int]] = {}
-    for finding in findings:
-        for item in finding.kept_open:
-            voxels.setdefault(item.promise, {})[finding.case] = item.n_voxels
+    for result in results:
+        for item in result.kept_open:
+            voxels.setdefault(item.promise, {})[result.case] = item.n_voxels
     return voxels
 
 
