@@ -222,7 +222,7 @@ def settings_for_scribbles(dataset: Dataset) -> dict[str, Any]:
 
     What they leave open lies beside annotation, where the prior does harm: see docs/results.md.
     """
-    return {**SCRIBBLED, "background_prior": 0.0} if dataset.protocol.settles_far else dict(SCRIBBLED)
+    return {**SCRIBBLED, "background_prior": 0.0} if dataset.protocol.excludes_far_classes else dict(SCRIBBLED)
 
 
 def training_config(plan: Plan, options: RunOptions, own_settings: Mapping[str, Any] | None = None) -> TrainingConfig:
