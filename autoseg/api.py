@@ -1,8 +1,9 @@
-"""What the commands do, as functions: each takes a data set, does one step, and returns its result.
+"""The commands as functions: each takes a data set, does one step, and returns its result.
 
-Everything is imported when a function is called, so that ``import autoseg`` is quick. ``workers`` are processes: with
-more than 1 (in :func:`train`: 0), a script must guard its calls with ``if __name__ == "__main__":``. Nothing is
-printed; warnings go to the logger ``autoseg``. Mistakes of the user raise :class:`autoseg.core.errors.UserError`.
+Functions import what they need when they are called, so that ``import autoseg`` is quick. ``workers`` is a number of
+processes: if it is above 1 (in :func:`train`: above 0), a script must guard its calls with
+``if __name__ == "__main__":``. Nothing is printed; warnings go to the logger ``autoseg``. Mistakes of the user raise
+:class:`autoseg.core.errors.UserError`.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROOT = "autoseg_workspace"
-"""Workspace folder where none is given; unlike the commands, functions do not read $AUTOSEG_ROOT."""
+"""Default of the workspace folder; unlike the commands, functions do not read $AUTOSEG_ROOT."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedFold:
-    """How :func:`train` ended."""
+    """Result of :func:`train`."""
 
     folder: Path
     """``ROOT/results/DATASET/<name>__<configuration>/fold_<k>``: checkpoints, history, pictures, validation."""
     summary: Summary
-    """Scores of the validation cases; without cases where the fold has none."""
+    """Scores of the validation cases; empty if the fold has none."""
 
     @property
     def model_folder(self) -> Path:
@@ -47,10 +48,11 @@ class TrainedFold:
 
 
 def check(dataset: Dataset | str | Path, *, root: str | Path = ROOT, workers: int = 1) -> CheckReport:
-    """Read every file of a data set and report all faults, and how much is annotated.
+    """Read every file of a data set and report all faults and the annotated shares.
 
-    As ``autoseg_plan_and_preprocess DATASET --check-only``. Nothing is written, and no fault raises; call
-    ``.raise_if_faulty()`` on the report for that. A data set given by its path may have faults in its dataset.json.
+    Same as ``autoseg_plan_and_preprocess DATASET --check-only``. Nothing is written. Faults are reported, not raised:
+    call ``.raise_if_faulty()`` on the report to raise them. A data set given by its path may have faults in its
+    dataset.json, too.
 
     Parameters
     ----------
@@ -59,9 +61,9 @@ def check(dataset: Dataset | str | Path, *, root: str | Path = ROOT, workers: in
     root
         Workspace folder.
     workers
-        Processes; 1 reads in this one.
+        Number of processes; 1 reads in the calling process.
 
-    Raises ``DatasetError`` if there is no dataset.json, or it is no JSON.
+    Raises ``DatasetError`` if there is no dataset.json, or it is not JSON.
     """
     from autoseg.dataset.dataset import Dataset
     from autoseg.planning.check_dataset import check_dataset
@@ -82,14 +84,14 @@ def plan(
     replan: bool = False,
     workers: int = 1,
 ) -> Plan:
-    """Check and measure the files, decide everything that follows from them, and split the cases into folds.
+    """Check and measure the files, make the plan that follows from them, and split the cases into folds.
 
-    As the first half of ``autoseg_plan_and_preprocess``; writes plans.json, the fingerprint and the splits to
-    ``root/preprocessed/DATASET``. A plan that is there is kept, with what was edited in plans.json; it is made anew for
-    another planner or other memory, or with ``replan``, which gives edits up.
+    Same as the first half of ``autoseg_plan_and_preprocess``: writes plans.json, the fingerprint and the splits to
+    ``root/preprocessed/DATASET``. An existing plan is kept, with the edits of plans.json. A new plan is made for
+    another planner or another memory, or with ``replan``, which discards edits.
 
-    ``planner`` is ``default``, ``resenc_m``, ``resenc_l``, ``resenc_xl`` or ``small``; it and ``gpu_memory_gb`` are as
-    before where they are None. ``dataset``, ``root`` and ``workers`` as in :func:`check`.
+    ``planner`` is ``default``, ``resenc_m``, ``resenc_l``, ``resenc_xl`` or ``small``; None takes that of the existing
+    plan, and so does ``gpu_memory_gb`` (GiB). ``dataset``, ``root`` and ``workers`` as in :func:`check`.
 
     Raises ``DatasetError`` with every fault of the files, ``PlanError`` if there is no such planner or an edit cannot
     work, ``ConfigError`` if edits would be lost without ``replan``.
@@ -110,11 +112,12 @@ def preprocess(
 ) -> tuple[str, ...]:
     """Write the caches that training reads, by the plan in the workspace; return the configurations.
 
-    As the second half of ``autoseg_plan_and_preprocess``. Cases that are cached and have not changed are kept.
-    ``configurations`` are names as ``2d``, ``3d_fullres``; None takes those of before, else all but the cascade.
+    Same as the second half of ``autoseg_plan_and_preprocess``. Cached cases that have not changed are kept.
+    ``configurations`` are names such as ``2d`` or ``3d_fullres``; None takes those of the last run, at first all but
+    the cascade.
 
-    Raises ``PlanError`` if there is no plan yet, or it has no such configuration; ``AutosegError`` with the cases that
-    cannot be preprocessed, the others are cached.
+    Raises ``PlanError`` if there is no plan yet, or it has no such configuration; ``AutosegError`` naming the cases
+    that cannot be preprocessed, after all others are cached.
     """
     from autoseg.planning.preprocess_dataset import preprocess_by_plan
     from autoseg.training.cascade import previous_maps_in
@@ -135,10 +138,10 @@ def preview_batches(
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
 ) -> list[PatchView]:
-    """Draw training patches, as the network would get them, into the PNG file ``output``; return them.
+    """Write a picture of training patches, as the network gets them, to the PNG file ``output``; return the patches.
 
-    As ``autoseg_preview_batches``; ``settings`` as in :func:`train` (``augmentation="none"``, ``mirror=False`` show the
-    same places unchanged). Needs a preprocessed data set.
+    Same as ``autoseg_preview_batches``. ``settings`` as in :func:`train`; with ``augmentation="none"`` and
+    ``mirror=False`` the same patches are shown without augmentation. The data set must be preprocessed.
     """
     from autoseg.training.prepare import prepare_fold
     from autoseg.training.preview_picture import draw_patches
@@ -170,16 +173,17 @@ def train(
 ) -> TrainedFold:
     """Train one fold, then predict its validation cases and score them.
 
-    As ``autoseg_train``, except that Ctrl-C raises ``KeyboardInterrupt``: go on from the last epoch with ``resume``.
+    Same as ``autoseg_train``, except that Ctrl-C raises ``KeyboardInterrupt``; ``resume`` continues after the last
+    epoch.
 
     Parameters
     ----------
     fold
         Number from 0, or ``"all"`` to train on every case.
     settings
-        Fields of :class:`autoseg.training.config.TrainingConfig`, as ``{"batch_size": 4, "optimizer": "sgd"}``.
+        Fields of :class:`autoseg.training.config.TrainingConfig`, such as ``{"batch_size": 4, "optimizer": "sgd"}``.
     workers
-        Processes that build batches ahead; 0 builds them in this one. The result is the same.
+        Number of processes that build batches ahead; 0 builds them in the calling process. The result is the same.
     on_steps
         Called every few steps with (progress, latest loss, learning rate); ``progress.iteration`` counts the steps.
 
@@ -219,18 +223,18 @@ def predict(
 ) -> PredictionReport:
     """Predict images with the mean of the trained folds, and write ``<case><ending>`` to the folder ``output``.
 
-    As ``autoseg_predict``. For arrays instead of files use :class:`autoseg.Predictor`.
+    Same as ``autoseg_predict``. For arrays instead of files use :class:`autoseg.Predictor`.
 
     Parameters
     ----------
     inputs
         Folder of images (``<case>_0000<ending>`` ...), a list of the channel files of each case, or case -> files.
     model
-        Model folder, or a loaded predictor (then ``folds``, ``device`` and ``mirror`` are its own).
+        Model folder, or a loaded predictor; for a predictor ``folds``, ``device`` and ``mirror`` have no effect.
 
     Returns
     -------
-    Which cases were done, were there already, or failed and why; a case that fails does not stop the others.
+    Report of the predicted, skipped and failed cases (with reasons). A failed case does not stop the others.
     """
     from autoseg.inference.predictor import Predictor
 
@@ -250,9 +254,10 @@ def evaluate(
     strict: bool = False,
     workers: int = 1,
 ) -> Summary:
-    """Score a folder of predictions where the references decide; ``output`` also writes the summary as JSON.
+    """Score a folder of predictions on the voxels that the references decide; return the summary.
 
-    As ``autoseg_evaluate_folder``; parameters and errors: :func:`autoseg.evaluation.evaluate_folder`.
+    Same as ``autoseg_evaluate_folder``. ``output``: JSON file for the summary; None writes none. Other parameters and
+    errors: :func:`autoseg.evaluation.evaluate_folder`.
     """
     from autoseg.evaluation import evaluate_folder
 
@@ -276,10 +281,10 @@ def complete(
     mirror: bool = True,
     workers: int = 1,
 ) -> CompletionReport:
-    """Write a new data set to ``output``: what was annotated stays, the rest is predicted by folds that left it out.
+    """Write a new data set to ``output``: annotation stays, the rest is predicted by folds that left the case out.
 
-    As ``autoseg_complete``. Needs every fold trained, unless ``seen`` allows a model that trained on the case.
-    ``review`` lists where the model disagrees with the annotation. A case that fails does not stop the others.
+    Same as ``autoseg_complete``. Every fold must be trained, unless ``seen`` allows a model that was trained on the
+    case. ``review`` lists where the model disagrees with the annotation. A failed case does not stop the others.
     """
     from autoseg.assist.complete import CompletionOptions
     from autoseg.assist.complete_run import complete_cases
@@ -288,7 +293,7 @@ def complete(
     space, data = _workspace(root), _dataset(dataset, root)
     options = CompletionOptions(device, mirror, review, overwrite, workers=workers)
     return complete_cases(
-        space, data, Path(output), trained_model(space, data, configuration, name), options, seen=seen
+        space, data, Path(output), trained_model(space, data, configuration, name), options, allow_seen=seen
     )
 
 
@@ -307,10 +312,11 @@ def suggest(
     device: str = "auto",
     workers: int = 0,
 ) -> Ranking:
-    """Rank what to annotate next: slices or patches in which a trained model is most unsure.
+    """Rank the slices or patches to annotate next: those in which a trained model is most uncertain.
 
-    As ``autoseg_suggest``; table and picture go to ``output`` (None: ``suggestions`` in the model's folder). ``inputs``
-    is a folder of new images to rank instead. ``.suggestions`` are in order, ``.failed`` says which cases failed.
+    Same as ``autoseg_suggest``. Table and picture go to the folder ``output`` (None: ``suggestions`` in the model's
+    folder). ``inputs`` is a folder of new images to rank instead of the training cases. The result's ``.suggestions``
+    are sorted, best first; ``.failed`` names the failed cases.
     """
     from autoseg.assist.suggest import Units
     from autoseg.assist.suggest_case import Selection
@@ -336,10 +342,10 @@ def simulate_annotation(
     workers: int = 1,
     **style: Any,
 ) -> Dataset:
-    """Copy a dense data set with only part of it annotated, as people with little time would have drawn it.
+    """Copy a dense data set with only a part of it annotated, as people with little time would do.
 
-    As ``autoseg_simulate_annotation``, without its pictures; ``style`` are fields of
-    :class:`autoseg.simulation.styles.Style`, as ``scribbles=True``, ``slices=0.1``, ``points=50``.
+    Same as ``autoseg_simulate_annotation``, without its pictures. ``style`` are fields of
+    :class:`autoseg.simulation.styles.Style`, such as ``scribbles=True``, ``slices=0.1``, ``points=50``.
 
     Raises ``ConfigError`` if there is nothing to simulate or ``output`` is not empty, ``DatasetError`` if the data set
     is not dense.
@@ -365,9 +371,9 @@ def merge_datasets(
     copy: bool = False,
     workers: int = 1,
 ) -> Dataset:
-    """Make one data set of several whose classes may differ; each case says which classes its annotators knew.
+    """Merge data sets whose classes may differ; the new dataset.json lists the classes that annotators knew, by case.
 
-    As ``autoseg_merge_datasets``. Images are linked unless ``copy``.
+    Same as ``autoseg_merge_datasets``. Images are linked; with ``copy`` they are copied.
     """
     from autoseg.interop.merged_files import write_merged
     from autoseg.interop.merging import plan_merger
@@ -391,5 +397,5 @@ def _dataset(given: Dataset | str | Path, root: str | Path) -> Dataset:
 
 
 def _assignments(settings: Mapping[str, Any] | None) -> list[str]:
-    """Return settings as the command line writes them, for one set of checks and messages."""
+    """Return settings as ``key=value``, as on the command line, so that checks and messages are the same."""
     return [f"{key}={value}" for key, value in (settings or {}).items()]

@@ -1,4 +1,4 @@
-"""How much of the annotation survives on its way to the loss, here and by nnU-Net's rules, stage by stage.
+"""Share of the annotation that survives on its way to the loss, here and by nnU-Net's rules, stage by stage.
 
 python scripts/annotation_survival.py DATASET [-c 3d_fullres] [--cases 5] [--nnunet-python ENV/bin/python] [--json]
 """

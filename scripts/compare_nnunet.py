@@ -1,4 +1,4 @@
-"""Train autoseg and nnU-Net on the same cases and print one table of what they reach on dense references.
+"""Train autoseg and nnU-Net on the same cases and print one table of their scores on dense references.
 
 python scripts/compare_nnunet.py DATASET --iterations 2000 --seeds 1 2 3 --nnunet-python ENV/bin/python
 
@@ -58,7 +58,7 @@ OWN_SETTINGS: dict[str, tuple[str, ...]] = {"autoseg": (), "autoseg-sgd": ("opti
 
 @dataclass(frozen=True)
 class Comparison:
-    """What all runs share."""
+    """Settings that all runs share."""
 
     dataset: Dataset
     work: Path

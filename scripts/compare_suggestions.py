@@ -1,4 +1,4 @@
-"""Simulate a round of annotation on a dense data set, to compare what the methods of ``autoseg_suggest`` name.
+"""Simulate a round of annotation on a dense data set, to compare the suggestions of all methods of ``autoseg_suggest``.
 
 python scripts/compare_suggestions.py DATASET --iterations 400 --seeds 1 2 3 -n 20 --work comparison_suggestions
 
@@ -49,7 +49,7 @@ Dice = dict[str, float | None]
 
 @dataclass(frozen=True)
 class Simulation:
-    """What all runs share."""
+    """Settings that all runs share."""
 
     source: Dataset
     work: Path

@@ -14,7 +14,7 @@ from autoseg.evaluation.comparison import CASES_FOR_A_VERDICT
 
 @dataclass(frozen=True)
 class Run:
-    """What one training of one system gave."""
+    """Result of one training of one system."""
 
     system: str
     """Key of the system, as ``nnunet``."""

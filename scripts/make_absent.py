@@ -1,4 +1,4 @@
-"""Copy a dense data set with few dense cases and some of which nothing is said but that a class is absent from them.
+"""Copy a dense data set with few dense cases, and some for which dataset.json only declares a class absent.
 
 python scripts/make_absent.py DATASET -o NEW --class Posterior --dense 20 --lazy 10
 

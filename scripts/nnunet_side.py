@@ -1,4 +1,4 @@
-"""What nnU-Net needs to run the same as autoseg: its raw folder, and jobs for ``nnunet_driver.py``."""
+"""The inputs with which nnU-Net runs the same training as autoseg: its raw folder, jobs for ``nnunet_driver.py``."""
 
 from __future__ import annotations
 

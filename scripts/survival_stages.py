@@ -1,4 +1,4 @@
-"""The stages between a label file and the loss, and what is left of the annotation after each, by two sets of rules."""
+"""The stages between a label file and the loss, and the annotation left after each, by the rules of two systems."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class NnunetRule:
-    """What nnU-Net does with a label map, ``ignore`` being one more label to it."""
+    """The processing of a label map by nnU-Net, for which ``ignore`` is one more label."""
 
     python: Path | None
     """Interpreter with nnunetv2; None for the same rules as implemented here for dense maps."""

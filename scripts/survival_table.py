@@ -1,4 +1,4 @@
-"""The table of what survives, for people and for machines."""
+"""The table of the surviving annotation, as Markdown and as JSON."""
 
 from __future__ import annotations
 

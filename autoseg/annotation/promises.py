@@ -140,7 +140,7 @@ def infer(
     spacing
         mm, (z, y, x).
     protocol
-        Promises, with estimates filled in (:func:`autoseg.inspection.statements.settled`). A reach that is still
+        Promises, with estimates filled in (:func:`autoseg.inspection.statements.with_estimates`). A reach that is still
         "auto" excludes nothing.
     statement
         Statement of dataset.json about the case. Promises hold for the classes in ``statement.annotated``.

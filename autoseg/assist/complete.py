@@ -1,4 +1,4 @@
-"""Complete the training cases of a data set, each with a model that did not train on it, as a new data set."""
+"""Completion of the training cases of a data set, each by a model that did not train on it, as a new data set."""
 
 from __future__ import annotations
 
@@ -42,42 +42,43 @@ from autoseg.preprocessing.runner import infer_case, read_case
 log = logging.getLogger(__name__)
 
 _LARGE_BYTES = 2**30
-"""Logits above this size are turned into labels before the next case's are made, so that only one set exists."""
+"""Size of logits in bytes above which they become labels before the next case is predicted, to hold them only once."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionReport:
-    """What became of each case."""
+    """Result of each case of a completion."""
 
     done: tuple[str, ...] = ()
-    """Completed now."""
+    """Cases completed by this run."""
     kept: tuple[str, ...] = ()
-    """Left as they were: an earlier run completed them."""
+    """Cases completed by an earlier run and left as they were."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Case -> why it could not be completed, or reviewed; in the new data set only if an earlier run completed it."""
+    """Case -> reason why it could not be completed or reviewed. Only cases that an earlier run completed are in the new
+    data set all the same."""
     folds: Mapping[str, str] = field(default_factory=dict)
     """Case -> fold that predicted it."""
-    seen: tuple[str, ...] = ()
+    seen_cases: tuple[str, ...] = ()
     """Cases whose fold was trained on them, here or in a pretraining."""
     disagreements: tuple[Disagreement, ...] | None = None
-    """Of all cases, the surest first; None without a review."""
+    """Disagreements of all cases, highest probability first; None without a review."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionOptions:
-    """How to predict, and what to write."""
+    """Settings of the prediction, and of what is written."""
 
     device: str = "auto"
     mirror: bool = True
     """Average over mirrored copies of the image."""
     review: bool = False
-    """Also write the predictions, and list where they disagree with what was drawn."""
+    """Also write the predictions, and list where they disagree with the annotation."""
     overwrite: bool = False
-    """Complete again what an earlier run has completed."""
-    seen: frozenset[str] = frozenset()
-    """Cases whose fold was trained on them (:func:`autoseg.inference.out_of_fold.seen_cases`); they are marked."""
+    """Complete again the cases that an earlier run has completed."""
+    seen_cases: frozenset[str] = frozenset()
+    """Cases whose fold was trained on them (:func:`autoseg.inference.out_of_fold.seen_cases`); results name them so."""
     workers: int = 1
-    """0 predicts and writes strictly one after the other; else the last case is written while the network works."""
+    """0 predicts and writes strictly one after the other; otherwise a case is written while the next is predicted."""
 
 
 _DEFAULTS = CompletionOptions()
@@ -94,20 +95,20 @@ def complete_dataset(
 ) -> CompletionReport:
     """Write a data set with the images of ``dataset`` (linked) and dense labels.
 
-    Each file is written wholly or not at all, dataset.json last, so an interrupted run leaves no data set that could
-    be mistaken for a complete one; the next run goes on. A case that fails does not stop the others; it is
-    left out, unless an earlier run completed it and only its review failed.
+    Files are written atomically, dataset.json last, so an interrupted run leaves nothing that could be mistaken for a
+    complete data set; the next run continues. A case that fails does not stop the others. It is left out, unless an
+    earlier run completed it and only its review failed.
 
     Parameters
     ----------
     dataset
-        With its promises spelt out (:func:`autoseg.inspection.statements.with_known_promises`).
+        Data set whose promises are resolved (:func:`autoseg.inspection.statements.with_known_promises`).
     folds
-        Case -> fold that predicts it, as :func:`autoseg.inference.out_of_fold.out_of_fold_models` gives.
+        Case -> fold that predicts it, as :func:`autoseg.inference.out_of_fold.out_of_fold_models` returns it.
     output
         New folder, or that of an earlier run.
     progress
-        Called with (cases settled, cases in all, name of the last).
+        Called with (cases done or failed, cases in all, name of the last).
 
     Raises
     ------
@@ -118,10 +119,10 @@ def complete_dataset(
     """
     check_output(dataset, output)
     origins = _origins(dataset, model_folder, folds, options)
-    kept = () if options.overwrite else _kept(dataset, output, origins, options)
-    todo = {name: fold for name, fold in folds.items() if name not in kept}
+    completed = () if options.overwrite else _completed_before(dataset, output, origins, options)
+    todo = {name: fold for name, fold in folds.items() if name not in completed}
     if todo:
-        (output / DATASET_JSON).unlink(missing_ok=True)  # no data set until every case is settled
+        (output / DATASET_JSON).unlink(missing_ok=True)  # no data set until every case is done or failed
     write_source(dataset, output)
     earlier = {} if options.overwrite else _earlier(dataset, output, todo)
     steps = _Steps(dataset, output, origins, earlier, options)
@@ -138,39 +139,39 @@ def complete_dataset(
         read_ahead=False,
         write_behind=lambda predicted: options.workers > 0 and predicted.logits.nbytes <= _LARGE_BYTES,
         on_failure=steps.clean_up,
-        progress=lambda done, _, name: progress(len(kept) + done, len(folds), name),
+        progress=lambda done, _, name: progress(len(completed) + done, len(folds), name),
     )
     finished = [name for name in dataset.case_names if name in folds and (name not in failed or name in earlier)]
     if finished:
         write_dataset_json(dataset, output, finished)
     return CompletionReport(
         done=tuple(name for name in todo if name not in failed),
-        kept=kept,
+        kept=completed,
         failed=failed,
         folds=dict(folds),
-        seen=tuple(name for name in dataset.case_names if name in folds and name in options.seen),
+        seen_cases=tuple(name for name in dataset.case_names if name in folds and name in options.seen_cases),
         disagreements=_all_disagreements(dataset, output, finished) if options.review else None,
     )
 
 
 class _Predicted(NamedTuple):
-    """What labels are made from."""
+    """A case with its logits, before labels are made."""
 
     case: Case
     logits: Float32Array
-    """(H, *S) float32 on ``record.shape``, the plan's axes."""
+    """(O, *S) float32 on ``record.shape``, the plan's axes."""
     record: CaseRecord
 
 
 @dataclass(frozen=True, slots=True)
 class _Steps:
-    """What is done with each case."""
+    """The steps that :func:`~autoseg.inference.run_cases.run_cases` does with each case."""
 
     dataset: Dataset
     output: Path
     origins: Mapping[str, CaseOrigin]
     earlier: Mapping[str, CaseCompletion]
-    """Records of cases that have their labels, and lack only the review."""
+    """Records of cases that have labels and lack only the review."""
     options: CompletionOptions
 
     def checked(self, predictor: Predictor) -> Predictor:
@@ -187,12 +188,12 @@ class _Steps:
     def write(self, name: str, predicted: _Predicted) -> None:
         case, logits, record = predicted
         files, labels, review = self.dataset.case(name), self.dataset.labels, self.options.review
-        earlier, seen = self.earlier.get(name), name in self.options.seen
+        earlier, was_trained_on = self.earlier.get(name), name in self.options.seen_cases
         if earlier is None:
-            remove_case(self.output, files)  # or an old label map would go with the new record if this is interrupted
+            remove_case(self.output, files)  # otherwise an interruption may leave an old label map with the new record
         if case.target is None:
             raise AutosegError(f"case {name}: found no annotation, expected a label file. Add one.")
-        within = what_is_left(case, self.dataset)
+        within = possible_classes(case, self.dataset)
         touches_all = self.dataset.protocol.instances_touched
         completed = complete_case(
             logits, record, labels, case.target, within=within, touches_all=touches_all, review=review
@@ -202,23 +203,28 @@ class _Steps:
             write_labels(label_path(self.output, files, REVIEW), completed.predicted, case.geometry)
             names = set_names(case.target.label_sets, labels.class_names)
             disagreements = group_disputed(
-                name, completed.disputed, names, labels.class_names, case.geometry.spacing, seen_in_training=seen
+                name,
+                completed.disputed,
+                names,
+                labels.class_names,
+                case.geometry.spacing,
+                seen_in_training=was_trained_on,
             )
         origin = self.origins[name] if earlier is None else earlier.origin
-        made = CaseCompletion(case=name, origin=origin, seen_in_training=seen, disagreements=disagreements)
+        made = CaseCompletion(case=name, origin=origin, seen_in_training=was_trained_on, disagreements=disagreements)
         write_record(self.output, made)
-        if earlier is None:  # else the labels may have been corrected since
+        if earlier is None:  # labels of an earlier run stay: a person may have corrected them
             link_images(self.output, files)
-            write_labels(label_path(self.output, files), completed.labels, case.geometry)  # last: now it is complete
+            write_labels(label_path(self.output, files), completed.labels, case.geometry)  # last: makes it complete
 
     def clean_up(self, name: str) -> None:
-        """Remove what is there of a case that failed, unless an earlier run gave it its labels."""
+        """Remove the files of a case that failed, unless an earlier run completed it."""
         if name not in self.earlier:
             remove_case(self.output, self.dataset.case(name))
 
 
-def what_is_left(case: Case, dataset: Dataset) -> Target | None:
-    """Return what each voxel may be by what was drawn and promised together; None where promises add nothing."""
+def possible_classes(case: Case, dataset: Dataset) -> Target | None:
+    """Return the classes that each voxel (*S) may have, by annotation and promises; None if promises add nothing."""
     inference = infer_case(case, dataset.labels, dataset.protocol)
     if inference is None or case.target is None:
         return None
@@ -236,34 +242,34 @@ def _origins(
     }
 
 
-def _kept(
+def _completed_before(
     dataset: Dataset, output: Path, origins: Mapping[str, CaseOrigin], options: CompletionOptions
 ) -> tuple[str, ...]:
-    """Return the cases that are complete; warn of those that would be others now.
+    """Return the cases that an earlier run completed; warn about those whose sources have changed since.
 
-    They are kept all the same: somebody may have corrected them by hand.
+    Those are kept all the same: a person may have corrected them.
     """
-    kept: list[str] = []
+    completed: list[str] = []
     outdated: dict[str, tuple[str, ...]] = {}
     for name, origin in origins.items():
         record = read_record(output, dataset.case(name), with_review=options.review)
         if record is None:
             continue
-        kept.append(name)
+        completed.append(name)
         if changes := record.origin.changes(origin):
             outdated[name] = changes
     if outdated:
         cases = listed(f"{name} ({', '.join(changes)})" for name, changes in outdated.items())
         log.warning(
-            "%s: %d completed cases were made from something that has changed since: %s. They are kept; --overwrite "
-            "completes them anew, and discards what was corrected in them.",
+            "%s: the sources of %d completed cases have changed since: %s. These cases are kept; --overwrite completes "
+            "them again and discards corrections made in them.",
             output, len(outdated), cases,
         )  # fmt: skip
-    return tuple(kept)
+    return tuple(completed)
 
 
 def _earlier(dataset: Dataset, output: Path, names: Iterable[str]) -> dict[str, CaseCompletion]:
-    """Return the records of those cases that an earlier run gave labels."""
+    """Return the records of those of ``names`` that an earlier run completed."""
     records = {name: read_record(output, dataset.case(name), with_review=False) for name in names}
     return {name: record for name, record in records.items() if record is not None}
 
@@ -274,9 +280,9 @@ def _all_disagreements(dataset: Dataset, output: Path, names: list[str]) -> tupl
 
 
 def _check_labels(predictor: Predictor, dataset: Dataset) -> None:
-    trained, wanted = predictor.model.dataset.labels, dataset.labels
-    for name in class_differences(trained, wanted):
+    trained, present = predictor.model.dataset.labels, dataset.labels
+    for name in class_differences(trained, present):
         raise ModelError(
             f"model of data set {predictor.model.dataset.name}: found {name} {getattr(trained, name)}, expected "
-            f"{getattr(wanted, name)} as in dataset.json. Train again with the present labels."
+            f"{getattr(present, name)} as in dataset.json. Train again with the present labels."
         )

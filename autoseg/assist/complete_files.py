@@ -1,4 +1,4 @@
-"""A completed data set on disk: linked images, dense labels, and for each case a record of what it was made from."""
+"""Files of a completed data set: linked images, dense labels, and for each case a record of its sources."""
 
 from __future__ import annotations
 
@@ -28,28 +28,29 @@ log = logging.getLogger(__name__)
 IMAGES, LABELS, RECORDS, REVIEW = "imagesTr", "labelsTr", "completion", "review"
 """Folders of a completed data set."""
 SOURCE = "completed_from.json"
-"""Which data set a folder completes, and what the values of its label maps mean."""
+"""File that names the data set that a folder completes, and the values of its label maps."""
 SPARSE_KEYS = ("label_sets", "unlabelled", "annotation_protocol", "valid_mask_folder", "lazy_semantics", "dataset")
-"""Keys of a dataset.json that say nothing of dense labels, or are written anew."""
+"""Keys of a dataset.json that do not apply to dense labels, or are written anew."""
 SPARSE_CASE_KEYS = ("annotated", "absent", "experts")
+"""Keys of a case in dataset.json that do not apply to dense labels."""
 _DETACHED_ENDINGS = (".mhd",)
-"""Headers that name their voxel file by its place beside them: a link elsewhere would not find it."""
+"""Endings of headers that name their voxel file by a relative path, which is wrong from a link in another folder."""
 
 
 class CaseOrigin(BaseModel):
-    """What a completed case was made from; hashes of names, sizes and times, not of content."""
+    """Sources of a completed case, as hashes of names, sizes and times of files, not of their content."""
 
     model_config = ConfigDict(frozen=True)
 
     fold: str
     image: str
     annotation: str
-    """Label file, valid mask, and what dataset.json says of the case and of how it was annotated."""
+    """Hash of label file, valid mask, and the statements of dataset.json on the case and its annotation."""
     model: str
-    """Checkpoint and settings of the prediction."""
+    """Hash of checkpoint and settings of the prediction."""
 
     def changes(self, other: CaseOrigin) -> tuple[str, ...]:
-        """Name what differs: ``fold``, ``image``, ``annotation``, ``model``."""
+        """Return the names of the fields that differ: ``fold``, ``image``, ``annotation``, ``model``."""
         mine, theirs = self.model_dump(), other.model_dump()
         return tuple(name for name in mine if mine[name] != theirs[name])
 
@@ -64,11 +65,11 @@ class CaseCompletion(BaseModel):
     seen_in_training: bool = False
     """Whether the model that predicted it was trained on it, here or in a pretraining."""
     disagreements: tuple[Disagreement, ...] | None = None
-    """None if the model was not asked where it disagrees."""
+    """Disagreements of model and annotation; None without a review."""
 
 
 def case_origin(dataset: Dataset, files: CaseFiles, fold: str, checkpoint: Path, *, mirror: bool) -> CaseOrigin:
-    """Describe what a case would be made from now."""
+    """Return the present sources of a case."""
     labels = dataset.labels
     sets = [[value, sorted(members)] for value, members in sorted(labels.sets_by_value(files.name).items())]
     annotation = [file_stamp(path) for path in (files.label, files.valid_mask) if path is not None]
@@ -81,20 +82,20 @@ def case_origin(dataset: Dataset, files: CaseFiles, fold: str, checkpoint: Path,
 
 
 def label_path(output: Path, files: CaseFiles, folder: str = LABELS) -> Path:
-    """Return the label file of a case in a completed data set, in the format of its annotation if it can be written."""
+    """Return the path of a case's label file in a completed data set, in the format of its annotation if writable."""
     ending = ".nii.gz" if files.label is None else written_ending(ending_of(files.label))
     return output / folder / f"{files.name}{ending}"
 
 
 def image_links(output: Path, files: CaseFiles) -> list[Path]:
-    """Return where the images of a case are linked to, in channel order."""
+    """Return the paths of the links to the images of a case, in channel order."""
     return [
         output / IMAGES / f"{files.name}_{number:04d}{ending_of(image)}" for number, image in enumerate(files.images)
     ]
 
 
 def read_record(output: Path, files: CaseFiles, *, with_review: bool) -> CaseCompletion | None:
-    """Return the record of a case that is complete, else None."""
+    """Return the record of a case if it is complete, ``with_review`` with its review too; otherwise None."""
     try:
         text = (output / RECORDS / f"{files.name}.json").read_text(encoding="utf-8")
         record = CaseCompletion.model_validate_json(text)
@@ -111,8 +112,8 @@ def write_record(output: Path, record: CaseCompletion) -> None:
 
 def check_output(dataset: Dataset, output: Path) -> None:
     """Raise ``ConfigError`` if ``output`` holds files that are not those of an earlier completion of ``dataset``."""
-    found = [name for name in (IMAGES, LABELS, DATASET_JSON) if (output / name).exists()]
-    if output.resolve() == dataset.folder.resolve() or (found and not (output / RECORDS).is_dir()):
+    present = [name for name in (IMAGES, LABELS, DATASET_JSON) if (output / name).exists()]
+    if output.resolve() == dataset.folder.resolve() or (present and not (output / RECORDS).is_dir()):
         raise ConfigError(
             f"output folder {output}: found a data set in it, expected a new folder, or one that an earlier run of "
             "this command began. Choose another -o."
@@ -123,19 +124,19 @@ def check_output(dataset: Dataset, output: Path) -> None:
     if known is not None and known != source_of(dataset):
         what = "other labels" if known.get("name") == dataset.name else f"the completion of {known.get('name')!r}"
         raise ConfigError(
-            f"output folder {output}: found {what}, expected that of {dataset.name!r} with its present labels. Choose "
-            "another -o, or delete the folder."
+            f"output folder {output}: found {what}, expected the completion of {dataset.name!r} with its present "
+            "labels. Choose another -o, or delete the folder."
         )
 
 
 def source_of(dataset: Dataset) -> dict[str, Any]:
-    """Return what a completed folder says of the data set that it was made from; as JSON."""
+    """Return name, labels and regions of a data set as JSON, to recognise the folder that completes it."""
     labels = {name: value for name, value in dataset.json["labels"].items() if name != IGNORE}
     return {"name": dataset.name, "labels": labels, "regions_class_order": dataset.json.get("regions_class_order")}
 
 
 def write_source(dataset: Dataset, output: Path) -> None:
-    """Write which data set a folder completes, atomically."""
+    """Write :func:`source_of` the data set that a folder completes, atomically."""
     write_json(output / SOURCE, source_of(dataset))
 
 
@@ -148,16 +149,16 @@ def _source(output: Path) -> dict[str, Any] | None:
 
 
 def remove_case(output: Path, files: CaseFiles) -> None:
-    """Remove all that is there of a case, so that it is not taken for a part of the data set."""
+    """Remove all files of a case, so that the data set does not contain it."""
     labels = (label_path(output, files), label_path(output, files, REVIEW))
     for path in (*labels, output / RECORDS / f"{files.name}.json", *image_links(output, files)):
         path.unlink(missing_ok=True)
 
 
 def link_images(output: Path, files: CaseFiles) -> None:
-    """Link the images of a case into a completed data set as ``<case>_<CCCC><ending>``, replacing what is there.
+    """Link the images of a case into a completed data set as ``<case>_<CCCC><ending>``, replacing existing files.
 
-    Where links cannot be made the files are copied. The spacing of a TIFF stack, in a JSON file beside it, comes along.
+    If links cannot be made, the files are copied. The JSON file with the spacing of a TIFF stack is linked too.
     """
     for image, target in zip(files.images, image_links(output, files), strict=True):
         if ending_of(image).lower() in _DETACHED_ENDINGS:
@@ -165,7 +166,7 @@ def link_images(output: Path, files: CaseFiles) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             put_image(image, target)
-        except OSError:  # a file system, or Windows without the right, that has no links
+        except OSError:  # the file system has no links, or Windows does not permit them
             put_image(image, target, copy=True)
 
 
@@ -182,10 +183,10 @@ def write_disagreements(path: Path, groups: Sequence[Disagreement]) -> None:
 
 
 def write_dataset_json(dataset: Dataset, output: Path, names: Sequence[str]) -> None:
-    """Write the dataset.json of the completed cases ``names``: that of ``dataset`` without what made it sparse.
+    """Write the dataset.json of the completed cases ``names``: that of ``dataset`` without the keys of sparse labels.
 
-    Where the files of a case have several formats or cannot be linked, or where files of other cases lie beside them,
-    they are listed one by one.
+    Files are listed one by one if they have several formats or cannot be linked, or if the folder holds label files of
+    other cases.
     """
     cases = [dataset.case(name) for name in names]
     content = {key: value for key, value in dataset.json.items() if key not in SPARSE_KEYS}
@@ -193,17 +194,17 @@ def write_dataset_json(dataset: Dataset, output: Path, names: Sequence[str]) -> 
     if background_value(dataset.labels) != 0:
         content[UNLABELLED] = None
     content["numTraining"] = len(cases)
-    said = _remaining_statements(dataset.json.get("cases", {}), names)
+    statements = _remaining_statements(dataset.json.get("cases", {}), names)
     content.pop("cases", None)
-    if said:
-        content["cases"] = said
+    if statements:
+        content["cases"] = statements
     endings = {ending_of(path) for files in cases for path in (*files.images, label_path(output, files))}
     strays = {path.name for path in (output / LABELS).iterdir()} - {label_path(output, files).name for files in cases}
     strays = {name for name in strays if name.endswith(SUPPORTED_ENDINGS) and not name.startswith(".")}
     if strays:
         log.warning(
-            "%s: %d label files belong to no completed case and are left out of dataset.json: %s. Delete what you do "
-            "not need.", output / LABELS, len(strays), listed(sorted(strays)),
+            "%s: %d label files belong to no completed case and are left out of dataset.json: %s. Delete those that "
+            "you do not need.", output / LABELS, len(strays), listed(sorted(strays)),
         )  # fmt: skip
     if len(endings) == 1 and not endings & set(_DETACHED_ENDINGS) and not strays:
         content["file_ending"] = endings.pop()
@@ -213,13 +214,13 @@ def write_dataset_json(dataset: Dataset, output: Path, names: Sequence[str]) -> 
 
 
 def _remaining_statements(section: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return what ``cases`` says of the cases ``names`` beside their annotation: group and priority."""
-    kept = {
+    """Return the statements on ``names`` in the section ``cases`` that do not concern annotation: group, priority."""
+    entries = {
         name: {key: value for key, value in section[name].items() if key not in SPARSE_CASE_KEYS}
         for name in names
         if name in section
     }
-    return {name: entry for name, entry in kept.items() if entry}
+    return {name: entry for name, entry in entries.items() if entry}
 
 
 def _listed_files(output: Path, files: CaseFiles) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Complete a data set of the workspace: each case by the fold that left it out; with a picture of the review."""
+"""Completion of a data set of the workspace by the folds that left each case out, with table and picture of review."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from autoseg.report.review_picture import draw_disagreements
 
 REVIEW_TABLE, REVIEW_PICTURE = "review.csv", "review.png"
 GROUPS_DRAWN = 6
+"""Number of disagreements in the picture."""
 
 
 def complete_cases(
@@ -32,44 +33,44 @@ def complete_cases(
     model_folder: Path,
     options: CompletionOptions,
     *,
-    seen: bool,
+    allow_seen: bool,
     stages: Stages = silent_stages,
 ) -> CompletionReport:
-    """Complete every case with the fold that left it out, and write table and picture of the review if one is wanted.
+    """Complete every case with the fold that left it out; with ``options.review`` write its table and picture.
 
     Parameters
     ----------
     output
         New folder, or that of an earlier run.
     model_folder
-        As :func:`autoseg.assist.trained_model.trained_model` returns it.
+        Model folder, as :func:`autoseg.assist.trained_model.trained_model` returns it.
     options
-        ``options.seen`` is filled in here.
-    seen
+        Settings; ``options.seen_cases`` is replaced here.
+    allow_seen
         Whether a case that no fold left out may be predicted by a model that was trained on it.
 
     Raises
     ------
     ModelError, ConfigError
-        As :func:`autoseg.inference.out_of_fold.out_of_fold_models` and
+        See :func:`autoseg.inference.out_of_fold.out_of_fold_models` and
         :func:`autoseg.assist.complete.complete_dataset`.
     """
-    folds = fold_per_case(workspace, dataset, model_folder, seen=seen)
+    folds = fold_per_case(workspace, dataset, model_folder, allow_seen=allow_seen)
     dataset = with_known_promises(dataset, workspace.preprocessed(dataset.name))
     trained_on = seen_cases(model_folder, {case: (fold,) for case, fold in folds.items()})
     with stages("complete") as progress:
         report = complete_dataset(
-            dataset, model_folder, folds, output, replace(options, seen=trained_on), progress=progress
+            dataset, model_folder, folds, output, replace(options, seen_cases=trained_on), progress=progress
         )
     if report.disagreements is not None:
         _write_review(dataset, output, report.disagreements)
     return report
 
 
-def fold_per_case(workspace: Workspace, dataset: Dataset, model_folder: Path, *, seen: bool) -> dict[str, str]:
+def fold_per_case(workspace: Workspace, dataset: Dataset, model_folder: Path, *, allow_seen: bool) -> dict[str, str]:
     """Return case -> fold that predicts it, for all cases of ``dataset``.
 
-    See :func:`autoseg.inference.out_of_fold.out_of_fold_models`, also for the error where a fold is missing.
+    See :func:`autoseg.inference.out_of_fold.out_of_fold_models`, also for the error if a fold is missing.
     """
     preprocessed = workspace.preprocessed(dataset.name)
     paths = (preprocessed / NNUNET_SPLITS_FILE, dataset.folder / NNUNET_SPLITS_FILE, preprocessed / SPLITS_FILE)
@@ -82,7 +83,7 @@ def fold_per_case(workspace: Workspace, dataset: Dataset, model_folder: Path, *,
         return training_command(workspace, dataset, fold, configuration=configuration, name=name)
 
     return out_of_fold_models(
-        model_folder, dataset.case_names, seen=seen, left_out_by=left_out_by, groups=groups, command=command
+        model_folder, dataset.case_names, allow_seen=allow_seen, left_out_by=left_out_by, groups=groups, command=command
     )
 
 

@@ -1,4 +1,4 @@
-"""Decide each voxel within the set of classes that its annotation leaves open."""
+"""Restriction of predicted voxels to the classes that their annotation leaves possible."""
 
 from __future__ import annotations
 
@@ -13,37 +13,36 @@ from autoseg.dataset.labels import Labels
 Values = NDArray[np.unsignedinteger[Any]]
 
 
-def class_indices(labels: Labels) -> NDArray[np.intp]:
-    """Return the table that turns a file value of a class into the index of the class; 0 for values of no class."""
+def index_table(labels: Labels) -> NDArray[np.intp]:
+    """Return the class index of each file value: (largest value + 1,) intp, 0 for values of no class."""
     indices = np.zeros(max(labels.class_values) + 1, dtype=np.intp)
     indices[list(labels.class_values)] = np.arange(labels.n_classes)
     return indices
 
 
 class Restriction:
-    """The label sets of one case, ready to be held against decided voxels."""
+    """Restriction of decided voxels to the label sets of one case."""
 
     def __init__(self, labels: Labels, label_sets: BoolArray) -> None:
-        """Prepare for codes of ``label_sets`` (N, K); an empty set leaves every class open."""
+        """Prepare the label sets (N, K) bool, one row per code; an empty set allows every class."""
         self._labels = labels
         self._sets = label_sets | ~label_sets.any(axis=1, keepdims=True)
-        self._class_of = class_indices(labels)
+        self._class_of = index_table(labels)
 
     def apply(self, values: Values, logits: NDArray[np.float32] | None, codes: CodeArray) -> Values:
-        """Return ``values`` with every voxel that its set forbids changed to the most probable class of the set.
+        """Return ``values`` (*P) where every voxel that its set excludes is changed to the set's most probable class.
 
-        Softmax: the most probable class of the set under the network's probabilities. Regions: what the network paints
-        stays where the set allows it; else the class of the set whose regions (in, and not in) are most probable
-        together, so that a region that the set excludes is off and one that it implies is on.
+        Softmax: the class of the set with the highest probability. Regions: the class of the set whose regions (in, and
+        not in) are most probable together, so that a region that the set excludes is off and one that it implies is on.
 
         Parameters
         ----------
         values
-            (*P) file values, as ``Labels.decode`` gives.
+            (*P) file values, as ``Labels.decode`` returns them.
         logits
-            (H, *P); None where there is no prediction: then the first class of a set counts as its most probable.
+            (H, *P) float32; None without a prediction: then the first class of a set counts as its most probable.
         codes
-            (*P) codes of the sets.
+            (*P) integer codes of the sets.
         """
         wrong = ~self._sets[codes, self._class_of[values]]
         if not wrong.any():
@@ -57,10 +56,11 @@ class Restriction:
         return result
 
     def _best(self, logits: NDArray[np.float32], where: BoolArray, members: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return for each voxel of ``where`` the position in ``members`` of the most probable class.
+        """Return the position in ``members`` (m,) of the most probable class, (n,) for the n voxels of ``where`` (*P).
 
-        The logarithm of a class's probability is the sum of the logits of the heads that stand for it, up to a term
-        that is the same for all classes: a single logit under the softmax, those of its regions else.
+        ``logits`` are (H, *P). The logarithm of a class's probability is, up to a term that is the same for all
+        classes, its logit under the softmax, and the sum of the logits of its regions otherwise. With one member the
+        result has shape (1,).
         """
         if len(members) == 1:
             return np.zeros(1, dtype=np.intp)
@@ -69,7 +69,7 @@ class Restriction:
         return best
 
     def _ordered(self, members: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Put the classes that regions are painted with first: they win a tie."""
+        """Return class indices ``members`` (m,) with those that regions are painted with first: they win a tie."""
         painted = self._labels.paint_values
         if painted is None:
             return members

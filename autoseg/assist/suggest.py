@@ -1,4 +1,4 @@
-"""From images and a trained model to a ranked list of what to annotate next."""
+"""Ranking of the slices or patches of a data set that are worth annotating next, by a trained model."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ from autoseg.preprocessing.runner import read_case
 log = logging.getLogger(__name__)
 
 AXES = "zyx"
-"""Names of the axes 0, 1, 2 of an array, as viewers name those of the file."""
+"""Names of the axes 0, 1, 2 of an array, as viewers name the axes of the file."""
 SLICE_SPREAD = 0.1
-"""Two chosen slices of a case are further apart than this share of its slices: neighbours teach nearly the same."""
+"""Share of the slices of a case that lie at least between two suggested ones: neighbours teach nearly the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """What is annotated at a time."""
+    """Unit of annotation: slices along an axis, or patches of a size."""
 
     by: Literal["slice", "patch"] = "slice"
     axis: int | None = None
-    """Slices: file axis (0, 1, 2 for z, y, x) that counts them; None: see :func:`autoseg.core.geometry.slice_axis`."""
+    """Axis of the file perpendicular to slices, 0, 1, 2 for z, y, x; None: :func:`autoseg.core.geometry.slice_axis`."""
     patch_size: Shape3 | None = None
-    """Patches: voxels of the file (z, y, x); None takes half of the edges that the network sees."""
+    """Size of patches in voxels of the file (z, y, x); None takes half of the edges of the network's patch."""
 
     def grid(self, shape: Shape3, geometry: Geometry, plan: Plan, configuration: Configuration) -> BoxGrid:
         """Return the candidates of an image of ``shape`` (z, y, x); a slice of a 2-D image is the whole image."""
@@ -67,30 +67,30 @@ class Units:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """One slice or patch to annotate."""
+    """A slice or patch to annotate."""
 
     rank: int
-    """From 1."""
+    """Rank from 1, the best."""
     case: str
     low: Shape3
     """First voxel (z, y, x), from 0."""
     high: Shape3
-    """One past the last voxel."""
+    """One past the last voxel (z, y, x)."""
     axis: int | None
-    """Of a slice; None for a patch."""
+    """Axis perpendicular to a slice; None for a patch."""
     score: float
-    """Mean entropy where nothing is annotated, 0 to 1."""
+    """Mean entropy of its unannotated voxels, 0 to 1."""
     main_class: str | None
-    """The foreground class that the model is most unsure about there."""
+    """Foreground class with the highest entropy in it; None if all are certain."""
     drawn_for: str | None
-    """The class in whose turn it was drawn; None without regard to classes."""
+    """Foreground class that it was chosen for; None if it was chosen without regard to classes."""
     open_share: float
-    """Share of its voxels that is not annotated."""
-    seen: bool = False
-    """Whether a fold that predicted the case was trained on it, here or in a pretraining: it may look too certain."""
+    """Share of its voxels that is unannotated."""
+    seen_in_training: bool = False
+    """Whether a fold that predicted the case was trained on it, also in a pretraining: its entropy may be too low."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values; boxes by axis name, ``[first, last]`` from 0."""
+        """Return plain JSON values; boxes by axis name, ``[first, last]`` from 0."""
         return {
             "rank": self.rank,
             "case": self.case,
@@ -101,51 +101,52 @@ class Suggestion:
             "main_class": self.main_class,
             "drawn_for": self.drawn_for,
             "unannotated_share": round(self.open_share, 6),
-            "seen_in_training": self.seen,
+            "seen_in_training": self.seen_in_training,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What was suggested, and from what."""
+    """Suggestions, and the candidates and failures behind them."""
 
     suggestions: tuple[Suggestion, ...]
+    """Suggestions, best first."""
     n_candidates: int
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Case -> why it could not be predicted."""
+    """Case -> reason why it could not be predicted."""
     left_over: LeftOver | None = None
-    """Why there are fewer suggestions than asked for; None if there are as many."""
+    """Counts of boxes that were not chosen, if there are fewer suggestions than requested; otherwise None."""
 
 
 def members_of(
     model_folder: Path, cases: Sequence[str], folds: Sequence[str] | None = None
 ) -> dict[str, tuple[str, ...]]:
-    """Return case -> the folds whose mean predicts it: all finished ones whose weights were not trained on it.
+    """Return case -> the folds whose mean predicts it: all finished folds whose weights were not trained on it.
 
-    Where every one has seen a case, in its training or in the pretraining that it started from, it is predicted by all
-    of them, with a warning: a model is too sure of what it has learnt by heart.
+    If all finished folds were trained on a case, here or in a pretraining, all of them predict it, with a warning: a
+    model is too certain about its training cases.
 
     Raises
     ------
     ModelError
-        If there is no finished fold among ``folds`` (None: any), or it does not say what it was trained on.
+        If there is no finished fold among ``folds`` (None: any), or a fold has no list of its training cases.
     """
     finished = tuple(find_checkpoints(model_folder, folds))
     known = fold_cases(model_folder)
     unseen = {
-        case: tuple(fold for fold in finished if fold in known and case not in known[fold].seen) for case in cases
+        case: tuple(fold for fold in finished if fold in known and case not in known[fold].seen_cases) for case in cases
     }
-    seen = [case for case in cases if not unseen[case]]
-    if seen:
+    trained_on = [case for case in cases if not unseen[case]]
+    if trained_on:
         log.warning(
-            "%d cases are predicted by folds that were trained on them, and may look too certain: %s. Train the folds "
-            "that leave them out.", len(seen), listed(seen),
+            "%d cases are predicted by folds that were trained on them, so their uncertainty may be too low: %s. Train "
+            "the folds that leave them out.", len(trained_on), listed(trained_on),
         )  # fmt: skip
     return {case: unseen[case] or finished for case in cases}
 
 
 def default_patch(geometry: Geometry, plan: Plan, configuration: Configuration) -> Shape3:
-    """Return half of the edges that the network sees, in voxels of a file with ``geometry``, (z, y, x)."""
+    """Return half of the edges of the network's patch, in voxels of a file with ``geometry``, (z, y, x), at least 1."""
     half = [max(1, edge // 2) for edge in configuration.patch_size]
     edges_mm = [edge * spacing for edge, spacing in zip(half, configuration.spacing, strict=True)]
     order = plan.voxel_order(geometry).axes
@@ -167,23 +168,23 @@ def rank(
     read_ahead: bool = True,
     progress: Progress = silent,
 ) -> Ranking:
-    """Predict cases one after the other and choose what to annotate next.
+    """Predict cases one after the other and choose the slices or patches to annotate next.
 
     Parameters
     ----------
     cases
-        By name; those without label file have no annotation yet.
+        Files of the cases by name; a case without label file is unannotated.
     models
-        What predicts them.
+        Folds that predict each case.
     labels
-        Of the data set.
+        Labels of the data set.
     units, selection
-        What to choose from, and how.
+        The boxes to choose from, and the settings of the choice.
     left
-        What each voxel of a case may still be, on the grid of its file; the default is what was drawn. Promises leave
-        less, and what they settle needs no annotation.
+        Case -> the classes that each voxel may have, on the grid of its file; None if it is unannotated. The default is
+        the annotation; promises leave fewer classes, and voxels with one class need no annotation.
     maps
-        Folder for the maps of each case that a picture needs, see :func:`load_maps`.
+        Folder for the maps of each case that a picture needs (:func:`load_maps`); None writes none.
     read_ahead
         Read the next case while the network works.
     progress
@@ -194,7 +195,7 @@ def rank(
     AutosegError
         If no case could be predicted.
     ConfigError
-        If nothing is left to annotate.
+        If at least half of every slice or patch is annotated.
     ModelError
         If the model has other classes than the data set.
     """
@@ -225,23 +226,25 @@ def rank(
     candidates = pooled(parts)
     if not len(candidates):
         raise ConfigError(
-            f"suggestions: found at least half of every {units.by} annotated in {len(parts)} cases, expected something "
-            "to annotate. Name new images with -i, or choose another --by, --axis or --patch-size."
+            f"suggestions: found every {units.by} of {len(parts)} cases at least half annotated, expected some that "
+            "are not. Name new images with -i, or choose another --by, --axis or --patch-size."
         )
     choices = choose(candidates, selection)
-    suggestions = (_suggestion(candidates, choice, number, models.seen) for number, choice in enumerate(choices, 1))
+    suggestions = (
+        _suggestion(candidates, choice, number, models.seen_cases) for number, choice in enumerate(choices, 1)
+    )
     missing = left_over(candidates, choices) if len(choices) < selection.number else None
     return Ranking(tuple(suggestions), len(candidates), failed, missing)
 
 
 def save_maps(folder: Path, case: str, maps: UncertaintyMaps) -> None:
-    """Keep the maps of a case until the pictures are drawn."""
+    """Write the maps (z, y, x) of a case to ``<case>.npz``, until the pictures are drawn."""
     with atomic_path(folder / f"{case}.npz") as temporary:
         np.savez_compressed(temporary, entropy=maps.entropy, labels=maps.labels, is_open=maps.is_open)
 
 
 def load_maps(folder: Path, case: str) -> UncertaintyMaps:
-    """Return what :func:`save_maps` kept."""
+    """Return the maps (z, y, x) of a case that :func:`save_maps` wrote."""
     with np.load(folder / f"{case}.npz", allow_pickle=False) as stored:
         return UncertaintyMaps(stored["entropy"], stored["labels"], stored["is_open"])
 
@@ -274,11 +277,7 @@ def _check_classes(predictor: Predictor, labels: Labels, folder: Path) -> None:
         )
 
 
-def _meaning(labels: Labels) -> tuple[object, ...]:
-    return (labels.class_names, labels.class_values, labels.heads, labels.task)
-
-
-def _suggestion(candidates: Candidates, choice: Choice, number: int, seen: Collection[str]) -> Suggestion:
+def _suggestion(candidates: Candidates, choice: Choice, number: int, seen_cases: Collection[str]) -> Suggestion:
     index = choice.index
     case = candidates.cases[candidates.case[index]]
     low, high = candidates.low[index].tolist(), candidates.high[index].tolist()
@@ -292,5 +291,5 @@ def _suggestion(candidates: Candidates, choice: Choice, number: int, seen: Colle
         main_class=candidates.main_class(index),
         drawn_for=choice.drawn_for,
         open_share=float(candidates.open_share[index]),
-        seen=case in seen,
+        seen_in_training=case in seen_cases,
     )

@@ -1,4 +1,4 @@
-"""Which boxes to annotate next: rank candidates by what a model is unsure of, spread over classes and cases."""
+"""Choice of the boxes to annotate next: candidates ranked by the model's uncertainty, spread over classes and cases."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from autoseg.inference.uncertainty import BoxUncertainty
 Method = Literal["clasp", "entropy", "random"]
 METHODS: tuple[Method, ...] = get_args(Method)
 CLASS_SHARE = {"clasp": 0.66, "entropy": 0.0, "random": 0.5}
-"""Share of the budget that is drawn per foreground class in turn; the rest is drawn without regard to classes."""
+"""Method -> share of the choices made for each foreground class in turn; the others have no regard to classes."""
 LARGEST_SHARPNESS = 100.0
+"""Upper bound of :func:`sharpness`."""
 LEAST_OPEN = 0.5
-"""Boxes of which less than this share is still open are no candidates: most of the work is done there."""
+"""Smallest unannotated share of a candidate: a box with less needs hardly any annotation."""
 FloatArray = NDArray[np.float64]
 
 
@@ -38,39 +39,40 @@ class Candidates:
     high: NDArray[np.intp]
     """(n, 3) one past the last voxel."""
     axis: NDArray[np.intp]
-    """(n,) of slices the axis that counts them; -1 for patches."""
+    """(n,) axis perpendicular to a slice; -1 for patches."""
     margin: NDArray[np.intp]
-    """(n, 3) voxels that a second choice keeps away from the box; 0 lets it touch."""
+    """(n, 3) smallest distance in voxels of another choice to the box; 0 allows them to touch."""
     open_share: FloatArray
-    """(n,) share of the box that is not annotated."""
+    """(n,) unannotated share of the box."""
     score: FloatArray
-    """(n,) mean entropy of the voxels that are not annotated, 0 to 1."""
+    """(n,) mean entropy of the unannotated voxels, 0 to 1."""
     class_score: FloatArray
     """(n, F) the same, weighted with the probability of each foreground head."""
     predicted: FloatArray
-    """(n, F) voxels predicted as each foreground head, where nothing is annotated."""
+    """(n, F) number of unannotated voxels predicted as each foreground head."""
     n_annotated: int = 0
-    """Further boxes that are no candidates, since at least half of them is annotated."""
+    """Number of further boxes that are at least half annotated, and therefore no candidates."""
 
     def __len__(self) -> int:
         return len(self.case)
 
     def main_class(self, index: int) -> str | None:
-        """Return the foreground class that a box is most unsure about; None if it is sure of them all."""
+        """Return the foreground class with the highest score in a box; None if all scores are 0."""
         scores = self.class_score[index]
         return self.classes[int(np.argmax(scores))] if scores.size and scores.max() > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """How to choose."""
+    """Settings of the choice."""
 
     number: int = 20
+    """Number of boxes to choose."""
     method: Method = "clasp"
     case_share: float = 0.25
-    """At most this share of the choices, rounded up, comes from one case, while others have candidates left."""
+    """Largest share of the choices from one case, rounded up, as long as other cases have candidates."""
     round: int = 1
-    """1 for the first time that suggestions are asked for; later rounds trust the entropy more."""
+    """Round of annotation, from 1; later rounds have less noise, so they follow the entropy more closely."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -88,78 +90,80 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One box that was chosen."""
+    """A chosen box."""
 
     index: int
-    """Into the candidates."""
+    """Index into the candidates."""
     drawn_for: str | None
-    """The foreground class in whose turn it was drawn; None without regard to classes."""
+    """Foreground class that it was chosen for; None if it was chosen without regard to classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOver:
-    """Why boxes were not chosen, though fewer were than asked for."""
+    """Numbers of boxes that were not chosen, by reason."""
 
     n_close: int
     """Candidates that overlap a chosen box, or come closer to it than the margin."""
     n_certain: int
-    """Candidates of whose unannotated voxels the model is certain."""
+    """Candidates in whose unannotated voxels the model is certain."""
     n_annotated: int
-    """Boxes of which at least half is annotated."""
+    """Boxes that are at least half annotated."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stratum:
-    """A part of the budget, and the order in which it would be spent."""
+    """A share of the choices, and the ranking of the boxes for it."""
 
     name: str | None
+    """Foreground class; None without regard to classes."""
     share: float
+    """Share of the choices, 0 to 1."""
     keys: FloatArray
-    """(n,) highest first; -inf is never chosen."""
+    """(n,) the highest is chosen first; -inf is never chosen."""
 
 
 def candidates_of(case: str, measured: BoxUncertainty, classes: Sequence[str], *, spread: float = 0.0) -> Candidates:
-    """Return the boxes of one case that are open enough to be worth annotating.
+    """Return the boxes of one case that have enough unannotated voxels to be worth annotating.
 
     Parameters
     ----------
     case
-        Its name.
+        Name of the case.
     measured
-        What was found in its boxes.
+        Uncertainty in its boxes.
     classes
         Names of the foreground heads.
     spread
-        Slices only: a second choice keeps away from a first one by this share of the slices, rounded down.
+        Slices only: smallest distance of two choices as a share of the slices, rounded down to slices.
     """
     low, high = measured.grid.corners()
     volume = float(np.prod(measured.grid.edges))
     n_open = measured.open_voxels.reshape(-1)
-    kept = n_open >= max(1.0, LEAST_OPEN * volume)
-    per_voxel = 1 / np.maximum(n_open[kept], 1)
+    is_candidate = n_open >= max(1.0, LEAST_OPEN * volume)
+    per_voxel = 1 / np.maximum(n_open[is_candidate], 1)
     axis = measured.grid.axis
     margin = np.zeros(3, dtype=np.intp)
     if axis is not None:
         margin[axis] = int(spread * measured.grid.shape[axis])
-    n = int(kept.sum())
+    n = int(is_candidate.sum())
     return Candidates(
         cases=(case,),
         classes=tuple(classes),
         case=np.zeros(n, dtype=np.intp),
-        low=low[kept],
-        high=high[kept],
+        low=low[is_candidate],
+        high=high[is_candidate],
         axis=np.full(n, -1 if axis is None else axis, dtype=np.intp),
         margin=np.tile(margin, (n, 1)),
-        open_share=n_open[kept] / volume,
-        score=measured.entropy.reshape(-1)[kept] * per_voxel,
-        class_score=measured.entropy_of.reshape(len(classes), -1)[:, kept].T * per_voxel[:, None],
-        predicted=measured.predicted.reshape(len(classes), -1)[:, kept].T,
-        n_annotated=int((~kept).sum()),
+        open_share=n_open[is_candidate] / volume,
+        score=measured.entropy.reshape(-1)[is_candidate] * per_voxel,
+        class_score=measured.entropy_of.reshape(len(classes), -1)[:, is_candidate].T * per_voxel[:, None],
+        predicted=measured.predicted.reshape(len(classes), -1)[:, is_candidate].T,
+        n_annotated=int((~is_candidate).sum()),
     )
 
 
 def pooled(parts: Sequence[Candidates]) -> Candidates:
-    """Put the candidates of several cases together; raise ``ValueError`` if there is no case or classes differ."""
+    """Return the candidates of several cases together; raise ``ValueError`` if there is no case or classes differ."""
     if not parts or any(part.classes != parts[0].classes for part in parts):
         raise ValueError(f"candidates of {len(parts)} cases, expected at least one, all of the same classes")
     offsets = np.cumsum([0, *(len(part.cases) for part in parts)])
@@ -180,13 +184,13 @@ def pooled(parts: Sequence[Candidates]) -> Candidates:
 
 
 def choose(candidates: Candidates, selection: Selection) -> tuple[Choice, ...]:
-    """Choose boxes that do not overlap, best first; fewer than asked for if the candidates run out.
+    """Return boxes that do not overlap, best first; fewer than requested if the candidates run out.
 
-    ``clasp``: 66 % of the choices are drawn for one foreground class after the other, by the entropy weighted with the
-    probability of that class, the rest by the entropy alone; each by ``log(score)`` plus Gumbel noise of scale
-    ``1 / sharpness``. ``entropy``: the highest entropy, without noise. ``random``: half for one foreground class after
-    the other, in proportion to the voxels predicted as it, half anywhere, every case with the same probability.
-    Turns are interleaved, so that whoever stops halfway has a balanced half.
+    ``clasp``: 66 % of the choices are made for one foreground class after the other, by the entropy weighted with the
+    probability of that class, the others by the entropy alone; each by ``log(score)`` plus Gumbel noise of scale
+    ``1 / sharpness``. ``entropy``: the highest entropy, without noise. ``random``: half of them for one foreground
+    class after the other, in proportion to the voxels predicted as it, half anywhere, every case with the same
+    probability. Classes alternate, so that the first half of the choices is balanced too.
 
     Notes
     -----
@@ -204,9 +208,9 @@ def choose(candidates: Candidates, selection: Selection) -> tuple[Choice, ...]:
     while len(choices) < selection.number:
         shares = np.array([stratum.share for stratum in strata])
         turns = np.argsort(-(shares * (len(choices) + 1) - drawn), kind="stable")
-        found = _best(strata, turns, free & (taken[candidates.case] < bound))
-        if found is not None:
-            turn, index = found
+        best = _best(strata, turns, free & (taken[candidates.case] < bound))
+        if best is not None:
+            turn, index = best
             drawn[turn] += 1
             taken[candidates.case[index]] += 1
             free &= ~_meets(candidates, index)
@@ -219,7 +223,7 @@ def choose(candidates: Candidates, selection: Selection) -> tuple[Choice, ...]:
 
 
 def left_over(candidates: Candidates, choices: Sequence[Choice]) -> LeftOver:
-    """Count, after :func:`choose` ran out of candidates, why the others were not chosen."""
+    """Return the numbers of boxes, by reason, that :func:`choose` did not choose before it ran out of candidates."""
     close = np.zeros(len(candidates), dtype=bool)
     for choice in choices:
         close |= _meets(candidates, choice.index)
@@ -229,16 +233,16 @@ def left_over(candidates: Candidates, choices: Sequence[Choice]) -> LeftOver:
 
 
 def sharpness(round_: int) -> float:
-    """Return beta, the inverse scale of the noise: 1 in the first round, ten times more every other, at most 100.
+    """Return beta, the inverse scale of the noise: 1 in the first round, times 10 every two rounds, at most 100.
 
-    With 1 a box is drawn in proportion to its score; with 100 nearly the best is taken. Source: the decay of ClaSP PE's
-    noise on a logarithmic scale; the steps are ours.
+    With 1 a box is drawn in proportion to its score; with 100 the box taken is nearly the best. Source: ClaSP PE, which
+    reduces the noise on a logarithmic scale; the steps are ours.
     """
     return min(LARGEST_SHARPNESS, 10 ** ((round_ - 1) / 2))
 
 
 def _strata(candidates: Candidates, selection: Selection, rng: np.random.Generator) -> list[_Stratum]:
-    """Return the parts of the budget, the classes in order and what has no regard to them last."""
+    """Return the shares of the choices: one per class in order, then the one without regard to classes."""
     n, n_classes = candidates.class_score.shape
     noise = rng.gumbel(size=(n_classes + 1, n))
     share = CLASS_SHARE[selection.method] if n_classes else 0.0
@@ -257,7 +261,10 @@ def _strata(candidates: Candidates, selection: Selection, rng: np.random.Generat
 
 
 def _best(strata: Sequence[_Stratum], turns: NDArray[np.intp], usable: BoolArray) -> tuple[int, int] | None:
-    """Return the first stratum in the order of ``turns`` that has a usable box, and that box."""
+    """Return (stratum, box): the first stratum in the order of ``turns`` with a usable box, and its best one; or None.
+
+    ``turns`` (n_strata,) are indices of strata, ``usable`` (n,) says which boxes may be chosen.
+    """
     for turn in turns:
         keys = np.where(usable, strata[turn].keys, -np.inf)
         if keys.size and np.isfinite(keys.max()):
@@ -266,7 +273,7 @@ def _best(strata: Sequence[_Stratum], turns: NDArray[np.intp], usable: BoolArray
 
 
 def _meets(candidates: Candidates, index: int) -> BoolArray:
-    """(n,) bool: boxes of the same case that overlap box ``index`` or come closer than its margin."""
+    """Return (n,) bool: boxes of the same case that overlap box ``index`` or come closer than its margin."""
     low = candidates.low[index] - candidates.margin[index]
     high = candidates.high[index] + candidates.margin[index]
     overlap = ((candidates.low < high) & (candidates.high > low)).all(axis=1)

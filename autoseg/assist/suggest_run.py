@@ -1,4 +1,4 @@
-"""Rank the slices or patches of a data set of the workspace, and write the suggestions."""
+"""Ranking of the slices or patches of a data set of the workspace, and the files with the suggestions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autoseg.assist.complete import what_is_left
+from autoseg.assist.complete import possible_classes
 from autoseg.assist.suggest import Ranking, Units, members_of, rank
 from autoseg.assist.suggest_case import Selection
 from autoseg.assist.suggestion_files import maps_folder, write_suggestions
@@ -26,21 +26,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SuggestionOptions:
-    """Images to rank, how to predict them, and where the suggestions go."""
+    """Images to rank, settings of the prediction, and the output folder."""
 
     output: Path
     """Folder for table, JSON and picture; made if missing."""
     inputs: Path | None = None
     """Folder of images to rank instead of the training cases; none of them is annotated."""
     folds: Sequence[str] | None = None
-    """Folds that predict; None: all that are finished."""
+    """Folds that predict; None takes all finished folds."""
     n_pictures: int = 12
-    """Suggestions in the picture; 0 draws none."""
+    """Number of suggestions in the picture; 0 draws no picture."""
     device: str = "auto"
     mirror: bool = True
     """Average over mirrored copies of the image."""
     read_ahead: bool = False
-    """Read the next case while the network works."""
+    """Read the next case while the network computes."""
 
 
 def suggest_places(
@@ -53,11 +53,11 @@ def suggest_places(
     *,
     stages: Stages = silent_stages,
 ) -> tuple[Ranking, dict[str, Any]]:
-    """Rank places by how unsure the model is, write the suggestions; return them, and the content of the JSON file.
+    """Rank slices or patches by the model's uncertainty and write the files; return the ranking and the JSON content.
 
-    ``model_folder`` as :func:`autoseg.assist.trained_model.trained_model` returns it. A case that fails does not stop
-    the others. Raises ``DatasetError`` with the faults of ``options.inputs``, ``ConfigError`` if ``options.output``
-    holds a data set, ``ModelError`` if a fold is missing.
+    ``model_folder`` is as :func:`autoseg.assist.trained_model.trained_model` returns it. A case that fails does not
+    stop the others. Raises ``DatasetError`` with the faults of ``options.inputs``, ``ConfigError`` if
+    ``options.output`` holds a data set, ``ModelError`` if a fold is missing.
     """
     dataset = with_known_promises(dataset, workspace.preprocessed(dataset.name))
     if units.by == "slice" and units.axis is None:
@@ -65,14 +65,14 @@ def suggest_places(
     inputs, folder = options.inputs, options.output
     cases = {case.name: case for case in dataset.cases} if inputs is None else images_in(inputs, dataset)
     members = members_of(model_folder, list(cases), list(options.folds or []) or None)
-    seen = seen_cases(model_folder, members)
-    models = CaseModels(model_folder, members, options.device, mirror=options.mirror, seen=seen)
+    trained_on = seen_cases(model_folder, members)
+    models = CaseModels(model_folder, members, options.device, mirror=options.mirror, seen_cases=trained_on)
     refuse_data_sets(folder)
     with maps_folder(folder) as maps:
         with stages("predict") as progress:
             ranking = rank(
                 cases, models, dataset.labels, units, selection,
-                left=lambda case: what_is_left(case, dataset) or case.target, maps=maps,
+                left=lambda case: possible_classes(case, dataset) or case.target, maps=maps,
                 read_ahead=options.read_ahead, progress=progress,
             )  # fmt: skip
         settings = described(dataset, model_folder, inputs, units, selection)
@@ -83,12 +83,12 @@ def suggest_places(
 
 
 def images_in(folder: Path, dataset: Dataset) -> dict[str, CaseFiles]:
-    """Return the cases of a folder of images, none of them annotated; raise ``DatasetError`` with what is wrong."""
-    found, faults = find_image_cases(folder, dataset.file_ending, len(dataset.channels))
-    faults += strays(folder, dataset.file_ending) if found else []
+    """Return the cases of a folder of images, without annotation; raise ``DatasetError`` with all faults."""
+    images, faults = find_image_cases(folder, dataset.file_ending, len(dataset.channels))
+    faults += strays(folder, dataset.file_ending) if images else []
     if faults:
         raise DatasetError(faults)
-    return {name: CaseFiles(name, files) for name, files in found.items()}
+    return {name: CaseFiles(name, files) for name, files in images.items()}
 
 
 def refuse_data_sets(folder: Path) -> None:
@@ -98,7 +98,7 @@ def refuse_data_sets(folder: Path) -> None:
 
 
 def described(dataset: Dataset, model: Path, inputs: Path | None, units: Units, selection: Selection) -> dict[str, Any]:
-    """Return what the suggestions were made of and how, as plain values."""
+    """Return sources and settings of the suggestions as plain JSON values."""
     return {
         "dataset": dataset.name,
         "model": str(model),

@@ -1,4 +1,4 @@
-"""Suggestions as files: CSV, JSON, and a contact sheet."""
+"""Files with suggestions: a CSV table, JSON, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ PICTURE = "suggestions.png"
 
 @contextmanager
 def maps_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder for the maps of all cases, beside the results (they may be large), removed at the end.
+    """Yield a temporary folder for the maps of all cases inside ``folder``, since they may be large for /tmp.
 
-    ``folder`` is made, and removed again if nothing is written to it.
+    ``folder`` is made if it is missing, and removed at the end if it is empty.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -58,7 +58,7 @@ def write_suggestions(
 ) -> dict[str, Any]:
     """Write suggestions.csv, suggestions.json and, unless ``n_pictures`` is 0, a picture to ``folder``.
 
-    Returns the content of suggestions.json: ``settings``, the number of candidates, failed cases and suggestions.
+    Return the content of suggestions.json: ``settings``, the number of candidates, failed cases and suggestions.
     """
     result = {
         **settings,
@@ -68,7 +68,7 @@ def write_suggestions(
     }
     write_text(folder / "suggestions.csv", as_csv(ranking))
     write_json(folder / "suggestions.json", result)
-    (folder / PICTURE).unlink(missing_ok=True)  # that of an earlier run shows something else
+    (folder / PICTURE).unlink(missing_ok=True)  # a picture of an earlier run would not fit
     written = ["suggestions.csv", "suggestions.json"]
     if ranking.suggestions and n_pictures:
         written.append(PICTURE)
@@ -80,7 +80,7 @@ def write_suggestions(
 
 
 def as_csv(ranking: Ranking) -> str:
-    """Return one row per suggestion; voxels are counted from 0, ``last`` belongs to the box."""
+    """Return a CSV table with one row per suggestion; voxels are counted from 0, ``last`` is the box's last voxel."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -95,14 +95,14 @@ def as_csv(ranking: Ranking) -> str:
 def contact_sheet(
     shown: tuple[Suggestion, ...], cases: Mapping[str, CaseFiles], labels: Labels, maps: Path, title: str
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Draw the suggestions; every case is read once."""
+    """Return a picture (height, width, 3) uint8 of the suggestions ``shown``; every case is read once."""
     tiles: dict[int, Tile] = {}
     for case in dict.fromkeys(item.case for item in shown):
         image, geometry = read_image(cases[case].images)
-        found = load_maps(maps, case)
+        uncertainty = load_maps(maps, case)
         for item in shown:
             if item.case == case:
-                tiles[item.rank] = tile(item, image[0], found, geometry.spacing)
+                tiles[item.rank] = tile(item, image[0], uncertainty, geometry.spacing)
     return draw_contact_sheet([tiles[item.rank] for item in shown], labels, title=title)
 
 
@@ -112,7 +112,10 @@ def tile(
     maps: UncertaintyMaps,
     spacing: tuple[float, float, float],
 ) -> Tile:
-    """Cut the slice of a suggestion out of a case's maps; of a patch the most uncertain one along its shortest edge."""
+    """Return the slice of a suggestion, cut from the image (z, y, x) and the maps of its case.
+
+    Of a patch it is the slice with the highest entropy along its shortest edge in mm (``spacing`` in mm).
+    """
     extent = [(high - low) * edge for low, high, edge in zip(item.low, item.high, spacing, strict=True)]
     axis = int(np.argmin(extent)) if item.axis is None else item.axis
     axis = 0 if image.shape[0] == 1 else axis

@@ -1,4 +1,4 @@
-"""The model folder that the annotator's helpers take; imports no torch, so that a mistake is reported at once."""
+"""The model folder for completion and suggestions; imports no torch, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from autoseg.dataset.dataset import Dataset
 def trained_model(workspace: Workspace, dataset: Dataset, configuration: str | None, name: str) -> Path:
     """Return the model folder of ``configuration``, or of the only one that was trained under ``name``.
 
-    Raises ``ConfigError`` if none was named and there is none, or more than one.
+    Raises ``ConfigError`` if ``configuration`` is None and there is no trained one, or more than one.
     """
     if configuration is not None:
         return workspace.model(dataset.name, configuration, name)
     results = workspace.model(dataset.name, "", name).parent
-    found = sorted(path.name.rpartition("__")[2] for path in results.glob(f"{name}__*") if path.is_dir())
-    if not found:
+    configurations = sorted(path.name.rpartition("__")[2] for path in results.glob(f"{name}__*") if path.is_dir())
+    if not configurations:
         others = sorted({path.name.rpartition("__")[0] for path in results.glob("*__*") if path.is_dir()})
         there = f" (there are {listed(others, 10)}: choose with --name)" if others else ""
         raise ConfigError(
             f"{results}: found no training under the name {name!r}{there}, expected one. Train first: "
             f"{training_command(workspace, dataset, '0', configuration=None, name=name)}"
         )
-    if len(found) > 1:
+    if len(configurations) > 1:
         raise ConfigError(
-            f"{results}: found {len(found)} configurations trained under the name {name!r}, expected one to be named. "
-            f"Choose: -c {' or -c '.join(found)}"
+            f"{results}: found {len(configurations)} configurations trained under the name {name!r}, expected one. "
+            f"Choose: -c {' or -c '.join(configurations)}"
         )
-    return workspace.model(dataset.name, found[0], name)
+    return workspace.model(dataset.name, configurations[0], name)

@@ -55,7 +55,7 @@ class Warp:
         return replace(self, matrix=_as_tuples(self.array @ matrix))
 
     def displaced(self, displacement: NDArray[np.float32]) -> Warp:
-        """Return the warp with a further displacement (n, *patch), in source voxels."""
+        """Return the warp with a further displacement (n, *P) float32, in source voxels."""
         before = 0 if self.displacement is None else self.displacement
         return replace(self, displacement=np.asarray(before + displacement, dtype=np.float32))
 

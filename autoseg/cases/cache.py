@@ -1,4 +1,4 @@
-"""The NumPy cache of preprocessed cases: written wholly or not at all, memory-mapped when read."""
+"""The NumPy cache of preprocessed cases: written atomically, memory-mapped when read."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class CachedCase:
 
     @property
     def entry(self) -> CacheEntry:
-        """All that is known of the case besides its voxels."""
+        """Record, label sets and counts of the case."""
         return self.arrays.entry
 
     @property
     def image(self) -> Float32Array:
-        """(C, *S)."""
+        """(C, *S) float32."""
         return self.arrays.image
 
     @property
     def codes(self) -> CodeArray:
-        """(*S) unsigned integers, rows of ``entry.table``."""
+        """(*S) unsigned integers: row of ``entry.table`` of each voxel."""
         return self.arrays.codes
 
     @property
@@ -61,11 +61,11 @@ class CachedCase:
         return self.arrays.locations
 
     def read(self, layer: str, box: Box) -> NDArray[Any]:
-        """Return a view of a box of a layer; see :meth:`autoseg.cases.store.CaseStore.read`."""
+        """Return a view of a box of a layer, (C, *box) or (*box); see :meth:`autoseg.cases.store.CaseStore.read`."""
         return self.arrays.read(layer, box)
 
     def locations_of(self, code: int) -> NDArray[np.integer[Any]]:
-        """Return flat indices into *S of voxels with an informative code; empty if there is none."""
+        """Return flat indices into *S, (n,) integers, of voxels with an informative code; empty if there is none."""
         return self.arrays.locations_of(code)
 
 
@@ -75,16 +75,16 @@ class CaseCache:
 
     folder: Path
     entries: Mapping[str, CacheEntry]
-    """Of the cases that are wholly there, by name."""
+    """Name -> entry of every case whose files are complete."""
 
     @classmethod
     def read(cls, folder: Path, names: Iterable[str]) -> CaseCache:
-        """Read what is known of the cases ``names``, but no voxels."""
+        """Read the JSON files of the cases ``names``, but no voxels; cases with missing files are left out."""
         entries = {name: read_entry(folder, name) for name in dict.fromkeys(names)}
         return cls(folder, {name: entry for name, entry in entries.items() if entry is not None})
 
     def source(self, name: str, priority: float = 1.0) -> CaseSource:
-        """Return a case as a source of training patches; opening it says what is wrong with one that is not there."""
+        """Return a case as a source of training patches; opening it raises ``CacheError`` if a file is missing."""
         return cached_source(self.folder, name, priority, self.entries.get(name))
 
 
@@ -103,7 +103,7 @@ def write_case(
     entry: CacheEntry,
     layers: Mapping[str, NDArray[Any]] = MappingProxyType({}),
 ) -> None:
-    """Write a case: its arrays, then the JSON that makes it exist. A former version vanishes first.
+    """Write a case: its arrays, then the JSON file that makes it complete. An earlier version is removed first.
 
     Parameters
     ----------
@@ -112,12 +112,12 @@ def write_case(
     locations
         (L,) flat indices into *S; may be empty.
     layers
-        Those of ``entry.layers`` by name: (C, *S) or (*S), of the types that stand there.
+        The layers of ``entry.layers`` by name: (C, *S) or (*S), with the dtypes given there.
 
     Raises
     ------
     ValueError
-        If shapes and entry do not belong together.
+        If shapes and entry disagree.
     """
     if image.shape[1:] != codes.shape or codes.shape != entry.record.shape or locations.ndim != 1:
         raise ValueError(
@@ -135,7 +135,7 @@ def write_case(
 
 
 def read_entry(folder: Path, name: str) -> CacheEntry | None:
-    """Return what is known of a case, or None if it is not wholly there: a file is missing, short or not ours."""
+    """Return the entry of a case; None if one of its files is missing, too short or of another format."""
     try:
         entry = CacheEntry.model_validate_json(_json_path(folder, name).read_bytes())
         for kind in array_names(entry):
@@ -151,7 +151,7 @@ def array_names(entry: CacheEntry) -> tuple[str, ...]:
 
 
 def remove_case(folder: Path, name: str) -> None:
-    """Remove a case if it is there, the JSON first, so that no half case is ever seen."""
+    """Remove the files of a case, the JSON file first, so that an interruption leaves no case without arrays."""
     entry = read_entry(folder, name)
     _json_path(folder, name).unlink(missing_ok=True)
     for kind in ARRAYS if entry is None else array_names(entry):
@@ -159,7 +159,7 @@ def remove_case(folder: Path, name: str) -> None:
 
 
 def is_of_another_version(folder: Path, name: str) -> bool:
-    """Whether the JSON of a case is there, but lacks what this version writes, or says it otherwise."""
+    """Whether the JSON file of a case exists but has another schema than this version writes."""
     try:
         CacheEntry.model_validate_json(_json_path(folder, name).read_bytes())
     except ValidationError:
@@ -170,9 +170,9 @@ def is_of_another_version(folder: Path, name: str) -> bool:
 
 
 def open_case(folder: Path, name: str, entry: CacheEntry | None = None) -> CachedCase:
-    """Open a case with memory-mapped arrays; its JSON is read unless ``entry`` is what it holds.
+    """Open a case with memory-mapped arrays; ``entry`` is the content of its JSON file, None reads it.
 
-    Raises ``CacheError`` saying which file is missing or damaged.
+    Raises ``CacheError`` naming the file that is missing or damaged.
     """
     path = _json_path(folder, name)
     try:
@@ -180,8 +180,8 @@ def open_case(folder: Path, name: str, entry: CacheEntry | None = None) -> Cache
     except OSError as error:
         raise CacheError(f"{path}: found no such file, expected a preprocessed case. {REMEDY}") from error
     except ValidationError as error:
-        found = f"{error.error_count()} wrong entries"
-        raise CacheError(f"{path}: found {found}, expected the record of a preprocessed case. {REMEDY}") from error
+        n_wrong = f"{error.error_count()} wrong entries"
+        raise CacheError(f"{path}: found {n_wrong}, expected the record of a preprocessed case. {REMEDY}") from error
     image, codes, locations = (_open_array(_array_path(folder, name, kind)) for kind in ARRAYS)
     if image.shape[1:] != codes.shape or codes.shape != entry.record.shape:
         raise CacheError(
@@ -192,7 +192,7 @@ def open_case(folder: Path, name: str, entry: CacheEntry | None = None) -> Cache
 
 
 def _check_layers(name: str, layers: Mapping[str, NDArray[Any]], entry: CacheEntry) -> None:
-    """Raise ``ValueError`` unless the arrays are those of the entry, on its grid."""
+    """Raise ``ValueError`` unless the arrays, (C, *S) or (*S), have names, dtypes and shape of ``entry``."""
     expected = {info.name: (info.dtype, entry.record.shape) for info in entry.layers}
     given = {layer: (array.dtype.name, array.shape[-3:]) for layer, array in layers.items()}
     if given != expected:
@@ -208,7 +208,7 @@ def _array_path(folder: Path, name: str, kind: str) -> Path:
 
 
 def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Return shape, dtype and the number of header bytes."""
+    """Return shape and dtype of the array in a .npy file, and the size of its header in bytes."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
@@ -231,6 +231,7 @@ def _check_size(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int]:
 
 
 def _open_array(path: Path) -> NDArray[Any]:
+    """Return a read-only memory map of an array of any shape; raise ``CacheError`` if the file is missing or cut."""
     shape, dtype, offset = _check_size(path)
     if 0 in shape:  # an empty array cannot be mapped
         return np.empty(shape, dtype)

@@ -1,4 +1,4 @@
-"""A case as it flows between the stages: image, target, and the record that leads back to the file."""
+"""A case in memory: image, target, and the record of its preprocessing, by which it is mapped back to the file."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from autoseg.core.orientation import VoxelOrder
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which classes each voxel may still be: a map of codes and one row of classes per code."""
+    """Possible classes of each voxel: a map of codes, and one row of classes per code."""
 
     codes: CodeArray
     """(*S) unsigned integers < N."""
     label_sets: BoolArray
-    """(N, K). Rows 0..K-1 are the single classes, row K is "unknown" (all classes), further rows are other sets."""
+    """(N, K) bool. Rows 0..K-1 are the single classes, row K is all classes ("unknown"), further rows other sets."""
     undrawn: int = -1
-    """Code of voxels that nobody annotated: :func:`autoseg.dataset.labels.undrawn_code` of the labels that encoded the
-    map. Left out where it is not asked, as of classes that promises leave, it is K."""
+    """Code of unannotated voxels: :func:`autoseg.dataset.labels.undrawn_code` of the labels that encoded the map. If it
+    is not given (it is not needed for classes that promises leave), it is K."""
 
     def __post_init__(self) -> None:
-        """Take "unknown" for the code of unannotated voxels where none is given."""
+        """Set the code of unannotated voxels to K, "unknown", if it is not given."""
         if self.undrawn < 0:
             object.__setattr__(self, "undrawn", self.label_sets.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One image as read from its files, and its target when it has one."""
+    """One image as read from its files, with its target if it is annotated."""
 
     name: str
     image: NDArray[Any]
@@ -42,7 +42,7 @@ class Case:
     geometry: Geometry
     target: Target | None = None
     layers: tuple[Layer, ...] = ()
-    """Further layers, on the grid of the image."""
+    """Further layers, on the grid of the image; may be empty."""
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` if a layer lies on another grid than the image."""
@@ -55,36 +55,37 @@ class Case:
 
 
 class CaseRecord(BaseModel):
-    """What preprocessing did to a case; enough to undo it. Axes are the plan's (turned) unless said."""
+    """Record of the preprocessing of a case, sufficient to undo it. Axes are the plan's unless stated otherwise."""
 
     model_config = ConfigDict(frozen=True)
 
     case: str
     geometry: Geometry
-    """Of the file, in file axes."""
+    """Geometry of the file, in the axes of the file."""
     transpose: Shape3
-    """Axis of the file that became axis 0, 1, 2."""
+    """Axes of the file that became axes 0, 1, 2 of the plan."""
     flipped: tuple[bool, bool, bool] = (False, False, False)
-    """Whether that axis was reversed, since most training files store it the other way round."""
+    """Whether each axis was reversed, because most training files store it in the opposite direction."""
     shape_before_crop: Shape3
+    """Shape of the whole image in voxels."""
     crop_low: Shape3
-    """First voxel kept."""
+    """First voxel of the crop."""
     crop_high: Shape3
-    """One past the last voxel kept."""
+    """One past the last voxel of the crop."""
     spacing_before: tuple[float, float, float]
-    """mm."""
+    """Spacing of the file, mm."""
     spacing: tuple[float, float, float]
-    """mm, after resampling."""
+    """Spacing after resampling, mm."""
     shape: Shape3
-    """After resampling."""
+    """Shape after resampling."""
 
     @property
     def voxel_order(self) -> VoxelOrder:
-        """How an array in the axes of the file is turned to the plan's."""
+        """Permutation and flips from the axes of the file to the plan's."""
         return VoxelOrder(self.transpose, self.flipped)
 
     @property
     def shape_after_crop(self) -> Shape3:
-        """Shape between crop and resampling."""
+        """Shape after the crop, before resampling."""
         z, y, x = (high - low for low, high in zip(self.crop_low, self.crop_high, strict=True))
         return (z, y, x)

@@ -1,4 +1,4 @@
-"""The code table of a case: what each code of its label map stands for."""
+"""The code table of a case: the meaning of each code of its label map."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from autoseg.core.arrays import BoolArray
 from autoseg.dataset.labels import drawn_codes, foreground_codes, head_states, informative_codes
 
 NO_ZONE = -1
-"""Distance zone of codes that are in none."""
+"""Value of ``zone`` for codes without a distance zone."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodeTable:
     """One row for each of the N codes of a label map, over K classes.
 
-    The first K codes are the single classes, code K is "nothing known" (``autoseg.dataset.labels.Labels.encode``).
+    The first K codes are the single classes, code K is "unknown", all classes
+    (:meth:`autoseg.dataset.labels.Labels.encode`).
     """
 
     drawn: BoolArray
-    """(N, K): classes that a voxel with the code may have by its annotation, also where that is held out."""
+    """(N, K): classes that a voxel with the code may have by its annotation, held-out annotation included."""
     learnt: BoolArray
-    """(N, K): classes that training takes such a voxel for: what promises leave of ``drawn``, and all classes where the
-    annotation is held out."""
+    """(N, K): classes that a voxel may have in training: those of ``drawn`` that promises leave; all classes for
+    held-out annotation."""
     undrawn: int
-    """Code of unannotated voxels, as known where the label file was encoded. A case without such voxels has K."""
+    """Code of unannotated voxels, from the encoding of the label file. It is K if a case has no such voxels."""
     base: NDArray[np.int64]
-    """(N,): the code that was annotated alike, before promises, held-out annotation and zones gave some of its voxels
-    codes of their own. "Nothing known", which voxels beyond the image carry, has ``undrawn`` for its base: neither has
+    """(N,): code with the same annotation, before promises, held-out annotation and zones gave some of its voxels codes
+    of their own. The base of "unknown", the code of voxels beyond the image, is ``undrawn``: in resampling neither has
     a vote against annotated voxels."""
     held_out: BoolArray
-    """(N,): codes of annotated voxels that training does not see."""
+    """(N,): codes of annotated voxels that are held out from training."""
     zone: NDArray[np.int64]
     """(N,): distance zone of codes of unannotated voxels, 0 nearest to foreground annotation; otherwise ``NO_ZONE``."""
 
     @classmethod
     def of_sets(cls, drawn: BoolArray, learnt: BoolArray, undrawn: int) -> CodeTable:
-        """Return the table of a case in which nothing is held out and no zones are told apart.
+        """Return the table of a case without held-out annotation and without zones.
 
         Parameters
         ----------
         drawn, learnt
-            (N, K): label sets as annotated, and what promises leave of them.
+            (N, K): label sets as annotated, and the classes that promises leave of them.
         undrawn
             Code of unannotated voxels.
         """
@@ -59,17 +60,17 @@ class CodeTable:
 
     @property
     def informative(self) -> BoolArray:
-        """(N,): codes whose annotation says something: its set is neither empty nor all classes."""
+        """(N,): codes whose annotated set is neither empty nor all classes."""
         return informative_codes(self.drawn)
 
     @property
     def annotated(self) -> BoolArray:
-        """(N,): informative codes whose set is not that of unannotated voxels, held-out ones included."""
+        """(N,): informative codes whose annotated set is not that of unannotated voxels; held-out codes included."""
         return drawn_codes(self.drawn, self.drawn[self.undrawn])
 
     @property
     def foreground(self) -> BoolArray:
-        """(N,): codes annotated as certainly foreground: their set is not empty and has no background."""
+        """(N,): codes annotated as certain foreground: their set is not empty and excludes background."""
         return foreground_codes(self.drawn)
 
     @property
@@ -79,21 +80,21 @@ class CodeTable:
         return is_single
 
     def head_states(self, regions: BoolArray) -> tuple[BoolArray, BoolArray]:
-        """Return for which codes each head is certainly positive, and negative, by the annotation: both (N, H) bool.
+        """Return (positive, negative), both (N, H) bool: codes for which a head is certain by the annotation.
 
         ``regions`` is (H, K) bool; see :func:`autoseg.dataset.labels.head_states`.
         """
         return head_states(self.drawn, regions)
 
     def with_extra_codes(self, held_out: BoolArray, n_zones: int) -> CodeTable:
-        """Return the table with codes for held-out voxels and for distance zones after those of the case.
+        """Return the table with further rows, after the N codes of the case, for held-out voxels and distance zones.
 
-        Code n of the N codes gets N + n for its held-out voxels, unannotated voxels of zone r get 2 N + r.
+        Held-out voxels of code n have code N + n, unannotated voxels of zone r have code 2 N + r.
 
         Parameters
         ----------
         held_out
-            (N,): codes of which voxels are held out. The others' extra codes occur nowhere: all classes.
+            (N,) bool: codes with held-out voxels. Rows N + n of the other codes occur nowhere and hold all classes.
         n_zones
             Number of distance zones; 0 adds none.
         """

@@ -1,6 +1,6 @@
-"""Read what is known of the voxels of a case: its label file, its valid mask, and what dataset.json says of both.
+"""The annotation of a case: its label file and valid mask, encoded by the rules of dataset.json.
 
-Everything that needs the annotation of a case reads it here, so that nobody can forget the mask.
+All code that needs the annotation of a case reads it here, so that the mask cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from autoseg.io.images import read_header, read_labels
 
 
 def read_annotation(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) -> Target:
-    """Read the annotation of a case: codes (z, y, x), their label sets, and the code of unannotated voxels.
+    """Return the annotation of a case: codes (z, y, x), label sets (N, K), and the code of unannotated voxels.
 
-    Of voxels outside the valid mask nothing is known but that they are of no class that is absent from the case,
-    whatever the label file holds there.
+    Voxels outside the valid mask are unannotated, whatever the label file holds there: they may have any class that is
+    not absent from the case.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def read_annotation(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) ->
 
 
 def read_drawn(files: CaseFiles, shape: tuple[int, ...] | None = None) -> tuple[NDArray[np.integer[Any]], Geometry]:
-    """Read the label file of a case as it is: file values (z, y, x), and their geometry.
+    """Return the unchanged file values (z, y, x) of a case's label file, and their geometry.
 
     Parameters
     ----------
@@ -69,22 +69,22 @@ def read_drawn(files: CaseFiles, shape: tuple[int, ...] | None = None) -> tuple[
     drawn, geometry = read_labels(files.label, allow_nan=True)
     expected = read_header(files.images[0])[0][1:] if shape is None else shape
     if drawn.shape != expected:
-        where, found = f"case {files.name!r}: {files.label.name}", f"labels of shape {drawn.shape}"
+        where, shape_text = f"case {files.name!r}: {files.label.name}", f"labels of shape {drawn.shape}"
         fix = "Export the labels on the grid of the image."
-        raise DatasetError([Fault(where, found, f"the shape of the image, {expected}", fix)])
+        raise DatasetError([Fault(where, shape_text, f"the shape of the image, {expected}", fix)])
     return drawn, geometry
 
 
 def read_valid_mask(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) -> BoolArray | None:
-    """Read the valid mask of a case: (z, y, x), True where it is annotated; None if the case has no mask.
+    """Return the valid mask of a case: (z, y, x) bool, True where it is annotated; None if the case has no mask.
 
     Raises
     ------
     FileFormatError
-        If the file cannot be read, or holds numbers that are not whole.
+        If the file cannot be read, or holds numbers that are not integers.
     DatasetError
-        If its shape is not ``shape``; if it is zero everywhere and no class is said to be absent from the case, so
-        that the case says nothing.
+        If its shape is not ``shape``; if it is zero everywhere and dataset.json declares no class absent, so that the
+        case has no annotation at all.
     """
     if files.valid_mask is None:
         return None
@@ -100,12 +100,12 @@ def read_valid_mask(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) ->
     valid: BoolArray = mask != 0
     if undrawn_set(labels, files.name) == frozenset(range(labels.n_classes)) and not valid.any():
         fix = "Mark the annotated voxels with 1, or remove the case."
-        raise DatasetError([Fault(where, "0 everywhere", "voxels above 0: without them the case says nothing", fix)])
+        raise DatasetError([Fault(where, "0 everywhere", "voxels above 0: otherwise nothing is annotated", fix)])
     return valid
 
 
 def read_class_map(path: Path, info: LayerInfo, labels: Labels, shape: tuple[int, ...]) -> Layer:
-    """Read a dense label map (z, y, x) of file values, as a network predicts it, as a layer of class indices.
+    """Return a layer of class indices (z, y, x), read from a dense label map of file values such as a prediction.
 
     Parameters
     ----------
@@ -123,8 +123,8 @@ def read_class_map(path: Path, info: LayerInfo, labels: Labels, shape: tuple[int
     """
     values, _ = read_labels(path)
     if values.shape != shape:
-        found, expected = f"shape {values.shape} (z, y, x)", f"{shape}, as the image"
-        raise FileFormatError(Fault(str(path), found, expected, "Predict the case again."))
+        shape_text, expected = f"shape {values.shape} (z, y, x)", f"{shape}, as the image"
+        raise FileFormatError(Fault(str(path), shape_text, expected, "Predict the case again."))
     try:
         return Layer(info, class_indices(values, labels))
     except ValueError as error:
@@ -135,10 +135,10 @@ def read_class_map(path: Path, info: LayerInfo, labels: Labels, shape: tuple[int
 def apply_mask(
     file_labels: NDArray[Any], valid: BoolArray | None, labels: Labels
 ) -> tuple[NDArray[np.integer[Any]], Labels]:
-    """Write the ignore value where a valid mask (*S) is False, for whoever counts file values (*S).
+    """Return file values (*S) with the ignore value wherever a mask (*S) is False, and labels that declare that value.
 
-    Labels without an ignore value get one that neither they nor the file use; ``labels`` itself is not changed.
-    Without a mask everything is returned as it is.
+    Used to count file values. Labels without an ignore value get one that neither they nor the file use; ``labels``
+    itself is not changed. Without a mask both arguments are returned unchanged.
     """
     if valid is None:
         return file_labels, labels

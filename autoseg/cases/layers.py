@@ -1,8 +1,8 @@
 """The layers of a case: named arrays on one grid, each of a kind.
 
-What a kind does is a table per stage: ``preprocessing.resample_layers.RESAMPLE``, ``sampling.move_layers.MOVE`` and
-``sampling.input_channels.CHANNELS``. A further kind is one line in each. The layers "image" and "target" are always
-there and are declared by the case itself; what is listed here are further ones.
+Each stage has a table of rules by kind: ``preprocessing.resample_layers.RESAMPLE``, ``sampling.move_layers.MOVE`` and
+``sampling.input_channels.CHANNELS``. A further kind is one line in each. Every case has the layers "image" and
+"target"; this module describes further ones.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.labels import Labels
 
 ARRAYS = ("image", "target", "locations")
-"""Names of the arrays that every case has; no further layer may be called so."""
+"""Names of the arrays of every case; no further layer may have one of these names."""
 PREVIOUS = "previous"
-"""Name of the layer with the classes that the previous stage of a cascade predicts."""
+"""Name of the layer with the classes predicted by the previous stage of a cascade."""
 
 
 class Kind(StrEnum):
-    """What the numbers of a layer are, and so how they may be resampled, moved and given to a network."""
+    """Meaning of the numbers of a layer, which decides how they are resampled, moved and given to a network."""
 
     INTENSITY = "intensity"
-    """(C, *S) measurements: numbers between two voxels are means of them."""
+    """(C, *S) measurements: values between voxels are interpolated."""
     LABEL_SETS = "label_sets"
-    """(*S) codes of an annotation: nominal, and annotated voxels win over unannotated ones."""
+    """(*S) codes of an annotation: not interpolated; annotated voxels win over unannotated ones."""
     INSTANCES = "instances"
-    """(*S) ids of objects: nominal, and an id means nothing in another case."""
+    """(*S) ids of objects: not interpolated; ids of different cases are unrelated."""
     CLASSES = "classes"
-    """(*S) class indices in every voxel, as a network predicts them: nominal, 0 is background."""
+    """(*S) class indices in every voxel, as a network predicts them: not interpolated; 0 is background."""
 
 
 class LayerInfo(BaseModel):
-    """All that is known of a layer besides its voxels."""
+    """Description of a layer, without its voxels."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,13 +47,13 @@ class LayerInfo(BaseModel):
     """Lower-case letters, digits and _, since files of the cache are named after it."""
     kind: Kind
     dtype: str
-    """NumPy's name of the type in the cache."""
+    """NumPy's name of the dtype in the cache."""
     channels: int = 1
-    """INTENSITY: channels of the array; CLASSES: classes beside background; otherwise 1."""
+    """INTENSITY: number of channels; CLASSES: number of classes without background; otherwise 1."""
     outside: int = 0
-    """Value beyond the edge of the image, as of padding and of what a warp moves in."""
+    """Value of voxels beyond the edge of the image: of padding, and of voxels that a warp moves in."""
     undrawn: int | None = None
-    """LABEL_SETS: code of unannotated voxels, over which the others win; None if every voxel is annotated."""
+    """LABEL_SETS: code of unannotated voxels, over which all others win; None if every voxel is annotated."""
 
     @field_validator("name")
     @classmethod
@@ -73,12 +73,12 @@ class Layer:
 
 
 def further_inputs(configuration: Configuration, n_classes: int) -> tuple[LayerInfo, ...]:
-    """Return the layers whose channels follow those of the image at the entrance of the network; mostly none.
+    """Return the layers that are network inputs after the image; none, except in the second stage of a cascade.
 
     Parameters
     ----------
     configuration
-        The second stage of a cascade sees the classes that the first one predicts.
+        Configuration of the network; the second stage of a cascade gets the classes predicted by the first.
     n_classes
         K, background included.
     """
@@ -88,15 +88,15 @@ def further_inputs(configuration: Configuration, n_classes: int) -> tuple[LayerI
 
 
 def classes_layer(name: str, n_classes: int) -> LayerInfo:
-    """Return what is known of a layer of class indices below ``n_classes``; outside lies background."""
+    """Return the description of a layer of class indices below ``n_classes``; outside the image is background."""
     return LayerInfo(name=name, kind=Kind.CLASSES, dtype=np.min_scalar_type(n_classes).name, channels=n_classes - 1)
 
 
 def input_channels(plan: Plan, configuration: Configuration, labels: Labels) -> tuple[str, ...]:
-    """Return the names of the channels at the entrance of a configuration's network: the image's, then further ones.
+    """Return the names of the input channels of a configuration's network: those of the image, then further ones.
 
-    A previous stage adds one channel per class but background, as in nnU-Net
-    (``label_handling.py:determine_num_input_channels``): background is where all of them are 0, as they are outside.
+    A previous stage adds one channel per class without background, as in nnU-Net
+    (``label_handling.py:determine_num_input_channels``). All of them are 0 in background and outside the image.
     """
     names = plan.channel_names
     for info in further_inputs(configuration, labels.n_classes):
@@ -105,9 +105,9 @@ def input_channels(plan: Plan, configuration: Configuration, labels: Labels) -> 
 
 
 def class_indices(values: NDArray[np.integer[Any]], labels: Labels) -> NDArray[np.unsignedinteger[Any]]:
-    """Turn a dense label map of file values (*S) into class indices (*S), of the type that :func:`classes_layer` names.
+    """Return class indices (*S) of a dense label map of file values (*S), in the dtype of :func:`classes_layer`.
 
-    Raises ``ValueError`` naming the values that are no class, as that of the ignore label.
+    Raises ``ValueError`` naming the values that are not of a class, such as that of the ignore label.
     """
     classes = np.zeros(values.shape, dtype=np.min_scalar_type(labels.n_classes))
     is_class = values == labels.class_values[0]

@@ -1,7 +1,7 @@
 """Stores: the layers of one preprocessed case, read box by box.
 
-Sampling reads cases through :class:`CaseStore` alone. The NumPy cache (``cases.cache``) is one store, arrays in memory
-are another; a further one needs the same three members, and a :class:`CaseSource` that opens it.
+Sampling reads cases only through :class:`CaseStore`. The NumPy cache (``cases.cache``) is one store, arrays in memory
+are another. A further store needs the same three members, and a :class:`CaseSource` that opens it.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from autoseg.core.arrays import CodeArray, Float32Array
 from autoseg.core.errors import CacheError
 
 IMAGE, TARGET = "image", "target"
-"""Names of the layers that every case has: (C, *S) float32, and (*S) codes. Others stand in ``entry.layers``."""
+"""Names of the layers of every case: (C, *S) float32, and (*S) codes. Further layers are in ``entry.layers``."""
 
 Box = tuple[slice, slice, slice]
-"""Voxels (z, y, x) of a case, within its shape, step 1."""
+"""Box of voxels (z, y, x) of a case, within its shape, step 1."""
 
 
 class CaseStore(Protocol):
-    """One case. It is opened in the process that reads it, so it need not be picklable."""
+    """A case whose layers are read box by box. The process that reads it opens it, so it need not be picklable."""
 
     @property
     def entry(self) -> CacheEntry:
-        """All that is known of the case besides its voxels."""
+        """Record, label sets and counts of the case."""
 
     def read(self, layer: str, box: Box) -> NDArray[Any]:
         """Return a box of a layer: (C, *box) float32 of ``IMAGE``, (*box) unsigned integers of ``TARGET``.
 
-        Of a layer of ``entry.layers``: (C, *box) of intensities, else (*box), of the type that stands there. The result
-        may be a view that must not be written to. An empty box gives an empty array. Raises ``CacheError`` if the case
-        has no such layer.
+        A layer of ``entry.layers`` gives (C, *box) if it has intensities, otherwise (*box), in the dtype given there.
+        The result may be a view that must not be written to. An empty box gives an empty array. Raises ``CacheError``
+        if the case has no such layer.
         """
 
     def locations_of(self, code: int) -> NDArray[np.integer[Any]]:
-        """Return flat indices into *S of some voxels of an informative code; empty if there is none."""
+        """Return flat indices into *S, (n,) integers, of some voxels of an informative code; empty if there is none."""
 
 
 @dataclass(frozen=True)
 class CaseSource:
-    """A case of a training: how it is opened, and how often it is drawn."""
+    """A training case: the function that opens it, and its sampling weight."""
 
     open: Callable[[], CaseStore]
-    """Sent to worker processes, so a function of a module, or a ``functools.partial`` of one."""
+    """Function that opens the store; picklable, so a function of a module or a ``functools.partial`` of one."""
     name: str
     priority: float = 1.0
     """Relative sampling weight, at least 0."""
@@ -56,20 +56,20 @@ class CaseSource:
 
 @dataclass(frozen=True, slots=True)
 class ArrayStore:
-    """A case whose layers lie in memory, or in memory maps."""
+    """A case whose layers are arrays in memory, or memory maps."""
 
     image: Float32Array
-    """(C, *S)."""
+    """(C, *S) float32."""
     codes: CodeArray
-    """(*S) unsigned integers, rows of ``entry.table``."""
+    """(*S) unsigned integers: row of ``entry.table`` of each voxel."""
     locations: NDArray[np.integer[Any]]
     """(L,) flat indices into *S, sorted within each code."""
     entry: CacheEntry
     layers: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """Those of ``entry.layers`` by name, (C, *S) or (*S)."""
+    """The layers of ``entry.layers`` by name, (C, *S) or (*S)."""
 
     def read(self, layer: str, box: Box) -> NDArray[Any]:
-        """Return a view of a box of a layer; see :meth:`CaseStore.read`."""
+        """Return a view of a box of a layer, (C, *box) or (*box); see :meth:`CaseStore.read`."""
         if layer == TARGET:
             return self.codes[box]
         if layer == IMAGE:
@@ -82,6 +82,6 @@ class ArrayStore:
         return self.layers[layer][(..., *box)]
 
     def locations_of(self, code: int) -> NDArray[np.integer[Any]]:
-        """Return flat indices into *S of voxels with an informative code; empty if there is none."""
+        """Return flat indices into *S, (n,) integers, of voxels with an informative code; empty if there is none."""
         start, stop = self.entry.locations.get(code, (0, 0))
         return self.locations[start:stop]

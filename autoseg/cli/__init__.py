@@ -1,1 +1,1 @@
-"""The commands: one module each. Only here are arguments parsed, text printed, the environment read."""
+"""The commands, one module each. Only this package parses arguments, prints text and reads the environment."""

@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, flags, logging, progress."""
+"""Exit codes, flags, logging and progress, shared by all commands."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 EXIT_DONE, EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 SPINS = "1000"
-"""How often a thread of torch looks again before it sleeps until the others are done. By default it looks for
-milliseconds, and takes the processor from whatever it waits for: see docs/decisions.md. Source: what GNU OpenMP itself
-takes when there are more threads than processors."""
+"""Number of polls that a thread of torch makes before it sleeps until the others are done. By default it polls for
+milliseconds and takes the processor from the threads it waits for: see docs/decisions.md. Source: the value that GNU
+OpenMP itself takes when there are more threads than processors."""
 
 RootOption = Annotated[
     Path | None,
     typer.Option(
-        "--root", help="Workspace folder (default: $AUTOSEG_ROOT, else ./autoseg_workspace).", file_okay=False
+        "--root", help="Workspace folder (default: $AUTOSEG_ROOT, otherwise ./autoseg_workspace).", file_okay=False
     ),
 ]
 WorkersOption = Annotated[
     int | None, typer.Option("-j", "--workers", min=0, help="Worker processes (default: all cores).")
 ]
-VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
+VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Also print debug messages.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:<index> or mps.")]
 MirrorOption = Annotated[bool, typer.Option("--tta/--no-tta", help="Average over mirrored copies of the image.")]
@@ -65,10 +65,10 @@ class StoppedError(Exception):
 def run(
     command: Callable[..., None], *, lists: Mapping[str, str] | None = None, argv: Sequence[str] | None = None
 ) -> NoReturn:
-    """Parse ``argv`` (default: the process's), call ``command``, and leave the process with its exit code.
+    """Parse ``argv`` (default: that of the process), call ``command``, and exit the process with its exit code.
 
     ``lists`` names the options that take several values in a row (``-c 2d 3d_fullres``), each with the regular
-    expression that a value must match to belong to it.
+    expression that further values must match.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before torch is imported: its threads read it once
@@ -87,7 +87,7 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
 def _exit_code(call: Callable[[], None]) -> int:
-    """Run a command; say what went wrong on stderr, the user's mistakes without a traceback."""
+    """Run a command and return its exit code; print errors to stderr, mistakes of the user without a traceback."""
     try:
         call()
     except (KeyboardInterrupt, StoppedError) as stop:
@@ -105,31 +105,28 @@ def _exit_code(call: Callable[[], None]) -> int:
             file=sys.stderr,
         )
         return EXIT_USER
-    except AutosegError as error:  # not the user's mistake, and no bug either: a full disk, a dead worker
-        log.debug("where that was found", exc_info=True)
+    except AutosegError as error:  # neither the user's mistake nor a bug: a full disk, a dead worker
+        log.debug("traceback of the error", exc_info=True)
         print(f"failed: {error}", file=sys.stderr)
         return EXIT_INTERNAL
-    except BrokenPipeError:  # whoever read stdout left early, as `| head` does; the interpreter must not flush to it
+    except BrokenPipeError:  # the reader of stdout ended early, as `| head` does; the interpreter must not flush to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print("stopped: found a broken pipe; whoever read the output has left.", file=sys.stderr)
+        print("stopped: found a broken pipe; the program that read the output has ended.", file=sys.stderr)
         return EXIT_INTERNAL
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         if error.filename is None:
             traceback.print_exc()
             return EXIT_INTERNAL
-        log.debug("where that was found", exc_info=True)
-        place = re.sub(r"(^|/)\.\d+\.tmp\.", r"\1", str(error.filename))  # of a file that was being written
-        found = (error.strerror or type(error).__name__).lower()
-        print(
-            f"error: {place}: found {found!r}, expected a place that can be read and written. Correct the path, or who "
-            "may read and write there.", file=sys.stderr,
-        )  # fmt: skip
+        log.debug("traceback of the error", exc_info=True)
+        path = re.sub(r"(^|/)\.\d+\.tmp\.", r"\1", str(error.filename))  # name without that of the temporary file
+        reason = (error.strerror or type(error).__name__).lower()
+        print(f"error: {path}: cannot access: {reason}. Check the path and its permissions.", file=sys.stderr)
         return EXIT_USER
     except Exception as error:
         if not lacks_room(error, Path.cwd()):
             traceback.print_exc()
             return EXIT_INTERNAL
-        log.debug("where that was found", exc_info=True)
+        log.debug("traceback of the error", exc_info=True)
         print(f"failed: {no_room(getattr(error, 'filename', None) or 'a file', error)}", file=sys.stderr)
         return EXIT_INTERNAL
     return EXIT_DONE
@@ -154,24 +151,24 @@ def spread_lists(argv: Sequence[str], lists: Mapping[str, str]) -> list[str]:
 
 
 def workspace(root: Path | None) -> Workspace:
-    """Return the workspace: ``--root``, else ``$AUTOSEG_ROOT``, else ``./autoseg_workspace``."""
+    """Return the workspace: ``--root``, otherwise ``$AUTOSEG_ROOT``, otherwise ``./autoseg_workspace``."""
     return Workspace(root or Path(os.environ.get("AUTOSEG_ROOT", "autoseg_workspace")))
 
 
 def load_dataset(space: Workspace, given: str) -> Dataset:
-    """Return the data set that a command line names; what it needs is imported only now, so that --help is quick."""
+    """Return the data set that a command line names; imports are inside, so that --help is quick."""
     from autoseg.dataset.dataset import Dataset
 
     return Dataset.load(space.find_dataset(given))
 
 
 def n_workers(given: int | None) -> int:
-    """Return the number of worker processes: as given, else one per core."""
+    """Return the number of worker processes: as given, otherwise one per core."""
     return available_cores() if given is None else given
 
 
 def set_up_logging(*, verbose: bool = False, quiet: bool = False) -> None:
-    """Send autoseg's messages to stderr, one plain line each."""
+    """Send the messages of autoseg to stderr, one plain line each."""
     level = logging.WARNING if quiet and not verbose else logging.DEBUG if verbose else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LevelFormatter())
@@ -181,7 +178,7 @@ def set_up_logging(*, verbose: bool = False, quiet: bool = False) -> None:
 
 
 class _LevelFormatter(logging.Formatter):
-    """Warnings and errors carry their level; information does not."""
+    """Formatter that puts the level before warnings and errors, not before information."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -189,13 +186,13 @@ class _LevelFormatter(logging.Formatter):
 
 
 def print_json(value: Any) -> None:
-    """Print a result for machines on stdout."""
+    """Print a result as JSON on stdout."""
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
 @contextmanager
 def progress(title: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """Yield what to report to: a bar with the remaining time on a terminal, else plain lines, at most 20 s apart."""
+    """Yield a progress function: a bar with the remaining time on a terminal, otherwise lines at most 20 s apart."""
     console = Console(stderr=True)
     if quiet:
         yield silent
@@ -213,5 +210,5 @@ def progress(title: str, *, quiet: bool = False) -> Iterator[Progress]:
 
 
 def stages(*, quiet: bool) -> Stages:
-    """Return what shows the stages of long work; nothing of them where ``quiet``."""
+    """Return the function that shows the stages of long work; with ``quiet`` it shows nothing."""
     return functools.partial(progress, quiet=quiet)

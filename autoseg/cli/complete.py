@@ -28,20 +28,20 @@ def complete(
     dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
     *,
     configuration: Annotated[
-        str | None, typer.Option("-c", "--configuration", help="As trained (default: the only one that is).")
+        str | None, typer.Option("-c", "--configuration", help="Of the model (default: the only trained one).")
     ] = None,
     name: common.NameOption = "default",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder of the new data set (default: ROOT/raw/completed_*).")
     ] = None,
     review: Annotated[
-        bool, typer.Option("--review", help="Also list where the model disagrees with what was drawn.")
+        bool, typer.Option("--review", help="Also list where the model disagrees with the annotation.")
     ] = False,
     seen: Annotated[
-        bool, typer.Option("--seen", help="Where no fold left a case out, take a model that has seen it.")
+        bool, typer.Option("--seen", help="If no fold left a case out, take a model that was trained on it.")
     ] = False,
     tta: common.MirrorOption = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Complete again what is complete.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Complete again the cases that are complete.")] = False,
     device: common.DeviceOption = "auto",
     workers: common.WorkersOption = None,
     root: common.RootOption = None,
@@ -49,15 +49,15 @@ def complete(
     verbose: common.VerboseOption = False,
     quiet: common.QuietOption = False,
 ) -> None:
-    """Write a new data set with the images of DATASET and dense labels: what was drawn stays, the rest is predicted.
+    """Write a new data set with the images of DATASET and dense labels: annotation stays, the rest is predicted.
 
-    Each case is predicted by a fold that did not train on it, nor started from weights that did. Voxels that may be
-    several classes (coarse labels, classes absent from a case) get the most probable of these. Needs every fold
-    trained. A run that was interrupted goes on; a case that cannot be completed is named at the end, and the exit code
-    is 1. With --seen, cases that the model was trained on are marked.
+    Each case is predicted by a fold that did not train on it, nor started from weights that did. Voxels with several
+    possible classes (coarse labels, classes absent from a case) get the most probable of these. Every fold must be
+    trained. An interrupted run continues where it stopped. A case that cannot be completed is named at the end, and the
+    exit code is 1. With --seen, the output names the cases that the model was trained on.
 
-    With --review, review.csv, review.png and a table list the annotated places where the model says another class,
-    those first of which it is surest; they are kept as drawn, and review/ holds what the model says there.
+    With --review, review.csv, review.png and a table list the annotated places where the model predicts another class,
+    highest probability first. Their annotation is kept; review/ holds the prediction without regard to annotation.
     """
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
@@ -69,7 +69,7 @@ def complete(
 
     options = CompletionOptions(device, tta, review, overwrite, workers=common.n_workers(workers))
     stages = common.stages(quiet=quiet)
-    result = complete_cases(space, source, target, model_folder, options, seen=seen, stages=stages)
+    result = complete_cases(space, source, target, model_folder, options, allow_seen=seen, stages=stages)
     _conclude(result, target, as_json=json_, quiet=quiet)
 
 
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def _conclude(result: CompletionReport, output: Path, *, as_json: bool, quiet: bool) -> None:
-    """Say what was done; raise ``IncompleteError`` if some case could not be completed."""
+    """Report the result; raise ``IncompleteError`` if a case could not be completed."""
     from autoseg.assist.complete_run import REVIEW_TABLE
 
     groups = result.disagreements
@@ -92,7 +92,7 @@ def _conclude(result: CompletionReport, output: Path, *, as_json: bool, quiet: b
                 "kept": result.kept,
                 "failed": dict(result.failed),
                 "folds": dict(result.folds),
-                "seen": result.seen,
+                "seen": result.seen_cases,
                 "disagreements": rows,
             }
         )
@@ -100,11 +100,12 @@ def _conclude(result: CompletionReport, output: Path, *, as_json: bool, quiet: b
         _print_table(groups)
     kept = f", {len(result.kept)} were complete already (--overwrite completes them again)" if result.kept else ""
     log.info("%s: %d cases completed%s", output, len(result.done), kept)
-    if result.seen:
+    if result.seen_cases:
         log.warning(
-            "%d cases were predicted by a model that was trained on them, and are marked so: %s", len(result.seen),
-            listed(result.seen),
-        )  # fmt: skip
+            "%d cases were predicted by a model that was trained on them: %s",
+            len(result.seen_cases),
+            listed(result.seen_cases),
+        )
     if groups is not None:
         log.info("%s: %d places where the model disagrees", output / REVIEW_TABLE, len(groups))
     if result.failed:
@@ -120,9 +121,9 @@ def _print_table(groups: Sequence[Disagreement]) -> None:
     table = Table(
         title=f"where the model disagrees with the annotation: {min(len(groups), ROWS_SHOWN)} of {len(groups)} places",
         title_justify="left",
-        caption="probability: of what the model says, mean over the voxels of the place; numbers from 0",
+        caption="probability: of the predicted class, mean over the place; voxels are counted from 0",
     )
-    for column in ("case", "voxel (z, y, x)", "drawn", "model says"):
+    for column in ("case", "voxel (z, y, x)", "annotated", "predicted"):
         table.add_column(column)
     for column in ("mean probability", "voxels"):
         table.add_column(column, justify="right")

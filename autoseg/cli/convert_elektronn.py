@@ -56,7 +56,7 @@ def convert_elektronn(
     spacing: Annotated[
         tuple[float, float, float] | None,
         typer.Option(
-            "--spacing", metavar="X Y Z", help="Edges of a voxel, mm; HDF5 files do not say (default: 1 1 1)."
+            "--spacing", metavar="X Y Z", help="Edges of a voxel, mm, which HDF5 files do not hold (default: 1 1 1)."
         ),
     ] = None,
     ending: Annotated[
@@ -65,10 +65,10 @@ def convert_elektronn(
     verbose: common.VerboseOption = False,
     quiet: common.QuietOption = False,
 ) -> None:
-    """Write cubes of ELEKTRONN as a data set: -1 becomes the ignore label, and info what dataset.json says of a case.
+    """Write cubes of ELEKTRONN as a data set: -1 becomes the ignore label, info becomes entries of dataset.json.
 
-    A key may be left out where a file has one data set only. Labels that are smaller than their image lie in its
-    centre. All cubes are checked before anything is written; every fault is named.
+    The key may be omitted if a file has one data set only. Labels smaller than their image lie in its centre. All cubes
+    are checked before anything is written; every fault is named.
     """
     from autoseg.interop.elektronn import ConversionSettings, convert
 
@@ -78,7 +78,7 @@ def convert_elektronn(
         tuple(names) if names else None, tuple(channel_names) if channel_names else None, axes, (z, y, x), ending
     )
     if spacing is None:
-        log.warning("voxels are taken to be 1 x 1 x 1 mm: give --spacing, which decides about network and patch")
+        log.warning("--spacing is missing: voxels of 1 x 1 x 1 mm are assumed. Network and patch size depend on it.")
     cubes = paired(images, labels, priorities, case_names)
     with common.progress("convert", quiet=quiet) as report:
         written = convert(cubes, output, settings, progress=report)
@@ -92,7 +92,7 @@ def convert_elektronn(
 def paired(
     images: list[str], labels: list[str], priorities: list[float] | None, case_names: list[str] | None
 ) -> list[Cube]:
-    """Return the cubes that the lists mean; raise ``ConfigError`` if their lengths differ."""
+    """Return one cube per entry of the lists; raise ``ConfigError`` if lengths differ or priorities are wrong."""
     from autoseg.interop.elektronn import Cube
     from autoseg.interop.elektronn import case_names as named
 

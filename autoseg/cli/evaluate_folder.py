@@ -39,7 +39,7 @@ def evaluate_folder(
         Path | None, typer.Option(help="Folder of other predictions: show the paired difference to them.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Accept nothing missing, extra, misshapen or of another geometry.")
+        bool, typer.Option("--strict", help="Refuse missing and extra files, other shapes and other geometries.")
     ] = False,
     workers: common.WorkersOption = None,
     json_: common.JsonOption = False,
@@ -48,9 +48,9 @@ def evaluate_folder(
 ) -> None:
     """Score PREDICTIONS against REFERENCE: Dice, IoU, counts and volumes per class or region and case.
 
-    Only voxels that the reference decides count, dense and sparse references apart; means come with 95 % intervals by
-    bootstrap over cases. Missing and extra predictions are named; a case that cannot be scored
-    does not stop the others and makes the exit code 1 (with --strict: 2, and nothing is written).
+    Only voxels that the reference decides count. Dense and sparse references are scored separately; means have 95 %
+    intervals by bootstrap over cases. Missing and extra predictions are named. A case that cannot be scored does not
+    stop the others and makes the exit code 1 (with --strict: 2, and nothing is written).
     """
     from autoseg.evaluation import evaluate_folder as evaluate  # readers of image formats would slow down --help
     from autoseg.evaluation.summary import means_path
@@ -80,12 +80,12 @@ def evaluate_folder(
 
 
 def _show(summary: Summary, *, as_json: bool, quiet: bool) -> None:
-    """Name what is wrong on stderr; print the result on stdout."""
+    """Log warnings and faults to stderr; print the result to stdout."""
     from autoseg.cli.evaluation_table import print_tables
     from autoseg.evaluation.evaluator import unmatched_lines
 
     left_out = () if summary.comparison is None else summary.comparison.left_out
-    compared = [f"--against: not compared, since only one folder has them: {', '.join(left_out)}."] if left_out else []
+    compared = [f"--against: cases in one folder only are not compared: {', '.join(left_out)}."] if left_out else []
     for line in (*unmatched_lines(summary.missing, summary.extra), *summary.warnings, *compared):
         log.warning("%s", line)
     for line in summary.faults:

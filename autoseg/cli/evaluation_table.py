@@ -1,4 +1,4 @@
-"""The result of an evaluation as tables on a terminal: means per class, what was not scored, the cases to look at."""
+"""Tables of an evaluation for a terminal: means per class, reasons for missing scores, cases with the lowest Dice."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from autoseg.evaluation.scores import Scores
 from autoseg.evaluation.summary import FOREGROUND, Summary, score_name
 
 WORST = 5
-"""Cases named in the table of the lowest."""
+"""Number of cases in the table of the lowest Dice."""
 VOLUMES: dict[ScoredOn, tuple[str, str]] = {
     "dense": ("mean reference volume", "mean predicted volume"),
-    "annotated voxels": ("mean volume drawn", "mean volume predicted there"),
+    "annotated voxels": ("mean annotated volume", "mean volume predicted there"),
 }
+"""Titles of the columns with reference and predicted volume."""
 
 
 def print_tables(summary: Summary, console: Console | None = None) -> None:
-    """Print means per class or region for dense references and annotated voxels apart, and what else is to be known.
+    """Print means per class or region, separately for dense references and annotated voxels, and further tables.
 
-    That is: classes without a score and why, false positives of absent classes, the difference to other predictions
-    if asked for and, if there is more than one case, those with the lowest Dice.
+    These are: the reasons for classes without a score, false positives of absent classes, the difference to other
+    predictions if there is a comparison and, for more than one case, the cases with the lowest Dice.
     """
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 150) if console is None else console
     for kind, scores in summary.groups.items():
         out.print(mean_table(summary, kind, scores))
     if summary.seen_in_training:
         cases = escape(", ".join(summary.seen_in_training))
-        out.print(f"trained on, so scored too well: {cases}", soft_wrap=True)
+        out.print(f"the model was trained on these cases, so their scores are too high: {cases}", soft_wrap=True)
     for reason in summary.not_scored.values():
         out.print(f"not scored: {escape(reason)}", soft_wrap=True)
     if summary.absent:
@@ -48,7 +49,7 @@ def print_tables(summary: Summary, console: Console | None = None) -> None:
 
 
 def mean_table(summary: Summary, kind: ScoredOn, scores: Scores) -> Table:
-    """One row per class or region measured on ``kind``, and the foreground mean."""
+    """Return one row per class or region scored on ``kind``, and the foreground mean."""
     title = f"{_cases(scores.n_cases)}, scored on {_scored_on(summary, kind)}"
     if summary.seen_in_training:
         title += f"; the weights were trained on {len(summary.seen_in_training)} of {summary.n_cases}"
@@ -77,7 +78,7 @@ def mean_table(summary: Summary, kind: ScoredOn, scores: Scores) -> Table:
 def absent_table(summary: Summary) -> Table:
     """Return the false positives of classes in the cases that do not have them."""
     numbers = ["cases without it", "with false positives", "mean voxels", "mean volume mm³", "ml"]
-    table = _table("predicted where dataset.json says that it is absent", ["class"], numbers)
+    table = _table("false positives of classes that dataset.json declares absent", ["class"], numbers)
     for key, scores in summary.absent.items():
         volume = scores.mean_volume_mm3
         counts = (str(scores.n_cases), str(scores.n_cases_with_false_positives))
@@ -102,7 +103,7 @@ def comparison_table(summary: Summary, comparison: Comparison, kind: ScoredOn) -
 
 
 def worst_table(summary: Summary) -> Table:
-    """Return the cases with the lowest mean Dice, lowest first; cases without any Dice are left out."""
+    """Return the cases with the lowest mean Dice, lowest first; cases without Dice are left out."""
     rows = {kind: _ranked(summary, kind) for kind in summary.groups}
     table = _table("lowest Dice", ["case", "scored on"], ["mean Dice", "lowest class", "its Dice"])
     seen = set(summary.seen_in_training)
@@ -143,7 +144,7 @@ def _scored_on(summary: Summary, kind: ScoredOn) -> str:
         whole = "" if summary.scored_on == "mixed" else f" ({summary.decided_fraction:.1%} of all)"
         return f"annotated voxels only{whole}"
     partly = any(kind in case.scored_on.values() and case.decided_fraction < 1 for case in summary.metric_per_case)
-    return "dense references" + (" of the classes that are drawn completely" if partly else "")
+    return "dense references" + (" of the completely annotated classes" if partly else "")
 
 
 def _cases(number: int) -> str:

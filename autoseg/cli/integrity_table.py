@@ -1,4 +1,4 @@
-"""The report of ``--check-only`` on a terminal: what is annotated, what is missing, what is wrong."""
+"""The report of ``--check-only`` for a terminal: annotated shares, warnings, notes, and the number of faults."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from autoseg.inspection.integrity import IntegrityReport
 from autoseg.planning.strata import FoldGap
 
 MAX_ROWS = 200
-"""Cases listed in the table; ``--json`` has all."""
+"""Largest number of cases in the table; ``--json`` lists all."""
 
 
 def print_report(report: IntegrityReport, gaps: Sequence[FoldGap], console: Console | None = None) -> None:
-    """Print how much of each case is annotated, per class, then what is missing. Faults are left to the caller."""
+    """Print the annotated share of each case, per class, then warnings and notes. The caller reports faults."""
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 140) if console is None else console
     out.print(annotation_table(report))
     if len(report.cases) > MAX_ROWS:
@@ -33,7 +33,7 @@ def print_report(report: IntegrityReport, gaps: Sequence[FoldGap], console: Cons
 
 
 def annotation_table(report: IntegrityReport) -> Table:
-    """One row per case: the share of voxels that say something, and the share of each class or region."""
+    """Return one row per case: its annotated share in percent, and that of each class or region."""
     table = Table(title="annotated share of all voxels, %", title_justify="left")
     table.add_column("case")
     table.add_column("any", justify="right")

@@ -1,4 +1,4 @@
-"""``autoseg_merge_datasets A B ... -o C``: several data sets with different classes become one."""
+"""``autoseg_merge_datasets A B ... -o C``: one data set from several with different classes."""
 
 from __future__ import annotations
 
@@ -37,13 +37,12 @@ def merge_datasets(
 ) -> None:
     """Merge DATASETS, whose classes may differ, into one that can be trained on.
 
-    Classes are the same where their names are. Each case says in the new dataset.json which classes its annotators
-    drew, so that what one data set calls background may be a class that only another one knows. Where a class of one
-    data set is probably a part of a class of another one (a liver with tumours, and one without), a warning says what
-    to write into the dataset.json of the other. Channels, file endings and regions must be the same in all.
-    dataset.json is written last.
+    Classes of the same name are the same class. The new dataset.json lists for each case the classes that its
+    annotators knew, so that background of one data set may be a class of another. If a class of one data set is
+    probably a part of a class of another (a liver with tumours, and one without), a warning names the entry to add to
+    the other dataset.json. Channels, file endings and regions must be the same in all. dataset.json is written last.
     """
-    from autoseg.interop.meanings import doubtful_classes
+    from autoseg.interop.doubtful_classes import doubtful_classes
     from autoseg.interop.merged_files import write_merged
     from autoseg.interop.merging import plan_merger
 
@@ -68,7 +67,7 @@ def merge_datasets(
 
 
 def merger_report(merger: Merger, output: Path) -> dict[str, Any]:
-    """Return what became of what, as plain JSON values."""
+    """Return cases, values and names of each source in the merged data set, as plain JSON values."""
     return {
         "output": str(output),
         "labels": dict(merger.content["labels"]),
@@ -88,7 +87,7 @@ def merger_report(merger: Merger, output: Path) -> dict[str, Any]:
 
 
 def report_lines(report: dict[str, Any]) -> list[str]:
-    """Return what became of what, a line for the whole and one for each source."""
+    """Return the report as text: a line for the merged data set and one for each source."""
     classes = ", ".join(f"{name} {value}" for name, value in report["labels"].items())
     lines = [f"{report['cases']} cases, labels: {classes}"]
     for source in report["sources"]:

@@ -1,4 +1,4 @@
-"""How fast this machine trains, and how long a training that must not take long may therefore be."""
+"""Speed of training on this machine, and the number of iterations that fit into a limited time."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from autoseg.cli import common
 from autoseg.cli.plain_lines import duration_text
 
 FEWEST, MOST = 150, 300
-"""Iterations: the fewest that make a good model of the generated data set (see docs/results.md), and those beyond which
-little is gained."""
+"""Smallest number of iterations that makes a good model of the generated data set (see docs/results.md), and the number
+beyond which little is gained."""
 TRAINING_S = 180.0
-"""Seconds that the training may take, if the fewest iterations fit."""
+"""Time in seconds for the training, unless ``FEWEST`` iterations take longer."""
 CLEARLY = 0.9
-"""Fewer threads are taken if a step then takes less than this share of its time."""
+"""Fewer threads are taken if a step with them takes less than this share of the time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What a few steps showed."""
+    """Measured time of an iteration, and the number of threads to train with."""
 
     step_s: float
-    """Seconds of an iteration with ``threads``."""
+    """Seconds per iteration with ``threads``."""
     threads: int | None = None
-    """Threads to train with; None leaves the choice to torch."""
+    """Number of threads; None leaves the choice to torch."""
 
 
 def measure_pace(root: Path, dataset: str, configuration: str, device: str) -> Pace:
     """Time a few steps of fold 0 with as many threads as torch takes and, on the CPU, with half of them.
 
-    In a process of its own, which takes torch's memory with it. Raises what planning and training raise.
+    Runs in a process of its own, so that the memory of torch is freed. Raises the errors of planning and training.
     """
     run = (root, dataset, configuration, device)
     with common.progress("timing") as report, ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -48,22 +48,22 @@ def measure_pace(root: Path, dataset: str, configuration: str, device: str) -> P
 
 
 def choose_pace(steps: Mapping[int, float]) -> Pace:
-    """Return the pace to train at, from threads -> seconds an iteration.
+    """Return the pace for a training, given threads -> seconds per iteration.
 
-    The most threads, which are torch's own choice, unless fewer are clearly faster: so it is where other work keeps a
-    part of the processor busy, since each thread waits for the slowest at every layer.
+    That is with the most threads, which is torch's own choice, unless fewer are clearly faster. They are if other work
+    keeps a part of the processor busy, since all threads wait for the slowest one at every layer.
     """
     most, fastest = max(steps), min(steps, key=lambda threads: steps[threads])
     return Pace(steps[fastest], fastest) if steps[fastest] < CLEARLY * steps[most] else Pace(steps[most])
 
 
 def choose_iterations(step_s: float) -> int:
-    """Return how many iterations of ``step_s`` fit ``TRAINING_S``, in whole tens from ``FEWEST`` to ``MOST``."""
+    """Return the number of iterations of ``step_s`` seconds that fit ``TRAINING_S``: tens, ``FEWEST`` to ``MOST``."""
     return max(FEWEST, min(MOST, int(TRAINING_S / step_s) // 10 * 10))
 
 
 def length_text(length: int, pace: Pace) -> str:
-    """Say how long a training of ``length`` iterations takes, and why it is that long."""
+    """Return a sentence with the time that a training of ``length`` iterations takes, and the reason for its length."""
     reason = {FEWEST: "the fewest that make a good model", MOST: "more would gain little"}
     why = reason.get(length, f"what fits {duration_text(TRAINING_S)}")
     thread = "1 thread is" if pace.threads == 1 else f"{pace.threads} threads are"
@@ -77,7 +77,7 @@ def length_text(length: int, pace: Pace) -> str:
 def _time_steps(
     root: Path, dataset: str, configuration: str, device: str, threads: int | None
 ) -> tuple[int, float, bool]:
-    """Return the number of threads (None: torch's own), seconds an iteration, and whether the CPU computed."""
+    """Return the number of threads used, seconds per iteration, and whether the device was the CPU."""
     import torch
 
     from autoseg.core.workspace import Workspace

@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: plain lines on stderr, never long apart."""
+"""Progress without a terminal: plain lines on stderr, at regular intervals."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from contextlib import contextmanager, suppress
 from autoseg.core.progress import Progress
 
 SILENCE_S = 10.0
-"""Seconds after which something is said although nothing, or little, has happened. With the start of a command, which
-imports and loads before it reports, that makes at most about 20."""
+"""Seconds after which a line is written even if nothing has happened. At the start of a command, which imports and
+loads before it reports, the first line may take about 20 seconds."""
 POLL_S = 1.0
-"""Seconds between two looks at the clock."""
+"""Seconds between two checks of the clock."""
 SHORT_S = 5.0
-"""Seconds below which a time is not worth a word."""
+"""Times below this number of seconds are not written."""
 
 
 class PlainLines:
-    """What is said of long work: about ten lines, and one more whenever nothing was said for ``SILENCE_S`` seconds.
+    """Progress of long work as about ten lines, and one more after every ``SILENCE_S`` seconds without a line.
 
-    ``clock`` gives seconds, ``write`` takes one line.
+    ``clock`` returns seconds, ``write`` takes one line.
     """
 
     def __init__(self, title: str, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,7 +33,7 @@ class PlainLines:
         self._state = "starting"
 
     def report(self, done: int, total: int, what: str) -> None:
-        """Take note of ``done`` of ``total``; say so at every tenth of the work, or if it was quiet for too long."""
+        """Record ``done`` of ``total``; write a line at every tenth, or after ``SILENCE_S`` seconds without one."""
         with self._lock:
             self._news = now = self._clock()
             self._first = self._first or (now, done)
@@ -43,7 +43,7 @@ class PlainLines:
                 self._say(self._state)
 
     def remind(self) -> None:
-        """Say the last state again if nothing was said for too long: one item may take minutes."""
+        """Write the last state again after ``SILENCE_S`` seconds without a line: one item may take minutes."""
         with self._lock:
             now = self._clock()
             if now - self._said >= SILENCE_S:
@@ -51,7 +51,7 @@ class PlainLines:
                 self._say(self._state + (f"  [no news for {duration_text(waiting)}]" if waiting >= SHORT_S else ""))
 
     def _time_left(self, done: int, total: int) -> str:
-        """Remaining time at the pace since the first report, which a resumed run begins in its middle."""
+        """Return the remaining time as text, by the pace since the first report (a resumed run starts late)."""
         since, begun = self._first or (self._news, done)
         if done <= begun:
             return ""
@@ -65,13 +65,13 @@ class PlainLines:
 
 @contextmanager
 def plain_lines(title: str) -> Iterator[Progress]:
-    """Yield what to report (done, total, what is being done) to; a thread looks after the silences."""
+    """Yield a function of (done, total, current item); a thread writes a line when there was none for too long."""
     lines = PlainLines(title, lambda line: print(line, file=sys.stderr, flush=True))
     is_over = threading.Event()
 
     def watch() -> None:
         while not is_over.wait(POLL_S):
-            with suppress(OSError, ValueError):  # stderr may be closed: that is for the work itself to meet
+            with suppress(OSError, ValueError):  # stderr may be closed: the work itself reports that
                 lines.remind()
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -84,7 +84,7 @@ def plain_lines(title: str) -> Iterator[Progress]:
 
 
 def duration_text(seconds: float) -> str:
-    """Write a time as people say it, to one or two figures: ``40 s``, ``3 min``, ``2 h 10 min``, ``3 days``."""
+    """Return a time as text with one or two numbers: ``40 s``, ``3 min``, ``2 h 10 min``, ``3 days``."""
     if round(seconds) < 90:
         return f"{round(seconds)} s"
     minutes = round(seconds / 60)

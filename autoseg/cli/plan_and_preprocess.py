@@ -1,4 +1,4 @@
-"""``autoseg_plan_and_preprocess DATASET``: check the files, decide, and write the caches that training reads."""
+"""``autoseg_plan_and_preprocess DATASET``: check the files, plan, and write the caches that training reads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plan_and_preprocess(
         typer.Option(
             "-c",
             metavar="NAME ...",
-            help=f"{CONFIGURATIONS} (default: as before, else all but the cascade, which needs 3d_lowres trained).",
+            help=f"{CONFIGURATIONS} (default: as before, at first all but the cascade, which needs 3d_lowres trained).",
         ),
     ] = None,
     planner: Annotated[
@@ -45,15 +45,15 @@ def plan_and_preprocess(
         float | None, typer.Option(min=0.1, help="Plan for a GPU with this much memory (default: as planned before).")
     ] = None,
     replan: Annotated[
-        bool, typer.Option("--replan", help="Plan anew from the data, and give up what was edited in plans.json.")
+        bool, typer.Option("--replan", help="Plan again from the data, and discard the edits of plans.json.")
     ] = False,
     check_only: Annotated[
-        bool, typer.Option("--check-only", help="Only look into the files, and report what is annotated.")
+        bool, typer.Option("--check-only", help="Only check the files, and report what is annotated.")
     ] = False,
     root: common.RootOption = None,
     workers: Annotated[
         int | None,
-        typer.Option("-j", "--workers", min=0, help="Worker processes (default: all cores that free memory feeds)."),
+        typer.Option("-j", "--workers", min=0, help="Worker processes (default: as many as cores and memory allow)."),
     ] = None,
     json_: common.JsonOption = False,
     verbose: common.VerboseOption = False,
@@ -61,8 +61,8 @@ def plan_and_preprocess(
 ) -> None:
     """Check every file of DATASET, plan its networks, and preprocess its cases into NumPy caches.
 
-    Results go to ROOT/preprocessed/DATASET. A second run redoes only what has changed, and keeps the plan, with what
-    was edited in plans.json, unless it names another planner or other memory, or says --replan.
+    Results go to ROOT/preprocessed/DATASET. A second run repeats only the work for files that have changed. It keeps
+    the plan, with the edits of plans.json, unless another planner, another memory or --replan is given.
     """
     from autoseg.dataset.dataset import Dataset
     from autoseg.tasks.task import task_of
@@ -72,7 +72,7 @@ def plan_and_preprocess(
     described, faults = Dataset.examine(space.find_dataset(dataset))
     folder = space.preprocessed(described.name)
     if not faults:
-        task_of(described.labels)  # one that cannot be imported is named before any file is read
+        task_of(described.labels)  # a task that cannot be imported is reported before any file is read
     if check_only or faults:
         check(described, faults, folder, workers, as_json=json_, quiet=quiet)
         return
@@ -105,9 +105,9 @@ def plan_and_preprocess(
 def check(
     dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: int | None, *, as_json: bool, quiet: bool
 ) -> None:
-    """Report what the files hold; raise ``DatasetError`` with every fault, those of dataset.json first.
+    """Report the content of the files; raise ``DatasetError`` with every fault, those of dataset.json first.
 
-    ``folder`` is that of the preprocessed data set, where folds may lie.
+    ``folder`` is that of the preprocessed data set, which may hold the splits.
     """
     from autoseg.cli.integrity_table import print_report
     from autoseg.cli.promise_table import print_promises
@@ -125,7 +125,7 @@ def check(
 
 
 def print_planned(planned: Plan, chosen: Sequence[str], folder: Path) -> None:
-    """Say what was planned, and where it lies."""
+    """Print the planned configurations and their folder."""
     print(f"planned and preprocessed in {folder}")
     for name in chosen:
         configuration = planned.configuration(name)

@@ -1,4 +1,4 @@
-"""``autoseg_predict``: dense label maps of new images from a trained model."""
+"""``autoseg_predict``: dense label maps of new images, by a trained model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def predict(
         Path | None, typer.Option("-m", "--model", help="Model folder with fold_<k> folders, instead of -d and -c.")
     ] = None,
     folds: Annotated[
-        list[str] | None, typer.Option("-f", "--folds", help="Folds to average (default: all that are finished).")
+        list[str] | None, typer.Option("-f", "--folds", help="Folds to average (default: all finished ones).")
     ] = None,
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="Which weights: final or best.")] = "final",
     tta: common.MirrorOption = True,
@@ -41,7 +41,7 @@ def predict(
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also write <case>.npz with the probability of every head.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict again what exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict cases again whose output exists.")] = False,
     device: common.DeviceOption = "auto",
     workers: common.WorkersOption = None,
     root: common.RootOption = None,
@@ -51,12 +51,12 @@ def predict(
 ) -> None:
     """Predict every image of a folder with the mean of the trained folds.
 
-    All inputs are checked first. Cases whose output exists are skipped; a case that cannot be predicted does not stop
-    the others: it is named at the end, and the exit code is 1. With -j 0 reading and writing do not overlap with
-    predicting.
+    All inputs are checked first. Cases whose output exists are skipped. A case that cannot be predicted does not stop
+    the others: it is named at the end, and the exit code is 1. With -j 0 reading, prediction and writing do not
+    overlap.
     """
     folder = _model_folder(model_folder, dataset, configuration, name, root)
-    from autoseg.inference import Predictor  # brings torch: after the arguments are known to be right
+    from autoseg.inference import Predictor  # imports torch, so only after the arguments are checked
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     with common.progress("predict", quiet=quiet) as report:
@@ -83,7 +83,7 @@ _FOLD = r"\d+|all"
 def _model_folder(
     given: Path | None, dataset: str | None, configuration: str | None, name: str, root: Path | None
 ) -> Path:
-    """Return the model folder that -m, or -d and -c with --name, mean."""
+    """Return the model folder that is given by -m, or by -d and -c with --name."""
     if given is not None:
         if dataset is not None or configuration is not None:
             raise ConfigError(
@@ -97,12 +97,12 @@ def _model_folder(
     workspace = common.workspace(root)
     trained = workspace.model(dataset, configuration, name)
     if Path(dataset).name == dataset and trained.parent.is_dir():
-        return trained  # the model is enough: the training data may be elsewhere by now
+        return trained  # the training data is not needed, and may have been moved
     return workspace.model(common.load_dataset(workspace, dataset).name, configuration, name)
 
 
 def _conclude(result: PredictionReport, output: Path, *, as_json: bool) -> None:
-    """Say what was done; raise ``IncompleteError`` if some case could not be predicted."""
+    """Report the result; raise ``IncompleteError`` if a case could not be predicted."""
     if as_json:
         common.print_json(
             {

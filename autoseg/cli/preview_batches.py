@@ -24,15 +24,15 @@ def preview_batches(
     *,
     configuration: Annotated[
         str | None,
-        typer.Option("-c", help="As in plans.json: 2d, 3d_fullres ... (default: 3d_fullres, else 2d)."),
+        typer.Option("-c", help="As in plans.json: 2d, 3d_fullres ... (default: 3d_fullres, otherwise 2d)."),
     ] = None,
     fold: Annotated[str, typer.Option("--fold", help="Number of the fold, or 'all'.")] = "0",
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many patches.")] = 12,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Number of patches.")] = 12,
     iteration: Annotated[
         int, typer.Option("--iteration", min=0, metavar="I", help="First iteration whose batch is shown.")
     ] = 0,
     no_augmentation: Annotated[
-        bool, typer.Option("--no-augmentation", help="Show the same places as they are in the cache.")
+        bool, typer.Option("--no-augmentation", help="Show the same patches without augmentation.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="As given to autoseg_train.")] = 0,
     settings: Annotated[
@@ -50,15 +50,15 @@ def preview_batches(
     verbose: common.VerboseOption = False,
     quiet: common.QuietOption = False,
 ) -> None:
-    """Draw training patches of DATASET, which must be preprocessed: image, labels, and both over each other.
+    """Draw training patches of DATASET, which must be preprocessed: image, labels, and labels over the image.
 
-    These are the patches that autoseg_train with the same -c, fold, --seed and --set gives to the network: to see
-    whether labels lie where they belong, what is annotated, and what augmentation does. Unannotated voxels are hatched,
-    voxels that may be several classes striped. With --json everything but the voxels is listed on stdout.
+    These are the patches that autoseg_train with the same -c, fold, --seed and --set gives to the network. They show
+    whether labels lie on their structures, what is annotated, and what augmentation does. Unannotated voxels are
+    hatched, voxels with several possible classes striped. --json lists everything but the voxels on stdout.
     """
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
-    data = common.load_dataset(space, dataset)  # a mistake is said before torch is imported
+    data = common.load_dataset(space, dataset)  # a mistake is reported before torch is imported
     from autoseg.training.prepare import prepare_fold
     from autoseg.training.preview_picture import draw_patches
     from autoseg.training.run_config import RunOptions
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def listing(request: FoldRequest, views: list[PatchView], path: Path) -> dict[str, Any]:
-    """Return what was drawn, as plain JSON values."""
+    """Return the settings and the shown patches, without voxels, as plain JSON values."""
     labels = request.dataset.labels
     return {
         "picture": str(path),

@@ -1,4 +1,4 @@
-"""What promises of the annotators settle, as a table on a terminal."""
+"""Table of the classes that promises of the annotators exclude, for a terminal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from autoseg.inspection.statements import PromiseReport
 
 
 def print_promises(report: PromiseReport, console: Console | None = None) -> None:
-    """Print the share of voxels that each promise settles, and how each reach was estimated. Faults are not printed."""
+    """Print the share of voxels that each promise narrows, and the estimate of each reach. Faults are not printed."""
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 140) if console is None else console
     out.print(promise_table(report))
     for name, estimate in report.estimates.items():
         out.print(
             f"reach_mm of {name!r}: {estimate.reach_mm:.1f} mm, estimated from the {estimate.n_cases} cases in which "
-            f"it is densely annotated: no two of its voxels lie farther apart than {estimate.diameter_mm:.1f} mm there",
+            f"it is densely annotated: its largest distance between two voxels there is {estimate.diameter_mm:.1f} mm",
             markup=False,
             soft_wrap=True,
         )
@@ -26,19 +26,21 @@ def print_promises(report: PromiseReport, console: Console | None = None) -> Non
         out.print(f"slices are counted along {axis} in {n_cases} cases")
     for line in report.warnings:
         out.print(f"warning: {line}", markup=False, soft_wrap=True)
-    kept = sum(n for cases in report.kept_open.values() for n in cases.values())
-    verdict = f"{kept} drawn voxels keep classes that a promise would exclude" if kept else "no contradictions"
-    out.print(f"promises held against the annotation of {report.n_cases} cases: {verdict}")
+    n_voxels = sum(n for cases in report.kept_open.values() for n in cases.values())
+    verdict = (
+        f"{n_voxels} annotated voxels keep classes that a promise would exclude" if n_voxels else "no contradictions"
+    )
+    out.print(f"promises compared with the annotation of {report.n_cases} cases: {verdict}")
 
 
 def promise_table(report: PromiseReport) -> Table:
-    """One row per promise, then all together; with the dense cases, as scribbled, where there are some."""
-    caption = f"scribbled: the {report.n_dense} dense cases, if they had been scribbled" if report.reference else None
-    table = Table(title="what the promises add, % of all voxels", title_justify="left", caption=caption)
+    """Return one row per promise, then one for all; with columns for simulated scribbles if there are dense cases."""
+    caption = f"scribbled: simulated scribbles of the {report.n_dense} dense cases" if report.reference else None
+    table = Table(title="effect of the promises, % of all voxels", title_justify="left", caption=caption)
     table.add_column("promise")
-    columns = ["fewer classes left", "one class left", "say something, with what was drawn"]
+    columns = ["fewer classes left", "one class left", "informative, with the annotation"]
     if report.reference:
-        columns += ["scribbled: say something", "scribbled: true foreground excluded, % of it"]
+        columns += ["scribbled: informative", "scribbled: true foreground excluded, % of it"]
     for column in columns:
         table.add_column(column, justify="right")
     for name, counts in report.settled.items():

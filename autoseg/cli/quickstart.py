@@ -1,4 +1,4 @@
-"""``python -m autoseg.cli.quickstart``: the four commands on a data set made on the spot, from scribbles to a model."""
+"""``python -m autoseg.cli.quickstart``: the four commands on a generated data set, from scribbles to a model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def quickstart(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     root: common.RootOption = None,
 ) -> None:
-    """Make a small 3-D data set with scribbles only, then plan, train, predict and evaluate on dense test labels.
+    """Make a small 3-D data set with scribbles only, plan, train, predict, and evaluate on dense test labels.
 
     Prints the dense-test Dice and the path of a picture of image, scribbles, prediction and truth.
     """
@@ -63,8 +63,8 @@ def quickstart(
 
 
 def fitting_length(space: Workspace, device: str) -> tuple[int, int | None]:
-    """Time a few steps and return the iterations and threads to train with (None: as torch chooses); say why."""
-    print("how long may the training be? timing a few steps", flush=True)
+    """Time a few steps, print the result, and return iterations and threads (None: as torch chooses) to train with."""
+    print("timing a few training steps to choose the length of the training", flush=True)
     pace = measure_pace(space.root, DATASET, CONFIGURATION, device)
     length = choose_iterations(pace.step_s)
     print(length_text(length, pace), flush=True)
@@ -78,7 +78,7 @@ def write_dataset(
     *,
     progress: Progress = silent,
 ) -> None:
-    """Write training cases with scribbles and test cases with dense labels; dataset.json comes last."""
+    """Write training cases with scribbles and test cases with dense labels; dataset.json last."""
     from autoseg.core.atomic import write_json
     from autoseg.simulation.phantom import CHANNEL, CLASSES, IGNORE, phantom_case
 
@@ -93,7 +93,7 @@ def write_dataset(
         "labels": {**CLASSES, "ignore": IGNORE},
         "numTraining": n_training,
         "file_ending": ".nii.gz",
-        "description": "Artificial. Training cases carry scribbles only; labelsTs is dense.",
+        "description": "Artificial. Training cases have scribbles only; labelsTs is dense.",
     }
     write_json(folder / "dataset.json", content)
 
@@ -115,7 +115,7 @@ def draw_median_case(folder: Path, predictions: Path, summary: dict[str, Any], p
         Layer(f"prediction, Dice {dice:.3f}", prediction),
         Layer("truth", phantom.truth),
     ]
-    title = f"test case {case}: the model has seen only scribbles, on other cases"
+    title = f"test case {case}: the model was trained on scribbles of other cases only"
     labels = Dataset.load(folder).labels
     write_png(picture, draw_overlay(phantom.image, layers, labels, phantom.spacing, title=title))
 
@@ -130,7 +130,7 @@ def _planning(space: Workspace) -> list[str]:
 
 
 def _commands(space: Workspace, predictions: Path, iterations: int, device: str) -> list[tuple[str, list[str]]]:
-    """Return the commands that follow planning: module of the command, arguments."""
+    """Return the commands after planning, each as (module, arguments)."""
     folder = space.raw(DATASET)
     root = ["--root", str(space.root)]
     train = [DATASET, "0", "-c", CONFIGURATION, "--iterations", str(iterations), "--device", device, "--overwrite"]
@@ -144,7 +144,7 @@ def _commands(space: Workspace, predictions: Path, iterations: int, device: str)
 
 
 def _run_command(name: str, arguments: list[str], threads: int | None = None) -> None:
-    """Run a command of this package as a user would, with ``threads`` if given; say which."""
+    """Print and run a command of this package as a user would, with ``threads`` if given."""
     setting = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     prefix = "".join(f"{key}={value} " for key, value in setting.items())
     print(f"$ {prefix}autoseg_{name} {shlex.join(arguments)}", flush=True)
@@ -157,7 +157,7 @@ def _run_command(name: str, arguments: list[str], threads: int | None = None) ->
 
 
 def _write_case(folder: Path, kind: str, name: str, phantom: Phantom, labels: Any) -> None:
-    """Write one image, as 16-bit integers like a scanner's, and its label map."""
+    """Write one image, as 16-bit integers as scanners do, and its label map (z, y, x)."""
     import numpy as np
 
     from autoseg.core.geometry import Geometry

@@ -38,19 +38,20 @@ def simulate_annotation(
     ] = None,
     start: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="First slice, as a share of their distance (default: drawn for each case)."),
+        typer.Option(metavar="SHARE", help="First slice, as a share of their distance (default: random in each case)."),
     ] = None,
     patches: Annotated[int, typer.Option(metavar="N", help="Boxes per case, half of them around foreground.")] = 0,
     points: Annotated[
         int, typer.Option(metavar="N", help="Voxels per case, balanced over the classes (at least as many).")
     ] = 0,
     drop_classes: Annotated[
-        int, typer.Option("--drop-classes", metavar="N", help="Classes that each case's annotator leaves out.")
+        int, typer.Option("--drop-classes", metavar="N", help="Number of classes that are not annotated in each case.")
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same copy.")] = 0,
-    thickness: Annotated[int, typer.Option(help="Of scribbles, pixels.")] = 3,
+    thickness: Annotated[int, typer.Option(help="Thickness of scribbles in pixels.")] = 3,
     patch_size: Annotated[
-        tuple[int, int, int] | None, typer.Option(metavar="Z Y X", help="Voxels (default: a quarter of each edge).")
+        tuple[int, int, int] | None,
+        typer.Option(metavar="Z Y X", help="Size of boxes in voxels (default: a quarter of each edge)."),
     ] = None,
     axis: Annotated[
         int | None, typer.Option(help="Axis of the slices, 0 1 2 for z y x (default: the one whose spacing differs).")
@@ -63,10 +64,10 @@ def simulate_annotation(
     verbose: common.VerboseOption = False,
     quiet: common.QuietOption = False,
 ) -> None:
-    """Copy the dense DATASET with only part of it annotated, as people with little time would have drawn it.
+    """Copy the dense DATASET with only a part of it annotated, as people with little time would do.
 
-    Several kinds of annotation together are drawn one over the other. What is not drawn gets the ignore label. A run
-    that was interrupted is repeated with the same command; dataset.json is written last.
+    Several kinds of annotation can be combined. Unannotated voxels get the ignore label. Repeat an interrupted run with
+    the same command; dataset.json is written last.
     """
     from autoseg.simulation.styles import Style
     from autoseg.simulation.write import annotation_report, check_output, finish, plan_simulation, write_cases
@@ -97,15 +98,13 @@ def simulate_annotation(
 
 
 def say_what_is_not_annotated(report: dict[str, Any], style: Style, n_classes: int) -> None:
-    """Warn of classes that cases have, but got no annotation of."""
+    """Warn about classes that occur in cases but were not annotated there."""
     without: dict[str, list[str]] = report["without_annotation"]
     for name, cases in without.items():
-        log.warning(
-            "class %r is there, but nothing of it is annotated, in %d cases: %s", name, len(cases), listed(cases)
-        )
+        log.warning("class %r occurs without any annotation in %d cases: %s", name, len(cases), listed(cases))
     if without and 0 < style.points < n_classes:
         log.warning(
-            "--points %d: there are %d classes; with %d each of them gets a point in every case that has it",
+            "--points %d: there are %d classes; with %d points each class gets one in every case that has it",
             style.points,
             n_classes,
             n_classes,
@@ -113,7 +112,7 @@ def say_what_is_not_annotated(report: dict[str, Any], style: Style, n_classes: i
 
 
 def draw_pictures(simulation: Simulation, output: Path, n: int) -> None:
-    """Draw the annotation of ``n`` cases, spread over the data set, beside the dense labels."""
+    """Write pictures of ``n`` cases, evenly spread over the data set: simulated annotation beside dense labels."""
     import numpy as np
 
     from autoseg.core.geometry import slice_axis

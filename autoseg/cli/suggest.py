@@ -32,23 +32,23 @@ def suggest(
     dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
     *,
     configuration: Annotated[
-        str | None, typer.Option("-c", "--configuration", help="Of the model (default: the only one that is trained).")
+        str | None, typer.Option("-c", "--configuration", help="Of the model (default: the only trained one).")
     ] = None,
     name: common.NameOption = "default",
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many suggestions.")] = 20,
-    by: Annotated[By, typer.Option("--by", help="What is annotated at a time.")] = "slice",
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Number of suggestions.")] = 20,
+    by: Annotated[By, typer.Option("--by", help="Unit of annotation.")] = "slice",
     axis: Annotated[
         int | None,
         typer.Option(
             "--axis",
             min=0,
             max=2,
-            help="Axis that counts slices, 0 1 2 for z y x (default: of the odd spacing).",
+            help="Axis that counts slices, 0 1 2 for z y x (default: the one whose spacing differs from the others).",
         ),
     ] = None,
     patch_size: Annotated[
         tuple[int, int, int] | None,
-        typer.Option("--patch-size", metavar="Z Y X", help="Voxels (default: half of the network's patch)."),
+        typer.Option("--patch-size", metavar="Z Y X", help="Size in voxels (default: half of the network's patch)."),
     ] = None,
     method: Annotated[
         Method, typer.Option("--method", help="clasp: entropy, per class in turn, with noise; random: the baseline.")
@@ -57,17 +57,17 @@ def suggest(
         float, typer.Option("--per-case", metavar="SHARE", help="Largest share of the suggestions from one case.")
     ] = 0.25,
     round_: Annotated[
-        int, typer.Option("--round", min=1, help="How often you asked before, plus 1: later rounds have less noise.")
+        int, typer.Option("--round", min=1, help="Round of annotation, from 1: later rounds have less noise.")
     ] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same suggestions.")] = 0,
     inputs: Annotated[
-        Path | None, typer.Option("-i", "--input", help="Rank these images instead, which nobody has annotated.")
+        Path | None, typer.Option("-i", "--input", help="Folder of unannotated images to rank instead.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder (default: suggestions, in the model's folder).")
     ] = None,
     folds: Annotated[
-        list[str] | None, typer.Option("-f", "--folds", help="Folds to predict with (default: all that are finished).")
+        list[str] | None, typer.Option("-f", "--folds", help="Folds to predict with (default: all finished ones).")
     ] = None,
     pictures: Annotated[int, typer.Option("--pictures", min=0, help="Suggestions to show in suggestions.png.")] = 12,
     tta: common.MirrorOption = True,
@@ -78,11 +78,11 @@ def suggest(
     verbose: common.VerboseOption = False,
     quiet: common.QuietOption = False,
 ) -> None:
-    """Rank what to annotate next: the slices or patches in which a model is most unsure of what is not annotated.
+    """Rank the slices or patches to annotate next: those in whose unannotated voxels a model is most uncertain.
 
     Each training case is predicted by folds that did not train on it. Writes suggestions.csv, suggestions.json and
     suggestions.png. A case that cannot be predicted does not stop the others: it is named, and the exit code is 1.
-    With -j 0 the next case is not read while the network works.
+    With -j 0 the next case is not read while the network computes.
     """
     check_units(by, axis, patch_size)
     from autoseg.assist.suggest import Units
@@ -109,25 +109,25 @@ def suggest(
 
 
 def check_units(by: By, axis: int | None, patch_size: tuple[int, int, int] | None) -> None:
-    """Raise ``ConfigError`` if an option does not go with what is annotated at a time."""
+    """Raise ``ConfigError`` if an option does not go with the unit of annotation, or the patch size is below 1."""
     if by == "slice" and patch_size is not None:
         raise ConfigError("--patch-size: found with --by slice, expected with --by patch. Drop it, or add --by patch.")
     if by == "patch" and axis is not None:
-        raise ConfigError("--axis: found with --by patch, expected with --by slice. Drop one.")
+        raise ConfigError("--axis: found with --by patch, expected with --by slice. Drop it, or change --by.")
     if patch_size is not None and min(patch_size) < 1:
         raise ConfigError(f"--patch-size: found {patch_size}, expected voxels of 1 or more. Correct it.")
 
 
 def say_what_is_missing(ranking: Ranking, selection: Selection, units: Units) -> None:
-    """Warn of fewer suggestions than asked for, and why; raise ``IncompleteError`` if cases failed."""
+    """Warn, with reasons, if there are fewer suggestions than requested; raise ``IncompleteError`` if cases failed."""
     if ranking.left_over is not None:
         left, unit = ranking.left_over, "slices" if units.by == "slice" else "patches"
         reasons = [
             f"{number} {why}"
             for number, why in (
                 (left.n_close, _too_close(units)),
-                (left.n_certain, "of which the model is certain"),
-                (left.n_annotated, "of which at least half is annotated"),
+                (left.n_certain, "in which the model is certain"),
+                (left.n_annotated, "that are at least half annotated"),
             )
             if number
         ]
@@ -141,12 +141,12 @@ def say_what_is_missing(ranking: Ranking, selection: Selection, units: Units) ->
 
 
 def _too_close(units: Units) -> str:
-    """Say which candidates give way to one that was chosen."""
+    """Return a description of the candidates that are too close to a chosen one."""
     from autoseg.assist.suggest import SLICE_SPREAD
 
     if units.by == "patch":
         return "that overlap a suggested one"
-    return f"within {SLICE_SPREAD:.0%} of the slices of their case from a suggested one, which teach nearly the same"
+    return f"within {SLICE_SPREAD:.0%} of the slices of their case from a suggested one, which are nearly the same"
 
 
 if __name__ == "__main__":

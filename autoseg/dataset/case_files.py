@@ -1,7 +1,7 @@
-"""Find the image and label files of cases, for training data and for prediction input alike.
+"""Search for the image and label files of cases, in training data and in folders to predict.
 
 Source: nnU-Net v2 ``utilities/utils.py`` and ``documentation/dataset_format.md``: images are ``<case>_<CCCC><ending>``
-with a four-digit channel number from 0000, labels ``<case><ending>``; one file may hold several channels. We differ in
+with a four-digit channel number from 0000, labels ``<case><ending>``; one file may hold several channels. Differs in
 that a gap in the channel numbers, a label without image and a name without channel number are faults.
 """
 
@@ -42,25 +42,25 @@ class TrainingFiles:
     """Image and label files of one training case."""
 
     images: tuple[Path, ...]
-    """In channel order."""
+    """Image files in channel order."""
     label: Path
 
 
 def find_image_cases(folder: Path, ending: str, n_channels: int) -> tuple[dict[str, tuple[Path, ...]], list[CaseFault]]:
-    """Return the image files of each case in ``folder``, cases sorted by name, and what is wrong with the rest.
+    """Return the image files of each case in ``folder``, cases sorted by name, and the faults of all other files.
 
-    Files with other endings and hidden files are passed over (``autoseg.dataset.folder_files.strays`` finds those that
-    look like images). Every other file is in a case or in a fault. A case may have fewer files than ``n_channels``
-    when its files hold several channels each; that is checked when they are read. No case at all is a fault.
+    Files with other endings and hidden files are ignored (``autoseg.dataset.folder_files.strays`` finds those that look
+    like images). Every other file is in a case or in a fault. A case may have fewer files than ``n_channels`` if its
+    files hold several channels each; that is checked when they are read. A folder without any case is a fault.
 
     Parameters
     ----------
     folder
         Folder with ``<case>_<CCCC><ending>``.
     ending
-        With its dot, as ``file_ending`` of the dataset.json; capital and small letters are the same.
+        Ending with its dot, as in ``file_ending`` of the dataset.json; upper and lower case are the same.
     n_channels
-        Declared channels.
+        Number of declared channels.
     """
     if not folder.is_dir():
         expected = f"a folder with images <case>_0000{ending}"
@@ -98,9 +98,9 @@ def find_image_cases(folder: Path, ending: str, n_channels: int) -> tuple[dict[s
 def find_training_cases(
     folder: Path, listed_cases: Mapping[str, ListedCase | None] | None, ending: str, n_channels: int, findings: Findings
 ) -> dict[str, TrainingFiles]:
-    """Return the files of every training case, sorted by name; what is missing is added to ``findings``.
+    """Return the files of every training case, sorted by name; add a fault to ``findings`` for every missing file.
 
-    From the explicit list ``dataset`` of the dataset.json if there is one (None otherwise), else from imagesTr and
+    They come from ``listed_cases``, the list ``dataset`` of the dataset.json; if that is None, from imagesTr and
     labelsTr (``labelsTr_x`` for a ``dataset_x.json`` if that folder exists).
     """
     if listed_cases is not None:
@@ -139,9 +139,9 @@ def find_training_cases(
 def find_masks(
     folder: Path, mask_folder_name: str, cases: Mapping[str, TrainingFiles], ending: str, findings: Findings
 ) -> dict[str, Path]:
-    """Return the valid mask of every case, named as its label file; what is missing is added to ``findings``.
+    """Return case -> valid mask, named as the label file; add a fault to ``findings`` for every missing mask.
 
-    ``mask_folder_name``: ``valid_mask_folder`` of the dataset.json.
+    ``mask_folder_name`` is ``valid_mask_folder`` of the dataset.json.
     """
     mask_folder = resolved_path(folder, mask_folder_name)
     names = Counter(normal_name(files.label.name) for files in cases.values())
@@ -182,7 +182,7 @@ def label_folder_name(folder: Path, json_name: str) -> str:
 def _channel_fault(
     folder: Path, case: str, numbers: list[int], ending: str, n_channels: int, one_file_per_channel: bool
 ) -> CaseFault | None:
-    """Return what is wrong with the channel numbers of a case, or None."""
+    """Return the fault of the channel numbers of a case, or None."""
     where = f"{folder}: case {case!r}"
     found = f"channel files {listed([f'{number:04d}' for number in numbers], 10)}"
     missing = sorted(set(range(max(numbers))) - set(numbers))
@@ -201,7 +201,7 @@ def _channel_fault(
 
 
 def _case_of(stem: str) -> str:
-    """Return the case that an image file is of, by its name without ending."""
+    """Return the case of an image file, given the name of the file without ending."""
     match = _NUMBERED.fullmatch(stem)
     return match[1] if match else stem
 
@@ -230,7 +230,7 @@ def _ending(name: str) -> str:
 def _listed_cases(
     folder: Path, section: Mapping[str, ListedCase | None], ending: str, findings: Findings
 ) -> dict[str, TrainingFiles]:
-    """Return the files of the cases that ``dataset`` lists; None after a fault in an entry."""
+    """Return the files of the cases that ``dataset`` lists; an entry is None after a fault, and is left out."""
     cases: dict[str, TrainingFiles] = {}
     for given, entry in section.items():
         case = normal_name(given)
@@ -260,10 +260,10 @@ def _listed_cases(
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a case can be called so: files named after it stay in their folder, and are not hidden."""
+    """Whether a case may have this name: files named after it stay in their folder and are not hidden."""
     return bool(name.strip()) and not name.startswith(".") and not {*"/\\\0"} & {*name}
 
 
 def resolved_path(folder: Path, text: str) -> Path:
-    """Expand ``$VARIABLE`` and ``~``; a relative path starts at the folder of the dataset.json."""
+    """Return a path with ``$VARIABLE`` and ``~`` expanded; a relative path starts at the folder of the dataset.json."""
     return folder / Path(os.path.expandvars(text)).expanduser()

@@ -1,4 +1,4 @@
-"""The keys ``label_sets``, ``lazy_semantics`` and ``cases`` of a dataset.json: some voxels' and some cases' classes."""
+"""The keys ``label_sets``, ``lazy_semantics`` and ``cases`` of a dataset.json: possible classes of voxels and cases."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from autoseg.dataset.schema import CaseEntry, DatasetSchema
 
 
 def add_statements(labels: Labels, schema: DatasetSchema, names: Collection[str] | None, findings: Findings) -> Labels:
-    """Return labels with what ``label_sets``, ``lazy_semantics``, ``valid_mask_folder`` and ``cases`` declare.
+    """Return labels with the declarations of ``label_sets``, ``lazy_semantics``, ``valid_mask_folder`` and ``cases``.
 
     Parameters
     ----------
     names
-        The training cases, for the check of the keys of ``cases``; None where they are not known (model folders).
+        The training cases, to check the keys of ``cases``; None if they are not known (model folders).
     """
     labels = replace(
         labels,
@@ -30,19 +30,19 @@ def add_statements(labels: Labels, schema: DatasetSchema, names: Collection[str]
     entries = entries_by_case(schema)
     _check_cases(schema, names, findings)
     if labels.lazy_semantics == "seed" and all(entry.annotated is None for entry in entries.values()):
-        findings.warn("lazy_semantics", "changes nothing, because no case says which classes are annotated")
+        findings.warn("lazy_semantics", "has no effect, because no case lists its annotated classes")
     statements = {case: _statement(f"cases.{case}", entry, labels, findings) for case, entry in entries.items()}
     stated = {case: statement for case, statement in statements.items() if statement != CaseStatement()}
     return replace(labels, statements=stated)
 
 
 def entries_by_case(schema: DatasetSchema) -> dict[str, CaseEntry]:
-    """Return the entries of ``cases`` without fault, by the normal form of the case's name."""
+    """Return case -> its entry in ``cases``, for entries without fault; names are in normal form (NFC)."""
     return {normal_name(name): entry for name, entry in schema.cases.items() if entry is not None}
 
 
 def _check_cases(schema: DatasetSchema, names: Collection[str] | None, findings: Findings) -> None:
-    """Find entries of cases without files, and that no case is left to train on."""
+    """Add faults for entries of cases without files, and if no case has a priority above 0."""
     for case in map(normal_name, schema.cases):
         if names is not None and case not in names:
             findings.fault(
@@ -58,7 +58,7 @@ def _check_cases(schema: DatasetSchema, names: Collection[str] | None, findings:
 
 
 def _label_sets(schema: DatasetSchema, labels: Labels, findings: Findings) -> dict[int, frozenset[int]]:
-    """Return file value -> class indices that it may be, from ``label_sets``; empty if there is none."""
+    """Return file value -> indices of the possible classes, from ``label_sets``; empty if there is none."""
     declared = set(labels.file_values())
     sets: dict[int, frozenset[int]] = {}
     for text, names in schema.label_sets.items():
@@ -81,7 +81,7 @@ def _label_sets(schema: DatasetSchema, labels: Labels, findings: Findings) -> di
 
 
 def _classes(key: str, names: Sequence[str], labels: Labels, findings: Findings) -> frozenset[int]:
-    """Return the classes that names of classes and regions stand for; names that nothing has are faults."""
+    """Return the indices of the classes in the named classes and regions; unknown names are faults."""
     known = classes_by_name(labels)
     for name in names:
         if name not in known:
@@ -106,10 +106,10 @@ def _statement(key: str, entry: CaseEntry, labels: Labels, findings: Findings) -
 
 
 def _is_complete(annotated: frozenset[int], labels: Labels) -> bool:
-    """Whether a list of annotated classes means the same as none.
+    """Whether a list of annotated classes means the same as no list: all classes are annotated.
 
-    A complete foreground leaves nothing but background unannotated; "seed" does not take that for granted. A list with
-    background and some of the other classes means less: for those that it leaves out no promise holds.
+    If all foreground classes are annotated, an unannotated voxel is background; with "seed" it is not. A list with
+    background and only some other classes means less, since no promise holds for the missing ones.
     """
     needed = range(labels.n_classes) if labels.lazy_semantics == "seed" else range(1, labels.n_classes)
     return annotated.issuperset(needed)

@@ -1,4 +1,4 @@
-"""The commands that messages tell people to type: whole, so that a copied one just works and changes nothing else."""
+"""Complete command lines for messages, which work as written and change nothing but what the message is about."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 
 PLANNING = "autoseg_plan_and_preprocess DATASET"
-"""What messages say where the command line that plans the data set is not known."""
+"""Command line in messages that do not know the data set."""
 
 
 def planning_command(workspace: Workspace, dataset: Dataset, *options: str) -> str:
-    """Return the command that plans and preprocesses a data set; planner and plan stay as they are by themselves."""
+    """Return the command that plans and preprocesses a data set; it keeps planner and plan."""
     return shlex.join(
         ["autoseg_plan_and_preprocess", dataset_argument(workspace, dataset), *options, *_root(workspace)]
     )
@@ -30,7 +30,7 @@ def training_command(
 
 
 def dataset_argument(workspace: Workspace, dataset: Dataset) -> str:
-    """Return what finds a data set from a command line: its name if it lies below ROOT/raw, else its path."""
+    """Return the argument that names a data set on a command line: its name if in ROOT/raw, otherwise its path."""
     raw = workspace.raw(dataset.name)
     is_raw = raw.is_dir() and raw.resolve() == dataset.folder.resolve()
     if is_raw and dataset.json_name == DATASET_JSON and not Path(dataset.name).exists():

@@ -1,4 +1,4 @@
-"""A data set as its dataset.json and folders describe it: validated once, then never mutated."""
+"""A data set as described by its dataset.json and folders: validated once, then immutable."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CaseFiles:
-    """The files of one case, and what dataset.json says of it beside its classes."""
+    """The files of one case, with its group and priority from dataset.json."""
 
     name: str
     images: tuple[Path, ...]
     """Channel files in channel order (one file may hold several channels)."""
     label: Path | None = None
     group: str | None = None
-    """Cases of one group (patient, volume) stay in one fold."""
+    """Name of a group (patient, volume), whose cases stay in one fold; None for no group."""
     priority: float = 1.0
-    """Relative sampling weight."""
+    """Relative sampling weight, at least 0."""
     valid_mask: Path | None = None
-    """Mask on the grid of the label file: of voxels with 0 nothing is known, whatever is drawn there."""
+    """Mask on the grid of the label file: voxels with 0 are unannotated, whatever the label file holds there."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All of its files."""
+        """All files of the case."""
         return (*self.images, *(path for path in (self.label, self.valid_mask) if path is not None))
 
 
@@ -61,18 +61,18 @@ class Dataset:
     json: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """dataset.json as read."""
     protocol: AnnotationProtocol = field(default=AnnotationProtocol(), repr=False)
-    """What the annotators promise about how they worked."""
+    """Promises of the annotators about how they worked."""
     warnings: tuple[str, ...] = field(default=(), repr=False)
-    """What is probably not wanted though it can be used; each was logged by :meth:`load`."""
+    """Warnings about entries that are valid but probably not intended; :meth:`load` logs them."""
     json_name: str = field(default=DATASET_JSON, repr=False)
-    """Name of the file in ``folder`` that describes it."""
+    """Name of the JSON file in ``folder`` that describes the data set."""
 
     @classmethod
     def load(cls, path: str | Path) -> Dataset:
         """Read a data set from its folder, or from a dataset json of any name.
 
-        Only names are looked at here; ``planning.integrity.check_dataset`` looks into the files. The name of the data
-        set is that of its folder; a ``dataset_x.json`` adds ``_x``, and reads ``labelsTr_x`` if that exists.
+        Only file names are checked; ``planning.check_dataset`` reads the files. The name of the data set is that of its
+        folder; a ``dataset_x.json`` adds ``_x``, and reads ``labelsTr_x`` if that exists.
 
         Raises
         ------
@@ -88,15 +88,15 @@ class Dataset:
 
     @classmethod
     def examine(cls, path: str | Path) -> tuple[Dataset, tuple[Fault, ...]]:
-        """Read a data set as :meth:`load` does, and return what could be made of it with every fault.
+        """Read a data set as :meth:`load` does; return it without its faulty parts, and every fault.
 
         After a fault in ``labels`` the labels have no classes, after one in ``channel_names`` there are no channels;
-        cases are those that have an image and a label file. Enough to look into the files all the same.
+        cases are those with an image and a label file. This suffices to check the files all the same.
 
         Raises
         ------
         DatasetError
-            If there is no dataset.json, or it is no JSON.
+            If there is no dataset.json, or it is not JSON.
         """
         json_path = _json_path(Path(path).expanduser())
         folder = json_path.parent.absolute()
@@ -135,7 +135,7 @@ class Dataset:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], *, name: str, folder: Path | None) -> Dataset:
-        """Make a data set without cases from the content of a dataset.json, as model folders keep it.
+        """Return a data set without cases, from the content of a dataset.json, as model folders keep it.
 
         Raises ``DatasetError`` with every fault.
         """
@@ -175,7 +175,7 @@ class Dataset:
 
 
 def _json_path(path: Path) -> Path:
-    """Return the dataset json that ``path`` (a folder or the file itself) means; raise ``DatasetError`` if none."""
+    """Return the dataset.json for ``path``, a folder or the file itself; raise ``DatasetError`` if there is none."""
     if path.is_file():
         return path
     if not path.is_dir():

@@ -1,4 +1,4 @@
-"""The text of a dataset.json as plain values, and the keys that need no other: channels, number of cases."""
+"""The content of a dataset.json as plain values, and its keys without rules between keys: channels, number of cases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoseg.dataset.schema import NNUNET_KEYS, OWN_KEYS, DatasetFile
 
 
 def read_dataset_json(path: Path, findings: Findings) -> dict[str, Any]:
-    """Return the content of a dataset.json as plain values; repeated keys are added to ``findings``.
+    """Return the content of a dataset.json as plain values; add a fault to ``findings`` for every repeated key.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def read_channels(file: DatasetFile, findings: Findings) -> tuple[str, ...]:
 
 
 def check_number_of_cases(content: Mapping[str, Any], n_cases: int, findings: Findings) -> None:
-    """Warn if ``numTraining`` is there and is not the number of cases found."""
+    """Warn if ``numTraining`` is present and differs from the number of cases."""
     declared = content.get("numTraining", n_cases)
     if isinstance(declared, bool) or declared != n_cases:
         findings.warn(

@@ -1,4 +1,4 @@
-"""The numbers that a voxel of a label file may hold, NaN among them, and how they are written in dataset.json."""
+"""The numbers that a voxel of a label file may hold, including NaN, and their notation in dataset.json."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import re
 MAX_VALUE = 65535
 """Largest label value: label maps are written as uint8 or uint16."""
 NAN_VALUE = -32768
-"""Stands for NaN in label maps, which hold integers in memory; no file may hold this number itself."""
+"""Integer that stands for NaN in label maps in memory; no file may hold this number itself."""
 LEAST_VALUE = NAN_VALUE + 1
-"""Smallest value that can be declared; only values of which not a single class is known may be negative."""
+"""Smallest value that can be declared; only values of unannotated voxels and of label sets may be negative."""
 NAN_TEXT = "nan"
-"""How NaN is written in dataset.json."""
+"""Notation of NaN in dataset.json."""
 DECLARE_VALUES = (
-    'Declare them in dataset.json: in "labels", or as "unlabelled" if nobody looked at them; or correct the file.'
+    'Declare them in dataset.json: in "labels", or as "unlabelled" if these voxels are unannotated; or correct the '
+    "file."
 )
-"""What to do about values that are not declared."""
+"""Remedy for values that are not declared."""
 
 
 def parse_value(item: object) -> int | None:
-    """Return the file value that ``item`` of a dataset.json means, an integer or the text "nan"; None if it is none.
+    """Return the file value for ``item`` of a dataset.json, an integer or the text "nan"; None if it is neither.
 
-    Keys of JSON objects are text, so ``"-1"`` means -1. True, false and floats mean nothing, but JSON's NaN does.
+    Keys of JSON objects are text, so ``"-1"`` is -1. True, false and floats are no file values, except JSON's NaN.
     """
     if isinstance(item, str):
         text = item.strip().lower()
@@ -40,10 +41,10 @@ def is_number(text: str) -> bool:
 
 
 def value_name(value: float) -> str:
-    """Return how a file value reads in a message."""
+    """Return the text for a file value in a message."""
     return "NaN" if value == NAN_VALUE else str(value)
 
 
 def json_value(value: int) -> int | str:
-    """Return how a file value is written in dataset.json."""
+    """Return the notation of a file value in dataset.json."""
     return NAN_TEXT if value == NAN_VALUE else value

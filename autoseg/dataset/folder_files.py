@@ -1,7 +1,7 @@
-"""Files of a folder of images or labels, by their names alone: no file is passed over silently.
+"""Files in a folder of images or labels, by their names alone: every ignored file that looks like data is reported.
 
-A case is called by the composed form (NFC) of its file name, since one name can be spelt in two ways that look alike:
-``ü`` as one sign, or as ``u`` with two dots, as macOS writes it. Endings are the same in capital and small letters.
+The name of a case is the composed form (NFC) of its file name, since the same name can be encoded in two ways: ``ü`` as
+one character, or as ``u`` and a combining character, as on macOS. Endings match in upper and lower case.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ VOLUME_ENDINGS = (
     ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".dcm", ".ima", ".mgz", ".mgh", ".mnc", ".img",
     ".img.gz", ".tif", ".tiff", ".czi", ".nd2", ".lif", ".lsm", ".npy", ".npz", ".h5", ".hdf5", ".zarr", ".n5", ".mrc",
 )  # fmt: skip
-"""Endings by which people know images, whether or not they can be read here."""
+"""Common endings of images, including formats that autoseg cannot read."""
 PICTURE_ENDINGS = (".png", ".bmp", ".jpg", ".jpeg", ".gif", ".webp")
-"""Endings of images, or of mere pictures of them."""
+"""Endings of 2-D images, which may also be screenshots."""
 _NUMBERED = re.compile(r".+_[0-9]{3,4}(\.[^.]*[A-Za-z][^.]*){1,2}")
-_MINE = re.compile(r"\.([0-9]+\.tmp\.|_)")  # what autoseg is writing, and what macOS keeps beside every file
+_MINE = re.compile(r"\.([0-9]+\.tmp\.|_)")  # temporary files of autoseg, and the files that macOS adds to every file
 
 
 @dataclass(frozen=True, slots=True)
 class CaseFault(Fault):
-    """What is wrong with some cases of a folder."""
+    """A fault of some cases of a folder."""
 
     cases: tuple[str, ...] = ()
-    """Their names; the names of the files where they do not say which case it is."""
+    """Names of the cases; names of files if the case cannot be derived from them."""
 
 
 def normal_name(name: str) -> str:
-    """Return a name in its composed Unicode form (NFC), in which it is compared and written."""
+    """Return a name in composed Unicode form (NFC), in which names are compared and written."""
     return unicodedata.normalize("NFC", name)
 
 
 def has_ending(name: str, ending: str) -> bool:
-    """Whether a file name has an ending, in capital or small letters, and something before it."""
+    """Whether a file name has an ending, in upper or lower case, and at least one character before it."""
     return len(name) > len(ending) and name.casefold().endswith(ending.casefold())
 
 
@@ -52,13 +52,13 @@ def stem_of(path: Path, ending: str) -> str:
 
 
 def visible(folder: Path) -> list[Path]:
-    """Return all that lies in a folder, sorted, but for what is hidden (a dot in front)."""
+    """Return the entries of a folder, sorted, without hidden ones (a dot in front)."""
     with os.scandir(folder) as entries:
         return sorted(Path(entry.path) for entry in entries if not entry.name.startswith("."))
 
 
 def files_with(folder: Path, ending: str) -> tuple[dict[str, Path], list[CaseFault]]:
-    """Return stem -> file of the files with ``ending``, and what is wrong: what is no file, and equal stems."""
+    """Return stem -> file of the files with ``ending``, and the faults: entries that are no files, and equal stems."""
     files: dict[str, Path] = {}
     faults: list[CaseFault] = []
     for path in visible(folder):
@@ -76,7 +76,7 @@ def files_with(folder: Path, ending: str) -> tuple[dict[str, Path], list[CaseFau
 
 
 def no_file_fault(path: Path, case: str) -> CaseFault | None:
-    """Return why an entry of a folder is no file that can be opened; None if it is one."""
+    """Return the fault of an entry of a folder that is not a file that can be opened; None for a file."""
     if path.is_file():
         return None
     if path.is_symlink():
@@ -96,10 +96,10 @@ def _twice(first: Path, second: Path, stem: str) -> CaseFault:
 
 
 def strays(folder: Path, ending: str) -> list[CaseFault]:
-    """Return faults of the images of other kinds in a folder of images with ``ending``, which nobody would read.
+    """Return a fault for every image of another format in a folder of images with ``ending``: it would not be read.
 
-    Sidecars, and copies of an image that is there with ``ending``, are none; nor are pictures without channel number
-    beside volumes.
+    Not reported are sidecar files, copies of an image that also exists with ``ending``, and pictures without channel
+    number in a folder of volumes.
     """
     entries = visible(folder)
     there = {stem_of(path, ending).casefold() for path in entries if has_ending(path.name, ending)}
@@ -117,7 +117,7 @@ def strays(folder: Path, ending: str) -> list[CaseFault]:
 
 
 def image_ending(name: str, ending: str) -> str | None:
-    """Return the ending of what looks like an image beside images with ``ending``; None if it does not."""
+    """Return the ending of a file name that looks like an image, in a folder of images with ``ending``; else None."""
     pictures = PICTURE_ENDINGS if ending.casefold() in PICTURE_ENDINGS else ()
     for known in (*VOLUME_ENDINGS, *pictures):
         if has_ending(name, known):
@@ -128,32 +128,32 @@ def image_ending(name: str, ending: str) -> str | None:
 
 
 def hidden_images(folder: Path, ending: str) -> list[str]:
-    """Return the names of hidden files that look like images and have no visible twin; they are never read."""
+    """Return the names of hidden files that look like images, without a visible file of the same name; sorted."""
     names = sorted(path.name for path in folder.iterdir())
     hidden = [name for name in names if name.startswith(".") and not _MINE.match(name) and name[1:] not in names]
     return [name for name in hidden if has_ending(name, ending) or image_ending(name[1:], ending) is not None]
 
 
 def folders_with_images(folder: Path, ending: str) -> list[str]:
-    """Return the names of the folders in ``folder`` that hold images themselves."""
+    """Return the names of the folders in ``folder`` that contain images."""
     inner = [path for path in visible(folder) if path.is_dir()]
     return [path.name for path in inner if any(image_ending(item.name, ending) for item in visible(path))]
 
 
 def passed_over(folder: Path, ending: str) -> list[str]:
-    """Say which images in a folder nobody looks at, one line each kind: hidden ones, and those in inner folders."""
+    """Return lines that name the ignored images of a folder: one for hidden images, one for those in inner folders."""
     lines = []
     if hidden := hidden_images(folder, ending):
-        lines.append(f"{folder}: hidden files are passed over: {listed(hidden)}. Remove the dot in front to use them")
+        lines.append(f"{folder}: hidden files are ignored: {listed(hidden)}. Remove the dot in front to use them")
     if inner := folders_with_images(folder, ending):
-        lines.append(f"{folder}: images in inner folders are passed over: {listed(inner)}. Move them up to use them")
+        lines.append(f"{folder}: images in inner folders are ignored: {listed(inner)}. Move them up to use them")
     return lines
 
 
 def renaming(folder: Path, pairs: Iterable[tuple[str, str]], loop: str) -> str:
     """Return the shell command that renames files (old name, new name) in a folder.
 
-    ``loop`` does the same where they are more than two; empty: each is named.
+    ``loop`` is a shell loop that does the same for more than two files; if it is empty, every file is named.
     """
     moves = [f"mv -n {shlex.quote(old)} {shlex.quote(new)}" for old, new in pairs]
     return f"cd {shlex.quote(str(folder))} && {loop if loop and len(moves) > 2 else ' && '.join(moves)}"

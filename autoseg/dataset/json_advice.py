@@ -1,4 +1,4 @@
-"""What to write in a dataset.json, as text that can be copied: values of which nothing is known, orders of regions."""
+"""Entries for a dataset.json as text that can be copied: values of unannotated voxels, orders of regions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from autoseg.dataset.schema import BACKGROUND, IGNORE, ORDER, UNLABELLED
 
 
 def as_written(keys: Mapping[str, Any]) -> str:
-    """Return keys and values as they stand in a JSON file, without the braces around them."""
+    """Return keys and values as JSON text, without the braces around them."""
     return json.dumps(keys, ensure_ascii=False)[1:-1]
 
 
 def declare_unknown(content: Mapping[str, Any], *values: int) -> dict[str, Any]:
-    """Return the keys of a dataset.json that say that nothing is known of voxels with ``values``.
+    """Return the keys of a dataset.json that declare voxels with ``values`` as unannotated.
 
-    ``unlabelled`` for the first value if ``content``, the dataset.json, has none yet; label sets of all classes, beside
-    those that it has, for the others. No value gives no key.
+    ``unlabelled`` declares the first value if ``content``, the dataset.json, does not have it yet. ``label_sets``, with
+    the existing sets, declares the others as sets of all classes. Without values there are no keys.
     """
     others = list(values)
     keys: dict[str, Any] = {}
@@ -39,23 +39,23 @@ def declare_unknown(content: Mapping[str, Any], *values: int) -> dict[str, Any]:
 
 
 def move_to_unlabelled(content: Mapping[str, Any], name: str, *values: int) -> str:
-    """Return what to write so that label ``name`` is no label any more and nothing is known of ``values``."""
+    """Return the entries by which ``name`` is no label any more and voxels with ``values`` are unannotated."""
     labels = {other: value for other, value in content["labels"].items() if other != name}
     return as_written({"labels": labels} | declare_unknown({**content, "labels": labels}, *values))
 
 
 def paint_advice(labels: Mapping[str, Any]) -> str:
-    """Return what to do about a missing or wrong ``regions_class_order`` beside ``labels``."""
+    """Return the remedy for a missing or wrong ``regions_class_order``, given ``labels``."""
     return (
         f"Write {order_as_written(labels)[0]}; later values are painted over earlier ones, so list large regions first."
     )
 
 
 def order_as_written(labels: Mapping[str, Any]) -> tuple[str, bool]:
-    """Return what to write so that every region comes back, and whether nnU-Net's rule does that with it.
+    """Return an entry with an order of regions, and whether nnU-Net's rule recovers every region with it.
 
-    ``labels`` of the dataset.json are written too if their order has to change; faulty ones are passed over. Where no
-    order is sound, because regions overlap without nesting, larger regions come before smaller ones.
+    The entry includes ``labels`` if their order has to change; faulty labels are ignored. If no order is sound, because
+    regions overlap without nesting, larger regions come before smaller ones.
     """
     written = {name: list(value) if isinstance(value, (list, tuple)) else [value] for name, value in labels.items()}
     foreground = {

@@ -1,9 +1,9 @@
 """The keys ``labels``, ``unlabelled`` and ``regions_class_order`` of a dataset.json, and the rules between them.
 
-Source: nnU-Net v2 ``utilities/label_handling/label_handling.py``. We differ in that the ignore label may be any
-integer above the other labels, in that background may have any value where ``unlabelled`` declares the value of
-unannotated voxels, and in that every mistake is named, also those that nnU-Net passes over (equal values, gaps,
-negative values, text for numbers, ``Ignore`` for ``ignore``).
+Source: nnU-Net v2 ``utilities/label_handling/label_handling.py``. Differs in that the ignore label may be any integer
+above the other labels, in that background may have any value if ``unlabelled`` declares the value of unannotated
+voxels, and in that every mistake is reported, also those that nnU-Net accepts (equal values, gaps, negative values,
+text for numbers, ``Ignore`` for ``ignore``).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Values = Mapping[str, tuple[int, ...]]
 _BACKGROUND_NAMES = frozenset(
     {"bg", "back", "outside", "other", "negative", "nothing", "empty", "annotated background", "drawn background"}
 )
-"""Names, in small letters, that may stand for annotated background beside a 0 of unannotated voxels."""
+"""Names, in lower case, that may be annotated background in data where 0 means unannotated."""
 _UNLABELLED_NAMES = frozenset(
     {"unlabelled", "unlabeled", "not labelled", "not labeled", "unannotated", "not annotated", "not_annotated"}
 )
-"""Names, in small letters, that hardly stand for a class."""
+"""Names, in lower case, that are probably not those of a class."""
 _ONE_MEANING = {
     BACKGROUND: "If one value is both background and what nobody looked at, only a mask per case can tell: see "
     "valid_mask_folder. If background is drawn with a value of its own, write that value as labels.background.",
@@ -80,7 +80,7 @@ def _folded(name: str) -> str:
 
 
 def _check_background(file: DatasetFile, findings: Findings) -> None:
-    """Find a missing background, and one that is not 0 though nothing declares what 0 is."""
+    """Add a fault if background is missing, or if it is not 0 and the meaning of 0 is not declared."""
     content, section, background = file.content, file.content["labels"], file.schema.labels.background
     if BACKGROUND not in section:
         if BACKGROUND not in map(_folded, section):
@@ -104,7 +104,7 @@ def _check_background(file: DatasetFile, findings: Findings) -> None:
 
 
 def _names_unlabelled(file: DatasetFile) -> bool:
-    """Whether a label holds the value of unannotated voxels; its own fault tells how to write it."""
+    """Whether a label is the value of unannotated voxels; another fault says how to declare it."""
     section, labels = file.content["labels"], file.schema.labels
     highest = max([labels.background, *(max(values) for values in labels.foreground.values())])
     is_low = labels.ignore is not None and LEAST_VALUE <= labels.ignore < highest
@@ -114,7 +114,7 @@ def _names_unlabelled(file: DatasetFile) -> bool:
 
 
 def _is_misnamed(file: DatasetFile, name: str, findings: Findings) -> bool:
-    """Whether a label can be no class by its name, which is then a fault; a name that may be meant so is a warning."""
+    """Whether a label is not a class, by its name; adds a fault then, and a warning for a name that is doubtful."""
     content, section, key = file.content, file.content["labels"], f"labels.{name}"
     value, background = parse_value(section[name]), file.schema.labels.background
     if name in (BACKGROUND, IGNORE):
@@ -151,7 +151,7 @@ def _is_misnamed(file: DatasetFile, name: str, findings: Findings) -> bool:
 
 
 def _check_values(file: DatasetFile, foreground: Values, findings: Findings) -> None:
-    """Find values that have two meanings."""
+    """Add faults for values with two meanings."""
     ignore = () if file.schema.labels.ignore is None else (file.schema.labels.ignore,)
     special: Values = {BACKGROUND: (file.schema.labels.background,), IGNORE: ignore}
     first_with: dict[tuple[int, ...], str] = {}
@@ -179,7 +179,7 @@ def _add_shared(key: str, value: object, other: str, fix: str, findings: Finding
 
 
 def _check_ignore(file: DatasetFile, foreground: Values, findings: Findings) -> None:
-    """Find an ignore label that is not the highest."""
+    """Add a fault if the ignore label is not the highest."""
     ignore, background = file.schema.labels.ignore, file.schema.labels.background
     classes = {item for values in foreground.values() for item in values}
     highest = max({background, *classes} - {ignore}, default=0)
@@ -195,7 +195,7 @@ def _check_ignore(file: DatasetFile, foreground: Values, findings: Findings) -> 
 
 
 def _check_order(file: DatasetFile, foreground: Values, n_regions: int, findings: Findings) -> None:
-    """Find an order of regions that is missing, of another length, or with values that no class has."""
+    """Add faults if the order of regions is missing, has another length, or has values of no class."""
     order = file.schema.regions_class_order
     if order is None and file.content.get(ORDER) is not None:
         return  # a fault against the schema
@@ -218,7 +218,7 @@ def _check_order(file: DatasetFile, foreground: Values, n_regions: int, findings
 
 
 def _check_gaps(file: DatasetFile, foreground: Values, findings: Findings) -> None:
-    """Find values that nothing declares below that of the last class; where 0 is no background, above the first."""
+    """Add a fault for undeclared values between the lowest and the highest value of a class."""
     classes = {file.schema.labels.background, *(item for values in foreground.values() for item in values)}
     sets = file.content.get("label_sets", {})
     others = [file.schema.unlabelled, file.schema.labels.ignore, *(sets if isinstance(sets, Mapping) else ())]

@@ -1,4 +1,4 @@
-"""What the integers of a label file mean: the one place that turns file values into label sets and back."""
+"""The meaning of the integers of a label file: the only module that converts file values to label sets and back."""
 
 from __future__ import annotations
 
@@ -19,63 +19,63 @@ from autoseg.dataset.file_values import DECLARE_VALUES, value_name
 from autoseg.dataset.painting import Painting, paint
 
 LazySemantics: TypeAlias = Literal["marginal", "seed"]
-"""What a voxel means that is drawn as a class which ``annotated`` of its case leaves out; see ``Labels``."""
+"""Meaning of a voxel labelled as a class that is not in ``annotated`` of its case; see ``Labels.lazy_semantics``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A row of the result table: a class or a region. What the network's outputs are is up to ``autoseg.tasks``."""
+    """A row of the result table: a class or a region. The outputs of the network are defined by ``autoseg.tasks``."""
 
     name: str
     classes: tuple[int, ...]
-    """Class indices (not file values) that it stands for."""
+    """Indices (not file values) of its classes."""
     values: tuple[int, ...]
-    """The same as file values, ascending."""
+    """File values of its classes, ascending."""
     is_background: bool = False
 
     @property
     def key(self) -> str:
-        """The key in a summary.json, nnU-Net's form: ``"1"`` or ``"(1, 2)"``."""
+        """Key in a summary.json, in nnU-Net's form: ``"1"`` or ``"(1, 2)"``."""
         return str(self.values[0]) if len(self.values) == 1 else str(self.values)
 
 
 @dataclass(frozen=True, slots=True)
 class CaseStatement:
-    """What ``dataset.json: cases.<case>`` says of the classes of one case, as class indices."""
+    """Statement of ``dataset.json: cases.<case>`` on the classes of one case, as class indices."""
 
     annotated: frozenset[int] | None = None
-    """Classes completely drawn; None means all."""
+    """Completely annotated classes; None means all."""
     absent: frozenset[int] = frozenset()
-    """Classes certainly not there."""
+    """Classes that certainly do not occur."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes of a data set, how files encode them, and what the network predicts.
+    """The classes of a data set, their file values, and the rows of its result table.
 
-    Made by :meth:`autoseg.dataset.dataset.Dataset.load`, which validates; this class trusts its fields.
+    Made by :meth:`autoseg.dataset.dataset.Dataset.load`, which validates; this class does not check its fields.
     """
 
     class_values: tuple[int, ...]
     """File value of each class; class 0 is background (0 unless ``unlabelled`` is declared), the others ascend."""
     class_names: tuple[str, ...]
     heads: tuple[Head, ...]
-    """One per class, background first; or one per region, in order of declaration, no background."""
+    """One per class, background first; or one per region, in order of declaration, without background."""
     paint_values: tuple[int, ...] | None = None
-    """Regions only (else None): file value painted for each head, in painting order (``regions_class_order``)."""
+    """For regions, file value painted for each head, in painting order (``regions_class_order``); otherwise None."""
     ignore: int | None = None
-    """``labels.ignore``: file value of voxels of which nothing is known, above those of all classes."""
+    """``labels.ignore``: file value of unannotated voxels, above the values of all classes; None if not declared."""
     unlabelled: int | None = None
-    """``unlabelled``: another such value, which may be any; ``file_values.NAN_VALUE`` stands for NaN."""
+    """``unlabelled``: another file value of unannotated voxels; ``file_values.NAN_VALUE`` stands for NaN."""
     set_values: Mapping[int, frozenset[int]] = field(default_factory=dict)
-    """Further file values and the class indices that they may be (``dataset.json: label_sets``)."""
+    """Further file value -> indices of the possible classes (``dataset.json: label_sets``)."""
     statements: Mapping[str, CaseStatement] = field(default_factory=dict)
-    """Per case, where something was said."""
+    """Case -> its statement; cases without one are missing."""
     lazy_semantics: LazySemantics = "marginal"
-    """Where ``annotated`` leaves classes out: "marginal" takes 0 as "none of the annotated classes" and a drawn class
-    for what it is; "seed" takes either as "not an absent class" and nothing more."""
+    """Meaning of labels in cases whose ``annotated`` omits classes. "marginal": 0 means "none of the annotated
+    classes", a class means itself. "seed": 0 and the omitted classes mean only "not an absent class"."""
     has_masks: bool = False
-    """Whether a mask per case says which voxels are annotated (``dataset.json: valid_mask_folder``)."""
+    """Whether every case has a mask of its annotated voxels (``dataset.json: valid_mask_folder``)."""
     task: str | None = None
     """Name of a user's task (``dataset.json: task``); None: that of the heads, see ``autoseg.tasks.task.task_of``."""
 
@@ -96,17 +96,17 @@ class Labels:
 
     @property
     def is_dense(self) -> bool:
-        """Whether every voxel of every case is said to carry exactly one class."""
+        """Whether dataset.json implies that every voxel of every case is annotated as exactly one class."""
         return not (unknown_values(self) or self.set_values or statements_leave_open(self) or self.has_masks)
 
     @property
     def unknown(self) -> int:
-        """The code of a voxel of which nothing is known."""
+        """Code of a voxel that may have any class: K."""
         return self.n_classes
 
     @property
     def outside(self) -> int:
-        """The code of padding and of whatever enters from outside an image: background if the data set is dense."""
+        """Code of voxels outside an image, as in padding: background if the data set is dense, otherwise unknown."""
         return 0 if self.is_dense else self.unknown
 
     @cached_property
@@ -127,10 +127,10 @@ class Labels:
         return tuple(sorted({*self.class_values, *self.set_values, *unknown_values(self)}))
 
     def sets_by_value(self, case: str = "") -> dict[int, frozenset[int]]:
-        """For each file value the classes that a voxel of ``case`` with that value may be.
+        """Return file value -> indices of the classes that a voxel of ``case`` with that value may have.
 
-        Source: lazy labels as in ELEKTRONN (``convlayer3d.NLL``), stated as sets. We differ from it, unless
-        ``lazy_semantics`` is "seed", in that 0 says "none of the annotated classes" where ELEKTRONN drops the voxel.
+        Source: lazy labels of ELEKTRONN (``convlayer3d.NLL``), expressed as sets. Differs, unless ``lazy_semantics`` is
+        "seed", in that 0 means "none of the annotated classes", where ELEKTRONN ignores the voxel.
         """
         absent = self.statements.get(case, CaseStatement()).absent
         sets = drawn_sets(self, case)
@@ -139,24 +139,24 @@ class Labels:
     def encode(
         self, file_labels: NDArray[Any], case: str = "", valid: BoolArray | None = None
     ) -> tuple[CodeArray, BoolArray]:
-        """Turn the integers of a label file into codes and their label sets.
+        """Return codes and label sets for the integers of a label file.
 
         Parameters
         ----------
         file_labels
             (*S) integers (a floating type with integral values is accepted), values as in ``dataset.json``.
         case
-            Name of the case, for what ``dataset.json: cases`` says of it.
+            Name of the case, to apply its statement in ``dataset.json: cases``.
         valid
-            (*S): where False, nothing is drawn, whatever the file holds there, be it declared or not; the voxel may
-            be any class that is not absent. None: everywhere drawn.
+            (*S) bool: False for unannotated voxels, whatever value the file holds there, declared or not; they may have
+            any class that is not absent. None: the file alone decides.
 
         Returns
         -------
         codes, label_sets
-            (*S) uint8 (uint16 when more than 256 codes) and (N, K) bool. Codes 0..K-1 are the single classes, K is
-            "unknown"; further codes are the other sets of the case. An empty array gives an empty map. Which code
-            means "nobody annotated this voxel" follows from the same table: see :func:`undrawn_code`.
+            (*S) uint8 (uint16 for more than 256 codes) and (N, K) bool. Codes 0..K-1 are the single classes, K is
+            "unknown"; further codes are the other sets of the case. An empty array gives an empty map. The code of
+            unannotated voxels is :func:`undrawn_code`.
 
         Raises
         ------
@@ -175,12 +175,12 @@ class Labels:
         return codes, label_sets
 
     def decode(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.unsignedinteger]:
-        """Turn the network's outputs (H, *S) into a label map (*S) of file values.
+        """Return the label map (*S) of file values for logits of heads (H, *S).
 
-        Softmax: the class with the largest logit (the lower class on ties). Regions: a value whose regions are exactly
-        those with a logit above 0; if there is none, the last of these in ``regions_class_order`` (``core.painting``).
-        Never a value of which nothing is known. The type is uint8 if the largest value fits, else uint16.
-        Source: nnU-Net ``label_handling.py``.
+        Softmax: the class with the largest logit (the lower class on ties). Regions: a class whose regions are exactly
+        those with a logit above 0; if there is none, the class of the last of these in ``regions_class_order``
+        (``dataset.painting``). Never a value of unannotated voxels. The dtype is uint8 if the largest file value fits,
+        otherwise uint16. Source: nnU-Net ``label_handling.py``.
         """
         dtype = np.uint8 if max(self.file_values()) < 256 else np.uint16
         values = np.array(self.class_values, dtype=dtype)
@@ -201,13 +201,13 @@ def background_value(labels: Labels) -> int:
 
 
 def unknown_values(labels: Labels) -> tuple[int, ...]:
-    """Return the file values of which nothing is known: ignore, unlabelled, and label sets of all classes."""
+    """Return the file values of unannotated voxels: ignore, unlabelled, and label sets of all classes."""
     values = [value for value in (labels.ignore, labels.unlabelled) if value is not None]
     return (*values, *(value for value, members in labels.set_values.items() if len(members) == labels.n_classes))
 
 
 def painting_of(labels: Labels) -> Painting | None:
-    """Return how regions become one class per voxel; None for a softmax over classes."""
+    """Return the rule that turns regions into one class per voxel; None for a softmax over classes."""
     if labels.paint_values is None:
         return None
     return Painting(labels.regions, tuple(labels.class_values.index(value) for value in labels.paint_values))
@@ -226,7 +226,7 @@ def free_value(labels: Labels) -> int:
 
 
 def statements_leave_open(labels: Labels) -> bool:
-    """Whether the statement about some case leaves open what a voxel is, or speaks of unannotated voxels."""
+    """Whether the statement on any case implies voxels with several possible classes."""
     return any(
         bool(case.absent) or labels.lazy_semantics == "seed" or 0 not in (case.annotated or ())
         for case in labels.statements.values()
@@ -234,7 +234,7 @@ def statements_leave_open(labels: Labels) -> bool:
 
 
 def drawn_sets(labels: Labels, case: str = "") -> dict[int, frozenset[int]]:
-    """For each file value the classes that it leaves in ``case``, whatever is said to be absent there."""
+    """Return file value -> indices of the classes that it allows in ``case``, without regard to absent classes."""
     everything = frozenset(range(labels.n_classes))
     annotated = labels.statements.get(case, CaseStatement()).annotated
     sets = {value: frozenset({index}) for index, value in enumerate(labels.class_values)}
@@ -246,23 +246,23 @@ def drawn_sets(labels: Labels, case: str = "") -> dict[int, frozenset[int]]:
 
 
 def undrawn_set(labels: Labels, case: str = "") -> frozenset[int]:
-    """Return the classes that a voxel of ``case`` may be where nothing is drawn: all that are not absent."""
+    """Return the indices of the classes that an unannotated voxel of ``case`` may have: all that are not absent."""
     return frozenset(range(labels.n_classes)) - labels.statements.get(case, CaseStatement()).absent
 
 
 def undrawn_code(labels: Labels, case: str = "", *, has_mask: bool = False) -> int:
-    """Return the code that :meth:`Labels.encode` gives to voxels of ``case`` that nobody annotated.
+    """Return the code that :meth:`Labels.encode` gives to unannotated voxels of ``case``.
 
-    It is known here, where file values become codes, and carried from here: a set that somebody drew may be as wide.
-    Where no value of the data set means "not annotated" and there is no mask, no voxel is unannotated, and the code is
-    K ("unknown"), which then occurs nowhere. So it is where a single class is not absent: that statement says as much
-    of a voxel as drawing does. A drawn set of exactly the classes that are not absent shares the code: it says nothing
-    more than the statement does.
+    It must be determined here and carried along: later it cannot be distinguished from an annotated set of as many
+    classes. The code is K ("unknown"), which then occurs nowhere, in two cases. First, if no value of the data set
+    means "unannotated" and there is no mask. Second, if all classes but one are absent, since that statement determines
+    a voxel as annotation does. An annotated set of exactly the classes that are not absent shares the code, because it
+    adds nothing to the statement.
 
     Parameters
     ----------
     has_mask
-        Whether ``encode`` gets a valid mask.
+        Whether ``encode`` is given a valid mask.
     """
     undrawn = undrawn_set(labels, case)
     everything = frozenset(range(labels.n_classes))
@@ -273,44 +273,44 @@ def undrawn_code(labels: Labels, case: str = "", *, has_mask: bool = False) -> i
 
 
 def undrawn_row(labels: Labels, case: str = "") -> BoolArray:
-    """(K,) bool: :func:`undrawn_set` as a row of a table of label sets."""
+    """Return (K,) bool: :func:`undrawn_set` as a row of a table of label sets."""
     row: BoolArray = np.zeros(labels.n_classes, dtype=bool)
     row[list(undrawn_set(labels, case))] = True
     return row
 
 
 def open_row(labels: Labels, case: str = "") -> BoolArray:
-    """(K,) bool: classes that an unannotated voxel of ``case`` may have; to measure how much annotation adds to that.
+    """Return (K,) bool: classes that an unannotated voxel of ``case`` may have. Used to count annotated voxels.
 
-    As :func:`undrawn_row`, but all classes where only one is left: then the statement says as much as drawing does.
+    Same as :func:`undrawn_row`, but all classes if only one is not absent: such voxels count as annotated.
     """
     row = undrawn_row(labels, case)
     return row if row.sum() > 1 else np.ones_like(row)
 
 
 def drawn_codes(label_sets: BoolArray, undrawn: BoolArray) -> BoolArray:
-    """(N,) bool: codes of voxels that somebody drew: they say something, and more than ``undrawn`` (K,) does."""
+    """Return (N,) bool: codes of annotated voxels: informative rows of ``label_sets`` (N, K) but ``undrawn`` (K,)."""
     drawn: BoolArray = informative_codes(label_sets) & (label_sets != undrawn).any(axis=1)
     return drawn
 
 
 def informative_codes(label_sets: BoolArray) -> BoolArray:
-    """(N,) bool: codes that say something, i.e. whose set is neither empty nor all classes."""
+    """Return (N,) bool: codes whose set, a row of ``label_sets`` (N, K), is neither empty nor all classes."""
     count = label_sets.sum(axis=1)
     informative: BoolArray = (count > 0) & (count < label_sets.shape[1])
     return informative
 
 
 def foreground_codes(label_sets: BoolArray) -> BoolArray:
-    """(N,) bool: codes that are certainly foreground (non-empty sets without background)."""
+    """Return (N,) bool: codes of certain foreground: rows of ``label_sets`` (N, K) with a class but not background."""
     return label_sets.any(axis=1) & ~label_sets[:, 0]
 
 
 def head_states(label_sets: BoolArray, regions: BoolArray) -> tuple[BoolArray, BoolArray]:
-    """Decide every head for every code: ``(positive, negative)``, both (N, H) bool; undecided where both are False.
+    """Return ``(positive, negative)``, both (N, H) bool: certain state of each head for each code.
 
-    A head is positive where the label set lies inside its classes, negative where the two are disjoint. An empty set
-    (which no valid data set produces) decides nothing.
+    A head is positive if the label set is a subset of its classes, and negative if the two are disjoint. An empty set
+    (which no valid data set produces) leaves every head undecided.
 
     Parameters
     ----------
@@ -326,7 +326,7 @@ def head_states(label_sets: BoolArray, regions: BoolArray) -> tuple[BoolArray, B
 
 
 def _with_background(file_labels: NDArray[Any], valid: BoolArray, background: int) -> NDArray[Any]:
-    """Return file values (*S) with that of background wherever ``valid`` (*S) is False."""
+    """Return file values (*S) with the value of background wherever ``valid`` (*S) is False."""
     dtype = np.result_type(file_labels.dtype, np.min_scalar_type(background))
     return np.where(valid, file_labels, np.array(background, dtype=dtype))
 
@@ -345,7 +345,10 @@ def _code_rows(labels: Labels, case: str, *, has_mask: bool) -> tuple[list[froze
 def _look_up(
     file_labels: NDArray[Any], codes_by_value: Mapping[int, int], dtype: type[np.unsignedinteger[Any]], case: str
 ) -> CodeArray:
-    """Replace file values by codes, a piece at a time: an index array for a whole volume takes 8 bytes a voxel."""
+    """Return the codes (*S) of file values (*S), in ``dtype``; raise ``DatasetError`` with all undeclared values.
+
+    Done chunk by chunk, since an index array for a whole volume takes 8 bytes per voxel.
+    """
     low, outside = min(0, *codes_by_value), max(codes_by_value) + 1
     table = np.zeros(outside - low + 1, dtype=dtype)
     declared = np.zeros(outside - low + 1, dtype=bool)  # the last entry stands for every value that is out of range
@@ -376,7 +379,7 @@ def _look_up(
 
 
 def _table_indices(values: NDArray[Any], low: int, outside: int) -> NDArray[np.intp]:
-    """Return integral values from ``low`` to ``outside - 1`` as indices from 0, every other value as the next one."""
+    """Return indices (n,) of values (n,): ``value - low`` for integers in [low, outside), otherwise outside - low."""
     usable = (values >= low) & (values < outside)
     if values.dtype.kind == "f":
         usable &= values == np.floor(values)

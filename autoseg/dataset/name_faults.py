@@ -1,4 +1,4 @@
-"""Faults of file names, one for all files that share it, with the shell command that renames them."""
+"""Faults of file names, with a shell command that renames the files; files with the same fault share one message."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _DIGITS = re.compile(r"(.+)_([0-9]{1,3}|[0-9]{5})")
 
 
 def number_faults(folder: Path, files: Mapping[str, Path], ending: str, n_channels: int) -> list[CaseFault]:
-    """Return what is wrong with images (stem -> file) without a channel number of four digits.
+    """Return the faults of images (stem -> file) without a channel number of four digits.
 
-    Where the last digits can only be channel numbers (every case has 0 to n - 1) they lack zeros; else the names have
-    no channel number.
+    If the last digits can only be channel numbers (every case has 0 to n - 1), digits are missing; otherwise the names
+    have no channel number.
     """
     numbered = {stem: match for stem in files if (match := _DIGITS.fullmatch(stem))}
     of_case: dict[tuple[str, int], set[int]] = {}
@@ -85,19 +85,19 @@ def _one_unnumbered(folder: Path, name: str, right: str, expected: str) -> CaseF
 def unpaired_faults(
     images: Mapping[str, Sequence[Path]], labels: Mapping[str, Path], folder: Path, ending: str, taken: Collection[str]
 ) -> list[Fault]:
-    """Return what is wrong with images without label and labels without image, by case.
+    """Return the faults of images without label and labels without image.
 
-    Names that differ in one way are told in one fault: a word behind or in front of all label names, or capital
-    letters. The others are told one by one.
+    Names that differ in the same way share one fault: a suffix or prefix of all label names, or upper case. All others
+    have a fault each.
 
     Parameters
     ----------
     images, labels
-        Case -> files, of those that have no counterpart.
+        Case -> files, of images and labels without counterpart.
     folder
-        Of the label files.
+        Folder of the label files.
     taken
-        Cases of the other label files, which a renaming must leave alone.
+        Cases of the other label files, which must not be renamed.
     """
     faults: list[Fault] = []
     labels, images = dict(labels), dict(images)
@@ -115,7 +115,7 @@ def unpaired_faults(
 
 
 _Renaming = tuple[list[tuple[str, str]], str, str]
-"""Pairs (case, stem of its label file), what is wrong with these stems, and the shell loop that renames them all."""
+"""Pairs (case, stem of its label file), the fault of these stems, and a shell loop that renames all of them."""
 
 
 def _by_suffix(images: Mapping[str, object], labels: Iterable[str], ending: str) -> list[_Renaming]:
@@ -163,7 +163,7 @@ def _shared_start(names: Iterable[str]) -> str:
 
 
 def _unique(names: Iterable[str], key: Callable[[str], str]) -> dict[str, str]:
-    """Return key -> name of the names whose key no other has."""
+    """Return key -> name for names whose key is unique."""
     by_key: dict[str, list[str]] = {}
     for name in names:
         by_key.setdefault(key(name), []).append(name)

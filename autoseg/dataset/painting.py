@@ -1,9 +1,9 @@
-"""How predicted regions become one class per voxel, and whether every region comes back from that.
+"""Conversion of predicted regions to one class per voxel, and the check that every region is recovered from it.
 
-nnU-Net paints the classes of ``regions_class_order`` one over the other (``label_handling.py``), which gives all
-regions back only if large ones come first and all of them nest. We paint a combination of regions that some class has
-of its own with that class, and only other combinations in order. Where nnU-Net's rule gives all regions back, both
-are the same.
+nnU-Net paints the classes of ``regions_class_order`` one over the other (``label_handling.py``). That recovers all
+regions only if large regions come first and all of them nest. Here a combination of regions that are exactly the
+regions of a class gets that class; only other combinations are painted in order. If nnU-Net's rule recovers all
+regions, both rules give the same result.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ ClassArray = NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class Painting:
-    """The rule of one data set."""
+    """The conversion of the regions of one data set."""
 
     regions: BoolArray
-    """(H, K): the classes that each region stands for; class 0 is background, in no region."""
+    """(H, K) bool: the classes of each region; class 0 is background, in no region."""
     order: tuple[int, ...]
-    """Class painted for each region, in order: later over earlier."""
+    """Index of the class painted for each region, in order: later over earlier."""
 
     def in_order(self, combinations: BoolArray) -> ClassArray:
-        """(N,) class that nnU-Net's rule paints for each combination (N, H) of regions; 0 without any region."""
+        """Return (N,) class that nnU-Net's rule paints for each combination (N, H) of regions; 0 without any region."""
         painted = np.zeros(len(combinations), dtype=np.intp)
         for painted_class, chosen in zip(self.order, combinations.T, strict=True):
             painted[chosen] = painted_class
@@ -39,20 +39,20 @@ class Painting:
 
     @cached_property
     def returned_in_order(self) -> ClassArray:
-        """(K,) class as which nnU-Net's rule gives each class back whose regions are predicted without mistake."""
+        """(K,) class that nnU-Net's rule paints for the regions of each class."""
         return self.in_order(self.regions.T)
 
     @cached_property
     def is_sound(self) -> bool:
-        """Whether nnU-Net's rule gives every region back from a prediction without mistake."""
+        """Whether nnU-Net's rule recovers every region from a correct prediction."""
         return bool((self.regions[:, self.returned_in_order] == self.regions).all())
 
     @cached_property
     def returned(self) -> ClassArray:
-        """(K,) class as which our rule gives each class back: itself, or another one of exactly the same regions.
+        """(K,) class that our rule paints for the regions of each class: itself, or another class of the same regions.
 
-        Of several classes with the same regions that comes back which nnU-Net's rule paints, else the first one that
-        is in the order, else the first.
+        Of several classes with the same regions it is the one that nnU-Net's rule paints, otherwise the first one in
+        ``order``, otherwise the first one.
         """
         back = self.returned_in_order.copy()
         wrong = np.flatnonzero((self.regions[:, back] != self.regions).any(axis=0))
@@ -63,20 +63,20 @@ class Painting:
 
     @cached_property
     def steps(self) -> tuple[tuple[NDArray[np.int32], ...], ClassArray]:
-        """How the combinations are found that are not painted in order: a table per region, and the classes.
+        """Tables (n,) int32, one per region, and classes (m,), that find the combinations not painted in order.
 
-        Begin in state 1; each region leads from state s to ``table[2 * s + (1 if it is predicted else 0)]``. State 0
-        is none of these combinations; the last state s is class ``classes[s]``. Takes one look-up per region, however
-        many combinations there are.
+        Start in state 1; each region leads from state s to ``table[2 * s + (1 if it is predicted else 0)]``. State 0
+        means none of these combinations; a last state s means class ``classes[s]``. This takes one look-up per region,
+        for any number of combinations.
         """
         missed = np.flatnonzero(self.returned != self.returned_in_order)
         combinations, first = np.unique(self.regions.T[missed], axis=0, return_index=True)
         states = np.ones(len(combinations), dtype=np.int32)
         tables = []
         for bits in combinations.T:
-            kept, following = np.unique(2 * states + bits, return_inverse=True)
+            indices, following = np.unique(2 * states + bits, return_inverse=True)
             table = np.zeros(2 * int(states.max(initial=1)) + 2, dtype=np.int32)
-            table[kept] = np.arange(1, len(kept) + 1)
+            table[indices] = np.arange(1, len(indices) + 1)
             states = (following + 1).astype(np.int32)
             tables.append(table)
         classes = np.zeros(len(combinations) + 1, dtype=np.intp)
@@ -85,7 +85,7 @@ class Painting:
 
 
 def paint(logits: NDArray[np.floating[Any]], painting: Painting, values: NDArray[Any]) -> NDArray[Any]:
-    """Return the file value (*S) of every voxel; ``values`` (K,) are those of the classes, and give the type.
+    """Return the file value (*S) of every voxel; ``values`` (K,) are those of the classes, in the dtype of the result.
 
     Parameters
     ----------
@@ -107,20 +107,20 @@ def paint(logits: NDArray[np.floating[Any]], painting: Painting, values: NDArray
 
 
 def sound_order(regions: BoolArray) -> tuple[tuple[int, int], ...] | None:
-    """Return regions and the classes to paint, in an order with which nnU-Net's rule gives all regions back.
+    """Return (region, class to paint) pairs in an order by which nnU-Net's rule recovers all regions.
 
-    None if no order does.
+    None if there is no such order.
 
     Parameters
     ----------
     regions
-        (H, K). Where the order of the regions is sound with fitting classes, it is kept.
+        (H, K) bool. Their order is kept if it is sound with suitable classes.
 
     Notes
     -----
-    What is painted last stays, so the classes of the last region must be in exactly the same regions. Without these
-    classes the same holds for the region before it, and so on. Taking any region that fits never harms: fewer classes
-    are left for the others.
+    The region that is painted last is not painted over, so all its classes must be in exactly the same regions. Without
+    these classes the same holds for the region before it, and so on. Any region that fits may be taken next, since that
+    leaves fewer classes for the others.
     """
     left = np.ones(regions.shape[1], dtype=bool)
     rest = list(range(len(regions)))
@@ -138,14 +138,14 @@ def sound_order(regions: BoolArray) -> tuple[tuple[int, int], ...] | None:
 
 
 def own_class(regions: BoolArray, region: int) -> int:
-    """Return the class of a region that is in the fewest regions, the first of them."""
+    """Return the class of a region that is in the fewest regions, the first one on a tie; ``regions`` is (H, K)."""
     return min(np.flatnonzero(regions[region]).tolist(), key=lambda index: (int(regions[:, index].sum()), index))
 
 
 def dice_of_regions(regions: BoolArray, returned: ClassArray, voxels: Sequence[int]) -> list[float | None]:
-    """Return the Dice of each region if every voxel of class k comes back as class ``returned[k]``.
+    """Return the Dice of each region (H, K) if every voxel of class k becomes class ``returned[k]`` (K,).
 
-    ``voxels`` (K,): of each class. None for a region without a voxel before and after.
+    ``voxels`` (K,): number of voxels of each class. None for a region without a voxel before and after.
     """
     numbers, after = np.asarray(voxels, dtype=np.int64), regions[:, returned]
     both, total = (regions & after) @ numbers, regions @ numbers + after @ numbers
@@ -153,4 +153,5 @@ def dice_of_regions(regions: BoolArray, returned: ClassArray, voxels: Sequence[i
 
 
 def _are_alike(columns: BoolArray) -> bool:
+    """Whether all columns of an array (H, n) are equal; True for n = 0."""
     return bool((columns == columns[:, :1]).all())

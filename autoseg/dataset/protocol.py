@@ -1,4 +1,4 @@
-"""What the annotators of a data set promise about how they worked, so that silence too says something."""
+"""Promises of the annotators about how they worked, from which classes of unannotated voxels can be excluded."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ Reach: TypeAlias = float | Literal["auto"]
 
 @dataclass(frozen=True)
 class AnnotationProtocol:
-    """``dataset.json: annotation_protocol``; nothing is promised by default.
+    """Content of ``dataset.json: annotation_protocol``; by default nothing is promised.
 
-    Made by :meth:`autoseg.dataset.dataset.Dataset.load`, which validates; this class trusts its fields.
+    Made by :meth:`autoseg.dataset.dataset.Dataset.load`, which validates; this class does not check its fields.
     """
 
     classes_complete_in: Literal["slice", "case"] | None = None
-    """Where an annotated slice (or case) has no annotation of a class, that class is absent from it."""
+    """A class without annotation in an annotated slice (or case) is absent from that slice (or case)."""
     reach_mm: Reach | Mapping[int, Reach] | None = None
-    """Nothing of a foreground class lies farther than this from its annotated voxels: one distance for every
-    foreground class, or class index -> distance (classes left out promise nothing; never background)."""
+    """Largest distance of a voxel of a foreground class to annotated voxels of the class: one for all foreground
+    classes, or class index -> distance. Classes that are missing promise nothing; background has no reach."""
     instances_touched: bool = False
-    """Every object carries an annotated voxel of its class."""
+    """Every object has at least one annotated voxel of its class."""
     background_encloses: bool = False
-    """What annotated background separates from all annotated foreground is background."""
+    """Voxels that annotated background separates from all annotated foreground are background."""
     gap_mm: float = 0.0
-    """Widest gap in a line of annotated background that still separates; 0: none, not even from corner to corner."""
+    """Widest gap in a line of annotated background that counts as closed; 0: none, not even from corner to corner."""
     slice_axis: int | None = None
-    """Axis of the file that counts the slices which people drew in: 0, 1, 2 for z, y, x; None: not said."""
+    """Axis of the file perpendicular to the annotated slices: 0, 1, 2 for z, y, x; None if not declared."""
 
     @property
     def is_empty(self) -> bool:
@@ -37,20 +37,20 @@ class AnnotationProtocol:
         return self == AnnotationProtocol(gap_mm=self.gap_mm, slice_axis=self.slice_axis)
 
     @property
-    def speaks_of_slices(self) -> bool:
-        """Whether it matters which axis counts the slices."""
+    def depends_on_slices(self) -> bool:
+        """Whether a promise depends on the axis of the slices."""
         return self.classes_complete_in == "slice" or self.background_encloses
 
     @property
-    def settles_far(self) -> bool:
-        """Whether it is settled what lies far from all annotation; by a reach of "auto" only once it is estimated."""
+    def excludes_far_classes(self) -> bool:
+        """Whether a promise excludes classes far from all annotation; a reach of "auto" only after its estimation."""
         reach = self.reach_mm.values() if isinstance(self.reach_mm, Mapping) else (self.reach_mm,)
         return self.background_encloses or any(isinstance(distance, (int, float)) for distance in reach)
 
     def single_promises(self) -> dict[str, AnnotationProtocol]:
-        """Return each promise that narrows sets before training on its own, by its key in dataset.json.
+        """Return key in dataset.json -> protocol with that promise alone, for promises that apply before training.
 
-        ``instances_touched`` is none of them: it needs a prediction.
+        ``instances_touched`` is not among them, since it needs a prediction.
         """
         how = AnnotationProtocol(gap_mm=self.gap_mm, slice_axis=self.slice_axis)
         names = ("classes_complete_in", "reach_mm", "background_encloses")

@@ -1,4 +1,4 @@
-"""The key ``annotation_protocol`` of a dataset.json: what the annotators promise about how they worked."""
+"""The key ``annotation_protocol`` of a dataset.json: promises of the annotators about how they worked."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ AXES = "zyx"
 
 
 def read_protocol(section: ProtocolSection, labels: Labels | None, findings: Findings) -> AnnotationProtocol:
-    """Return what ``annotation_protocol`` promises, without faulty promises. Without the key nothing is promised.
+    """Return the promises of ``annotation_protocol`` without the faulty ones. Without the key nothing is promised.
 
     Parameters
     ----------
     labels
-        With statements about cases, for the names of classes and to warn where nothing is left open; None after a
-        fault in ``labels``: class names are not checked then.
+        Labels with the statements on cases, for the names of classes and for the warning that promises have no effect;
+        None after a fault in ``labels``: class names are not checked then.
     """
     gap = section.background_encloses
     protocol = AnnotationProtocol(
@@ -35,9 +35,9 @@ def read_protocol(section: ProtocolSection, labels: Labels | None, findings: Fin
     if labels is not None and labels.is_dense and not protocol.is_empty:
         findings.warn(
             PROTOCOL,
-            "changes nothing, because every voxel of every case is said to be annotated: there is no ignore label, no "
-            "unlabelled, no label_sets, no valid_mask_folder and nothing in cases that leaves a voxel open. Declare "
-            'what un-annotated voxels look like, say "unlabelled": 255 beside labels',
+            "has no effect, because dataset.json declares every voxel of every case as annotated: there is no ignore "
+            "label, no unlabelled, no label_sets, no valid_mask_folder and no entry in cases that leaves a voxel open. "
+            'Declare the value of unannotated voxels, such as "unlabelled": 255 beside labels',
         )
     return protocol
 
@@ -45,7 +45,7 @@ def read_protocol(section: ProtocolSection, labels: Labels | None, findings: Fin
 def _reach(
     distances: Mapping[str, Reach | None], labels: Labels | None, findings: Findings
 ) -> Reach | Mapping[int, Reach] | None:
-    """Return ``reach_mm``: one distance for all classes, or one per class index; None if nothing is left."""
+    """Return ``reach_mm``: one distance for all classes, or class index -> distance; None if there is no valid one."""
     if ALL_CLASSES in distances:
         return distances[ALL_CLASSES]
     reach: dict[int, Reach] = {}
@@ -57,20 +57,20 @@ def _reach(
 
 
 def _class_index(name: str, labels: Labels, findings: Findings) -> int | None:
-    """Return the foreground class that ``name`` stands for; None after a fault."""
+    """Return the index of the foreground class ``name``; None after a fault."""
     foreground = {other: members for other, members in classes_by_name(labels).items() if 0 not in members}
     single = {other: next(iter(members)) for other, members in foreground.items() if len(members) == 1}
     if name in single:
         return single[name]
-    found, expected = f"the name {name!r}", "a class declared in labels"
+    given, expected = f"the name {name!r}", "a class declared in labels"
     fix = f"Choose among {listed(single, 20)}."
     if name in foreground:
-        found = f"the region {name!r} of {len(foreground[name])} classes"
-        expected = "the name of one class: a distance is promised per class, and a region is none"
+        given = f"the region {name!r} of {len(foreground[name])} classes"
+        expected = "the name of one class: a distance is promised per class, not per region"
     elif name in labels.class_names:
-        found, expected = f"{name!r}", "a foreground class: background reaches everywhere"
+        given, expected = f"{name!r}", "a foreground class: background has no reach"
         fix = "Remove it; background_encloses is the promise about annotated background."
     else:
         fix += did_you_mean(name, single)
-    findings.fault(f"{PROTOCOL}.reach_mm.{name}", found=found, expected=expected, fix=fix)
+    findings.fault(f"{PROTOCOL}.reach_mm.{name}", found=given, expected=expected, fix=fix)
     return None

@@ -1,4 +1,4 @@
-"""The keys of a dataset.json and the values that each may hold, as pydantic models of the file as it is written.
+"""The keys of a dataset.json and their valid values, as pydantic models of the file.
 
 Source: nnU-Net v2 ``documentation/dataset_format.md``. A new key is a field here and a row of advice in
 ``schema_faults.py``; rules between keys are in ``label_section.py``, ``case_section.py`` and ``protocol_section.py``.
@@ -37,9 +37,9 @@ PROTOCOL = "annotation_protocol"
 LARGEST = sys.float_info.max
 
 ALL_CLASSES = "\0"
-"""Name under which one distance for all classes is kept; no class has it."""
+"""Key for one distance for all classes; no class can have this name."""
 FAULTY: Final = object()
-"""Stands in the content of a file where a fault was."""
+"""Placeholder for a faulty part in the content of a file."""
 
 
 def _single_error(value: object, handler: ValidatorFunctionWrapHandler) -> object:
@@ -67,9 +67,9 @@ def _file_value(value: object) -> int | None:
 
 
 Single = WrapValidator(_single_error)
-"""One error for all that is wrong with a value, in place of one for each form and item."""
+"""Validator that reports one error per value, instead of one for each form and item."""
 Stated = WrapValidator(_stated)
-"""null is a fault: None means that the key is not there, or had a fault."""
+"""Validator for which null is a fault: None means that the key is missing or had a fault."""
 
 Item = TypeVar("Item")
 Named: TypeAlias = dict[str, Annotated[Item | None, Stated]]
@@ -85,7 +85,7 @@ Values = Annotated[
 ]
 """The file values of a class (one) or region (several); ascending."""
 Distance = Annotated[Annotated[float, Field(gt=0, le=LARGEST)] | Literal["auto"], Single]
-"""mm, or "auto": estimated from the data."""
+"""Distance in mm, or "auto": estimated from the data."""
 
 
 class Section(BaseModel):
@@ -102,7 +102,7 @@ class Section(BaseModel):
 
 
 class LabelSection(Section):
-    """``labels``: background, ignore, and any other name with the values of its class or region."""
+    """The key ``labels``: background, ignore, and any other name with the values of its class or region."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Values]
@@ -120,12 +120,12 @@ class LabelSection(Section):
 
     @property
     def foreground(self) -> dict[str, tuple[int, ...]]:
-        """Name -> file values, ascending; in the order of the file."""
+        """Name -> file values, ascending; names in the order of the file."""
         return dict(self.__pydantic_extra__)  # type: ignore[arg-type]  # the validator makes tuples
 
 
 class CaseEntry(Section):
-    """``cases.<case>``."""
+    """The keys ``cases.<case>``."""
 
     annotated: Annotated[Names | None, Stated] = None
     absent: Names = []
@@ -134,13 +134,13 @@ class CaseEntry(Section):
 
 
 class Gap(Section):
-    """``annotation_protocol.background_encloses`` with the widest gap in a line that counts as closed, mm."""
+    """The key ``annotation_protocol.background_encloses`` as an object: the widest gap that counts as closed, in mm."""
 
     gap_mm: Annotated[float, Field(ge=0)]
 
 
 class ProtocolSection(Section):
-    """``annotation_protocol``."""
+    """The key ``annotation_protocol``."""
 
     classes_complete_in: Annotated[Literal["slice", "case"] | None, Stated] = None
     reach_mm: Annotated[Named[Distance], Field(min_length=1), BeforeValidator(_by_class)] = {}
@@ -151,7 +151,7 @@ class ProtocolSection(Section):
 
 
 class ListedCase(Section):
-    """``dataset.<case>``: the files of one case."""
+    """The keys ``dataset.<case>``: the files of one case."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -160,7 +160,7 @@ class ListedCase(Section):
 
 
 class DatasetSchema(Section):
-    """A dataset.json without its faulty parts. Keys that nobody reads are passed over."""
+    """A dataset.json without its faulty parts. Unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -182,13 +182,14 @@ class DatasetSchema(Section):
 
 @dataclass(frozen=True)
 class DatasetFile:
-    """A dataset.json as read, and what of it can be used."""
+    """Content of a dataset.json, and its valid parts."""
 
     content: Mapping[str, Any]
+    """Content as read."""
     schema: DatasetSchema
-    """Without the faulty parts: they have the default of their key, or are None in an object whose keys are names."""
+    """Valid parts: faulty ones have the default of their key, or are None in an object whose keys are names."""
     faulty: frozenset[str] = frozenset()
-    """Keys of the faulty parts, in dots."""
+    """Dotted keys of the faulty parts."""
 
 
 REQUIRED = ("channel_names", "file_ending", "labels")

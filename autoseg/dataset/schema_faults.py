@@ -1,4 +1,4 @@
-"""Faults of a dataset.json against its schema: what pydantic refuses, in words that say what to write instead."""
+"""Faults of a dataset.json against its schema: pydantic's errors as messages that say what to write instead."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ _UNSUPPORTED = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """A value that the schema refuses."""
+    """A value that is not valid by the schema."""
 
     path: tuple[str, ...]
-    """Keys from the top of the file."""
+    """Keys from the top level of the file down to the value."""
     value: Any
     kind: str
-    """pydantic's type of error."""
+    """Error type of pydantic."""
     content: Mapping[str, Any]
-    """The whole file."""
+    """Content of the whole file."""
 
 
 def read_schema(content: Mapping[str, Any], findings: Findings) -> DatasetFile:
-    """Return what of a dataset.json can be used; every fault against the schema is added to ``findings``.
+    """Return a dataset.json with its valid parts; add every fault against the schema to ``findings``.
 
-    These are missing, misspelt and unknown keys, and values that a key cannot hold.
+    These are missing, misspelt and unknown keys, and values that are not valid for their key.
     """
     _check_keys(content, findings)
     labels = content.get("labels")
@@ -85,7 +85,7 @@ def _check_keys(content: Mapping[str, Any], findings: Findings) -> None:
 
 
 def _refusals(content: Mapping[str, Any], errors: Iterable[ErrorDetails]) -> list[Refusal]:
-    """Return the first refusal of each key; a key ends where the file has no object any more."""
+    """Return the first refusal of each key; the path of a key ends where the file has no further object."""
     by_path: dict[tuple[str, ...], Refusal] = {}
     for error in errors:
         path: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ def _add_fault(refusal: Refusal, findings: Findings) -> None:
 
 
 def _advice(refusal: Refusal) -> tuple[str, str]:
-    """Return what was expected, and what to do."""
+    """Return the expected value, and the remedy."""
     path, depth = refusal.path, _DEPTHS.get(refusal.path[0], 0)
     key = path[depth] if len(path) > depth else path[0]
     if path[0] == "labels" and len(path) > 1 and key not in LabelSection.model_fields:
@@ -132,7 +132,7 @@ def _labels_turned(refusal: Refusal) -> str:
 
 
 def _label(refusal: Refusal) -> str:
-    """Return what to do about the value of a class or region."""
+    """Return the remedy for the value of a class or region."""
     value, name = refusal.value, refusal.path[-1]
     number = round(value) if isinstance(value, float) and abs(value) <= MAX_VALUE else parse_value(value)
     fix = "Choose such a value and re-map the label files."
@@ -165,7 +165,7 @@ def _items(value: object) -> Sequence[Any]:
 
 
 def _file_values(value: object) -> list[int]:
-    """Return the file values that a value or list means; none if one of them is no file value."""
+    """Return the file values of a value or list; empty if one of them is not a file value."""
     values = [parse_value(item) for item in _items(value)]
     return [item for item in values if item is not None] if None not in values else []
 
@@ -218,5 +218,5 @@ _ADVICE: dict[str, tuple[str, Any]] = {  # key -> what is expected, and what to 
     "dataset": ('an object from case to "images" (a list of paths) and "label" (a path)', {"case_1": _FILES}),
 }  # fmt: skip
 _DEPTHS = {"labels": 1, "cases": 2, PROTOCOL: 1}
-"""Keys below these have advice of their own, so many levels deeper."""
+"""Key -> number of levels below it at which keys have advice of their own."""
 _NEEDED = {*keys.REQUIRED, "modality", BACKGROUND}

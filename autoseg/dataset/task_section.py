@@ -1,4 +1,4 @@
-"""The key ``task`` of a dataset.json: what the outputs of the network mean, where labels alone do not tell it."""
+"""The key ``task`` of a dataset.json: the meaning of the network's outputs, if labels alone do not determine it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ BUILT_IN = ("semantic", "regions")
 
 
 def read_task(name: str | None, labels: Labels, findings: Findings) -> str | None:
-    """Return the name of a task of the user's; None for a built-in one, which is that of the labels.
+    """Return the name of a user's task; None for a built-in task, which follows from the labels.
 
-    A name that is not known, or does not go with ``labels``, is added to ``findings``. The module of a task is not
+    A name that is unknown, or does not fit ``labels``, adds a fault to ``findings``. The module of a task is not
     imported here, so that predictions can be evaluated without it.
     """
     own = BUILT_IN[labels.has_regions]

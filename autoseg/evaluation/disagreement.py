@@ -137,7 +137,7 @@ def _components(index: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
 
 
 def _central(index: NDArray[np.integer[Any]], spacing: NDArray[np.float64]) -> tuple[int, int, int]:
-    """Return the voxel nearest to the centre of mass: one of the group, which may be hollow or bent."""
+    """Return the voxel (z, y, x) of ``index`` (n, 3) nearest to the centre of mass; ``spacing`` is (3,), mm."""
     distance = (((index - index.mean(axis=0)) * spacing) ** 2).sum(axis=1)
     z, y, x = (int(edge) for edge in index[int(np.argmin(distance))])
     return (z, y, x)

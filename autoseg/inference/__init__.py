@@ -1,4 +1,4 @@
-"""From a trained model and images to dense label maps."""
+"""Prediction: dense label maps of images, by a trained model."""
 
 from autoseg.inference.export import decide, probabilities
 from autoseg.inference.folder import PredictionReport

@@ -17,14 +17,14 @@ FloatArray = NDArray[np.floating]
 
 @dataclass(frozen=True, slots=True)
 class BoxGrid:
-    """Boxes of one size in an image; their first voxels are all combinations of those of the three axes."""
+    """Boxes of one size in an image, at all combinations of the start positions along the three axes."""
 
     starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    """First voxels along each axis, ascending."""
+    """Index of the first voxel of the boxes along each axis (z, y, x), ascending."""
     edges: Shape3
-    """Voxels of a box along each axis."""
+    """Size of a box in voxels along each axis."""
     axis: int | None = None
-    """Of slices: the axis that counts them."""
+    """Axis perpendicular to the slices if the boxes are slices; None for patches."""
 
     @property
     def shape(self) -> Shape3:
@@ -33,7 +33,7 @@ class BoxGrid:
         return (a, b, c)
 
     def turned(self, order: VoxelOrder, shape: Shape3) -> BoxGrid:
-        """Return the same boxes in an image that is turned by ``order`` and has ``shape`` then."""
+        """Return the same boxes in the image whose axes ``order`` has permuted and flipped; it then has ``shape``."""
         edges = order.permuted(self.edges)
         a, b, c = (
             tuple(size - edge - start for start in reversed(starts)) if is_flipped else starts
@@ -44,7 +44,7 @@ class BoxGrid:
         return BoxGrid((a, b, c), edges, None if self.axis is None else order.axes.index(self.axis))
 
     def corners(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the first voxels and one past the last voxels of all boxes, each (n, 3), last axis fastest."""
+        """Return the first voxels and one past the last voxels of all boxes, each (n, 3) intp, last axis fastest."""
         low = np.stack(np.meshgrid(*self.starts, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.intp)
         return low, low + np.asarray(self.edges, dtype=np.intp)
 
@@ -58,9 +58,9 @@ def slice_grid(shape: Shape3, axis: int) -> BoxGrid:
 
 
 def patch_grid(shape: Shape3, patch: Shape3, step: float = 0.5) -> BoxGrid:
-    """Return patches that cover an image evenly, neighbours at most ``step`` of the patch apart.
+    """Return patches (sizes in voxels) that cover an image evenly, neighbours at most ``step`` of the patch apart.
 
-    A patch that is larger than the image is as large as the image.
+    Along an axis where the patch is larger than the image, it has the size of the image.
     """
     a, b, c = (min(size, edge) for size, edge in zip(shape, patch, strict=True))
     d, e, f = (
@@ -75,15 +75,15 @@ def box_sums(values: FloatArray, grid: BoxGrid, low: Shape3 = (0, 0, 0)) -> NDAr
     Parameters
     ----------
     values
-        (M, *S): M maps on a part of the image; outside the part they count as 0.
+        (M, *S) float: M maps on a part of the image; they count as 0 elsewhere.
     grid
         Boxes of the whole image.
     low
-        First voxel of the part.
+        First voxel (z, y, x) of the part.
 
     Returns
     -------
-    (M, *n) float64, with ``n = grid.shape``. One matrix product per axis, so boxes may overlap at no cost.
+    (M, *n) float64, with ``n = grid.shape``. Computed by one matrix product per axis: overlap of boxes costs nothing.
     """
     sums: FloatArray = values
     for axis in (2, 1, 0):
@@ -91,12 +91,12 @@ def box_sums(values: FloatArray, grid: BoxGrid, low: Shape3 = (0, 0, 0)) -> NDAr
         first = np.asarray(grid.starts[axis])[:, None]
         inside = (voxels >= first) & (voxels < first + grid.edges[axis])  # (n, size)
         sums = np.moveaxis(np.tensordot(sums, inside.astype(sums.dtype), axes=(axis + 1, 1)), -1, axis + 1)
-        sums = sums.astype(np.float64, copy=False)  # after the first product little is left
+        sums = sums.astype(np.float64, copy=False)  # only now: the first product has made the array small
     return np.asarray(sums, dtype=np.float64)
 
 
 def count_in_boxes(mask: BoolArray, grid: BoxGrid) -> NDArray[np.float64]:
-    """Return (*n) float64: the number of True voxels of ``mask`` (*S) in each box."""
+    """Return the number of True voxels of ``mask`` (*S) bool in each box: (*n) float64, with ``n = grid.shape``."""
     total = np.zeros(grid.shape)
     for slab in slabs(mask.shape):
         total += box_sums(mask[None, slab].astype(np.float32), grid, (slab.start, 0, 0))[0]

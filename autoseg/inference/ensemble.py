@@ -1,4 +1,4 @@
-"""Networks and mirrored copies whose logits are averaged."""
+"""Ensemble of networks, and of mirrored copies of a patch, whose logits are averaged."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _CACHED_VALUES = 2**18
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Sums the logits of all members and mirrored copies; whoever uses the sum divides it by ``n_copies``."""
+    """Sum of the logits of all members and mirrored copies; the caller divides it by ``n_copies``."""
 
     members: tuple[nn.Module, ...]
-    """On ``device``, in evaluation mode; each maps (B, C, *P) to (B, H, *P)."""
+    """Networks on ``device``, in evaluation mode; each maps (B, C, *P) to (B, O, *P)."""
     mirrorings: tuple[tuple[int, ...], ...]
-    """Axes of (B, C, *P) that are flipped together, as :func:`mirrorings` gives them: the empty one first."""
+    """Axes of (B, C, *P) that each mirrored copy flips, as :func:`mirrorings` gives them: the empty tuple first."""
     device: torch.device
     autocast_dtype: torch.dtype | None = None
     """Type for mixed precision; None computes in float32."""
@@ -37,9 +37,10 @@ class Ensemble:
         return len(self.members) * len(self.mirrorings)
 
     def __call__(self, patches: Tensor) -> Tensor:
-        """(B, C, *P) -> (B, H, *P) float32; a patch that overflows in mixed precision is computed again in float32.
+        """Return the summed logits (B, O, *P) float32 of patches (B, C, *P).
 
-        Raises ``ModelError`` if logits are NaN or infinite in float32 too.
+        A patch that overflows in mixed precision is computed again in float32. Raises ``ModelError`` if logits are NaN
+        or infinite in float32 too.
         """
         patches = patches.to(self.device)
         total = self._sum(patches, self.autocast_dtype)
@@ -56,6 +57,7 @@ class Ensemble:
         return total
 
     def _sum(self, patches: Tensor, dtype: torch.dtype | None) -> Tensor:
+        """Return the sum (B, O, *P) float32 over members and mirrored copies of (B, C, *P), computed in ``dtype``."""
         with torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
             total = self._members_sum(patches)
             for axes in self.mirrorings[1:]:
@@ -63,24 +65,30 @@ class Ensemble:
         return total
 
     def _members_sum(self, patches: Tensor) -> Tensor:
-        """Sum over the networks: a mirrored copy is mirrored back once, however many there are."""
+        """Return the sum (B, O, *P) float32 over the networks for (B, C, *P).
+
+        Summed before mirroring back, so that a mirrored copy is mirrored back once for all networks.
+        """
         first, *others = self.members
         total: Tensor = first(patches).float()
         if total.untyped_storage().data_ptr() == patches.untyped_storage().data_ptr():
-            total = total.clone()  # a network that hands its input on, which the others still need
+            total = total.clone()  # the network returned its input, which the others still need
         for member in others:
             total.add_(member(patches))
         return total
 
 
 def mirrorings(mirror_axes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-    """Return all subsets of the axes of a patch (0 is its first) as axes of (B, C, *P), the empty one first."""
+    """Return all subsets of ``mirror_axes`` (patch axes, from 0) as axes of (B, C, *P), the empty subset first."""
     axes = [axis + 2 for axis in mirror_axes]
     return tuple(subset for size in range(len(axes) + 1) for subset in itertools.combinations(axes, size))
 
 
 def _add_flipped(total: Tensor, values: Tensor, axes: tuple[int, ...]) -> None:
-    """Add (B, H, *P), mirrored along ``axes``; on a CPU in pieces whose mirrored copy stays in its cache."""
+    """Add ``values`` mirrored along ``axes`` to ``total`` in place, both (B, O, *P).
+
+    On a CPU this is done in pieces whose mirrored copy fits into its cache.
+    """
     if total.device.type != "cpu":
         total.add_(values.flip(axes))
         return
@@ -95,5 +103,8 @@ def _add_flipped(total: Tensor, values: Tensor, axes: tuple[int, ...]) -> None:
 
 
 def _is_finite(values: Tensor) -> bool:
-    """Whether all values are numbers; their sum, one quick pass, is none if one of them is not."""
+    """Whether all values of a tensor of any shape are finite.
+
+    A finite sum, which takes one quick pass, proves it; the sum of finite values may overflow, so it cannot refute it.
+    """
     return math.isfinite(float(values.sum())) or bool(torch.isfinite(values).all())

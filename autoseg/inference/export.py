@@ -1,4 +1,4 @@
-"""From logits on the plan's grid to a label map in the file's axes, slab by slab, never all of them at full size."""
+"""Conversion of logits on the plan's grid to a label map in the file's axes, slab by slab to bound memory."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
 from autoseg.tasks.task import Task, task_of
 
 Logits = Float32Array | Iterable[Slab]
-"""(O, *S) float32 on ``CaseRecord.shape``, the plan's axes: all at once, or slab by slab in the order of the planes."""
+"""(O, *S) float32 on ``CaseRecord.shape``, the plan's axes: as one array, or as slabs in the order of the planes."""
 Amend = Callable[[LabelMap, Float32Array, int], LabelMap]
-"""Changes a slab of decided voxels (planes, y, x), given the scores of heads (H, planes, y, x) and its first plane."""
+"""Function that returns a changed slab of file values (planes, y, x), given the slab, the scores of heads
+(H, planes, y, x) and the index of the first plane."""
 Keep = Callable[[int, Float32Array], None]
-"""Takes the first plane of a slab and its probabilities (H, planes, y, x), in the plan's axes, within the crop."""
+"""Function that receives the index of a slab's first plane and its probabilities (H, planes, y, x), in the plan's
+axes, within the crop."""
 
 
 def decide(
@@ -40,31 +42,32 @@ def decide(
     pool: Executor | None = None,
     slab_values: int = SLAB_VALUES,
 ) -> LabelMap:
-    """Return the label map that logits mean, in the axes and shape of the case's file.
+    """Return the label map (z, y, x) that follows from logits, in the axes and shape of the case's file.
 
     Parameters
     ----------
     logits
         On the plan's grid, as an array or as slabs, such as :func:`autoseg.inference.window.stream_logits` yields:
-        then no more than a slab and the few planes between two of them exist at a time.
+        with slabs, only one slab and the few planes between two slabs are in memory.
     record
-        What preprocessing did to the case.
+        Record of the preprocessing of the case.
     labels
-        What heads mean, and which task decodes the outputs; the ignore value never occurs in the result. Voxels outside
-        the crop are background.
+        Meaning of the heads, and the task that decodes the outputs; the ignore value never occurs in the result. Voxels
+        outside the crop are background.
     amend
-        Has the last word on each slab, on the grid between crop and resampling (the plan's axes).
+        Called last with each slab, on the grid between crop and resampling (the plan's axes); None changes nothing.
     keep
-        Gets the probabilities of each slab, in order (as :func:`probabilities`, but for the crop only).
+        Called with the probabilities of each slab, in order (as :func:`probabilities`, but for the crop only).
     pool
-        One thread, which resamples and decides while this one makes the next slab; None: this one does both.
+        Executor with one thread, which resamples and decides while the calling thread makes the next slab; with None
+        the calling thread does both.
     slab_values
-        Resampled logits held at a time; at least one plane of all outputs.
+        Number of resampled logits in memory at a time; at least one plane of all outputs.
 
     Notes
     -----
-    Logits are resampled linearly (the nearest plane along a coarse axis) and decided then. Source: nnU-Net
-    ``inference/export_prediction.py``; differs in that no more than a slab is resampled at a time, in float32.
+    Logits are resampled linearly (along a coarse axis to the nearest plane) before they are decided. Source: nnU-Net
+    ``inference/export_prediction.py``; differs in that one slab is resampled at a time, in float32.
 
     Raises
     ------
@@ -97,44 +100,45 @@ def probabilities(
 ) -> Float32Array:
     """Return (H, *S) float32 in [0, 1] in the file's axes: the probability of each class or region.
 
-    Parameters and errors as for :func:`decide`. Outside the crop background has 1 and every other head 0 (regions: all
-    0). Source: nnU-Net ``export_prediction.py`` (resampled logits first, then softmax).
+    Parameters and errors as for :func:`decide`. Outside the crop background has probability 1 and every other head 0
+    (regions: all 0). Source: nnU-Net ``export_prediction.py`` (resampled logits first, then softmax).
     """
     task = task_of(labels)
     result = np.zeros((labels.n_heads, *record.shape_after_crop), dtype=np.float32)
     for part in _parts(_checked(logits, record, task), record, slab_values):
         result[:, part.first : part.stop] = _probabilities(_resampled(part, record), task)
     restored: Float32Array = restore(result, record, fill=0)
-    for values, own, fill in zip(restored, result, outside(labels), strict=True):
+    for values, own, fill in zip(restored, result, outside_probabilities(labels), strict=True):
         if fill:
             values[...] = restore(own, record, fill=fill)
     return restored
 
 
-def outside(labels: Labels) -> tuple[int, ...]:
-    """Return the probability of each head where the image is empty: 1 for background, 0 for every other head."""
+def outside_probabilities(labels: Labels) -> tuple[int, ...]:
+    """Return the probability of each head outside the crop, where the image is empty: 1 for background, 0 otherwise."""
     return tuple(int(head.is_background) for head in labels.heads)
 
 
 def scores(slab: Tensor, task: Task) -> Tensor:
-    """Return the scores of heads (H, planes, y, x) that logits of outputs (O, planes, y, x) mean."""
+    """Return the scores of heads (H, planes, y, x) that follow from the logits of outputs (O, planes, y, x)."""
     return task.scores(slab[None])[0]
 
 
 def resampled_slabs(
     logits: Logits, record: CaseRecord, *, slab_values: int = SLAB_VALUES
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield ``(first plane, logits (O, planes, y, x) float32)`` of the grid between crop and resampling, in order."""
+    """Yield ``(first plane, logits (O, planes, y, x) float32)`` on the grid between crop and resampling, in order."""
     for part in _parts(_as_slabs(logits), record, slab_values):
         yield part.first, _resampled(part, record)
 
 
 def _as_slabs(logits: Logits) -> Iterable[Slab]:
+    """Return an array (O, *S) as one slab; slabs as they are."""
     return [(0, logits)] if isinstance(logits, np.ndarray) else logits
 
 
 def _checked(logits: Logits, record: CaseRecord, task: Task) -> Iterator[Slab]:
-    """Yield the slabs; raise ``PlanError`` if they are not those of the record's grid, one behind the other."""
+    """Yield the slabs; raise ``PlanError`` unless they cover the planes of the record's grid in order."""
     n_planes, *plane = record.shape
     n_outputs, done = len(task.outputs), 0
     for first, slab in _as_slabs(logits):
@@ -147,51 +151,55 @@ def _checked(logits: Logits, record: CaseRecord, task: Task) -> Iterator[Slab]:
         raise _other_grid(f"logits of {done} planes", record, n_outputs)
 
 
-def _other_grid(found: str, record: CaseRecord, n_outputs: int) -> PlanError:
+def _other_grid(given: str, record: CaseRecord, n_outputs: int) -> PlanError:
     return PlanError(
-        f"case {record.case}: found {found}, expected {(n_outputs, *record.shape)} (outputs, then the grid of the "
+        f"case {record.case}: found {given}, expected {(n_outputs, *record.shape)} (outputs, then the grid of the "
         "plan). Predict with the model's own plan and labels."
     )
 
 
 def _probabilities(slab: Tensor, task: Task) -> Float32Array:
+    """Return the probabilities (H, planes, y, x) float32 of logits (O, planes, y, x)."""
     values: Float32Array = task.probabilities(slab[None])[0].numpy()
     return values
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Source planes, and the planes of the grid before resampling that follow from them."""
+    """Planes of the grid between crop and resampling, with the source planes that they are resampled from."""
 
     first: int
+    """Index of the first plane."""
     stop: int
+    """One past the index of the last plane."""
     source: Tensor
-    """(O, planes, y', x') float32."""
+    """(O, planes, y', x') float32 on the plan's grid."""
     source_first: int
+    """Index of the first source plane."""
 
 
 def _parts(slabs: Iterable[Slab], record: CaseRecord, slab_values: int) -> Iterator[_Part]:
-    """Cut slabs into parts that can be resampled by themselves: planes that two need are held over."""
+    """Cut slabs into parts that can be resampled alone; planes that the next part also needs stay in memory."""
     shape = record.shape_after_crop
     taps = _taps(record.shape[0], shape[0], nearest=_coarse_axis(record) == 0)
-    held, held_first, done = torch.empty(0), 0, 0
+    buffer, buffer_first, done = torch.empty(0), 0, 0
     for first, slab in slabs:
         tensor = torch.from_numpy(np.require(slab, np.float32, ["W"]))
-        held = torch.cat((held, tensor), dim=1) if first > held_first else tensor
+        buffer = torch.cat((buffer, tensor), dim=1) if first > buffer_first else tensor
         end = first + tensor.shape[1]
         most = max(1, slab_values // max(1, len(tensor) * math.prod(shape[1:])))
-        ready = int(np.searchsorted(taps.upper, end))  # planes whose last source plane is there
+        ready = int(np.searchsorted(taps.upper, end))  # number of planes whose source planes have all arrived
         while done < ready:
             stop = min(done + most, ready)
             low, high = int(taps.lower[done]), int(taps.upper[stop - 1]) + 1
-            yield _Part(done, stop, held[:, low - held_first : high - held_first], low)
+            yield _Part(done, stop, buffer[:, low - buffer_first : high - buffer_first], low)
             done = stop
         keep_from = min(end, int(taps.lower[done])) if done < shape[0] else end
-        held, held_first = held[:, keep_from - held_first :], keep_from
+        buffer, buffer_first = buffer[:, keep_from - buffer_first :], keep_from
 
 
 def _resampled(part: _Part, record: CaseRecord) -> Tensor:
-    """(O, planes, y, x) float32 of the grid between crop and resampling."""
+    """Return the logits (O, planes, y, x) float32 of a part on the grid between crop and resampling."""
     shape, coarse = record.shape_after_crop, _coarse_axis(record)
     slab = _taps(record.shape[0], shape[0], nearest=coarse == 0).take(
         part.source, 1, part.first, part.stop, part.source_first
@@ -211,17 +219,22 @@ def _coarse_axis(record: CaseRecord) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class _Taps:
-    """Which source points each point along an axis lies between; ascending."""
+    """Source points that each of m points along an axis is interpolated from, ascending."""
 
     lower: IndexArray
+    """(m,) index of the source point below."""
     upper: IndexArray
+    """(m,) index of the source point above."""
     weight: NDArray[np.float64] | None
-    """Of the upper one; None where both are the same."""
+    """(m,) weight of the upper point, 0 to 1; None where upper and lower are the same."""
     is_same: bool
-    """Whether nothing is resampled."""
+    """Whether input and output points are the same, so that nothing is resampled."""
 
     def take(self, values: Tensor, axis: int, first: int, stop: int, offset: int = 0) -> Tensor:
-        """Return the points ``first`` to ``stop`` along an axis of ``values``, which begins at source ``offset``."""
+        """Return the points ``first`` to ``stop`` along ``axis`` of ``values``; the other axes keep their shape.
+
+        ``offset`` is the index of the source point at which ``values`` begins.
+        """
         if self.is_same:
             return values
         lower, upper = (torch.from_numpy(index[first:stop] - offset) for index in (self.lower, self.upper))
@@ -234,9 +247,10 @@ class _Taps:
 
 
 def _taps(n: int, m: int, *, nearest: bool) -> _Taps:
-    """Return how ``n`` points along an axis are resampled to ``m``.
+    """Return the source points for resampling ``n`` points along an axis to ``m``.
 
-    Linear between voxel centres and constant beyond the outer ones, or the nearest (the higher one on a tie).
+    Linear between voxel centres and constant beyond the outermost centres. With ``nearest``, the nearest source point;
+    the higher index on a tie.
     """
     if n == m:
         return _Taps(np.arange(n), np.arange(n), None, is_same=True)

@@ -1,4 +1,4 @@
-"""Predict many files: checked first, one after the other, with reading and writing beside the network."""
+"""Prediction of many files: headers are checked first; reading and writing run in parallel with the network."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ Inputs = str | Path | Sequence[Files] | Mapping[str, Files]
 
 @dataclass(frozen=True, slots=True)
 class PredictionReport:
-    """What became of each case."""
+    """Result of each case of a prediction."""
 
     done: tuple[str, ...] = ()
-    """Written now."""
+    """Cases written by this run."""
     skipped: tuple[str, ...] = ()
-    """Left as they were: the output existed."""
+    """Cases whose output existed and was left as it was."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Case -> why it could not be predicted."""
+    """Case -> reason why it could not be predicted."""
     warnings: tuple[str, ...] = ()
-    """What is probably not meant about the inputs, naming the case."""
+    """Warnings about inputs that are probably not as intended, each naming the case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,15 @@ class _Job:
     files: tuple[Path, ...]
     output: Path
     probabilities: Path | None
-    """Where probabilities go, without ending; None if they are not wanted."""
+    """Path of the probabilities without ending; None if they are not saved."""
 
     @property
     def is_done(self) -> bool:
-        """Whether all that is wanted exists."""
-        wanted = self.probabilities is None or self.probabilities.with_name(self.probabilities.name + ".npz").is_file()
-        return wanted and self.output.is_file()
+        """Whether the label map exists, and the probabilities too if they are saved."""
+        has_probabilities = (
+            self.probabilities is None or self.probabilities.with_name(self.probabilities.name + ".npz").is_file()
+        )
+        return has_probabilities and self.output.is_file()
 
 
 def predict_files(
@@ -96,26 +98,27 @@ def predict_files(
     predictor
         The model.
     inputs
-        A folder with ``<case>_<CCCC><ending>``; or case -> files in channel order; or a list of such files, named
-        after the first. Outputs have the ending of the inputs, or that of :func:`autoseg.io.images.written_ending`.
+        A folder with ``<case>_<CCCC><ending>``; or case -> files in channel order; or a list with the files of each
+        case, named after its first file. The ending of an output is that of
+        :func:`autoseg.io.images.written_ending`: the ending of the input if that format can be written.
     output_folder
         Made if it does not exist.
     overwrite
-        Predict cases whose output exists, too.
+        Also predict cases whose output exists.
     save_probabilities
-        Also write ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32. Their size uncompressed is needed on the
-        disk of the output folder meanwhile, for up to two cases.
+        Also write ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32. Meanwhile their uncompressed size is
+        needed on the disk of the output folder, for up to two cases.
     workers
-        Threads that check headers. 0 also reads, predicts and writes strictly one after the other; else the next case
-        is read, finished slabs are decided, and the last case is written while the network works: at most one case
-        ahead.
+        Number of threads that check headers. With 0, cases are also read, predicted and written strictly one after the
+        other. Otherwise the next case is read, finished slabs are decided and the previous case is written while the
+        network computes; at most one case ahead.
     progress
         Called with (cases done, cases in all, name of the last).
 
     Raises
     ------
     DatasetError
-        If there is no case, or none of those to predict fits the model; names every fault.
+        If there is no case, or no case fits the model; names every fault.
     ConfigError
         If the output folder is the input folder, or holds a data set's own files.
     """
@@ -154,7 +157,7 @@ def predict_files(
 
 @dataclass(frozen=True, slots=True)
 class _Prediction:
-    """What is to be written of a case."""
+    """Label map and probabilities of a case, before they are written."""
 
     labels: LabelMap
     record: CaseRecord
@@ -163,19 +166,19 @@ class _Prediction:
 
 @dataclass(frozen=True, slots=True)
 class _Steps:
-    """What is done with each case."""
+    """The steps that :func:`~autoseg.inference.run_cases.run_cases` does with each case."""
 
     predictor: Predictor
     jobs: Mapping[str, _Job]
     decider: Executor | None
-    """One thread, which decides slabs while the network makes the next; None: the thread of the network does both."""
+    """One thread that decides slabs while the network computes the next; with None the network's thread does both."""
 
     def read(self, case: str) -> Preprocessed:
         image, geometry = read_image(self.jobs[case].files)
         return self.predictor.prepare(Case(case, image, geometry))
 
     def predict(self, case: str, predictor: Predictor, prepared: Preprocessed) -> _Prediction:
-        """Return a case's label map, decided while the network goes on, and its probabilities where wanted."""
+        """Return the label map of a case, decided while the network computes, and its probabilities if saved."""
         record, labels, probabilities = prepared.record, predictor.model.dataset.labels, self.jobs[case].probabilities
         buffer = None if probabilities is None else ProbabilityBuffer(probabilities.parent, record, labels)
         try:
@@ -196,7 +199,7 @@ class _Steps:
 
 
 def _gather(inputs: Inputs, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
-    """Return case -> files, and what of the input cannot be used (name -> why)."""
+    """Return case -> files, and the inputs that cannot be used (name -> reason)."""
     if isinstance(inputs, (str, Path)):
         return _gather_folder(Path(inputs), dataset)
     if isinstance(inputs, Mapping):
@@ -217,7 +220,7 @@ def _gather(inputs: Inputs, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...
 
 
 def _gather_folder(folder: Path, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
-    """Return case -> files, and why of every other image of the folder (by its name)."""
+    """Return case -> files, and name -> reason for every image of the folder that belongs to no case."""
     if folder.is_file():
         one = shlex.quote(str(folder.parent / "one"))
         fix = f"Give the folder, -i {shlex.quote(str(folder.parent))}; for this image alone: mkdir {one} && "
@@ -229,15 +232,18 @@ def _gather_folder(folder: Path, dataset: Dataset) -> tuple[dict[str, tuple[Path
         raise DatasetError(faults)
     for line in passed_over(folder, ending):
         log.warning("%s", line)
-    left_out: dict[str, str] = {}
+    unusable: dict[str, str] = {}
     for fault in (*faults, *strays(folder, ending)):
         for case in fault.cases:
-            left_out[Path(fault.where).name if case in cases or case in left_out else case] = str(fault)
-    return dict(cases), left_out
+            unusable[Path(fault.where).name if case in cases or case in unusable else case] = str(fault)
+    return dict(cases), unusable
 
 
 def _ending_in(folder: Path, preferred: str) -> str:
-    """Return the ending of the images in ``folder``: the model's own if there are any, else the only supported one."""
+    """Return the ending of the images in ``folder``: ``preferred`` if a file has it, otherwise the only supported one.
+
+    Without images it is ``preferred``. Raises ``DatasetError`` if there are several others.
+    """
     if not folder.is_dir():
         return preferred
     names = [path.name for path in visible(folder)]
@@ -257,7 +263,7 @@ def _ending_in(folder: Path, preferred: str) -> str:
 
 
 def _job(name: str, files: tuple[Path, ...], folder: Path, save_probabilities: bool, largest: int) -> _Job:
-    """Return what to do for a case; ``largest`` is the largest value of a label map."""
+    """Return the job of a case; ``largest`` is the largest file value of a label map, which its format must hold."""
     output = folder / f"{name}{written_ending(ending_of(files[0]), largest)}"
     return _Job(name, files, output, folder / name if save_probabilities else None)
 
@@ -269,7 +275,7 @@ def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> N
         raise ConfigError(f"output folder {folder}: found the input images in it, expected another folder. Change -o.")
     if (target.parent / DATASET_JSON).is_file() and re.match(r"(labels|images)Tr(_|$)", target.name):
         raise ConfigError(
-            f"output folder {folder}: found that it belongs to the data set in {target.parent}, expected a folder for "
+            f"output folder {folder}: found a folder of the data set in {target.parent}, expected a folder for "
             "predictions. Change -o."
         )
     if (folder / "imagesTr").is_dir():

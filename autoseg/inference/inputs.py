@@ -1,4 +1,4 @@
-"""Check that images fit a model before anything is computed: channels, axes, spacing, size, numbers."""
+"""Check, before anything is computed, that images fit a model: channels, axes, spacing, size, finite values."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.io.images import read_header, read_remarks
 
 UNUSUAL_SPACING = 3.0
-"""From this factor away from the training data's spacing a warning is given."""
+"""Factor between the spacing and that of the training data from which a warning is given."""
 IMPOSSIBLE_SPACING = 100.0
-"""From this factor on the header is taken to be wrong (metres or micrometres for millimetres) and the case refused."""
+"""Factor from which the case is refused: the header is wrong (metres or micrometres instead of millimetres)."""
 LARGE_GB = 8
-"""Memory from which on a warning names it."""
+"""Needed memory in GiB from which a warning is given."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputCheck:
-    """What is wrong, and what is strange, with the images given to a model."""
+    """Faults of the images given to a model, and warnings about them."""
 
     faults: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
-    """Case -> why it cannot be predicted."""
+    """Case -> reasons why it cannot be predicted; only cases that have any."""
     warnings: tuple[str, ...] = ()
-    """What is probably not meant, naming the case."""
+    """Warnings about images that are probably not as intended, each naming the case."""
 
 
 def check_inputs(
@@ -44,7 +44,7 @@ def check_inputs(
         results = list(
             pool.map(lambda item: _check_files(item[0], item[1], plan, configuration, n_outputs), cases.items())
         )
-    faults = {name: found for name, (found, _, _) in zip(cases, results, strict=True) if found}
+    faults = {name: case_faults for name, (case_faults, _, _) in zip(cases, results, strict=True) if case_faults}
     remarks = {name: texts for name, (_, _, texts) in zip(cases, results, strict=True) if name not in faults}
     warnings = [warning for _, warnings, _ in results for warning in warnings]
     return InputCheck(faults, (*warnings, *grouped_by_text(remarks)))
@@ -53,7 +53,7 @@ def check_inputs(
 def header_faults(
     where: str, shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration
 ) -> tuple[Fault, ...]:
-    """Return why an image of ``shape`` (C, z, y, x) cannot be predicted with the plan; empty if it can."""
+    """Return the reasons why an image of ``shape`` (C, z, y, x) cannot be predicted with the plan; empty if it can."""
     faults = [*_channel_faults(where, shape, plan)]
     if any(not math.isfinite(edge) or edge <= 0 for edge in geometry.spacing):
         faults.append(
@@ -79,13 +79,13 @@ def header_faults(
 def header_warnings(
     where: str, shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration, n_outputs: int
 ) -> tuple[str, ...]:
-    """Return what is strange with an image that has no faults: an unusual spacing, a size that needs much memory."""
+    """Return warnings about an image without faults: no direction, unusual spacing, a size that needs much memory."""
     warnings = []
     if plan.direction is not None and not has_axes(geometry):
         warnings.append(
-            f"{where}: found no direction of the axes in the file, expected them as in training. The image is taken to "
-            f"be stored in the order of the training data ({orientation_name(plan.direction)}); if it is not, left "
-            "and right, say, are mistaken."
+            f"{where}: found no direction of the axes in the file, expected one, as in the training data. The axes are "
+            f"assumed to be those of the training data ({orientation_name(plan.direction)}). If they are not, left and "
+            "right may be exchanged, for example."
         )
     factor = _spacing_factor(geometry, plan)
     if factor >= UNUSUAL_SPACING:
@@ -104,7 +104,7 @@ def header_warnings(
 
 
 def image_fault(where: str, image: Float32Array) -> Fault | None:
-    """Return a fault if (C, *S) holds NaN or infinite values, else None."""
+    """Return a fault if an image (C, *S) holds NaN or infinite values, otherwise None."""
     broken = image.size - int(np.isfinite(image).sum())
     if not broken:
         return None
@@ -116,7 +116,7 @@ def image_fault(where: str, image: Float32Array) -> Fault | None:
 def _check_files(
     name: str, files: Sequence[Path], plan: Plan, configuration: Configuration, n_outputs: int
 ) -> tuple[tuple[Fault, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return faults, warnings that name the case, and remarks that do not."""
+    """Return the faults of a case, its warnings (which name the case), and remarks on its files (which do not)."""
     where = f"case {name}"
     try:
         shape, geometry = _read_headers(files)
@@ -135,9 +135,9 @@ def _read_headers(files: Sequence[Path]) -> tuple[tuple[int, ...], Geometry]:
     for path, (shape, geometry) in zip(files[1:], others, strict=True):
         if shape[1:] != first_shape[1:] or first.differs_from(geometry):
             different = first.differs_from(geometry) or ("shape",)
-            found = f"another {' and '.join(different)} than in {files[0].name}"
+            difference = f"another {' and '.join(different)} than in {files[0].name}"
             fix = "Resample them to one grid, or correct the wrong header."
-            raise FileFormatError(Fault(str(path), found, "the same in all files of a case", fix))
+            raise FileFormatError(Fault(str(path), difference, "the same in all files of a case", fix))
     return (first_shape[0] + sum(shape[0] for shape, _ in others), *first_shape[1:]), first
 
 
@@ -162,7 +162,7 @@ def _channel_faults(where: str, shape: Sequence[int], plan: Plan) -> list[Fault]
 def _axis_fault(
     where: str, shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration
 ) -> Fault | None:
-    """Return a fault if a 2-D image meets a model of volumes, or a volume a model of 2-D images."""
+    """Return a fault if the image is 2-D and the model was trained on volumes, or the reverse; otherwise None."""
     if geometry.ndim == 2 and (not configuration.is_2d or plan.transpose_forward[0] != 0):
         return Fault(where, "a 2-D image", "a volume: the model was trained on 3-D images", "Give 3-D images.")
     n_slices = shape[1 + plan.voxel_order(geometry).axes[0]]
@@ -177,7 +177,10 @@ def _axis_fault(
 
 
 def _spacing_factor(geometry: Geometry, plan: Plan) -> float:
-    """Return how many times the spacing is off the training data's, worst axis; slices of 2-D data do not count."""
+    """Return the largest factor, over the axes, between the spacing and that of the training data, at least 1.
+
+    The slice axis of 2-D data does not count.
+    """
     mine: tuple[float, ...] = plan.voxel_order(geometry).permuted(geometry.spacing)
     first = 1 if geometry.ndim == 2 or plan.original_median_shape[0] == 1 else 0
     ratios = [a / b for a, b in zip(mine[first:], plan.original_median_spacing[first:], strict=True)]
@@ -188,15 +191,15 @@ def _spacing_fix(geometry: Geometry) -> str:
     if geometry.metadata.get("spacing") != ASSUMED:
         return "Correct the spacing in the file's header (millimetres)."
     return (
-        "The file does not state all of it, so 1 mm was assumed: write it in mm into <case>.json beside the image, "
-        '{"spacing": [z, y, x]}.'
+        "The file does not state the spacing of every axis, so 1 mm was assumed: write it in mm into <case>.json "
+        'beside the image, {"spacing": [z, y, x]}.'
     )
 
 
 def _resampled_shape(
     shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration
 ) -> tuple[float, float, float]:
-    """Return the edges of the whole image at the configuration's spacing (before cropping), the plan's axes."""
+    """Return the shape of the whole image (before cropping) at the configuration's spacing, in the plan's axes."""
     order = plan.voxel_order(geometry)
     edges = [float(edge) for edge in order.permuted(shape)]
     spacing = order.permuted(geometry.spacing)
@@ -210,9 +213,10 @@ def _resampled_shape(
 def _needed_bytes(
     shape: Sequence[int], resampled: Sequence[float], configuration: Configuration, n_outputs: int
 ) -> float:
-    """Return what a prediction holds: the image (C, z, y, x) as read and resampled, and the sums of unfinished planes.
+    """Return the bytes that a prediction needs: the image (C, z, y, x) as read and resampled, and the sums of planes.
 
-    These are as many planes as a patch has along the first axis (:class:`autoseg.inference.plane_sums.RollingSums`).
+    The sums are kept for as many planes as a patch has along its first axis
+    (:class:`autoseg.inference.plane_sums.PlaneSums`).
     """
     depth, y, x = (1,) * (3 - len(configuration.patch_size)) + configuration.patch_size
     sums = n_outputs * depth * max(y, resampled[1]) * max(x, resampled[2])

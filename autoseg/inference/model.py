@@ -1,4 +1,4 @@
-"""Find and load the folds of a model folder: checkpoints in, networks ready to predict out."""
+"""The folds of a model folder: finding their checkpoints, and loading them as networks ready to predict."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ _FALLBACK: dict[str, str] = {"final": "best", "best": "final"}
 
 @dataclass(frozen=True)
 class Model:
-    """The trained folds of one configuration, and what they were trained on."""
+    """The trained folds of one configuration, with their plan and data set."""
 
     plan: Plan
     configuration: Configuration
     dataset: Dataset
     """Labels, channels and file ending; no cases."""
     networks: tuple[nn.Module, ...]
-    """One per fold: evaluation mode, deep supervision off."""
+    """One network per fold, in evaluation mode, deep supervision off."""
     mirror_axes: tuple[int, ...]
     """Patch axes along which every fold was trained with mirroring."""
     folds: tuple[str, ...]
+    """Names of the folds, in the order of ``networks``."""
 
 
 def load_model(
@@ -63,9 +64,9 @@ def load_model(
 
 
 def previous_folder(model_folder: str | Path, configuration: Configuration) -> Path | None:
-    """Return the model folder of the previous stage of a cascade, the run "default" of the same data set; else None.
+    """Return the model folder of the previous stage of a cascade: the run "default" of the same data set.
 
-    Raises ``ModelError`` if there is no such folder.
+    None if the configuration has no previous stage. Raises ``ModelError`` if there is no such folder.
     """
     if configuration.previous_stage is None:
         return None
@@ -79,7 +80,7 @@ def previous_folder(model_folder: str | Path, configuration: Configuration) -> P
 
 
 def check_same_classes(folder: Path, first: Model, second: Model) -> None:
-    """Raise ``ModelError`` unless both stages of a cascade have the same classes; ``folder`` is that of the first."""
+    """Raise ``ModelError`` unless both stages of a cascade have the same classes; ``folder`` holds the first stage."""
     if class_differences(first.dataset.labels, second.dataset.labels):
         names = [list(model.dataset.labels.class_names) for model in (first, second)]
         raise ModelError(
@@ -94,18 +95,18 @@ def find_checkpoints(folder: Path, folds: Sequence[str | int] | None, checkpoint
     Parameters
     ----------
     folder
-        Holds ``fold_<k>`` folders.
+        Folder with ``fold_<k>`` folders.
     folds
-        Which; None takes every fold that has a final or best checkpoint, ``fold_all`` only if there is no other.
+        Names of folds; None takes every fold that has a final or best checkpoint, ``fold_all`` only if no other has.
     checkpoint
-        ``"final"`` or ``"best"``; the other one stands in where it is missing, with a warning.
+        ``"final"`` or ``"best"``; if it is missing, the other one is taken, with a warning.
 
     Raises
     ------
     ConfigError
         If ``checkpoint`` is neither.
     ModelError
-        If the folder, a fold or its checkpoint is missing; names what is there.
+        If the folder, a fold or its checkpoint is missing; names what the folder holds.
     """
     if checkpoint not in _FALLBACK:
         raise ConfigError(f"checkpoint: found {checkpoint!r}, expected 'final' or 'best'. Write one of them.")
@@ -115,28 +116,32 @@ def find_checkpoints(folder: Path, folds: Sequence[str | int] | None, checkpoint
             f"{folder}: found no such folder, expected a model folder with fold_<k> folders (there: "
             f"{', '.join(siblings) or 'none'}). Check -m, or -d, -c and --name, or train first."
         )
-    there = {path.name.removeprefix("fold_"): path for path in sorted(folder.glob("fold_*")) if path.is_dir()}
-    found = {name: path for name, path in ((n, _checkpoint(p, checkpoint)) for n, p in there.items()) if path}
+    fold_folders = {path.name.removeprefix("fold_"): path for path in sorted(folder.glob("fold_*")) if path.is_dir()}
+    checkpoints = {
+        name: path for name, path in ((n, _checkpoint(p, checkpoint)) for n, p in fold_folders.items()) if path
+    }
     if folds is not None:
-        chosen = {name: found.get(name) for name in dict.fromkeys(str(fold) for fold in folds)}
+        chosen = {name: checkpoints.get(name) for name in dict.fromkeys(str(fold) for fold in folds)}
         missing = [name for name, path in chosen.items() if path is None]
         if missing or not chosen:
             raise ModelError(
                 f"{folder}: found no finished fold {', '.join(missing) or '(none was named)'}, expected one of the "
-                f"finished folds: {', '.join(found) or 'none'}. Train it, or choose with -f."
+                f"finished folds: {', '.join(checkpoints) or 'none'}. Train it, or choose with -f."
             )
         return {name: path for name, path in chosen.items() if path is not None}
-    if not found:
-        content = ", ".join(f"fold_{name} ({_content(path)})" for name, path in there.items()) or "no fold_<k> folder"
+    if not checkpoints:
+        content = (
+            ", ".join(f"fold_{name} ({_content(path)})" for name, path in fold_folders.items()) or "no fold_<k> folder"
+        )
         raise ModelError(
             f"{folder}: found {content}, expected a fold with checkpoint_final.pt or checkpoint_best.pt. Train a fold."
         )
-    _report_unfinished(there, found)
-    return {name: path for name, path in found.items() if name != "all"} or found
+    _report_unfinished(fold_folders, checkpoints)
+    return {name: path for name, path in checkpoints.items() if name != "all"} or checkpoints
 
 
-def _checkpoint(fold: Path, wanted: str) -> Path | None:
-    first, second = fold / f"checkpoint_{wanted}.pt", fold / f"checkpoint_{_FALLBACK[wanted]}.pt"
+def _checkpoint(fold: Path, checkpoint: str) -> Path | None:
+    first, second = fold / f"checkpoint_{checkpoint}.pt", fold / f"checkpoint_{_FALLBACK[checkpoint]}.pt"
     if first.is_file():
         return first
     if not second.is_file():
@@ -149,8 +154,8 @@ def _content(fold: Path) -> str:
     return ", ".join(sorted(path.name for path in fold.iterdir())[:8]) or "empty"
 
 
-def _report_unfinished(there: dict[str, Path], found: dict[str, Path]) -> None:
-    unfinished = [name for name in there if name not in found]
+def _report_unfinished(fold_folders: dict[str, Path], checkpoints: dict[str, Path]) -> None:
+    unfinished = [name for name in fold_folders if name not in checkpoints]
     if unfinished:
         log.warning("folds without a final or best checkpoint are left out: %s", ", ".join(unfinished))
 
@@ -160,7 +165,7 @@ def _dataset(folder: Path, checkpoint: Checkpoint) -> Dataset:
 
 
 def _check_agreement(folder: Path, loaded: dict[str, Checkpoint], datasets: dict[str, Dataset]) -> None:
-    """Refuse folds that were not trained with the same plan, configuration, labels and channels."""
+    """Raise ``ModelError`` unless all folds were trained with the same plan, configuration, labels and channels."""
     first, *others = loaded
     for fold in others:
         pairs = {

@@ -1,4 +1,4 @@
-"""Predict training cases honestly: each with the fold that did not train on it."""
+"""Choice of the fold that predicts each training case: one that did not train on it."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ TRAINING_FILE = "training.json"
 
 @dataclass(frozen=True, slots=True)
 class FoldCases:
-    """Which cases a finished fold has seen, and which it was scored on."""
+    """Cases that a finished fold was trained on, and those of its validation."""
 
     train: frozenset[str]
+    """Training cases."""
     val: frozenset[str]
-    seen_before: frozenset[str] = frozenset()
-    """Other cases of the data set, perhaps of ``val``, that its weights had been trained on before (pretraining)."""
+    """Validation cases."""
+    pretraining_cases: frozenset[str] = frozenset()
+    """Further cases, possibly of ``val``, that its initial weights were trained on (pretraining)."""
 
     @property
-    def seen(self) -> frozenset[str]:
-        """All cases that its weights were trained on."""
-        return self.train | self.seen_before
+    def seen_cases(self) -> frozenset[str]:
+        """All cases that its weights were trained on, here or in a pretraining."""
+        return self.train | self.pretraining_cases
 
 
 @dataclass(frozen=True, slots=True)
 class CaseModels:
-    """Which folds of a model folder predict each case, and how."""
+    """The folds of a model folder that predict each case, and the settings of the prediction."""
 
     folder: Path
     members: Mapping[str, tuple[str, ...]]
@@ -46,16 +48,17 @@ class CaseModels:
     device: str = "auto"
     checkpoint: str = "final"
     mirror: bool = True
-    seen: frozenset[str] = frozenset()
-    """Cases predicted by a fold that was trained on them; they are marked."""
+    """Average over mirrored copies of the image."""
+    seen_cases: frozenset[str] = frozenset()
+    """Cases predicted by a fold that was trained on them; results name them as such."""
 
     @property
     def order(self) -> tuple[str, ...]:
-        """The cases in an order in which every fold is loaded once in a row."""
+        """The cases, sorted by folds, so that the weights of a set of folds are loaded only once."""
         return tuple(sorted(self.members, key=lambda case: self.members[case]))
 
     def predictors(self) -> Iterator[Predictor]:
-        """Yield the model of every case, in order; weights are loaded when they are needed.
+        """Yield the model of every case, in ``order``; weights are loaded when they are needed.
 
         Errors as for :meth:`autoseg.inference.Predictor.load`.
         """
@@ -67,7 +70,7 @@ class CaseModels:
 
 
 def fold_cases(model_folder: str | Path) -> dict[str, FoldCases]:
-    """Return the cases of every finished fold of a model folder, ``all`` left out, from ``fold_<k>/training.json``.
+    """Return the cases of every finished fold of a model folder except ``all``, from ``fold_<k>/training.json``.
 
     Raises ``ModelError`` if no fold is finished, or a ``training.json`` is missing or does not list the cases.
     """
@@ -78,15 +81,15 @@ def out_of_fold_models(
     model_folder: str | Path,
     cases: Sequence[str],
     *,
-    seen: bool = False,
+    allow_seen: bool = False,
     left_out_by: Mapping[str, str] | None = None,
     groups: Mapping[str, str | None] | None = None,
     command: Callable[[str], str] | None = None,
 ) -> dict[str, str]:
     """Return case -> fold that predicts it: one that did not train on it.
 
-    That is the fold that holds the case out for validation; for a case that no fold was given (it carries no
-    annotation, or came later) the first finished one that trained on no case of its group, if there is one.
+    That is the fold that has the case in its validation. A case that is in no split (it has no annotation, or was
+    added later) gets the first finished fold that trained on no case of its group, if there is one.
 
     Parameters
     ----------
@@ -94,21 +97,21 @@ def out_of_fold_models(
         ``ROOT/results/DATASET/<name>__<configuration>``.
     cases
         Names of training cases.
-    seen
-        Where every finished fold has trained on a case, take ``all`` if it is finished, else the first fold, instead
-        of refusing: such a model agrees with the annotation that it has learnt by heart.
+    allow_seen
+        Whether a case that every finished fold has trained on is predicted all the same, by ``all`` if that fold is
+        finished, otherwise by the first fold. Such a model agrees too well with the annotation it was trained on.
     left_out_by
-        Case -> fold of the split that leaves it out, to name the folds that are missing.
+        Case -> fold of the split that does not train on it; used to name the folds that are missing.
     groups
-        Case -> what its case belongs to (patient, volume), of all cases of the data set; None for none.
+        Case -> its group (patient, volume), for all cases of the data set; None for a case without group.
     command
-        Fold -> command line that trains it, for the message; None: as far as the name of the folder says it.
+        Fold -> command line that trains it, for the message; None derives it from the name of the folder.
 
     Raises
     ------
     ModelError
-        If no fold is finished, or finished folds have seen a case and ``seen`` is off; names the cases and the command
-        that trains what is missing.
+        If no fold is finished, or all finished folds were trained on a case and ``allow_seen`` is off; names the cases
+        and the command that trains the missing folds.
     """
     folder = Path(model_folder)
     finished = find_checkpoints(folder, None)
@@ -116,13 +119,13 @@ def out_of_fold_models(
     stand_in = ALL if _is_finished(folder / f"fold_{ALL}") else next(iter(finished))
     chosen = {case: _unseen_by(folds, case, _mates(case, groups or {})) for case in cases}
     trained_on = [case for case, fold in chosen.items() if fold is None]
-    if trained_on and not seen:
+    if trained_on and not allow_seen:
         raise ModelError(_missing_folds(folder, folds, trained_on, left_out_by or {}, command))
-    return {case: _least_seen(folds, case, stand_in) if fold is None else fold for case, fold in chosen.items()}
+    return {case: _not_trained_on(folds, case, stand_in) if fold is None else fold for case, fold in chosen.items()}
 
 
 def seen_cases(model_folder: str | Path, members: Mapping[str, Collection[str]]) -> frozenset[str]:
-    """Return the cases that are predicted by a fold whose weights were trained on them, here or in a pretraining.
+    """Return the cases predicted by a fold whose weights were trained on them, here or in a pretraining.
 
     Parameters
     ----------
@@ -132,7 +135,7 @@ def seen_cases(model_folder: str | Path, members: Mapping[str, Collection[str]])
     names = {fold for folds in members.values() for fold in folds if fold != ALL}
     known = {fold: read_fold_cases(Path(model_folder) / f"fold_{fold}") for fold in sorted(names)}
     return frozenset(
-        case for case, folds in members.items() if any(fold == ALL or case in known[fold].seen for fold in folds)
+        case for case, folds in members.items() if any(fold == ALL or case in known[fold].seen_cases for fold in folds)
     )
 
 
@@ -147,19 +150,20 @@ def _mates(case: str, groups: Mapping[str, str | None]) -> frozenset[str]:
 
 
 def _unseen_by(folds: Mapping[str, FoldCases], case: str, mates: frozenset[str]) -> str | None:
-    """Return the fold that holds ``case`` out, else the first that saw neither it nor ``mates``.
+    """Return the best fold that was not trained on ``case``; None if all were.
 
-    Else the first that did not see the case itself, or None.
+    The fold that has the case in its validation; otherwise the first one that was trained on none of ``mates``;
+    otherwise the first one.
     """
-    unseen = [fold for fold, cases in folds.items() if case not in cases.seen]
-    ranked = sorted(unseen, key=lambda fold: (case not in folds[fold].val, bool(mates & folds[fold].seen)))
+    unseen = [fold for fold, cases in folds.items() if case not in cases.seen_cases]
+    ranked = sorted(unseen, key=lambda fold: (case not in folds[fold].val, bool(mates & folds[fold].seen_cases)))
     return ranked[0] if ranked else None
 
 
-def _least_seen(folds: Mapping[str, FoldCases], case: str, otherwise: str) -> str:
-    """Return a fold that did not train on ``case`` itself, though weights that it started from did; else another."""
-    left_out = [fold for fold, cases in folds.items() if case not in cases.train]
-    return min(left_out, key=lambda fold: case not in folds[fold].val, default=otherwise)
+def _not_trained_on(folds: Mapping[str, FoldCases], case: str, otherwise: str) -> str:
+    """Return a fold that did not itself train on ``case``, though its initial weights did; otherwise ``otherwise``."""
+    candidates = [fold for fold, cases in folds.items() if case not in cases.train]
+    return min(candidates, key=lambda fold: case not in folds[fold].val, default=otherwise)
 
 
 def read_fold_cases(fold: Path) -> FoldCases:
@@ -176,13 +180,13 @@ def read_fold_cases(fold: Path) -> FoldCases:
         ) from error
     if not all(isinstance(part, list) and all(isinstance(name, str) for name in part) for part in parts):
         raise ModelError(
-            f"{path}: found train_cases or val_cases that are no lists of names, expected names of cases. Copy the "
+            f"{path}: found train_cases or val_cases that are not lists of names, expected names of cases. Copy the "
             "whole fold folder, or train the fold again."
         )
     if content.get("pretrained") and "seen_cases" not in content:
         log.warning(
-            "%s: found weights that started from %s, and no list of the cases that these had seen (seen_cases), "
-            "expected one. Whether these are among the cases that the fold left out cannot be told; train it again.",
+            "%s: found a pretraining from %s without a list of its training cases (seen_cases), expected one. It is "
+            "unknown whether they include cases that this fold left out. Train the fold again.",
             path, content["pretrained"],
         )  # fmt: skip
     return FoldCases(*(frozenset(part) for part in parts))
@@ -205,18 +209,18 @@ def _missing_folds(
     missing = sorted({left_out_by[case] for case in cases if case in left_out_by and left_out_by[case] not in folds})
     command = command or (lambda fold: f"autoseg_train {folder.parent.name} {fold} {flags}")
     commands = [command(fold) for fold in missing or ["FOLD"]]
-    finished = ", ".join(folds) or "only 'all', which sees every case"
+    finished = ", ".join(folds) or "only 'all', which trains on every case"
     leaking = sorted(fold for fold, item in folds.items() if any(case not in item.train for case in cases))
     pretrained = ""
     if leaking:
         again = [f"autoseg_train {folder.parent.name} {fold} {flags} --overwrite" for fold in leaking]
         commands = [*(commands if missing else []), *again]
         pretrained = (
-            f" Fold {', '.join(leaking)} left some of them out, but started from weights that were trained on these "
-            "(--pretrained): train it without."
+            f" Fold {', '.join(leaking)} left some of them out, but started from weights that were trained on them "
+            "(--pretrained): train it without --pretrained."
         )
     return (
         f"{folder}: found {len(cases)} cases that no finished fold left out of its training: {listed(cases, 20)} "
         f"(finished: {finished}), expected for each case a fold that did not train on it.{pretrained} Train with "
-        f"{'; '.join(commands)}, or add --seen to predict them with a model that has seen them."
+        f"{'; '.join(commands)}, or add --seen to predict them with a model that was trained on them."
     )

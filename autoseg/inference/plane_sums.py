@@ -1,4 +1,4 @@
-"""Weighted sums of overlapping windows, kept only for the planes that a later window may still cover."""
+"""Weighted sums of overlapping windows, kept in memory only for planes that a later window may still cover."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from torch import Tensor
 from autoseg.core.arrays import Shape3
 
 
-class RollingSums:
-    """A ring as deep as one window: windows are added in the order of their first plane, finished planes leave.
+class PlaneSums:
+    """Sums of windows in a circular buffer of as many planes as one window has.
 
-    The logits of a whole image never exist, however long its first axis is.
+    Windows are added in the order of their first plane, and finished planes are taken out. So memory does not grow
+    with the number of planes of the image.
     """
 
     def __init__(self, window: Sequence[int], weights: Sequence[Tensor], device: torch.device) -> None:
-        """Prepare for windows of shape (H, *patch) and an image of as many voxels as ``weights`` along each axis.
+        """Allocate the buffer for windows of shape (O, *patch).
 
-        The sum at a voxel is multiplied with the product of its three weights (one 1-D tensor per axis) as it leaves.
+        ``weights`` are three tensors, (z,), (y,) and (x,) for an image of shape (z, y, x). The sum at a voxel is
+        multiplied with the product of its three weights when it is taken.
         """
         along, *across = weights
         n_heads, self._depth = window[:2]
@@ -30,7 +32,7 @@ class RollingSums:
         self._first = 0
 
     def add(self, corner: Shape3, window: Tensor) -> None:
-        """Add a window (H, *patch) at its first voxel, which lies in no plane that was taken."""
+        """Add a window (O, *patch) whose first voxel is ``corner``, in a plane that was not taken yet."""
         first, y, x = corner
         target = self._sums[:, :, y : y + window.shape[2], x : x + window.shape[3]]
         window = window.to(target.device)
@@ -39,9 +41,9 @@ class RollingSums:
         target[:, :offset] += window[:, self._depth - offset :]
 
     def take(self, stop: int, n_values: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield ``(first plane, (H, planes, y, x))``, weighted, up to the plane ``stop``; no window covers them later.
+        """Yield ``(first plane, weighted sums (O, planes, y, x) float32)`` up to the plane ``stop``.
 
-        About ``n_values`` values at a time, at least one plane.
+        No window may be added to these planes later. Each item has about ``n_values`` values, at least one plane.
         """
         most = max(1, n_values // max(1, self._sums[:, 0].numel()))
         while self._first < stop:
@@ -56,7 +58,7 @@ class RollingSums:
 
 
 def outer(profiles: Sequence[Tensor]) -> Tensor:
-    """Return the product of 1-D profiles as an array with one axis for each."""
+    """Return the outer product of n profiles, each (size,), as a tensor with n axes: (n0, n1, ...)."""
     first, *others = profiles
     product = first
     for profile in others:
@@ -65,7 +67,7 @@ def outer(profiles: Sequence[Tensor]) -> Tensor:
 
 
 def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return zeros on ``device`` if they leave half of its free memory, else on the CPU."""
+    """Return float32 zeros of ``shape`` on ``device`` if they take at most half of its free memory, else on the CPU."""
     if device.type == "cuda" and 4 * math.prod(shape) > torch.cuda.mem_get_info(device)[0] // 2:
         device = torch.device("cpu")
     return torch.zeros(shape, dtype=torch.float32, device=device)

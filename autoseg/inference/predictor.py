@@ -40,7 +40,7 @@ class Predictor:
     batch_size: int | None = None
     """Windows per forward pass; None chooses by patch size and device."""
     previous: Predictor | None = None
-    """Model of the previous stage of a cascade, asked for the classes of cases that come without them."""
+    """Model of the previous stage of a cascade; it predicts the classes of cases that do not have them as a layer."""
 
     def __post_init__(self) -> None:
         check_window_settings(self.step, self.batch_size)
@@ -57,30 +57,30 @@ class Predictor:
         step: float = 0.5,
         batch_size: int | None = None,
     ) -> Predictor:
-        """Load a model folder (``fold_<k>`` folders with checkpoints); nothing else of it is needed.
+        """Load a model folder; only its ``fold_<k>`` folders with checkpoints are needed.
 
         The second stage of a cascade also loads the first, from ``default__<its configuration>`` beside the folder: the
-        same folds, so that a case that was kept from the training of one is new to both.
+        same folds, so that a case outside the training of one is outside the training of both.
 
         Parameters
         ----------
         model_folder
             ``ROOT/results/DATASET/<name>__<configuration>``, or a copy of it.
         folds
-            Members of the ensemble; None takes every finished fold, ``fold_all`` only if there is no other.
+            Names of the members of the ensemble; None takes every finished fold, ``fold_all`` only if no other is.
         device
             ``auto``, ``cpu``, ``cuda``, ``cuda:<index>`` or ``mps``.
         checkpoint
-            ``"final"`` or ``"best"``; the other one stands in where it is missing, with a warning.
+            ``"final"`` or ``"best"``; if it is missing, the other one is taken, with a warning.
         mirror, step, batch_size
-            As the fields.
+            See the fields of the class.
 
         Raises
         ------
         ConfigError
-            If the device is not there, or ``checkpoint``, ``step`` or ``batch_size`` is out of range.
+            If the device does not exist, or ``checkpoint``, ``step`` or ``batch_size`` is out of range.
         ModelError
-            If the folder or a fold is missing, unfinished, corrupt, or the folds do not belong together.
+            If the folder or a fold is missing, a fold is unfinished or corrupt, or the folds do not belong together.
         """
         check_window_settings(step, batch_size)
         chosen = select_device(device)
@@ -97,13 +97,14 @@ class Predictor:
         """Return the label map (z, y, x) of an image (C, z, y, x) float32 as read from its file.
 
         A 2-D image has one slice and ``geometry.ndim == 2``. An image whose geometry has a direction is brought to the
-        order of the training data, and the label map back; without one it is taken to be in that order. Raises
-        ``DatasetError`` if the image does not fit the model (channels, axes, spacing) or holds NaN or infinite values.
+        axis order of the training data, and the label map back; without a direction it is assumed to be in that order.
+        Raises ``DatasetError`` if the image does not fit the model (channels, axes, spacing) or holds NaN or infinite
+        values.
         """
         return self.predict_case(Case("image", image, geometry))
 
     def predict_case(self, case: Case) -> LabelMap:
-        """Return the label map (z, y, x) of a case, in the file's axes; its target is not looked at."""
+        """Return the label map (z, y, x) of a case, in the file's axes; its target is not used."""
         prepared = self.prepare(case)
         return self.decide(self.slabs(prepared.image), prepared.record)
 
@@ -137,8 +138,9 @@ class Predictor:
     def prepare(self, case: Case) -> Preprocessed:
         """Check and preprocess a case (crop, normalise, resample), exactly as for training.
 
-        The image has all channels of the network: behind its own the classes of the previous stage of a cascade, from
-        the layer ``cases.layers.PREVIOUS`` of the case if it has one, else predicted. The target is not looked at.
+        The resulting image has all channels of the network: after its own the classes of the previous stage of a
+        cascade, from the layer ``cases.layers.PREVIOUS`` of the case if it has one, otherwise predicted. The target is
+        not used.
         """
         plan, configuration = self.model.plan, self.model.configuration
         where = f"case {case.name}"
@@ -154,7 +156,7 @@ class Predictor:
         return replace(prepared, image=_with_layers(prepared.image, prepared.layers))
 
     def _layer(self, info: LayerInfo, case: Case) -> Layer:
-        """Return a further input of a case, in the axes of its file: as given, else as the previous stage says."""
+        """Return a further input of a case in its file's axes: as given, otherwise predicted by the previous stage."""
         given = next((layer for layer in case.layers if layer.info.name == info.name), None)
         if given is not None:
             return given
@@ -186,14 +188,14 @@ class Predictor:
     def decide(
         self, logits: Logits, record: CaseRecord, *, keep: Keep | None = None, pool: Executor | None = None
     ) -> LabelMap:
-        """Return the label map (z, y, x) in the file's axes that logits on the plan's grid mean, whole or in slabs.
+        """Return the label map (z, y, x) in the file's axes, from logits (O, *S) on the plan's grid or their slabs.
 
         Further parameters as for :func:`autoseg.inference.export.decide`.
         """
         return decide(logits, record, self.model.dataset.labels, keep=keep, pool=pool)
 
     def probabilities(self, logits: Logits, record: CaseRecord) -> Float32Array:
-        """Return (H, z, y, x) float32 in the file's axes that logits on the plan's grid mean, whole or in slabs."""
+        """Return probabilities (H, z, y, x) float32 in the file's axes, from logits (O, *S) on the plan's grid."""
         return probabilities(logits, record, self.model.dataset.labels)
 
 

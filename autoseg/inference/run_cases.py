@@ -1,4 +1,4 @@
-"""Run over cases: one thread reads, this one computes, another writes; a case that fails does not stop the others."""
+"""Loop over cases: one thread reads, the caller's computes, another writes; a failed case does not stop the others."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ def run_cases(
     on_failure: Callable[[str], None] = lambda case: None,
     progress: Progress = silent,
 ) -> dict[str, str]:
-    """Read, compute and write every case in order; return case -> why it failed, {} if none did.
+    """Read, compute and write every case in order; return case -> reason of its failure, {} if none failed.
 
-    While a case is computed, at most the next one is read and the last one is written. An exception of ``read``,
-    ``compute`` or ``write`` is the failure of its case, is logged, and the other cases go on. Whatever else ends the
-    run (an interrupt, an error of ``models``) is raised once both threads have finished what they had begun.
+    While a case is computed, at most the next one is read and the previous one is written. An exception of ``read``,
+    ``compute`` or ``write`` is the failure of its case; it is logged, and the other cases continue. Anything else that
+    ends the run (an interrupt, an error of ``models``) is raised after both threads have finished their current step.
 
     Parameters
     ----------
     cases
-        Names; none are allowed.
+        Names of the cases; may be empty.
     models
-        One for each case, in order. Taken when the case comes, when nothing here holds the one before any more.
+        One model for each case, in order. Taken when its case begins, after the previous model has been released.
     read, write
-        Called in a thread each, never for two cases at a time.
+        Each called in a thread of its own, never for two cases at a time.
     compute
-        Called in this thread.
+        Called in the caller's thread.
     folder
-        Where ``write`` writes: named where there is no room left.
+        Folder that ``write`` writes to; the message names it if its disk is full.
     read_ahead
-        Whether the next case is read while this one is computed.
+        Whether the next case is read while the current one is computed.
     write_behind
-        Whether an output may be written while the next case is computed; otherwise it is written first.
+        Whether an output may be written while the next case is computed; otherwise it is written before.
     on_failure
         Called with the name of a case that failed.
     progress
@@ -75,40 +75,40 @@ def run_cases(
             with outcome.failures_of(case):
                 output = compute(case, model, current.result())
             del current, model
-            outcome.settle(writing)
+            outcome.finish(writing)
             writing = None
             if case in outcome.errors:
                 continue
             writing = (case, writer.submit(write, case, output))
             if not write_behind(output):
-                outcome.settle(writing)
+                outcome.finish(writing)
                 writing = None
             del output
-        outcome.settle(writing)
+        outcome.finish(writing)
     return outcome.errors
 
 
 @dataclass(slots=True)
 class _Outcome:
-    """What became of the cases so far."""
+    """Failures of the cases so far, and the number of cases that are done or failed."""
 
     n_cases: int
     folder: Path
     on_failure: Callable[[str], None]
     progress: Progress
     errors: dict[str, str] = field(default_factory=dict)
-    n_settled: int = 0
+    n_finished: int = 0
 
     @contextmanager
     def failures_of(self, case: str) -> Iterator[None]:
-        """Note what is raised inside as the failure of ``case``."""
+        """Record an exception raised in the body as the failure of ``case``."""
         try:
             yield
         except Exception as error:
             self._fail(case, error)
 
-    def settle(self, writing: tuple[str, Future[None]] | None) -> None:
-        """Wait until a case is written, and count it."""
+    def finish(self, writing: tuple[str, Future[None]] | None) -> None:
+        """Wait until a case is written, and count it; None does nothing."""
         if writing is None:
             return
         case, future = writing
@@ -127,5 +127,5 @@ class _Outcome:
         self._count(case)
 
     def _count(self, case: str) -> None:
-        self.n_settled += 1
-        self.progress(self.n_settled, self.n_cases, case)
+        self.n_finished += 1
+        self.progress(self.n_finished, self.n_cases, case)

@@ -1,4 +1,4 @@
-"""How unsure a model is about what nobody annotated: predictive entropy, summed over the boxes of a case."""
+"""Uncertainty of a model about unannotated voxels: predictive entropy, summed over the boxes of a case."""
 
 from __future__ import annotations
 
@@ -20,41 +20,40 @@ from autoseg.inference.export import resampled_slabs, scores
 from autoseg.preprocessing import restore
 from autoseg.tasks.task import task_of
 
-"""Resampled logits held at a time; entropy takes about ten times as much besides."""
 SHADES = 255
-"""Entropy 1 in a stored map."""
+"""Value that stands for entropy 1 in a stored map."""
 
 
 @dataclass(frozen=True, slots=True)
 class BoxUncertainty:
-    """What was measured in the boxes of one case; arrays begin with the number of boxes along each file axis (*n)."""
+    """Uncertainty in the boxes of one case; (*n) is the number of boxes along each file axis."""
 
     grid: BoxGrid
-    """Of the file's axes (z, y, x)."""
+    """Boxes in the file's axes (z, y, x)."""
     open_voxels: NDArray[np.float64]
-    """(*n): voxels whose class the annotation leaves open."""
+    """(*n): number of voxels whose class the annotation leaves open."""
     entropy: NDArray[np.float64]
-    """(*n): sum over the open voxels, each 0 to 1."""
+    """(*n): sum of the entropy over the open voxels, each 0 to 1."""
     entropy_of: NDArray[np.float64]
     """(F, *n): the same, each voxel weighted with the probability of a foreground head."""
     predicted: NDArray[np.float64]
-    """(F, *n): open voxels predicted as each foreground head."""
+    """(F, *n): number of open voxels predicted as each foreground head."""
 
 
 @dataclass(frozen=True, slots=True)
 class UncertaintyMaps:
-    """What a picture of a case needs, in the file's axes (z, y, x)."""
+    """Maps (z, y, x) for a picture of a case, in the file's axes."""
 
     entropy: NDArray[np.uint8]
-    """0 to ``SHADES``; 0 where the annotation leaves nothing open."""
+    """Entropy, 0 to ``SHADES``; 0 where the annotation leaves nothing open."""
     labels: NDArray[np.unsignedinteger]
     """Predicted file values."""
     is_open: BoolArray
-    """Where the annotation leaves the class open."""
+    """Voxels whose class the annotation leaves open."""
 
 
 def open_voxels(target: Target | None, labels: Labels, shape: tuple[int, ...]) -> BoolArray:
-    """(*S) bool: voxels of which some head is undecided; all of them without annotation."""
+    """Return (*S) bool: voxels of which at least one head is undecided; all voxels without annotation."""
     if target is None:
         return np.ones(shape, dtype=bool)
     by_code: BoolArray = np.asarray(_undecided(target.label_sets, labels).any(axis=1))
@@ -72,21 +71,22 @@ def measure(
     logits
         (O, *S) float32 on the plan's grid.
     record
-        What preprocessing did to the case.
+        Record of the preprocessing of the case.
     labels
-        What outputs, heads and codes mean.
+        Meaning of outputs, heads and codes.
     target
-        The annotation in the file's axes; None if there is none.
+        Annotation (*S) in the file's axes; None if there is none.
     grid
         Slices or patches in the file's axes.
 
     Notes
     -----
     The entropy of a voxel is that of the predicted probabilities *within its label set*, divided by its largest
-    possible value: 0 where the class is drawn, whatever the model says, and everything where nothing is known. Region
-    heads: the mean over heads of the entropy of each undecided one. Logits are resampled slab by slab, so that the
-    heads never exist at full size. Weighting with a class's probability: nnActive (Lüth et al. 2025)
-    ``strategies/uncertainties.py``. Outside the crop the prediction is background, without doubt.
+    possible value. So it is 0 where one class is annotated, whatever the model predicts, and that of all classes where
+    the voxel is unannotated. Region heads: the mean over all heads, where decided heads count as 0. Logits are
+    resampled slab by slab, so that the heads never exist at full size. Outside the crop the prediction is background
+    with entropy 0. Source of the weighting with the probability of a class: nnActive (Lüth et al. 2025)
+    ``strategies/uncertainties.py``.
     """
     task, order = task_of(labels), record.voxel_order
     is_open = open_voxels(target, labels, order.inverse.permuted(record.shape_before_crop))
@@ -107,14 +107,14 @@ def measure(
         decided = decided.astype(values.dtype, copy=False)
         decided[first:stop] = values
     sums = order.invert(sums)
-    found = BoxUncertainty(
+    uncertainty = BoxUncertainty(
         grid,
         count_in_boxes(is_open, grid),
         sums[0],
         sums[1 : 1 + len(foreground)],
         sums[1 + len(foreground) :],
     )
-    return found, UncertaintyMaps(
+    return uncertainty, UncertaintyMaps(
         restore(shades, record), task.finish(restore(decided, record, fill=background_value(labels))), is_open
     )
 
@@ -122,24 +122,25 @@ def measure(
 def entropies(
     logits: Tensor, undecided: BoolArray | None, labels: Labels
 ) -> tuple[Float32Array, Float32Array, Float32Array]:
-    """Return the entropy of every voxel, its share for every head, and what is predicted.
+    """Return the entropy of every voxel, the same weighted for every head, and the predicted heads.
 
     Parameters
     ----------
     logits
-        (H, *S) float32, of heads.
+        (H, *S) float32, logits of heads.
     undecided
-        (H, *S) bool: heads that the annotation leaves open; None if it leaves all open everywhere.
+        (H, *S) bool: heads that the annotation leaves open; None if all are open everywhere.
     labels
-        Whether heads are classes (softmax) or regions (sigmoid).
+        Data set's labels: heads are classes (softmax) or regions (sigmoid).
 
     Returns
     -------
     entropy, weighted, predicted
-        (*S) in [0, 1], (H, *S) weighted with the head's probability, and (H, *S) 0 or 1; all 0 where nothing is open.
+        float32: (*S) in [0, 1]; (H, *S), weighted with the head's probability; (H, *S), 0 or 1. All are 0 where nothing
+        is open.
     """
     is_open = torch.ones(logits.shape, dtype=torch.bool) if undecided is None else torch.from_numpy(undecided)
-    somewhere = is_open.any(dim=0)
+    is_open_anywhere = is_open.any(dim=0)
     if not task_of(labels).is_exclusive:
         probability = torch.sigmoid(logits)
         each = (torch.special.entr(probability) + torch.special.entr(1 - probability)) / math.log(2) * is_open
@@ -147,16 +148,16 @@ def entropies(
         predicted = (logits > 0) & is_open
     else:
         inside = torch.where(is_open, logits, -torch.inf)
-        probability = torch.where(somewhere, torch.softmax(inside, dim=0), 0.0)
+        probability = torch.where(is_open_anywhere, torch.softmax(inside, dim=0), 0.0)
         entropy = torch.special.entr(probability).sum(dim=0) / math.log(max(2, len(logits)))
         weighted = entropy * probability
-        predicted = torch.nn.functional.one_hot(inside.argmax(dim=0), len(logits)).movedim(-1, 0) * somewhere
+        predicted = torch.nn.functional.one_hot(inside.argmax(dim=0), len(logits)).movedim(-1, 0) * is_open_anywhere
     entropy = entropy.clamp(0, 1)
     return entropy.numpy(), weighted.numpy(), predicted.float().numpy()
 
 
 def _undecided(label_sets: BoolArray, labels: Labels) -> BoolArray:
-    """(N, H) bool: heads that a code leaves open. An empty set leaves nothing open."""
+    """Return (N, H) bool: the heads that each row of ``label_sets`` (N, K) leaves open; an empty row leaves none."""
     positive, negative = head_states(label_sets, labels.regions)
     undecided: BoolArray = ~(positive | negative) & label_sets.any(axis=1, keepdims=True)
     return undecided
@@ -165,7 +166,7 @@ def _undecided(label_sets: BoolArray, labels: Labels) -> BoolArray:
 def _slab_of_undecided(
     target: Target | None, labels: Labels, record: CaseRecord, first: int, planes: int
 ) -> BoolArray | None:
-    """(H, planes, y, x) bool of the planes from ``first`` on behind the crop, or None without annotation."""
+    """Return (H, planes, y, x) bool: undecided heads in the crop from plane ``first`` on; None without annotation."""
     if target is None:
         return None
     low, high = record.crop_low, record.crop_high

@@ -1,4 +1,4 @@
-"""Dense logits of a whole image from networks that see one patch: windows, Gaussian weights, slab by slab."""
+"""Sliding window: logits of a whole image as Gaussian-weighted means of overlapping patches, yielded slab by slab."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.plan import Configuration
 from autoseg.core.progress import Progress, silent
 from autoseg.inference.ensemble import Ensemble, mirrorings
-from autoseg.inference.plane_sums import RollingSums, outer
+from autoseg.inference.plane_sums import PlaneSums, outer
 
 Slab = tuple[int, Float32Array]
-"""First plane, and logits (H, planes, y, x) of that plane and those behind it; belongs to whoever gets it."""
+"""Index of the first plane, and logits (O, planes, y, x) float32 from that plane on; the receiver may change them."""
 
 _SIGMA_SHARE = 1 / 8
 _VOXELS_PER_BATCH = {"cpu": 2**18, "cuda": 2**22, "mps": 2**20}
 _MAX_BATCH = 16
 SLAB_VALUES = 2**23
-"""Logits that are handled at a time: 32 MB."""
+"""Number of logits of a slab: 32 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowGrid:
-    """Where the windows of a padded image lie."""
+    """Positions of the windows in a padded image."""
 
     pad_low: tuple[int, ...]
-    """Voxels of zeros added before the image, per axis of the windows' space; the same or one more come after it."""
+    """Number of zero voxels added before the image, per axis of the windows; as many or one more are added after it."""
     padded: tuple[int, ...]
-    """Shape after padding, at least the patch."""
+    """Shape after padding, at least that of the patch."""
     positions: tuple[tuple[int, ...], ...]
-    """First voxels of the windows, per axis; the windows are all combinations."""
+    """Index of the first voxel of the windows along each axis; the windows are all combinations."""
 
 
 def window_positions(size: int, patch: int, step: float) -> tuple[int, ...]:
-    """Return the first voxels of the windows along one axis: evenly spread, the first at 0, the last at the end.
+    """Return the first voxels of the windows along one axis: evenly spread, from 0 to ``size - patch``.
 
     Parameters
     ----------
     size, patch
-        Voxels, ``size >= patch``.
+        Edges of image and patch in voxels, ``size >= patch``.
     step
-        Largest distance of two windows as a share of the patch, in (0, 1].
+        Largest distance of neighbouring windows as a share of the patch, in (0, 1].
 
     Notes
     -----
@@ -63,7 +63,7 @@ def window_positions(size: int, patch: int, step: float) -> tuple[int, ...]:
 
 
 def window_grid(shape: Sequence[int], patch: Sequence[int], step: float) -> WindowGrid:
-    """Lay windows over an image of ``shape``; axes smaller than the patch are padded on both sides."""
+    """Return the windows over an image of ``shape``; axes smaller than the patch are padded on both sides."""
     padded = tuple(max(size, edge) for size, edge in zip(shape, patch, strict=True))
     pad_low = tuple((wide - size) // 2 for wide, size in zip(padded, shape, strict=True))
     positions = tuple(window_positions(wide, edge, step) for wide, edge in zip(padded, patch, strict=True))
@@ -71,17 +71,17 @@ def window_grid(shape: Sequence[int], patch: Sequence[int], step: float) -> Wind
 
 
 def gaussian_profile(edge: int) -> Tensor:
-    """(edge,) float32 in (0, 1]: importance of a voxel along one axis of a patch, sigma = edge / 8.
+    """Return the weight of each voxel along one axis of a patch: (edge,) float32 in (0, 1], sigma = edge / 8.
 
-    The importance of a voxel is the product over the axes. Source: nnU-Net ``sliding_window_prediction.py``
-    (compute_gaussian); differs in that it is never rounded to zero, so nothing has to be replaced.
+    The weight of a voxel is the product over the axes. Source: nnU-Net ``sliding_window_prediction.py``
+    (compute_gaussian); differs in that weights are not rounded to half precision, so none becomes zero.
     """
     distance = torch.arange(edge, dtype=torch.float64) - edge // 2
     return torch.exp(-0.5 * (distance / (edge * _SIGMA_SHARE)) ** 2).float()
 
 
 def default_batch(patch_size: Sequence[int], device: torch.device) -> int:
-    """Return how many windows go through the network together: many small ones or one large one."""
+    """Return the number of windows per forward pass, by patch size and device: many small ones or one large one."""
     voxels = _VOXELS_PER_BATCH.get(device.type, _VOXELS_PER_BATCH["cpu"])
     return max(1, min(_MAX_BATCH, voxels // math.prod(patch_size)))
 
@@ -106,7 +106,7 @@ def predict_logits(
     autocast_dtype: torch.dtype | None = None,
     progress: Progress = silent,
 ) -> Float32Array:
-    """Return the logits (H, *S) float32 of a preprocessed image, all at once; see :func:`stream_logits`."""
+    """Return the logits (O, *S) float32 of a preprocessed image (C, *S) as one array; see :func:`stream_logits`."""
     slabs = stream_logits(
         networks,
         image,
@@ -122,7 +122,7 @@ def predict_logits(
 
 
 def join_slabs(slabs: Iterable[Slab], n_planes: int) -> Float32Array:
-    """Return the logits (H, n_planes, y, x) whose planes ``slabs`` hold; without a slab there are no heads."""
+    """Return slabs joined to logits (O, n_planes, y, x) float32; without slabs (0, n_planes, 0, 0)."""
     logits: Float32Array = np.empty((0, n_planes, 0, 0), dtype=np.float32)
     for first, slab in slabs:
         if first == 0:
@@ -146,23 +146,23 @@ def stream_logits(
 ) -> Iterator[Slab]:
     """Yield the logits of a preprocessed image, slab by slab: Gaussian-weighted means of overlapping windows.
 
-    A plane of axis 0 comes as soon as no later window covers it. Sums are kept for as many planes as a patch has (one
-    for 2-D patches), in float32. A window that is constant in every channel (air, clipped; zeros) has the logits of
-    the last such window with the same values: the networks see it once.
+    A plane of axis 0 is yielded as soon as no later window covers it. Sums are kept for as many planes as a patch has
+    (one for 2-D patches), in float32. A window that is constant in every channel (clipped air, zeros) gets the logits
+    of the previous constant window if the values are the same, so that the networks compute them once.
 
     Parameters
     ----------
     networks
         One, or the members of an ensemble (folds), on ``device`` and in evaluation mode. Each maps (B, C, *P) to
-        (B, H, *P). The mean is taken over members and mirrored copies, of logits.
+        (B, O, *P). Logits are averaged over members and mirrored copies.
     image
         (C, *S) float32, normalised and resampled. A 2-D configuration predicts every slice along axis 0.
     mirror_axes
-        Axes of the patch (0 is its first) along which the training mirrored; all their combinations are averaged.
+        Patch axes (from 0) that were mirrored in training; all their combinations are averaged.
     step
         Largest distance of neighbouring windows as a share of the patch, in (0, 1].
     device
-        Where the networks are; default the CPU.
+        Device of the networks; None is the CPU.
     batch_size
         Windows per forward pass; the result does not depend on it. Default by patch size and device.
     autocast_dtype
@@ -170,12 +170,12 @@ def stream_logits(
     progress
         Called with (windows done, windows in all, "windows").
     slab_values
-        About how many logits a slab has; at least one plane of all heads.
+        Approximate number of logits of a slab; at least one plane of all outputs.
 
     Yields
     ------
     first, logits
-        First plane and (H, planes, y, x) float32, in the order of the planes; together (H, *S).
+        Index of the first plane and (O, planes, y, x) float32, in the order of the planes; together (O, *S).
 
     Raises
     ------
@@ -204,23 +204,24 @@ def _stream(
     progress: Progress,
     slab_values: int,
 ) -> Iterator[Slab]:
+    """Yield slabs of logits (O, planes, y, x) of an image (C, *S); see :func:`stream_logits`."""
     volume = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
     grid = _grid(volume.shape[1:], patch_size, step)
     inside = tuple(slice(low, low + size) for low, size in zip(grid.pad_low, volume.shape[1:], strict=True))
     volume = pad_nd_image(volume, grid.padded)  # zeros, the odd voxel on the high side
-    sums: RollingSums | None = None
+    sums: PlaneSums | None = None
     for corner, window in _weighted_windows(ensemble, volume, grid, patch_size, batch_size, progress):
         if sums is None:
-            sums = RollingSums(window.shape, _weights(grid, patch_size), ensemble.device)
+            sums = PlaneSums(window.shape, _weights(grid, patch_size), ensemble.device)
         yield from _cut(sums.take(corner[0], slab_values), inside)
         sums.add(corner, window)
-        del window  # as large as what the networks make next
+        del window  # frees its memory before the networks compute the next
     if sums is not None:
         yield from _cut(sums.take(grid.padded[0], slab_values), inside)
 
 
 def _cut(slabs: Iterable[tuple[int, Tensor]], inside: tuple[slice, ...]) -> Iterator[Slab]:
-    """Leave the padding out of planes (H, planes, y, x) that are numbered with it."""
+    """Remove the padding from slabs (O, planes, y, x), whose plane indices include it."""
     for first, planes in slabs:
         low, high = max(first, inside[0].start), min(first + planes.shape[1], inside[0].stop)
         if low < high:
@@ -229,7 +230,7 @@ def _cut(slabs: Iterable[tuple[int, Tensor]], inside: tuple[slice, ...]) -> Iter
 
 
 def _grid(shape: Sequence[int], patch_size: Sequence[int], step: float) -> WindowGrid:
-    """Lay windows over three axes: those of a 2-D configuration are one plane deep, one for every plane."""
+    """Return windows with three axes over an image of ``shape`` (z, y, x); 2-D windows are one plane deep."""
     if len(patch_size) == 3:
         return window_grid(shape, patch_size, step)
     across = window_grid(shape[1:], patch_size, step)
@@ -238,21 +239,21 @@ def _grid(shape: Sequence[int], patch_size: Sequence[int], step: float) -> Windo
 
 
 def _patch(patch_size: Sequence[int]) -> Shape3:
-    """Return the voxels of a window in three axes."""
+    """Return the shape of a window with three axes; a 2-D window is one plane deep."""
     z, y, x = (*[1] * (3 - len(patch_size)), *patch_size)
     return (z, y, x)
 
 
 @dataclass(eq=False, slots=True)
 class _Content:
-    """What windows show, and what the networks say of it."""
+    """Voxels of one window, or of several equal constant ones, and their logits."""
 
     voxels: Tensor
-    """(C, *patch) in three axes."""
+    """(C, *patch), with three patch axes."""
     constant: Tensor | None
-    """(C,) the one value of each channel, if there is one."""
+    """(C,) value of each channel if every channel is constant, otherwise None."""
     logits: Tensor | None = None
-    """(H, *patch) times their importance, once they are there."""
+    """(O, *patch) times the weights of the voxels; None until they are computed."""
 
 
 def _weighted_windows(
@@ -263,9 +264,9 @@ def _weighted_windows(
     batch_size: int,
     progress: Progress,
 ) -> Iterator[tuple[Shape3, Tensor]]:
-    """Yield ``(first voxel, logits (H, *patch) times their importance)`` of every window, in order.
+    """Yield ``(first voxel, logits (O, *patch) times the weights of the voxels)`` of every window, in order.
 
-    Windows whose logits are there already do not count for a batch: all batches but the last are full.
+    Windows whose logits are already computed do not count for a batch, so all batches but the last are full.
     """
     patch = _patch(patch_size)
     importance = outer([gaussian_profile(edge) for edge in patch]).div_(ensemble.n_copies).to(ensemble.device)
@@ -287,7 +288,7 @@ def _weighted_windows(
 
 
 def _fill(batch: Sequence[_Content], ensemble: Ensemble, importance: Tensor, patch_size: Sequence[int]) -> None:
-    """Compute the weighted logits of windows together."""
+    """Compute the logits (O, *patch) of windows in one forward pass, times ``importance`` (*patch), in place."""
     patches = torch.stack([item.voxels for item in batch])
     logits = ensemble(patches.reshape(*patches.shape[:2], *patch_size))
     logits = logits.reshape(*logits.shape[:2], *importance.shape).mul_(importance)
@@ -296,9 +297,10 @@ def _fill(batch: Sequence[_Content], ensemble: Ensemble, importance: Tensor, pat
 
 
 def _contents(volume: Tensor, grid: WindowGrid, patch: Shape3) -> Iterator[tuple[Shape3, _Content]]:
-    """Yield first voxel and content of every window, in order; a constant one shares that of the last with its values.
+    """Yield first voxel and content of every window of ``volume`` (C, z, y, x), in order.
 
-    Only the last is remembered, so that no more than one is kept.
+    A constant window shares the content of the previous constant window if the values are equal. Only the previous one
+    is remembered, to bound memory.
     """
     last: _Content | None = None
     for z, y, x in itertools.product(*grid.positions):
@@ -312,19 +314,19 @@ def _contents(volume: Tensor, grid: WindowGrid, patch: Shape3) -> Iterator[tuple
 
 
 def _constant_values(voxels: Tensor) -> Tensor | None:
-    """(C,) the values of a window (C, z, y, x) that is constant in every channel, else None."""
+    """Return the values (C,) of a window (C, z, y, x) that is constant in every channel, otherwise None."""
     first = voxels[:, 0, 0, 0]
     z, y, x = (edge // 2 for edge in voxels.shape[1:])
     if not (torch.equal(first, voxels[:, z, y, x]) and torch.equal(first, voxels[:, -1, -1, -1])):
-        return None  # most windows need no closer look
+        return None  # decides most windows at once
     return first if bool((voxels == first[:, None, None, None]).all()) else None
 
 
 def _weights(grid: WindowGrid, patch_size: Sequence[int]) -> tuple[Tensor, ...]:
-    """Return one over the summed importance of the windows as three profiles (float64) whose product it is.
+    """Return one over the summed weights of all windows, as three float64 profiles (z,), (y,), (x,) to be multiplied.
 
-    The windows are a grid and the Gaussian is a product over axes, so the sum over windows is a product of sums, too:
-    no map of weights is kept.
+    The windows form a grid and the Gaussian is a product over axes, so the sum over windows is a product of sums per
+    axis, and no map of weights is needed.
     """
     weights = []
     for positions, edge, size in zip(grid.positions, _patch(patch_size), grid.padded, strict=True):

@@ -13,7 +13,7 @@ from autoseg.dataset.labels import Labels, foreground_codes
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class BorderAnnotation:
     """Numbers of annotated voxels outside the box around all non-zero voxels of an image."""
 
     foreground: int = 0
@@ -22,23 +22,25 @@ class Outside:
     """Voxels that are certainly background."""
 
 
-def outside_of(counts: Mapping[int, int], label_sets: BoolArray) -> Outside:
+def border_annotation(counts: Mapping[int, int], label_sets: BoolArray) -> BorderAnnotation:
     """Return the numbers for ``counts`` (code -> voxels outside the box); ``label_sets`` is (N, K) bool."""
     codes, numbers = list(counts), np.array(list(counts.values()), dtype=np.int64)
     is_background = label_sets[:, 0] & (label_sets.sum(axis=1) == 1)
-    return Outside(int(numbers[foreground_codes(label_sets)[codes]].sum()), int(numbers[is_background[codes]].sum()))
+    return BorderAnnotation(
+        int(numbers[foreground_codes(label_sets)[codes]].sum()), int(numbers[is_background[codes]].sum())
+    )
 
 
-def outside_of_values(counts: Mapping[int, int], labels: Labels, case: str) -> Outside:
+def border_annotation_of_values(counts: Mapping[int, int], labels: Labels, case: str) -> BorderAnnotation:
     """Return the numbers for ``counts`` (file value -> voxels outside the box); undeclared values are ignored."""
     sets = labels.sets_by_value(case)
     table = np.zeros((len(sets), labels.n_classes), dtype=bool)
     for row, members in enumerate(sets.values()):
         table[row, list(members)] = True
-    return outside_of({row: counts[value] for row, value in enumerate(sets) if value in counts}, table)
+    return border_annotation({row: counts[value] for row, value in enumerate(sets) if value in counts}, table)
 
 
-def foreground_warning(name: str, cases: Mapping[str, Outside]) -> str | None:
+def foreground_warning(name: str, cases: Mapping[str, BorderAnnotation]) -> str | None:
     """Return a warning that names the cases with foreground in the empty border; None if there are none.
 
     Parameters
@@ -58,7 +60,7 @@ def foreground_warning(name: str, cases: Mapping[str, Outside]) -> str | None:
     )
 
 
-def background_note(name: str, cases: Mapping[str, Outside]) -> str | None:
+def background_note(name: str, cases: Mapping[str, BorderAnnotation]) -> str | None:
     """Return a note on annotated background that cropping removes; None if there is none.
 
     Parameters

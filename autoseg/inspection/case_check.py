@@ -35,7 +35,7 @@ from autoseg.core.json_arrays import JsonBool
 from autoseg.core.orientation import has_axes, order_towards, orientation_name
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
-from autoseg.inspection.annotation_outside import Outside, outside_of_values
+from autoseg.inspection.annotation_outside import BorderAnnotation, border_annotation_of_values
 from autoseg.inspection.coverage import annotated_parts
 from autoseg.inspection.voxel_sizes import VoxelSize
 from autoseg.io.images import read_header, read_intensities, read_labels, read_remarks
@@ -59,7 +59,7 @@ class CaseCheck:
     """Annotated voxels of each class; empty if the labels cannot be read."""
     geometry: Geometry | None = None
     """Geometry of the image, without the metadata of its format."""
-    outside: Outside = field(default_factory=Outside)
+    outside: BorderAnnotation = field(default_factory=BorderAnnotation)
     """Annotated voxels outside the box around all non-zero voxels."""
     remarks: tuple[str, ...] = ()
     """Unusual facts in the file headers, without the name of the case."""
@@ -160,11 +160,11 @@ def _check_annotation_files(case: CaseFiles, labels: Labels, arrays: CaseArrays)
 
 def _outside(
     case: CaseFiles, file_labels: NDArray[np.integer[Any]], labels: Labels, image: NDArray[Any] | None
-) -> Outside:
+) -> BorderAnnotation:
     """Count annotated voxels in the empty border of ``image`` (C, *S); none if ``file_labels`` (*S) do not fit it."""
     if image is None or image.shape[1:] != file_labels.shape:
-        return Outside()  # reported as a fault elsewhere
-    return outside_of_values(count_outside(file_labels, *content_box(image)), labels, case.name)
+        return BorderAnnotation()  # reported as a fault elsewhere
+    return border_annotation_of_values(count_outside(file_labels, *content_box(image)), labels, case.name)
 
 
 def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], labels: Labels) -> CaseCheck:

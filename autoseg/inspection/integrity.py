@@ -157,7 +157,7 @@ def _blind_spots(dataset: Dataset, checks: Mapping[str, CaseCheck], orders: Mapp
     orders
         Case -> change to the voxel order that prevails; the axes of a missing case stay as they are.
     """
-    if dataset.protocol.settles_far:
+    if dataset.protocol.excludes_far_classes:
         return []
     places = describe_gaps(
         turned_parts(item.parts, orders.get(name, AS_STORED)) for name, item in checks.items() if item.parts is not None

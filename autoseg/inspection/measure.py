@@ -26,7 +26,7 @@ from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels, drawn_codes, foreground_codes, head_states, informative_codes, open_row
-from autoseg.inspection.annotation_outside import Outside, outside_of
+from autoseg.inspection.annotation_outside import BorderAnnotation, border_annotation
 from autoseg.inspection.coverage import share_in_slices
 from autoseg.inspection.intensities import Sketch, Sketcher, knots_per_case, merge, properties, robust_properties
 from autoseg.io.images import read_intensities
@@ -65,7 +65,7 @@ class CaseMeasure:
     """Indices of the heads that certainly have a voxel."""
     n_foreground: int
     """Number of voxels that are certainly foreground."""
-    outside: Outside
+    outside: BorderAnnotation
     """Annotated voxels outside the box around all non-zero voxels."""
     intensities: tuple[Sketch | None, ...]
     """One sketch per channel; None without foreground."""
@@ -198,7 +198,11 @@ def measure_arrays(
         Name of the case, for its statements in dataset.json.
     """
     low, high = content_box(image)
-    outside = Outside() if target is None else outside_of(count_outside(target.codes, low, high), target.label_sets)
+    outside = (
+        BorderAnnotation()
+        if target is None
+        else border_annotation(count_outside(target.codes, low, high), target.label_sets)
+    )
     # either all cases are cropped or none; if this one forbids it, statistics are those of the whole image
     window = (slice(None),) * 3 if outside.foreground else box_slices(low, high)
     annotated, drawn, in_slices, heads = (0.0, 0.0, 0.0, ()) if target is None else _annotation(target, labels, case)

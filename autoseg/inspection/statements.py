@@ -119,7 +119,7 @@ def settles_anything(dataset: Dataset) -> bool:
 
 def leaves_to_estimate(protocol: AnnotationProtocol) -> bool:
     """Whether a quantity of the protocol must be estimated from the annotation: a reach, or the axis of the slices."""
-    return is_estimated(protocol) or (protocol.speaks_of_slices and protocol.slice_axis is None)
+    return is_estimated(protocol) or (protocol.depends_on_slices and protocol.slice_axis is None)
 
 
 def estimate_promises(dataset: Dataset, *, workers: int = 1, progress: Progress = silent) -> PromiseEstimates:
@@ -135,7 +135,7 @@ def estimate_promises(dataset: Dataset, *, workers: int = 1, progress: Progress 
     reaches = estimate_reach([reach for _, reach, _ in evidence])
     axis = dataset.protocol.slice_axis
     unclear: tuple[str, ...] = ()
-    if axis is None and dataset.protocol.speaks_of_slices:
+    if axis is None and dataset.protocol.depends_on_slices:
         axis = common_axis([slices for _, _, slices in evidence])
         unclear = tuple(name for name, _, slices in evidence if not is_clear(slices, axis))
     return PromiseEstimates(
@@ -146,7 +146,7 @@ def estimate_promises(dataset: Dataset, *, workers: int = 1, progress: Progress 
     )
 
 
-def settled(dataset: Dataset, estimates: PromiseEstimates) -> Dataset:
+def with_estimates(dataset: Dataset, estimates: PromiseEstimates) -> Dataset:
     """Return the data set with all quantities of its protocol filled in: distances in mm, and the axis of the slices.
 
     A reach without an estimate is left out and promises nothing.
@@ -218,7 +218,7 @@ def with_known_promises(dataset: Dataset, folder: Path) -> Dataset:
     """
     if not leaves_to_estimate(dataset.protocol) or not (folder / PROMISES_FILE).is_file():
         return dataset
-    return settled(dataset, _load_estimates(folder / PROMISES_FILE))
+    return with_estimates(dataset, _load_estimates(folder / PROMISES_FILE))
 
 
 def check_promises(
@@ -232,7 +232,7 @@ def check_promises(
     """
     if not settles_anything(dataset):
         return PromiseReport()
-    protocol = settled(dataset, estimates).protocol
+    protocol = with_estimates(dataset, estimates).protocol
     check = partial(_check_case, labels=dataset.labels, protocol=protocol)
     results = _over_cases(check, dataset.cases, workers, progress)
     names = dataset.labels.class_names
@@ -249,7 +249,7 @@ def check_promises(
         n_dense=sum(bool(item.reference) for item in results),
         reach_mm={names[index]: distance for index, distance in reach.items()},
         estimates={names[index]: estimate for index, estimate in estimates.classes.items()},
-        slice_axes=axes if protocol.speaks_of_slices else {},
+        slice_axes=axes if protocol.depends_on_slices else {},
     )
 
 
@@ -281,7 +281,7 @@ def _check_case(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol) 
     if target.codes.size and int(target.codes.max()) < labels.n_classes:
         drawn = annotate(target.codes, spacing, Style(scribbles=True, axis=axis), seed=0, case=files.name)
         scribbled = Target(np.where(drawn, target.codes, labels.unknown).astype(target.codes.dtype), target.label_sets)
-        reference = _settled(scribbled, spacing, protocol, CaseStatement(), dense=target)
+        reference = _count_by_promise(scribbled, spacing, protocol, CaseStatement(), dense=target)
     kept_open = find_kept_open(target.codes, target.label_sets, spacing, protocol, statement=statement)
     reach = resolve_reach(protocol, labels.n_classes)
     return _CasePromises(
@@ -292,7 +292,7 @@ def _check_case(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol) 
             *_slice_warnings(files, measure_slices(target.codes, target.label_sets, spacing, statement), protocol),
         ),
         kept_open,
-        _settled(target, spacing, protocol, statement),
+        _count_by_promise(target, spacing, protocol, statement),
         reference,
         axis,
     )
@@ -311,7 +311,7 @@ def _kept_open_warning(files: CaseFiles, item: KeptOpen, labels: Labels) -> str:
 def _slice_warnings(files: CaseFiles, counts: SliceCounts, protocol: AnnotationProtocol) -> tuple[str, ...]:
     """Return a warning if a case was annotated across another axis than ``slice_axis``, to which promises refer."""
     stated, drawn = protocol.slice_axis, counts.drawn_axis
-    if not protocol.speaks_of_slices or stated is None or drawn is None or stated == drawn:
+    if not protocol.depends_on_slices or stated is None or drawn is None or stated == drawn:
         return ()
     return (
         f"case {files.name!r}: annotated in slices across {'zyx'[drawn]}, but slice_axis is {'zyx'[stated]}, so "
@@ -333,7 +333,7 @@ def _stray_warnings(
     )
 
 
-def _settled(
+def _count_by_promise(
     target: Target,
     spacing: Sequence[float],
     protocol: AnnotationProtocol,

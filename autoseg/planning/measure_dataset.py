@@ -14,9 +14,9 @@ from autoseg.inspection.statements import (
     current_estimates,
     leaves_to_estimate,
     not_estimated,
-    settled,
     settles_anything,
     unclear_slices,
+    with_estimates,
 )
 from autoseg.inspection.survey import survey_dataset
 from autoseg.inspection.survey_cache import SURVEY_FILE
@@ -72,4 +72,4 @@ def with_estimated_promises(
         raise DatasetError(faults)
     for warning in not_estimated(dataset, estimates) if warn else ():
         log.warning("%s", warning)
-    return settled(dataset, estimates)
+    return with_estimates(dataset, estimates)

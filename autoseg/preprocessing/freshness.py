@@ -70,8 +70,8 @@ def case_fingerprint(
     if previous is not None:
         parts["previous"] = file_stamp(previous)
     reach = resolve_reach(protocol, labels.n_classes)
-    if protocol.speaks_of_slices or protocol.classes_complete_in or reach:
-        axis = protocol.slice_axis if protocol.speaks_of_slices else None
+    if protocol.depends_on_slices or protocol.classes_complete_in or reach:
+        axis = protocol.slice_axis if protocol.depends_on_slices else None
         encloses = protocol.gap_mm if protocol.background_encloses else None
         parts["protocol"] = [RULES, protocol.classes_complete_in, encloses, axis, sorted(reach.items())]
     return ";".join(f"{part}:{short_hash(parts[part])}" for part in REASONS if part in parts)

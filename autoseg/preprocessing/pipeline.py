@@ -19,7 +19,7 @@ from autoseg.preprocessing.normalize import normalize
 from autoseg.preprocessing.resample_codes import resample_codes
 from autoseg.preprocessing.resample_image import resample_image
 from autoseg.preprocessing.resample_layers import resample_layer
-from autoseg.preprocessing.tied_sets import Unions
+from autoseg.preprocessing.tied_sets import TiedSets
 
 ANISOTROPY = 3.0
 """If the largest spacing is more than this times the smallest, the coarsest axis is resampled separately."""
@@ -93,7 +93,7 @@ def preprocess(
     separate_axis = anisotropic_axis(spacing_before, spacing)
     codes = label_sets = None
     if case.target is not None:
-        drawn, unions = order.apply(case.target.codes)[box], Unions(case.target.label_sets)
+        drawn, unions = order.apply(case.target.codes)[box], TiedSets(case.target.label_sets)
         codes = resample_codes(drawn, shape, unknown=unknown, separate_axis=separate_axis, unions=unions)
         label_sets = unions.label_sets
     if inferred is not None:

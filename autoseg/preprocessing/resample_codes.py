@@ -12,7 +12,7 @@ from autoseg.core.chunks import CACHED_VOXELS, VOXELS, chunks
 from autoseg.preprocessing.axes import IndexArray, linear_taps, mapped_positions, nearest_indices, positions
 from autoseg.preprocessing.keep_small_annotation import rescue_classes
 from autoseg.preprocessing.resample_image import check_shape
-from autoseg.preprocessing.tied_sets import Unions
+from autoseg.preprocessing.tied_sets import TiedSets
 from autoseg.preprocessing.vote_by_corner import collect_votes, corner_table, known_winner, winner
 from autoseg.preprocessing.vote_by_interpolation import decide_by_scores
 
@@ -25,7 +25,7 @@ def resample_codes(
     *,
     unknown: int | None,
     separate_axis: int | None = None,
-    unions: Unions | None = None,
+    unions: TiedSets | None = None,
 ) -> Codes:
     """Resample a map of codes to another number of voxels in the same field of view.
 
@@ -145,7 +145,7 @@ def _extent(n: int, m: int) -> list[tuple[IndexArray, IndexArray]]:
 
 
 def _decide_by_votes(
-    source: Codes, result: Codes, unknown: int | None, separate: int | None, unions: Unions | None
+    source: Codes, result: Codes, unknown: int | None, separate: int | None, unions: TiedSets | None
 ) -> None:
     """Overwrite ``result`` (z', y', x') with the winners of the linear vote where ``source`` (z, y, x) varies."""
     axes = [axis for axis in range(3) if source.shape[axis] != result.shape[axis] and axis != separate]

@@ -54,14 +54,17 @@ def resample_nearest(ids: NDArray[Any], shape: Shape3) -> NDArray[Any]:
 
 
 def _intensity(array: NDArray[Any], shape: Shape3, separate_axis: int | None, info: LayerInfo) -> NDArray[Any]:
+    """Return intensities (C, *S) resampled to (C, *shape) by splines."""
     return resample_image(array, shape, separate_axis=separate_axis)
 
 
 def _codes(array: NDArray[Any], shape: Shape3, separate_axis: int | None, info: LayerInfo) -> NDArray[Any]:
+    """Return codes (*S) resampled to ``shape`` by a vote."""
     return resample_codes(array, shape, unknown=info.undrawn, separate_axis=separate_axis)
 
 
 def _nearest(array: NDArray[Any], shape: Shape3, separate_axis: int | None, info: LayerInfo) -> NDArray[Any]:
+    """Return ids (*S) resampled to ``shape``: each that of the nearest voxel."""
     return resample_nearest(array, shape)
 
 

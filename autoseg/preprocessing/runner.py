@@ -84,7 +84,7 @@ def preprocess_dataset(
     ----------
     dataset, plan
         Cases, and how to preprocess them. The promises are those of ``dataset.protocol`` with all quantities filled in
-        (:func:`autoseg.inspection.statements.settled`); a reach of "auto" promises nothing.
+        (:func:`autoseg.inspection.statements.with_estimates`); a reach of "auto" promises nothing.
     configuration_name
         Configuration of the plan.
     folder

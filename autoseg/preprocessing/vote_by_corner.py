@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
-from autoseg.preprocessing.tied_sets import Unions
+from autoseg.preprocessing.tied_sets import TiedSets
 
 Codes = NDArray[Any]
 _CLOSE = 1e-5  # scores nearer to 0.5 than this are computed again in float64, to tell a tie from a small difference
@@ -112,7 +112,7 @@ def winner(ballot: Ballot) -> Codes:
     return best
 
 
-def known_winner(ballot: Ballot, present: Codes, unknown: int, unions: Unions | None = None) -> Codes:
+def known_winner(ballot: Ballot, present: Codes, unknown: int, unions: TiedSets | None = None) -> Codes:
     """Return the winner among known codes if the nearest is known or known votes have half of the weight.
 
     Otherwise the code of ``present`` (n,) stays. With ``unions``, known codes that tie give the code of the union of
@@ -131,7 +131,7 @@ def known_winner(ballot: Ballot, present: Codes, unknown: int, unions: Unions | 
 
 
 def _unite_ties_(
-    chosen: Codes, rows: NDArray[np.intp], votes: Codes, weights: Sequence[NDArray[np.float64]], unions: Unions
+    chosen: Codes, rows: NDArray[np.intp], votes: Codes, weights: Sequence[NDArray[np.float64]], unions: TiedSets
 ) -> None:
     """Overwrite ``chosen`` (n,) at those of ``rows`` (m,) where several codes share the highest score above 0.
 

@@ -20,25 +20,25 @@ from autoseg.sampling.origin import Origin
 class BatchTable(NamedTuple):
     """The :class:`autoseg.cases.code_table.CodeTable` of each sample of a batch, as tensors.
 
-    N is the largest number of codes; the codes that a case does not have are of unannotated voxels and occur nowhere.
+    N is the largest number of codes of a sample. Codes that a sample lacks ("missing codes") occur in no voxel.
     """
 
     drawn: Tensor
-    """(B, N, K) bool: classes by the annotation, also where it is held out. All True for missing codes."""
+    """(B, N, K) bool: classes by the annotation, held-out annotation included. All True for missing codes."""
     learnt: Tensor
-    """(B, N, K) bool: classes that training takes a voxel for. All True for missing codes."""
+    """(B, N, K) bool: classes that a voxel may have in training. All True for missing codes."""
     undrawn: Tensor
     """(B,) int64: code of unannotated voxels."""
     base: Tensor
-    """(B, N) int64: the code that was annotated alike; ``undrawn`` for missing codes."""
+    """(B, N) int64: code with the same annotation; ``undrawn`` for missing codes."""
     held_out: Tensor
-    """(B, N) bool: codes of annotated voxels that training does not see."""
+    """(B, N) bool: codes of annotated voxels that are held out from training."""
     zone: Tensor
     """(B, N) int64: distance zone of codes of unannotated voxels, otherwise -1."""
 
     @classmethod
     def stack(cls, tables: Sequence[CodeTable]) -> BatchTable:
-        """Stack the tables of B >= 1 samples over the same classes."""
+        """Return the stacked tables of B >= 1 samples with the same classes."""
         n_codes = max(map(len, tables))
         return cls(
             drawn=torch.stack([_filled(table.drawn, n_codes, True) for table in tables]),
@@ -51,11 +51,11 @@ class BatchTable(NamedTuple):
 
     @property
     def visible(self) -> Tensor:
-        """(B, N, K) bool: classes by the annotation that training sees: all of them where it is held out."""
+        """(B, N, K) bool: classes by the annotation without what is held out: there all classes."""
         return self.drawn | self.held_out[..., None]
 
     def with_open_code(self) -> BatchTable:
-        """Return the table with one more code, N, of which nothing is known."""
+        """Return the table with one more code, N, of unannotated voxels: (B, N + 1, K) and (B, N + 1)."""
         n_samples, _, n_classes = self.drawn.shape
         everything = self.drawn.new_ones(n_samples, 1, n_classes)
         return BatchTable(
@@ -68,18 +68,18 @@ class BatchTable(NamedTuple):
         )
 
     def of_sample(self, sample: int) -> CodeTable:
-        """Return the table of one sample, missing codes included."""
+        """Return the table of one sample: (N, K) and (N,), missing codes included."""
         drawn, learnt, base, held_out, zone = (
             tensor[sample].cpu().numpy() for tensor in (self.drawn, self.learnt, self.base, self.held_out, self.zone)
         )
         return CodeTable(drawn, learnt, int(self.undrawn[sample]), base, held_out, zone)
 
     def __reduce__(self) -> tuple[Callable[..., BatchTable], tuple[NDArray[Any], ...]]:
-        """Send the values to another process, not shared memory: opening six pieces of it takes longer than reading."""
+        """Pickle the six tensors by value, each (B, ...): opening six pieces of shared memory takes longer."""
         return _from_arrays, tuple(tensor.cpu().numpy() for tensor in self)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> BatchTable:
-        """Return the table with ``change`` applied to every tensor."""
+        """Return the table with ``change`` applied to every tensor (B, ...)."""
         return BatchTable(*map(change, self))
 
 
@@ -90,19 +90,19 @@ class Batch:
     images: Tensor
     """(B, C, *P) float32."""
     codes: Tensor
-    """(B, *P) uint8, or int32 when a case has more than 256 codes."""
+    """(B, *P) uint8, or int32 if a case has more than 256 codes."""
     table: BatchTable
-    """What the codes of each sample stand for."""
+    """Meaning of the codes of each sample."""
     cases: tuple[str, ...] = ()
-    """(B,) names."""
+    """(B,) names of the cases."""
     origins: tuple[Origin, ...] = ()
-    """(B,): where each patch comes from."""
+    """(B,) case, place and transform of each patch."""
     notes: tuple[tuple[str, str], ...] = ()
-    """(case, message): warnings about cases."""
+    """(case, message): warnings about cases; mostly empty."""
     layers: Mapping[str, Tensor] = field(default_factory=dict)
     """Further layers by name: (B, C, *P) float32 of intensities, otherwise (B, *P) uint8 or int32."""
     inputs: tuple[LayerInfo, ...] = ()
-    """Those of ``layers`` that the network sees beside the images."""
+    """The layers that are network inputs besides the images, in order."""
 
     @property
     def network_input(self) -> Tensor:
@@ -118,19 +118,23 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with ``change`` applied to every tensor (B, ...)."""
         layers = {name: change(layer) for name, layer in self.layers.items()}
         table = self.table.each(change)
         return replace(self, images=change(self.images), codes=change(self.codes), table=table, layers=layers)
 
 
 def stack_images(images: Sequence[Tensor]) -> Tensor:
-    """Stack (C, *P) images in memory of numpy's, which comes in huge pages: a quarter of the time of torch's."""
+    """Return images (C, *P) stacked to (B, C, *P) float32.
+
+    The memory is allocated by NumPy, which uses huge pages: that takes a quarter of the time of torch's allocator.
+    """
     stacked = torch.from_numpy(np.empty((len(images), *images[0].shape), dtype=np.float32))
     return torch.stack(list(images), out=stacked)
 
 
 def stack_codes(codes: Sequence[Tensor]) -> Tensor:
-    """Stack (*P) maps, as int32 unless all are uint8."""
+    """Return maps (*P) stacked to (B, *P): uint8 if all are uint8, otherwise int32."""
     dtype = torch.uint8 if all(part.dtype == torch.uint8 for part in codes) else torch.int32
     return torch.stack([part.to(dtype) for part in codes])
 
@@ -140,7 +144,7 @@ def _from_arrays(*arrays: NDArray[Any]) -> BatchTable:
 
 
 def _filled(rows: NDArray[Any], n_codes: int, fill: int) -> Tensor:
-    """Return rows (n, ...) with ``n_codes`` - n more that hold ``fill``."""
+    """Return rows (n, ...) padded to (n_codes, ...) with ``fill``."""
     filled = np.full((n_codes, *rows.shape[1:]), fill, dtype=rows.dtype)
     filled[: len(rows)] = rows
     return torch.from_numpy(filled)

@@ -1,7 +1,6 @@
 """Extra codes for training: held-out annotated voxels, and unannotated voxels by their distance to annotation.
 
-They come after the codes of the case, and a patch carries them through every transform; the code table says what they
-stand for.
+They follow the codes of the case, have rows in the code table, and are moved with a patch as all codes are.
 """
 
 from __future__ import annotations
@@ -20,24 +19,25 @@ from autoseg.cases.store import CaseStore
 from autoseg.core.arrays import BoolArray, CodeArray, Shape3
 
 HELD_OUT = 3
-"""Stream of random numbers below the seed of a run; sampling takes 0 and 1."""
+"""Key of the random numbers for held-out annotation below the seed of a run; sampling has the keys 0 and 1."""
 LARGEST_SHARE = 0.5
-"""A code of which more than this share would be held out in a case stays in training there."""
+"""Largest share of the voxels of a code in a case that may be held out; a code with more is not held out there."""
 CELLS_PER_ZONE = 4
-"""Cells of the grid on which distances are measured, across the nearest zone."""
+"""Number of grid cells across the nearest zone; distances are measured on this grid."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExtraCodeRule:
-    """What gets codes of its own in each case."""
+    """Rule for the voxels of each case that get extra codes."""
 
     held_out_share: float
     """Share of the blocks whose annotation is held out; 0 holds out nothing."""
     block: Shape3
-    """Edges (z, y, x) of the blocks, voxels: neighbouring voxels are held out together."""
+    """Edges (z, y, x) of the blocks in voxels; neighbouring voxels are held out together."""
     seed: int
     zone_borders_mm: tuple[float, ...] = ()
-    """Ascending: borders of the zones around foreground annotation into which unannotated voxels fall; () for none."""
+    """Distances to foreground annotation, ascending, at which the next zone of unannotated voxels begins; () for no
+    zones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class Grid:
     values: NDArray[Any]
     """(*ceil(S / cell)); cell 0 begins at voxel 0."""
     cell: Shape3
-    """Edges (z, y, x), voxels."""
+    """Edges (z, y, x) of a cell in voxels."""
 
     def in_box(self, shape: Sequence[int], first: Sequence[int]) -> NDArray[Any]:
-        """Return the value at each voxel of a box of ``shape`` (z, y, x) whose voxel 0 is ``first``."""
+        """Return the value at each voxel of a box: (z, y, x), as ``shape``; ``first`` is the box's first voxel."""
         index = [(start + np.arange(edge)) // size for start, edge, size in zip(first, shape, self.cell, strict=True)]
         values = self.values
-        for axis in (2, 1, 0):  # most voxels come last, in whole planes
+        for axis in (2, 1, 0):  # the last step, with most voxels, copies whole planes
             values = values.take(index[axis], axis=axis)
         return values
 
@@ -65,18 +65,19 @@ class ExtraCodes:
     undrawn: int
     """Code of unannotated voxels."""
     held_out_blocks: Grid
-    """bool: the blocks that are held out."""
+    """Grid of bool: held-out blocks."""
     held_out: BoolArray
-    """(N,): the codes that are held out there."""
+    """(N,) bool: codes whose voxels in these blocks are held out."""
     zones: Grid | None
-    """uint8: distance zone of each cell; None without zones."""
+    """Grid of uint8: distance zone of each cell; None without zones."""
     n_zones: int
+    """Number of distance zones; 0 without zones."""
 
     def apply(self, codes: CodeArray, first: Sequence[int]) -> CodeArray:
-        """Return a box of codes (z, y, x) whose voxel 0 is ``first``, with the extra codes put in.
+        """Return a box of codes (z, y, x), whose first voxel is ``first``, with extra codes where they apply.
 
-        Of N codes of the case, n becomes N + n where it is held out; an unannotated voxel of zone r becomes 2 N + r.
-        The type is uint8 if all codes fit, otherwise uint16.
+        A held-out voxel of code n, of the N codes of the case, gets N + n; an unannotated voxel of zone r gets 2 N + r.
+        The dtype is uint8 if all codes fit, otherwise uint16.
         """
         n_codes = len(self.held_out)
         annotated = codes != self.undrawn
@@ -90,17 +91,17 @@ class ExtraCodes:
         return changed
 
     def extend(self, table: CodeTable) -> CodeTable:
-        """Return the table (N rows) of the case with rows for the extra codes: 2 N + zones in all."""
+        """Return the table of the case, N rows, with rows for the extra codes: 2 N + ``n_zones`` rows."""
         return table.with_extra_codes(self.held_out, self.n_zones)
 
 
 def choose_extra_codes(case: CaseStore, rule: ExtraCodeRule) -> ExtraCodes:
-    """Choose what is held out of ``case`` and measure distances: the same in every process and resumed run.
+    """Return the held-out blocks and distance zones of ``case``: the same in every process and resumed run.
 
-    Only voxels annotated as one class are held out: they alone tell whether a class is recognised. A code stays in
-    training where the blocks would take more than half of it. Distances go to the nearest cell with foreground
-    annotation, through all axes; in a case without any, all voxels are in the nearest zone: nothing is known of where
-    its foreground lies.
+    Only voxels annotated as one class are held out, since only they test whether a class is recognised. A code is not
+    held out if the blocks contain more than half of its voxels. Distances are measured in 3-D, in mm, to the nearest
+    cell with foreground annotation. In a case without foreground annotation all voxels are in the nearest zone, since
+    the place of its foreground is unknown.
     """
     shape = case.entry.record.shape
     key = (HELD_OUT, zlib.crc32(case.entry.record.case.encode()))
@@ -115,7 +116,7 @@ def choose_extra_codes(case: CaseStore, rule: ExtraCodeRule) -> ExtraCodes:
 
 
 def _distance_zones(case: CaseStore, table: CodeTable, borders_mm: Sequence[float]) -> Grid:
-    """Return the distance zone of each cell of ``case``, uint8: the number of borders that its distance reaches."""
+    """Return the distance zone of each cell of ``case``, uint8: the number of borders at or below its distance."""
     spacing, shape = case.entry.record.spacing, case.entry.record.shape
     z, y, x = (max(1, int(borders_mm[0] / CELLS_PER_ZONE / step)) for step in spacing)
     cell = (z, y, x)
@@ -134,13 +135,13 @@ def _n_cells(shape: Sequence[int], cell: Sequence[int]) -> tuple[int, ...]:
 
 
 def _cells_of(case: CaseStore, code: int, cell: Sequence[int]) -> tuple[NDArray[np.integer[Any]], ...]:
-    """Return the cells of the known voxels of a code, as one index per axis."""
+    """Return the cells of the stored locations of a code: three index arrays (n,), for z, y and x."""
     places = np.unravel_index(case.locations_of(code), case.entry.record.shape)
     return tuple(place // size for place, size in zip(places, cell, strict=True))
 
 
 def _share_in(blocks: Grid, case: CaseStore, code: int) -> float:
-    """Return the share of the known voxels of a code that lie in ``blocks``; 0 if the code does not occur."""
+    """Return the share of the stored locations of a code that lie in ``blocks``; 0 if the code does not occur."""
     if not len(case.locations_of(code)):
         return 0.0
     return float(blocks.values[_cells_of(case, code, blocks.cell)].mean())

@@ -1,4 +1,4 @@
-"""How layers become channels of the network's input, by kind: the same in training and in prediction."""
+"""Conversion of layers to input channels of the network, by kind: the same in training and in prediction."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 from autoseg.cases.layers import Kind, LayerInfo
 
 Channels = Callable[[Tensor, LayerInfo], Tensor]
-"""(layer (B, C, *P) or (B, *P), what it is) -> (B, C', *P) float32."""
+"""(layer (B, C, *P) or (B, *P), its description) -> channels (B, C', *P) float32."""
 
 
 def with_channels(images: Tensor, layers: Mapping[str, Tensor], inputs: Sequence[LayerInfo]) -> Tensor:
-    """Append layers to images as channels.
+    """Return images with layers appended as channels.
 
     Parameters
     ----------
     images
         (B, C, *P) float32.
     layers
-        By name, on the device of ``images``: (B, C, *P) or (B, *P).
+        Layers by name, on the device of ``images``: (B, C, *P) or (B, *P).
     inputs
-        Those that are appended, in this order.
+        Descriptions of the layers to append, in this order.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def with_channels(images: Tensor, layers: Mapping[str, Tensor], inputs: Sequence
     Raises
     ------
     KeyError
-        If the kind of a layer has no channels: label sets and instances are no inputs.
+        If a layer is of a kind without channels: label sets and instances cannot be inputs.
     """
     if not inputs:
         return images
@@ -40,14 +40,15 @@ def with_channels(images: Tensor, layers: Mapping[str, Tensor], inputs: Sequence
 
 
 def _intensity(layer: Tensor, info: LayerInfo) -> Tensor:
+    """Return the intensities (B, C, *P) float32 as they are."""
     return layer
 
 
 def _classes(layer: Tensor, info: LayerInfo) -> Tensor:
-    """Return 1 where a voxel is of the class, for each class but background; 0 elsewhere."""
+    """Return class indices (B, *P) as one channel per class without background: (B, K - 1, *P) float32, 1 or 0."""
     classes = torch.arange(1, info.channels + 1, device=layer.device, dtype=layer.dtype)
     return (layer[:, None] == classes.view(-1, *[1] * (layer.ndim - 1))).float()
 
 
 CHANNELS: Mapping[Kind, Channels] = {Kind.INTENSITY: _intensity, Kind.CLASSES: _classes}
-"""Rule of each kind that a network can see. Ids of instances and codes of label sets mean nothing to it."""
+"""Rule of each kind that can be an input. Ids of instances and codes of label sets have no meaning as numbers."""

@@ -1,4 +1,4 @@
-"""Where a training patch comes from: carried with every batch, for whoever wants to look at it."""
+"""The origin of a training patch: case, place and transform. Every batch carries it, for pictures and lists."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Place and reason of one patch."""
+    """Place and transform of one patch, and the reason for its place."""
 
     centre: tuple[float, float, float]
-    """Voxel (z, y, x) of the cached case that the patch's centre shows."""
+    """Point (z, y, x) of the patch's centre, in voxels of the cached case."""
     head: int | None
-    """Index of the foreground class or region that the patch was drawn for; None where it was none's turn."""
+    """Index of the foreground class or region that the patch was drawn for; None if it was drawn for none."""
     code: int | None
-    """Code of the cached case that must occur in the patch; None where the patch may lie anywhere."""
+    """Code of the cached case that must occur in the patch; None if the patch may lie anywhere."""
     is_context: bool
-    """Whether the patch lies anywhere in a sparse case by intent (``context_fraction``)."""
+    """Whether the patch is a context patch, which may lie anywhere in a sparse case (``context_fraction``)."""
     matrix: tuple[tuple[float, ...], ...]
-    """(n, n), n patch axes: offset from the patch's centre -> offset in the cached case; the identity moves nothing."""
+    """(n, n) for n patch axes: maps an offset from the patch's centre to one in the cached case."""
     mirrors: tuple[bool, ...]
     """(n,): patch axes that are flipped."""
     displaced: float = 0.0
-    """Largest displacement of a voxel beyond ``matrix``, voxels of the cached case. The field itself, three times as
-    large as the image, is not sent from the processes that build batches."""
+    """Largest displacement of a voxel in addition to ``matrix``, in voxels of the cached case; 0 for none. The field
+    itself is three times as large as the image, so worker processes do not send it."""
 
 
 def origin_of(aim: Aim, place: Place) -> Origin:
-    """Return what is known of the patch at ``place`` that was drawn for ``aim``; 2-D patches get their slice as z."""
+    """Return the origin of the patch at ``place`` that was drawn for ``aim``; z of a 2-D patch is its slice."""
     z, y, x = place.centre if place.slice_index is None else (float(place.slice_index), *place.centre)
     warp = place.warp
     displaced = 0.0 if warp.displacement is None else float(np.linalg.norm(warp.displacement, axis=0).max())

@@ -1,4 +1,4 @@
-"""A training patch as a person looks at it: what each voxel means, and where the patch comes from."""
+"""View of a training patch for people: the classes that each voxel may have, and the origin of the patch."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from autoseg.sampling.origin import Origin
 
 MeaningKind: TypeAlias = Literal["annotated", "held out", "inferred", "unannotated"]
 NAMED = 4
-"""Sets of more classes are called by what they leave out, where that is shorter."""
+"""Largest number of classes that are named one by one; larger sets are named by the missing ones if that is shorter."""
 
 
 class Meaning(NamedTuple):
-    """What training is told of the voxels that carry a code."""
+    """Meaning of a code: the kind of its annotation, and the possible classes."""
 
     kind: MeaningKind
-    """Annotated; annotated but held out from training; narrowed by a promise alone; or not annotated."""
+    """Annotated; annotated but held out from training; narrowed by a promise only; or unannotated."""
     classes: frozenset[int]
-    """Classes that such a voxel may have."""
+    """Indices of the classes that a voxel with the code may have."""
 
     def text(self, labels: Labels) -> str:
-        """Say it in words, for a legend."""
+        """Return the meaning in words, for a legend."""
         names = class_set_name(self.classes, labels)
         if self.kind == "unannotated":
             absent = [name for index, name in enumerate(labels.class_names) if index not in self.classes]
@@ -38,7 +38,7 @@ class Meaning(NamedTuple):
 
 
 def meanings_of(table: CodeTable) -> tuple[Meaning, ...]:
-    """Return what each of the N codes of a table means."""
+    """Return the meaning of each of the N codes of a table."""
     annotated = table.annotated
     meanings = []
     for code in range(len(table)):
@@ -57,7 +57,7 @@ def meanings_of(table: CodeTable) -> tuple[Meaning, ...]:
 
 
 def class_set_name(classes: Collection[int], labels: Labels) -> str:
-    """Name a set of classes: ``liver or tumour``; a large one by what it is not: ``any but liver``."""
+    """Return a name for a set of classes: ``liver or tumour``, or ``any but liver`` for a large set."""
     inside = [name for index, name in enumerate(labels.class_names) if index in classes]
     outside = [name for index, name in enumerate(labels.class_names) if index not in classes]
     if len(inside) > NAMED and len(outside) < len(inside):
@@ -72,39 +72,39 @@ class PatchView:
     case: str
     iteration: int
     sample: int
-    """Number in its batch, from 0."""
+    """Index in its batch, from 0."""
     image: Float32Array
-    """(C, *P), normalised and augmented."""
+    """(C, *P) float32, normalised and augmented."""
     codes: CodeArray
-    """(*P)."""
+    """(*P) integers."""
     meanings: tuple[Meaning, ...]
-    """(N,): what each code means."""
+    """(N,) meaning of each code."""
     spacing: tuple[float, ...]
-    """mm, per patch axis."""
+    """Spacing in mm along each patch axis."""
     origin: Origin
     centre_in_file: tuple[float, float, float]
-    """Voxel (z, y, x) of the file at the patch's centre."""
+    """Point (z, y, x) of the patch's centre, in voxels of the file."""
 
     def where(self, *kinds: MeaningKind) -> BoolArray:
-        """(*P): voxels of these kinds."""
+        """Return (*P) bool: voxels whose code is of one of these kinds."""
         mask: BoolArray = np.array([meaning.kind in kinds for meaning in self.meanings])[self.codes]
         return mask
 
     @property
     def annotated_share(self) -> float:
-        """Share of its voxels that somebody annotated, those held out from training included."""
+        """Share of annotated voxels in the patch, those held out from training included."""
         return float(self.where("annotated", "held out").mean())
 
     def counts(self) -> dict[Meaning, int]:
-        """Voxels of each meaning, most first; only those that occur."""
-        found: dict[Meaning, int] = {}
+        """Return the number of voxels of each meaning that occurs, largest number first."""
+        n_voxels: dict[Meaning, int] = {}
         for code, count in zip(*np.unique(self.codes, return_counts=True), strict=True):
             meaning = self.meanings[int(code)]
-            found[meaning] = found.get(meaning, 0) + int(count)
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+            n_voxels[meaning] = n_voxels.get(meaning, 0) + int(count)
+        return dict(sorted(n_voxels.items(), key=lambda item: -item[1]))
 
     def reason(self, labels: Labels) -> str:
-        """Say why the patch lies where it lies."""
+        """Return the reason for the place of the patch, in words."""
         origin = self.origin
         if origin.head is not None:
             return f"sampled for {labels.heads[origin.head].name}"
@@ -113,9 +113,9 @@ class PatchView:
         return "sampled anywhere, as context" if origin.is_context else "sampled anywhere"
 
     def transform(self) -> str:
-        """Say how the patch was moved: ``turned by 12 degrees, enlarged 1.3 times, mirrored in y``; "" if not at all.
+        """Return the transform in words: ``turned by 12 degrees, enlarged 1.3 times, mirrored in y``; "" for none.
 
-        The angle is that of the rotation as a whole, about whichever axis.
+        The angle is that of the whole rotation, about any axis.
         """
         n_axes = len(self.origin.matrix)
         scale, angle = scale_and_angle(np.asarray(self.origin.matrix))
@@ -132,7 +132,7 @@ class PatchView:
         return ", ".join(parts)
 
     def as_json(self, labels: Labels) -> dict[str, Any]:
-        """Return all but the voxels, as plain values; points are voxels by axis name."""
+        """Return everything but the voxels as plain JSON values; points are in voxels, by axis name."""
         origin = self.origin
         return {
             "case": self.case,
@@ -156,9 +156,9 @@ class PatchView:
 
 
 def scale_and_angle(matrix: NDArray[np.float64]) -> tuple[float, float]:
-    """Return how many source voxels a step in the patch covers, and the angle of the whole rotation in degrees.
+    """Return the scale (source voxels per patch voxel) and the angle (degrees) of a rotation times a scale.
 
-    ``matrix`` is (n, n), a rotation times a scale; of a 3-D one that leaves axis 0 alone, the rest.
+    ``matrix`` is (n, n) float64. If a 3-D matrix does not change axis 0, scale and angle are those of axes 1 and 2.
     """
     unit = np.eye(len(matrix))[0]
     moving = (

@@ -1,4 +1,4 @@
-"""One training sample: from a drawn place and transform to the patch of image and codes, reading only what it needs."""
+"""One training sample: draws place and transform of a patch, reads the box that it needs, and warps it."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from autoseg.sampling.rejection import RealBox, Rejection
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a patch lies in its case and how it is transformed."""
+    """Position and transform of a patch in its case."""
 
     centre: tuple[float, ...]
-    """Source point of the patch's centre, voxels, per patch axis."""
+    """Source point of the patch's centre in voxels, one number per patch axis."""
     warp: Warp
     slice_index: int | None = None
-    """2-D patches: the slice (axis 0 of the case)."""
+    """Index of the slice (axis 0 of the case) of a 2-D patch; None for 3-D."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One patch, as read and moved."""
+    """One patch after the warp."""
 
     image: Tensor
     """(C, *P) float32."""
     codes: Tensor
-    """(*P) uint8, or int32 when the case has more than 256 codes."""
+    """(*P) uint8, or int32 if the case has more than 256 codes."""
     layers: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further layers by name: (C, *P) float32 of intensities, else (*P) uint8 or int32."""
+    """Further layers by name: (C, *P) float32 of intensities, otherwise (*P) uint8 or int32."""
 
 
 def draw_place(
@@ -50,12 +50,12 @@ def draw_place(
     rng: np.random.Generator,
     rejection: Rejection | None = None,
 ) -> Place:
-    """Draw voxel, box and transform for a patch of 2 or 3 axes; ``recipe=None`` transforms nothing.
+    """Draw voxel, box and transform for a patch of 2 or 3 axes; with ``recipe=None`` there is no transform.
 
-    A 2-D patch lies in the slice of the voxel, or in any slice when the patch may lie anywhere. Places that
-    ``rejection`` refuses are drawn again (but those of context patches, which may lie anywhere by intent); after
-    ``rejection.config.max_attempts`` the best of them is taken, and noted. Nothing is read for this but the case's
-    codes, once; what counts is the box of the patch's size around its centre, whatever the transform.
+    A 2-D patch lies in the slice of the voxel, or in a random slice if it may lie anywhere. A place that ``rejection``
+    rejects is drawn again, except for context patches; after ``rejection.config.max_attempts`` the best place is taken,
+    with a note. Only the codes of the case are read for this, once per case. The annotation is counted in the box of
+    the patch's size around its centre, without regard to the transform.
     """
     if rejection is None or aim.is_context:
         return _draw_once(aim, case, patch, recipe, rng)
@@ -72,7 +72,7 @@ def draw_place(
 
 
 def covered_box(place: Place, patch: Sequence[int]) -> RealBox:
-    """Return the box (z, y, x) of the patch's size around its centre: what it shows if it is not rotated or scaled."""
+    """Return the box (z, y, x) of the patch's size around its centre, in voxels; it disregards rotation and scale."""
     low = [middle - (edge - 1) / 2 for middle, edge in zip(place.centre, patch, strict=True)]
     high = [start + edge for start, edge in zip(low, patch, strict=True)]
     if place.slice_index is None:
@@ -83,7 +83,7 @@ def covered_box(place: Place, patch: Sequence[int]) -> RealBox:
 def _draw_once(
     aim: Aim, case: CaseStore, patch: Sequence[int], recipe: Recipe | None, rng: np.random.Generator
 ) -> Place:
-    """Draw a place, whatever it holds."""
+    """Draw a place without regard to its annotation."""
     n_axes = len(patch)
     shape = case.entry.record.shape[-n_axes:]
     voxel = None if aim.code is None else draw_voxel(case, aim.code, rng)
@@ -111,11 +111,11 @@ def read_patch(
     extra_codes: ExtraCodes | None = None,
     layers: Sequence[LayerInfo] = (),
 ) -> Sample:
-    """Read the box that the transform needs from the memory maps, and move it: one pass for each layer.
+    """Read the box that the transform needs, and warp it to the patch (*P), one layer after the other.
 
-    Outside the image lie 0 and the code ``outside``. Annotated voxels win over those of code ``unknown``. ``base`` (N,)
-    is that of the code table, with rows for ``extra_codes`` if these are given; None if every code is its own base.
-    Further ``layers`` are moved alike, each by the rule of its kind.
+    Outside the image the intensity is 0 and the code ``outside``. Annotated voxels win over those of code ``unknown``.
+    ``base`` (N,) int64 is that of the code table, with rows for ``extra_codes`` if these are given; None if every code
+    is its own base. Further ``layers`` are warped in the same way, each by the rule of its kind.
     """
     low, high = source_box(place.warp, place.centre, patch)
     shape = case.entry.record.shape[-len(patch) :]
@@ -140,6 +140,6 @@ def read_patch(
 
 
 def _read(case: CaseStore, layer: str, box: Box, is_slice: bool) -> Tensor:
-    """Return a box of a layer, or the one slice of it, as a tensor of its own."""
+    """Return a copy of a box of a layer, (C, *box) or (*box); without axis z if ``is_slice``."""
     part = case.read(layer, box)
     return as_tensor(part[..., 0, :, :] if is_slice else part)

@@ -1,4 +1,4 @@
-"""Where training patches lie: drawn by case, class and voxel, from (seed, iteration, sample) alone."""
+"""Places of training patches: drawn by case, class and voxel, from (seed, iteration, sample) only."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.rejection import Rejection
 
 PLACES, INTENSITIES = 0, 1
-"""Separate streams of random numbers below one seed."""
+"""Keys of separate streams of random numbers below one seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaseContent:
-    """What sampling needs to know of a case; small, and independent of its voxels."""
+    """Summary of a case for sampling, without its voxels."""
 
     source: CaseSource
     shape: Shape3
-    """Voxels."""
+    """Shape (z, y, x) in voxels."""
     counts: Mapping[int, int]
-    """Informative code -> number of voxels; codes with none are left out."""
+    """Informative code -> number of voxels; only codes that occur."""
     head_codes: tuple[tuple[int, ...], ...]
-    """Per network head the codes of this case for which it is certainly positive; () for background heads."""
+    """For each head the codes of this case for which it is certainly positive; () for background heads."""
     is_dense: bool
-    """Whether every voxel is informative, and at least half of them carry exactly one class."""
+    """Whether every voxel is informative, and at least half of them are annotated as exactly one class."""
     code_groups: tuple[tuple[int, ...], ...]
-    """The codes of ``counts``, those of the same drawn set together."""
+    """The codes of ``counts``, grouped by annotated set."""
 
     @property
     def name(self) -> str:
@@ -44,7 +44,7 @@ class CaseContent:
 
     @classmethod
     def from_entry(cls, source: CaseSource, entry: CacheEntry, labels: Labels) -> CaseContent:
-        """Summarise a cached case. Only the annotation counts, not what follows from promises."""
+        """Return the summary of a cached case. Only the annotation counts, not the classes that promises leave."""
         table = entry.table
         informative, single = table.informative, table.single
         positive, _ = table.head_states(labels.regions)
@@ -66,27 +66,29 @@ class CaseContent:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a patch was drawn for: a case and, unless the patch may lie anywhere, a code that must be in it."""
+    """Case of a patch and, unless the patch may lie anywhere, a code that must occur in it."""
 
     case: CaseContent
     code: int | None
+    """Code that must occur in the patch; None if it may lie anywhere."""
     is_context: bool = False
-    """Whether the patch shall lie anywhere in a sparse case, annotated or not."""
+    """Whether the patch is a context patch, which may lie anywhere in a sparse case, annotated or not."""
     head: int | None = None
-    """The foreground head whose turn it was; None where none was forced."""
+    """Index of the foreground head that the patch was forced for; None if it was not forced."""
 
 
 class Sampler:
-    """Draws the place of every sample of every iteration.
+    """Random choice of case and code for every sample of every iteration.
 
     The rules, in order: (a) cases are drawn by priority among those with an informative voxel. (b) A sample is forced
     with probability ``forced_fraction``: a foreground head is drawn among those that occur in the data set, then a case
-    that has it (by priority), then a voxel. (c) Otherwise a densely labelled case gives a box anywhere; a sparse one a
-    box around an informative voxel, its label set drawn uniformly among the sets drawn in the case (so that the most
-    voluminous annotation does not dominate), or with ``context_fraction`` a box anywhere. (d) ``rejection`` (None if
-    off) has the place, never the case or the code, drawn again: the balance of (a) to (c) stays.
+    that has it (by priority), then a voxel. (c) Otherwise a patch of a dense case lies anywhere; one of a sparse case
+    lies around an informative voxel, whose label set is drawn uniformly among the annotated sets of the case (so that
+    the set with most voxels does not dominate), or, with probability ``context_fraction``, anywhere. (d) If
+    ``rejection`` (None if off) rejects a place, only the place is drawn again, not case or code: the balance of (a) to
+    (c) stays.
 
-    A case of which is only known what it does not hold is sparse, has no head, and gives boxes around its voxels.
+    A case for which only absent classes are known is sparse, has no head, and gives patches around its voxels.
 
     Source: nnU-Net ``dataloading/data_loader.py``. Differs in (b): nnU-Net forces the last third of each batch and
     balances classes within a case, so that a class of few cases is rare; in (c) nnU-Net draws uniformly over voxels.
@@ -135,28 +137,28 @@ class Sampler:
 
 
 def sample_rng(seed: int, iteration: int, sample: int) -> np.random.Generator:
-    """Return the random numbers of one sample: the same for any number of workers, and after resuming."""
+    """Return the generator of one sample: the same for any number of workers, and after resuming."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PLACES, iteration, sample)))
 
 
 def intensity_generator(seed: int, iteration: int) -> Generator:
-    """Return the CPU generator for ``augment_intensity`` of one iteration's batch, wherever the batch lies."""
+    """Return the CPU generator for ``augment_intensity`` of one iteration's batch, on whichever device the batch is."""
     sequence = np.random.SeedSequence(seed, spawn_key=(INTENSITIES, iteration))
     return Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
 def draw_voxel(case: CaseStore, code: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """Draw a voxel (z, y, x) with ``code`` uniformly."""
+    """Draw a voxel (z, y, x) uniformly among the stored locations of ``code``."""
     locations = case.locations_of(code)
     flat = int(locations[rng.integers(len(locations))])
     return tuple(int(index) for index in np.unravel_index(flat, case.entry.record.shape))
 
 
 def box_around(voxel: Sequence[int], shape: Sequence[int], patch: Sequence[int], rng: np.random.Generator) -> list[int]:
-    """Return the first voxel of a patch with ``voxel`` at its centre, moved into the image where it hangs out.
+    """Return the first voxel of a patch with ``voxel`` at its centre, shifted so that the patch lies in the image.
 
-    Axes on which the image is smaller than the patch are placed as in :func:`box_anywhere`. Source: nnU-Net
-    ``get_bbox``, which moves only at the low border (patches hang out at the high one by up to half their size).
+    Along axes on which the image is smaller than the patch it is placed as in :func:`box_anywhere`. Source: nnU-Net
+    ``get_bbox``, which shifts only at the low border (at the high one, up to half of a patch is outside the image).
     """
     low = [min(max(at - size // 2, 0), max(edge - size, 0)) for at, edge, size in zip(voxel, shape, patch, strict=True)]
     anywhere = box_anywhere(shape, patch, rng)
@@ -166,9 +168,10 @@ def box_around(voxel: Sequence[int], shape: Sequence[int], patch: Sequence[int],
 
 
 def box_anywhere(shape: Sequence[int], patch: Sequence[int], rng: np.random.Generator) -> list[int]:
-    """Return the first voxel of a patch placed uniformly in the image; on too short axes the image is centred in it.
+    """Return the first voxel of a patch placed uniformly in the image.
 
-    An odd remainder of padding goes to either side at random, so the first voxel is then negative.
+    Along axes on which the image is smaller than the patch, the image is centred in the patch, and the first voxel is
+    0 or negative. An odd voxel of padding goes to either side at random.
     """
     missing = np.maximum(np.asarray(patch) - np.asarray(shape), 0)
     lowest = -((missing + 1) // 2)
@@ -178,5 +181,6 @@ def box_anywhere(shape: Sequence[int], patch: Sequence[int], rng: np.random.Gene
 
 
 def _normalised(weights: Sequence[float]) -> NDArray[np.float64]:
+    """Return weights divided by their sum, (n,) float64."""
     array = np.asarray(weights, dtype=np.float64)
     return np.asarray(array / array.sum())

@@ -1,4 +1,4 @@
-"""How much annotation a patch would hold, known from summed-area tables before anything is read or augmented."""
+"""Rejection of patches with little annotation, counted by summed-area tables before a patch is read or augmented."""
 
 from __future__ import annotations
 
@@ -15,38 +15,39 @@ from autoseg.core.arrays import BoolArray, CodeArray, Shape3
 from autoseg.sampling.config import SamplingConfig
 
 MAX_TABLE_BYTES = 1 << 28
-"""Of all tables of a process together: 256 MiB."""
+"""Size of all tables of a process together: 256 MiB."""
 MIN_ENTRIES = 1 << 12
-"""Of a table, however many cases there are."""
+"""Smallest number of entries of a table, for any number of cases."""
 
 RealBox = tuple[Sequence[float], Sequence[float]]
-"""First voxel and one past the last (z, y, x); may hang out of the image, and need not be integers."""
+"""Low and high corner (z, y, x) of a box in voxels; real numbers, which may lie outside the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class PatchContent:
-    """What was drawn in a box, counted in the voxels of it that lie in the image."""
+    """Numbers of voxels in the part of a box that lies in the image."""
 
     voxels: float
+    """Number of all voxels."""
     annotated: float
-    """Voxels that say something about their class."""
+    """Number of annotated voxels."""
     foreground: float
-    """Voxels that are certainly not background."""
+    """Number of voxels annotated as certain foreground."""
 
     @property
     def annotated_share(self) -> float:
-        """Share of the voxels that say something, 0 to 1; 0 outside the image."""
+        """Share of annotated voxels, 0 to 1; 0 for a box outside the image."""
         return self.annotated / self.voxels if self.voxels else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class AreaTable:
-    """Summed-area tables of a case: how many voxels before each grid corner are annotated, and foreground."""
+    """Summed-area tables of a case: the numbers of annotated and of foreground voxels below each grid corner."""
 
     corners: tuple[NDArray[np.int64], ...]
-    """Per axis the voxel positions of the grid, ascending from 0 to the length of the axis."""
+    """For each axis the voxel positions of the grid, ascending from 0 to the length of the axis."""
     sums: NDArray[np.integer[Any]]
-    """(2, *corners): annotated and foreground voxels below each corner."""
+    """(2, *corners): number of annotated and of foreground voxels below each corner."""
 
     @classmethod
     def build(
@@ -59,22 +60,21 @@ class AreaTable:
         *,
         n_axes: int = 3,
     ) -> AreaTable:
-        """Count which voxels are annotated, and foreground, by their code: both (N,). One pass, slab by slab.
+        """Return the table of a case of ``shape`` (z, y, x), in one pass over its codes, slab by slab.
 
-        ``read`` returns the codes (planes, y, x) of some planes of a case of ``shape``.
-
-        The grid is the finest of at most about ``max_entries`` corners: every voxel where these suffice, else blocks
-        of 2, 4, ... voxels along the last ``n_axes`` axes (2 keeps slices apart).
+        ``read`` returns the codes (planes, y, x) of some planes. ``annotated`` and ``foreground`` are (N,) bool, by
+        code. The grid is the finest with at most about ``max_entries`` corners: one per voxel if these suffice,
+        otherwise blocks of 2, 4, ... voxels along the last ``n_axes`` axes (with 2, slices are not joined).
         """
         edges = _block_edges(shape, max_entries, n_axes)
         starts = [np.arange(0, length, edge) for length, edge in zip(shape, edges, strict=True)]
         corners = tuple(np.append(first, length) for first, length in zip(starts, shape, strict=True))
-        speaks = np.stack([annotated, foreground])  # (2, N)
+        is_counted = np.stack([annotated, foreground])  # (2, N)
         dtype = np.int32 if math.prod(shape) <= np.iinfo(np.int32).max else np.int64
         sums = np.zeros((2, *map(len, corners)), dtype=dtype)
         for layer, start in enumerate(starts[0]):
-            found = speaks[:, read(slice(start, start + edges[0]))]  # (2, edge, y, x)
-            flat = found.sum(axis=1, dtype=dtype)
+            slab = is_counted[:, read(slice(start, start + edges[0]))]  # (2, edge, y, x)
+            flat = slab.sum(axis=1, dtype=dtype)
             for axis in (1, 2):
                 flat = np.add.reduceat(flat, starts[axis], axis=axis)
             sums[:, layer + 1, 1:, 1:] = flat
@@ -83,10 +83,10 @@ class AreaTable:
         return cls(corners, sums)
 
     def count(self, box: RealBox) -> PatchContent:
-        """Return what lies in ``box``: exact where its faces are corners of the grid, else in proportion.
+        """Return the numbers of voxels in ``box``; exact if its faces lie on corners of the grid.
 
-        A block that the box cuts counts by the share of it that lies inside, so the error is at most what the blocks
-        on the faces of the box hold.
+        Otherwise a block that a face cuts counts by its share inside the box, so the error is at most the number of
+        voxels in the blocks on the faces.
         """
         indices, weights, size = [], [], 1.0
         for low, high, corners in zip(*box, self.corners, strict=True):
@@ -96,21 +96,21 @@ class AreaTable:
             indices.append([last, last + 1, first, first + 1])
             weights.append(np.array([1 - into_last, into_last, into_first - 1, -into_first]))
         z, y, x = np.ix_(*indices)
-        found: NDArray[Any] = self.sums[:, z, y, x]  # (2, 4, 4, 4)
+        counts: NDArray[Any] = self.sums[:, z, y, x]  # (2, 4, 4, 4)
         for weight in reversed(weights):
-            found = found @ weight
-        return PatchContent(float(size), float(found[0]), float(found[1]))
+            counts = counts @ weight
+        return PatchContent(float(size), float(counts[0]), float(counts[1]))
 
 
 @dataclass
 class Rejection:
-    """Which places of a patch are refused, and what is remembered of the cases to decide that.
+    """Rule that rejects places of patches, with the summed-area tables of the cases drawn so far.
 
-    Only what was *drawn* counts, not what follows from promises. A case's table is made when the case is first drawn;
-    it costs one read of its codes. Cases share ``MAX_TABLE_BYTES`` evenly and keep their tables, since with cases drawn
-    at random any smaller store would make tables again for nearly every patch. With 20 cases a table has 1.6 million
-    corners, every voxel of most volumes; with 1000 it has 32 thousand, blocks of 16 voxels of a volume of 512 x 512 x
-    512, which is fine enough to tell an annotated place from an empty one.
+    Only *annotated* voxels count, not the classes that promises leave. The table of a case is made when the case is
+    first drawn, by one read of its codes. Cases share ``MAX_TABLE_BYTES`` evenly and keep their tables: cases are drawn
+    at random, so a smaller store would have to make a table for nearly every patch. With 20 cases a table has 1.6
+    million corners, one per voxel of most volumes; with 1000 cases it has 32 thousand, blocks of 16 voxels in a volume
+    of 512 x 512 x 512, which is fine enough to distinguish an annotated place from an empty one.
 
     Source: PyTorch Connectomics ``DATASET.VALID_RATIO`` and ``REJECT_SAMPLING``; ELEKTRONN
     ``example_ignore_threshold`` (= 1 - ``min_annotated``). These decide after reading and augmenting, keep the last
@@ -119,14 +119,14 @@ class Rejection:
 
     config: SamplingConfig
     n_cases: int
-    """Cases that patches are drawn from."""
+    """Number of cases that patches are drawn from."""
     _tables: dict[str, AreaTable] = field(default_factory=dict, init=False, repr=False)
     _warned: set[str] = field(default_factory=set, init=False, repr=False)
     notes: dict[str, str] = field(default_factory=dict, init=False, repr=False)
-    """Case -> that no place in it was good enough; whoever draws takes them out, and says them where they are seen."""
+    """Case -> warning that no place in it was accepted; the loader takes the warnings out and sends them to the log."""
 
     def content(self, case: CaseStore, box: RealBox, *, n_axes: int) -> PatchContent:
-        """Return what was drawn in a box of ``case``, for patches of ``n_axes`` axes (2 or 3)."""
+        """Return the numbers of voxels in a box of ``case``, for patches of ``n_axes`` axes (2 or 3)."""
         key = case.entry.record.case
         if key not in self._tables:
             entries = max(MAX_TABLE_BYTES // (8 * max(self.n_cases, 1)), MIN_ENTRIES)
@@ -139,38 +139,38 @@ class Rejection:
         return self._tables[key].count(box)
 
     def accepts(self, content: PatchContent, rng: np.random.Generator) -> bool:
-        """Whether a place may be taken; one with too little foreground is let pass now and then."""
+        """Whether a place is accepted; one with too little foreground is, with 1 - ``reject_probability``."""
         if content.annotated_share < self.config.min_annotated:
             return False
         return content.foreground >= self.config.min_foreground_voxels or rng.random() >= self.config.reject_probability
 
     def shortfall(self, content: PatchContent) -> float:
-        """How far a place is from what is asked: 0 if it has it all, at most 2."""
+        """Return how far a place is from being accepted, for choosing the best: 0 if it would be, at most 2."""
         share = content.annotated_share / self.config.min_annotated if self.config.min_annotated else 1.0
         voxels = content.foreground / self.config.min_foreground_voxels if self.config.min_foreground_voxels else 1.0
         return max(1 - share, 0.0) + max(1 - voxels, 0.0)
 
     def warn(self, name: str, best: PatchContent) -> None:
-        """Note, once per case and process, that no place drawn in the case was good enough."""
+        """Add a warning to ``notes``, once per case and process, that no place drawn in the case was accepted."""
         if name in self._warned:
             return
         self._warned.add(name)
-        asked, found = [], []
+        required, actual = [], []
         if self.config.min_annotated:
-            asked.append(f"{100 * self.config.min_annotated:.3g} % of its voxels annotated (min_annotated)")
-            found.append(f"{100 * best.annotated_share:.3g} % annotated")
+            required.append(f"{100 * self.config.min_annotated:.3g} % of its voxels annotated (min_annotated)")
+            actual.append(f"{100 * best.annotated_share:.3g} % annotated")
         if self.config.min_foreground_voxels:
-            asked.append(f"{self.config.min_foreground_voxels} voxels of foreground (min_foreground_voxels)")
-            found.append(f"{best.foreground:.0f} voxels of foreground")
+            required.append(f"{self.config.min_foreground_voxels} voxels of foreground (min_foreground_voxels)")
+            actual.append(f"{best.foreground:.0f} voxels of foreground")
         self.notes[name] = (
             f"case {name}: found no place for a patch in {self.config.max_attempts} tries, expected one with at least "
-            f"{' and '.join(asked)}; took the best, with {' and '.join(found)}. Lower these settings if that happens "
-            "in many cases."
+            f"{' and '.join(required)}; took the best, with {' and '.join(actual)}. Lower these settings if that "
+            "happens in many cases."
         )
 
 
 def _block_edges(shape: Sequence[int], max_entries: int, n_axes: int) -> list[int]:
-    """Voxels per block and axis: doubled along the axis with most blocks until there are few enough."""
+    """Return the edges of a block in voxels: doubled along the axis with most blocks until there are few enough."""
     edges = [1] * len(shape)
     blocks = list(shape)
     coarsened = range(len(shape) - n_axes, len(shape))
@@ -184,7 +184,10 @@ def _block_edges(shape: Sequence[int], max_entries: int, n_axes: int) -> list[in
 
 
 def _between(position: float, corners: NDArray[np.int64]) -> tuple[int, float]:
-    """Return the corner below a position in their range, and how far it lies on the way to the next one, 0 to 1."""
+    """Return (index, share): the corner at or below ``position``, and the position between it and the next, 0 to 1.
+
+    ``corners`` are (n,) int64, ascending; ``position`` lies in their range.
+    """
     lower = min(int(corners.searchsorted(position, side="right")) - 1, len(corners) - 2)
     start, stop = int(corners[lower]), int(corners[lower + 1])
     return lower, (position - start) / (stop - start)

@@ -1,4 +1,4 @@
-"""How the processes that build batches start, and how they end with the trainer."""
+"""Start of the processes that build batches, and their end together with the trainer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from multiprocessing.context import BaseContext
 
 
 def process_context(module: str) -> BaseContext:
-    """Return how workers start: from a server that has imported ``module``, where the system can; else anew.
+    """Return the start method of workers: a fork server that has imported ``module`` if there is one, otherwise spawn.
 
-    Forking a process in which torch runs may hang.
+    A fork of a process in which torch runs may hang.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -24,10 +24,10 @@ def process_context(module: str) -> BaseContext:
 
 
 def serve(lifeline: Connection, _worker: int) -> None:
-    """Set up a worker: signals reach only the trainer, which needs batches until it has saved; its end is ours.
+    """Set up a worker: it ignores signals, since the trainer needs batches until it has saved, and ends with it.
 
-    torch's own check asks whether the parent lives, which for these workers is the fork server: after a SIGKILL of the
-    trainer the two would keep each other alive for ever.
+    torch itself checks whether the parent process lives. The parent of these workers is the fork server: after a
+    SIGKILL of the trainer, server and workers would keep each other alive for ever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -35,7 +35,7 @@ def serve(lifeline: Connection, _worker: int) -> None:
 
 
 def _end_with(lifeline: Connection) -> None:
-    """Wait for the end of a pipe that only the trainer holds open, then leave."""
+    """Wait until a pipe that only the trainer holds open is closed, then exit the process."""
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()
     os._exit(1)

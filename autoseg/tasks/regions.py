@@ -42,7 +42,7 @@ class Regions:
         return logits.sigmoid()
 
     def decode(self, logits: NDArray[np.floating[Any]]) -> LabelMap:
-        """Return the file values (*S) that combinations of predicted regions are painted with, logits (R, *S)."""
+        """Return the file values (*S) that the predicted regions are painted with, from logits (R, *S)."""
         return self.labels.decode(logits)
 
     def finish(self, label_map: LabelMap) -> LabelMap:

@@ -1,8 +1,8 @@
-"""The task of a data set: what the outputs of its network mean, and what they are trained to say.
+"""The task of a data set: the meaning of the outputs of its network, in training and in prediction.
 
-Rows are the heads of the labels, one per class or region: annotation, scores and sampling speak of these. Outputs are
-the channels of the network; there may be more of them than rows. Only the task knows how one becomes the other. No
-module of this package imports torch: tensors bring their own methods.
+Rows are the heads of the labels, one per class or region; annotation, scores and sampling refer to them. Outputs are
+the channels of the network; there may be more of them than rows. Only the task converts one into the other. No module
+of this package imports torch, since methods of tensors suffice.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 
 class Refinement(Protocol):
-    """Which outputs a voxel may have, where that depends on its neighbours and not on its class alone.
+    """Possible outputs of each voxel, for tasks where they depend on neighbouring voxels and not on the class alone.
 
-    It is made after augmentation, of the annotation of a batch, and on the batch's device.
+    They are computed after augmentation, from the annotation of a batch, on the device of the batch.
     """
 
     @property
     def sets(self) -> BoolArray:
         """(M, K, O) bool: the outputs that a voxel of class k may have by rule m.
 
-        Where ``Task.regions`` is (O, C) these are not outputs but its columns, (M, K, C).
-        Rule 0 is for voxels of which only the class is known: it allows whatever another rule does.
+        If ``Task.regions`` is (O, C), the last axis is its columns instead: (M, K, C). Rule 0 is for voxels of which
+        only the class is known: it allows every output that another rule allows.
         """
 
     def rules(self, codes: Tensor, label_sets: Tensor) -> Tensor:
@@ -46,48 +46,47 @@ class Refinement(Protocol):
         codes
             (B, *P) integers < N.
         label_sets
-            (B, N, K) bool: the classes that were annotated for each code; all of them where nothing is known. Such a
-            voxel gets rule 0.
+            (B, N, K) bool: the annotated classes of each code; all classes for unannotated voxels, which get rule 0.
         """
 
 
 class Task(Protocol):
-    """Everything that knows what an output of the network is; R rows, O outputs."""
+    """Meaning of the outputs of a network: R rows, O outputs."""
 
     @property
     def labels(self) -> Labels:
-        """Of the data set."""
+        """Labels of the data set."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """(O,) names of the network's outputs; weights of another network are taken over by these names."""
+        """(O,) names of the network's outputs; weights of a pretrained network are matched by these names."""
 
     @property
     def is_exclusive(self) -> bool:
-        """Whether each voxel has exactly one row (classes), as opposed to any number of them (regions)."""
+        """Whether each voxel belongs to exactly one row (classes) and not to any number of rows (regions)."""
 
     @property
     def regions(self) -> BoolArray | None:
-        """(O, K) bool: the classes for which each output is a sigmoid; None: one softmax over all outputs.
+        """(O, K) bool: the classes of each output, which is a sigmoid; None: one softmax over all outputs.
 
-        With a refinement (O, C): the columns are those of its sets.
+        With a refinement (O, C): its columns are the last axis of ``Refinement.sets``.
         """
 
     @property
     def refinement(self) -> Refinement | None:
-        """How label sets of classes become sets of outputs; None: the network learns the label sets as they are."""
+        """Rule that turns label sets of classes into sets of outputs; None: the network learns the label sets."""
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Return logits of rows (B, R, *P), of which softmax or sigmoid are the probabilities, from (B, O, *P)."""
+        """Return the logits of rows (B, R, *P), for softmax or sigmoid, from the logits of outputs (B, O, *P)."""
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probability of each row, (B, R, *P) in [0, 1], from logits (B, O, *P)."""
+        """Return the probability of each row, (B, R, *P) in [0, 1], from the logits of outputs (B, O, *P)."""
 
     def decode(self, logits: NDArray[np.floating[Any]]) -> LabelMap:
-        """Return file values (*S) from logits (O, *S), which may be any part of a case."""
+        """Return file values (*S) from the logits of outputs (O, *S), which may be of any part of a case."""
 
     def finish(self, label_map: LabelMap) -> LabelMap:
-        """Return the label map (z, y, x) that is written, from the decoded one of a whole case in its file's axes."""
+        """Return the label map (z, y, x) to write, from the decoded one of a whole case in its file's axes."""
 
 
 TASKS: dict[str, Callable[[Labels], Task]] = {"semantic": Semantic, "regions": Regions}
@@ -97,9 +96,9 @@ NEEDS = ("labels", "outputs", "is_exclusive", "regions", "refinement", "scores",
 
 
 def task_of(labels: Labels) -> Task:
-    """Return the task that ``labels.task`` names; where it names none, that of their heads: classes or regions.
+    """Return the task that ``labels.task`` names; if it is None, the task of the heads: classes or regions.
 
-    Raises ``ConfigError`` if a task of a user cannot be imported, or lacks something of :class:`Task`.
+    Raises ``ConfigError`` if a user's task cannot be imported, or lacks a member of :class:`Task`.
     """
     name = labels.task or ("regions" if labels.has_regions else "semantic")
     task = resolve("task", name, TASKS, needs=("__call__",))(labels)

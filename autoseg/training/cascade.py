@@ -55,7 +55,7 @@ def previous_maps(
     lacking: dict[str, str] = {}
     for number, split in enumerate(splits):
         own = folder / f"fold_{number}"
-        trained_on = read_fold_cases(own).seen if (own / FINAL).is_file() else frozenset[str]()
+        trained_on = read_fold_cases(own).seen_cases if (own / FINAL).is_file() else frozenset[str]()
         for name in split.val:
             path = validation_file(own, dataset.case(name), dataset.labels)
             is_seen = name in trained_on and name not in split.train  # one case alone is on both sides of its fold

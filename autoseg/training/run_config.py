@@ -122,4 +122,4 @@ def settings_for_scribbles(dataset: Dataset) -> dict[str, Any]:
 
     What they leave open lies beside annotation, where the prior does harm: see docs/results.md.
     """
-    return {**SCRIBBLED, "evidence.background_prior": 0.0} if dataset.protocol.settles_far else dict(SCRIBBLED)
+    return {**SCRIBBLED, "evidence.background_prior": 0.0} if dataset.protocol.excludes_far_classes else dict(SCRIBBLED)

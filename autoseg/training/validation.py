@@ -42,7 +42,7 @@ def validate_fold(request: FoldRequest, *, workers: int = 1, progress: Progress 
         if case.label is not None
     }
     masks = {name: case.valid_mask for name, case in cases.items() if case.valid_mask is not None}
-    seen = read_fold_cases(request.folder).seen
+    seen = read_fold_cases(request.folder).seen_cases
     summary = evaluate_files(pairs, request.dataset.labels, masks=masks, workers=workers).model_copy(
         update={"seen_in_training": tuple(name for name in sorted(pairs) if name in seen)}
     )

@@ -250,10 +250,12 @@ def test_the_completion_of_another_data_set_or_of_other_labels_is_not_gone_on_wi
     output = tmp_path / "new"
     complete_dataset(source, model_folder, FOLDS, output, QUICK)
     other = write_source(tmp_path / "other")
-    with pytest.raises(ConfigError, match="found the completion of 'source', expected that of 'other'"):
+    with pytest.raises(ConfigError, match=r"found the completion of 'source', expected .*'other'"):
         complete_dataset(other, model_folder, FOLDS, output, QUICK)
     relabelled = write_source(tmp_path / "source", labels={"background": 0, "other organ": 1, "ignore": 2})
-    with pytest.raises(ConfigError, match="found other labels, expected that of 'source' with its present labels"):
+    with pytest.raises(
+        ConfigError, match="found other labels, expected the completion of 'source' with its present labels"
+    ):
         complete_dataset(relabelled, model_folder, FOLDS, output, QUICK)
 
 

@@ -48,9 +48,9 @@ def raising(error: BaseException):
         (
             NotADirectoryError(20, "Not a directory", "out/x"),
             2,
-            "error: out/x: found 'not a directory', expected",
+            "error: out/x: cannot access: not a directory.",
         ),
-        (PermissionError(13, "Permission denied", "out"), 2, "error: out: found 'permission denied', expected a place"),
+        (PermissionError(13, "Permission denied", "out"), 2, "error: out: cannot access: permission denied."),
         (RuntimeError("bug"), 1, "RuntimeError: bug"),
     ],
     ids=lambda value: type(value).__name__,
@@ -121,7 +121,7 @@ def test_a_reader_that_leaves_early_sees_no_traceback():
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.read(1)
         process.stdout.close()
-        assert process.stderr.read() == b"stopped: found a broken pipe; whoever read the output has left.\n"
+        assert process.stderr.read() == b"stopped: found a broken pipe; the program that read the output has ended.\n"
     assert process.returncode == 1
 
 

@@ -109,7 +109,7 @@ def test_what_is_not_scored_and_what_is_absent_is_said(
     assert run(*folders) == 0
     out = capsys.readouterr().out
     assert "not scored: b: no voxel of it in the references of the 2 cases" in out
-    assert "predicted where dataset.json says that it is absent" in out
+    assert "declares absent" in out
     assert list(json.loads((folders[1] / "summary.json").read_text(encoding="utf-8"))["not_scored"]) == ["2"]
 
 
@@ -124,4 +124,4 @@ def test_the_difference_to_other_predictions_is_shown(
     assert f"compared with {tmp_path / 'other'}:" in captured.out
     assert "difference, the same 1 case" in captured.out
     assert "not clear" in captured.out
-    assert "warning: --against: not compared, since only one folder has them: two." in captured.err
+    assert "warning: --against: cases in one folder only are not compared: two." in captured.err

@@ -45,7 +45,7 @@ def raw(tmp_path: Path) -> Path:
 def test_promises_are_reported_estimated_and_reach_the_cache(raw: Path, tmp_path: Path):
     checked = run(raw, "--check-only", root=tmp_path)
     assert checked.returncode == 0, checked.stderr
-    assert "what the promises add" in checked.stdout and "no contradictions" in checked.stdout
+    assert "effect of the promises" in checked.stdout and "no contradictions" in checked.stdout
     assert "reach_mm of 'brighter' cannot be estimated" in checked.stdout
     as_json = json.loads(run(raw, "--check-only", "--json", root=tmp_path).stdout)["promises"]
     assert set(as_json["settled"]) == {"reach_mm", "background_encloses", "the promises together"}
@@ -80,7 +80,7 @@ def test_drawn_sets_are_kept_and_told(raw: Path, tmp_path: Path):
     labels[1, 0, 17] = 4
     write_labels(path, labels, geometry)
     checked = run(raw, "--check-only", root=tmp_path)
-    assert checked.returncode == 0 and "1 drawn voxels keep classes that a promise would exclude" in checked.stdout
+    assert checked.returncode == 0 and "1 annotated voxels keep classes that a promise would exclude" in checked.stdout
     assert "case 'toy_001': 1 voxels are annotated as " in checked.stdout
     as_json = json.loads(run(raw, "--check-only", "--json", root=tmp_path).stdout)["promises"]
     assert as_json["kept_open"] == {"reach_mm": {"toy_001": 1}}

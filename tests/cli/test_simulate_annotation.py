@@ -105,10 +105,8 @@ def test_classes_that_get_no_point_are_named(dense, tmp_path, capsys, points):
     for value, name in enumerate(made.labels.class_names):
         missing = [case.name for case in made.cases if not (read_labels(case.label)[0] == value).any()]
         assert report.get(name, []) == missing
-        assert (f"class {name!r} is there, but nothing of it is annotated, in {len(missing)} cases" in said) == bool(
-            missing
-        )
-    assert bool(report) == (points < 3) == ("there are 3 classes; with 3 each" in said)
+        assert (f"class {name!r} occurs without any annotation in {len(missing)} cases" in said) == bool(missing)
+    assert bool(report) == (points < 3) == ("there are 3 classes; with 3 points each" in said)
 
 
 def test_left_out_classes_are_drawn_as_background_and_named(dense, tmp_path, capsys):

@@ -279,7 +279,7 @@ def test_seed_semantics_without_a_lazy_case_are_a_warning(tmp_path):
     dataset = load_with(tmp_path, lazy_semantics="seed", cases={"a": {"absent": ["liver"]}})
     assert dataset.labels.lazy_semantics == "seed"
     assert dataset.warnings == (
-        "dataset.json: lazy_semantics: changes nothing, because no case says which classes are annotated",
+        "dataset.json: lazy_semantics: has no effect, because no case lists its annotated classes",
     )
 
 

@@ -83,7 +83,7 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ("reach of a class", {"reach_mm": {"liver": "far"}}, ".reach_mm.liver", "found 'far', expected a number of mm"),
     ("class unknown", {"reach_mm": {"livr": 5}}, ".reach_mm.livr", "found the name 'livr', expected a class"),
     ("ignore", {"reach_mm": {"ignore": 5}}, ".reach_mm.ignore", "found the name 'ignore', expected a class"),
-    ("background", {"reach_mm": {"background": 5}}, ".reach_mm.background", "background reaches everywhere"),
+    ("background", {"reach_mm": {"background": 5}}, ".reach_mm.background", "background has no reach"),
     ("claim text", {"instances_touched": "yes"}, ".instances_touched", "found 'yes', expected true or false"),
     ("axis number", {"slice_axis": 0}, ".slice_axis", 'found 0, expected "z"'),
     ("axis list", {"slice_axis": ["z"]}, ".slice_axis", "found ['z']"),
@@ -162,7 +162,7 @@ def test_a_promise_that_changes_nothing_is_a_warning(keys: dict[str, Any]):
     findings = Findings("dataset.json")
     read_protocol(promise, load({}, dense).labels, findings)
     assert len(findings.warnings) == 1 and not findings.faults
-    assert findings.warnings[0].startswith("dataset.json: annotation_protocol: changes nothing, because every voxel")
+    assert findings.warnings[0].startswith("dataset.json: annotation_protocol: has no effect, because dataset.json")
     findings = Findings("dataset.json")
     read_protocol(promise, load({}, **({"labels": dense} | keys)).labels, findings)
     assert not findings.warnings

@@ -311,7 +311,7 @@ def test_predictions_never_go_among_images_or_into_a_data_set(threshold_predicto
         threshold_predictor().predict_files(inputs, tmp_path / "raw")
     (tmp_path / "raw" / "dataset.json").write_text("{}")
     for name in ("labelsTr", "labelsTr_scribble", "imagesTr"):
-        with pytest.raises(ConfigError, match="found that it belongs to the data set in"):
+        with pytest.raises(ConfigError, match="found a folder of the data set in"):
             threshold_predictor().predict_files(inputs, tmp_path / "raw" / name)
     assert visible(inputs) == ["a_0000.nii.gz", "b_0000.nii.gz", "c_0000.nii.gz"]
 

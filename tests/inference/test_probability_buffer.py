@@ -39,5 +39,5 @@ def test_what_was_not_kept_is_not_made_up(tmp_path):
     with closing(ProbabilityBuffer(tmp_path, RECORDS["same"], CLASSES)) as buffer:
         buffer.keep(0, np.ones((3, 2, 9, 10), np.float32))
         buffer._file.truncate(100)
-        with pytest.raises(OSError, match="no more of the probabilities"):
+        with pytest.raises(OSError, match=r"case x: .*probabilities"):
             list(buffer.heads())

@@ -13,7 +13,7 @@ from torch import nn
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.inference import window as window_module
 from autoseg.inference.ensemble import Ensemble, mirrorings
-from autoseg.inference.plane_sums import RollingSums
+from autoseg.inference.plane_sums import PlaneSums
 from autoseg.inference.window import predict_logits, stream_logits, window_positions
 
 CPU = torch.device("cpu")
@@ -149,7 +149,7 @@ def test_what_is_wrong_is_said_before_the_first_slab(networks, image, options, e
 def test_sums_are_as_deep_as_a_window_and_weighted_as_they_leave():
     """Windows of 3 planes of ones at 0, 2 and 4: planes 2 and 4 are covered twice."""
     weights = [torch.tensor([1, 1, 0.5, 1, 0.5, 1, 10.0]), torch.ones(2), torch.tensor([1.0, 2.0])]
-    sums = RollingSums((1, 3, 2, 2), weights, CPU)
+    sums = PlaneSums((1, 3, 2, 2), weights, CPU)
     taken = []
     for first in (0, 2, 4):
         taken += sums.take(first, 4)
@@ -164,7 +164,7 @@ def test_sums_are_as_deep_as_a_window_and_weighted_as_they_leave():
 @pytest.mark.parametrize("per_slab", [1, 8, 12, 10**6])
 def test_planes_leave_in_portions_in_order(per_slab):
     generator = torch.Generator().manual_seed(0)
-    sums = RollingSums((1, 5, 2, 2), [torch.ones(11, dtype=torch.float64), torch.ones(2), torch.ones(2)], CPU)
+    sums = PlaneSums((1, 5, 2, 2), [torch.ones(11, dtype=torch.float64), torch.ones(2), torch.ones(2)], CPU)
     windows = {first: torch.rand(1, 5, 2, 2, generator=generator) for first in (0, 3, 6)}
     expected = torch.zeros(1, 11, 2, 2)
     taken = []

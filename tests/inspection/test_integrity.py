@@ -321,9 +321,7 @@ def test_a_mask_of_another_geometry_is_found(folder: Path):
 
 def test_a_mask_that_is_zero_everywhere_is_found(folder: Path):
     write(folder / "masksTr/b.mha", np.zeros_like(add_masks(folder), dtype=np.uint8))
-    assert "b.mha: found 0 everywhere, expected voxels above 0: without them the case says nothing" in only_fault(
-        folder
-    )
+    assert "b.mha: found 0 everywhere, expected voxels above 0" in only_fault(folder)
 
 
 def test_a_mask_of_fractions_is_found(folder: Path):

@@ -22,9 +22,9 @@ from autoseg.inspection.statements import (
     current_estimates,
     estimate_promises,
     not_estimated,
-    settled,
     settles_anything,
     unclear_slices,
+    with_estimates,
     with_known_promises,
 )
 from autoseg.io.images import read_image, read_labels, write_labels
@@ -137,7 +137,7 @@ def test_the_drawing_shows_across_which_axis_slices_lie(tmp_path, axis):
     assert (estimates.slice_axis, estimates.unclear) == (axis, ())
     report = check_promises(dataset, estimates)
     assert report.faults == () and report.slice_axes == {"zyx"[axis]: 3}
-    spelt_out = settled(dataset, estimates)
+    spelt_out = with_estimates(dataset, estimates)
     assert spelt_out.protocol.slice_axis == axis
     for case in dataset.cases:
         labels, geometry = read_labels(case.label)

@@ -78,7 +78,7 @@ def test_a_start_that_saw_the_validation_cases_is_said_and_marked_everywhere(
     record = result.progress.records[-1]
     assert record.seen_validation_cases == len(request.val_cases) and "trained on" in dice_name(record)
     cases = read_fold_cases(request.folder)
-    assert set(request.val_cases) <= cases.seen and not set(request.val_cases) & cases.train
+    assert set(request.val_cases) <= cases.seen_cases and not set(request.val_cases) & cases.train
     assert set(request.train_cases) == cases.train
     summary = validate_fold(request)
     assert summary.seen_in_training == tuple(sorted(request.val_cases))
@@ -113,7 +113,7 @@ def test_the_same_fold_and_a_fresh_start_are_not_marked(toy_folder, toy_workspac
     with pytest.raises(ModelError, match=r"--pretrained is .*, was none"):  # it would be said, and not be true
         train_fold(replace(fresh, pretrained=same.folder / FINAL), resume=True)
     assert not warnings(caplog) and result.progress.records[-1].seen_validation_cases == 0
-    assert read_fold_cases(same.folder).seen_before == frozenset()
+    assert read_fold_cases(same.folder).pretraining_cases == frozenset()
     assert validate_fold(same).seen_in_training == ()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
-from autoseg.interop.meanings import count_contacts, doubtful_classes
+from autoseg.interop.doubtful_classes import count_contacts, doubtful_classes
 from autoseg.interop.merging import plan_merger
 from autoseg.io.images import write_labels
 
