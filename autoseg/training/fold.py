@@ -30,7 +30,7 @@ from autoseg.sampling.batch import Batch
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.extra_codes import ExtraCodeRule
 from autoseg.sampling.loader import make_loader
-from autoseg.sampling.places import intensity_generator
+from autoseg.sampling.places import intensity_generators
 from autoseg.tasks.task import task_of
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence.background_prior import ZONE_BORDERS, BackgroundPrior
@@ -273,6 +273,7 @@ def training_batches(request: FoldRequest, device: torch.device, start: int) -> 
     """
     config, chosen = request.config, recipe(request)
     on_device = device.type != "cpu"
+    samples = range(batch_size(request))
     loader = make_loader(
         _sources(request, request.train_cases),
         request.configuration,
@@ -291,7 +292,7 @@ def training_batches(request: FoldRequest, device: torch.device, start: int) -> 
     for iteration, batch in enumerate(loader, start):
         if on_device:
             moved = batch.to(device, non_blocking=True)
-            images = augment_intensity(moved.images, chosen, intensity_generator(config.seed, iteration))
+            images = augment_intensity(moved.images, chosen, intensity_generators(config.seed, iteration, samples))
             yield replace(moved, images=images)
         else:
             yield batch
