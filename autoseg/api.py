@@ -94,11 +94,11 @@ def plan(
     Raises ``DatasetError`` with every fault of the files, ``PlanError`` if there is no such planner or an edit cannot
     work, ``ConfigError`` if edits would be lost without ``replan``.
     """
-    from autoseg.planning.kept_plan import Wishes
     from autoseg.planning.plan_dataset import plan_dataset
+    from autoseg.planning.plan_edits import PlanningOptions
 
-    wishes = Wishes(planner, gpu_memory_gb, replan)
-    return plan_dataset(_dataset(dataset, root), _workspace(root), wishes, workers).plan
+    options = PlanningOptions(planner, gpu_memory_gb, replan)
+    return plan_dataset(_dataset(dataset, root), _workspace(root), options, workers).plan
 
 
 def preprocess(

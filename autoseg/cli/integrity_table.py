@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoseg.core.findings import counted
-from autoseg.inspection.integrity import FoldGap, IntegrityReport
+from autoseg.inspection.integrity import IntegrityReport
+from autoseg.planning.strata import FoldGap
 
 MAX_ROWS = 200
 """Cases listed in the table; ``--json`` has all."""

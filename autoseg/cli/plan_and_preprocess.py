@@ -78,14 +78,14 @@ def plan_and_preprocess(
         return
     for warning in described.warnings:
         log.warning("%s", warning)
-    from autoseg.planning.kept_plan import Wishes
     from autoseg.planning.plan_dataset import plan_dataset
+    from autoseg.planning.plan_edits import PlanningOptions
     from autoseg.planning.preprocess_dataset import write_caches
     from autoseg.training.cascade import previous_maps_in
 
     stages = common.stages(quiet=quiet)
-    wishes = Wishes(planner, gpu_memory_gb, replan)
-    made = plan_dataset(described, space, wishes, workers, stages, configurations=configurations)
+    options = PlanningOptions(planner, gpu_memory_gb, replan)
+    made = plan_dataset(described, space, options, workers, stages, configurations=configurations)
     planned, chosen = made.plan, made.configurations
     previous = previous_maps_in(space, described)
     write_caches(described, planned, made.fingerprint, chosen, folder, workers, stages, previous)

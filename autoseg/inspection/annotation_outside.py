@@ -1,4 +1,4 @@
-"""What is annotated where an image is empty at its border: cropping must not lose foreground."""
+"""Annotated voxels in the empty border of an image (0 in all channels): cropping must not remove foreground."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from autoseg.dataset.labels import Labels, foreground_codes
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Annotated voxels outside the box of what is not 0 in an image."""
+    """Numbers of annotated voxels outside the box around all non-zero voxels of an image."""
 
     foreground: int = 0
-    """Certainly foreground: the classes that are drawn there do not include background."""
+    """Voxels that are certainly foreground: their label set does not include background."""
     background: int = 0
-    """Certainly background."""
+    """Voxels that are certainly background."""
 
 
 def outside_of(counts: Mapping[int, int], label_sets: BoolArray) -> Outside:
-    """Return what ``counts`` (code -> voxels outside the box) mean; ``label_sets`` is (N, K)."""
+    """Return the numbers for ``counts`` (code -> voxels outside the box); ``label_sets`` is (N, K) bool."""
     codes, numbers = list(counts), np.array(list(counts.values()), dtype=np.int64)
     is_background = label_sets[:, 0] & (label_sets.sum(axis=1) == 1)
     return Outside(int(numbers[foreground_codes(label_sets)[codes]].sum()), int(numbers[is_background[codes]].sum()))
 
 
 def outside_of_values(counts: Mapping[int, int], labels: Labels, case: str) -> Outside:
-    """Return what ``counts`` (file value -> voxels outside the box) mean; undeclared values mean nothing."""
+    """Return the numbers for ``counts`` (file value -> voxels outside the box); undeclared values are ignored."""
     sets = labels.sets_by_value(case)
     table = np.zeros((len(sets), labels.n_classes), dtype=bool)
     for row, members in enumerate(sets.values()):
@@ -39,28 +39,44 @@ def outside_of_values(counts: Mapping[int, int], labels: Labels, case: str) -> O
 
 
 def foreground_warning(name: str, cases: Mapping[str, Outside]) -> str | None:
-    """Say in which cases of the data set ``name`` foreground is drawn where the image is 0 around; None if in none."""
-    found = {case: outside.foreground for case, outside in cases.items() if outside.foreground}
-    if not found:
+    """Return a warning that names the cases with foreground in the empty border; None if there are none.
+
+    Parameters
+    ----------
+    name
+        Name of the data set.
+    cases
+        Case -> numbers of voxels in its border.
+    """
+    voxels = {case: outside.foreground for case, outside in cases.items() if outside.foreground}
+    if not voxels:
         return None
     return (
-        f"{name}: {sum(found.values())} voxels are annotated as foreground where the image is 0 in all channels at its "
-        f"border, in {len(found)} cases: {_numbered(found)}. No case is cropped to what is not 0, so that nothing is "
-        "lost; if that annotation is a mistake, correct it, and less has to be computed"
+        f"{name}: {sum(voxels.values())} voxels in {len(voxels)} cases are annotated as foreground in the empty border "
+        f"of the image (0 in all channels): {_numbered(voxels)}. Therefore no case is cropped. If this annotation is a "
+        "mistake, correct it: cropped cases need less time and memory"
     )
 
 
 def background_note(name: str, cases: Mapping[str, Outside]) -> str | None:
-    """Say how much annotated background will be cut away with the empty border; None if nothing is."""
-    found = {case: outside.background for case, outside in cases.items() if outside.background}
-    if not found or foreground_warning(name, cases) is not None:
+    """Return a note on annotated background that cropping removes; None if there is none.
+
+    Parameters
+    ----------
+    name
+        Name of the data set.
+    cases
+        Case -> numbers of voxels in its border.
+    """
+    voxels = {case: outside.background for case, outside in cases.items() if outside.background}
+    if not voxels or foreground_warning(name, cases) is not None:
         return None
     return (
-        f"{name}: {sum(found.values())} voxels annotated as background lie where the image is 0 in all channels at its "
-        f"border, in {len(found)} cases: {_numbered(found)}. They are cut away, and predicted as background"
+        f"{name}: {sum(voxels.values())} voxels in {len(voxels)} cases are annotated as background in the empty border "
+        f"of the image (0 in all channels): {_numbered(voxels)}. This border is cropped and predicted as background"
     )
 
 
-def _numbered(found: Mapping[str, int]) -> str:
-    most: Iterable[str] = sorted(found, key=lambda case: (-found[case], case))
-    return listed(f"{case} ({found[case]} voxels)" for case in most)
+def _numbered(voxels: Mapping[str, int]) -> str:
+    cases: Iterable[str] = sorted(voxels, key=lambda case: (-voxels[case], case))
+    return listed(f"{case} ({voxels[case]} voxels)" for case in cases)

@@ -1,7 +1,8 @@
-"""Look into the files of one case: what cannot be used, and how much is annotated.
+"""Check of the files of one case: faults, warnings, and how much is annotated.
 
-Source: nnU-Net v2 ``experiment_planning/verify_dataset_integrity.py``. We differ in that each file is read once, that
-infinite and constant images, wrong origins and directions and wrong streams are faults too, and that all are reported.
+Source: nnU-Net v2 ``experiment_planning/verify_dataset_integrity.py``. We differ in three points: each file is read
+once; infinite and constant images, wrong origins, directions and file types are faults, too; and all faults of a case
+are reported, not only the first.
 """
 
 from __future__ import annotations
@@ -42,55 +43,60 @@ from autoseg.preprocessing.crop import content_box, count_outside
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What is wrong with a case, and how much of it is annotated."""
+class CaseCheck:
+    """Result of the check of one case."""
 
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
     annotation: CaseAnnotation | None = None
+    """How much is annotated; None if the labels cannot be read."""
     undeclared: Mapping[int, int] = field(default_factory=dict)
-    """File value -> voxels."""
+    """File value that dataset.json does not declare -> voxels."""
     parts: JsonBool | None = None
-    """(3, 20): where something is drawn, see :func:`autoseg.inspection.coverage.annotated_parts`; file axes."""
+    """(3, 20) bool: parts of each axis with annotation, see :func:`autoseg.inspection.coverage.annotated_parts`; file
+    axes."""
     class_voxels: tuple[int, ...] = ()
-    """Voxels drawn as each class; empty where the labels could not be read."""
+    """Annotated voxels of each class; empty if the labels cannot be read."""
     geometry: Geometry | None = None
-    """Of the image; without what its format needs besides."""
+    """Geometry of the image, without the metadata of its format."""
     outside: Outside = field(default_factory=Outside)
-    """What is annotated outside the box of what is not 0."""
+    """Annotated voxels outside the box around all non-zero voxels."""
     remarks: tuple[str, ...] = ()
-    """What is strange about its files by their headers, without the name of the case."""
+    """Unusual facts in the file headers, without the name of the case."""
     size: VoxelSize | None = None
-    """Of its voxels; None if the image cannot be read."""
+    """Size of the voxels; None if the image cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """The files of a case, each as far as it could be read."""
+class CaseArrays:
+    """The arrays of a case; None for each file that cannot be read."""
 
     image: NDArray[Any] | None = None
-    """(C, *S)."""
+    """(C, *S), any real type."""
     geometry: Geometry | None = None
-    """Of the image."""
+    """Geometry of the image."""
     file_labels: NDArray[np.integer[Any]] | None = None
-    """(*S)."""
+    """(*S) integers: values of the label file."""
     valid: BoolArray | None = None
-    """(*S), True where it is annotated; also None without a mask."""
+    """(*S) bool, True where the case is annotated; also None if it has no mask."""
 
 
-def look_into(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[Finding, Opened]:
-    """Read the files of a case once; return all that is wrong with them, and what was read.
+def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[CaseCheck, CaseArrays]:
+    """Read the files of a case once; return the result of the check, and the arrays.
 
-    ``n_channels``: how many an image must have; 0 if that is not known.
+    Parameters
+    ----------
+    n_channels
+        Number of channels that the image must have; 0 if it is not known.
     """
     faults: list[Fault] = []
     warnings: list[str] = []
     remarks: list[str] = []
-    opened = Opened()
+    arrays = CaseArrays()
     label_geometry: Geometry | None = None
     try:
         image, geometry = read_intensities(case.images)
-        opened = replace(opened, image=image, geometry=geometry)
+        arrays = replace(arrays, image=image, geometry=geometry)
         remarks += [text for path in case.images for text in read_remarks(path)]
         conditions = inspect_channels(image)
         faults += _image_faults(case, conditions, n_channels)
@@ -100,126 +106,131 @@ def look_into(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[Finding
     try:
         if case.label is not None:
             file_labels, label_geometry = read_labels(case.label, allow_nan=True)
-            opened = replace(opened, file_labels=file_labels)
+            arrays = replace(arrays, file_labels=file_labels)
             remarks += [f"labels: {text}" for text in read_remarks(case.label, as_labels=True)]
     except FileFormatError as error:
         faults.append(_fault_of(f"label file of case {case.name!r}", error))
-    faults += _mismatch_faults(case, opened, label_geometry)
-    said, opened = _look_into_annotation(case, labels, opened)
-    of_image = None if opened.geometry is None else opened.geometry.model_copy(update={"metadata": {}})
-    found = replace(
-        said,
-        faults=(*faults, *said.faults),
-        warnings=(*warnings, *said.warnings),
+    faults += _mismatch_faults(case, arrays, label_geometry)
+    of_annotation, arrays = _check_annotation_files(case, labels, arrays)
+    of_image = None if arrays.geometry is None else arrays.geometry.model_copy(update={"metadata": {}})
+    result = replace(
+        of_annotation,
+        faults=(*faults, *of_annotation.faults),
+        warnings=(*warnings, *of_annotation.warnings),
         remarks=tuple(remarks),
         geometry=of_image,
     )
-    return found if opened.geometry is None else replace(found, size=VoxelSize.of(opened.geometry)), opened
+    return result if arrays.geometry is None else replace(result, size=VoxelSize.of(arrays.geometry)), arrays
 
 
 @contextmanager
 def naming_case(name: str) -> Iterator[None]:
-    """Turn an error that nobody foresaw into one that names the case, so that all other cases are still looked into."""
+    """Turn an unexpected error into a ``DatasetError`` that names the case, so that other cases are still checked."""
     try:
         yield
     except (AutosegError, MemoryError):
         raise
     except Exception as error:
-        found = f"files that cannot be used ({type(error).__name__}: {' '.join(str(error).split())})"
-        fix = "Export its files again; if they are sound, this is an error of autoseg: please report it."
-        raise DatasetError([Fault(f"case {name!r}", found, "an image and labels", fix)]) from error
+        problem = f"files that cannot be used ({type(error).__name__}: {' '.join(str(error).split())})"
+        fix = "Export its files again. If they are correct, this is an error of autoseg: please report it."
+        raise DatasetError([Fault(f"case {name!r}", problem, "an image and labels", fix)]) from error
 
 
-def _look_into_annotation(case: CaseFiles, labels: Labels, opened: Opened) -> tuple[Finding, Opened]:
-    """Read the mask, and hold what is drawn within it against dataset.json."""
-    if opened.file_labels is None or not labels.n_classes:
-        return Finding(), opened
+def _check_annotation_files(case: CaseFiles, labels: Labels, arrays: CaseArrays) -> tuple[CaseCheck, CaseArrays]:
+    """Read the valid mask, and compare the annotation inside it with dataset.json."""
+    if arrays.file_labels is None or not labels.n_classes:
+        return CaseCheck(), arrays
     faults: list[Fault] = []
     try:
-        valid = read_valid_mask(case, labels, opened.file_labels.shape)
-        if opened.geometry is not None and case.valid_mask is not None:
-            of_mask = read_header(case.valid_mask)[1]
-            other = _order_fault(case, case.valid_mask, opened, of_mask, opened.file_labels.shape)
-            faults = [other] if other else _geometry_faults(case, case.valid_mask, opened.geometry, of_mask)
+        valid = read_valid_mask(case, labels, arrays.file_labels.shape)
+        if arrays.geometry is not None and case.valid_mask is not None:
+            mask_geometry = read_header(case.valid_mask)[1]
+            order_fault = _order_fault(case, case.valid_mask, arrays, mask_geometry, arrays.file_labels.shape)
+            geometry_faults = _geometry_faults(case, case.valid_mask, arrays.geometry, mask_geometry)
+            faults = [order_fault] if order_fault else geometry_faults
     except DatasetError as error:
-        return Finding(error.faults), opened
+        return CaseCheck(error.faults), arrays
     except FileFormatError as error:
-        return Finding((error.fault,)), opened
-    file_labels, labels = apply_mask(opened.file_labels, valid, labels)
-    said = _check_annotation(case, file_labels, labels)
-    outside = _outside(case, file_labels, labels, opened.image)
-    return replace(said, faults=(*faults, *said.faults), outside=outside), replace(opened, valid=valid)
+        return CaseCheck((error.fault,)), arrays
+    file_labels, labels = apply_mask(arrays.file_labels, valid, labels)
+    result = _check_annotation(case, file_labels, labels)
+    outside = _outside(case, file_labels, labels, arrays.image)
+    return replace(result, faults=(*faults, *result.faults), outside=outside), replace(arrays, valid=valid)
 
 
 def _outside(
     case: CaseFiles, file_labels: NDArray[np.integer[Any]], labels: Labels, image: NDArray[Any] | None
 ) -> Outside:
+    """Count annotated voxels in the empty border of ``image`` (C, *S); none if ``file_labels`` (*S) do not fit it."""
     if image is None or image.shape[1:] != file_labels.shape:
-        return Outside()  # a fault
+        return Outside()  # reported as a fault elsewhere
     return outside_of_values(count_outside(file_labels, *content_box(image)), labels, case.name)
 
 
-def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], labels: Labels) -> Finding:
-    """Hold the values of a case (z, y, x) against what dataset.json says of them."""
+def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], labels: Labels) -> CaseCheck:
+    """Compare the file values (z, y, x) of a case with what dataset.json states about the case."""
     counts = count_values(file_labels)
     annotation = summarise_annotation(counts, labels, case.name)
     faults = []
     for value, what in contradictions(counts, labels, case.name).items():
         first = np.unravel_index(int(np.argmax(file_labels == value)), file_labels.shape)
         voxel = tuple(int(position) for position in first)
-        found = f"{counts[value]} voxels of {what}, which is declared absent, the first at {voxel} (z, y, x)"
+        present = f"{counts[value]} voxels of {what}, which is declared absent, the first at {voxel} (z, y, x)"
         fix = f"Correct cases.{case.name}.absent in dataset.json, or the label file."
-        faults.append(Fault(f"{case.label} of case {case.name!r}", found, "none", fix))
+        faults.append(Fault(f"{case.label} of case {case.name!r}", present, "none", fix))
     warnings = [
-        f"case {case.name!r}: {number} voxels are drawn as {name!r}, which cases.{case.name}.annotated leaves out: "
-        + _LEFT_OUT[labels.lazy_semantics]
+        f"case {case.name!r}: {number} voxels are annotated as {name!r}, which cases.{case.name}.annotated omits: "
+        + _NOT_LISTED[labels.lazy_semantics]
         for name, number in drawn_unannotated(counts, labels, case.name).items()
     ]
     if not annotation.informative:
-        warnings.append(f"case {case.name!r}: not one voxel says anything about its class; training leaves it out")
+        warnings.append(f"case {case.name!r}: no voxel is annotated; the case is not used for training")
     parts = annotated_parts(file_labels, counts, labels, case.name)
     voxels = tuple(counts.get(value, 0) for value in labels.class_values)
-    return Finding(tuple(faults), tuple(warnings), annotation, undeclared_values(counts, labels), parts, voxels)
+    return CaseCheck(tuple(faults), tuple(warnings), annotation, undeclared_values(counts, labels), parts, voxels)
 
 
-_LEFT_OUT = {
-    "marginal": "they count as that class, and drawn background may be of it too. Add it there if it is completely "
-    "drawn",
-    "seed": 'with lazy_semantics "seed" they say nothing but that no absent class is there. Add it there if it is '
-    "completely drawn",
+_NOT_LISTED = {
+    "marginal": "they count as that class, and voxels annotated as background may belong to it. If the class is "
+    "completely annotated in this case, add it to the list",
+    "seed": 'with lazy_semantics "seed" these voxels may have any class that is not absent. If the class is '
+    "completely annotated in this case, add it to the list",
 }
+"""Meaning of ``lazy_semantics`` for annotated voxels of a class that ``cases.*.annotated`` omits."""
 
 
 def _fault_of(where: str, error: FileFormatError) -> Fault:
-    """Return the fault of a file, with the name of the case in front of its path."""
+    """Return the fault of a file; its place starts with ``where``, which names the case."""
     return replace(error.fault, where=f"{where}: {error.fault.where}")
 
 
 def _image_faults(case: CaseFiles, conditions: Sequence[ChannelCondition], n_channels: int) -> list[Fault]:
+    """Return the faults of an image: number of channels, values that are not finite, no contrast in any channel."""
     where = f"image of case {case.name!r} ({listed([path.name for path in case.images])})"
     faults = []
     if n_channels and len(conditions) != n_channels:
-        found, expected = f"{len(conditions)} channels", f"{n_channels}, as in channel_names"
-        faults.append(Fault(where, found, expected, "Correct channel_names, or the files of the case."))
+        problem, expected = f"{len(conditions)} channels", f"{n_channels}, as in channel_names"
+        faults.append(Fault(where, problem, expected, "Correct channel_names, or the files of the case."))
     for number, condition in enumerate(conditions):
         if condition.nan or condition.infinite:
-            found = f"{condition.nan} NaN and {condition.infinite} infinite voxels in channel {number}"
+            problem = f"{condition.nan} NaN and {condition.infinite} infinite voxels in channel {number}"
             faults.append(
-                Fault(where, found, "finite intensities", "Replace those voxels, say by 0, or remove the case.")
+                Fault(where, problem, "finite intensities", "Replace them, for example by 0, or remove the case.")
             )
     if all(condition.is_constant for condition in conditions):
-        found = f"an empty image: every voxel is {listed(_constants(conditions))}"
-        faults.append(Fault(where, found, "intensities that differ", "Replace the file, or remove the case."))
+        problem = f"an empty image: every voxel is {listed(_constants(conditions))}"
+        faults.append(Fault(where, problem, "intensities that differ", "Replace the file, or remove the case."))
     return faults
 
 
 def _constants(conditions: Sequence[ChannelCondition]) -> list[str]:
+    """Return the different values of constant channels as text."""
     return sorted({f"{condition.value:g}" for condition in conditions})
 
 
 def _image_warnings(case: CaseFiles, conditions: Sequence[ChannelCondition]) -> list[str]:
     if all(condition.is_constant for condition in conditions):
-        return []  # a fault
+        return []  # reported as a fault
     return [
         f"image of case {case.name!r}: channel {number} is constant ({condition.value:g} everywhere)"
         for number, condition in enumerate(conditions)
@@ -227,53 +238,57 @@ def _image_warnings(case: CaseFiles, conditions: Sequence[ChannelCondition]) -> 
     ]
 
 
-def _mismatch_faults(case: CaseFiles, opened: Opened, of_labels: Geometry | None) -> list[Fault]:
-    """Compare shape and geometry of a label file with those of its image, if both could be read."""
-    image, file_labels, of_image = opened.image, opened.file_labels, opened.geometry
-    if image is None or file_labels is None or of_image is None or of_labels is None:
+def _mismatch_faults(case: CaseFiles, arrays: CaseArrays, of_labels: Geometry | None) -> list[Fault]:
+    """Compare shape and geometry of a label file with those of its image; no fault if one of them cannot be read."""
+    image, file_labels, image_geometry = arrays.image, arrays.file_labels, arrays.geometry
+    if image is None or file_labels is None or image_geometry is None or of_labels is None:
         return []
     where = str(case.label)
-    other_order = _order_fault(case, case.label, opened, of_labels, file_labels.shape)
+    other_order = _order_fault(case, case.label, arrays, of_labels, file_labels.shape)
     if other_order is not None:
         return [other_order]
     faults = []
     if image.shape[1:] != file_labels.shape:
-        found, expected = f"shape {file_labels.shape} (z, y, x)", f"{image.shape[1:]}, as {case.images[0].name}"
-        faults.append(Fault(where, found, expected, "Resample or crop the label file as its image was."))
-    return faults + _geometry_faults(case, case.label, of_image, of_labels)
+        shape, expected = f"shape {file_labels.shape} (z, y, x)", f"{image.shape[1:]}, as {case.images[0].name}"
+        faults.append(Fault(where, shape, expected, "Resample or crop the label file in the same way as its image."))
+    return faults + _geometry_faults(case, case.label, image_geometry, of_labels)
 
 
 def _order_fault(
-    case: CaseFiles, path: Path | None, opened: Opened, of_file: Geometry, shape: tuple[int, ...]
+    case: CaseFiles, path: Path | None, arrays: CaseArrays, of_file: Geometry, shape: tuple[int, ...]
 ) -> Fault | None:
-    """Return a fault if a label file or mask covers the voxels of its image, but stores them in another order."""
-    if opened.image is None or opened.geometry is None or not has_axes(opened.geometry):
+    """Return a fault if a label file or mask covers the same voxels as its image, but stores them in another order."""
+    if arrays.image is None or arrays.geometry is None or not has_axes(arrays.geometry):
         return None
-    order = order_towards(of_file, opened.geometry.direction)
-    is_same_grid = order.permuted(shape) == opened.image.shape[1:] and not order.turned(of_file, shape).differs_from(
-        opened.geometry
+    order = order_towards(of_file, arrays.geometry.direction)
+    is_same_grid = order.permuted(shape) == arrays.image.shape[1:] and not order.turned(of_file, shape).differs_from(
+        arrays.geometry
     )
     if order.is_identity or not is_same_grid:
         return None
-    found, expected = (orientation_name(geometry.direction) for geometry in (of_file, opened.geometry))
+    order_of_file, expected = (orientation_name(geometry.direction) for geometry in (of_file, arrays.geometry))
     fix = (
-        "Do not copy the header, which would mirror or turn it; store it in the order of the image. In Python: import "
+        "Store it in the order of the image; copying the header would mirror or turn it. In Python: import "
         f'SimpleITK as sitk; sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage("{path}"), "{expected}"), "{path}").'
     )
-    return Fault(str(path), f"the voxels in the order {found}", f"{expected}, as {case.images[0].name}", fix)
+    return Fault(str(path), f"the voxels in the order {order_of_file}", f"{expected}, as {case.images[0].name}", fix)
 
 
 def _geometry_faults(case: CaseFiles, path: Path | None, of_image: Geometry, of_file: Geometry) -> list[Fault]:
     """Compare the geometry of a label file or mask with that of its image."""
     faults = []
     for name in of_file.differs_from(of_image):
-        found, expected = (f"{name} {_rounded(getattr(geometry, name))}" for geometry in (of_file, of_image))
-        fix = f"Copy the header of the image if the voxels do lie on one another; {_ORDERS[name]}."
-        faults.append(Fault(str(path), found, f"{expected}, as {case.images[0].name}", fix))
+        present, expected = (f"{name} {_rounded(getattr(geometry, name))}" for geometry in (of_file, of_image))
+        fix = f"If both files show the same voxels, copy the header of the image ({_ORDERS[name]})."
+        faults.append(Fault(str(path), present, f"{expected}, as {case.images[0].name}", fix))
     return faults
 
 
-_ORDERS = {"spacing": "order (z, y, x)", "origin": "order (x, y, z)", "direction": "3x3, row by row"}
+_ORDERS = {
+    "spacing": "values are in the order z, y, x",
+    "origin": "values are in the order x, y, z",
+    "direction": "values are a 3x3 matrix, row by row",
+}
 
 
 def _rounded(numbers: Sequence[float]) -> tuple[float, ...]:

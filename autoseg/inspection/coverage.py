@@ -1,4 +1,7 @@
-"""Where annotation lies: in which parts of the field of view (nobody learns about the others), and in which shape."""
+"""Coverage of a data set by annotation: which parts of the field of view, and whether whole slices are annotated.
+
+A network has learnt nothing about parts that are annotated in no case.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +16,26 @@ from autoseg.core.orientation import VoxelOrder
 from autoseg.dataset.labels import Labels, drawn_sets
 
 N_BINS = 20
-"""Parts of equal length that each axis is cut into."""
+"""Number of parts of equal length into which each axis is divided."""
 LEAST_GAP = 3
-"""Neighbouring parts without annotation that are worth a word."""
+"""Smallest number of neighbouring parts without annotation that is reported."""
 LEAST_FILLED = 0.5
-"""A slice of which at least this share is annotated was drawn as a whole."""
+"""A slice counts as annotated as a whole if at least this share of its voxels is annotated."""
 
 
 def annotated_parts(
     file_labels: NDArray[np.integer[Any]], counts: Mapping[int, int], labels: Labels, case: str
 ) -> BoolArray:
-    """(3, 20) bool: the twentieths along each axis of a case in which at least one voxel is drawn.
+    """(3, 20) bool: the twentieths along each axis of a case that contain an annotated voxel.
 
     Parameters
     ----------
     file_labels
-        (z, y, x) file values; one pass, a plane at a time.
+        (z, y, x) integers, file values. Read once, one plane at a time.
     counts
-        Value -> voxels of ``file_labels``.
+        File value -> voxels of ``file_labels``.
     labels, case
-        What values mean. What is only known to be absent from the whole case is not drawn.
+        Meaning of the values. A class that is only stated to be absent from the case does not count as annotation.
     """
     sets = drawn_sets(labels, case)
     drawn = {value for value, members in sets.items() if 0 < len(members) < labels.n_classes}
@@ -52,7 +55,7 @@ def annotated_parts(
 
 
 def turned_parts(parts: BoolArray, order: VoxelOrder) -> BoolArray:
-    """(3, 20) bool: the twentieths along each axis of a case after it was turned; ``parts`` are those before."""
+    """(3, 20) bool: the twentieths along each axis after a change of voxel order; ``parts`` (3, 20): before it."""
     rows = zip(parts[list(order.axes)], order.flipped, strict=True)
     return np.stack([row[::-1] if is_flipped else row for row, is_flipped in rows])
 
@@ -72,29 +75,34 @@ def gaps(covered: BoolArray) -> list[tuple[int, int]]:
 
 
 def describe_gaps(parts: Iterable[BoolArray]) -> dict[int, str]:
-    """Return, for each axis along which no case is annotated somewhere, where that is, in words.
+    """Return axis -> places, as text, where no case is annotated along that axis; empty without cases or gaps.
 
-    ``parts``: what :func:`annotated_parts` gives of every case, all with as many axes. Nothing for no case.
+    Parameters
+    ----------
+    parts
+        (3, 20) bool for each case, see :func:`annotated_parts`.
     """
-    everywhere = list(parts)
-    if not everywhere:
+    of_cases = list(parts)
+    if not of_cases:
         return {}
-    covered = np.any(everywhere, axis=0)
-    found = {axis: gaps(row) for axis, row in enumerate(covered)}
-    return {axis: ", ".join(f"{low} to {high} %" for low, high in places) for axis, places in found.items() if places}
+    covered = np.any(of_cases, axis=0)
+    gaps_of_axis = {axis: gaps(row) for axis, row in enumerate(covered)}
+    return {
+        axis: ", ".join(f"{low} to {high} %" for low, high in places) for axis, places in gaps_of_axis.items() if places
+    }
 
 
 def share_in_slices(codes: CodeArray, informative: BoolArray) -> float:
-    """Return the share, 0 to 1, of the annotated voxels that lie in slices drawn as a whole, along any axis.
+    """Return the share, 0 to 1, of the annotated voxels in slices that are annotated as a whole, along any axis.
 
-    1 where whole slices were drawn (or everything), 0 for scribbles, points and small patches, and without annotation.
+    It is 1 for annotated slices (and dense cases), and 0 for scribbles, points, small patches and without annotation.
 
     Parameters
     ----------
     codes
-        (z, y, x); read a plane at a time. An image of one slice is that slice, along whichever axis.
+        (z, y, x) unsigned integers < N; read one plane at a time. In an image of one slice only that slice counts.
     informative
-        (N,) bool: the codes that count as annotated.
+        (N,) bool: codes that count as annotated.
     """
     shape = codes.shape
     filled = [np.zeros(length, dtype=np.int64) for length in shape]

@@ -1,4 +1,4 @@
-"""Look into every file of a data set before anything is computed: what cannot be used, and how much is annotated."""
+"""Check of all files of a data set before anything is computed: faults, warnings, and how much is annotated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from autoseg.dataset.json_advice import as_written, declare_unknown
 from autoseg.dataset.labels import Labels
 from autoseg.dataset.schema import BACKGROUND
 from autoseg.inspection.annotation_outside import background_note, foreground_warning
-from autoseg.inspection.case_check import Finding, look_into, naming_case
+from autoseg.inspection.case_check import CaseCheck, check_case_files, naming_case
 from autoseg.inspection.coverage import describe_gaps, turned_parts
 from autoseg.inspection.painting_check import painting_warnings
 from autoseg.inspection.unread_masks import unread_masks
@@ -34,33 +34,33 @@ MAX_VALUES_REPORTED = 10
 
 @dataclass(frozen=True)
 class IntegrityReport:
-    """What the check of a data set found."""
+    """Result of the check of a data set."""
 
     faults: tuple[Fault, ...]
-    """What must be mended before planning."""
+    """Faults that must be corrected before planning."""
     warnings: tuple[str, ...]
-    """What can be used but is probably not wanted, one line each."""
+    """Warnings, one line each: the data can be used, but the result is probably not wanted."""
     cases: Mapping[str, CaseAnnotation]
-    """Case -> how much is annotated; without the cases whose label file could not be read."""
+    """Case -> how much is annotated, without the cases whose label file cannot be read."""
     heads: tuple[str, ...] = ()
     """Names of the classes or regions, in order."""
     never_annotated: tuple[str, ...] = ()
-    """Heads without a voxel in any case."""
+    """Heads without an annotated voxel in any case."""
     notes: tuple[str, ...] = ()
-    """What is as it should be and good to know, one line each."""
+    """Facts that are no problem but good to know, one line each."""
 
     @property
     def uninformative(self) -> tuple[str, ...]:
-        """Cases without one informative voxel: training leaves them out."""
+        """Cases without an annotated voxel; training does not use them."""
         return tuple(name for name, annotation in self.cases.items() if not annotation.informative)
 
     def raise_if_faulty(self) -> None:
-        """Raise ``DatasetError`` with all faults, if there are any."""
+        """Raise ``DatasetError`` with all faults; do nothing if there are none."""
         if self.faults:
             raise DatasetError(self.faults)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON values, with the annotated fraction of each case and head (0 to 1)."""
+        """Return the report as plain JSON values, with the annotated share (0 to 1) of each case and head."""
         return {
             "faults": [str(fault) for fault in self.faults],
             "warnings": list(self.warnings),
@@ -71,28 +71,6 @@ class IntegrityReport:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class FoldGap:
-    """Classes, and densities of annotation, that a fold cannot learn, or cannot be validated on."""
-
-    fold: int
-    part: str
-    """``"train"`` or ``"val"``."""
-    heads: tuple[str, ...]
-    densities: tuple[str, ...] = ()
-    """In words."""
-
-    def __str__(self) -> str:
-        """Return one line for a user."""
-        consequence = "cannot be learnt" if self.part == "train" else "cannot be validated"
-        lacks = []
-        if self.heads:
-            lacks.append(f"an annotated voxel of {listed(self.heads, 20)}: {consequence}")
-        if self.densities:
-            lacks.append(f"{' or '.join(self.densities)}, as others have: scores say nothing about such cases")
-        return "; ".join(f"fold {self.fold}: no {self.part} case has {lack}" for lack in lacks)
-
-
 def check_dataset(
     dataset: Dataset,
     *,
@@ -100,46 +78,44 @@ def check_dataset(
     workers: int = 1,
     progress: Progress = silent,
 ) -> IntegrityReport:
-    """Read every case once, ``workers`` at a time, and report all faults; nothing is raised for them.
+    """Read every case once, ``workers`` at a time, and report all faults; no fault raises an error.
 
-    A data set without classes or channels (``Dataset.examine`` after a fault in dataset.json) is looked into as far as
-    that goes without them.
+    A data set without classes or channels (``Dataset.examine`` after a fault in dataset.json) is checked as far as
+    possible.
 
     Parameters
     ----------
     known_faults
-        Those of dataset.json and the file names; they come first in the report.
+        Faults of dataset.json and of the file names; they come first in the report.
     workers
-        Processes; 1 reads in this one.
+        Number of processes; 1 reads in this process.
     progress
-        Called with the number of cases done, of all cases, and the name of the case.
+        Called with (cases done, cases in all, name of the case just done).
     """
     unsupported = ending_fault(dataset)
     if unsupported is not None:
         return IntegrityReport((*known_faults, unsupported), dataset.warnings, {})
     check = partial(_check_case, labels=dataset.labels, n_channels=len(dataset.channels))
     results = map_ordered(check, dataset.cases, dataset.case_names, workers=workers, progress=progress)
-    findings = {
-        name: lost(name, result) if isinstance(result, AutosegError) else result
+    checks = {
+        name: unchecked_case(name, result) if isinstance(result, AutosegError) else result
         for name, result in zip(dataset.case_names, results, strict=True)
     }
-    return report_on(dataset, findings, known_faults)
+    return report_on(dataset, checks, known_faults)
 
 
-def report_on(dataset: Dataset, findings: Mapping[str, Finding], known_faults: Sequence[Fault] = ()) -> IntegrityReport:
-    """Return the report on a data set of which every case (name -> finding) was looked into."""
-    ordered = {case.name: findings[case.name] for case in dataset.cases}
+def report_on(dataset: Dataset, checks: Mapping[str, CaseCheck], known_faults: Sequence[Fault] = ()) -> IntegrityReport:
+    """Return the report on a data set from the checks (case -> check) of all its cases."""
+    ordered = {case.name: checks[case.name] for case in dataset.cases}
     annotations = {name: item.annotation for name, item in ordered.items() if item.annotation is not None}
     heads = tuple(head.name for head in dataset.labels.heads)
     never = tuple(
-        head for head in heads if annotations and not any(_has_drawn(item, head) for item in annotations.values())
+        head for head in heads if annotations and not any(_has_annotated(item, head) for item in annotations.values())
     )
     faults = [fault for item in ordered.values() for fault in item.faults]
     faults += _nothing_to_train_on(dataset, annotations)
     warnings = [*dataset.warnings, *(warning for item in ordered.values() for warning in item.warnings)]
-    warnings += [
-        f"{dataset.name}: {head!r} has no annotated voxel in any case, so it cannot be learnt" for head in never
-    ]
+    warnings += [f"{dataset.name}: {head!r} has no annotated voxel in any case and cannot be learnt" for head in never]
     read = [item.class_voxels for item in ordered.values() if item.class_voxels]
     class_voxels = [sum(column) for column in zip(*read, strict=True)]
     warnings += [*unread_masks(dataset), *painting_warnings(dataset, class_voxels)]
@@ -149,7 +125,7 @@ def report_on(dataset: Dataset, findings: Mapping[str, Finding], known_faults: S
     warnings += order_warnings(dataset.name, geometries)
     warnings += filter(None, [foreground_warning(dataset.name, outside)])
     warnings += _blind_spots(dataset, ordered, prevailing_orders(geometries))
-    warnings += [*_written_otherwise(dataset), *grouped_by_text({name: item.remarks for name, item in ordered.items()})]
+    warnings += [*_other_ending_note(dataset), *grouped_by_text({name: item.remarks for name, item in ordered.items()})]
     faults += mixed_sizes({name: item.size for name, item in ordered.items() if item.size is not None})
     return IntegrityReport(
         faults=(*known_faults, *faults, *_undeclared_faults(ordered, dataset)),
@@ -161,96 +137,99 @@ def report_on(dataset: Dataset, findings: Mapping[str, Finding], known_faults: S
     )
 
 
-def _has_drawn(annotation: CaseAnnotation, head: str) -> bool:
-    """Whether a case has voxels to learn ``head`` from.
+def _has_annotated(annotation: CaseAnnotation, head: str) -> bool:
+    """Whether a case has voxels from which ``head`` can be learnt.
 
-    Background also counts where it is drawn as "none of the annotated classes": such voxels say something and leave
-    background open. In other cases other classes are annotated, and together they single it out.
+    Background also counts where voxels are annotated as "none of the annotated classes", which leaves background
+    possible. Together with cases in which other classes are annotated, such voxels determine the background.
     """
     is_left_open = head == BACKGROUND and annotation.informative > annotation.decided[head]
     return bool(annotation.positive[head]) or is_left_open
 
 
-def _blind_spots(dataset: Dataset, findings: Mapping[str, Finding], orders: Mapping[str, VoxelOrder]) -> list[str]:
-    """Say where in the field of view no case is annotated, unless promises settle what lies far from annotation.
+def _blind_spots(dataset: Dataset, checks: Mapping[str, CaseCheck], orders: Mapping[str, VoxelOrder]) -> list[str]:
+    """Return warnings about parts of the field of view where no case is annotated.
 
-    Axes are those of the order to which cases are brought (case -> how; those that are missing stay as they are).
+    None if the annotation protocol determines the classes of voxels far from annotation.
+
+    Parameters
+    ----------
+    orders
+        Case -> change to the voxel order that prevails; the axes of a missing case stay as they are.
     """
     if dataset.protocol.settles_far:
         return []
     places = describe_gaps(
-        turned_parts(item.parts, orders.get(name, AS_STORED))
-        for name, item in findings.items()
-        if item.parts is not None
+        turned_parts(item.parts, orders.get(name, AS_STORED)) for name, item in checks.items() if item.parts is not None
     )
     return [
-        f"{dataset.name}: no case is annotated in {where} of the length of axis {axis} ({'zyx'[axis]}): what a network "
-        "says there is a guess. Annotate there in a few cases (background counts, too)"
+        f"{dataset.name}: no case is annotated at {where} of the length of axis {axis} ({'zyx'[axis]}). Predictions "
+        "are not reliable there. Annotate a few cases there; background is enough"
         for axis, where in places.items()
     ]
 
 
-def _written_otherwise(dataset: Dataset) -> list[str]:
-    """Say that label maps will have another ending than the files of the data set, which cannot hold them."""
+def _other_ending_note(dataset: Dataset) -> list[str]:
+    """Return a warning if label maps get another ending, since the format of the data set cannot hold them."""
     ending, written = dataset.file_ending, written_ending(dataset.file_ending)
     if written == ending:
         return []
-    return [f"{dataset.name}: label maps are written as {written}, one file each, not as {ending}; both are read alike"]
+    return [f"{dataset.name}: label maps are written as {written}, one file each, not as {ending}; both can be read"]
 
 
 def ending_fault(dataset: Dataset) -> Fault | None:
-    """Return what is wrong with the file ending of a data set; None if nothing is, or it has none."""
+    """Return a fault if the file ending of a data set is not supported; None if it is, or if there is none."""
     ending = dataset.file_ending
     if not ending or (ending.lower() in SUPPORTED_ENDINGS and ending.lower() not in LOSSY_ENDINGS):
         return None
     lossless = [item for item in SUPPORTED_ENDINGS if item not in LOSSY_ENDINGS]
-    found = f"{ending!r}, a lossy format that changes label values" if ending.lower() in LOSSY_ENDINGS else repr(ending)
+    text = f"{ending!r}, a lossy format that changes label values" if ending.lower() in LOSSY_ENDINGS else repr(ending)
     fix = "Convert images and labels, for example to .nii.gz (3-D) or .png (2-D)."
     if ending.lower() in DICOM_ENDINGS:
         fix = conversion("FOLDER", "") + "."
-    return Fault("dataset.json: file_ending", found, f"one of {', '.join(lossless)}", fix)
+    return Fault("dataset.json: file_ending", text, f"one of {', '.join(lossless)}", fix)
 
 
-def _check_case(case: CaseFiles, *, labels: Labels, n_channels: int) -> Finding:
+def _check_case(case: CaseFiles, *, labels: Labels, n_channels: int) -> CaseCheck:
     with naming_case(case.name):
-        return look_into(case, labels, n_channels)[0]
+        return check_case_files(case, labels, n_channels)[0]
 
 
-def lost(name: str, error: AutosegError) -> Finding:
-    """Return the faults of a case that could not be checked.
+def unchecked_case(name: str, error: AutosegError) -> CaseCheck:
+    """Return the check of a case that ended with an error.
 
-    That of a worker that died names the case instead of all that the worker was given.
+    If its worker process died, the fault names the case instead of everything that the worker was given.
     """
     if isinstance(error, DatasetError):
-        return Finding(faults=error.faults)
+        return CaseCheck(faults=error.faults)
     fault = error.fault if isinstance(error, FileFormatError | WorkerError) else None
     if fault is None:
         fault = Fault("", " ".join(str(error).split()).rstrip("."), "a file that can be read", "Replace the file.")
-    return Finding(faults=(replace(fault, where=f"case {name!r}"),))
+    return CaseCheck(faults=(replace(fault, where=f"case {name!r}"),))
 
 
 def _nothing_to_train_on(dataset: Dataset, annotations: Mapping[str, CaseAnnotation]) -> list[Fault]:
-    """Find that no case is left to train on: those with a priority say nothing, the others are never drawn."""
+    """Return a fault if no case can be trained on: none is annotated, or every annotated case has priority 0."""
     informative = [case for case in dataset.cases if case.name in annotations and annotations[case.name].informative]
     if annotations and not informative and len(annotations) == len(dataset.cases):
-        found = f"not one annotated voxel in {len(annotations)} cases"
-        fix = "Draw something in some of them, or correct the value of ignore or unlabelled in dataset.json."
-        return [Fault(f"{dataset.name}: labels", found, "at least one case with an annotated voxel", fix)]
+        problem = f"no annotated voxel in {len(annotations)} cases"
+        fix = "Annotate some of them, or correct the value of ignore or unlabelled in dataset.json."
+        return [Fault(f"{dataset.name}: labels", problem, "at least one case with an annotated voxel", fix)]
     if not informative or any(case.priority for case in informative):
         return []
-    found = f"priority 0 for every case that says something ({listed(case.name for case in informative)})"
+    problem = f"priority 0 for every annotated case ({listed(case.name for case in informative)})"
     fix = "Give some of these cases a priority above 0."
-    return [Fault("dataset.json: cases", found, "at least one case to train on", fix)]
+    return [Fault("dataset.json: cases", problem, "at least one case to train on", fix)]
 
 
-def _undeclared_faults(findings: Mapping[str, Finding], dataset: Dataset) -> list[Fault]:
-    """Return one fault per undeclared value with its cases; above ten values the most frequent ones.
+def _undeclared_faults(checks: Mapping[str, CaseCheck], dataset: Dataset) -> list[Fault]:
+    """Return one fault per undeclared file value with its cases; of more than ten values, those with most voxels.
 
-    What to write so that nothing is known of it takes what was proposed for the values before it for written.
+    Each proposal for dataset.json assumes that the proposals for the values before it were followed.
     """
     content = dict(dataset.json)
     by_value: dict[int, dict[str, int]] = {}
-    for name, item in findings.items():
+    for name, item in checks.items():
         for value, number in item.undeclared.items():
             by_value.setdefault(value, {})[name] = number
     frequent = sorted(by_value, key=lambda value: -sum(by_value[value].values()))
@@ -272,20 +251,27 @@ def _undeclared_faults(findings: Mapping[str, Finding], dataset: Dataset) -> lis
     rest = frequent[MAX_VALUES_REPORTED:]
     if rest:
         affected = sorted({name for value in rest for name in by_value[value]})
-        found = f"{len(rest)} further undeclared values in {len(affected)} cases: {listed(affected)}"
-        faults.append(Fault("label files", found, "label values, not intensities", "Correct the label files."))
+        others = f"{len(rest)} further undeclared values in {len(affected)} cases: {listed(affected)}"
+        faults.append(Fault("label files", others, "label values, not intensities", "Correct the label files."))
     return faults
 
 
 def _how_to_declare(value: int, unknown: Mapping[str, Any]) -> str:
-    """Say what to do about a value that is not declared; ``unknown``: the keys that say that nothing is known of it."""
+    """Return the remedy for an undeclared value.
+
+    Parameters
+    ----------
+    unknown
+        Keys of dataset.json that declare the value as unannotated; empty if that is impossible.
+    """
     if value > 0 and value not in _UNSIGNED:
         return "Declare it in dataset.json (as a class, or as ignore), or correct the label files."
     if not unknown:
-        return "Correct the label files; what was stored without a sign must be stored with it, say as 32-bit integers."
+        return "Correct the label files: store them with a sign, for example as 32-bit integers."
     other = "declare it in labels as background or as a class, or correct" if value >= 0 else "correct"
     return (
-        f"If nobody looked at these voxels, write {as_written(unknown)} in dataset.json; else {other} the label files."
+        f"If these voxels are not annotated, write {as_written(unknown)} in dataset.json. Otherwise {other} the label "
+        "files."
     )
 
 

@@ -1,4 +1,4 @@
-"""Statistics of many voxels over many cases in bounded memory: exact moments, and quantiles from a sketch."""
+"""Intensity statistics of many voxels over many cases in bounded memory: exact moments, quantiles from a sketch."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from autoseg.core.fingerprint import IntensityProperties
 from autoseg.core.json_arrays import JsonFloat32, JsonFloat64
 
 _KNOTS = 32_768
-"""Most order statistics kept of a case; a smaller case is kept whole."""
+"""Largest number of order statistics of a case; a case with fewer values is kept completely."""
 
 _TAIL = 0.02
-"""Half of the knots lie in the lowest and highest 2 %, where the clipping bounds of CT are."""
+"""Half of the knots lie in the lowest and highest 2 %, which contain the clipping bounds of CT."""
 
 _MAX_POINTS = 4_194_304
-"""Points of all cases of one channel, and of a merged sketch (about 50 MB)."""
+"""Largest number of points of one channel over all cases, and of a merged sketch (about 50 MB)."""
 
 _MAX_WAITING = 4_194_304
-"""Values of a case that are sorted at once."""
+"""Number of values of a case that are sorted together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """The values of one channel of one case, or of several, small enough to send and to keep."""
+    """Summary of the values of one channel of one or several cases, small enough to store and to send."""
 
     count: float
-    """Values seen (weighted, if cases were weighted)."""
+    """Number of values (weighted, if cases have weights)."""
     mean: float
     variance: float
     """Population variance, float64."""
     minimum: float
     maximum: float
     points: JsonFloat32
-    """(n,) ascending order statistics."""
+    """(n,) order statistics, ascending."""
     weights: JsonFloat64
-    """(n,) how many values each point stands for; they sum to ``count``."""
+    """(n,) number of values that each point stands for; their sum is ``count``."""
 
     def quantiles(self, levels: Sequence[float]) -> NDArray[np.float64]:
-        """Return the quantiles at ``levels`` (0..1), linearly interpolated; exact while every value was kept.
+        """Return the quantiles (n,) at n ``levels`` (0 to 1), linearly interpolated; exact while every value is kept.
 
         Equals ``np.quantile`` if all weights are whole numbers.
         """
@@ -53,15 +53,15 @@ class Sketch:
 
 
 class Sketcher:
-    """Takes the values of one channel of one case piece by piece; what it keeps is bounded.
+    """Makes the sketch of one channel of one case from its values piece by piece, in bounded memory.
 
-    Integers of at most 16 bits are counted, which is exact. Of others every value is kept as long as there are few;
-    of more than 4 million the statistics of each such part are, which leaves the moments exact.
+    Integers of at most 16 bits are counted, which is exact. Other values are all kept while they are few. Above 4
+    million values each such part becomes a sketch of its own, which leaves the moments exact.
 
     Parameters
     ----------
     n_knots
-        Most points of the sketch.
+        Largest number of points of the sketch.
     """
 
     def __init__(self, n_knots: int = _KNOTS) -> None:
@@ -72,7 +72,7 @@ class Sketcher:
         self._parts: list[Sketch] = []
 
     def add(self, values: NDArray[Any]) -> None:
-        """Take more values, (n,), all pieces of one type; those that are not finite are left out."""
+        """Add values (n,), all pieces of the same type; values that are not finite are ignored."""
         if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
             self._count(values)
             return
@@ -81,7 +81,7 @@ class Sketcher:
             self._sort()
 
     def finish(self) -> Sketch | None:
-        """Return the sketch of all values; None if there were none."""
+        """Return the sketch of all values; None if there are none."""
         if self._counts.any():
             return _of_counts(self._counts, self._lowest, self._n_knots)
         self._sort()
@@ -90,6 +90,7 @@ class Sketcher:
         return _pool(self._parts, [part.count for part in self._parts], self._n_knots)
 
     def _count(self, values: NDArray[Any]) -> None:
+        """Count integers (n,) of at most 16 bits."""
         if not self._counts.size:
             limits = np.iinfo(values.dtype)
             self._lowest, self._counts = int(limits.min), np.zeros(int(limits.max) - int(limits.min) + 1, np.int64)
@@ -98,6 +99,7 @@ class Sketcher:
             self._counts += np.bincount(piece - self._lowest, minlength=self._counts.size)
 
     def _sort(self) -> None:
+        """Turn all waiting values into a sketch."""
         ordered = np.sort(np.concatenate(self._waiting)) if self._waiting else np.zeros(0, dtype=np.float32)
         self._waiting.clear()
         if ordered.size:
@@ -108,32 +110,32 @@ class Sketcher:
 
 
 def knots_per_case(n_cases: int) -> int:
-    """Return how many values a case may keep so that all cases together stay within bounds: 1,024 to 32,768.
+    """Return how many points a case may have so that all cases together stay within bounds: 1,024 to 32,768.
 
-    A power of two, so that it hardly ever changes as cases are added.
+    It is a power of two, so that it rarely changes when cases are added.
     """
     most = min(max(_MAX_POINTS // max(n_cases, 1), 1024), _KNOTS)
     return 1 << most.bit_length() - 1
 
 
 def sketch(values: NDArray[Any], n_knots: int = _KNOTS) -> Sketch | None:
-    """Summarise the values (any shape) of one case; values that are not finite are left out. None if none is left."""
+    """Return the sketch of the finite values (any shape) of one case; None if there are none."""
     sketcher = Sketcher(n_knots)
     sketcher.add(values.reshape(-1))
     return sketcher.finish()
 
 
 def merge(sketches: Sequence[Sketch]) -> Sketch:
-    """Pool cases with equal weight each, whatever their number of voxels; at least one sketch.
+    """Merge the sketches of at least one case, with the same weight for each case whatever its number of voxels.
 
-    Source: nnU-Net draws the same number of voxels of every case. The weights keep the sum of the counts, so that the
+    Source: nnU-Net takes the same number of voxels of every case. The weights keep the sum of the counts, so that the
     quantiles of equally large cases are those of all their voxels together.
     """
     return _pool(sketches, [1.0] * len(sketches), _MAX_POINTS)
 
 
 def properties(pooled: Sketch) -> IntensityProperties:
-    """Statistics as nnU-Net's fingerprint has them (population standard deviation)."""
+    """Return the statistics of nnU-Net's fingerprint (population standard deviation)."""
     low, median, high = (float(value) for value in pooled.quantiles((0.005, 0.5, 0.995)))
     return IntensityProperties(
         mean=pooled.mean,
@@ -147,7 +149,7 @@ def properties(pooled: Sketch) -> IntensityProperties:
 
 
 def robust_properties(pooled: Sketch) -> IntensityProperties:
-    """Statistics of a mixture with outliers: mean and deviation of values clipped to their 0.5 and 99.5 percentiles."""
+    """Return statistics of values with outliers: mean and deviation after clipping to the percentiles 0.5 and 99.5."""
     plain = properties(pooled)
     clipped = np.clip(pooled.points.astype(np.float64), plain.percentile_00_5, plain.percentile_99_5)
     mean = float(np.average(clipped, weights=pooled.weights))
@@ -156,7 +158,7 @@ def robust_properties(pooled: Sketch) -> IntensityProperties:
 
 
 def _of_counts(counts: NDArray[np.int64], lowest: int, n_knots: int) -> Sketch:
-    """Return the sketch of integers, ``counts[i]`` of which are ``lowest + i``."""
+    """Return the sketch of integers; ``counts[i]`` (n,) of them have the value ``lowest + i``."""
     present = np.flatnonzero(counts)
     values, weights = (present + lowest).astype(np.float64), counts[present].astype(np.float64)
     total = float(weights.sum())
@@ -167,7 +169,7 @@ def _of_counts(counts: NDArray[np.int64], lowest: int, n_knots: int) -> Sketch:
 
 
 def _pool(parts: Sequence[Sketch], shares: Sequence[float], n_points: int) -> Sketch:
-    """Return all parts as one with the sum of their counts, each with its share; at most about ``n_points`` points."""
+    """Return one sketch with the sum of all counts and the given share of each part, of about ``n_points`` points."""
     total, whole = sum(part.count for part in parts), sum(shares)
     mean = sum(share * part.mean for share, part in zip(shares, parts, strict=True)) / whole
     spread = [part.variance + (part.mean - mean) ** 2 for part in parts]
@@ -192,7 +194,7 @@ def _pool(parts: Sequence[Sketch], shares: Sequence[float], n_points: int) -> Sk
 def _collapsed(
     points: NDArray[np.float32], weights: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Sort points and make one of those that are equal, with the sum of their weights."""
+    """Sort points (n,) and merge equal ones; return points and summed weights, (m,) each with m <= n."""
     order = np.argsort(points, kind="stable")
     points, weights = points[order], weights[order]
     starts = np.flatnonzero(np.append(True, points[1:] != points[:-1]))
@@ -202,7 +204,7 @@ def _collapsed(
 def _thin(
     points: NDArray[np.float32], weights: NDArray[np.float64], n_knots: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Keep at most about ``n_knots`` of the ascending points, denser in the tails; the total weight stays."""
+    """Keep at most about ``n_knots`` of the ascending points (n,), denser in the tails, and the sum of weights (n,)."""
     if points.size <= n_knots:
         return points, weights
     cumulative = np.cumsum(weights)

@@ -1,4 +1,4 @@
-"""Measure a data set: shapes, spacings, and the intensities of what is certainly foreground."""
+"""Measures of a data set: shapes, spacings, and intensities of voxels that are certainly foreground."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from autoseg.preprocessing.freshness import file_stamp
 _log = logging.getLogger(__name__)
 
 MIN_FOREGROUND_VOXELS = 1000
-"""With fewer annotated foreground voxels in the whole data set, intensities are those of the body."""
+"""With fewer annotated foreground voxels in the whole data set, intensity statistics are those of the body."""
 
 READING_VERSION = 2
-"""Raised whenever the same files would be read or measured otherwise: fingerprints are then extracted anew."""
+"""Number to be raised when the same files are read or measured differently; fingerprints are then extracted again."""
 
 """Called with (cases done, cases in all, name of the case just done)."""
 
@@ -48,27 +48,27 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class CaseMeasure:
-    """What the fingerprint keeps of one case."""
+    """Measures of one case for the fingerprint."""
 
     geometry: Geometry
-    """Of the image; without what its format needs besides."""
+    """Geometry of the image, without the metadata of its format."""
     shape: tuple[int, int, int]
-    """Voxels, file axes."""
+    """Voxels, axes as in the file."""
     shape_after_crop: tuple[int, int, int]
     annotated: float
-    """Share of voxels that say something about their class."""
+    """Share of informative voxels, 0 to 1: their label set excludes a class."""
     drawn: float
-    """Share of voxels that somebody drew, see :func:`autoseg.dataset.labels.drawn_codes`."""
+    """Share of voxels that somebody annotated, 0 to 1, see :func:`autoseg.dataset.labels.drawn_codes`."""
     in_slices: float
-    """Share of these in slices drawn as a whole, see :func:`autoseg.inspection.coverage.share_in_slices`."""
+    """Share of these in slices annotated as a whole, see :func:`autoseg.inspection.coverage.share_in_slices`."""
     heads: tuple[int, ...]
-    """Indices of the heads with a voxel that is certainly theirs."""
+    """Indices of the heads that certainly have a voxel."""
     n_foreground: int
-    """Voxels that are certainly foreground."""
+    """Number of voxels that are certainly foreground."""
     outside: Outside
-    """What is annotated outside the box of what is not 0."""
+    """Annotated voxels outside the box around all non-zero voxels."""
     intensities: tuple[Sketch | None, ...]
-    """Per channel; None without foreground."""
+    """One sketch per channel; None without foreground."""
 
 
 def extract_fingerprint(
@@ -80,18 +80,18 @@ def extract_fingerprint(
 ) -> Fingerprint:
     """Measure all training cases.
 
-    Intensities come from voxels that are certainly foreground, whatever the annotation style: never from voxels of
-    which nothing is known, which nnU-Net counts as foreground. With fewer than 1,000 such voxels in the whole data set
-    they come from the body (voxels within the non-zero region), robustly, with a warning.
+    Intensity statistics come from voxels that are certainly foreground, whatever the annotation style. Unannotated
+    voxels, which nnU-Net counts as foreground, never contribute. With fewer than 1,000 such voxels in the whole data
+    set the statistics are robust ones of the body (voxels inside the non-zero region), with a warning.
 
     Parameters
     ----------
     workers
-        Processes that read cases.
+        Number of processes that read cases.
     progress
         Called after every case.
     skip
-        Names of cases that are left out, for instance those without any informative voxel.
+        Names of cases that are not measured, for example those without annotation.
 
     Raises
     ------
@@ -100,20 +100,20 @@ def extract_fingerprint(
 
     Notes
     -----
-    Source: nnU-Net 2.8.1 ``dataset_fingerprint/fingerprint_extractor.py``; every case with foreground has the same
-    weight there and here. We count all voxels where nnU-Net draws a sample of them.
+    Source: nnU-Net 2.8.1 ``dataset_fingerprint/fingerprint_extractor.py``; in both, every case with foreground has the
+    same weight. We count all voxels, nnU-Net a random sample.
     """
     cases = [case for case in dataset.cases if case.name not in skip]
     measure = partial(measure_case, labels=dataset.labels, n_knots=knots_per_case(len(dataset.cases)))
     measures = _measure_all(measure, cases, workers, progress)
-    named = {case.name: found for case, found in zip(cases, measures, strict=True)}
+    named = {case.name: measured for case, measured in zip(cases, measures, strict=True)}
     return fingerprint_of(dataset, named, workers=workers)
 
 
 def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, workers: int = 1) -> Fingerprint:
-    """Return the fingerprint of a data set of which some cases (name -> measure) were measured.
+    """Return the fingerprint of a data set from the measures (case -> measure) of some of its cases.
 
-    With too little annotated foreground their images are read once more, by ``workers`` processes. Raises
+    If too little foreground is annotated, the images are read once more, by ``workers`` processes. Raises
     ``DatasetError`` if there is no case.
     """
     cases = [case for case in dataset.cases if case.name in measures]
@@ -163,12 +163,12 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
 
 
 def fingerprint_is_current(fingerprint: Fingerprint, dataset: Dataset) -> bool:
-    """Whether neither a file of a training case nor dataset.json has changed since the fingerprint was extracted."""
+    """Whether dataset.json and all files of training cases are unchanged since the fingerprint was extracted."""
     return fingerprint.source_hash == source_hash(dataset)
 
 
 def source_hash(dataset: Dataset) -> str:
-    """Hash the stamps of all files of the training cases (:func:`file_stamp`), dataset.json, and how files are read."""
+    """Return a hash of dataset.json, of the stamps of all training files (:func:`file_stamp`) and of the version."""
     digest = hashlib.sha256(json.dumps([READING_VERSION, dict(dataset.json)], sort_keys=True, default=str).encode())
     for case in dataset.cases:
         digest.update(json.dumps([case.name, [file_stamp(path) for path in case.files]]).encode())
@@ -176,7 +176,7 @@ def source_hash(dataset: Dataset) -> str:
 
 
 def measure_case(case: CaseFiles, labels: Labels, n_knots: int) -> CaseMeasure:
-    """Read one case and measure it, keeping ``n_knots`` values a channel. Without a label file it has no foreground."""
+    """Read and measure one case with ``n_knots`` points per channel; a case without a label file has no foreground."""
     image, geometry = read_intensities(case.images)
     z, y, x = image.shape[1:]
     target = None if case.label is None else read_annotation(case, labels, (z, y, x))
@@ -186,13 +186,20 @@ def measure_case(case: CaseFiles, labels: Labels, n_knots: int) -> CaseMeasure:
 def measure_arrays(
     image: NDArray[Any], geometry: Geometry, target: Target | None, labels: Labels, n_knots: int, *, case: str
 ) -> CaseMeasure:
-    """Measure an image (C, *S) and what is known of its voxels, a slab at a time; nothing of their size is made.
+    """Measure an image (C, *S) and its target, slab by slab, without further arrays of their size.
 
-    ``case`` is its name, for what dataset.json says of it.
+    Parameters
+    ----------
+    target
+        Codes (*S) and label sets (N, K); None for a case without annotation.
+    n_knots
+        Largest number of points of each channel's sketch.
+    case
+        Name of the case, for its statements in dataset.json.
     """
     low, high = content_box(image)
     outside = Outside() if target is None else outside_of(count_outside(target.codes, low, high), target.label_sets)
-    # cropping is for all cases or none: where this one forbids it, statistics are those of the whole image
+    # either all cases are cropped or none; if this one forbids it, statistics are those of the whole image
     window = (slice(None),) * 3 if outside.foreground else box_slices(low, high)
     annotated, drawn, in_slices, heads = (0.0, 0.0, 0.0, ()) if target is None else _annotation(target, labels, case)
     z, y, x = image.shape[1:]
@@ -224,7 +231,7 @@ def measure_arrays(
 
 
 def measure_body(case: CaseFiles, n_knots: int) -> tuple[Sketch | None, ...]:
-    """Read one image and summarise each channel inside its body: the non-zero region, or all of an all-zero image."""
+    """Read one image and return the sketch of each channel inside its body: the non-zero region, or all if it is 0."""
     image, _ = read_intensities(case.images)
     body = nonzero_mask(image)
     if not body.any():
@@ -237,7 +244,7 @@ def measure_body(case: CaseFiles, n_knots: int) -> tuple[Sketch | None, ...]:
 
 
 def _annotation(target: Target, labels: Labels, case: str) -> tuple[float, float, float, tuple[int, ...]]:
-    """Return the shares of informative and of drawn voxels, that of these in whole slices, the heads with a voxel."""
+    """Return the shares of informative, of annotated voxels, of these in whole slices, and the heads with a voxel."""
     voxels = count_values(target.codes)
     is_informative = informative_codes(target.label_sets)
     is_drawn = drawn_codes(target.label_sets, open_row(labels, case))
@@ -254,13 +261,13 @@ def _annotation(target: Target, labels: Labels, case: str) -> tuple[float, float
 def _intensities(
     dataset: Dataset, cases: Sequence[CaseFiles], measures: Sequence[CaseMeasure], n_foreground: int, workers: int
 ) -> tuple[list[IntensityProperties], str]:
-    """Statistics per channel, and whether they are those of ``"foreground"`` or of the ``"body"``."""
+    """Return the statistics per channel, and their source: ``"foreground"`` or ``"body"``."""
     pooled = _pool([measure.intensities for measure in measures])
     if n_foreground >= MIN_FOREGROUND_VOXELS and None not in pooled:
         return [properties(item) for item in pooled if item is not None], "foreground"
     _log.warning(
-        "%s: found %d annotated foreground voxels, expected at least %d for intensity statistics. Robust statistics of "
-        "all voxels inside the body are used instead; annotate more if contrast matters (CT).",
+        "%s: only %d voxels are annotated as foreground; intensity statistics need at least %d. Robust statistics of "
+        "all voxels inside the body are used instead. Annotate more if contrast matters (CT).",
         dataset.name,
         n_foreground,
         MIN_FOREGROUND_VOXELS,
@@ -273,11 +280,11 @@ def _intensities(
 _NO_VALUES = IntensityProperties(
     mean=0.0, median=0.0, std=0.0, min=0.0, max=0.0, percentile_99_5=0.0, percentile_00_5=0.0
 )
-"""Of a channel without a single finite value."""
+"""Statistics of a channel without a finite value."""
 
 
 def _pool(cases: Sequence[tuple[Sketch | None, ...]]) -> list[Sketch | None]:
-    """Merge each channel over the cases that have values; None where no case has any."""
+    """Merge the sketches of each channel over all cases; None for a channel without values."""
     pooled: list[Sketch | None] = []
     for channel in zip(*cases, strict=True):
         present = [item for item in channel if item is not None]
@@ -288,7 +295,7 @@ def _pool(cases: Sequence[tuple[Sketch | None, ...]]) -> list[Sketch | None]:
 def _measure_all(
     function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: int, progress: Progress = silent
 ) -> list[Result]:
-    """Apply ``function`` to all cases, results in case order; raise the first error in that order, with its case."""
+    """Apply ``function`` to all cases; return results in case order, or raise the errors with the case names."""
     names = [case.name for case in cases]
     results = map_ordered(function, cases, names, workers=workers, progress=progress)
     errors = {name: item for name, item in zip(names, results, strict=True) if isinstance(item, AutosegError)}
@@ -298,7 +305,7 @@ def _measure_all(
 
 
 def _named(errors: Mapping[str, AutosegError]) -> AutosegError:
-    """One error for all cases that failed: all faults together, or the first error with the name of its case."""
+    """Return one error for all failed cases: all their faults, or the first error of another kind with its case."""
     ordered = list(errors.values())
     faults = [fault for error in ordered if isinstance(error, DatasetError) for fault in error.faults]
     if len(faults) >= len(ordered) and all(isinstance(error, DatasetError) for error in ordered):

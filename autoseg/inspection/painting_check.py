@@ -1,4 +1,4 @@
-"""Say which regions a label map loses that is painted in the order of ``regions_class_order``, and by how much."""
+"""Check of ``regions_class_order``: regions that are lost when a label map is painted in this order."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from autoseg.dataset.schema import ORDER
 
 
 def painting_warnings(dataset: Dataset, class_voxels: Sequence[int]) -> list[str]:
-    """Return a warning if nnU-Net's rule does not give every region back from a prediction without mistake.
+    """Return a warning if nnU-Net's painting rule loses a region even from a prediction without any mistake.
 
-    It says the Dice of each such region on the label files, under nnU-Net's rule and under ours, and what to write.
+    It gives the Dice of each such region on the label files, for nnU-Net's rule and for ours, and a better order.
 
     Parameters
     ----------
     class_voxels
-        (K,) voxels drawn as each class in all cases; empty if no label file could be read.
+        (K,) annotated voxels of each class in all cases; empty if no label file can be read.
     """
     labels = dataset.labels
     painting = painting_of(labels)
     if painting is None or painting.is_sound:
         return []
     voxels = class_voxels or [0] * labels.n_classes
-    theirs = dice_of_regions(painting.regions, painting.returned_in_order, voxels)
-    ours = dice_of_regions(painting.regions, painting.returned, voxels)
+    dice_nnunet = dice_of_regions(painting.regions, painting.returned_in_order, voxels)
+    dice_here = dice_of_regions(painting.regions, painting.returned, voxels)
     differs = (painting.regions[:, painting.returned_in_order] != painting.regions).any(axis=1)
     lost = ", ".join(
         f"{head.name!r} with a Dice of {_shown(before)} (here {_shown(after)})"
-        for head, before, after, is_lost in zip(labels.heads, theirs, ours, differs, strict=True)
+        for head, before, after, is_lost in zip(labels.heads, dice_nnunet, dice_here, differs, strict=True)
         if is_lost
     )
     written, is_sound = order_as_written(dataset.json["labels"])
-    remedy = f"Write {written}, which gives all of them back"
+    remedy = f"Write {written}, which keeps all regions"
     if not is_sound:
-        remedy = "No order gives all of them back, since regions overlap without nesting"
+        remedy = "No order keeps all regions, because some overlap without one containing the other"
     return [
-        f"dataset.json: {ORDER}: painted in this order, {list(labels.paint_values or ())}, later over earlier as "
-        f"nnU-Net does, a prediction without any mistake gives back {lost}, on these label files. Here a combination "
-        "of regions that a value has of its own is painted with that value; all other combinations, which come of "
-        f"mistakes, are painted in this order. {remedy}"
+        f"dataset.json: {ORDER}: nnU-Net paints regions in this order, {list(labels.paint_values or ())}, later ones "
+        f"over earlier ones. On these label files even a perfect prediction then gives {lost}. autoseg paints a "
+        "combination of regions with the value that stands for it, and only combinations without a value in this "
+        f"order. {remedy}"
     ]
 
 

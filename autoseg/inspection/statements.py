@@ -1,4 +1,4 @@
-"""What the promises of a data set settle, what in its annotation contradicts them, and what of them is estimated."""
+"""Check of ``annotation_protocol``: voxels that its promises determine, contradictions, and estimated quantities."""
 
 from __future__ import annotations
 
@@ -56,28 +56,29 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class PromiseReport:
-    """What the promises of a data set say, over all its cases that can be read."""
+    """Result of the check of the protocol over all cases that can be read."""
 
     faults: tuple[Fault, ...] = ()
-    """Promises that cannot be read: nothing tells across which axis the slices lie."""
+    """Promises that cannot be applied: the axis across which the slices lie is not known."""
     warnings: tuple[str, ...] = ()
-    """What can be used but is probably not wanted, one line each."""
+    """Warnings, one line each: the data can be used, but the result is probably not wanted."""
     settled: Mapping[str, PromiseCounts] = field(default_factory=dict)
-    """Each promise, as its key in dataset.json, and all together -> the voxels that it settles."""
+    """Promise, as its key in dataset.json, and all together -> the voxels that it determines."""
     reference: Mapping[str, PromiseCounts] = field(default_factory=dict)
-    """The same in the densely annotated cases, as they would have been scribbled; empty without such cases."""
+    """The same in densely annotated cases after they were scribbled by simulation; empty without such cases."""
     kept_open: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Promise -> case -> voxels drawn as one of several classes of which it would leave fewer, if only classes drawn
-    alone counted. They keep what was drawn."""
+    """Promise -> case -> voxels annotated as one of several classes that keep all these classes.
+
+    The promise would exclude some of them if only voxels of a single class counted as a touch."""
     n_cases: int = 0
     n_dense: int = 0
-    """Cases in which every voxel is drawn."""
+    """Number of cases in which every voxel is annotated."""
     reach_mm: Mapping[str, float] = field(default_factory=dict)
-    """Class name -> mm, given or estimated."""
+    """Class name -> reach in mm, given or estimated."""
     estimates: Mapping[str, ReachEstimate] = field(default_factory=dict)
-    """Class name -> what its reach was estimated from."""
+    """Class name -> estimate of its reach."""
     slice_axes: Mapping[str, int] = field(default_factory=dict)
-    """z, y or x -> cases whose slices that axis counts; empty unless something is promised of slices."""
+    """z, y or x -> number of cases with slices across that axis; empty if no promise concerns slices."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values; shares from 0 to 1."""
@@ -99,8 +100,8 @@ class PromiseReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Finding:
-    """What a worker found in one case."""
+class _CasePromises:
+    """Result of the check of the protocol in one case."""
 
     case: str
     warnings: tuple[str, ...]
@@ -111,32 +112,32 @@ class _Finding:
 
 
 def settles_anything(dataset: Dataset) -> bool:
-    """Whether the data set makes a promise that can narrow what its annotation leaves open."""
+    """Whether the protocol of the data set can narrow label sets."""
     labels = dataset.labels
     return bool(labels.n_classes) and not labels.is_dense and bool(dataset.protocol.single_promises())
 
 
 def leaves_to_estimate(protocol: AnnotationProtocol) -> bool:
-    """Whether something of the promises has to be found in the annotation: a reach, or the axis of the slices."""
+    """Whether a quantity of the protocol must be estimated from the annotation: a reach, or the axis of the slices."""
     return is_estimated(protocol) or (protocol.speaks_of_slices and protocol.slice_axis is None)
 
 
 def estimate_promises(dataset: Dataset, *, workers: int = 1, progress: Progress = silent) -> PromiseEstimates:
-    """Find over all cases what the protocol leaves to be found. Cases that cannot be read are left out.
+    """Estimate over all cases the quantities that the protocol leaves open, without cases that cannot be read.
 
-    Without anything to find no file is read.
+    If there is nothing to estimate, no file is read.
     """
     if not leaves_to_estimate(dataset.protocol):
         return NOTHING_ESTIMATED
     measure = partial(_measure, labels=dataset.labels)
-    found = _over_cases(measure, dataset.cases, workers, progress)
+    evidence = _over_cases(measure, dataset.cases, workers, progress)
     wanted = estimated_classes(dataset.protocol, dataset.labels.n_classes)
-    reaches = estimate_reach([reach for _, reach, _ in found])
+    reaches = estimate_reach([reach for _, reach, _ in evidence])
     axis = dataset.protocol.slice_axis
     unclear: tuple[str, ...] = ()
     if axis is None and dataset.protocol.speaks_of_slices:
-        axis = common_axis([slices for _, _, slices in found])
-        unclear = tuple(name for name, _, slices in found if not is_clear(slices, axis))
+        axis = common_axis([slices for _, _, slices in evidence])
+        unclear = tuple(name for name, _, slices in evidence if not is_clear(slices, axis))
     return PromiseEstimates(
         classes={index: estimate for index, estimate in reaches.items() if index in wanted},
         slice_axis=axis,
@@ -146,7 +147,7 @@ def estimate_promises(dataset: Dataset, *, workers: int = 1, progress: Progress 
 
 
 def settled(dataset: Dataset, estimates: PromiseEstimates) -> Dataset:
-    """Return the data set with every promise spelt out: distances in mm, and the axis of the slices.
+    """Return the data set with all quantities of its protocol filled in: distances in mm, and the axis of the slices.
 
     A reach without an estimate is left out and promises nothing.
     """
@@ -159,61 +160,61 @@ def settled(dataset: Dataset, estimates: PromiseEstimates) -> Dataset:
 
 
 def not_estimated(dataset: Dataset, estimates: PromiseEstimates) -> tuple[str, ...]:
-    """Return a warning that names the classes whose reach cannot be estimated: they promise nothing. Else nothing."""
+    """Return a warning that names the classes whose reach cannot be estimated; empty if all can be."""
     missing = sorted(estimated_classes(dataset.protocol, dataset.labels.n_classes) - estimates.classes.keys())
     if not missing:
         return ()
     names = [dataset.labels.class_names[index] for index in missing]
     example = ", ".join(f'"{name}": 40' for name in names)
     return (
-        f"reach_mm of {listed(map(repr, names))} cannot be estimated: strokes do not tell how large a class is, only "
-        f"cases do in which it is densely annotated, at least {LEAST_CASES}. Now it promises nothing. Write the mm "
-        f'that you are sure of, say "reach_mm": {{{example}}}, or annotate {LEAST_CASES} cases densely',
+        f"reach_mm of {listed(map(repr, names))} cannot be estimated: this needs at least {LEAST_CASES} cases in which "
+        "the class is densely annotated, because strokes do not show how large it is. reach_mm is not used for it. "
+        f'Write a distance in mm that is certain, for example "reach_mm": {{{example}}}, or annotate {LEAST_CASES} '
+        "cases densely",
     )
 
 
 def unclear_slices(dataset: Dataset, estimates: PromiseEstimates) -> tuple[Fault, ...]:
-    """Return a fault if classes are promised to be complete in slices and nothing tells which slices these are."""
+    """Return a fault if classes are promised to be complete in slices, but the axis of the slices is not known."""
     if dataset.protocol.classes_complete_in != "slice" or not estimates.unclear:
         return ()
-    found = (
-        'classes_complete_in "slice" without slice_axis, and neither what is drawn nor the spacing tells across which '
-        f"axis the slices lie, in {listed(map(repr, estimates.unclear))}"
+    problem = (
+        'classes_complete_in "slice" without slice_axis, and neither annotation nor spacing show across which axis '
+        f"the slices lie, in {listed(map(repr, estimates.unclear))}"
     )
     fix = (
-        'Write "slice_axis": "z" into annotation_protocol, or "y" or "x": the axis across which you drew, slice by '
-        "slice (z is the last axis of a NIfTI file, x the first). If it is not the same in all cases, store them alike."
+        'Write "slice_axis": "z", "y" or "x" into annotation_protocol: the axis across which the slices were annotated '
+        "(z is the last axis of a NIfTI file, x the first). If it differs between cases, store them in the same order."
     )
     where = f"dataset.json of {dataset.name}: annotation_protocol"
-    return (Fault(where, found, "one axis that counts the slices", fix),)
+    return (Fault(where, problem, "one axis across which the slices lie", fix),)
 
 
 def current_estimates(
     dataset: Dataset, folder: Path, *, workers: int = 1, progress: Progress = silent
 ) -> PromiseEstimates:
-    """Return the estimates in ``folder`` if the files are still those they were made of; else make and keep them.
+    """Return the estimates stored in ``folder`` if all files are unchanged; otherwise estimate again and store them.
 
-    Without anything to estimate no file is read or written.
+    If there is nothing to estimate, no file is read or written.
     """
     if not leaves_to_estimate(dataset.protocol):
         return NOTHING_ESTIMATED
     path = folder / PROMISES_FILE
     try:
-        known = _load_estimates(path)
+        stored = _load_estimates(path)
     except PlanError:
-        known = None
-    if known is not None and known.source_hash == source_hash(dataset):
-        return known
+        stored = None
+    if stored is not None and stored.source_hash == source_hash(dataset):
+        return stored
     estimates = estimate_promises(dataset, workers=workers, progress=progress)
     save_model(estimates, path)
     return estimates
 
 
 def with_known_promises(dataset: Dataset, folder: Path) -> Dataset:
-    """Return the data set with its promises spelt out by what ``folder`` holds; nothing is estimated anew.
+    """Return the data set with its protocol filled in from the estimates in ``folder``; nothing is estimated.
 
-    Where there is no file, what is left to be estimated promises nothing; caches that were made with an estimate are
-    then stale.
+    Without stored estimates, open quantities promise nothing. Caches that were made with an estimate are then stale.
     """
     if not leaves_to_estimate(dataset.protocol) or not (folder / PROMISES_FILE).is_file():
         return dataset
@@ -223,29 +224,29 @@ def with_known_promises(dataset: Dataset, folder: Path) -> Dataset:
 def check_promises(
     dataset: Dataset, estimates: PromiseEstimates, *, workers: int = 1, progress: Progress = silent
 ) -> PromiseReport:
-    """Read the annotation of every case and hold the promises against it.
+    """Read the annotation of every case and check the promises against it.
 
-    Dense cases can confirm or refute a promise about sparse ones: they are scribbled as the literature simulates it,
-    the promises are applied to the scribbles, and what they exclude wrongly is counted. Cases that cannot be read are
-    left out (:func:`autoseg.inspection.integrity.check_dataset` names them).
+    Dense cases can confirm or refute a promise about sparse ones. They are scribbled by simulation, the promises are
+    applied to the scribbles, and wrongly excluded voxels are counted. Cases that cannot be read are left out
+    (:func:`autoseg.inspection.integrity.check_dataset` names them).
     """
     if not settles_anything(dataset):
         return PromiseReport()
     protocol = settled(dataset, estimates).protocol
     check = partial(_check_case, labels=dataset.labels, protocol=protocol)
-    findings = _over_cases(check, dataset.cases, workers, progress)
+    results = _over_cases(check, dataset.cases, workers, progress)
     names = dataset.labels.class_names
     reach = resolve_reach(protocol, dataset.labels.n_classes)
-    warnings = (warning for item in findings for warning in item.warnings)
-    axes = Counter("zyx"[item.slice_axis] for item in findings if item.slice_axis is not None)
+    warnings = (warning for item in results for warning in item.warnings)
+    axes = Counter("zyx"[item.slice_axis] for item in results if item.slice_axis is not None)
     return PromiseReport(
         faults=unclear_slices(dataset, estimates),
         warnings=(*not_estimated(dataset, estimates), *warnings),
-        settled=_summed([item.settled for item in findings]),
-        reference=_summed([item.reference for item in findings if item.reference]),
-        kept_open=_by_promise(findings),
-        n_cases=len(findings),
-        n_dense=sum(bool(item.reference) for item in findings),
+        settled=_summed([item.settled for item in results]),
+        reference=_summed([item.reference for item in results if item.reference]),
+        kept_open=_by_promise(results),
+        n_cases=len(results),
+        n_dense=sum(bool(item.reference) for item in results),
         reach_mm={names[index]: distance for index, distance in reach.items()},
         estimates={names[index]: estimate for index, estimate in estimates.classes.items()},
         slice_axes=axes if protocol.speaks_of_slices else {},
@@ -255,13 +256,13 @@ def check_promises(
 def _over_cases(
     function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: int, progress: Progress
 ) -> list[Result]:
-    """Apply ``function`` to all cases; results in case order, without the cases that it cannot read."""
+    """Apply ``function`` to all cases; return results in case order, without cases that cannot be read."""
     results = map_ordered(function, cases, [case.name for case in cases], workers=workers, progress=progress)
     return [item for item in results if not isinstance(item, AutosegError)]
 
 
 def _read(files: CaseFiles, labels: Labels) -> tuple[Target, tuple[float, float, float], CaseStatement]:
-    """Read the annotation of a case, the spacing of its image (mm) and what is said of it."""
+    """Return the target of a case, the spacing of its image (mm; z, y, x) and its statement in dataset.json."""
     shape, geometry = read_header(files.images[0])
     target = read_annotation(files, labels, shape[1:])
     return target, geometry.spacing, promise_statement(labels, files.name)
@@ -273,7 +274,7 @@ def _measure(files: CaseFiles, labels: Labels) -> tuple[str, ClassExtents, Slice
     return files.name, reach, measure_slices(target.codes, target.label_sets, spacing, statement)
 
 
-def _check_case(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol) -> _Finding:
+def _check_case(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol) -> _CasePromises:
     target, spacing, statement = _read(files, labels)
     axis = case_axis(target.codes.shape, spacing, protocol.slice_axis)
     reference: Mapping[str, PromiseCounts] = {}
@@ -281,53 +282,53 @@ def _check_case(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol) 
         drawn = annotate(target.codes, spacing, Style(scribbles=True, axis=axis), seed=0, case=files.name)
         scribbled = Target(np.where(drawn, target.codes, labels.unknown).astype(target.codes.dtype), target.label_sets)
         reference = _settled(scribbled, spacing, protocol, CaseStatement(), dense=target)
-    kept = find_kept_open(target.codes, target.label_sets, spacing, protocol, statement=statement)
+    kept_open = find_kept_open(target.codes, target.label_sets, spacing, protocol, statement=statement)
     reach = resolve_reach(protocol, labels.n_classes)
-    return _Finding(
+    return _CasePromises(
         files.name,
         (
-            *(_kept_warning(files, item, labels) for item in kept),
+            *(_kept_open_warning(files, item, labels) for item in kept_open),
             *_stray_warnings(files, target, spacing, labels, reach),
             *_slice_warnings(files, measure_slices(target.codes, target.label_sets, spacing, statement), protocol),
         ),
-        kept,
+        kept_open,
         _settled(target, spacing, protocol, statement),
         reference,
         axis,
     )
 
 
-def _kept_warning(files: CaseFiles, item: KeptOpen, labels: Labels) -> str:
+def _kept_open_warning(files: CaseFiles, item: KeptOpen, labels: Labels) -> str:
     names = [[labels.class_names[index] for index in classes] for classes in (item.classes, item.kept)]
-    drawn, kept = (" or ".join(map(repr, part)) for part in names)
+    drawn, excluded = (" or ".join(map(repr, part)) for part in names)
     return (
-        f"case {files.name!r}: {item.n_voxels} voxels drawn as one of several classes keep all of them, the first at "
-        f"{item.voxel} (z, y, x): drawn as {drawn}, of which {item.promise} would exclude {kept} if only classes drawn "
-        "alone counted as touched. If that is what you mean, draw there what is left"
+        f"case {files.name!r}: {item.n_voxels} voxels are annotated as {drawn}, the first at {item.voxel} (z, y, x). "
+        f"They keep all these classes. {item.promise} would exclude {excluded} if only voxels of a single class "
+        "counted as touched. If this is what you want, annotate them without it"
     )
 
 
-def _slice_warnings(files: CaseFiles, shown: SliceCounts, protocol: AnnotationProtocol) -> tuple[str, ...]:
-    """Say that a case was drawn across another axis than ``slice_axis``, of which promises about slices speak."""
-    said = protocol.slice_axis
-    if not protocol.speaks_of_slices or None in (said, shown.drawn_axis) or said == shown.drawn_axis:
+def _slice_warnings(files: CaseFiles, counts: SliceCounts, protocol: AnnotationProtocol) -> tuple[str, ...]:
+    """Return a warning if a case was annotated across another axis than ``slice_axis``, to which promises refer."""
+    stated, drawn = protocol.slice_axis, counts.drawn_axis
+    if not protocol.speaks_of_slices or stated is None or drawn is None or stated == drawn:
         return ()
-    drawn, axis = ("zyx"[number] for number in (shown.drawn_axis or 0, said or 0))
     return (
-        f"case {files.name!r}: drawn slice by slice across {drawn}, not across {axis} as slice_axis says, so promises "
-        f"about slices may exclude what is there. If its file stores the voxels in another order than those of other "
-        f"cases, store image and labels as they do; else correct slice_axis, or leave out the promise",
+        f"case {files.name!r}: annotated in slices across {'zyx'[drawn]}, but slice_axis is {'zyx'[stated]}, so "
+        "promises about slices may exclude true classes. If its files store the voxels in another order than other "
+        "cases, store image and labels like those. Otherwise correct slice_axis, or remove the promise",
     )
 
 
 def _stray_warnings(
     files: CaseFiles, target: Target, spacing: Sequence[float], labels: Labels, reach: Mapping[int, float]
 ) -> tuple[str, ...]:
+    """Return a warning for each group of voxels farther than the reach from all other annotation of its class."""
     touched = touched_classes(target.label_sets, promise_statement(labels, files.name))
     return tuple(
         f"case {files.name!r}: {stray.n_voxels} voxels of {labels.class_names[stray.class_index]!r} at {stray.voxel} "
         f"(z, y, x) lie farther than its reach of {reach[stray.class_index]:g} mm from all its other annotation. If "
-        "that is a slip of the pen, remove them: now the class may lie around them"
+        "they are a mistake, remove them: now the class is possible around them"
         for stray in find_strays(target.codes, touched, spacing, reach)
     )
 
@@ -339,7 +340,7 @@ def _settled(
     statement: CaseStatement,
     dense: Target | None = None,
 ) -> dict[str, PromiseCounts]:
-    """Count what each promise settles in a case, then all together."""
+    """Count the voxels that each promise determines in a case, then those of all promises together."""
     truth = None if dense is None else dense.codes
     singles = protocol.single_promises()
     counts = {}
@@ -349,12 +350,12 @@ def _settled(
     return counts
 
 
-def _by_promise(findings: Sequence[_Finding]) -> dict[str, dict[str, int]]:
-    """Return promise -> case -> voxels that keep what was drawn."""
+def _by_promise(results: Sequence[_CasePromises]) -> dict[str, dict[str, int]]:
+    """Return promise -> case -> voxels that keep all annotated classes."""
     voxels: dict[str, dict[str, int]] = {}
-    for finding in findings:
-        for item in finding.kept_open:
-            voxels.setdefault(item.promise, {})[finding.case] = item.n_voxels
+    for result in results:
+        for item in result.kept_open:
+            voxels.setdefault(item.promise, {})[result.case] = item.n_voxels
     return voxels
 
 

@@ -1,4 +1,4 @@
-"""What a reading of the files gave, case by case, so that the next run reads only the cases that changed."""
+"""Stored results of the survey, case by case, so that the next run reads only the cases that changed."""
 
 from __future__ import annotations
 
@@ -12,42 +12,43 @@ from pydantic import TypeAdapter
 
 from autoseg.core.atomic import atomic_path
 from autoseg.dataset.dataset import CaseFiles, Dataset
-from autoseg.inspection.case_check import Finding
+from autoseg.inspection.case_check import CaseCheck
 from autoseg.inspection.measure import CaseMeasure
 from autoseg.preprocessing.freshness import file_stamp, short_hash
 
 SURVEY_FILE = "dataset_survey.npz"
 SURVEY_VERSION = 5
-"""Raised whenever the same files would be found or measured otherwise."""
+"""Number to be raised when the same files are checked or measured differently, or results are stored differently."""
 _OF_OTHERS = ("cases", "dataset", "numTraining")
-"""Keys of dataset.json that change with other cases; what they say of a case itself counts."""
+"""Keys left out of a case's hash, because they also change when other cases do. The case's own part is hashed
+separately."""
 
 
 @dataclass(frozen=True, slots=True)
-class KeptCase:
-    """What one reading of a case gave; only of cases without faults."""
+class CachedCase:
+    """Results of reading one case; stored only for cases without faults."""
 
     stamp: str
-    """Of what it was read from, see :func:`case_stamp`."""
-    finding: Finding
+    """Hash of the sources of the results, see :func:`case_stamp`."""
+    check: CaseCheck
     measure: CaseMeasure | None
 
 
-_CASES = TypeAdapter(dict[str, KeptCase])
+_CASES = TypeAdapter(dict[str, CachedCase])
 
 
 def case_stamp(dataset: Dataset, case: CaseFiles, n_knots: int) -> str:
-    """Return a hash that changes with the files of a case, with what dataset.json says of it, and with ``n_knots``.
+    """Return a hash of the files of a case, of what dataset.json states about it, and of ``n_knots``.
 
-    Files count with name, size and time of modification, as in the fingerprint of a cached case.
+    A file counts with its name, size and time of modification, as in the fingerprint of a cached case.
     """
-    said = {key: value for key, value in dataset.json.items() if key not in _OF_OTHERS}
+    shared = {key: value for key, value in dataset.json.items() if key not in _OF_OTHERS}
     own = dict(dataset.json.get("cases", {})).get(case.name)
-    return short_hash([SURVEY_VERSION, n_knots, [file_stamp(path) for path in case.files], said, own])
+    return short_hash([SURVEY_VERSION, n_knots, [file_stamp(path) for path in case.files], shared, own])
 
 
-def load_survey(path: Path) -> dict[str, KeptCase]:
-    """Return case -> what was kept of it; nothing if the file is missing, damaged or of another version."""
+def load_survey(path: Path) -> dict[str, CachedCase]:
+    """Return case -> stored results; empty if the file is missing, damaged or of another version."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as parts:
             return _CASES.validate_json(bytes(parts["cases"]), context=parts["arrays"].data)
@@ -55,8 +56,8 @@ def load_survey(path: Path) -> dict[str, KeptCase]:
         return {}
 
 
-def save_survey(path: Path, cases: Mapping[str, KeptCase]) -> None:
-    """Write what is known of some cases, atomically."""
+def save_survey(path: Path, cases: Mapping[str, CachedCase]) -> None:
+    """Write the results of some cases in one step: a killed process leaves the old file or the new one."""
     arrays = bytearray()
     content = _CASES.dump_json(dict(cases), context=arrays)
     with atomic_path(path) as temporary:

@@ -1,4 +1,7 @@
-"""Find folders of masks beside the label files that dataset.json does not mention: their zeros would be lost."""
+"""Search for folders of masks beside the label files that dataset.json does not name.
+
+If such a mask is not read, unannotated voxels are trained as whatever the label files hold there.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.schema import MASK_FOLDER
 
 _NAME = re.compile("mask|valid|annotated|known|roi", re.IGNORECASE)
-"""In the names of folders that may hold valid masks."""
+"""Words in the names of folders that may hold valid masks."""
 
 
 def unread_masks(dataset: Dataset) -> list[str]:
-    """Return a warning for each folder that looks like valid masks of most cases and is not read.
+    """Return a warning for each folder that probably holds valid masks of most cases but is not read.
 
-    Nothing where dataset.json names a folder of masks, or says with null that there is none.
+    No warning if dataset.json names a folder of masks, or states with null that there is none.
     """
     if MASK_FOLDER in dataset.json or not dataset.cases:
         return []
@@ -27,10 +30,10 @@ def unread_masks(dataset: Dataset) -> list[str]:
         n_masks = sum((folder / name).is_file() for name in names)
         if folder.resolve() not in own and 2 * n_masks > len(names):
             warnings.append(
-                f"dataset.json: {MASK_FOLDER}: no such key, so {folder.name}/ is not read, though it holds a file for "
-                f"{n_masks} of {len(dataset.cases)} cases. If it is 0 wherever nobody looked, write "
-                f'"{MASK_FOLDER}": "{folder.name}": else those voxels train as what the label files hold there. If it '
-                f'says something else, write "{MASK_FOLDER}": null'
+                f"dataset.json: {MASK_FOLDER}: the key is missing, so {folder.name}/ is not read, though it has files "
+                f"for {n_masks} of {len(dataset.cases)} cases. If its files are 0 where nothing is annotated, write "
+                f'"{MASK_FOLDER}": "{folder.name}"; otherwise these voxels are trained with the values of the label '
+                f'files. If its files mean something else, write "{MASK_FOLDER}": null'
             )
     return warnings
 

@@ -1,4 +1,4 @@
-"""In which orders the cases of a data set store their voxels, in words."""
+"""Voxel orders (orientations) of the cases of a data set, and warnings if they differ."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from autoseg.core.orientation import (
 
 
 def prevailing_orders(geometries: Mapping[str, Geometry]) -> dict[str, VoxelOrder]:
-    """Return for each case how it is turned to the order that prevails among all."""
+    """Return case -> change from its voxel order to the order that most cases have."""
     direction = prevailing_direction(geometries.values())
     return {case: order_towards(geometry, direction) for case, geometry in geometries.items()}
 
 
 def order_warnings(name: str, geometries: Mapping[str, Geometry]) -> list[str]:
-    """Say how many cases of the data set ``name`` are stored in which order, unless it is the same for all."""
+    """Return warnings if the cases of the data set ``name`` do not all have the same voxel order."""
     direction = prevailing_direction(geometries.values())
     if direction is None:
         return []
     stored: dict[str, list[str]] = {}
-    silent = [case for case, geometry in geometries.items() if not has_axes(geometry)]
+    without_axes = [case for case, geometry in geometries.items() if not has_axes(geometry)]
     for case, geometry in geometries.items():
         if has_axes(geometry):
             stored.setdefault(orientation_name(direction, order_towards(geometry, direction)), []).append(case)
@@ -35,15 +35,15 @@ def order_warnings(name: str, geometries: Mapping[str, Geometry]) -> list[str]:
     warnings = []
     if len(stored) > 1:
         orders = sorted(stored, key=lambda order: (order != wanted, -len(stored[order]), order))
-        found = "; ".join(f"{len(stored[order])} as {order} ({listed(stored[order])})" for order in orders)
+        numbers = "; ".join(f"{len(stored[order])} as {order} ({listed(stored[order])})" for order in orders)
         warnings.append(
-            f"{name}: cases are stored in {len(stored)} orders of their voxels: {found}. Each is brought to {wanted} "
-            "by exchanging and reversing axes before anything else, and back after; the letters say where x, y and z "
-            "point (Left, Right, Anterior, Posterior, Superior, Inferior)"
+            f"{name}: cases have {len(stored)} different voxel orders: {numbers}. Each is brought to {wanted} by "
+            "exchanging and reversing axes before all other steps, and brought back at the end. The letters are the "
+            "directions of x, y and z (Left, Right, Anterior, Posterior, Superior, Inferior)"
         )
-    if silent:
+    if without_axes:
         warnings.append(
-            f"{name}: {len(silent)} cases do not say how their axes lie, others do: {listed(silent)}. They are taken "
-            f"as they are stored, as if that were {wanted}"
+            f"{name}: the files of {len(without_axes)} cases do not state a voxel order, unlike others: "
+            f"{listed(without_axes)}. They are used as stored, as if in the order {wanted}"
         )
     return warnings

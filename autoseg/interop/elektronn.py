@@ -1,4 +1,4 @@
-"""Turn training cubes of ELEKTRONN (HDF5, -1 for unlabelled, lazy labels) into a data set of autoseg."""
+"""Conversion of ELEKTRONN's training cubes (HDF5, -1 for unlabelled, lazy labels) into a data set of autoseg."""
 
 from __future__ import annotations
 
@@ -30,50 +30,51 @@ log = logging.getLogger(__name__)
 INFO = "info"
 """Name of the data set with the lazy labels, in the file of the labels."""
 FOUR_AXES = {"xyz": "cxyz", "zxy": "zcxy"}
-"""ELEKTRONN's two orders (the second with ``zchxy_order``), for images with channels."""
+"""ELEKTRONN's two axis orders (the second with ``zchxy_order``) -> order of images with channels."""
 WRAPPED = tuple(2**bits - 1 for bits in (8, 16, 32, 64))
-"""What -1 becomes as an unsigned number."""
+"""Values that -1 becomes when it is stored without a sign."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionSettings:
-    """What the files do not say."""
+    """Facts that the files do not contain."""
 
     class_names: tuple[str, ...] | None = None
     """Names of the classes 0, 1, ...; None: background, class_1, ..."""
     channel_names: tuple[str, ...] | None = None
     """None: EM, or channel_0, channel_1, ..."""
     axes: str = "xyz"
-    """Order of the axes in the files, ``c`` for channels; labels have the same without ``c``."""
+    """Order of the axes in the files, ``c`` for channels; label files have the same order without ``c``."""
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """mm, (z, y, x)."""
     ending: str = ".nii.gz"
+    """Ending of the files to write."""
 
     def __post_init__(self) -> None:
         """Raise ``ConfigError`` if a value is out of range."""
         if sorted(self.axes) not in (sorted("xyz"), sorted("cxyz")):
-            raise ConfigError(f"axes: found {self.axes!r}, expected x, y and z, and c for channels. Write xyz or zcxy.")
+            raise ConfigError(f"axes: {self.axes!r}, expected x, y, z, and c for channels. For example: xyz or zcxy.")
         if self.ending not in VOLUME_ENDINGS:
-            raise ConfigError(f"ending: found {self.ending!r}, expected one of {', '.join(VOLUME_ENDINGS)}.")
+            raise ConfigError(f"ending: {self.ending!r}, expected one of {', '.join(VOLUME_ENDINGS)}.")
         if not all(np.isfinite(edge) and edge > 0 for edge in self.spacing):
-            raise ConfigError(f"spacing: found {self.spacing[::-1]} mm, expected positive numbers. Correct it.")
+            raise ConfigError(f"spacing: {self.spacing[::-1]} mm, expected positive numbers. Correct it.")
         names = self.class_names or ("background", "other")
         folded = {name.casefold() for name in names}
         if len(names) < 2 or len(folded) < len(names) or names[0] != "background" or "ignore" in folded:
             raise ConfigError(
-                f"class names: found {', '.join(names)}, expected two or more different ones, first background, none "
-                "of them ignore. Write --names background membrane."
+                f"class names: {', '.join(names)}, expected two or more different names, the first background, none of "
+                "them ignore. For example: --names background membrane."
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Cube:
-    """One training cube, as the user names it."""
+    """One training cube, as given by the user."""
 
     name: str
-    """Of the case to make."""
+    """Name of the case to write."""
     image: str
-    """``file.h5:key``; the key may be left out where the file has one data set only."""
+    """``file.h5:key``; the key may be omitted if the file has only one data set."""
     label: str
     priority: float | None = None
     """ELEKTRONN's ``cube_prios``."""
@@ -81,17 +82,17 @@ class Cube:
 
 @dataclass(frozen=True, slots=True)
 class LazyInfo:
-    """What a label file says of classes as a whole."""
+    """Statements of a label file about whole classes; K classes."""
 
     labelled: BoolArray
-    """(K,): every voxel of the class is drawn."""
+    """(K,) bool: every voxel of the class is annotated."""
     not_present: BoolArray
-    """(K,): there is no voxel of the class."""
+    """(K,) bool: there is no voxel of the class."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What was found in the files of a cube."""
+class _CubeContent:
+    """Content of the files of a cube."""
 
     cube: Cube
     image: Hdf5Array
@@ -99,67 +100,68 @@ class _Found:
     info: LazyInfo | None
     n_channels: int
     margin: Shape3
-    """Unlabelled voxels around the labels on either side, (z, y, x)."""
+    """Unlabelled voxels around the labels on each side, (z, y, x)."""
     counts: Mapping[int, int]
     """Label value -> voxels."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """What was written."""
+    """Cases and classes that were written."""
 
     cases: tuple[str, ...]
     class_names: tuple[str, ...]
     annotated_fraction: Mapping[str, float] = field(default_factory=dict)
-    """Case -> share of its voxels that carry a label."""
+    """Case -> share of its voxels with a label, 0 to 1."""
 
 
 def convert(
     cubes: Sequence[Cube], output: Path, settings: ConversionSettings, *,
     progress: Progress = silent,
 ) -> ConversionReport:  # fmt: skip
-    """Write a data set from ELEKTRONN's cubes; nothing is written unless all of them are sound.
+    """Write a data set from ELEKTRONN's cubes into a new folder; nothing is written if one of them has a fault.
 
-    Negative labels, and what surrounds labels that are smaller than their image, become the ignore label. The masks in
-    ``info`` become ``annotated`` and ``absent`` of the case, read as ELEKTRONN reads them (``lazy_semantics: seed``).
-    Values of images are kept as they are: ELEKTRONN's division by 255 is left to the plan's normalisation.
+    Negative labels, and voxels around labels that are smaller than their image, become the ignore label. The masks in
+    ``info`` become ``annotated`` and ``absent`` of the case, with ELEKTRONN's meaning (``lazy_semantics: seed``). Image
+    values are not changed: the plan's normalisation replaces ELEKTRONN's division by 255. ``progress`` is called with
+    (cubes done, cubes in all, name).
 
     Raises
     ------
     ConfigError
         If the output folder is not empty, there is no cube, or h5py is not installed.
     DatasetError
-        With every fault of every cube: files that cannot be read or lack the data set named, and what is wrong in them.
+        With every fault of every cube: files that cannot be read or lack the named data set, and wrong content.
 
     Notes
     -----
     Source: ELEKTRONN ``elektronn/training/CNNData.py`` (``_read_images``, ``_stripCubes``) and its documentation.
-    Differs in that missing labels around a cube are unknown (there: class 0), and that labels of classes that do not
-    exist are refused (there: passed over).
+    We differ in two points: voxels without labels around a cube are unknown (there: class 0), and labels of classes
+    that do not exist are refused (there: ignored).
     """
     if output.is_dir() and any(output.iterdir()):
         what = "a data set" if (output / DATASET_JSON).exists() else "files"
-        raise ConfigError(f"{output}: found {what}, expected a new folder. Delete it, or choose another -o.")
+        raise ConfigError(f"{output}: contains {what}, expected a new folder. Delete it, or choose another -o.")
     findings = Findings("cubes")
     _check_names(cubes, findings)
-    found = _examine_all(cubes, settings, findings)
-    names = _class_names(found, settings, findings)
-    for item in found:
+    contents = _examine_all(cubes, settings, findings)
+    names = _class_names(contents, settings, findings)
+    for item in contents:
         _check_classes(item, names, findings)
-    _check_channels(found, settings, findings)
+    _check_channels(contents, settings, findings)
     findings.raise_if_faulty()
-    Dataset.from_json(_dataset_json(found, names, settings, is_dense=False), name=output.name, folder=None)
+    Dataset.from_json(_dataset_json(contents, names, settings, is_dense=False), name=output.name, folder=None)
     fractions: dict[str, float] = {}
-    for done, item in enumerate(found, 1):
+    for done, item in enumerate(contents, 1):
         fractions[item.cube.name] = _write_cube(item, output, settings, ignore=len(names))
-        progress(done, len(found), item.cube.name)
-    write_json(output / DATASET_JSON, _dataset_json(found, names, settings, is_dense=min(fractions.values()) == 1))
+        progress(done, len(contents), item.cube.name)
+    write_json(output / DATASET_JSON, _dataset_json(contents, names, settings, is_dense=min(fractions.values()) == 1))
     Dataset.load(output)
     return ConversionReport(tuple(fractions), names, fractions)
 
 
 def case_names(images: Iterable[str]) -> tuple[str, ...]:
-    """Return a case name for each image: the file's, with the key where a file holds several cubes."""
+    """Return a case name for each image: the name of the file, with the key if a file holds several cubes."""
     parts = [parse_array(text) for text in images]
     stems = Counter(path.stem for path, _ in parts)
     return tuple(
@@ -169,10 +171,10 @@ def case_names(images: Iterable[str]) -> tuple[str, ...]:
 
 
 def to_czyx(array: NDArray[Any], axes: str) -> NDArray[Any]:
-    """Return an image or label map in the order (C, z, y, x); one without channels gets one. A view.
+    """Return an image or label map as a view in the order (C, z, y, x); without channels, C is 1.
 
-    ``axes`` names those of the file; a ``c`` in it is passed over where the array has three axes. Raises
-    ``ValueError`` if the number of axes does not fit.
+    ``axes`` names those of the file; its ``c`` is ignored if the array has three axes. Raises ``ValueError`` if the
+    number of axes does not fit.
     """
     named = FOUR_AXES.get(axes, axes) if array.ndim == 4 else axes.replace("c", "")
     if array.ndim != len(named):
@@ -183,7 +185,7 @@ def to_czyx(array: NDArray[Any], axes: str) -> NDArray[Any]:
 
 
 def lazy_info(array: NDArray[Any]) -> LazyInfo:
-    """Return what an ``info`` data set says; raise ``ValueError`` if it is not two rows of 0 and 1."""
+    """Return the statements of an ``info`` data set (2, K); raise ``ValueError`` if it does not hold only 0 and 1."""
     if array.ndim != 2 or len(array) != 2 or not np.isin(array, (0, 1)).all():
         raise ValueError(f"shape {array.shape} with the values {listed(np.unique(array).tolist())}")
     return LazyInfo(array[0] == 1, array[1] == 1)
@@ -191,7 +193,7 @@ def lazy_info(array: NDArray[Any]) -> LazyInfo:
 
 def _check_names(cubes: Sequence[Cube], findings: Findings) -> None:
     if not cubes:
-        raise ConfigError("cubes: found none, expected at least one. Name --images and --labels.")
+        raise ConfigError("cubes: none given, expected at least one. Give --images and --labels.")
     twice = [name for name, count in Counter(cube.name for cube in cubes).items() if count > 1]
     if twice:
         findings.fault(
@@ -205,9 +207,9 @@ def _check_names(cubes: Sequence[Cube], findings: Findings) -> None:
         )  # fmt: skip
 
 
-def _examine_all(cubes: Sequence[Cube], settings: ConversionSettings, findings: Findings) -> list[_Found]:
+def _examine_all(cubes: Sequence[Cube], settings: ConversionSettings, findings: Findings) -> list[_CubeContent]:
     """Read the files of all cubes; raise ``DatasetError`` with the faults of all that cannot be read."""
-    found: list[_Found] = []
+    contents: list[_CubeContent] = []
     unreadable: list[Fault] = []
     for cube in cubes:
         try:
@@ -215,14 +217,14 @@ def _examine_all(cubes: Sequence[Cube], settings: ConversionSettings, findings: 
         except FileFormatError as error:
             unreadable.append(error.fault)
         else:
-            found += [] if item is None else [item]
+            contents += [] if item is None else [item]
     if unreadable:
         raise DatasetError([*unreadable, *findings.faults])
-    return found
+    return contents
 
 
-def _examine(cube: Cube, settings: ConversionSettings, findings: Findings) -> _Found | None:
-    """Look into the files of a cube; None if they cannot be used."""
+def _examine(cube: Cube, settings: ConversionSettings, findings: Findings) -> _CubeContent | None:
+    """Read the files of a cube; None, and a fault in ``findings``, if they cannot be used."""
     try:
         image, label = find_array(*parse_array(cube.image)), find_array(*parse_array(cube.label), others=(INFO,))
         info = lazy_info(read_array(Hdf5Array(label.path, INFO))) if has_array(label.path, INFO) else None
@@ -242,12 +244,13 @@ def _examine_arrays(
     info: LazyInfo | None,
     settings: ConversionSettings,
     findings: Findings,
-) -> _Found | None:
+) -> _CubeContent | None:
+    """Check an image and its labels, both (x, y, z) in any order; None, and a fault, if they cannot be used."""
     labels = read_array(label)
     try:
         n_channels, *shape = to_czyx(read_array(image), settings.axes).shape
-        if labels.size == 0 and info is not None:  # ELEKTRONN's cheapest cube: nothing drawn, only info
-            return _Found(cube, image, label, info, n_channels, (0, 0, 0), {})
+        if labels.size == 0 and info is not None:  # a cube of ELEKTRONN without any annotated voxel, only info
+            return _CubeContent(cube, image, label, info, n_channels, (0, 0, 0), {})
         drawn = to_czyx(labels, settings.axes.replace("c", ""))[0]
     except ValueError as error:
         findings.fault(cube.name, found=str(error), expected="an image and labels per voxel", fix="Correct --axes.")
@@ -273,17 +276,18 @@ def _examine_arrays(
         )  # fmt: skip
         return None
     z, y, x = (rest // 2 for rest in surplus)
-    return _Found(cube, image, label, info, n_channels, (z, y, x), count_values(drawn))
+    return _CubeContent(cube, image, label, info, n_channels, (z, y, x), count_values(drawn))
 
 
 def _xyz(shape: Sequence[int]) -> str:
+    """Return a shape (z, y, x) as text in the order x, y, z."""
     return " x ".join(str(edge) for edge in reversed(shape))
 
 
-def _class_names(found: Sequence[_Found], settings: ConversionSettings, findings: Findings) -> tuple[str, ...]:
-    """Return the names of all classes; how many there are is given, or said by ``info``, or seen in the labels."""
-    stated = sorted({len(item.info.labelled) for item in found if item.info is not None})
-    largest = max((value for item in found for value in item.counts), default=0)
+def _class_names(contents: Sequence[_CubeContent], settings: ConversionSettings, findings: Findings) -> tuple[str, ...]:
+    """Return the names of all classes; their number is given, or stated in ``info``, or that of the largest label."""
+    stated = sorted({len(item.info.labelled) for item in contents if item.info is not None})
+    largest = max((value for item in contents for value in item.counts), default=0)
     if largest in WRAPPED and not (settings.class_names or stated):
         findings.fault(
             "labels", found=f"the label {largest}, and neither --names nor info", expected="classes, and -1 where "
@@ -291,7 +295,7 @@ def _class_names(found: Sequence[_Found], settings: ConversionSettings, findings
         )  # fmt: skip
         largest = 1
     n_classes = len(settings.class_names) if settings.class_names else stated[-1] if stated else max(1, largest) + 1
-    for item in found:
+    for item in contents:
         if item.info is not None and len(item.info.labelled) != n_classes:
             findings.fault(
                 f"{item.cube.name}: {INFO}", found=f"{len(item.info.labelled)} classes", expected=f"{n_classes}",
@@ -300,14 +304,15 @@ def _class_names(found: Sequence[_Found], settings: ConversionSettings, findings
     return settings.class_names or ("background", *(f"class_{index}" for index in range(1, n_classes)))
 
 
-def _check_classes(item: _Found, names: Sequence[str], findings: Findings) -> None:
-    """Note labels of classes that do not exist, or that ``info`` says are not present."""
+def _check_classes(item: _CubeContent, names: Sequence[str], findings: Findings) -> None:
+    """Report labels of classes that do not exist, or that ``info`` states are not present."""
     unknown = {value: number for value, number in item.counts.items() if value >= len(names)}
     if unknown:
-        found = ", ".join(f"{value} ({number} voxels)" for value, number in sorted(unknown.items())[:5])
+        unknown_labels = ", ".join(f"{value} ({number} voxels)" for value, number in sorted(unknown.items())[:5])
         findings.fault(
-            f"{item.label}", found=f"the labels {found}", expected=f"0 to {len(names) - 1}, or -1 where nothing is "
-            "labelled", fix="Name all classes with --names; -1 stored as an unsigned number must be written as -1.",
+            f"{item.label}", found=f"the labels {unknown_labels}",
+            expected=f"0 to {len(names) - 1}, or -1 where nothing is labelled",
+            fix="Name all classes with --names; -1 stored as an unsigned number must be written as -1.",
         )  # fmt: skip
     if item.info is None or len(item.info.labelled) != len(names):
         return
@@ -325,17 +330,18 @@ def _check_classes(item: _Found, names: Sequence[str], findings: Findings) -> No
         )  # fmt: skip
 
 
-def _check_channels(found: Sequence[_Found], settings: ConversionSettings, findings: Findings) -> None:
-    numbers = {item.n_channels for item in found}
+def _check_channels(contents: Sequence[_CubeContent], settings: ConversionSettings, findings: Findings) -> None:
+    """Report a number of channels that differs between cubes, or from the given names."""
+    numbers = {item.n_channels for item in contents}
     wanted = {len(settings.channel_names)} if settings.channel_names else set()
     if len(numbers | wanted) > 1:
-        each = listed((f"{item.n_channels} in {item.cube.name}" for item in found), 20)
+        each = listed((f"{item.n_channels} in {item.cube.name}" for item in contents), 20)
         expected = f"{min(wanted)}, as named" if wanted else "the same number in every cube"
         findings.fault("channels", found=each, expected=expected, fix="Correct --channel-names or --axes.")
 
 
-def _write_cube(item: _Found, output: Path, settings: ConversionSettings, *, ignore: int) -> float:
-    """Write images and labels of a cube; return the share of its voxels that carry a label."""
+def _write_cube(item: _CubeContent, output: Path, settings: ConversionSettings, *, ignore: int) -> float:
+    """Write images and labels of a cube; return the share of its voxels with a label, 0 to 1."""
     geometry, name = Geometry(spacing=settings.spacing), item.cube.name
     image = to_czyx(read_array(item.image), settings.axes)
     for channel, values in enumerate(image):
@@ -351,7 +357,7 @@ def _write_cube(item: _Found, output: Path, settings: ConversionSettings, *, ign
 
 
 def _counts(drawn: NDArray[Any], info: LazyInfo | None) -> BoolArray:
-    """Return (*S): voxels that carry a label; not those of a class that is neither labelled nor present."""
+    """(*S) bool: voxels of ``drawn`` (*S) with a label, except of a class that is neither labelled nor present."""
     counts: BoolArray = drawn >= 0
     if info is not None:
         void = np.flatnonzero(~info.labelled & info.not_present)
@@ -360,34 +366,35 @@ def _counts(drawn: NDArray[Any], info: LazyInfo | None) -> BoolArray:
 
 
 def _dataset_json(
-    found: Sequence[_Found], names: Sequence[str], settings: ConversionSettings, *, is_dense: bool
+    contents: Sequence[_CubeContent], names: Sequence[str], settings: ConversionSettings, *, is_dense: bool
 ) -> dict[str, Any]:
+    """Return the content of dataset.json."""
     labels = {name: value for value, name in enumerate(names)} | ({} if is_dense else {"ignore": len(names)})
-    n_channels = found[0].n_channels
+    n_channels = contents[0].n_channels
     channels = settings.channel_names or (
         ("EM",) if n_channels == 1 else tuple(f"channel_{index}" for index in range(n_channels))
     )
-    cases = {item.cube.name: said for item in found if (said := _said(item, names))}
+    cases = {item.cube.name: entry for item in contents if (entry := _case_entry(item, names))}
     content: dict[str, Any] = {
         "channel_names": {str(index): name for index, name in enumerate(channels)},
         "labels": labels,
-        "numTraining": len(found),
+        "numTraining": len(contents),
         "file_ending": settings.ending,
     }
-    if any("annotated" in said for said in cases.values()):
+    if any("annotated" in entry for entry in cases.values()):
         content["lazy_semantics"] = "seed"
     return content | ({"cases": cases} if cases else {})
 
 
-def _said(item: _Found, names: Sequence[str]) -> dict[str, Any]:
-    """Return the entry of a case in dataset.json."""
-    said: dict[str, Any] = {}
+def _case_entry(item: _CubeContent, names: Sequence[str]) -> dict[str, Any]:
+    """Return the entry of a case in dataset.json; empty if nothing is stated about it."""
+    entry: dict[str, Any] = {}
     if item.info is not None:
         labelled, absent = item.info.labelled, item.info.not_present
-        if not labelled.all():  # of what is not there, nothing is drawn
-            said["annotated"] = [names[index] for index in np.flatnonzero(labelled & ~absent).tolist()]
+        if not labelled.all():  # a class that is not present has no annotated voxel
+            entry["annotated"] = [names[index] for index in np.flatnonzero(labelled & ~absent).tolist()]
         if absent.any():
-            said["absent"] = [names[index] for index in np.flatnonzero(absent).tolist()]
+            entry["absent"] = [names[index] for index in np.flatnonzero(absent).tolist()]
     if item.cube.priority is not None:
-        said["priority"] = item.cube.priority
-    return said
+        entry["priority"] = item.cube.priority
+    return entry

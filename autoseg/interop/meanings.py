@@ -1,4 +1,4 @@
-"""Find classes that have one name in several data sets, and probably not one meaning."""
+"""Search for classes with the same name but probably different meanings in several data sets."""
 
 from __future__ import annotations
 
@@ -21,40 +21,39 @@ from autoseg.dataset.labels import Labels
 from autoseg.interop.merging import Merger
 
 MOSTLY = 0.5
-"""A class is taken for a part of another one if more than this share of its surface lies against that."""
+"""A class counts as part of another one if more than this share of its surface touches that class."""
 Contacts = Mapping[tuple[str, str], int]
-"""(class, other class) -> pairs of touching voxels, each pair in both orders."""
+"""(class, other class) -> pairs of touching voxels; each pair is counted in both orders."""
 
 
 @dataclass(frozen=True, slots=True)
 class DoubtfulClass:
-    """A class that one data set probably draws as several, and another one as one."""
+    """A class that one data set probably annotates as several classes, and another one as a single class."""
 
     name: str
     dataset: Dataset
-    """Draws ``name`` alone."""
+    """Data set that annotates ``name`` as a single class."""
     other: Dataset
-    """Draws ``parts``, too."""
+    """Data set that also annotates ``parts``."""
     parts: Mapping[str, float]
-    """Classes that ``dataset`` lacks -> share of their surface, in ``other``, that lies against ``name``."""
+    """Class that ``dataset`` lacks -> share of its surface, in ``other``, that touches ``name``."""
 
     def __str__(self) -> str:
         shares = ", ".join(f"{share:.0%} of the surface of {part}" for part, share in self.parts.items())
         parts = " and ".join(self.parts)
         return (
-            f"{self.name}: found {shares} against {self.name} in {self.other.name}, and {parts} unknown in "
-            f"{self.dataset.name}, whose {self.name} therefore probably holds {parts}. Merged by name it would say of "
-            f"such voxels for certain that they are {self.name}. If it does hold {parts}, write in "
-            f"{self.dataset.folder / DATASET_JSON} (its label files stay as they are)\n{indented(self.change())}\nand "
-            f"merge again, into a new folder. If {self.dataset.name} has no {parts}, or left it in the background, "
-            "nothing is to be done."
+            f"{self.name}: in {self.other.name}, {shares} touch {self.name}. {self.dataset.name} does not declare "
+            f"{parts}, so its {self.name} probably includes {parts}. After merging by name, such voxels would count as "
+            f"{self.name} only. If {self.name} does include {parts}, write in {self.dataset.folder / DATASET_JSON} "
+            f"(its label files stay as they are)\n{indented(self.change())}\nand merge again, into a new folder. If "
+            f"{self.dataset.name} has no {parts}, or annotates it as background, nothing has to be done."
         )
 
     def change(self) -> dict[str, Any]:
-        """Return what to write into the dataset.json of ``dataset``: ``labels`` and ``label_sets``.
+        """Return ``labels`` and ``label_sets`` to write into the dataset.json of ``dataset``.
 
-        The value of ``name`` becomes a set of ``name`` and its parts, which get values that no file holds. So does
-        ignore, which must be the highest value: a set of all classes in its place says the same.
+        The value of ``name`` becomes a set of ``name`` and its parts, which get values that no file contains. Ignore
+        must be the highest value, so its former value becomes a set of all classes, which means the same.
         """
         labels = self.dataset.labels
         free = max(labels.file_values()) + 1
@@ -72,24 +71,24 @@ class DoubtfulClass:
 
 
 def indented(content: Mapping[str, Any]) -> str:
-    """Return JSON as it stands in a file, a key a line, without the outer braces."""
+    """Return JSON as text of a file, one key per line, without the outer braces."""
     return ",\n".join(f'  "{key}": {json.dumps(value)}' for key, value in content.items())
 
 
 def doubtful_classes(merger: Merger, *, workers: int = 1, progress: Progress = silent) -> tuple[DoubtfulClass, ...]:
-    """Return classes of the same name that one data set probably divides and another one does not.
+    """Return classes that one data set probably divides into several and another one does not.
 
-    A class that only some data sets declare, and whose surface lies mostly against another class, is probably a part of
-    that: a tumour of a liver. A data set that has the liver and no tumour then probably calls both liver. Reads the
-    label files of the data sets that have such classes; those that cannot be read are left out, for whoever writes the
-    merged data set to name.
+    A class that only some data sets declare, and whose surface mostly touches another class, is probably part of that
+    class, as a tumour of the liver. A data set with liver and without tumour then probably calls both liver. Only label
+    files of data sets with such classes are read. Files that cannot be read are skipped; writing the merged data set
+    reports them.
 
     Parameters
     ----------
     workers
-        Processes that read label files.
+        Number of processes that read label files.
     progress
-        Called with the number of label files read, of all, and the name of the case.
+        Called with (label files read, label files in all, name of the case).
     """
     datasets = [source.dataset for source in merger.sources]
     if any(dataset.labels.has_regions for dataset in datasets):
@@ -100,7 +99,7 @@ def doubtful_classes(merger: Merger, *, workers: int = 1, progress: Progress = s
         if any(_missing(dataset, other) and _common(dataset, other) for other in datasets)
     ]
     n_cases, done = sum(len(dataset.cases) for dataset in dividing), 0
-    found: list[DoubtfulClass] = []
+    doubtful: list[DoubtfulClass] = []
     for dataset in dividing:
         contacts: Counter[tuple[str, str]] = Counter()
         count = partial(_case_contacts, labels=dataset.labels)
@@ -110,8 +109,8 @@ def doubtful_classes(merger: Merger, *, workers: int = 1, progress: Progress = s
                 contacts.update(result)
             progress(done, n_cases, dataset.cases[index].name)
         for other in datasets:
-            found.extend(_doubtful(dataset, other, contacts))
-    return tuple(found)
+            doubtful.extend(_doubtful(dataset, other, contacts))
+    return tuple(doubtful)
 
 
 def count_contacts(file_labels: NDArray[Any], values: Mapping[int, str]) -> Counter[tuple[str, str]]:
@@ -120,7 +119,7 @@ def count_contacts(file_labels: NDArray[Any], values: Mapping[int, str]) -> Coun
     Parameters
     ----------
     file_labels
-        (*S) integers; empty gives no pair.
+        (*S) integers; an empty array has no pair.
     values
         File value -> class; voxels with other values are not counted.
     """
@@ -141,6 +140,7 @@ def count_contacts(file_labels: NDArray[Any], values: Mapping[int, str]) -> Coun
 
 
 def _case_contacts(case: CaseFiles, labels: Labels) -> Counter[tuple[str, str]]:
+    """Read the label file of a case and count its contacts inside the valid mask."""
     drawn, _ = read_drawn(case)
     valid = read_valid_mask(case, labels, drawn.shape)
     values = dict(zip(labels.class_values, labels.class_names, strict=True))

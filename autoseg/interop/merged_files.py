@@ -1,4 +1,4 @@
-"""Write a merged data set: images linked or copied, label files with the new values, dataset.json last."""
+"""Files of a merged data set: images linked or copied, label files with the new values, dataset.json last."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from autoseg.io.raw_layout import put_images
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """The label file of one case; travels to a worker process."""
+    """Input of a worker for the label file of one case."""
 
     files: CaseFiles
     labels: Labels
@@ -46,27 +46,27 @@ def write_merged(
     workers: int = 1,
     progress: Progress = silent,
 ) -> Dataset:
-    """Write the data set that ``merger`` describes into ``folder`` and return it, loaded.
+    """Write the data set that ``merger`` describes into ``folder``, and return it, loaded.
 
-    dataset.json comes last: a folder without it is not finished. If label files are wrong nothing is left behind.
+    dataset.json is written last: a folder without it is incomplete. If label files have faults, nothing is left behind.
 
     Parameters
     ----------
     copy
         Copy the images instead of linking to them.
     workers
-        Processes that write label files.
+        Number of processes that write label files.
     progress
-        Called with the number of label files written, of all, and the name of the case.
+        Called with (label files written, label files in all, name of the case).
 
     Raises
     ------
     DatasetError
-        If ``folder`` is not empty, or label files are wrong: all of these are named.
+        If ``folder`` is not empty, or label files have faults; all of these are named.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        found = f"a {DATASET_JSON}" if (folder / DATASET_JSON).exists() else "something there already"
-        raise DatasetError([Fault(str(folder), found, "a new folder", "Choose another folder, or remove this one.")])
+        content = f"a {DATASET_JSON}" if (folder / DATASET_JSON).exists() else "files"
+        raise DatasetError([Fault(str(folder), content, "a new folder", "Choose another folder, or remove this one.")])
     jobs = _jobs(merger, folder)
     (folder / "labelsTr").mkdir(parents=True, exist_ok=True)
     results = map_ordered(_write_labels, jobs, [job.files.name for job in jobs], workers=workers, progress=progress)
@@ -97,21 +97,21 @@ def _jobs(merger: Merger, folder: Path) -> list[_Job]:
 
 
 def _combined(errors: list[AutosegError]) -> AutosegError:
-    """Return all faults as one error, or the first error that holds none."""
+    """Return all faults as one error, or the first error of another kind."""
     faults = [fault for error in errors if isinstance(error, DatasetError) for fault in error.faults]
     return next((error for error in errors if not isinstance(error, DatasetError)), None) or DatasetError(faults)
 
 
 def _write_labels(job: _Job) -> None:
-    """Read a label file, give its values their new numbers, and write it."""
+    """Read a label file, replace its values by the new ones, and write it."""
     drawn, geometry = read_drawn(job.files)
     valid = read_valid_mask(job.files, job.labels, drawn.shape)
     counts = count_values(drawn if valid is None else drawn[valid])
     undeclared = {value: number for value, number in counts.items() if value not in job.values}
     if undeclared:
         numbers = listed(f"{value_name(value)} ({number} voxels)" for value, number in undeclared.items())
-        found, expected = f"undeclared values {numbers}", f"only [{', '.join(map(value_name, sorted(job.values)))}]"
-        raise DatasetError([Fault(f"{job.files.label} of {job}", found, expected, DECLARE_VALUES)])
+        present, expected = f"undeclared values {numbers}", f"only [{', '.join(map(value_name, sorted(job.values)))}]"
+        raise DatasetError([Fault(f"{job.files.label} of {job}", present, expected, DECLARE_VALUES)])
     highest = max([*job.values.values(), job.ignore or 0])
     merged = np.zeros(drawn.shape, dtype=np.uint8 if highest < 256 else np.uint16)
     for value in counts:

@@ -1,6 +1,6 @@
-"""Decide how data sets become one: classes are mapped by name, and each case says which of them its annotators drew.
+"""Rules by which data sets become one: classes are matched by name, and each case states which ones are annotated.
 
-Nothing is read or written here but what :class:`Dataset` holds; ``interop.merged_files`` writes the result.
+No file is read or written here; ``interop.merged_files`` writes the result.
 """
 
 from __future__ import annotations
@@ -18,54 +18,54 @@ from autoseg.dataset.schema import BACKGROUND, IGNORE, UNLABELLED
 from autoseg.io.images import written_ending
 
 _ABOUT_SLICES = ("classes_complete_in", "background_encloses")
-"""Promises that mean something else where other slices were drawn in."""
+"""Promises whose meaning depends on the axis of the slices."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One of the data sets, and what becomes of its names and values."""
+    """One of the data sets, with the new names and values."""
 
     dataset: Dataset
     prefix: str
-    """Of the names of its groups, and of those of its cases that another data set has too."""
+    """Prefix of the names of its groups, and of cases whose names occur in several data sets."""
     case_names: Mapping[str, str]
     """Case -> its name in the merged data set."""
     values: Mapping[int, int]
     """File value -> file value in the merged data set."""
     added: tuple[str, ...]
-    """Classes that only other data sets declare: not annotated here, and part of what this one calls background."""
+    """Classes that only other data sets declare: not annotated here, and part of the background of this data set."""
 
 
 @dataclass(frozen=True)
 class Merger:
-    """All that is decided before a file is written."""
+    """All decisions before a file is written."""
 
     sources: tuple[Source, ...]
     content: Mapping[str, Any]
     """dataset.json of the merged data set."""
     ignore: int | None
-    """File value of what is not annotated in it."""
+    """File value of unannotated voxels in the merged data set; None if every voxel is annotated."""
     warnings: tuple[str, ...]
 
 
 def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
     """Decide how ``datasets`` become the data set ``name``.
 
-    A class is the same class wherever it has the same name. In a case of a data set that lacks some of the classes,
-    only the classes of that data set are annotated; its background, and whatever is said of it, stands for those too.
-    Voxels outside a valid mask get the ignore value.
+    Classes with the same name are the same class. If a data set lacks some classes, only its own classes are annotated
+    in its cases; its background, and all statements about it, also stand for the missing classes. Voxels outside a
+    valid mask get the ignore value.
 
     Raises
     ------
     DatasetError
-        With everything in which the data sets conflict: channels, file endings, regions, lazy semantics.
+        With every conflict between the data sets: channels, file endings, regions, lazy semantics.
     """
     faults = _conflicts(datasets)
     if faults:
         raise DatasetError(faults)
     classes = _class_names(datasets)
     first = datasets[0].labels
-    # a region is made of values, so where there are regions the values stay (they are the same in all data sets)
+    # regions consist of values, so with regions the values do not change (they are the same in all data sets)
     class_values = dict(zip(classes, first.class_values if first.has_regions else range(len(classes)), strict=True))
     set_values = _set_values(datasets, classes, start=max(class_values.values()) + 1)
     has_unknown = any(unknown_values(dataset.labels) or dataset.labels.has_masks for dataset in datasets)
@@ -106,13 +106,13 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
 
 
 def _conflicts(datasets: Sequence[Dataset]) -> list[Fault]:
-    """Return everything that keeps data sets from becoming one."""
+    """Return all conflicts that prevent a merger."""
     if len(datasets) < 2:
-        found = listed(dataset.name for dataset in datasets)
-        return [Fault("data sets to merge", found, "at least two", "Name the others too.")]
+        names = listed(dataset.name for dataset in datasets)
+        return [Fault("data sets to merge", names, "at least two", "Give the names of the others, too.")]
     folders = Counter((dataset.folder.resolve(), dataset.name) for dataset in datasets)
     faults = [
-        Fault(str(folder), f"the data set {name} {times} times", "each data set once", "Name it once.")
+        Fault(str(folder), f"the data set {name} {times} times", "each data set once", "Give it once.")
         for (folder, name), times in folders.items()
         if times > 1
     ]
@@ -145,33 +145,33 @@ def _conflicts(datasets: Sequence[Dataset]) -> list[Fault]:
         if len(names) > 1
     ]
     if len(_lazy_semantics(datasets)) > 1:
-        found = ", ".join(f"{dataset.labels.lazy_semantics} in {dataset.name}" for dataset in datasets)
-        expected = 'one meaning of 0 in all; where classes differ between the data sets it must be "marginal"'
-        faults.append(Fault("lazy_semantics", found, expected, 'Remove "lazy_semantics" where it is "seed".'))
+        meanings = ", ".join(f"{dataset.labels.lazy_semantics} in {dataset.name}" for dataset in datasets)
+        expected = 'the same meaning of 0 in all; it must be "marginal" if the data sets have different classes'
+        faults.append(Fault("lazy_semantics", meanings, expected, 'Remove "lazy_semantics" where it is "seed".'))
     return faults
 
 
 def _channel_faults(first: Dataset, other: Dataset) -> list[Fault]:
-    mine, theirs = ([channel.casefold() for channel in dataset.channels] for dataset in (first, other))
-    if mine == theirs:
+    first_names, other_names = ([channel.casefold() for channel in dataset.channels] for dataset in (first, other))
+    if first_names == other_names:
         return []
-    fix = "Data sets with other channels cannot be merged; if they are the same, give them the same names."
-    if sorted(mine) == sorted(theirs):
-        fix = "Bring the channels into one order, files and channel_names alike."
-    elif len(mine) != len(theirs):
-        fix = "Leave out the channels that only one of them has."
-    found, expected = (f"{len(dataset.channels)} ({listed(dataset.channels, 20)})" for dataset in (other, first))
-    return [Fault(f"{other.name}: channel_names", found, f"{expected}, as in {first.name}", fix)]
+    fix = "Data sets with different channels cannot be merged. If the channels are the same, give them the same names."
+    if sorted(first_names) == sorted(other_names):
+        fix = "Bring the channels into the same order, both files and channel_names."
+    elif len(first_names) != len(other_names):
+        fix = "Remove the channels that only one of them has."
+    present, expected = (f"{len(dataset.channels)} ({listed(dataset.channels, 20)})" for dataset in (other, first))
+    return [Fault(f"{other.name}: channel_names", present, f"{expected}, as in {first.name}", fix)]
 
 
 def _region_faults(first: Dataset, other: Dataset) -> list[Fault]:
     if not first.labels.has_regions and not other.labels.has_regions:
         return []
-    mine, theirs = (_region_description(dataset) for dataset in (first, other))
-    if mine == theirs:
+    first_regions, other_regions = (_region_description(dataset) for dataset in (first, other))
+    if first_regions == other_regions:
         return []
-    fix = "Regions are made of values, not of names: give both the same labels and regions_class_order, or use classes."
-    return [Fault(f"{other.name}: labels", shown(theirs), f"{shown(mine)}, as in {first.name}", fix)]
+    fix = "Regions consist of values: give both data sets the same labels and regions_class_order, or use classes."
+    return [Fault(f"{other.name}: labels", shown(other_regions), f"{shown(first_regions)}, as in {first.name}", fix)]
 
 
 def _region_description(dataset: Dataset) -> list[Any]:
@@ -180,12 +180,12 @@ def _region_description(dataset: Dataset) -> list[Any]:
 
 
 def _class_names(datasets: Iterable[Dataset]) -> tuple[str, ...]:
-    """Return the classes of all data sets, background first, in the order in which they are met."""
+    """Return the classes of all data sets in the order of their first occurrence, background first."""
     return tuple(dict.fromkeys(name for dataset in datasets for name in dataset.labels.class_names))
 
 
 def _lazy_semantics(datasets: Sequence[Dataset]) -> set[str]:
-    """Return the meanings of 0 on which the cases rely whose annotation leaves classes out."""
+    """Return the meanings of 0 that are used in cases whose annotation omits classes."""
     classes = _class_names(datasets)
     relied_on = {
         dataset.labels.lazy_semantics
@@ -196,11 +196,12 @@ def _lazy_semantics(datasets: Sequence[Dataset]) -> set[str]:
 
 
 def _added(dataset: Dataset, classes: Iterable[str]) -> tuple[str, ...]:
+    """Return the classes that ``dataset`` does not declare."""
     return tuple(name for name in classes if name not in dataset.labels.class_names)
 
 
 def _merged_set(dataset: Dataset, members: Iterable[int], classes: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a set of classes of ``dataset``, in merged order; its background holds what it lacks."""
+    """Return the class names of a label set of ``dataset`` in merged order; background includes classes it lacks."""
     names = {dataset.labels.class_names[index] for index in members}
     if BACKGROUND in names:
         names.update(_added(dataset, classes))
@@ -208,14 +209,14 @@ def _merged_set(dataset: Dataset, members: Iterable[int], classes: Sequence[str]
 
 
 def _set_values(datasets: Iterable[Dataset], classes: Sequence[str], *, start: int) -> dict[tuple[str, ...], int]:
-    """Return a value, from ``start``, for each label set of the data sets; equal ones, by class names, share one."""
-    found = {
+    """Return label set (class names) -> value, from ``start`` on, for all data sets; equal sets share a value."""
+    sets = {
         _merged_set(dataset, members, classes)
         for dataset in datasets
         for value, members in dataset.labels.set_values.items()
         if value not in unknown_values(dataset.labels)
     }
-    ordered = sorted(found, key=lambda names: [classes.index(name) for name in names])
+    ordered = sorted(sets, key=lambda names: [classes.index(name) for name in names])
     return {names: value for value, names in enumerate(ordered, start=start)}
 
 
@@ -223,6 +224,7 @@ def _values(
     dataset: Dataset, class_values: Mapping[str, int], set_values: Mapping[tuple[str, ...], int], ignore: int | None,
     classes: Sequence[str],
 ) -> dict[int, int]:  # fmt: skip
+    """Return file value -> value in the merged data set."""
     labels = dataset.labels
     values = {value: class_values[name] for name, value in zip(labels.class_names, labels.class_values, strict=True)}
     values |= {
@@ -234,7 +236,7 @@ def _values(
 
 
 def _prefixes(datasets: Sequence[Dataset]) -> list[str]:
-    """Return the names of the data sets, numbered where they are equal."""
+    """Return the names of the data sets, with a number where names are equal."""
     times = Counter(dataset.name for dataset in datasets)
     return [
         dataset.name if times[dataset.name] == 1 else f"{dataset.name}_{number}"
@@ -243,7 +245,7 @@ def _prefixes(datasets: Sequence[Dataset]) -> list[str]:
 
 
 def _case_names(datasets: Sequence[Dataset]) -> list[dict[str, str]]:
-    """Return case -> merged name for each data set; names that several data sets have get a prefix."""
+    """Return case -> merged name for each data set; names that occur in several data sets get a prefix."""
     times = Counter(name for dataset in datasets for name in dataset.case_names)
     renamed = [
         {name: name if times[name] == 1 else f"{prefix}_{name}" for name in dataset.case_names}
@@ -261,7 +263,7 @@ def _case_names(datasets: Sequence[Dataset]) -> list[dict[str, str]]:
 
 
 def _case_entries(sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
-    """Return ``cases`` of the merged dataset.json; cases of which nothing is said are left out."""
+    """Return ``cases`` of the merged dataset.json, without cases about which nothing is stated."""
     entries = {
         source.case_names[case.name]: _case_entry(source, case) for source in sources for case in source.dataset.cases
     }
@@ -269,10 +271,11 @@ def _case_entries(sources: Sequence[Source]) -> dict[str, dict[str, Any]]:
 
 
 def _case_entry(source: Source, case: CaseFiles) -> dict[str, Any]:
+    """Return the statements about a case: annotated and absent classes, priority, group."""
     labels = source.dataset.labels
     statement = labels.statements.get(case.name, CaseStatement())
     annotated = statement.annotated
-    if source.added:  # background of the source may be one of them, but none of its own classes
+    if source.added:  # background of the source may be one of these, but not one of its own classes
         is_complete = annotated is None or (0 in annotated and labels.lazy_semantics == "marginal")
         annotated = frozenset(range(1, labels.n_classes)) if is_complete else (annotated or frozenset()) - {0}
     entry: dict[str, Any] = {}
@@ -289,7 +292,7 @@ def _case_entry(source: Source, case: CaseFiles) -> dict[str, Any]:
 
 
 def _common_protocol(sources: Sequence[Source]) -> tuple[dict[str, Any], list[str]]:
-    """Return the promises that hold for the merged data set, and a warning about those that do not."""
+    """Return the promises that hold for the merged data set, and a warning that names all others."""
     sections: list[dict[str, Any]] = [dict(source.dataset.json.get("annotation_protocol", {})) for source in sources]
     common = {key: value for key, value in sections[0].items() if all(item.get(key) == value for item in sections)}
     if any(source.added for source in sources):
@@ -299,19 +302,19 @@ def _common_protocol(sources: Sequence[Source]) -> tuple[dict[str, Any], list[st
     lost = sorted({key for section in sections for key in section} - common.keys())
     if not lost:
         return common, []
-    reason = "they are promised for a whole data set, and here not by every source for every class"
+    reason = "a promise must hold for the whole data set, and not every source makes it for every class"
     return common, [f"annotation_protocol: {listed(lost)} dropped: {reason}"]
 
 
 def _shared_images(datasets: Sequence[Dataset]) -> list[str]:
-    """Warn about an image that lies in several data sets: it could be trained on and validated on at once."""
+    """Return a warning for each image in several data sets: a fold could train and validate on it."""
     holders: dict[str, list[str]] = {}
     for dataset in datasets:
         for case in dataset.cases:
             holders.setdefault(str(case.images[0].resolve()), []).append(f"{dataset.name}/{case.name}")
     return [
-        f"{path}: the image of {listed(cases)}. Give these cases one group in the dataset.json of the merged data set, "
-        "or they come into the training and the validation part of one fold"
+        f"{path}: the image of {listed(cases)}. Give these cases the same group in the dataset.json of the merged data "
+        "set. Otherwise a fold may train on one and validate on another"
         for path, cases in holders.items()
         if len(cases) > 1
     ]

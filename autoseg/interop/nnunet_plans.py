@@ -1,4 +1,4 @@
-"""nnU-Net's plans.json from nnU-Net's dataset.json and fingerprint: the same decisions in its own schema."""
+"""nnU-Net's plans.json from its dataset.json and fingerprint: the same decisions in nnU-Net's schema."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from autoseg.core.errors import ConfigError, PlanError
 from autoseg.core.plan import Configuration, Topology
-from autoseg.planning.planner import Decisions, Evidence, budget_scale_of, decide
+from autoseg.planning.planner import Decisions, PlannerInput, budget_scale_of, make_decisions
 from autoseg.planning.presets import PLANNERS
 
 
 @dataclass(frozen=True, slots=True)
 class NnunetPlanner:
-    """What nnU-Net calls one of our planners."""
+    """nnU-Net's names for one of our planners."""
 
     plans_name: str
     class_name: str
@@ -56,7 +56,7 @@ _READER_OF_ENDING = MappingProxyType(
 )
 
 _SHARED_CACHES = frozenset({"2d", "3d_fullres"})
-"""Configurations whose cache all planners of nnU-Net share, under the name of the default planner's."""
+"""Configurations whose cache all planners of nnU-Net share, under the name of the default planner."""
 
 
 def plan_like_nnunet(
@@ -72,22 +72,23 @@ def plan_like_nnunet(
     Parameters
     ----------
     dataset_json
-        nnU-Net's dataset.json. ``numTraining`` counts as the number of cases, and all keys of ``labels`` as outputs of
-        the network, ``ignore`` too, since nnU-Net does so.
+        nnU-Net's dataset.json. As in nnU-Net, ``numTraining`` is the number of cases, and all keys of ``labels`` count
+        as outputs of the network, also ``ignore``.
     fingerprint
         nnU-Net's dataset_fingerprint.json.
     planner
         ``default``, ``resenc_m``, ``resenc_l`` or ``resenc_xl``.
     dataset_name
-        Folder name of the data set, which neither file holds; None takes ``dataset_json["name"]``, else ``"Dataset"``.
+        Folder name of the data set, which neither file contains; None takes ``dataset_json["name"]``, otherwise
+        ``"Dataset"``.
     gpu_memory_gb
-        nnU-Net's ``-gpu_memory_target``; None takes the planner's own.
+        nnU-Net's ``-gpu_memory_target``, GB; None takes the memory of the planner.
 
     Returns
     -------
     dict
-        With nnU-Net's keys, ready for JSON. ``image_reader_writer`` is derived from the file ending (a ``.tif`` counts
-        as 2-D if every case has one slice); nnU-Net tries its readers on the first image instead.
+        nnU-Net's keys, ready for JSON. ``image_reader_writer`` follows from the file ending (``.tif`` counts as 2-D if
+        every case has one slice); nnU-Net tries its readers on the first image instead.
 
     Raises
     ------
@@ -97,20 +98,20 @@ def plan_like_nnunet(
         If a key is missing, or the fingerprint cannot be planned for.
     """
     if planner not in NNUNET_PLANNERS:
-        raise ConfigError(f"planner: found {planner!r}, expected one of {list(NNUNET_PLANNERS)}. nnU-Net has no other.")
+        raise ConfigError(f"planner: {planner!r} is not in nnU-Net, expected one of {list(NNUNET_PLANNERS)}.")
     settings, names = PLANNERS[planner], NNUNET_PLANNERS[planner]
-    evidence = _evidence(dataset_json, fingerprint)
-    decided = decide(evidence, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))
+    facts = _facts(dataset_json, fingerprint)
+    decisions = make_decisions(facts, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))
     name = dataset_name if dataset_name is not None else str(dataset_json.get("name", "Dataset"))
     return {
         "dataset_name": name,
         "plans_name": names.plans_name,
-        "original_median_spacing_after_transp": list(decided.original_median_spacing),
-        "original_median_shape_after_transp": list(decided.original_median_shape),
-        "image_reader_writer": _reader(dataset_json, evidence),
-        "transpose_forward": list(decided.transpose_forward),
-        "transpose_backward": list(decided.transpose_backward),
-        "configurations": _configurations(decided, names.plans_name),
+        "original_median_spacing_after_transp": list(decisions.original_median_spacing),
+        "original_median_shape_after_transp": list(decisions.original_median_shape),
+        "image_reader_writer": _reader(dataset_json, facts),
+        "transpose_forward": list(decisions.transpose_forward),
+        "transpose_backward": list(decisions.transpose_backward),
+        "configurations": _configurations(decisions, names.plans_name),
         "experiment_planner_used": names.class_name,
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": dict(
@@ -119,11 +120,11 @@ def plan_like_nnunet(
     }
 
 
-def _evidence(dataset_json: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> Evidence:
+def _facts(dataset_json: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> PlannerInput:
     channels = dataset_json.get("channel_names", dataset_json.get("modality"))
     if channels is None:
-        raise PlanError("dataset.json: found no channel_names, expected a name per channel. Add the key.")
-    return Evidence(
+        raise PlanError("dataset.json: channel_names is missing, expected a name per channel. Add the key.")
+    return PlannerInput(
         spacings=tuple(tuple(spacing) for spacing in _get(fingerprint, "spacings", "fingerprint")),
         shapes=tuple(tuple(shape) for shape in _get(fingerprint, "shapes_after_crop", "fingerprint")),
         channel_names=tuple(channels.values()),  # in order of declaration, not by number
@@ -135,25 +136,25 @@ def _evidence(dataset_json: Mapping[str, Any], fingerprint: Mapping[str, Any]) -
 
 def _get(content: Mapping[str, Any], key: str, where: str) -> Any:
     if key not in content:
-        raise PlanError(f"{where}: found no {key}, expected nnU-Net's keys. Add the key.")
+        raise PlanError(f"{where}: {key} is missing, expected nnU-Net's keys. Add the key.")
     return content[key]
 
 
-def _reader(dataset_json: Mapping[str, Any], evidence: Evidence) -> str:
-    """Name the class with which nnU-Net reads files of this ending."""
+def _reader(dataset_json: Mapping[str, Any], facts: PlannerInput) -> str:
+    """Return the name of the class with which nnU-Net reads files of this ending."""
     wanted = dataset_json.get("overwrite_image_reader_writer")
     if wanted in _READERS:
         return str(wanted)
     ending = str(dataset_json.get("file_ending", ".nii.gz")).lower()
     if ending == ".tif":
-        return "NaturalImage2DIO" if all(shape[0] == 1 for shape in evidence.shapes) else "Tiff3DIO"
+        return "NaturalImage2DIO" if all(shape[0] == 1 for shape in facts.shapes) else "Tiff3DIO"
     return _READER_OF_ENDING.get(ending, "SimpleITKIO")
 
 
-def _configurations(decided: Decisions, plans_name: str) -> dict[str, Any]:
+def _configurations(decisions: Decisions, plans_name: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    has_lowres = "3d_lowres" in decided.configurations
-    for name, configuration in decided.configurations.items():
+    has_lowres = "3d_lowres" in decisions.configurations
+    for name, configuration in decisions.configurations.items():
         if configuration.previous_stage is not None:
             result[name] = {"inherits_from": "3d_fullres", "previous_stage": configuration.previous_stage}
             continue

@@ -1,4 +1,4 @@
-"""From a data set to a plan: fingerprint, planner, splits."""
+"""Fingerprint, planner and folds of a data set."""
 
 from autoseg.inspection.measure import extract_fingerprint, fingerprint_is_current
 from autoseg.planning.files import load_fingerprint, load_plan, save_fingerprint, save_plan

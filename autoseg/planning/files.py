@@ -1,4 +1,4 @@
-"""Read and write dataset_fingerprint.json and plans.json."""
+"""Reading and writing of dataset_fingerprint.json and plans.json."""
 
 from __future__ import annotations
 
@@ -16,14 +16,24 @@ FINGERPRINT_FILE = "dataset_fingerprint.json"
 
 
 def save_plan(plan: Plan, path: Path) -> None:
-    """Write a plan as JSON, atomically."""
+    """Write a plan as JSON, in one step: a killed process leaves the old file or the new one."""
     save_model(plan, path)
 
 
 def load_plan(path: Path, command: str = PLANNING) -> Plan:
-    """Read a plan; raise ``PlanError`` if the file is missing, malformed or cannot work, naming what is wrong in it.
+    """Read and check a plan.
 
-    ``command`` is what plans the data set, for the message.
+    Parameters
+    ----------
+    path
+        plans.json.
+    command
+        Command that plans the data set, shown in the message.
+
+    Raises
+    ------
+    PlanError
+        If the file is missing or malformed, or the plan cannot work. The message names every fault.
     """
     plan = load_model(Plan, path, f"Plan again: {command}", f"Correct it, or plan anew: {command} --replan")
     faults = plan_faults(plan, str(path))
@@ -34,10 +44,10 @@ def load_plan(path: Path, command: str = PLANNING) -> Plan:
 
 
 def save_fingerprint(fingerprint: Fingerprint, path: Path) -> None:
-    """Write a fingerprint as JSON, atomically."""
+    """Write a fingerprint as JSON, in one step: a killed process leaves the old file or the new one."""
     save_model(fingerprint, path)
 
 
 def load_fingerprint(path: Path, command: str = PLANNING) -> Fingerprint:
-    """Read a fingerprint; raise ``PlanError`` if the file is missing or malformed, naming what is wrong in it."""
+    """Read a fingerprint; raise ``PlanError`` that names the fault if the file is missing or malformed."""
     return load_model(Fingerprint, path, f"Plan again: {command}", f"Delete it and plan again: {command}")

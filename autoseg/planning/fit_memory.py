@@ -1,4 +1,4 @@
-"""Fit patch size, network and batch size of one configuration into a memory budget."""
+"""Patch size, network and batch size of one configuration that fit into a memory budget."""
 
 from __future__ import annotations
 
@@ -13,90 +13,97 @@ from autoseg.planning.presets import PlannerSettings
 from autoseg.planning.topology import Pooling, build_topology, pooling
 
 _REFERENCE_EDGE = {2: 2048.0, 3: 256.0}
-"""Edge, by the number of axes, of the isotropic patch with which the search starts."""
+"""Number of axes -> edge, in voxels, of the isotropic patch with which the search starts."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What the search for one configuration starts from."""
+class ConfigurationInput:
+    """Resolution and outputs of one configuration: the start of the search."""
 
     spacing: tuple[float, ...]
     """mm, per axis of the patch."""
     median_shape: tuple[float, ...]
-    """Voxels of the median case at this spacing, at least 1."""
+    """Voxels per axis of the median case at this spacing, at least 1; may be fractions."""
     dataset_voxels: float
-    """Voxels of the whole data set at this spacing (3-D also for 2-D patches)."""
+    """Voxels of the whole data set at this spacing; all three axes count, also for 2-D patches."""
     n_outputs: int
     """Channels of the output layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A patch, a network and a batch size that fit the budget."""
+    """Patch size (voxels per axis), batch size and network that fit the budget."""
 
     patch_size: tuple[int, ...]
     batch_size: int
     topology: Topology
 
 
-def fit(request: Request, settings: PlannerSettings, *, budget_scale: float = 1.0) -> Fit:
-    """Choose the largest patch, as close to the median shape as may be, then the batch that fills the budget.
+def fit(start: ConfigurationInput, settings: PlannerSettings, *, budget_scale: float = 1.0) -> Fit:
+    """Choose the largest patch whose proportions are close to the median shape, then the batch that fills the budget.
 
     Parameters
     ----------
+    start
+        Spacing, shapes and outputs of the configuration.
+    settings
+        Numbers of the planner.
     budget_scale
-        Available memory over the memory for which the planner's budgets were measured.
+        Available memory divided by the memory for which the planner's budgets were measured.
 
     Notes
     -----
     Source: nnU-Net 2.8.1, ``get_plans_for_configuration`` of its default and residual encoder planners.
-    Differs where that never ends or fails: a patch that cannot be made smaller is kept, though it exceeds the budget.
+    We differ where nnU-Net does not end or fails: if no smaller patch is possible, the patch is used although it
+    exceeds the budget.
     """
-    n_dims = len(request.spacing)
+    n_dims = len(start.spacing)
     budget = settings.budget(n_dims) * budget_scale
     reference = settings.reference_batch(n_dims)
     patch_batch = reference if settings.patch_batch is None else settings.patch_batch
-    pooled = pooling(request.spacing, _initial_patch(request), settings.min_bottleneck_edge)
-    topology, values = _cost(pooled, request, settings)
+    pooled = pooling(start.spacing, _initial_patch(start), settings.min_bottleneck_edge)
+    topology, values = _cost(pooled, start, settings)
     while values / reference * patch_batch > budget:
-        smaller = _shrink(pooled, request, settings.min_bottleneck_edge)
+        smaller = _shrink(pooled, start, settings.min_bottleneck_edge)
         if smaller is None:
             break
         pooled = smaller
-        topology, values = _cost(pooled, request, settings)
-    covering = round(request.dataset_voxels * settings.covered_by_batch / math.prod(pooled.patch_size))
+        topology, values = _cost(pooled, start, settings)
+    covering = round(start.dataset_voxels * settings.covered_by_batch / math.prod(pooled.patch_size))
     batch = max(min(round(budget / values * reference), covering), settings.min_batch)
     if settings.max_batch is not None:
         batch = min(batch, settings.max_batch)
     return Fit(pooled.patch_size, batch, topology)
 
 
-def _initial_patch(request: Request) -> list[float]:
-    """Edges of a patch with equal physical extents and the reference volume, no larger than the median shape."""
-    n_dims = len(request.spacing)
-    inverse = 1 / np.array(request.spacing)
+def _initial_patch(start: ConfigurationInput) -> list[float]:
+    """Edges (voxels) of a patch with equal physical extents and the reference volume, at most the median shape."""
+    n_dims = len(start.spacing)
+    inverse = 1 / np.array(start.spacing)
     scale = (_REFERENCE_EDGE[n_dims] ** n_dims / np.prod(inverse)) ** (1 / n_dims)
     edges = [round(float(edge)) for edge in inverse * scale]
-    return [max(min(edge, limit), 1) for edge, limit in zip(edges, request.median_shape, strict=True)]
+    return [max(min(edge, limit), 1) for edge, limit in zip(edges, start.median_shape, strict=True)]
 
 
-def _cost(pooled: Pooling, request: Request, settings: PlannerSettings) -> tuple[Topology, int]:
+def _cost(pooled: Pooling, start: ConfigurationInput, settings: PlannerSettings) -> tuple[Topology, int]:
+    """Return the network for a pooling, and its feature map values for one patch."""
     topology = build_topology(pooled, settings)
-    return topology, feature_map_values(topology, pooled.patch_size, request.n_outputs)
+    return topology, feature_map_values(topology, pooled.patch_size, start.n_outputs)
 
 
-def _shrink(pooled: Pooling, request: Request, min_edge: int) -> Pooling | None:
-    """Take one step off the axis that covers most of the median shape (the last of equals); None if impossible.
+def _shrink(pooled: Pooling, start: ConfigurationInput, min_edge: int) -> Pooling | None:
+    """Make the patch smaller by one step; None if no axis can be made smaller.
 
-    The step is the divisor that the *smaller* patch needs, so an axis is not cut by more than its new topology asks.
+    The axis is the one that covers most of the median shape (the last one of equals). The step is the divisor that the
+    *smaller* patch needs, so that an axis is cut no more than its new network requires.
     """
     patch = pooled.patch_size
-    covered = np.array(patch) / np.array(request.median_shape)
+    covered = np.array(patch) / np.array(start.median_shape)
     for axis in np.argsort(covered, kind="stable")[::-1]:
         trial = list(patch)
         trial[axis] -= pooled.divisor[axis]
         if trial[axis] < 1:
             continue
-        trial[axis] = patch[axis] - pooling(request.spacing, trial, min_edge).divisor[axis]
-        return pooling(request.spacing, trial, min_edge)
+        trial[axis] = patch[axis] - pooling(start.spacing, trial, min_edge).divisor[axis]
+        return pooling(start.spacing, trial, min_edge)
     return None

@@ -1,4 +1,7 @@
-"""Keep a plan's intensity statistics while the data hardly move them, so that a corrected label costs one case."""
+"""Reuse of the former plan's intensity statistics when the new ones are nearly the same.
+
+Otherwise one corrected label would make every cached case of a CT data set stale.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,23 @@ from autoseg.core.fingerprint import IntensityProperties
 from autoseg.core.plan import Plan
 
 TOLERANCE = 0.05
-"""Of the standard deviation; a network does not notice such a shift of what CT is clipped to and scaled by."""
+"""Largest difference, as a share of the standard deviation.
+
+A network does not notice such a shift of CT intensities."""
 
 
 def keep_intensities(planned: Plan, former: Plan | None) -> Plan:
-    """Return ``planned`` with the intensity statistics of the plan that it replaces, if all are nearly the same.
+    """Return ``planned`` with the intensity statistics of ``former``, if those of all channels are nearly the same.
 
-    CT caches hold intensities normalised by the statistics of all annotated foreground. Without this, a single voxel
-    drawn in one case would make every case of a CT data set stale. Statistics are compared with those that are kept,
-    so small changes do not add up. None: there is no former plan.
+    Cached CT cases hold intensities that are normalised by the statistics of all annotated foreground. Each new plan is
+    compared with the statistics in use, so small changes do not add up.
+
+    Parameters
+    ----------
+    planned
+        The new plan; returned unchanged if the statistics or the channel names differ.
+    former
+        The plan that it replaces; None if there is none.
     """
     if former is None or former.channel_names != planned.channel_names:
         return planned
@@ -23,7 +34,8 @@ def keep_intensities(planned: Plan, former: Plan | None) -> Plan:
     return planned.model_copy(update={"intensities": former.intensities})
 
 
-def _is_near(one: IntensityProperties, kept: IntensityProperties) -> bool:
-    limit = TOLERANCE * kept.std
+def _is_near(planned: IntensityProperties, former: IntensityProperties) -> bool:
+    """Whether mean, standard deviation and both percentiles differ by at most ``TOLERANCE`` standard deviations."""
+    limit = TOLERANCE * former.std
     names = ("mean", "std", "percentile_00_5", "percentile_99_5")  # what normalisation uses
-    return all(abs(getattr(one, name) - getattr(kept, name)) <= limit for name in names)
+    return all(abs(getattr(planned, name) - getattr(former, name)) <= limit for name in names)

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def current_fingerprint(
     dataset: Dataset, folder: Path, workers: int | None = None, stages: Stages = silent_stages
 ) -> Fingerprint:
-    """Return the fingerprint in ``folder`` if the files are still those it was made of; else check and measure them.
+    """Return the fingerprint stored in ``folder`` if all files are unchanged; otherwise check and measure them.
 
     ``workers`` as for :func:`autoseg.planning.workers.fitting_workers`. Raises ``DatasetError`` with every fault.
     """
@@ -43,7 +43,7 @@ def current_fingerprint(
         return known
     n_workers = readers(dataset, workers)
     with stages("check and measure") as progress:
-        survey = survey_dataset(dataset, workers=n_workers, progress=progress, kept=folder / SURVEY_FILE)
+        survey = survey_dataset(dataset, workers=n_workers, progress=progress, cache=folder / SURVEY_FILE)
     for warning in survey.report.warnings[len(dataset.warnings) :]:
         log.warning("%s", warning)
     for note in survey.report.notes:
@@ -58,10 +58,10 @@ def current_fingerprint(
 def with_estimated_promises(
     dataset: Dataset, folder: Path, workers: int, stages: Stages = silent_stages, *, warn: bool = False
 ) -> Dataset:
-    """Return the data set with its promises spelt out; what is left to be estimated is, once, and kept in ``folder``.
+    """Return the data set with all quantities of its protocol filled in; estimates are stored in ``folder``.
 
-    Raises ``DatasetError`` where nothing tells across which axis the slices of a promise lie. ``warn`` logs which
-    classes have no reach although one should have been estimated.
+    Raises ``DatasetError`` if a promise concerns slices and the axis across which they lie is not known. ``warn`` logs
+    the classes whose reach cannot be estimated.
     """
     if dataset.protocol.is_empty or not settles_anything(dataset):
         return dataset

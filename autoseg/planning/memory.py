@@ -1,4 +1,4 @@
-"""Memory that a network needs, as the number of values in its feature maps."""
+"""Memory that a network needs, measured as the number of values in its feature maps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,24 @@ from autoseg.core.plan import Topology
 
 
 def feature_map_values(topology: Topology, patch_size: Sequence[int], n_outputs: int) -> int:
-    """Count the feature map values of one patch, by the rule of the topology's architecture.
+    """Count the feature map values of one patch.
 
-    The rules of ``plain`` and ``residual`` are here; any other architecture is an object with a method
-    ``feature_map_values`` of the same parameters (see docs/extending.md). Raises ``ConfigError`` if there is no such
-    architecture.
+    ``plain`` and ``residual`` networks are counted here. Any other architecture is an object that has its own method
+    ``feature_map_values`` with the same parameters (see docs/extending.md).
+
+    Parameters
+    ----------
+    topology
+        The network.
+    patch_size
+        Voxels per axis.
+    n_outputs
+        Channels of the output layer.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such architecture.
     """
     if topology.kind in _ENCODERS:
         return _unet_values(topology, patch_size, n_outputs)
@@ -23,10 +36,11 @@ def feature_map_values(topology: Topology, patch_size: Sequence[int], n_outputs:
 
 
 def _unet_values(topology: Topology, patch_size: Sequence[int], n_outputs: int) -> int:
-    """Count the values that the convolutions of a U-Net put out for one patch.
+    """Count the output values of all convolutions of a U-Net for one patch.
 
-    A proxy for the memory (and time) of training: encoder, decoder with its transposed convolutions, and the output
-    layer at full resolution, but not the outputs of deep supervision. Input channels do not matter.
+    The count stands for the memory (and time) of training. It covers the encoder, the decoder with its transposed
+    convolutions and the output layer at full resolution, but not the outputs of deep supervision. The number of input
+    channels has no effect.
 
     Parameters
     ----------
@@ -68,7 +82,7 @@ def _plain_encoder(topology: Topology, voxels: Sequence[int]) -> int:
 
 
 def _residual_encoder(topology: Topology, voxels: Sequence[int]) -> int:
-    """Stem, two convolutions per block, and a projection of the skip where a stage changes shape."""
+    """Count the stem, two convolutions per block, and a projection of the skip where a stage changes its shape."""
     total = topology.features[0] * voxels[0]
     before = topology.features[0]
     for stage, (features, blocks) in enumerate(zip(topology.features, topology.encoder_blocks, strict=True)):

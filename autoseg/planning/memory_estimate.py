@@ -1,4 +1,4 @@
-"""How much memory a process needs for the largest case of a data set, estimated from headers before voxels are read."""
+"""Estimate of the memory that a process needs for the largest case of a data set, from file headers alone."""
 
 from __future__ import annotations
 
@@ -13,26 +13,34 @@ from autoseg.io.images import read_header
 from autoseg.preprocessing.pipeline import resampled_shape, target_spacing
 
 _BASE = 200_000_000
-"""Bytes of a process that has read nothing: interpreter and libraries, as far as they are not shared."""
+"""Bytes of a process before it has read anything: interpreter and libraries that are not shared."""
 _CANDIDATES = 16
-"""Cases with the largest files whose headers are read; compression hardly hides a larger volume than all of them."""
+"""Cases whose headers are read: those with the largest files.
+
+The 16 largest files almost surely include the largest volume, even if compression ratios differ."""
 _LABEL_BYTES = 2
-"""Of a voxel: file values and codes, or codes before and after resampling."""
+"""Bytes of labels per voxel: file values and codes, or codes before and after resampling."""
 _REACH_BYTES = 24
-"""Of a voxel of which the distance to annotation is measured: scipy's distances, nearest voxels and masks."""
+"""Bytes per voxel when distances to annotation are measured: scipy's distances, nearest voxels and masks."""
 
 
 def survey_bytes(dataset: Dataset) -> int:
-    """Bytes for checking and measuring the largest case: its image as stored (taken for float32), labels and codes."""
+    """Return the bytes for checking and measuring the largest case: image (taken for float32), labels and codes."""
     return _BASE + max((n * (4 * c + _LABEL_BYTES) for c, n in _largest(dataset.cases)), default=0)
 
 
 def preprocessing_bytes(
     dataset: Dataset, fingerprint: Fingerprint, plan: Plan, configuration: Configuration, names: Collection[str]
 ) -> int:
-    """Bytes for preprocessing the largest of some cases: as stored, cropped and normalised, between axes, resampled.
+    """Return the bytes for preprocessing the largest of some cases.
 
-    ``names`` are those of the cases; what the fingerprint does not know of, it says nothing of.
+    Counted are the case as stored, the cropped and normalised image, the array between two resampled axes, and the
+    result.
+
+    Parameters
+    ----------
+    names
+        Names of the cases. Those that the fingerprint does not list count only as stored.
     """
     stored = max(
         (n * (4 * c + 1) for c, n in _largest([case for case in dataset.cases if case.name in names])), default=0
@@ -58,7 +66,7 @@ def preprocessing_bytes(
 def _resampling_bytes(
     shape: Sequence[int], spacing: Sequence[float], configuration: Configuration, n_channels: int
 ) -> int:
-    """Bytes of the cropped case, of what resampling one channel keeps between two axes, and of the result."""
+    """Return the bytes of the cropped case, of one channel between two resampled axes, and of the result."""
     after = resampled_shape(shape, spacing, target_spacing(tuple(spacing), configuration))
     plane_before, plane_after = math.prod(shape[1:]), math.prod(after[1:])
     between = min(after[0] * plane_before, shape[0] * plane_after)
@@ -66,16 +74,16 @@ def _resampling_bytes(
 
 
 def _largest(cases: Sequence[CaseFiles]) -> list[tuple[int, int]]:
-    """Return channels and voxels of the cases with the largest image files; those that cannot be read are left out."""
+    """Return (channels, voxels) of the cases with the largest image files, without those that cannot be read."""
     by_size = sorted(cases, key=_file_bytes, reverse=True)[:_CANDIDATES]
-    found = []
+    sizes = []
     for case in by_size:
         try:
             shapes = [read_header(path)[0] for path in case.images]
         except FileFormatError:
             continue
-        found.append((sum(shape[0] for shape in shapes), math.prod(shapes[0][1:])))
-    return found
+        sizes.append((sum(shape[0] for shape in shapes), math.prod(shapes[0][1:])))
+    return sizes
 
 
 def _file_bytes(case: CaseFiles) -> int:

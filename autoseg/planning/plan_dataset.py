@@ -1,4 +1,4 @@
-"""Plan a data set in its workspace: keep the plan that is there, or make one, and split the cases into folds."""
+"""Plan a data set in its workspace: use the present plan or make a new one, and split the cases into folds."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from autoseg.core.workspace import Workspace
 from autoseg.dataset.commands import planning_command
 from autoseg.dataset.dataset import Dataset
 from autoseg.planning.files import PLAN_FILE, load_plan, save_plan
-from autoseg.planning.kept_plan import (
-    Decision,
+from autoseg.planning.measure_dataset import current_fingerprint
+from autoseg.planning.plan_edits import (
+    PlanChoice,
+    PlanningOptions,
     PlanRecord,
-    Wishes,
     choose_configurations,
-    decide_plan,
+    choose_plan,
     load_record,
     save_record,
 )
-from autoseg.planning.measure_dataset import current_fingerprint
 from autoseg.planning.planner import plan
 from autoseg.planning.presets import planner_settings
 from autoseg.planning.splits import load_or_make_splits, refuse_forgotten_cases
@@ -35,18 +35,18 @@ log = logging.getLogger(__name__)
 
 
 class Planned(NamedTuple):
-    """The plan of a data set, and what it was made of."""
+    """The plan of a data set, and the fingerprint that it was made from."""
 
     plan: Plan
     fingerprint: Fingerprint
     edits: tuple[str, ...]
-    """What was edited in plans.json and is kept, one line each."""
+    """Edits of plans.json that are kept, one line each."""
     configurations: tuple[str, ...]
     """Names of the configurations to preprocess."""
 
 
 class Former(NamedTuple):
-    """What is known of the plan that was there before."""
+    """The plan of an earlier run and its record; None where there is none."""
 
     plan: Plan | None
     record: PlanRecord | None
@@ -55,7 +55,7 @@ class Former(NamedTuple):
 def plan_dataset(
     dataset: Dataset,
     workspace: Workspace,
-    wishes: Wishes,
+    options: PlanningOptions,
     workers: int | None = None,
     stages: Stages = silent_stages,
     *,
@@ -64,7 +64,7 @@ def plan_dataset(
     """Check and measure the files, plan, and split into folds; write all of it to the workspace.
 
     ``configurations`` are to be preprocessed next, as in
-    :func:`autoseg.planning.kept_plan.choose_configurations`; () for none yet.
+    :func:`autoseg.planning.plan_edits.choose_configurations`; () for none yet.
     ``workers`` as for :func:`autoseg.planning.workers.fitting_workers`.
 
     Raises
@@ -75,64 +75,64 @@ def plan_dataset(
         There is no such planner, an edit of plans.json cannot work, or the plan lacks one of the
         configurations; no plan is written.
     ConfigError
-        Edits would be lost without ``wishes.replan``.
+        Edits would be lost without ``options.replan``.
     """
-    planner_settings(wishes.planner or "default")  # a misspelt name is refused before the files are read
+    planner_settings(options.planner or "default")  # a misspelt name is refused before the files are read
     folder = workspace.preprocessed(dataset.name)
-    former = former_plan(folder, planning_command(workspace, dataset), wishes)
+    former = former_plan(folder, planning_command(workspace, dataset), options)
     fingerprint = current_fingerprint(dataset, folder, workers, stages)
-    decision, memory_gb = _decided(
-        dataset, fingerprint, former, wishes, planning_command(workspace, dataset, "--replan")
+    choice, memory_gb = _chosen_plan(
+        dataset, fingerprint, former, options, planning_command(workspace, dataset, "--replan")
     )
     for name in configurations or ():
-        decision.plan.configuration(name)
+        choice.plan.configuration(name)
     splits = load_or_make_splits(dataset, folder, fingerprint.informative_cases, fingerprint)
     refuse_forgotten_cases(dataset, folder, fingerprint.informative_cases)
     heads = [head.name for head in dataset.labels.heads]
     for gap in find_gaps([(fold.train, fold.val) for fold in splits], profiles_from_fingerprint(fingerprint), heads):
         log.warning("%s", gap)
-    save_plan(decision.plan, folder / PLAN_FILE)
-    chosen = () if configurations == () else choose_configurations(decision.plan, configurations, former.record)
+    save_plan(choice.plan, folder / PLAN_FILE)
+    chosen = () if configurations == () else choose_configurations(choice.plan, configurations, former.record)
     used = () if former.record is None else former.record.configurations
-    record = PlanRecord(plan=decision.made, gpu_memory_gb=memory_gb, configurations=used)
-    save_record(record.with_used(chosen, decision.plan) if chosen else record, folder)
-    return Planned(decision.plan, fingerprint, decision.edits, chosen)
+    record = PlanRecord(plan=choice.made, gpu_memory_gb=memory_gb, configurations=used)
+    save_record(record.with_used(chosen, choice.plan) if chosen else record, folder)
+    return Planned(choice.plan, fingerprint, choice.edits, chosen)
 
 
-def former_plan(folder: Path, command: str, wishes: Wishes) -> Former:
-    """Return the plan in ``folder`` and how it was made; raise ``PlanError`` if an edit of it cannot work.
+def former_plan(folder: Path, command: str, options: PlanningOptions) -> Former:
+    """Return the plan in ``folder`` and its record; raise ``PlanError`` if an edit of it cannot work.
 
-    ``command`` plans the data set. With ``wishes.replan`` a plan that cannot be used counts as none.
+    ``command`` plans the data set. With ``options.replan``, an unusable plan counts as none.
     """
     if not (folder / PLAN_FILE).is_file():
         return Former(None, None)
     try:
         return Former(load_plan(folder / PLAN_FILE, command), load_record(folder))
     except PlanError:
-        if not wishes.replan:
+        if not options.replan:
             raise
         return Former(None, load_record(folder))
 
 
-def _decided(
-    dataset: Dataset, fingerprint: Fingerprint, former: Former, wishes: Wishes, replanning: str
-) -> tuple[Decision, float | None]:
-    """Return the plan to use, and the memory (GB) that it was made for; log what was edited, and what would be new.
+def _chosen_plan(
+    dataset: Dataset, fingerprint: Fingerprint, former: Former, options: PlanningOptions, replanning: str
+) -> tuple[PlanChoice, float | None]:
+    """Return the plan to use, and the memory (GB) that it was made for; log its edits, and what a new one would change.
 
     ``replanning`` is the command that plans anew.
     """
     before = former.plan or (None if former.record is None else former.record.plan)
     planner = None if before is None else before.planner
-    is_same = wishes.planner is None or wishes.planner == planner
+    is_same = options.planner is None or options.planner == planner
     known_gb = former.record.gpu_memory_gb if former.record is not None and is_same else None
-    memory_gb = wishes.gpu_memory_gb if wishes.gpu_memory_gb is not None else known_gb
-    fresh = plan(dataset, fingerprint, wishes.planner or planner or "default", memory_gb)
-    decision = decide_plan(fresh, former.plan, former.record, wishes)
-    if decision.edits:
-        log.warning("plans.json was edited, which is kept: %s. To plan anew: %s", listed(decision.edits), replanning)
-    if decision.drift:
+    memory_gb = options.gpu_memory_gb if options.gpu_memory_gb is not None else known_gb
+    fresh = plan(dataset, fingerprint, options.planner or planner or "default", memory_gb)
+    choice = choose_plan(fresh, former.plan, former.record, options)
+    if choice.edits:
+        log.warning("plans.json was edited, which is kept: %s. To plan anew: %s", listed(choice.edits), replanning)
+    if choice.drift:
         log.warning(
             "the plan is kept though the data changed; a new one would differ in %s. To take it: %s",
-            listed(decision.drift), replanning,
+            listed(choice.drift), replanning,
         )  # fmt: skip
-    return decision, memory_gb
+    return choice, memory_gb

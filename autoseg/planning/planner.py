@@ -1,4 +1,4 @@
-"""Turn a fingerprint into a plan: which configurations, at which resolution, with which patch, batch and network."""
+"""The plan that follows from a fingerprint: configurations with their resolution, patch, batch and network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autoseg.core.errors import ConfigError, PlanError
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Configuration, Normalization, Plan
 from autoseg.dataset.dataset import Dataset
-from autoseg.planning.fit_memory import Fit, Request, fit
+from autoseg.planning.fit_memory import ConfigurationInput, Fit, fit
 from autoseg.planning.presets import PlannerSettings, planner_settings
 from autoseg.planning.target_spacing import median_resampled_shape, target_spacing, transpose_axes
 from autoseg.tasks.task import task_of
@@ -25,45 +25,45 @@ _NORMALIZATION_OF_CHANNEL: Mapping[str, Normalization] = {
     "rescale_to_0_1": "rescale_to_0_1",
     "rgb_to_0_1": "rgb_to_0_1",
 }
-"""Channel name, case folded -> normalisation; every other channel gets its z-score."""
+"""Channel name in lower case -> normalisation; every other channel gets the z-score of each image."""
 
 _MASKED_BELOW = 0.75
-"""If cropping leaves less than this share of the median case, z-scores are taken over the non-zero part only."""
+"""If cropping leaves less than this share of the median case, z-scores are computed over the non-zero part only."""
 
 _LOWRES_STEP = 1.03
 _LOWRES_MIN_REDUCTION = 2.0
-"""A low resolution configuration must have this many times fewer voxels than full resolution."""
+"""Minimum ratio of the voxels of a case at full resolution to those at low resolution."""
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """All that decisions depend on, whatever file it came from."""
+class PlannerInput:
+    """All facts about a data set on which the decisions of a plan depend, whatever file they come from."""
 
     spacings: tuple[tuple[float, ...], ...]
-    """mm, per case, file axes."""
+    """mm, (cases, 3), axes as in the file."""
     shapes: tuple[tuple[int, ...], ...]
-    """Voxels after cropping, per case, file axes."""
+    """Voxels after cropping, (cases, 3), axes as in the file."""
     channel_names: tuple[str, ...]
     relative_size_after_cropping: float
-    """Median over cases of voxels after over voxels before cropping."""
+    """Median over cases of the voxels after cropping divided by those before."""
     n_cases: int
-    """Training cases."""
+    """Number of training cases."""
     n_outputs: int
-    """Channels of the network's output that are counted for its memory."""
+    """Output channels of the network that count for its memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What a planner decides; axes are transposed."""
+    """Decisions of a planner; all axes are in the transposed order."""
 
     transpose_forward: Shape3
     transpose_backward: Shape3
     original_median_spacing: tuple[float, float, float]
-    """mm, of the files."""
+    """mm, median of the files, transposed."""
     original_median_shape: Shape3
-    """Voxels after cropping, of the files."""
+    """Voxels after cropping, median of the files, transposed."""
     configurations: dict[str, Configuration]
-    """By name, in the order 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres."""
+    """Name -> configuration, in the order 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres."""
 
 
 def plan(
@@ -71,19 +71,20 @@ def plan(
 ) -> Plan:
     """Plan the preprocessing and training of a data set.
 
-    On densely labelled data every decision is nnU-Net 2.8.1's. With partial labels two things differ: the ignore label
-    takes no part in the memory estimate (it has no output), and intensities are those of annotated foreground.
+    On densely labelled data every decision is that of nnU-Net 2.8.1. On partially labelled data two things differ. The
+    ignore label does not count for the memory, because it has no output. Intensity statistics are those of annotated
+    foreground.
 
     Parameters
     ----------
     dataset
-        Names its channels and classes, and how many cases there are.
+        Gives the names of channels and classes, and the number of cases.
     fingerprint
-        Of the same data set.
+        Fingerprint of the same data set.
     planner
         A key of :data:`autoseg.planning.PLANNERS`.
     gpu_memory_gb
-        Memory to plan for; None takes the planner's own.
+        Memory to plan for, GB; None takes the memory of the planner.
 
     Raises
     ------
@@ -95,11 +96,11 @@ def plan(
     statistics = fingerprint.foreground_intensity_properties_per_channel
     if statistics.keys() != {str(channel) for channel in range(len(dataset.channels))}:
         raise PlanError(
-            f"fingerprint of {dataset.name}: found {len(statistics)} channels, expected {len(dataset.channels)} "
-            f"{list(dataset.channels)}. Extract the fingerprint again."
+            f"fingerprint of {dataset.name}: it has {len(statistics)} channels, but dataset.json has "
+            f"{len(dataset.channels)}: {list(dataset.channels)}. Extract the fingerprint again."
         )
     task = task_of(dataset.labels)
-    evidence = Evidence(
+    facts = PlannerInput(
         spacings=fingerprint.spacings,
         shapes=fingerprint.shapes_after_crop,
         channel_names=dataset.channels,
@@ -108,29 +109,29 @@ def plan(
         n_outputs=len(task.outputs) + int(not task.is_exclusive),  # as nnU-Net, which counts background with regions
     )
     settings = planner_settings(planner)
-    decided = decide(evidence, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))
+    decisions = make_decisions(facts, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))
     return Plan(
         dataset_name=dataset.name,
         planner=planner,
-        transpose_forward=decided.transpose_forward,
-        transpose_backward=decided.transpose_backward,
-        original_median_spacing=decided.original_median_spacing,
-        original_median_shape=decided.original_median_shape,
+        transpose_forward=decisions.transpose_forward,
+        transpose_backward=decisions.transpose_backward,
+        original_median_spacing=decisions.original_median_spacing,
+        original_median_shape=decisions.original_median_shape,
         channel_names=dataset.channels,
         intensities=tuple(statistics[str(channel)] for channel in range(len(dataset.channels))),
-        configurations=decided.configurations,
+        configurations=decisions.configurations,
         direction=fingerprint.direction,
         crop=fingerprint.crop,
     )
 
 
-def decide(evidence: Evidence, settings: PlannerSettings, *, budget_scale: float = 1.0) -> Decisions:
+def make_decisions(facts: PlannerInput, settings: PlannerSettings, *, budget_scale: float = 1.0) -> Decisions:
     """Make all decisions of a plan.
 
     Source: nnU-Net 2.8.1 ``default_experiment_planner.py``, ``plan_experiment``. Raises ``PlanError`` if there is no
-    case, or a spacing or shape that is not positive.
+    case, or if a spacing or shape is not positive.
     """
-    spacings, shapes = _checked(evidence)
+    spacings, shapes = _checked(facts)
     target = target_spacing(spacings, shapes, anisotropy=settings.anisotropy)
     forward, backward = transpose_axes(target)
     order = list(forward)
@@ -138,21 +139,25 @@ def decide(evidence: Evidence, settings: PlannerSettings, *, budget_scale: float
     spacing = tuple(float(edge) for edge in target[order])
     z, y, x = (float(edge) for edge in np.median(spacings, axis=0)[order])
     size_z, size_y, size_x = (round(float(edge)) for edge in np.median(shapes, axis=0)[order])
-    search = _Search(evidence, settings, budget_scale)
+    search = _Search(facts, settings, budget_scale)
     return Decisions(forward, backward, (z, y, x), (size_z, size_y, size_x), search.configurations(spacing, shape))
 
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """The search for the configurations of one data set."""
+    """Search for the configurations of one data set."""
 
-    evidence: Evidence
+    facts: PlannerInput
     settings: PlannerSettings
     budget_scale: float
 
     def configurations(self, spacing: tuple[float, ...], shape: tuple[float, ...]) -> dict[str, Configuration]:
-        """Plan 2d always, 3d where there is more than one slice, lowres and cascade where patches see too little."""
-        voxels = math.prod(shape) * self.evidence.n_cases
+        """Plan the configurations for a target spacing (mm) and a median shape (voxels).
+
+        2d always; 3d_fullres if cases have more than one slice; 3d_lowres and the cascade if a patch covers too little
+        of the median case.
+        """
+        voxels = math.prod(shape) * self.facts.n_cases
         flat = self._configuration("2d", spacing[1:], shape[1:], voxels)
         if shape[0] == 1:
             return {"2d": flat}
@@ -165,7 +170,10 @@ class _Search:
         return {"2d": flat, "3d_lowres": lowres, "3d_fullres": fullres, "3d_cascade_fullres": cascade}
 
     def _lowres(self, fullres: Configuration) -> Configuration | None:
-        """Coarsen step by step until a patch sees enough of the median case; None if that is hardly coarser."""
+        """Coarsen the spacing step by step until a patch covers enough of the median case.
+
+        None if full resolution covers enough already, or the result has hardly fewer voxels.
+        """
         latest, spacing = fullres, np.array(fullres.spacing)
         full_voxels = voxels = math.prod(fullres.median_shape)
         while math.prod(latest.patch_size) / voxels < self.settings.lowres_below:
@@ -173,9 +181,9 @@ class _Search:
             spacing = np.where(finer if finer.any() else True, spacing * _LOWRES_STEP, spacing)
             exact = np.array(fullres.spacing) / spacing * np.array(fullres.median_shape)
             shape = tuple(float(edge) for edge in np.maximum(np.round(exact), 1))
-            voxels = float(np.prod(exact))  # not of the rounded shape: that would end the search a step early at times
+            voxels = float(np.prod(exact))  # the rounded shape would sometimes end the search one step early
             latest = self._configuration(
-                "3d_lowres", tuple(float(edge) for edge in spacing), shape, voxels * self.evidence.n_cases
+                "3d_lowres", tuple(float(edge) for edge in spacing), shape, voxels * self.facts.n_cases
             )
         if latest is fullres or full_voxels / voxels < _LOWRES_MIN_REDUCTION:
             return None
@@ -184,10 +192,10 @@ class _Search:
     def _configuration(
         self, name: str, spacing: tuple[float, ...], shape: tuple[float, ...], dataset_voxels: float
     ) -> Configuration:
-        request = Request(spacing, shape, dataset_voxels, self.evidence.n_outputs)
-        fitted: Fit = fit(request, self.settings, budget_scale=self.budget_scale)
-        normalization = normalizations(self.evidence.channel_names)
-        masked = self.evidence.relative_size_after_cropping < _MASKED_BELOW
+        start = ConfigurationInput(spacing, shape, dataset_voxels, self.facts.n_outputs)
+        fitted: Fit = fit(start, self.settings, budget_scale=self.budget_scale)
+        normalization = normalizations(self.facts.channel_names)
+        masked = self.facts.relative_size_after_cropping < _MASKED_BELOW
         return Configuration(
             name=name,
             spacing=spacing,
@@ -202,34 +210,34 @@ class _Search:
 
 
 def normalizations(channel_names: Sequence[str]) -> tuple[Normalization, ...]:
-    """Return the normalisation of each channel, by its name (whatever its case); z-score unless the name says more."""
+    """Return the normalisation of each channel by its name, upper or lower case; z-score for names without a rule."""
     return tuple(_NORMALIZATION_OF_CHANNEL.get(name.casefold(), "zscore") for name in channel_names)
 
 
 def budget_scale_of(settings: PlannerSettings, gpu_memory_gb: float | None) -> float:
-    """Return the memory to plan for over the planner's own; raise ``ConfigError`` unless it is a positive number."""
+    """Return the memory to plan for divided by the planner's own; raise ``ConfigError`` if it is not positive."""
     if gpu_memory_gb is None:
         return 1.0
     if not (math.isfinite(gpu_memory_gb) and gpu_memory_gb > 0):
         raise ConfigError(
-            f"gpu_memory_gb: found {gpu_memory_gb}, expected a positive number of GB. Write --gpu-memory-gb 8, say."
+            f"gpu_memory_gb is {gpu_memory_gb}, expected a positive number of GB. For example: --gpu-memory-gb 8."
         )
     return gpu_memory_gb / settings.memory_gb
 
 
-def _checked(evidence: Evidence) -> tuple[np.ndarray, np.ndarray]:
-    """(cases, 3) spacings and shapes; raise ``PlanError`` if they cannot be planned for."""
-    if not evidence.spacings:
-        raise PlanError("fingerprint: found no cases, expected at least one. Add training cases with labels.")
-    if len(evidence.spacings) != len(evidence.shapes):
+def _checked(facts: PlannerInput) -> tuple[np.ndarray, np.ndarray]:
+    """Return spacings (mm) and shapes (voxels), each (cases, 3) float64; raise ``PlanError`` if one is not positive."""
+    if not facts.spacings:
+        raise PlanError("fingerprint: it has no cases, expected at least one. Add training cases with labels.")
+    if len(facts.spacings) != len(facts.shapes):
         raise PlanError(
-            f"fingerprint: found {len(evidence.spacings)} spacings and {len(evidence.shapes)} shapes, expected one of "
+            f"fingerprint: it has {len(facts.spacings)} spacings and {len(facts.shapes)} shapes, expected one of "
             "each per case. Extract the fingerprint again."
         )
-    spacings, shapes = np.array(evidence.spacings, dtype=np.float64), np.array(evidence.shapes, dtype=np.float64)
+    spacings, shapes = np.array(facts.spacings, dtype=np.float64), np.array(facts.shapes, dtype=np.float64)
     if not (np.isfinite(spacings).all() and (spacings > 0).all() and (shapes > 0).all()):
         raise PlanError(
-            "fingerprint: found a spacing or a shape that is not positive, expected only positive ones. "
+            "fingerprint: a spacing or a shape is not positive. "
             "Correct the header of that file, then extract the fingerprint again."
         )
     return spacings, shapes

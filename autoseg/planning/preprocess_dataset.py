@@ -15,9 +15,9 @@ from autoseg.core.workspace import Workspace
 from autoseg.dataset.commands import planning_command
 from autoseg.dataset.dataset import Dataset
 from autoseg.planning.files import PLAN_FILE, load_plan
-from autoseg.planning.kept_plan import choose_configurations, load_record, save_record
 from autoseg.planning.measure_dataset import current_fingerprint, with_estimated_promises
 from autoseg.planning.memory_estimate import preprocessing_bytes
+from autoseg.planning.plan_edits import choose_configurations, load_record, save_record
 from autoseg.planning.workers import fitting_workers, readers
 from autoseg.preprocessing.runner import preprocess_dataset
 
@@ -42,7 +42,7 @@ def preprocess_by_plan(
 ) -> tuple[str, ...]:
     """Write the caches by the plan in the workspace; return the configurations.
 
-    ``configurations`` as in :func:`autoseg.planning.kept_plan.choose_configurations`, the others as in
+    ``configurations`` as in :func:`autoseg.planning.plan_edits.choose_configurations`, the others as in
     :func:`write_caches`, also for errors.
     Raises ``PlanError`` if there is no plan, or it has no such configuration.
     """

@@ -1,4 +1,4 @@
-"""The planners: the numbers in which they differ, as one frozen table."""
+"""The planners: one frozen table of the numbers in which they differ."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from autoseg.core.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class PlannerSettings:
-    """All numbers that a planner uses. Budgets are sums of feature map values (see ``planning.memory``)."""
+    """All numbers of a planner. Budgets are sums of feature map values (see ``planning.memory``)."""
 
     kind: str
     """Architecture of the network; see :class:`autoseg.core.plan.Topology`."""
     memory_gb: float
-    """GPU memory for which the budgets below were measured."""
+    """GPU memory, GB, for which the budgets below were measured."""
     budget_2d: float
-    """Feature map values of ``reference_batch_2d`` patches of 2-D configurations, per GPU of ``memory_gb``."""
+    """Feature map values of ``reference_batch_2d`` patches of a 2-D configuration on a GPU of ``memory_gb``."""
     budget_3d: float
-    """The same for 3-D configurations and ``reference_batch_3d``."""
+    """The same for a 3-D configuration and ``reference_batch_3d`` patches."""
     encoder_blocks: tuple[int, ...]
-    """Blocks (plain: convolutions) per encoder stage; the last entry repeats."""
+    """Blocks (in plain networks: convolutions) per encoder stage; further stages have as many as the last one here."""
     decoder_blocks: int
     """Convolutions per decoder stage."""
     covered_by_batch: float
-    """Largest share of the voxels of the data set that a batch may hold."""
+    """Largest share, 0 to 1, of the voxels of the data set in one batch."""
     patch_batch: int | None = None
-    """Batch size with which a patch has to fit the budget; None stands for the reference batch."""
+    """Batch size with which a patch must fit the budget; None is the reference batch."""
     base_features: int = 32
     max_features_2d: int = 512
     max_features_3d: int = 320
@@ -39,16 +39,16 @@ class PlannerSettings:
     min_bottleneck_edge: int = 4
     """No axis is pooled below this many voxels."""
     anisotropy: float = 3.0
-    """From this ratio of spacings (and of extents) on, the coarse axis is planned for apart."""
+    """The coarsest axis is planned separately if spacings (and extents) differ by more than this ratio."""
     lowres_below: float = 0.25
-    """A low resolution configuration is sought while a patch sees less than this share of the median case."""
+    """A low resolution configuration is planned if a patch covers less than this share of the median case."""
 
     def budget(self, n_dims: int) -> float:
-        """Return the budget for patches of 2 or 3 axes."""
+        """Return the budget, in feature map values, for patches of 2 or 3 axes."""
         return self.budget_2d if n_dims == 2 else self.budget_3d
 
     def reference_batch(self, n_dims: int) -> int:
-        """Return the batch size to which :meth:`budget` belongs."""
+        """Return the batch size for which :meth:`budget` is given."""
         return self.reference_batch_2d if n_dims == 2 else self.reference_batch_3d
 
     def max_features(self, n_dims: int) -> int:
@@ -107,18 +107,17 @@ PLANNERS = MappingProxyType(
 """Planner name -> settings.
 
 Source: nnU-Net 2.8.1 ``ExperimentPlanner`` (default) and ``nnUNetPlannerResEnc{M,L,XL}``. ``small`` is ours: the same
-rules with a budget for which a training iteration takes well under a second on two CPU cores.
-"""
+rules with a budget for which one training iteration takes well under a second on two CPU cores."""
 
 
 def planner_settings(name: str) -> PlannerSettings:
     """Return the settings of a planner: a key of ``PLANNERS``, an entry point, or ``package.module:attribute``.
 
-    Raises ``ConfigError`` naming those that exist.
+    Raises ``ConfigError`` that names the planners that exist.
     """
     settings = resolve("planner", name, PLANNERS)
     if not isinstance(settings, PlannerSettings):
         raise ConfigError(
-            f"planner {name!r}: found {type(settings).__name__}, expected autoseg.planning.PlannerSettings."
+            f"planner {name!r} is a {type(settings).__name__}, expected autoseg.planning.PlannerSettings."
         )
     return settings

@@ -1,6 +1,7 @@
-"""Divide training cases into folds for cross-validation, by nnU-Net's rule, and keep the division in a file.
+"""Folds for cross-validation: made by nnU-Net's rule, kept in a file.
 
-Where annotation is partial, kinds of cases are spread over the folds by as few swaps as that takes.
+On partially annotated data a few cases are swapped, so that each class and each density of annotation occurs in every
+fold.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ _SEED = 12345
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One fold: names of the cases to train on and to validate on, sorted."""
+    """One fold: sorted names of the training cases and of the validation cases."""
 
     train: tuple[str, ...]
     val: tuple[str, ...]
     left_out: tuple[str, ...] = ()
-    """Cases that a user keeps out of all folds, on purpose."""
+    """Cases that the user keeps out of all folds on purpose."""
 
 
 def make_splits(
@@ -45,9 +46,9 @@ def make_splits(
     groups: Mapping[str, str | None] | None = None,
     profiles: Mapping[str, CaseProfile] | None = None,
 ) -> list[Split]:
-    """Divide cases into five folds, or into as many as there are cases (or groups) if these are fewer.
+    """Divide cases into five folds, or into as many as there are cases (or groups) if there are fewer.
 
-    Cases of one group stay together; a case without a group is a group of its own. One case (or group) alone gives one
+    Cases of one group stay together; a case without a group is a group of its own. A single case (or group) gives one
     fold that trains and validates on it, with a warning.
 
     Parameters
@@ -55,10 +56,10 @@ def make_splits(
     names
         Training cases, in any order.
     groups
-        Case -> group, where it has one.
+        Case -> group, for the cases that have one.
     profiles
-        Case -> what is annotated in it. If given for every case, each class and each density of annotation shall occur
-        in every fold; cases (or groups) change places only where one does not though it could.
+        Case -> what is annotated in it. If every case has a profile, each class and each density of annotation occurs
+        in every fold as far as possible; cases (or groups) are swapped only where this is needed.
 
     Raises
     ------
@@ -68,13 +69,13 @@ def make_splits(
     Notes
     -----
     Source: nnU-Net 2.8.1 ``utilities/crossval_split.py``: scikit-learn's ``KFold(5, shuffle=True, random_state=12345)``
-    over sorted names, here over sorted groups. nnU-Net does not look at what the cases hold.
+    over sorted names, here over sorted groups. nnU-Net does not use profiles.
     """
     if not names:
-        raise ConfigError("splits: found no training case, expected at least one. Annotate a case, at least in part.")
+        raise ConfigError("splits: no training case, expected at least one. Annotate a case, at least in part.")
     units = _units(names, groups or {})
     if len(units) == 1:
-        _log.warning("found one case or group only: training and validation use the same cases, scores will flatter.")
+        _log.warning("there is only one case or group: training and validation use it both, so scores are too high.")
         everything = tuple(sorted(names))
         return [Split(everything, everything)]
     n_folds = min(N_FOLDS, len(units))
@@ -91,7 +92,7 @@ def make_splits(
 
 
 def partial_profiles(dataset: Dataset, profiles: Mapping[str, CaseProfile]) -> Mapping[str, CaseProfile] | None:
-    """Return the profiles if the annotation of a data set is partial, else None: dense data keep nnU-Net's folds."""
+    """Return the profiles if the annotation is partial; None if it is dense, since dense data keep nnU-Net's folds."""
     is_dense = dataset.labels.is_dense and all(profile.share == 1 for profile in profiles.values())
     return None if is_dense else profiles
 
@@ -101,28 +102,31 @@ def load_or_make_splits(
 ) -> list[Split]:
     """Return the folds of a data set, the same in every run.
 
-    In this order: nnU-Net's ``splits_final.json`` in ``folder`` or beside dataset.json, taken as it is; ``splits.json``
-    in ``folder`` if it still holds exactly the cases and keeps groups together; otherwise new ones, written there.
+    They come from the first of these that exists:
+
+    1. nnU-Net's ``splits_final.json`` in ``folder`` or beside dataset.json, used as it is;
+    2. ``splits.json`` in ``folder``, if it holds exactly the cases and keeps groups together;
+    3. new folds, which are written to ``splits.json``.
 
     Parameters
     ----------
     folder
-        Of the preprocessed data set.
+        Folder of the preprocessed data set.
     names
-        Cases to train on: those of the data set without uninformative ones.
+        Cases to train on: those of the data set that have annotation.
     fingerprint
-        Says what is annotated in each case, for new folds of partially annotated data.
+        Tells what is annotated in each case; used for new folds of partially annotated data.
 
     Raises
     ------
     DatasetError
         If ``splits_final.json`` names cases that do not exist, or has a fold without cases; lists all faults.
     ConfigError
-        If a file does not hold folds at all.
+        If a file does not hold folds.
     """
     given = given_splits(dataset, folder)
     if given is not None:
-        return _honour(given, dataset, names)
+        return _use_given(given, dataset, names)
     path = folder / SPLITS_FILE
     groups = {case.name: case.group for case in dataset.cases}
     if path.is_file():
@@ -130,7 +134,7 @@ def load_or_make_splits(
         reason = _outdated(splits, names, groups)
         if reason is None:
             return splits
-        _log.warning("%s: %s; the cases are divided anew. Folds trained before are not comparable.", path, reason)
+        _log.warning("%s: %s; new folds are made. Results of folds trained before cannot be compared.", path, reason)
     profiles = None if fingerprint is None else partial_profiles(dataset, profiles_from_fingerprint(fingerprint))
     splits = make_splits(names, groups, profiles)
     write_json(path, [{"train": list(split.train), "val": list(split.val)} for split in splits])
@@ -138,31 +142,36 @@ def load_or_make_splits(
 
 
 def given_splits(dataset: Dataset, folder: Path) -> Path | None:
-    """Return nnU-Net's ``splits_final.json``, in ``folder`` or beside dataset.json; None if there is none."""
+    """Return the path of nnU-Net's ``splits_final.json``, in ``folder`` or beside dataset.json; None without one."""
     paths = (folder / NNUNET_SPLITS_FILE, dataset.folder / NNUNET_SPLITS_FILE)
     return next((path for path in paths if path.is_file()), None)
 
 
 def forgotten_cases(dataset: Dataset, folder: Path, names: Sequence[str]) -> Fault | None:
-    """Find the annotated cases ``names`` that no fold of the user's ``splits_final.json`` trains or validates on.
+    """Return a fault if annotated cases are in no fold of the user's ``splits_final.json``; None otherwise.
 
     Cases that are left out on purpose stand in a list ``"left_out"`` of any fold.
+
+    Parameters
+    ----------
+    names
+        The annotated cases.
     """
     path = given_splits(dataset, folder)
     if path is None:
         return None
     splits = read_splits(path)
     left_out = {name for split in splits for name in split.left_out}
-    held = {name for split in splits for name in (*split.train, *split.val)} | left_out
-    forgotten = [name for name in sorted(names) if name not in held]
+    in_folds = {name for split in splits for name in (*split.train, *split.val)} | left_out
+    forgotten = [name for name in sorted(names) if name not in in_folds]
     if not forgotten:
         return None
-    them = "it" if len(forgotten) == 1 else "them"
-    fix = f"Add {them} to train or val of its folds, or delete the file for new folds; to leave {them} out on "
+    pronoun = "it" if len(forgotten) == 1 else "them"
+    fix = f"Add {pronoun} to train or val of a fold, or delete the file to get new folds. To leave {pronoun} out on "
     names_left_out = json.dumps(sorted({*left_out, *forgotten}), ensure_ascii=False)
     fix += f'purpose, write "left_out": {names_left_out} in its first fold.'
-    found = f"no fold with {counted(len(forgotten), 'annotated case')}: {listed(forgotten, len(forgotten))}"
-    return Fault(str(path), found, "every annotated case in some fold", fix)
+    missing = f"no fold with {counted(len(forgotten), 'annotated case')}: {listed(forgotten, len(forgotten))}"
+    return Fault(str(path), missing, "every annotated case in a fold", fix)
 
 
 def refuse_forgotten_cases(dataset: Dataset, folder: Path, names: Sequence[str]) -> None:
@@ -175,8 +184,16 @@ def refuse_forgotten_cases(dataset: Dataset, folder: Path, names: Sequence[str])
 def select_fold(splits: Sequence[Split], fold: int | Literal["all"], names: Sequence[str] | None = None) -> Split:
     """Return one fold; ``"all"`` trains and validates on every case.
 
-    ``names`` are the cases that ``"all"`` means, by default those that occur in any fold; those that a fold leaves out
-    on purpose are none of them. Raises ``ConfigError`` naming the folds that exist.
+    Parameters
+    ----------
+    names
+        Cases that ``"all"`` means, without those that the folds leave out on purpose; None takes all cases of the
+        folds.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such fold; names the folds that exist.
     """
     if fold == "all":
         every = {name for split in splits for name in (*split.train, *split.val)} if names is None else set(names)
@@ -184,24 +201,22 @@ def select_fold(splits: Sequence[Split], fold: int | Literal["all"], names: Sequ
         return Split(everything, everything)
     if not 0 <= fold < len(splits):
         raise ConfigError(
-            f"fold: found {fold}, expected one of {list(range(len(splits)))} or 'all'. "
-            "More folds need more cases, or a splits_final.json that lists them."
+            f"fold {fold} does not exist, expected one of {list(range(len(splits)))} or 'all'. "
+            "For more folds, add cases or list the folds in a splits_final.json."
         )
     return splits[fold]
 
 
 def read_splits(path: Path) -> list[Split]:
-    """Read a list of ``{"train": [...], "val": [...]}``; raise ``ConfigError`` if the file holds something else."""
+    """Read a list of ``{"train": [...], "val": [...]}``; raise ``ConfigError`` if the file holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path}: found a file that cannot be read ({error}), expected JSON. Correct or delete it."
-        ) from error
+        raise ConfigError(f"{path}: the file cannot be read ({error}), expected JSON. Correct or delete it.") from error
     if not isinstance(content, list) or not content or not all(_is_fold(item) for item in content):
         raise ConfigError(
-            f'{path}: found no list of folds, expected [{{"train": [case, ...], "val": [case, ...]}}, ...]. '
-            "Correct it, or delete it for new folds."
+            f'{path}: not a list of folds, expected [{{"train": [case, ...], "val": [case, ...]}}, ...]. '
+            "Correct it, or delete it to get new folds."
         )
     return [Split(*(_names_in(item, part) for part in ("train", "val", "left_out"))) for item in content]
 
@@ -218,7 +233,7 @@ def _is_fold(item: Any) -> bool:
 
 
 def _units(names: Sequence[str], groups: Mapping[str, str | None]) -> list[tuple[str, ...]]:
-    """Cases that must stay together, ordered by group, or by name where there is none."""
+    """Return the groups of cases that must stay together, sorted by group, or by case name where there is no group."""
     units: dict[tuple[str, bool], list[str]] = {}
     for name in sorted(set(names)):
         group = groups.get(name)
@@ -228,15 +243,14 @@ def _units(names: Sequence[str], groups: Mapping[str, str | None]) -> list[tuple
 
 
 def _outdated(splits: Sequence[Split], names: Sequence[str], groups: Mapping[str, str | None]) -> str | None:
-    """Why folds do not fit the cases any more; None if they do."""
-    held = {name for split in splits for name in (*split.train, *split.val)}
-    if held != set(names):
-        gone, new = sorted(held - set(names)), sorted(set(names) - held)
-        are = "is" if len(gone) == 1 else "are"
-        named = "; ".join(f"{what}: {listed(cases)}" for what, cases in (("gone", gone), ("new", new)) if cases)
-        return (
-            f"{counted(len(gone), 'case')} {are} gone and {len(new)} {'is' if len(new) == 1 else 'are'} new ({named})"
-        )
+    """Return why folds do not fit the cases any more; None if they do."""
+    in_folds = {name for split in splits for name in (*split.train, *split.val)}
+    if in_folds != set(names):
+        removed, new = sorted(in_folds - set(names)), sorted(set(names) - in_folds)
+        are = "is" if len(removed) == 1 else "are"
+        named = "; ".join(f"{what}: {listed(cases)}" for what, cases in (("gone", removed), ("new", new)) if cases)
+        are_new = "is" if len(new) == 1 else "are"
+        return f"{counted(len(removed), 'case')} {are} gone and {len(new)} {are_new} new ({named})"
     for split in splits:
         train_groups = {groups.get(name) for name in split.train} - {None}
         if split.train != split.val and train_groups & {groups.get(name) for name in split.val}:
@@ -245,9 +259,17 @@ def _outdated(splits: Sequence[Split], names: Sequence[str], groups: Mapping[str
 
 
 def split_faults(dataset: Dataset, folder: Path, names: Sequence[str]) -> list[Fault]:
-    """Return all that is wrong with the user's ``splits_final.json``: for cases to train on ``names``.
+    """Return all faults of the user's ``splits_final.json``; empty if there is no such file.
 
-    Raises ``ConfigError`` if the file does not hold folds at all.
+    Parameters
+    ----------
+    names
+        Cases to train on.
+
+    Raises
+    ------
+    ConfigError
+        If the file does not hold folds.
     """
     path = given_splits(dataset, folder)
     if path is None:
@@ -257,7 +279,7 @@ def split_faults(dataset: Dataset, folder: Path, names: Sequence[str]) -> list[F
 
 
 def _fold_faults(path: Path, splits: Sequence[Split], dataset: Dataset, names: Sequence[str]) -> list[Fault]:
-    """Find cases that do not exist, and folds without a case to train or validate on."""
+    """Return a fault for each fold that names cases that do not exist, or has no case to train or validate on."""
     known, usable = {case.name for case in dataset.cases} | set(names), set(names)
     faults = []
     for fold, split in enumerate(splits):
@@ -273,8 +295,8 @@ def _fold_faults(path: Path, splits: Sequence[Split], dataset: Dataset, names: S
     return faults
 
 
-def _honour(path: Path, dataset: Dataset, names: Sequence[str]) -> list[Split]:
-    """Validate folds that the user gave; cases that carry no information leave them, with a warning."""
+def _use_given(path: Path, dataset: Dataset, names: Sequence[str]) -> list[Split]:
+    """Check the folds that the user gave and return them without cases that have no annotation, with a warning."""
     splits, usable = read_splits(path), set(names)
     faults = _fold_faults(path, splits, dataset, names)
     if faults:
@@ -282,10 +304,10 @@ def _honour(path: Path, dataset: Dataset, names: Sequence[str]) -> list[Split]:
     result = []
     for fold, split in enumerate(splits):
         train, val = (tuple(name for name in part if name in usable) for part in (split.train, split.val))
-        kept = Split(train, val, split.left_out)
+        usable_part = Split(train, val, split.left_out)
         if left_out := sorted({*split.train, *split.val} - usable):
-            _log.warning("%s: fold %d: %s are left out: no voxel is annotated.", path, fold, left_out)
-        if both := sorted({*kept.train} & {*kept.val}):
-            _log.warning("%s: fold %d: %s are in both train and val: scores will flatter.", path, fold, both)
-        result.append(kept)
+            _log.warning("%s: fold %d: %s are left out, because no voxel is annotated.", path, fold, left_out)
+        if both := sorted({*usable_part.train} & {*usable_part.val}):
+            _log.warning("%s: fold %d: %s are in both train and val, so scores are too high.", path, fold, both)
+        result.append(usable_part)
     return result

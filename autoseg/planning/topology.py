@@ -1,4 +1,4 @@
-"""How often and along which axes a U-Net pools, from the voxel spacing and the patch size."""
+"""Pooling of a U-Net: how often and along which axes, from the voxel spacing and the patch size."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from autoseg.core.plan import Topology
 from autoseg.planning.presets import PlannerSettings
 
 _SIMILAR = 2.0
-"""Axes whose spacings differ by less than this factor are pooled, and convolved, together."""
+"""Axes whose spacings differ by less than this factor are pooled and convolved together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pooling:
-    """Strides and kernels of a network's stages, and what they demand of the patch."""
+    """Strides and kernels of the stages of a network, and the patch that they need."""
 
     strides: tuple[tuple[int, ...], ...]
-    """Per stage and axis; all 1 for stage 0."""
+    """Per stage and axis; 1 everywhere in stage 0."""
     kernels: tuple[tuple[int, ...], ...]
     """Per stage and axis."""
     divisor: tuple[int, ...]
-    """Per axis: the product of the strides, of which the patch edge must be a multiple."""
+    """Per axis, the product of the strides; the patch edge must be a multiple of it."""
     patch_size: tuple[int, ...]
-    """The patch asked for, padded to multiples of ``divisor``."""
+    """Voxels per axis: the given patch, padded to multiples of ``divisor``."""
 
 
 def pooling(spacing: Sequence[float], patch_size: Sequence[float], min_edge: int = 4) -> Pooling:
-    """Pool the finest axes first until all spacings are alike, then together, down to ``min_edge`` voxels.
+    """Pool the finest axes until all spacings are similar, then all axes together, down to ``min_edge`` voxels.
 
     Parameters
     ----------
     spacing
         mm, per axis of the patch.
     patch_size
-        Voxels per axis, at least 1; fractions are allowed (half a voxel comes from a median over cases).
+        Voxels per axis, at least 1; fractions are allowed (a median over cases may end in .5).
     min_edge
         No axis is pooled below this many voxels.
 
     Returns
     -------
     Pooling
-        With at least one stage: a patch with less than ``2 * min_edge`` voxels along every axis is not pooled at all.
+        At least one stage; a patch with less than ``2 * min_edge`` voxels along every axis is not pooled.
 
     Notes
     -----
@@ -71,7 +71,7 @@ def pooling(spacing: Sequence[float], patch_size: Sequence[float], min_edge: int
 
 
 def build_topology(pooled: Pooling, settings: PlannerSettings) -> Topology:
-    """Give each stage of a pooling its channels and blocks, by the numbers of a planner."""
+    """Return the network for a pooling: channels and blocks of each stage by the numbers of a planner."""
     n_stages, n_dims = len(pooled.strides), len(pooled.divisor)
     limit = settings.max_features(n_dims)
     return Topology(
@@ -85,7 +85,7 @@ def build_topology(pooled: Pooling, settings: PlannerSettings) -> Topology:
 
 
 def _axes_to_pool(spacing: Sequence[float], size: Sequence[float], min_edge: int) -> list[int]:
-    """Axes that the next stage halves; empty at the bottleneck."""
+    """Return the axes that the next stage halves; empty at the bottleneck."""
     large = [axis for axis, edge in enumerate(size) if edge >= 2 * min_edge]
     if not large:
         return []

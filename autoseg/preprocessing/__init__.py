@@ -1,4 +1,4 @@
-"""From raw cases to fingerprinted NumPy caches: crop, normalise, resample, class locations."""
+"""Preprocessing of cases into the cache: crop, normalise, resample, sample locations."""
 
 from autoseg.preprocessing.crop import content_box, nonzero_mask
 from autoseg.preprocessing.pipeline import Preprocessed, anisotropic_axis, preprocess, restore

@@ -1,4 +1,4 @@
-"""What resampling does along one axis: which source voxels each output voxel reads, and with which weights."""
+"""Resampling along one axis as tables: the source voxels that each output voxel reads, and their weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autoseg.core.arrays import Float32Array
 
 IndexArray = NDArray[np.intp]
 ORDERS = (0, 1, 3)
-"""Spline orders for which operators are built."""
+"""Spline orders that are supported."""
 _PADDING = 12  # voxels that ndimage.zoom repeats at either end before its prefilter when mode is "nearest"
 _NEGLIGIBLE = 1e-9  # weights below this are dropped: the prefilter's tail decays by 0.27 per voxel
 _BLOCK = 64  # output voxels per block of an operator; wide enough for BLAS, narrow enough to skip the zeros
@@ -21,18 +21,18 @@ _BLOCK = 64  # output voxels per block of an operator; wide enough for BLAS, nar
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows ``start:stop`` of an axis operator, and the columns outside of which they are zero."""
+    """Rows ``start:stop`` of an axis operator; outside the columns ``low:high`` they are zero."""
 
     start: int
     stop: int
     low: int
     high: int
     weights: Float32Array
-    """(stop - start, high - low), C-contiguous."""
+    """(stop - start, high - low) float32, C-contiguous."""
 
 
 def positions(n: int, m: int) -> NDArray[np.float64]:
-    """(m,) where the centres of ``m`` output voxels lie between the ``n`` source voxels, ``(i + 0.5) n / m - 0.5``.
+    """(m,) float64: centres of ``m`` output voxels on the axis of the ``n`` source voxels, ``(i + 0.5) n / m - 0.5``.
 
     Source: ``skimage.transform.resize`` (``scipy.ndimage.zoom`` with ``grid_mode=True``).
     """
@@ -45,13 +45,13 @@ def positions(n: int, m: int) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=256)
 def nearest_indices(n: int, m: int) -> IndexArray:
-    """(m,) source voxel nearest to each output voxel, the later one on ties. Read-only."""
+    """(m,) index of the source voxel nearest to each output voxel, the later one of two equally near. Read-only."""
     return _frozen(np.clip(np.floor(positions(n, m) + 0.5).astype(np.intp), 0, n - 1))
 
 
 @lru_cache(maxsize=256)
 def mapped_positions(n: int, m: int) -> NDArray[np.float64]:
-    """(n,) where the centres of ``n`` source voxels lie between the ``m`` output voxels. Read-only."""
+    """(n,) float64: centres of ``n`` source voxels on the axis of the ``m`` output voxels, clipped to it. Read-only."""
     mapped = positions(m, n)
     np.clip(mapped, 0, m - 1, out=mapped)
     mapped.flags.writeable = False
@@ -60,9 +60,9 @@ def mapped_positions(n: int, m: int) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=256)
 def linear_taps(n: int, m: int) -> tuple[IndexArray, IndexArray, NDArray[np.float64]]:
-    """Return the two source voxels that each of ``m`` output voxels lies between, and the weight of the second.
+    """Return the two source voxels around each of ``m`` output voxels, and the weight of the second.
 
-    ``(lower, upper, weight)``, each (m,); at the ends, and where ``n == m``, both are the same voxel. Read-only.
+    ``(lower, upper, weight)``, each (m,), read-only. At the ends, and if ``n == m``, both are the same voxel.
     """
     where = np.clip(positions(n, m), 0, n - 1)
     lower = np.floor(where).astype(np.intp)
@@ -74,13 +74,13 @@ def linear_taps(n: int, m: int) -> tuple[IndexArray, IndexArray, NDArray[np.floa
 
 @lru_cache(maxsize=64)
 def operator(n: int, m: int, order: int) -> tuple[Block, ...]:
-    """Return the linear map from ``n`` source to ``m`` output voxels as row blocks; spline prefilter included.
+    """Return the linear map from ``n`` source to ``m`` output voxels as blocks of rows, with the spline prefilter.
 
-    Equals ``ndimage.zoom(..., order=order, mode="nearest", grid_mode=True)`` on one axis. Its rows sum to 1.
+    Equals ``ndimage.zoom(..., order=order, mode="nearest", grid_mode=True)`` on one axis. Each row sums to 1.
     Raises ``ValueError`` if ``order`` is not 0, 1 or 3.
     """
     if order not in ORDERS:
-        raise ValueError(f"resampling: found spline order {order!r}, expected one of {ORDERS}. Use 3 for images.")
+        raise ValueError(f"resampling: spline order {order!r} is not supported, expected one of {ORDERS}.")
     matrix = _dense_operator(n, m, order)
     blocks = []
     for start in range(0, m, _BLOCK):
@@ -115,7 +115,7 @@ def _dense_operator(n: int, m: int, order: int) -> NDArray[np.float64]:
 
 
 def _cubic_b_spline(fraction: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Weights of the four coefficients around a point that lies ``fraction`` behind the second of them."""
+    """Return the weights, (m,) each, of four coefficients around points ``fraction`` (m,) behind the second of them."""
     rest = 1 - fraction
     second = 2 / 3 - fraction**2 * (2 - fraction) / 2
     third = 2 / 3 - rest**2 * (2 - rest) / 2
@@ -123,5 +123,6 @@ def _cubic_b_spline(fraction: NDArray[np.float64]) -> tuple[NDArray[np.float64],
 
 
 def _frozen(indices: IndexArray) -> IndexArray:
+    """Return ``indices`` (m,) after they were made read-only."""
     indices.flags.writeable = False
     return indices

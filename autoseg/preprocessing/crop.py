@@ -1,6 +1,6 @@
-"""Cut away the empty border of an image; what is empty is decided by the image alone, never by its annotation.
+"""Crop of the empty border of an image: the image alone decides what is empty, never its annotation.
 
-Whether it is cut away at all is decided once for a data set: not where annotated foreground lies in such a border.
+All cases of a data set are cropped, or none: none if annotated foreground lies in such a border.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from autoseg.core.chunks import slabs
 
 
 def nonzero_mask(image: NDArray[Any]) -> BoolArray:
-    """(*S) bool: voxels that are not 0 in some channel, with the holes filled that these enclose.
+    """(*S) bool: voxels that are not 0 in at least one channel, and the holes that they enclose.
 
     ``image`` is (C, *S); NaN counts as not 0. In an image of one slice nothing is enclosed, as in nnU-Net.
-    Source: nnU-Net ``preprocessing/cropping/cropping.py:create_nonzero_mask`` (``binary_fill_holes``), here by
-    labelling the components of the background, which is several times faster.
+    Source: nnU-Net ``preprocessing/cropping/cropping.py:create_nonzero_mask`` (``binary_fill_holes``). We label the
+    components of the zero voxels instead, which is several times faster.
     """
     mask = any_nonzero(image)
-    if mask.all() or min(mask.shape) < 3:  # whatever is zero touches the border
+    if mask.all() or min(mask.shape) < 3:  # all zeros touch the border
         return mask
     components, n_components = ndimage.label(~mask)
     is_hole = np.ones(n_components + 1, dtype=bool)
@@ -38,7 +38,7 @@ def nonzero_mask(image: NDArray[Any]) -> BoolArray:
 
 
 def any_nonzero(image: NDArray[Any]) -> BoolArray:
-    """(*S) bool: voxels that are not 0 in some channel of ``image`` (C, *S)."""
+    """(*S) bool: voxels that are not 0 in at least one channel of ``image`` (C, *S)."""
     mask: BoolArray = image[0] != 0
     for channel in image[1:]:
         mask |= channel != 0
@@ -46,11 +46,11 @@ def any_nonzero(image: NDArray[Any]) -> BoolArray:
 
 
 def content_box(image: NDArray[Any]) -> tuple[Shape3, Shape3]:
-    """Return the first voxel and one past the last of the box of all voxels that are not 0 in some channel.
+    """Return the box of all voxels that are not 0 in at least one channel: its first voxel and one past its last.
 
-    ``image`` is (C, *S), of any real type; one that is 0 everywhere gives the full box. Filling the holes of what is
-    not 0 does not change it. Reads no further than the box needs: of a CT, whose air is not 0, a slab at either end.
-    Source: ``acvl_utils.cropping_and_padding.bounding_boxes.get_bbox_from_mask``, which would import torch.
+    ``image`` is (C, *S) of any real type; if it is 0 everywhere, the box is the whole image. Filled holes do not change
+    the box. Only as many slabs are read as needed: of a CT, whose air is not 0, one at each end. Source:
+    ``acvl_utils.cropping_and_padding.bounding_boxes.get_bbox_from_mask``, which would import torch.
     """
     z, y, x = image.shape[1:]
     rows, columns = np.zeros(y, dtype=bool), np.zeros(x, dtype=bool)
@@ -68,7 +68,7 @@ def content_box(image: NDArray[Any]) -> tuple[Shape3, Shape3]:
             break
     if last < 0:
         return (0, 0, 0), (z, y, x)
-    for slab in reversed(pieces):  # where the loop ended early, what lies behind matters for z only
+    for slab in reversed(pieces):  # if the loop ended early, the remaining slabs matter only for z
         used = np.flatnonzero(any_nonzero(image[:, slab]).any(axis=(1, 2)))
         if used.size:
             last = slab.start + int(used[-1])
@@ -78,13 +78,13 @@ def content_box(image: NDArray[Any]) -> tuple[Shape3, Shape3]:
 
 
 def full_box(image: NDArray[Any]) -> tuple[Shape3, Shape3]:
-    """Return the first voxel and one past the last of the whole of ``image`` (C, *S)."""
+    """Return the box of the whole ``image`` (C, *S): its first voxel and one past its last."""
     z, y, x = image.shape[1:]
     return (0, 0, 0), (z, y, x)
 
 
 def count_outside(values: NDArray[Any], low: Shape3, high: Shape3) -> dict[int, int]:
-    """Return value -> voxels of an integer map (*S) outside a box, values ascending; those without any are left out."""
+    """Return value -> voxels of an integer map (*S) outside a box, values ascending, only values with such voxels."""
     if high == values.shape and not any(low):
         return {}
     everywhere, inside = count_values(values), count_values(values[box_slices(low, high)])
@@ -98,5 +98,6 @@ def box_slices(low: Shape3, high: Shape3) -> tuple[slice, ...]:
 
 
 def _ends(used: BoolArray) -> tuple[int, int]:
-    where = np.flatnonzero(used)
-    return int(where[0]), int(where[-1]) + 1
+    """Return the first index and one past the last index of the True elements of ``used`` (L,), at least one."""
+    indices = np.flatnonzero(used)
+    return int(indices[0]), int(indices[-1]) + 1

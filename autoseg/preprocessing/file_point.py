@@ -1,4 +1,4 @@
-"""From a place on the grid of the cache to the same place in the file."""
+"""Coordinates: from a point on the grid of the cache to the same point in the file."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from autoseg.cases.case import CaseRecord
 
 
 def point_in_file(record: CaseRecord, point: Sequence[float]) -> tuple[float, float, float]:
-    """Return where a point of a cached case lies in its file: the inverse of turning, cropping and resampling.
+    """Return a point of a cached case in voxels of its file: the inverse of turning, cropping and resampling.
 
     Parameters
     ----------
     record
-        What preprocessing did to the case.
+        Record of the preprocessing of the case.
     point
-        Voxels (z, y, x) of the cached grid; whole numbers are voxel centres. May lie outside the image.
+        Voxels (z, y, x) on the grid of the cache; whole numbers are voxel centres. It may lie outside the image.
 
     Returns
     -------
-    Voxels (z, y, x) of the file, in the file's axes.
+    Voxels (z, y, x) of the file, axes as in the file.
 
     Notes
     -----
-    Resampling maps the edges of the field of view on each other, so voxel i of m lies at ``(i + 0.5) n / m - 0.5`` of
+    Resampling maps the edges of the field of view onto each other, so voxel i of m lies at ``(i + 0.5) n / m - 0.5`` of
     the n voxels before: see :func:`autoseg.preprocessing.axes.positions`.
     """
     turned = [

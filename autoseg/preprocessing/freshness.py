@@ -1,4 +1,4 @@
-"""Decide whether a cached case is still what its sources and settings would give, and say why not."""
+"""Freshness of a cached case: whether it is what its sources and settings would give now, and why not."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.io.companions import companions
 
 PREPROCESSING_VERSION = 4
-"""Raised whenever the same input would give another cache."""
+"""Number to be raised when the same input gives another cache."""
 RULES = 2
-"""Raised whenever the same promises would leave other classes."""
+"""Number to be raised when the same promises leave other classes."""
 NO_PROMISE = AnnotationProtocol()
 
 REASONS = {
@@ -32,7 +32,7 @@ REASONS = {
     "previous": "prediction of the previous stage changed",
     "protocol": "annotation_protocol, or what is estimated for it, changed",
 }
-"""Part of a fingerprint -> why a case with another value there is stale. A part that a case lacks is left out."""
+"""Part of a fingerprint -> why a case is stale if that part differs. A part that a case does not need is left out."""
 
 
 def case_fingerprint(
@@ -46,13 +46,17 @@ def case_fingerprint(
 ) -> str:
     """Return the fingerprint of a case: ``part:hash`` for each part of ``REASONS``, joined by ``;``.
 
-    Files count with name, size and time of modification, not with their content: reading a data set to see that
-    nothing changed would take minutes. A file rewritten with the same content is therefore preprocessed again, and
-    one that is changed within the same size and time stamp is not noticed. Of dataset.json and the plan only what
-    reaches the cache counts. A file that does not exist counts as such and raises nothing.
+    A file counts with its name, size and time of modification, not with its content, because reading a data set only to
+    see that nothing changed would take minutes. So a file that is rewritten with the same content is preprocessed
+    again, and a change within the same size and time stamp is not noticed. Of dataset.json and of the plan, only what
+    affects the cache counts. A missing file has a fingerprint, too, and raises nothing.
 
-    ``protocol`` is what is inferred from; where nothing is, it leaves no part. ``previous`` is the label map that the
-    previous stage of a cascade predicted of the case; None leaves no part either.
+    Parameters
+    ----------
+    protocol
+        Promises that narrow the annotation; if there are none, this part is left out.
+    previous
+        Label map that the previous stage of a cascade predicted of the case; None leaves this part out.
     """
     parts: dict[str, Any] = {
         "version": PREPROCESSING_VERSION,
@@ -73,20 +77,20 @@ def case_fingerprint(
     return ";".join(f"{part}:{short_hash(parts[part])}" for part in REASONS if part in parts)
 
 
-def staleness(found: str, expected: str) -> str | None:
-    """Return why a case with fingerprint ``found`` is stale when ``expected`` is wanted, or None if it is not."""
-    if found == expected:
+def staleness(present: str, expected: str) -> str | None:
+    """Return why a case whose fingerprint is ``found`` is stale if ``expected`` is needed; None if it is fresh."""
+    if present == expected:
         return None
-    before, after = _split(found), _split(expected)
+    before, after = _split(present), _split(expected)
     reasons = [reason for part, reason in REASONS.items() if before.get(part) != after.get(part)]
     return ", ".join(reasons) or REASONS["version"]
 
 
 def other_order(record: CaseRecord, plan: Plan) -> str | None:
-    """Return why a cached case is stale if it would now be turned otherwise, or None.
+    """Return why a cached case is stale because its voxel order would now be changed differently; None if it is fresh.
 
-    Asked of what was done to the case and not of a hash, so that a case stays fresh that need not be turned: then it
-    does not matter to which order the others are brought.
+    The record of the case decides, not a hash. So a case that needs no change stays fresh, whatever order the other
+    cases are brought to.
     """
     return None if record.voxel_order == plan.voxel_order(record.geometry) else REASONS["plan"]
 
@@ -113,10 +117,10 @@ def _labels_part(labels: Labels, case: str) -> Any:
 
 
 def file_stamp(path: Path) -> Sequence[Any]:
-    """Return what tells a file from a changed one without reading it; its name alone if it does not exist.
+    """Return name, size and time of modification of a file without reading it; only its name if it does not exist.
 
-    The name is that of the file and of its folder, so that a data set can be moved. What lies in a sidecar, or in the
-    data file of a header, counts, too.
+    The name is that of the file and of its folder, so that a data set can be moved. A sidecar, and the data file of a
+    header, count, too.
     """
     return [_stamp(part) for part in (path, *companions(path))]
 
@@ -131,7 +135,7 @@ def _stamp(path: Path) -> Sequence[Any]:
 
 
 def short_hash(value: Any) -> str:
-    """Return 16 hexadecimal digits that follow from a value that JSON can hold."""
+    """Return a hash of a value that JSON can hold, as 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 

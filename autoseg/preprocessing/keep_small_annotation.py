@@ -1,6 +1,6 @@
-"""The second half of annotation-preserving resampling: keep a class that would vanish from where it was annotated.
+"""Second step of the resampling of label maps: a code that would vanish is kept near its annotated voxels.
 
-And the measure of it: which annotated voxels find their class again.
+It also measures which annotated voxels keep their code.
 """
 
 from __future__ import annotations
@@ -18,59 +18,64 @@ from autoseg.core.chunks import chunks
 from autoseg.preprocessing.axes import mapped_positions
 
 Codes = NDArray[Any]
-_ROUNDS = 24  # each gives back all that can be given back at once; more are needed only where many codes meet
-_TILE = 3  # in a round at most one voxel per tile of this edge changes, so that changes rarely meet
+_ROUNDS = 24  # many rounds are needed only where many codes meet
+_TILE = 3  # edge of a tile; in a round at most one voxel per tile changes, so that changes rarely touch
 
 
 @dataclass(frozen=True, slots=True)
 class _Voxels:
-    """Annotated source voxels and the output voxels less than one voxel from their mapped position."""
+    """Annotated source voxels, and for each the output voxels less than one voxel from its mapped position."""
 
     code: Codes
-    """(n,)."""
+    """(n,) code of each source voxel."""
     candidates: NDArray[np.intp]
-    """(n, 2**d) flat output indices, closest first; a voxel may be listed more than once at the border."""
+    """(n, 2**d) flat output indices, closest first; at the border a voxel may be listed more than once."""
 
     def kept(self, flat: Codes) -> NDArray[np.bool_]:
-        """(n, 2**d) bool: the candidate carries the voxel's code."""
+        """(n, 2**d) bool: the candidate has the voxel's code in the output map ``flat`` (output voxels,)."""
         match: NDArray[np.bool_] = flat[self.candidates] == self.code[:, None]
         return match
 
     def subset(self, chosen: NDArray[np.bool_]) -> _Voxels:
-        """Return some of the voxels, by mask (n,)."""
+        """Return the voxels where the mask ``chosen`` (n,) is True."""
         return _Voxels(self.code[chosen], self.candidates[chosen])
 
 
 def find_survivors(source: Codes, result: Codes, unknown: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Return which annotated voxels of a map find their code again after it was resampled.
+    """Return which annotated voxels of a map keep their code after resampling.
 
     Parameters
     ----------
     source, result
-        (z, y, x) codes of the same field of view.
+        (z, y, x) codes of the same field of view, before and after.
     unknown
-        Code of voxels that are not annotated.
+        Code of unannotated voxels.
 
     Returns
     -------
     (n,) flat indices of the annotated voxels of ``source``, ascending, and (n,) bool: an output voxel less than one
-    voxel from the mapped position, along each axis, carries the code. Both are empty if nothing is annotated.
+    voxel from the mapped position along each axis has the code. Both are empty if nothing is annotated.
     """
     annotated = np.flatnonzero(source != unknown)
     flat = np.ascontiguousarray(result).reshape(-1)
-    found = [
+    is_kept = [
         _describe(annotated[chunk], source, result.shape).kept(flat).any(axis=1) for chunk in chunks(len(annotated))
     ]
-    return annotated, np.concatenate(found) if found else np.zeros(0, dtype=bool)
+    return annotated, np.concatenate(is_kept) if is_kept else np.zeros(0, dtype=bool)
 
 
 def rescue_classes(source: Codes, result: Codes, unknown: int) -> None:
-    """Change ``result`` in place until every annotated source voxel finds its code near its mapped position.
+    """Change ``result`` in place until every annotated source voxel has its code near its mapped position.
 
-    A voxel of ``source`` (z, y, x) is lost if none of the (up to 2 per axis) output voxels less than one voxel from
-    its mapped position carries its code. It takes the closest of them that is unknown, or whose code no other source
-    voxel would lose by it. What is still lost when nothing more can be given is looked for, in the same way, among
-    the 3 voxels per axis around its mapped position.
+    A voxel of ``source`` (z, y, x) is lost if none of the (up to 2 per axis) output voxels of ``result`` (z', y', x')
+    less than one voxel from its mapped position has its code. It takes the closest of them that is unknown, or whose
+    code no other source voxel would lose. Voxels that are still lost then look in the same way among the 3 voxels per
+    axis around their mapped position.
+
+    Parameters
+    ----------
+    unknown
+        Code of unannotated voxels.
     """
     for is_wide in (False, True):
         lost = _lost_voxels(source, result, unknown)
@@ -81,20 +86,20 @@ def rescue_classes(source: Codes, result: Codes, unknown: int) -> None:
 
 
 def _give_back(voxels: _Voxels, result: Codes, unknown: int) -> None:
-    """Change ``result`` in place, round by round, until none of ``voxels`` is lost or nothing can be given."""
+    """Change ``result`` (z', y', x') in rounds until none of ``voxels`` is lost, or none can be given back."""
     flat = result.reshape(-1)
     for step in range(_ROUNDS):
-        kept = voxels.kept(flat)
-        is_lost: NDArray[np.bool_] = np.logical_not(kept.any(axis=1))
+        has_code = voxels.kept(flat)
+        is_lost: NDArray[np.bool_] = np.logical_not(has_code.any(axis=1))
         if not is_lost.any():
             return
-        needed = _indispensable(voxels, kept, flat.size)
+        needed = _indispensable(voxels, has_code, flat.size)
         if not _give(voxels.subset(is_lost), flat, needed, unknown, step, result.shape):
             return
 
 
 def _lost_voxels(source: Codes, result: Codes, unknown: int) -> NDArray[np.intp]:
-    """Flat source indices of annotated voxels whose code is at no candidate."""
+    """(n,) flat indices of annotated voxels of ``source`` (z, y, x) whose code is at no candidate in ``result``."""
     back = result
     for axis, (n, m) in enumerate(zip(source.shape, result.shape, strict=True)):
         if n != m:
@@ -106,7 +111,10 @@ def _lost_voxels(source: Codes, result: Codes, unknown: int) -> NDArray[np.intp]
 
 
 def _describe(flat: NDArray[np.intp], source: Codes, shape: Sequence[int], *, is_wide: bool = False) -> _Voxels:
-    """Return codes and candidates of source voxels given by flat index; ``is_wide``: 3 candidates per axis."""
+    """Return code and candidates of the voxels of ``source`` (z, y, x) at the flat indices ``flat`` (n,).
+
+    ``shape`` is that of the output; with ``is_wide`` there are 3 candidates per axis.
+    """
     code = np.ascontiguousarray(source).reshape(-1)[flat]
     per_axis: list[list[tuple[NDArray[np.intp], NDArray[np.float64]]]] = []
     for coordinate, n, m in zip(np.unravel_index(flat, source.shape), source.shape, shape, strict=True):
@@ -124,7 +132,10 @@ def _describe(flat: NDArray[np.intp], source: Codes, shape: Sequence[int], *, is
 
 
 def _annotated_around(source: Codes, shape: Sequence[int], lost: NDArray[np.intp], unknown: int) -> NDArray[np.intp]:
-    """Flat indices of all annotated source voxels that share a candidate with a lost one, or could after a change."""
+    """(n,) flat indices of all annotated voxels of ``source`` (z, y, x) whose candidates may meet those of a lost one.
+
+    ``lost`` (l,) are flat indices; ``shape`` is that of the output.
+    """
     touched = np.zeros(tuple(shape), dtype=bool)
     touched.reshape(-1)[_describe(lost, source, shape).candidates] = True
     touched = ndimage.maximum_filter(touched, size=3, mode="nearest")
@@ -134,12 +145,15 @@ def _annotated_around(source: Codes, shape: Sequence[int], lost: NDArray[np.intp
     return np.flatnonzero(touched & (source != unknown))
 
 
-def _indispensable(voxels: _Voxels, kept: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """(output voxels,) bool: some source voxel finds its code there and nowhere else."""
+def _indispensable(voxels: _Voxels, has_code: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """(output voxels,) bool: at least one source voxel has its code there and at no other candidate.
+
+    ``kept`` (n, 2**d) bool: the candidate has the voxel's code.
+    """
     needed = np.zeros(size, dtype=bool)
-    first = kept.argmax(axis=1)
+    first = has_code.argmax(axis=1)
     only = np.take_along_axis(voxels.candidates, first[:, None], axis=1)
-    is_only = kept.any(axis=1) & ~(kept & (voxels.candidates != only)).any(axis=1)
+    is_only = has_code.any(axis=1) & ~(has_code & (voxels.candidates != only)).any(axis=1)
     needed[only[is_only]] = True
     return needed
 
@@ -147,7 +161,10 @@ def _indispensable(voxels: _Voxels, kept: NDArray[np.bool_], size: int) -> NDArr
 def _give(
     waiting: _Voxels, flat: Codes, needed: NDArray[np.bool_], unknown: int, step: int, shape: Sequence[int]
 ) -> bool:
-    """Give lost voxels their closest free candidate, at most one per tile; return whether any could be given."""
+    """Give lost voxels their closest free candidate in ``flat`` (output voxels,), at most one per tile.
+
+    A candidate is free if it is unknown or not ``needed`` (output voxels,). Returns whether any code was given.
+    """
     free = (flat[waiting.candidates] == unknown) | ~needed[waiting.candidates]
     rows = np.flatnonzero(free.any(axis=1))
     if len(rows) == 0:

@@ -1,4 +1,4 @@
-"""Where the voxels of each code lie, so that training draws patches around annotated voxels without searching."""
+"""Locations of the voxels of each code, so that training places patches around annotated voxels without a search."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ _SHARE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Locations:
-    """A sample of the voxels of each informative code."""
+    """Random sample of the voxels of each informative code."""
 
     indices: NDArray[np.signedinteger]
-    """(n,) flat indices into *S, int32 if they fit; one ascending run per code."""
+    """(n,) flat indices into *S, int32 if they fit, otherwise int64; one ascending run per code."""
     slices: dict[int, tuple[int, int]]
-    """Code -> first and one past the last entry of ``indices``; codes that do not occur are left out."""
+    """Code -> first entry and one past the last entry of its run in ``indices``; only codes that occur."""
     counts: dict[int, int]
-    """Code -> how many voxels carry it; all codes that occur, informative or not."""
+    """Code -> number of voxels; all codes that occur, informative or not."""
 
 
 def find_locations(codes: CodeArray, label_sets: BoolArray) -> Locations:
     """Sample the voxels of every informative code, uniformly and without replacement.
 
-    Of ``n`` voxels ``max(min(10000, n), ceil(n / 100))`` are kept, so rare classes keep all. The draw depends on the
-    code and the map only.
+    Of ``n`` voxels ``max(min(10000, n), ceil(n / 100))`` are sampled, so a rare class keeps all of them. The sample
+    depends only on the code and the map.
 
     Parameters
     ----------
     codes
-        (*S) codes.
+        (*S) unsigned integers < N.
     label_sets
         (N, K) bool.
 
     Notes
     -----
-    Source: nnU-Net ``default_preprocessor.py:_sample_foreground_locations``. Differs in that codes, not labels and
-    regions, are sampled: background counts as annotated where it was drawn, and each code has its own generator.
+    Source: nnU-Net ``default_preprocessor.py:_sample_foreground_locations``. We sample codes instead of labels and
+    regions: annotated background counts, too, and each code has its own random generator.
     """
     flat = np.ascontiguousarray(codes).reshape(-1)
     counts = np.zeros(len(label_sets), dtype=np.int64)
@@ -65,12 +65,12 @@ def find_locations(codes: CodeArray, label_sets: BoolArray) -> Locations:
 
 
 def sample_size(count: int) -> int:
-    """How many of ``count`` voxels of a code are kept."""
+    """Return how many of ``count`` voxels of a code are sampled."""
     return max(min(_AT_LEAST, count), math.ceil(_SHARE * count))
 
 
 def _extents(codes: CodeArray) -> dict[int, tuple[int, int]]:
-    """For each code above 0 that occurs, the first and one past the last flat index of the slices that hold it."""
+    """Return code -> first and one past the last flat index of the slices of ``codes`` (*S) with it, from code 1 on."""
     if codes.size == 0:
         return {}
     slice_size = codes.size // len(codes)
@@ -79,15 +79,18 @@ def _extents(codes: CodeArray) -> dict[int, tuple[int, int]]:
 
 
 def _sample(flat: CodeArray, extent: tuple[int, int], code: int, count: int) -> NDArray[np.intp]:
-    """Return ascending flat indices of some voxels of ``code``, which occurs ``count`` times, all within ``extent``."""
+    """Return ascending flat indices (m,) of sampled voxels of ``code`` in ``flat`` (n,).
+
+    The code occurs ``count`` times, always within ``extent`` (first and one past the last flat index).
+    """
     size = sample_size(count)
     rng = np.random.default_rng([SEED, code])
     ranks = np.arange(count) if size == count else np.sort(rng.choice(count, size=size, replace=False, shuffle=False))
     chosen = []
     n_before = 0
-    for chunk in chunks(extent[1], start=extent[0]):  # so that a large volume needs no list of all its background
-        found = np.flatnonzero(flat[chunk] == code)
-        first, last = np.searchsorted(ranks, (n_before, n_before + len(found)))
-        chosen.append(chunk.start + found[ranks[first:last] - n_before])
-        n_before += len(found)
+    for chunk in chunks(extent[1], start=extent[0]):  # so that no list of all background voxels is needed
+        indices = np.flatnonzero(flat[chunk] == code)
+        first, last = np.searchsorted(ranks, (n_before, n_before + len(indices)))
+        chosen.append(chunk.start + indices[ranks[first:last] - n_before])
+        n_before += len(indices)
     return np.concatenate(chosen)

@@ -1,4 +1,4 @@
-"""Keep what was drawn and what follows from promises in one map of codes, each with a table of its own."""
+"""One map of codes for two targets: the annotated classes, and the classes that promises leave."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from autoseg.core.chunks import chunks, slabs
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """A map of codes, each of which stands for a drawn set and the narrower set that is inferred."""
+    """Map of codes with two label sets for each code: the annotated one, and the narrower inferred one."""
 
     codes: CodeArray
-    """(*S) uint8 (uint16 when more than 256 codes). Where nothing is inferred, the codes of the drawn map."""
+    """(*S) uint8 (uint16 if there are more than 256 codes). Equal to the annotated map where nothing is inferred."""
     label_sets: BoolArray
-    """(N, K): what was drawn. The rows of the drawn map come first."""
+    """(N, K) bool: annotated classes. The rows of the annotated map come first."""
     inferred_sets: BoolArray
-    """(N, K): what is left; row by row a subset of ``label_sets``, empty only where that is."""
+    """(N, K) bool: classes that promises leave; each row is a subset of that of ``label_sets``, empty only if that
+    is."""
     n_conflicts: int
-    """Voxels at which the two have no class in common: what was drawn holds there."""
+    """Number of voxels whose annotated and inferred sets have no class in common; there the annotation holds."""
 
 
 def pair(codes: CodeArray, label_sets: BoolArray, inferred_codes: CodeArray, inferred_sets: BoolArray) -> Paired:
-    """Pair what was drawn with what is inferred, voxel by voxel.
+    """Pair the annotated and the inferred set of each voxel.
 
-    A voxel with drawn set D and inferred set J gets (D, D ∩ J), or (D, D) if the two have no class in common.
+    A voxel with annotated set D and inferred set J gets (D, D ∩ J), or (D, D) if the two have no class in common.
 
     Parameters
     ----------
     codes, label_sets
-        The drawn target: (*S) and (N, K).
+        Annotated target: (*S) unsigned integers < N, and (N, K) bool.
     inferred_codes, inferred_sets
-        The inferred one on the same grid: (*S) and (M, K).
+        Inferred target on the same grid: (*S) unsigned integers < M, and (M, K) bool.
     """
     n_drawn, n_inferred = len(label_sets), len(inferred_sets)
     voxels = _count_pairs(codes, inferred_codes, n_drawn, n_inferred)
@@ -43,15 +44,15 @@ def pair(codes: CodeArray, label_sets: BoolArray, inferred_codes: CodeArray, inf
     is_narrower = has_common & (both.sum(axis=2) < label_sets.sum(axis=1)[:, None])
     table = np.repeat(np.arange(n_drawn)[:, None], n_inferred, axis=1)
     drawn_rows, inferred_rows = [label_sets], [label_sets]
-    known: dict[tuple[int, bytes], int] = {}
+    code_of: dict[tuple[int, bytes], int] = {}
     for drawn, inferred in np.argwhere(is_narrower & (voxels > 0)).tolist():
         key = (drawn, both[drawn, inferred].tobytes())
-        if key not in known:
-            known[key] = n_drawn + len(known)
+        if key not in code_of:
+            code_of[key] = n_drawn + len(code_of)
             drawn_rows.append(label_sets[drawn, None])
             inferred_rows.append(both[drawn, inferred, None])
-        table[drawn, inferred] = known[key]
-    small: CodeArray = table.astype(np.uint8 if n_drawn + len(known) <= 256 else np.uint16)
+        table[drawn, inferred] = code_of[key]
+    small: CodeArray = table.astype(np.uint8 if n_drawn + len(code_of) <= 256 else np.uint16)
     paired = np.empty(codes.shape, dtype=small.dtype)
     for slab in slabs(codes.shape):  # numpy makes 8-byte copies of what it indexes with
         paired[slab] = small[codes[slab], inferred_codes[slab]]
@@ -60,10 +61,10 @@ def pair(codes: CodeArray, label_sets: BoolArray, inferred_codes: CodeArray, inf
 
 
 def _count_pairs(codes: CodeArray, inferred_codes: CodeArray, n_drawn: int, n_inferred: int) -> np.ndarray:
-    """(N, M) int64: voxels with each pair of codes."""
+    """(N, M) int64: voxels with each pair of a code of ``codes`` (*S) and one of ``inferred_codes`` (*S)."""
     drawn, inferred = codes.reshape(-1), inferred_codes.reshape(-1)
     voxels = np.zeros(n_drawn * n_inferred, dtype=np.int64)
-    for piece in chunks(drawn.size):  # so that a volume needs no large integers
-        joint = drawn[piece].astype(np.int64) * n_inferred + inferred[piece]
+    for chunk in chunks(drawn.size):  # so that no volume of large integers is needed
+        joint = drawn[chunk].astype(np.int64) * n_inferred + inferred[chunk]
         voxels += np.bincount(joint, minlength=voxels.size)
     return voxels.reshape(n_drawn, n_inferred)

@@ -1,4 +1,4 @@
-"""Bring the intensities of each channel to a common scale, as the plan says."""
+"""Normalisation: the intensities of each channel are brought to a common scale, as the plan says."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SMALLEST = 1e-8
 
 
 def normalize(image: NDArray[Any], plan: Plan, configuration: Configuration) -> Float32Array:
-    """Normalise each channel with the scheme that ``configuration`` names for it.
+    """Normalise each channel with the scheme that ``configuration`` gives for it.
 
     Parameters
     ----------
     image
-        (C, *S) float32, or integers of at most 16 bits, cropped. Never changed.
+        (C, *S) float32, or integers of at most 16 bits, cropped. Not changed.
     plan, configuration
-        Schemes, masks and the intensity statistics of the training data.
+        Schemes, masks and intensity statistics of the training data.
 
     Returns
     -------
@@ -35,21 +35,21 @@ def normalize(image: NDArray[Any], plan: Plan, configuration: Configuration) -> 
     Raises
     ------
     PlanError
-        If the number of channels is not the plan's.
+        If the image does not have the number of channels of the plan.
     FileFormatError
-        If a channel planned as RGB holds values outside 0 to 255.
+        If a channel planned as RGB has values outside 0 to 255.
 
     Notes
     -----
-    Source: nnU-Net ``preprocessing/normalization/default_normalization_schemes.py``. Differs in that the mask of the
-    masked z-score is the filled non-zero part of the image, with and without annotation (nnU-Net adds annotated
-    voxels, so that its training and its prediction see different intensities).
+    Source: nnU-Net ``preprocessing/normalization/default_normalization_schemes.py``. We differ in the mask of the
+    masked z-score: it is the filled non-zero part of the image, with and without annotation. nnU-Net adds annotated
+    voxels, so that its training and its prediction see different intensities.
     """
     if image.shape[0] != len(configuration.normalization):
         raise PlanError(
-            f"configuration {configuration.name!r}: found an image with {image.shape[0]} channels, expected "
-            f"{len(configuration.normalization)} ({', '.join(plan.channel_names)}). Give the channels of the training "
-            "data, in the same order."
+            f"configuration {configuration.name!r}: the image has {image.shape[0]} channels, expected "
+            f"{len(configuration.normalization)} ({', '.join(plan.channel_names)}). Give the same channels as in the "
+            "training data, in the same order."
         )
     result = np.empty(image.shape, dtype=np.float32)
     mask: BoolArray | None = None
@@ -64,7 +64,7 @@ def normalize(image: NDArray[Any], plan: Plan, configuration: Configuration) -> 
 
 
 def mean_and_std(values: NDArray[Any]) -> tuple[float, float]:
-    """Return mean and population standard deviation, accumulated in float64 piece by piece; (0, 0) if empty."""
+    """Return mean and population standard deviation of ``values`` (any shape), summed in float64; (0, 0) if empty."""
     if values.size == 0:
         return 0.0, 0.0
     mean = sum(float(piece.sum(dtype=np.float64)) for piece in _pieces(values)) / values.size
@@ -73,14 +73,14 @@ def mean_and_std(values: NDArray[Any]) -> tuple[float, float]:
 
 
 def _ct(values: NDArray[Any], out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
-    """Clip to the percentiles 0.5 and 99.5 of the training data, then its mean and standard deviation."""
+    """Fill ``out`` (*S): clip to the percentiles 0.5 and 99.5 of the training data, then use its mean and deviation."""
     np.clip(values, np.float32(training.percentile_00_5), np.float32(training.percentile_99_5), out=out)
     out -= np.float32(training.mean)
     out /= np.float32(max(training.std, _SMALLEST))
 
 
 def _zscore(values: NDArray[Any], out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
-    """Mean 0 and standard deviation 1 over the image, or inside the mask, outside of which nothing changes."""
+    """Fill ``out`` (*S): mean 0 and standard deviation 1 over the image, or over the mask; the rest does not change."""
     if mask is None:
         mean, std = mean_and_std(values)
         np.subtract(values, np.float32(mean), out=out)
@@ -95,22 +95,22 @@ def _zscore(values: NDArray[Any], out: Float32Array, training: IntensityProperti
 
 
 def _none(values: NDArray[Any], out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
-    """Leave the values as they are."""
+    """Copy ``values`` (*S) to ``out`` (*S) unchanged."""
     out[...] = values
 
 
 def _rescale(values: NDArray[Any], out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
-    """Map the smallest value to 0 and the largest to 1."""
+    """Fill ``out`` (*S) so that the smallest of ``values`` (*S) becomes 0 and the largest 1."""
     if values.size:
         np.subtract(values, np.float32(values.min()), out=out)
         out /= np.float32(max(float(out.max()), _SMALLEST))
 
 
 def _rgb(values: NDArray[Any], out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
-    """Divide by 255."""
+    """Fill ``out`` (*S) with ``values`` (*S) divided by 255; raise ``FileFormatError`` if they are outside 0 to 255."""
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     if low < 0 or high > 255:
-        fix = "Name the channel otherwise in dataset.json (for z-score), or convert the images to 8 bit."
+        fix = "Convert the images to 8 bit, or give the channel another name in dataset.json, so that z-score is used."
         raise FileFormatError(Fault("RGB channel", f"values from {low:g} to {high:g}", "0 to 255", fix))
     np.divide(values, np.float32(255), out=out)
 
@@ -122,8 +122,9 @@ SCHEMES: Mapping[Normalization, Callable[[NDArray[Any], Float32Array, IntensityP
     "rescale_to_0_1": _rescale,
     "rgb_to_0_1": _rgb,
 }
-"""Per name: fills ``out`` (*S) from ``values`` (*S), given the training statistics and the mask."""
+"""Name -> function that fills ``out`` (*S) from ``values`` (*S), given the training statistics and the mask (*S)."""
 
 
 def _pieces(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield ``values`` (*S) in slabs along the first axis."""
     return (values[slab] for slab in slabs(values.shape))

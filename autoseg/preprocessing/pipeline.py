@@ -1,4 +1,4 @@
-"""From a case as read to the grid that the network sees, and back."""
+"""Preprocessing of a case from its file to the grid of the network, and its inverse."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from autoseg.preprocessing.resample_layers import resample_layer
 from autoseg.preprocessing.tied_sets import Unions
 
 ANISOTROPY = 3.0
-"""Above this ratio of the largest to the smallest spacing, the coarsest axis is resampled on its own."""
+"""If the largest spacing is more than this times the smallest, the coarsest axis is resampled separately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,15 @@ class Preprocessed:
     """A case on the grid of a configuration."""
 
     image: Float32Array
-    """(C, *S), normalised, C-contiguous."""
+    """(C, *S) float32, normalised, C-contiguous."""
     codes: CodeArray | None
-    """(*S), or None for a case without annotation."""
+    """(*S) unsigned integers < N'; None for a case without annotation."""
     record: CaseRecord
-    """What was done, for :func:`restore`."""
+    """What preprocessing did, for :func:`restore`."""
     inferred: CodeArray | None = None
-    """(*S) codes of what promises leave, or None where nothing is inferred."""
+    """(*S) codes of the classes that promises leave; None if nothing is inferred."""
     label_sets: BoolArray | None = None
-    """(N', K): the rows of the target, then unions that ties in resampling made; None without annotation."""
+    """(N', K) bool: the rows of the target, then unions for ties in resampling; None for a case without annotation."""
     layers: tuple[Layer, ...] = ()
     """Further layers of the case."""
 
@@ -53,28 +53,28 @@ def preprocess(
 ) -> Preprocessed:
     """Turn, crop, normalise and resample a case; the same for training, validation and prediction.
 
-    A case that is stored in another order than most training cases is brought to theirs first. Normalisation comes
-    before resampling, so that clipped outliers do not ring through the spline, and after the crop, so that an empty
-    border does not shift the mean.
+    A case with another voxel order than most training cases is first brought to theirs. Normalisation comes after the
+    crop, so that an empty border does not shift the mean, and before resampling, so that clipped outliers do not cause
+    ringing in the spline.
 
     Parameters
     ----------
     case
-        Image (C, *S) and, if it has them, target and further layers, in the axes of the file.
+        Image (C, *S) and, if it has them, target and further layers, axes as in the file.
     plan, configuration
         The decisions.
     unknown
-        Code of voxels that nobody drew, over which drawn ones win, or None if every code is a drawn one (dense data).
+        Code of unannotated voxels, which lose against annotated ones; None if every voxel is annotated (dense data).
     inferred
-        (*S) codes of what promises leave (``annotation.promises.infer``). They are resampled on their own, so that
-        they change nothing of what was drawn, and by the dense rule, so that no inferred set grows.
+        (*S) codes of the classes that promises leave (``annotation.promises.infer``). They are resampled separately, so
+        that they do not change the annotation, and by the rule for dense maps, so that no inferred set grows.
 
     Raises
     ------
     PlanError
-        If the channels are not the plan's.
+        If the channels are not those of the plan.
     FileFormatError
-        If a channel planned as RGB holds values outside 0 to 255.
+        If a channel planned as RGB has values outside 0 to 255.
 
     Notes
     -----
@@ -121,12 +121,12 @@ def preprocess(
 
 
 def restore(array: NDArray[Any], record: CaseRecord, *, fill: float = 0) -> NDArray[Any]:
-    """Put an array on the grid after the crop back into the axes and the shape of the file.
+    """Bring an array on the grid after the crop back to the axes and the shape of the file.
 
     Parameters
     ----------
     array
-        (*S) or (H, *S) with *S = ``record.shape_after_crop``, the plan's axes.
+        (*S) or (H, *S) with *S = ``record.shape_after_crop``, axes of the plan.
     record
         What preprocessing did.
     fill
@@ -134,8 +134,7 @@ def restore(array: NDArray[Any], record: CaseRecord, *, fill: float = 0) -> NDAr
 
     Returns
     -------
-    (*S) or (H, *S) of the file, C-contiguous, same type. Inverts turning and crop: inside the box it equals what was
-    cropped, outside it is ``fill``.
+    (*S) or (H, *S) of the file, C-contiguous, same type. Inside the box it holds ``array``, outside ``fill``.
 
     Raises
     ------
@@ -144,7 +143,7 @@ def restore(array: NDArray[Any], record: CaseRecord, *, fill: float = 0) -> NDAr
     """
     if array.ndim not in (3, 4) or array.shape[-3:] != record.shape_after_crop:
         raise ValueError(
-            f"case {record.case!r}: found an array of shape {array.shape}, expected (*S) or (H, *S) with spatial shape "
+            f"case {record.case!r}: the array has shape {array.shape}, expected (*S) or (H, *S) with spatial shape "
             f"{record.shape_after_crop}. Resample it to the shape after the crop first."
         )
     order = record.voxel_order
@@ -156,10 +155,10 @@ def restore(array: NDArray[Any], record: CaseRecord, *, fill: float = 0) -> NDAr
 
 
 def anisotropic_axis(spacing_before: Sequence[float], spacing_after: Sequence[float]) -> int | None:
-    """Return the axis that must be resampled on its own, or None.
+    """Return the axis that must be resampled separately; None if there is none.
 
-    It is the coarsest axis of the spacing before, if that is more than 3 times the finest; else of the spacing after,
-    likewise; None if two axes are equally coarse. Source: nnU-Net
+    It is the coarsest axis of the spacing before, if it is more than 3 times the finest; otherwise that of the spacing
+    after, by the same rule. None if two axes are equally coarse. Source: nnU-Net
     ``default_resampling.py:determine_do_sep_z_and_axis``.
     """
     for spacing in (spacing_before, spacing_after):
@@ -170,7 +169,7 @@ def anisotropic_axis(spacing_before: Sequence[float], spacing_after: Sequence[fl
 
 
 def target_spacing(spacing_before: Sequence[float], configuration: Configuration) -> tuple[float, float, float]:
-    """Return the spacing after resampling (mm, the plan's axes); a 2-D configuration keeps the case's slice spacing."""
+    """Return the spacing after resampling (mm, axes of the plan); a 2-D configuration keeps that of the slices."""
     if len(configuration.spacing) == 2:
         return (spacing_before[0], *configuration.spacing)
     z, y, x = configuration.spacing
@@ -178,7 +177,7 @@ def target_spacing(spacing_before: Sequence[float], configuration: Configuration
 
 
 def resampled_shape(shape: Sequence[int], spacing_before: Sequence[float], spacing: Sequence[float]) -> Shape3:
-    """Return the shape with the same field of view at another spacing: rounded half to even, at least 1."""
+    """Return the shape at another spacing with the same field of view: rounded half to even, at least 1 voxel."""
     return _triple([max(1, round(old / new * n)) for old, new, n in zip(spacing_before, spacing, shape, strict=True)])
 
 

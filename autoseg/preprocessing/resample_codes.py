@@ -1,4 +1,4 @@
-"""Resample maps of codes at a cost that does not depend on the number of labels, and without losing a scribble."""
+"""Resampling of maps of codes: the cost does not depend on the number of labels, and no thin scribble is lost."""
 
 from __future__ import annotations
 
@@ -30,34 +30,35 @@ def resample_codes(
     """Resample a map of codes to another number of voxels in the same field of view.
 
     **Dense maps** (``unknown`` is None or does not occur). Every output voxel takes the code with the largest sum of
-    linear interpolation weights; on ties the nearest voxel's code if it is among the tied, else the smallest.
+    linear interpolation weights. On a tie it is the code of the nearest voxel if that is among the tied codes,
+    otherwise the smallest.
 
-    **Partially annotated maps.** Known beats unknown, within bounds:
+    **Partially annotated maps.** A known code beats unknown, within limits:
 
-    1. An output voxel is known if a known source voxel lies in its extent (the source voxels whose centres map into
-       it, and the nearest one), or if known voxels hold at least half of the linear weight. So an annotated region
-       grows by half a voxel (of the coarser grid) at most.
-    2. Its code wins the linear vote among known codes; where only the extent is known, it is the code of the known
-       voxel in the extent that is nearest axis by axis. Codes that tie, as two classes do on either side of a voxel
-       of half the resolution, give the union of their sets if ``unions`` are given ("nothing known" if that is all
-       classes), else as in dense maps.
-    3. A class survives: for each annotated source voxel there is an output voxel of the same code less than one output
-       voxel from its mapped position along each axis. Where codes compete, one that would vanish takes the closest
-       voxel that is unknown or that its present code can spare; if there is none, it looks among the 3 voxels per axis
-       around its mapped position. Only where more codes meet than these voxels can hold is one lost.
+    1. An output voxel is known if a known source voxel lies in its extent (the source voxels whose centres map into it,
+       and the nearest one), or if known voxels have at least half of the linear weight. So an annotated region grows by
+       half a voxel (of the coarser grid) at most.
+    2. Its code is the one with most linear weight among known codes. If only the extent is known, it is the code of the
+       known voxel in the extent that is nearest axis by axis. A tie, as between two classes on either side of a voxel
+       of half the resolution, gives the union of the tied sets if ``unions`` are given ("nothing known" if that is all
+       classes), otherwise the code as in dense maps.
+    3. No class vanishes: for each annotated source voxel an output voxel less than one output voxel from its mapped
+       position, along each axis, has the same code. A code that would vanish takes the closest of these voxels that is
+       unknown or whose code is not needed there. If there is none, it searches the 3 voxels per axis around the mapped
+       position. A code is lost only where more codes meet than these voxels can hold.
 
     Parameters
     ----------
     codes
-        (*S) integers, one to three axes. Never changed.
+        (*S) integers, one to three axes. Not changed.
     shape
         New *S, every length at least 1.
     unknown
-        Code of voxels of which nothing is known, or None.
+        Code of unannotated voxels, or None.
     separate_axis
         Axis along which the nearest slice is taken instead of the linear vote (known before unknown, as above).
     unions
-        The label sets of the codes; gets those of the ties. Of no effect on dense maps.
+        Label sets of the codes; those of the ties are added to it. Has no effect on dense maps.
 
     Returns
     -------
@@ -70,10 +71,11 @@ def resample_codes(
 
     Notes
     -----
-    Source of the dense rule: ``batchgenerators.augmentations.utils.resize_segmentation`` 0.25.5 with order 1, and
-    nnU-Net's ``default_resampling.py:resample_data_or_seg`` for ``separate_axis``. The rule for unknown voxels is ours:
-    with the dense rule a scribble one voxel wide vanishes when it is resampled by 0.5. Votes are counted only where
-    neighbouring source voxels differ; where that is nearly everywhere and codes are few, they are summed code by code.
+    Source of the rule for dense maps: ``batchgenerators.augmentations.utils.resize_segmentation`` 0.25.5 with order
+    1, and nnU-Net's ``default_resampling.py:resample_data_or_seg`` for ``separate_axis``. The rule for unknown
+    voxels is ours: with the rule for dense maps a scribble one voxel wide vanishes at half the resolution. Votes
+    are counted only where neighbouring source voxels differ; where that is nearly everywhere and codes are few,
+    weights are summed code by code.
     """
     shape = check_shape(codes.shape, shape, separate_axis)
     if codes.size == 0:
@@ -94,7 +96,7 @@ def resample_codes(
 
 
 def _nearest(source: Codes, shape: Sequence[int]) -> Codes:
-    """Take the nearest voxel, shrinking axes first, then from the last axis to the first."""
+    """Return ``shape`` codes: the nearest voxel of ``source`` (z, y, x), axes that shrink most first."""
     result = source
     for axis in _cheapest_order(source.shape, shape):
         result = result.take(nearest_indices(source.shape[axis], shape[axis]), axis=axis)
@@ -102,7 +104,10 @@ def _nearest(source: Codes, shape: Sequence[int]) -> Codes:
 
 
 def _nearest_known(source: Codes, shape: Sequence[int], unknown: int) -> Codes:
-    """Take, axis by axis, the nearest voxel, or the nearest known one in the extent of the output voxel if unknown."""
+    """Return ``shape`` codes: by axis the nearest voxel of ``source`` (z, y, x), or a known one if it is unknown.
+
+    The known voxel is the nearest one in the extent of the output voxel.
+    """
     result = source
     for axis in _cheapest_order(source.shape, shape):
         n, m = source.shape[axis], shape[axis]
@@ -116,13 +121,13 @@ def _nearest_known(source: Codes, shape: Sequence[int], unknown: int) -> Codes:
 
 
 def _cheapest_order(before: Sequence[int], after: Sequence[int]) -> list[int]:
-    """Axes whose length changes, those that shrink most first; of equals the later axis is copied in longer runs."""
+    """Return the axes whose length changes, those that shrink most first; of equals the first axis is first."""
     changing = [axis for axis in range(len(before)) if before[axis] != after[axis]]
     return sorted(changing, key=lambda axis: after[axis] / before[axis])
 
 
 def _extent(n: int, m: int) -> list[tuple[IndexArray, IndexArray]]:
-    """Pair output voxels with the source voxels in their extent other than the nearest, closest first.
+    """Return pairs of output voxels and source voxels in their extent other than the nearest, (k,) each, closest first.
 
     Each pair of arrays holds every output voxel at most once. Empty unless the axis shrinks.
     """
@@ -142,7 +147,7 @@ def _extent(n: int, m: int) -> list[tuple[IndexArray, IndexArray]]:
 def _decide_by_votes(
     source: Codes, result: Codes, unknown: int | None, separate: int | None, unions: Unions | None
 ) -> None:
-    """Overwrite ``result`` with the winners of the linear vote wherever the voxels that vote differ."""
+    """Overwrite ``result`` (z', y', x') with the winners of the linear vote where ``source`` (z, y, x) varies."""
     axes = [axis for axis in range(3) if source.shape[axis] != result.shape[axis] and axis != separate]
     contested = _cells_that_differ(source, axes)
     if contested is None:
@@ -171,20 +176,23 @@ def _decide_by_votes(
 
 
 def _pieces(flat: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]]:
-    """Yield where ``flat`` is True, some thousand indices at a time: a list of all may take 8 bytes a voxel."""
+    """Yield the indices (k,) at which ``flat`` (n,) is True, some thousand at a time.
+
+    A list of all of them could need 8 bytes a voxel.
+    """
     for searched in chunks(flat.size, 4 * VOXELS):
-        found = searched.start + np.flatnonzero(flat[searched])
-        for chunk in chunks(len(found), CACHED_VOXELS):
-            yield found[chunk]
+        indices = searched.start + np.flatnonzero(flat[searched])
+        for chunk in chunks(len(indices), CACHED_VOXELS):
+            yield indices[chunk]
 
 
 def _cells_that_differ(source: Codes, axes: Sequence[int]) -> NDArray[np.bool_] | None:
-    """(*S) bool: the cell of 2 voxels per axis of ``axes`` that begins at a voxel is not uniform. None if all are."""
+    """(*S) bool: the cell that begins at a voxel, 2 voxels long on each of ``axes``, varies; None if none does."""
     differs = np.zeros(source.shape, dtype=bool)
     for axis in axes:
         lead = (slice(None),) * axis
         here, there = (*lead, slice(None, -1)), (*lead, slice(1, None))
-        # a cell is uniform if its lower face is, its upper face is, and the two agree
+        # a cell is uniform if both of its faces are uniform and agree
         differs[here] |= differs[there]
         differs[here] |= source[here] != source[there]
     return differs if differs.any() else None

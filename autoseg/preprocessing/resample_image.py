@@ -1,4 +1,4 @@
-"""Spline resampling of images as matrix products, one per axis: exact, and much faster than voxel by voxel."""
+"""Spline resampling of images as one matrix product per axis: exact, and much faster than voxel by voxel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from autoseg.core.arrays import Float32Array
 from autoseg.preprocessing.axes import Block, nearest_indices, operator
 
-_COLUMNS = 4096  # columns of a (z, y * x) view handled at once: they and their result stay in the processor's cache
+_COLUMNS = 4096  # columns of a (z, y * x) view processed together: with their result they fit the processor's cache
 _EXACT_IN_FLOAT32 = (np.dtype(np.float32), np.dtype(np.float16))
 
 Range = tuple[float, float]
@@ -21,20 +21,21 @@ def resample_image(
 ) -> Float32Array:
     """Resample every channel of an image to another number of voxels in the same field of view.
 
-    The interpolating spline is linear and separable: along each axis it is one small matrix (prefilter included), so
-    the work is matrix products in float32, the middle of the range subtracted so that large offsets cost no accuracy.
+    The interpolating spline is linear and separable: along each axis it is one small matrix (with the prefilter). So
+    the work is matrix products in float32. The middle of the range is subtracted first, so that large offsets cost no
+    accuracy.
 
     Parameters
     ----------
     image
-        (C, *S) of any real type, one to three spatial axes. Finite (NaN spreads). Never changed.
+        (C, *S) of any real type, one to three spatial axes. Finite (NaN spreads). Not changed.
     shape
         New *S, every length at least 1.
     order
         Spline order 0, 1 or 3.
     separate_axis
-        Index into *S of an axis along which the nearest slice is taken; the slices that are needed, and only they,
-        are resampled with ``order``. None treats all axes alike.
+        Index into *S of an axis along which the nearest slice is taken; only the slices that are needed are resampled
+        with ``order``. None treats all axes in the same way.
 
     Returns
     -------
@@ -72,23 +73,23 @@ def resample_image(
 
 
 def check_shape(before: Sequence[int], after: Sequence[int], separate_axis: int | None) -> tuple[int, ...]:
-    """Return the new shape as a tuple of ints, or raise ``ValueError`` if it does not fit the old one."""
+    """Return the new spatial shape as a tuple of ints; raise ``ValueError`` if it does not fit the old one."""
     shape = tuple(int(length) for length in after)
     if len(shape) != len(before) or not 1 <= len(shape) <= 3 or min(shape) < 1:
         raise ValueError(
-            f"resampling: found new shape {shape} for an array with spatial shape {tuple(before)}, expected one length "
-            "of at least 1 for each of one to three axes. Give the spatial axes only."
+            f"resampling: new shape {shape} does not fit an array with spatial shape {tuple(before)}, expected one "
+            "length of at least 1 for each of one to three axes. Give the spatial axes only."
         )
     if separate_axis is not None and not 0 <= separate_axis < len(shape):
         raise ValueError(
-            f"resampling: found separate_axis {separate_axis}, expected None or 0 to {len(shape) - 1}. "
+            f"resampling: separate_axis is {separate_axis}, expected None or 0 to {len(shape) - 1}. "
             "It counts spatial axes only."
         )
     return shape
 
 
 def _resample_volume(volume: NDArray[np.generic], output: Float32Array, operators: Sequence[tuple[Block, ...]]) -> None:
-    """Fill ``output`` from ``volume``, both (z, y, x); axis 0 first if it shrinks more than the slices do."""
+    """Fill ``output`` (z', y', x') from ``volume`` (z, y, x); axis 0 comes first if it shrinks more than the slices."""
     limits = _range(volume)
     slices_ratio = np.prod(output.shape[1:]) / np.prod(volume.shape[1:])
     if output.shape[0] / volume.shape[0] < slices_ratio:
@@ -113,7 +114,10 @@ def _resample_volume(volume: NDArray[np.generic], output: Float32Array, operator
 def _resample_slices(
     volume: NDArray[np.generic], output: Float32Array, operators: Sequence[tuple[Block, ...]], axis: int
 ) -> None:
-    """Fill ``output``: nearest along ``axis``, splines within the slices that are needed, each with its own range."""
+    """Fill ``output`` (z', y', x') from ``volume`` (z, y, x): nearest along ``axis``, splines inside the needed slices.
+
+    Each slice is clipped to its own range.
+    """
     planes, targets = np.moveaxis(volume, axis, 0), np.moveaxis(output, axis, 0)
     in_plane = [blocks for index, blocks in enumerate(operators) if index != axis]
     wanted = nearest_indices(planes.shape[0], targets.shape[0])
@@ -124,7 +128,7 @@ def _resample_slices(
 
 
 def _resample_plane(plane: Float32Array, operators: Sequence[tuple[Block, ...]]) -> Float32Array:
-    """Resample a (y, x) plane along both axes, the one that shrinks more first."""
+    """Resample a (y, x) plane along both axes, first the one that shrinks more."""
     rows, columns = operators
     if rows[-1].stop / plane.shape[0] <= columns[-1].stop / plane.shape[1]:
         return _columns(_rows(plane, rows), columns)
@@ -132,6 +136,7 @@ def _resample_plane(plane: Float32Array, operators: Sequence[tuple[Block, ...]])
 
 
 def _rows(plane: Float32Array, blocks: tuple[Block, ...]) -> Float32Array:
+    """Apply ``blocks`` along the first axis of a (y, x) plane."""
     if blocks[-1].stop == plane.shape[0]:
         return plane
     result = np.empty((blocks[-1].stop, plane.shape[1]), dtype=np.float32)
@@ -141,6 +146,7 @@ def _rows(plane: Float32Array, blocks: tuple[Block, ...]) -> Float32Array:
 
 
 def _columns(plane: Float32Array, blocks: tuple[Block, ...]) -> Float32Array:
+    """Apply ``blocks`` along the last axis of a (y, x) plane."""
     if blocks[-1].stop == plane.shape[1]:
         return plane
     result = np.empty((plane.shape[0], blocks[-1].stop), dtype=np.float32)
@@ -158,7 +164,10 @@ def _along_first_axis(
     centre: bool,
     finish: bool,
 ) -> None:
-    """Apply ``blocks`` along axis 0 of a C-contiguous or sliced (z, y, x) volume, some rows of y at a time."""
+    """Fill ``output`` (z', y, x): apply ``blocks`` along axis 0 of ``volume`` (z, y, x), some rows of y at a time.
+
+    ``volume`` is C-contiguous or a slice of a C-contiguous array.
+    """
     step = max(1, _COLUMNS // volume.shape[2])
     for start in range(0, volume.shape[1], step):
         rows = slice(start, start + step)
@@ -171,11 +180,12 @@ def _along_first_axis(
 
 
 def _range(values: NDArray[np.generic]) -> Range:
+    """Return the smallest and the largest of ``values`` (any shape, at least one)."""
     return float(values.min()), float(values.max())
 
 
 def _centred(values: NDArray[np.generic], limits: Range) -> Float32Array:
-    """Return the values minus the middle of their range, float32, C-contiguous, rounded once."""
+    """Return ``values`` (any shape) minus the middle of their range: float32, C-contiguous, rounded once."""
     middle = _middle(limits)
     if values.dtype in _EXACT_IN_FLOAT32:
         centred = np.array(values, dtype=np.float32, order="C")
@@ -187,7 +197,7 @@ def _centred(values: NDArray[np.generic], limits: Range) -> Float32Array:
 
 
 def _finish(values: Float32Array, limits: Range) -> Float32Array:
-    """Add the middle of the range again and clip to the range, in place."""
+    """Add the middle of the range to ``values`` (any shape) and clip them to the range, in place."""
     values += _middle(limits)
     return np.clip(values, np.float32(limits[0]), np.float32(limits[1]), out=values)
 

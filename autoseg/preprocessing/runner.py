@@ -1,4 +1,4 @@
-"""Preprocess a data set into its NumPy cache: cases in parallel, finished cases kept, broken cases reported."""
+"""Preprocessing of a data set into its cache: cases in parallel, fresh cases kept, failed cases reported."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ NO_FILES: Mapping[str, Path] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class RunReport:
-    """What became of each case."""
+    """Outcome for each case."""
 
     done: tuple[str, ...]
-    """Preprocessed in this run, sorted."""
+    """Cases preprocessed in this run, sorted."""
     kept: tuple[str, ...]
-    """Cached before and still fresh, sorted."""
+    """Cases that were cached before and are still fresh, sorted."""
     failed: dict[str, AutosegError] = field(default_factory=dict)
     """Case -> why it could not be preprocessed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """All that a worker needs for one case; small, since it is sent to another process."""
+    """Input of a worker for one case; small, because it is sent to another process."""
 
     files: CaseFiles
     labels: Labels
@@ -78,38 +78,38 @@ def preprocess_dataset(
     previous: Mapping[str, Path] = NO_FILES,
     progress: Progress = silent,
 ) -> RunReport:
-    """Preprocess all cases of a data set into ``folder``, those that are fresh there excepted.
+    """Preprocess all cases of a data set into ``folder``, except those that are fresh there.
 
     Parameters
     ----------
     dataset, plan
-        What to preprocess, and how. Promises are those of ``dataset.protocol``, as
-        :func:`autoseg.inspection.statements.settled` spells them out: a reach of "auto" promises nothing.
+        Cases, and how to preprocess them. The promises are those of ``dataset.protocol`` with all quantities filled in
+        (:func:`autoseg.inspection.statements.settled`); a reach of "auto" promises nothing.
     configuration_name
         Configuration of the plan.
     folder
-        Cache of this configuration; made if missing. What a killed run left half-written is removed.
+        Cache of this configuration; made if missing. Half-written files of a killed run are removed.
     workers
-        Number of processes, or how many for the names of the cases that are to be done. Each uses one core; a single
-        one uses all.
+        Number of processes, or a function that returns it for the names of the cases to be done. Each process uses one
+        core; a single one uses all.
     skip
-        Cases to leave out; what is cached of them is removed.
+        Cases to leave out; their cached files are removed.
     previous
         Case -> label map that the previous stage predicted of it without having trained on it. Needed of every case for
         the second stage of a cascade, and of none otherwise.
     progress
-        Called after each case with the number of cases settled, their total and the name.
+        Called after each case with (cases finished, cases in all, name).
 
     Returns
     -------
-    What became of each case. A case that cannot be read or preprocessed does not stop the others.
+    Outcome for each case. A case that cannot be read or preprocessed does not stop the others.
 
     Raises
     ------
     PlanError
         If the plan has no such configuration.
     StorageError
-        If there is no room for the cache; what was written is kept.
+        If there is no space left for the cache; finished cases are kept.
     """
     configuration = plan.configuration(configuration_name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def preprocess_dataset(
     for index, result in map_unordered(_run, jobs, workers=n_workers):
         name = todo[index].name
         if isinstance(result, StorageError):
-            raise result  # there is no room for the others either
+            raise result  # there is no space for the other cases either
         if isinstance(result, AutosegError):
             failed[name] = result
         else:
@@ -152,7 +152,7 @@ def stale_cases(
     *,
     previous: Mapping[str, Path] = NO_FILES,
 ) -> dict[str, str]:
-    """Return those of the cases ``names`` whose cache is missing or stale, each with the reason; reads no voxels.
+    """Return case -> reason for those of ``names`` whose cache is missing or stale; no voxels are read.
 
     ``previous`` as for :func:`preprocess_dataset`.
     """
@@ -179,10 +179,10 @@ def read_case(files: CaseFiles, labels: Labels) -> Case:
     Raises
     ------
     FileFormatError
-        If a file cannot be read faithfully.
+        If a file cannot be read without loss.
     DatasetError
-        If label file or valid mask do not have the shape of the image, the mask is zero everywhere, the case has no
-        label file, or a value is not declared.
+        If the label file or the valid mask does not have the shape of the image, the mask is zero everywhere, the case
+        has no label file, or a value is not declared.
     """
     image, geometry = read_intensities(files.images)
     target = read_annotation(files, labels, image.shape[1:])
@@ -190,7 +190,7 @@ def read_case(files: CaseFiles, labels: Labels) -> Case:
 
 
 def infer_case(case: Case, labels: Labels, protocol: AnnotationProtocol) -> Inference | None:
-    """Return what the promises leave of a case on the grid of its file; None where they add nothing."""
+    """Return the classes that promises leave in a case, on the grid of its file; None if they exclude nothing."""
     if labels.is_dense or protocol.is_empty or case.target is None:
         return None
     statement = promise_statement(labels, case.name)
@@ -245,7 +245,7 @@ def _run(job: _Job) -> None:
         prepared = preprocess(case, job.plan, job.configuration, unknown=unknown, inferred=inferred)
     codes, label_sets, inferred_sets = prepared.codes, prepared.label_sets, None
     if codes is None or label_sets is None:
-        raise ValueError(f"case {case.name!r}: preprocessing lost the annotation")
+        raise ValueError(f"case {case.name!r}: preprocessing returned no annotation")
     if inference is not None and prepared.inferred is not None:
         statement = promise_statement(job.labels, case.name)
         is_drawn = np.logical_or.reduce(touched_classes(label_sets, statement), axis=1)  # no promise narrows it
@@ -278,12 +278,12 @@ def _run(job: _Job) -> None:
 
 
 def _members(table: BoolArray) -> tuple[tuple[int, ...], ...]:
-    """Return the class indices of each row of a table (N, K)."""
+    """Return the class indices of each row of a table (N, K) bool."""
     return tuple(tuple(np.flatnonzero(row).tolist()) for row in table)
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of processes that do not live any more."""
+    """Remove temporary files of processes that have ended."""
     for path in folder.glob(".*.tmp.*"):
         process = path.name[1:].split(".", 1)[0]
         if process.isdigit() and not is_running(int(process)):

@@ -1,4 +1,4 @@
-"""The linear vote among the source voxels around an output voxel, counted without a pass per label."""
+"""Linear vote among the source voxels around an output voxel, counted without a pass per label."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
 from autoseg.preprocessing.tied_sets import Unions
 
 Codes = NDArray[Any]
-_CLOSE = 1e-5  # scores nearer to a half than this are counted again in float64, since an exact tie is decided otherwise
+_CLOSE = 1e-5  # scores nearer to 0.5 than this are computed again in float64, to tell a tie from a small difference
 
 
 @dataclass(frozen=True, slots=True)
 class AxisTable:
-    """What an output index along one axis means for the vote."""
+    """Source voxels and weights for the vote of each output index along one axis."""
 
     steps: tuple[IndexArray, ...]
     """One or two (m,) arrays: flat source offsets of the voxels that vote."""
     weights: tuple[NDArray[np.float64], ...]
-    """Their weights, (m,) each; empty if there is only one."""
+    """Weights of the two arrays, (m,) each; empty if there is only one."""
     nearest: IndexArray
     """(m,) flat source offset of the nearest voxel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """The votes for n output voxels by the ``2**d`` source voxels around each."""
+    """Votes of the ``2**d`` source voxels around each of n output voxels."""
 
     votes: Codes
     """(2**d, n) codes."""
     shares: tuple[tuple[NDArray[np.float64], ...], ...]
-    """Per voting axis the weights (n,) of its lower and its upper voxels; a vote's weight is their product."""
+    """Per voting axis, the weights (n,) of its lower and of its upper voxels; a vote has the product of these
+    weights."""
     nearest: Codes
     """(n,) code of the nearest source voxel."""
 
     def weights(self, dtype: type[np.floating[Any]]) -> list[NDArray[Any]]:
-        """Return 2**d arrays (n,), in the order of ``votes``, multiplied axis by axis as ``ndimage.zoom`` does."""
+        """Return 2**d arrays (n,), in the order of ``votes``, multiplied axis by axis as in ``ndimage.zoom``."""
         products: list[NDArray[Any]] = [np.ones(1, dtype=dtype)]
         for pair in self.shares:
             typed = [share.astype(dtype, copy=False) for share in pair]
@@ -48,13 +49,13 @@ class Ballot:
         return products
 
     def subset(self, rows: NDArray[np.intp]) -> Ballot:
-        """Return the ballot of some of the voxels."""
+        """Return the ballot of the voxels at ``rows`` (m,)."""
         shares = tuple(tuple(share[rows] for share in pair) for pair in self.shares)
         return Ballot(self.votes.take(rows, axis=1), shares, self.nearest[rows])
 
 
 def corner_table(before: Sequence[int], after: Sequence[int], axis: int, *, is_linear: bool) -> AxisTable:
-    """Return the table of an axis between shapes ``before`` and ``after``; only the nearest votes if not linear."""
+    """Return the table of an axis between shapes ``before`` and ``after``; if not linear, only the nearest votes."""
     n, m = before[axis], after[axis]
     stride = int(np.prod(before[axis + 1 :], dtype=np.intp))
     nearest = nearest_indices(n, m) * stride
@@ -67,7 +68,19 @@ def corner_table(before: Sequence[int], after: Sequence[int], axis: int, *, is_l
 def collect_votes(
     flat_source: Codes, chosen: NDArray[np.intp], shape: Sequence[int], tables: Sequence[AxisTable]
 ) -> Ballot:
-    """Return the ballot for output voxels given by flat index into ``shape`` (z, y, x)."""
+    """Return the ballot of output voxels.
+
+    Parameters
+    ----------
+    flat_source
+        (source voxels,) codes.
+    chosen
+        (n,) flat indices into ``shape``.
+    shape
+        Shape (z, y, x) of the output.
+    tables
+        One per axis.
+    """
     rows = chosen // shape[2]
     z = rows // shape[1]
     coordinates = (z, rows - z * shape[1], chosen - rows * shape[2])
@@ -87,7 +100,10 @@ def collect_votes(
 
 
 def winner(ballot: Ballot) -> Codes:
-    """Return the codes (n,) with the largest sum of weights; on ties the nearest's if it is tied, else the smallest."""
+    """Return the codes (n,) with the largest sum of weights.
+
+    On a tie it is the nearest code if that is tied, otherwise the smallest.
+    """
     best = ballot.nearest.copy()
     doubtful = np.flatnonzero(_score(ballot.votes, ballot.weights(np.float32), best) < 0.5 + _CLOSE)
     if len(doubtful):
@@ -97,9 +113,10 @@ def winner(ballot: Ballot) -> Codes:
 
 
 def known_winner(ballot: Ballot, present: Codes, unknown: int, unions: Unions | None = None) -> Codes:
-    """Return the winner among known codes if the nearest is known or half of the weight is, else ``present`` (n,).
+    """Return the winner among known codes if the nearest is known or known votes have half of the weight.
 
-    With ``unions`` known codes that tie give the code of the union of their sets.
+    Otherwise the code of ``present`` (n,) stays. With ``unions``, known codes that tie give the code of the union of
+    their sets. Result: (n,) codes.
     """
     weights = [
         weight * (vote != unknown) for vote, weight in zip(ballot.votes, ballot.weights(np.float64), strict=True)
@@ -116,7 +133,10 @@ def known_winner(ballot: Ballot, present: Codes, unknown: int, unions: Unions | 
 def _unite_ties_(
     chosen: Codes, rows: NDArray[np.intp], votes: Codes, weights: Sequence[NDArray[np.float64]], unions: Unions
 ) -> None:
-    """Overwrite ``chosen`` (n,) in those of ``rows`` where several codes share the highest score above 0."""
+    """Overwrite ``chosen`` (n,) at those of ``rows`` (m,) where several codes share the highest score above 0.
+
+    ``votes`` is (2**d, n); ``weights`` are 2**d arrays (n,).
+    """
     rows = rows[(votes[:, rows] != votes[0, rows]).any(axis=0)]
     votes, weights = votes[:, rows], [weight[rows] for weight in weights]
     scores = np.stack([_score(votes, weights, vote) for vote in votes])
@@ -134,7 +154,7 @@ def _unite_ties_(
 
 
 def _exact_winner(ballot: Ballot, weights: Sequence[NDArray[np.float64]]) -> Codes:
-    """Return the winner by scores in float64, summed in the order of ``ndimage.zoom``."""
+    """Return the winners (n,) by scores in float64, summed in the order of ``ndimage.zoom``."""
     high, low = ballot.votes.max(axis=0), ballot.votes.min(axis=0)
     is_pair = np.logical_and.reduce((ballot.votes == high) | (ballot.votes == low))
     other = np.where(ballot.nearest == high, low, high)
@@ -154,7 +174,10 @@ def _exact_winner(ballot: Ballot, weights: Sequence[NDArray[np.float64]]) -> Cod
 def _winner_of_many(
     votes: Codes, weights: Sequence[NDArray[np.float64]], nearest: Codes, best_score: NDArray[np.float64]
 ) -> Codes:
-    """Return the winner among more than two codes; ``best_score`` begins as the nearest's and is overwritten."""
+    """Return the winners (n,) among more than two codes.
+
+    ``votes`` is (2**d, n). ``best_score`` (n,) starts with the scores of ``nearest`` (n,) and is overwritten.
+    """
     best = nearest.copy()
     for vote in votes:
         score = _score(votes, weights, vote)
@@ -165,7 +188,7 @@ def _winner_of_many(
 
 
 def _score(votes: Codes, weights: Sequence[NDArray[Any]], code: Codes) -> NDArray[Any]:
-    """(n,) sum of the weights of the votes for ``code`` (n,)."""
+    """(n,) sum of the weights of the votes for ``code`` (n,); ``votes`` is (2**d, n)."""
     score = np.zeros(len(code), dtype=weights[0].dtype)
     term = np.empty_like(score)
     for vote, weight in zip(votes, weights, strict=True):

@@ -1,4 +1,4 @@
-"""The linear vote where nearly every voxel is contested: one interpolation per code costs less than counting votes."""
+"""Linear vote by one interpolation per code: cheaper than counting votes where nearly all voxels are contested."""
 
 from __future__ import annotations
 
@@ -14,24 +14,29 @@ from autoseg.core.chunks import CACHED_VOXELS, chunks
 from autoseg.preprocessing.axes import Block, IndexArray, linear_taps, nearest_indices, operator
 
 Codes = NDArray[Any]
-_CLOSE = 1e-5  # scores nearer to one another than this are left to the exact vote
-_OUTPUT_COST = 4  # interpolating a code: cost of an output voxel relative to that of a source voxel
-_VOTE_COST = 80  # the same for counting the votes of one contested voxel
+_CLOSE = 1e-5  # scores nearer to each other than this are left to the exact vote
+_OUTPUT_COST = 4  # cost of an output voxel relative to a source voxel when a code is interpolated
+_VOTE_COST = 80  # cost of counting the votes of one contested voxel, in the same unit
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """How an array is interpolated along one axis."""
+    """Interpolation along one axis."""
 
     lower: IndexArray
+    """(m,) index of the lower source voxel."""
     upper: IndexArray
+    """(m,) index of the upper source voxel."""
     weight: Float32Array | None
-    """Of the upper voxel; None: the lower one is taken."""
+    """(m,) weight of the upper voxel; None if only the lower one is used."""
     blocks: tuple[Block, ...]
-    """The same as matrices; none for a part, and where there are no weights."""
+    """The same as matrices; empty for a part, and without weights."""
 
     def part(self, outputs: slice) -> tuple[_Axis, slice]:
-        """Return the axis for some outputs only, counted from the first source voxel that they read, and these."""
+        """Return the axis for some outputs only, and the slice of source voxels that they read.
+
+        The indices of the new axis count from the first of these source voxels.
+        """
         lower, upper = self.lower[outputs], self.upper[outputs]
         first, last = int(lower[0]), int(upper[-1]) + 1
         weight = None if self.weight is None else self.weight[outputs]
@@ -39,16 +44,16 @@ class _Axis:
 
 
 def decide_by_scores(source: Codes, result: Codes, contested: BoolArray, axes: Sequence[int]) -> None:
-    """Decide the slabs of a dense map that are so fragmented that this costs less than votes.
+    """Decide the slabs of a dense map that are so fragmented that interpolation costs less than votes.
 
     Parameters
     ----------
     source
-        (z, y, x) codes. Never changed.
+        (z, y, x) codes. Not changed.
     result
-        (z', y', x') codes; overwritten in these slabs with the code of the largest sum of linear weights.
+        (z', y', x') codes; in these slabs overwritten with the code of the largest sum of linear weights.
     contested
-        (z', y', x') bool, True where source voxels differ; in these slabs overwritten with True only where the two
+        (z', y', x') bool, True where source voxels differ. In these slabs it is overwritten: True only where the two
         largest sums are so close that rounding could decide between them.
     axes
         Axes that are interpolated; along the others the nearest voxel is taken.
@@ -69,7 +74,7 @@ def decide_by_scores(source: Codes, result: Codes, contested: BoolArray, axes: S
 
 
 def _axis(n: int, m: int, *, is_linear: bool) -> _Axis | None:
-    """Return what happens along an axis; None: nothing."""
+    """Return the interpolation along an axis; None if its length does not change."""
     if n == m:
         return None
     if not is_linear:
@@ -80,24 +85,27 @@ def _axis(n: int, m: int, *, is_linear: bool) -> _Axis | None:
 
 
 def _distinct(codes: Codes, at_most: int) -> tuple[Any, ...]:
-    """Return the codes that occur, in any order, of the type of ``codes``; empty if there are more than ``at_most``.
+    """Return the different values of ``codes`` (any shape), in any order; empty if there are more than ``at_most``.
 
     A few passes that compare cost a hundredth of counting or sorting.
     """
     unsigned = codes.view(f"u{codes.itemsize}") if codes.dtype.kind == "i" else codes
-    found, last = [unsigned.min()], unsigned.max()
-    while found[-1] != last:
-        if len(found) == at_most:
+    values, last = [unsigned.min()], unsigned.max()
+    while values[-1] != last:
+        if len(values) == at_most:
             return ()
-        above = found[-1] + 1
-        found.append(above + (unsigned - above).min())  # smaller codes wrap round to larger differences
-    return tuple(np.array(found).view(codes.dtype))
+        above = values[-1] + 1
+        values.append(above + (unsigned - above).min())  # smaller codes wrap round to larger differences
+    return tuple(np.array(values).view(codes.dtype))
 
 
 def _highest(
     piece: Codes, codes: Sequence[Any], tables: Sequence[_Axis | None], shape: tuple[int, ...]
 ) -> tuple[Codes, BoolArray]:
-    """Return the code with the highest score, and where another one comes close, both of ``shape``."""
+    """Return the codes with the highest score, and bool where another score is close, both of ``shape`` (z', y', x').
+
+    ``piece`` is (z, y, x) codes.
+    """
     order = sorted(range(3), key=lambda axis: shape[axis] / piece.shape[axis])
     steps = [(axis, table) for axis in order if (table := tables[axis]) is not None]
     best = _interpolated(piece == codes[0], steps)
@@ -126,7 +134,7 @@ def _interpolated(indicator: BoolArray, steps: Sequence[tuple[int, _Axis]]) -> F
         if table.blocks and axis == 2:
             values = _times_matrix(np.ascontiguousarray(values, dtype=np.float32), table.blocks)
             continue
-        below = values.take(table.lower, axis=axis).astype(np.float32, copy=False)  # picked as bytes where they are
+        below = values.take(table.lower, axis=axis).astype(np.float32, copy=False)  # bool is picked as bytes
         if table.weight is not None:
             above = values.take(table.upper, axis=axis).astype(np.float32, copy=False)
             above -= below
@@ -137,7 +145,7 @@ def _interpolated(indicator: BoolArray, steps: Sequence[tuple[int, _Axis]]) -> F
 
 
 def _times_matrix(values: Float32Array, blocks: tuple[Block, ...]) -> Float32Array:
-    """Interpolate along the last axis, where picking single voxels is slower than a matrix product."""
+    """Interpolate ``values`` (z, y, x) along the last axis, where a matrix product is faster than picking voxels."""
     flat = values.reshape(-1, values.shape[2])
     result = np.empty((len(flat), blocks[-1].stop), dtype=np.float32)
     for block in blocks:

@@ -1,4 +1,4 @@
-"""Training patches in one picture: image, labels, and both over each other, with what is known of each patch."""
+"""Picture of training patches: image, labels, labels over the image, and facts about each patch."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_CHANNELS = 4
-"""Channels shown of an image that has more."""
+"""Largest number of channels that are shown."""
 DENSE_BACKGROUND: Rgb = (0.10, 0.10, 0.10)
-"""Of background where every voxel is annotated."""
+"""Colour of background if every voxel is annotated."""
 
 NO_CLASS: Rgb = (1.0, 0.0, 1.0)
-"""Of voxels that may be no class at all: a contradiction, which no sound data set has."""
+"""Colour of voxels that may have no class at all: a contradiction that does not occur in correct data."""
 
 _DPI = 100
 _PANEL, _LEAST_PANEL_WIDTH, _WIDEST = 300, 200, 2000
-"""Pixels: longest edge of a panel, about (at least one a voxel); least width of a panel; width of the picture."""
+"""Pixels: longest edge of a panel, about (at least one per voxel); least width of a panel; width of the picture."""
 _GAP, _LINE, _CAPTION, _MARGIN = 6, 17, 16, 14
 _SWATCH = (14, 26)
 _LETTER = 6.3
-"""Pixels of a letter of the legend and the captions, on average."""
+"""Average width of a letter of the legend and the captions, pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Panel:
 
     caption: str
     pixels: Float32Array
-    """(rows, columns, 3), 0 to 1."""
+    """(rows, columns, 3) float32, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class _Key:
 
     text: str
     swatch: Float32Array
-    """(rows, columns, 3)."""
+    """(rows, columns, 3) float32, 0 to 1."""
 
 
 def draw_batch_sheet(
@@ -65,8 +65,9 @@ def draw_batch_sheet(
 ) -> NDArray[np.uint8]:
     """Draw every patch as a row of panels: each channel, the label map, and the labels over the first channel.
 
-    Of 3-D patches one slice is shown, see :func:`shown_slice`. Voxels that nobody annotated are hatched, voxels that
-    may be several classes striped in their colours; the legend lists what occurs, and in how many patches.
+    Of a 3-D patch one slice is shown, see :func:`shown_slice`. Unannotated voxels are hatched; voxels with several
+    possible classes are striped in the colours of these classes. The legend lists everything that occurs, and in how
+    many patches.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def draw_batch_sheet(
     channel_names
         One per channel of the images.
     title
-        Above the picture.
+        Text above the picture.
     is_colour
         Whether the first three channels are red, green and blue.
 
@@ -95,7 +96,7 @@ def draw_batch_sheet(
 def shown_slice(view: PatchView) -> int:
     """Return the slice of a 3-D patch with most annotated voxels, of several the one nearest to the middle; 0 in 2-D.
 
-    Voxels that can only be foreground decide; where there are none, all annotated ones.
+    Voxels that are certainly foreground count; if there are none, all annotated voxels.
     """
     if view.codes.ndim == 2:
         return 0
@@ -107,7 +108,7 @@ def shown_slice(view: PatchView) -> int:
 
 
 def meaning_paint(meaning: Meaning, labels: Labels, *, is_filled: bool = False) -> Paint:
-    """Return colours and pattern of a meaning; where areas are filled, more of the image shines through."""
+    """Return colours and pattern of a meaning; filled areas are more transparent than strokes."""
     if meaning.kind == "unannotated":
         return Paint("hatched" if len(meaning.classes) == labels.n_classes else "hatched back", cover=0.3)
     by_value = class_colours(labels) | ({labels.class_values[0]: DENSE_BACKGROUND} if labels.is_dense else {})
@@ -121,7 +122,7 @@ def meaning_paint(meaning: Meaning, labels: Labels, *, is_filled: bool = False) 
 
 
 def patch_panels(view: PatchView, z: int, labels: Labels, channel_names: Sequence[str], is_colour: bool) -> list[Panel]:
-    """Return the panels of one patch; 3-D patches show slice ``z``."""
+    """Return the panels of one patch; of a 3-D patch those of slice ``z``."""
     image, codes = (view.image, view.codes) if view.codes.ndim == 2 else (view.image[:, z], view.codes[z])
     scale = pixels_per_voxel(codes.shape, view.spacing[-2:])
     greys, panels = [], []
@@ -148,7 +149,7 @@ def patch_panels(view: PatchView, z: int, labels: Labels, channel_names: Sequenc
 
 
 def pixels_per_voxel(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int]:
-    """Return whole pixels (rows, columns) for each voxel: at least one, in about the true proportion."""
+    """Return whole pixels (rows, columns) per voxel, at least 1, about in the proportion of ``spacing`` (y, x)."""
     finest = min(spacing)
     proportion = [edge / finest for edge in spacing]
     unit = max(1, round(_PANEL / max(n * edge for n, edge in zip(shape, proportion, strict=True))))
@@ -157,7 +158,7 @@ def pixels_per_voxel(shape: Sequence[int], spacing: Sequence[float]) -> tuple[in
 
 
 def heading(view: PatchView, z: int, number: int, labels: Labels) -> tuple[str, str, str]:
-    """Return three lines about a patch: what it is, where it lies, how it was moved."""
+    """Return three lines about a patch: its case, its position and annotation, and its random transform."""
     cached = ", ".join(f"{axis} {value:.0f}" for axis, value in zip("zyx", view.origin.centre, strict=True))
     in_file = ", ".join(f"{value:.0f}" for value in view.centre_in_file)
     kinds = [f"{view.annotated_share:.1%} annotated".replace("100.0%", "100%")]
@@ -174,7 +175,7 @@ def heading(view: PatchView, z: int, number: int, labels: Labels) -> tuple[str, 
 
 
 def legend(views: Sequence[PatchView], labels: Labels) -> list[_Key]:
-    """Return a line for each meaning that occurs in a patch (shown or not), and one for each region."""
+    """Return a line for each meaning that occurs in a patch (also outside the shown slice), and one for each region."""
     holders: dict[Meaning, int] = {}
     for view in views:
         for meaning in view.counts():
@@ -194,18 +195,18 @@ def legend(views: Sequence[PatchView], labels: Labels) -> list[_Key]:
 
 
 def region_colours(labels: Labels) -> list[Rgb]:
-    """Return the colour of each region's outline: those of the palette that classes use last."""
+    """Return the colour of each region's outline, taken from the end of the palette."""
     return [PALETTE[-1 - index % len(PALETTE)] for index in range(labels.n_heads)]
 
 
 def _is_filled(codes: NDArray[np.integer[Any]], view: PatchView) -> bool:
-    """Whether most annotated voxels of a slice lie inside of areas, as opposed to strokes."""
+    """Whether most annotated voxels of a slice of codes (rows, columns) lie inside areas, as opposed to strokes."""
     annotated = np.array([meaning.kind in ("annotated", "held out") for meaning in view.meanings])[codes]
     return bool(2 * np.count_nonzero(outline(annotated)) < np.count_nonzero(annotated))
 
 
 def _outlines(view: PatchView, labels: Labels) -> list[tuple[BoolArray, Rgb]]:
-    """Return (N,) which codes certainly lie inside, and the colour, of each region or foreground class."""
+    """Return for each region or foreground class (N,) bool, the codes that lie certainly inside, and its colour."""
     of_class = class_colours(labels)
     colours = [of_class.get(head.values[0], BACKGROUND_COLOUR) for head in labels.heads]
     if not task_of(labels).is_exclusive:
@@ -219,7 +220,7 @@ def _outlines(view: PatchView, labels: Labels) -> list[tuple[BoolArray, Rgb]]:
 
 
 def _blended(base: Float32Array, layer: Float32Array) -> Float32Array:
-    """Return (rows, columns, 3): a layer with opacity over an image."""
+    """(rows, columns, 3): ``layer`` (rows, columns, 4), with its opacity, over ``base`` (rows, columns, 3)."""
     opacity = layer[..., 3:]
     mixed: Float32Array = base * (1 - opacity) + layer[..., :3] * opacity
     return mixed
@@ -228,7 +229,7 @@ def _blended(base: Float32Array, layer: Float32Array) -> Float32Array:
 def _composed(
     tiles: Sequence[Sequence[Panel]], headings: Sequence[Sequence[str]], keys: Sequence[_Key], title: str
 ) -> NDArray[np.uint8]:
-    """Put panels, texts and legend on one white sheet; every pixel of a panel is a pixel of the sheet."""
+    """Return the sheet (y, x, 3) uint8: panels, texts and legend on white; pixels of a panel are not scaled."""
     height, width = tiles[0][0].pixels.shape[:2]
     panel_width = max(width, _LEAST_PANEL_WIDTH)
     tile_width = len(tiles[0]) * (panel_width + _GAP) + _MARGIN
@@ -263,7 +264,7 @@ def _composed(
 
 
 class _Sheet:
-    """A white picture to paste pixels and write texts on; places are pixels from the upper left corner."""
+    """White picture to which pixels and texts are added; positions are pixels from the upper left corner."""
 
     def __init__(self, height: int, width: int) -> None:
         from matplotlib.figure import Figure  # takes a second to import: only when a picture is drawn
@@ -272,18 +273,18 @@ class _Sheet:
         self._canvas = np.ones((height, width, 3), dtype=np.float32)
 
     def paste(self, pixels: Float32Array, x: int, y: int) -> None:
-        """Copy (rows, columns, 3) with its upper left corner at (x, y)."""
+        """Copy ``pixels`` (rows, columns, 3) with the upper left corner at (x, y)."""
         self._canvas[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
 
     def write(self, text: str, x: int, y: int, *, size: float, room: float, **style: Any) -> None:
-        """Write a line below (x, y), in smaller letters if it would be wider than ``room``."""
+        """Write a line below (x, y), in smaller letters if it is wider than ``room`` pixels."""
         height, width = self._canvas.shape[:2]
         fitting = min(size, room / (max(1, len(text)) * 0.075 * _DPI / 10))
         weight, colour = style.get("weight", "normal"), style.get("colour", "black")
         self._figure.text(x / width, 1 - y / height, text, fontsize=fitting, va="top", weight=weight, color=colour)
 
     def pixels(self) -> NDArray[np.uint8]:
-        """Return the sheet: (y, x, 3) uint8; texts lie above what was pasted."""
+        """Return the sheet (y, x, 3) uint8; texts are drawn over pixels."""
         written = rendered(self._figure)
         pasted = np.rint(self._canvas * 255).astype(np.uint8)
         return np.minimum(written, pasted)

@@ -1,4 +1,4 @@
-"""The first suggestions in one picture: each place with the outline of the prediction, and with its entropy."""
+"""Picture of the first suggestions: each place with the outline of the prediction, and with its entropy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEAT = "inferno"
-"""Colours of the entropy, from dark (certain) to bright; clear where nothing is to be annotated."""
+"""Colour map of the entropy, from dark (certain) to bright; transparent where voxels are annotated."""
 ANNOTATED_TINT = (0.25, 0.55, 1.0, 0.35)
 BOX_COLOUR = "#33ff66"
 
@@ -31,21 +31,22 @@ _TITLE_INCHES, _GAP, _LEGEND_INCHES = 0.26, 0.08, 0.62
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One suggestion, as the two axes of its slice (rows, columns)."""
+    """One suggestion: its slice as (rows, columns)."""
 
     title: str
     image: Float32Array
-    """(rows, columns), any intensity range."""
+    """(rows, columns) float32, any intensity range."""
     labels: NDArray[np.integer[Any]]
-    """(rows, columns): predicted file values."""
+    """(rows, columns) predicted file values."""
     entropy: Float32Array
-    """(rows, columns), 0 to 1."""
+    """(rows, columns) float32, 0 to 1."""
     is_open: BoolArray
-    """(rows, columns): where nothing is annotated."""
+    """(rows, columns) bool: voxels that are not annotated."""
     spacing: tuple[float, float]
-    """mm of (rows, columns)."""
+    """mm, (rows, columns)."""
     box: tuple[int, int, int, int] | None = None
-    """Of a patch: first row, first column, one past the last row, one past the last column."""
+    """Box of a patch: first row, first column, one past the last row, one past the last column; None for a whole
+    slice."""
 
 
 def draw_contact_sheet(tiles: Sequence[Tile], labels: Labels, *, title: str = "") -> NDArray[np.uint8]:
@@ -54,11 +55,11 @@ def draw_contact_sheet(tiles: Sequence[Tile], labels: Labels, *, title: str = ""
     Parameters
     ----------
     tiles
-        In the order in which they are shown, at least one.
+        At least one, in the order in which they are shown.
     labels
-        What predicted values mean.
+        Meaning of the predicted values.
     title
-        Above the picture.
+        Text above the picture.
 
     Returns
     -------
@@ -82,7 +83,7 @@ def draw_contact_sheet(tiles: Sequence[Tile], labels: Labels, *, title: str = ""
 
 
 def _canvas(rows: int, columns: int) -> tuple[Figure, list[tuple[Axes, Axes]]]:
-    """Return a figure with two square panels per tile, and room for titles and the legend."""
+    """Return a figure with two square panels per tile, and space for titles and legend."""
     from matplotlib.figure import Figure  # takes a second to import: only when a picture is drawn
 
     tile_width, tile_height = 2 * _PANEL_INCHES + 3 * _GAP, _PANEL_INCHES + _TITLE_INCHES + _GAP

@@ -1,4 +1,4 @@
-"""One picture of a case that shows whether a model works: image, annotation, prediction and truth side by side."""
+"""Picture of a case that shows whether a model works: image, annotation, prediction and truth side by side."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 Rgb = tuple[float, float, float]
 
 BACKGROUND_COLOUR: Rgb = (0.34, 0.71, 0.91)
-"""Of drawn background, in sparse annotation only; dense maps leave background clear."""
+"""Colour of annotated background in sparse annotation; dense maps leave background transparent."""
 SET_COLOUR: Rgb = (0.75, 0.75, 0.75)
-"""Of values that stand for several classes."""
+"""Colour of values that stand for several classes."""
 PALETTE: tuple[Rgb, ...] = (
     (0.90, 0.62, 0.00), (0.00, 0.62, 0.45), (0.80, 0.47, 0.65), (0.94, 0.89, 0.26), (0.84, 0.37, 0.00),
     (0.00, 0.45, 0.70), (0.65, 0.33, 0.16), (0.60, 0.87, 0.54), (0.58, 0.40, 0.74), (0.97, 0.71, 0.82),
 )  # fmt: skip
-"""Of the foreground classes, in order, then again from the start. The first ones are Okabe and Ito's, which people with
-any colour vision tell apart."""
+"""Colours of the foreground classes, in order, then again from the start. The first ones are those of Okabe and Ito,
+which people with any colour vision can distinguish."""
 
 _PANEL_INCHES = 2.6
 _DPI = 130
@@ -35,16 +35,16 @@ _TITLE_INCHES, _ROW_LABEL_INCHES, _GAP = 0.33, 0.35, 0.06
 _LEGEND_ROW_INCHES, _LEGEND_COLUMN_INCHES = 0.24, 1.6
 _LEAST_WIDTH = 4.0
 _POINTS_PER_LETTER = 110.0
-"""A text of n letters in points of size s is about n * s / 110 inches wide."""
+"""A text of n letters of size s points is about n * s / 110 inches wide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One column of the picture: a label map drawn over the image."""
+    """One column of the picture: a label map over the image."""
 
     title: str
     labels: NDArray[np.integer[Any]]
-    """(z, y, x) file values. Where nothing is known of some voxels, all that is drawn is shown, background too."""
+    """(z, y, x) file values. If some voxels are unannotated, all annotated ones are shown, also background."""
 
 
 def draw_overlay(
@@ -58,7 +58,7 @@ def draw_overlay(
     slices: Sequence[int] | None = None,
     channel: int | None = 0,
 ) -> NDArray[np.uint8]:
-    """Draw slices of a case, one row each: the image, then the image under each layer, with a legend of the classes.
+    """Draw slices of a case, one row each: the image, then the image below each layer, with a legend of the classes.
 
     Parameters
     ----------
@@ -67,17 +67,17 @@ def draw_overlay(
     layers
         Label maps of the image's shape; the last one decides which slices are shown.
     labels
-        What their values mean.
+        Meaning of their values.
     spacing
-        mm, (z, y, x): pixels are drawn with their true aspect ratio.
+        mm, (z, y, x); pixels are drawn with their true aspect ratio.
     title
-        Above the picture, as the name of the case.
+        Text above the picture, for example the name of the case.
     n_slices
-        Rows; fewer if the image has fewer slices.
+        Number of rows; fewer if the image has fewer slices.
     slices
-        Which slices, instead of choosing ``n_slices`` of them.
+        Slices to show; None chooses ``n_slices`` of them.
     channel
-        Channel to show, 0-based; None shows the first three as red, green and blue.
+        Channel to show, counted from 0; None shows the first three as red, green and blue.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def draw_overlay(
     """
     for layer in layers:
         if layer.labels.shape != image.shape[1:]:
-            raise ValueError(f"layer {layer.title!r}: found shape {layer.labels.shape}, expected {image.shape[1:]}.")
+            raise ValueError(f"layer {layer.title!r}: shape {layer.labels.shape}, expected {image.shape[1:]}.")
     foreground = _foreground(layers[-1].labels, labels) if layers else np.ones(image.shape[1:])
     shown = choose_slices(foreground, n_slices) if slices is None else tuple(slices)
     grey = _displayed(image, channel)
@@ -116,14 +116,14 @@ def draw_overlay(
 
 
 def choose_slices(foreground: NDArray[Any], n_slices: int) -> tuple[int, ...]:
-    """Return up to ``n_slices`` slice numbers, ascending: those with most foreground that are not close neighbours.
+    """Return up to ``n_slices`` slice numbers, ascending: those with most foreground that are not close to each other.
 
     Parameters
     ----------
     foreground
-        (z, y, x), non-zero where something is to be seen. If nothing is, slices are spread evenly.
+        (z, y, x), non-zero at foreground. Without any, slices are spread evenly.
     n_slices
-        How many, at least 1.
+        At least 1.
     """
     n = len(foreground)
     if n <= n_slices:
@@ -147,7 +147,7 @@ def choose_slices(foreground: NDArray[Any], n_slices: int) -> tuple[int, ...]:
 
 
 def class_colours(labels: Labels) -> dict[int, Rgb]:
-    """Return the colour of every file value of which something is known, 0 to 1 per component."""
+    """Return file value -> colour, 0 to 1 per component, without values of unannotated voxels."""
     colours = {background_value(labels): BACKGROUND_COLOUR}
     colours |= {value: PALETTE[index % len(PALETTE)] for index, value in enumerate(labels.class_values[1:])}
     return colours | dict.fromkeys(
@@ -156,24 +156,28 @@ def class_colours(labels: Labels) -> dict[int, Rgb]:
 
 
 def _foreground(values: NDArray[np.integer[Any]], labels: Labels) -> NDArray[np.bool_]:
+    """(z, y, x) bool: ``values`` (z, y, x) that are neither background nor unannotated."""
     return ~np.isin(values, (background_value(labels), *unknown_values(labels)))
 
 
 def _displayed(image: NDArray[np.floating[Any]], channel: int | None) -> NDArray[np.float32]:
-    """Return (z, y, x, 3) between 0 and 1."""
+    """(z, y, x, 3) float32, 0 to 1: the given channel of ``image`` (C, z, y, x), or its first three."""
     channels = image[:3] if channel is None else image[channel : channel + 1].repeat(3, axis=0)
     return np.moveaxis(to_grey(channels, display_range(channels)), 0, -1)
 
 
 def display_range(image: NDArray[np.floating[Any]]) -> tuple[float, float]:
-    """Return the intensities shown as black and white: the darkest and brightest 0.5 % are clipped. (0, 1) if empty."""
+    """Return the intensities shown as black and white: percentiles 0.5 and 99.5 of ``image`` (any shape).
+
+    (0, 1) if no voxel is finite.
+    """
     finite = image[np.isfinite(image)]
     low, high = np.percentile(finite, [0.5, 99.5]) if finite.size else (0.0, 1.0)
     return float(low), float(high)
 
 
 def to_grey(image: NDArray[np.floating[Any]], shown: tuple[float, float]) -> NDArray[np.float32]:
-    """Return intensities scaled so that ``shown`` becomes 0 to 1, clipped; NaN counts as 0."""
+    """Return ``image`` (any shape) as float32: the range ``shown`` scaled to 0 to 1 and clipped; NaN counts as 0."""
     low, high = shown
     grey: NDArray[np.float32] = np.clip((np.nan_to_num(image) - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
     return grey
@@ -182,7 +186,7 @@ def to_grey(image: NDArray[np.floating[Any]], shown: tuple[float, float]) -> NDA
 def _painted(
     values: NDArray[np.integer[Any]], z: int, labels: Labels, colours: Mapping[int, Rgb]
 ) -> NDArray[np.float32]:
-    """Return (y, x, 4) of one slice: strokes opaque, areas half transparent, what is not known clear."""
+    """(y, x, 4) float32: slice ``z`` of ``values`` (z, y, x); strokes opaque, areas half transparent."""
     sparse = _is_sparse(values, labels)
     picture = np.zeros((*values.shape[1:], 4), dtype=np.float32)
     for value, colour in colours.items():
@@ -192,11 +196,12 @@ def _painted(
 
 
 def _is_sparse(values: NDArray[np.integer[Any]], labels: Labels) -> bool:
+    """Whether ``values`` (z, y, x) contain unannotated voxels."""
     return bool(np.isin(values, unknown_values(labels)).any()) if unknown_values(labels) else False
 
 
 def _legend_entries(layers: Sequence[Layer], labels: Labels, colours: Mapping[int, Rgb]) -> list[tuple[str, Rgb]]:
-    """Return name and colour of what any layer shows."""
+    """Return name and colour of every class or label set that a layer shows."""
     drawn: set[int] = set()
     for layer in layers:
         present = {int(value) for value in np.unique(layer.labels)}
@@ -215,7 +220,7 @@ def _legend_entries(layers: Sequence[Layer], labels: Labels, colours: Mapping[in
 def _canvas(
     size_mm: tuple[float, float], n_rows: int, n_columns: int, n_entries: int, *, has_title: bool
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure with equal panels of the slice's proportions, and room for title, legend and row labels."""
+    """Return a figure with equal panels of the proportions of a slice, and space for title, legend and row labels."""
     from matplotlib.figure import Figure  # takes a second to import: only when a picture is drawn
 
     height, width = (max(0.6, _PANEL_INCHES * edge / max(size_mm)) for edge in size_mm)
@@ -237,7 +242,7 @@ def _legend_columns(width_inches: float) -> int:
 
 
 def _set_title(axes: Axes, text: str, figure_width: float) -> None:
-    """Write a title that is no wider than its panel."""
+    """Write a title that is not wider than its panel."""
     width = axes.get_position().width * figure_width
     axes.set_title(text, fontsize=min(10.0, _POINTS_PER_LETTER * width / max(1, len(text))), pad=4)
 
@@ -254,7 +259,7 @@ def _add_legend(figure: Figure, entries: Sequence[tuple[str, Rgb]]) -> None:
 
 
 def rendered(figure: Figure) -> NDArray[np.uint8]:
-    """Return a figure as the pixels (y, x, 3) of its picture."""
+    """Return a figure as pixels (y, x, 3) uint8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas: Any = FigureCanvasAgg(figure)

@@ -1,4 +1,4 @@
-"""How the voxels of a label map are painted so that sets of classes and unannotated voxels can be told apart."""
+"""Patterns that show the meaning of each voxel of a label map: one class, several possible classes, or unannotated."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from autoseg.report.overlay import Rgb
 Pattern = Literal["plain", "stripes", "dashes", "grid", "hatched", "hatched back"]
 
 PAPER: Rgb = (0.93, 0.93, 0.93)
-"""Of unannotated voxels, below the hatching."""
+"""Colour of unannotated voxels, below the hatching."""
 INK: Rgb = (0.62, 0.62, 0.62)
-"""Of the hatching."""
+"""Colour of the hatching."""
 _STRIPE, _HATCH_STEP = 4, 9
 
 
 @dataclass(frozen=True, slots=True)
 class Paint:
-    """Colours and pattern of one meaning of a voxel."""
+    """Colours and pattern for one meaning of a voxel."""
 
     pattern: Pattern
     colours: tuple[Rgb, ...] = ()
-    """One per class; none for hatching."""
+    """One per class; empty for hatching."""
     cover: float = 0.55
-    """How much of the image the colours hide where they lie over it, 0 to 1; hatching hides only below its lines."""
+    """Opacity over an image, 0 to 1; hatching covers only below its lines."""
 
     def pixels(self, rows: NDArray[np.intp], columns: NDArray[np.intp], *, over_image: bool) -> Float32Array:
-        """Return red, green, blue and opacity of the pixels at ``rows`` and ``columns`` of the picture: (n, 4)."""
+        """(n, 4) float32: red, green, blue and opacity of the pixels at ``rows`` (n,) and ``columns`` (n,)."""
         rgba = np.empty((len(rows), 4), dtype=np.float32)
         if self.pattern in ("hatched", "hatched back"):
             across = rows + columns if self.pattern == "hatched" else rows - columns
@@ -52,21 +52,21 @@ class Paint:
 
 
 def enlarge(array: NDArray[Any], scale: tuple[int, int]) -> NDArray[Any]:
-    """Return (..., y, x) with every voxel shown as ``scale`` (rows, columns) equal pixels."""
+    """Return ``array`` (..., y, x) with every voxel as ``scale`` (rows, columns) equal pixels."""
     return array.repeat(scale[0], axis=-2).repeat(scale[1], axis=-1)
 
 
 def paint(codes: NDArray[np.integer[Any]], paints: Sequence[Paint], *, over_image: bool = False) -> Float32Array:
-    """Return red, green, blue and opacity (rows, columns, 4), each 0 to 1, of a map of codes in the picture's pixels.
+    """Return a map of codes as red, green, blue and opacity: (rows, columns, 4) float32, 0 to 1.
 
     Parameters
     ----------
     codes
-        (rows, columns): index into ``paints`` of each pixel.
+        (rows, columns) integers: index into ``paints`` for each pixel.
     paints
-        How each code is painted.
+        Colours and pattern of each code.
     over_image
-        Whether the image shall be seen below: then colours are transparent, and so is the paper of the hatching.
+        Whether the result is shown over an image: then colours, and the paper of the hatching, are transparent.
     """
     picture = np.zeros((*codes.shape, 4), dtype=np.float32)
     for code in np.unique(codes):
@@ -76,7 +76,7 @@ def paint(codes: NDArray[np.integer[Any]], paints: Sequence[Paint], *, over_imag
 
 
 def outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the pixels (rows, columns) of ``mask`` that have a neighbour outside of it; the picture's edge is none."""
+    """(rows, columns) bool: pixels of ``mask`` (rows, columns) with a neighbour outside it but inside the picture."""
     padded = np.pad(mask, 1, mode="edge")
     inner = padded[1:-1, 1:-1] & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     border: NDArray[np.bool_] = mask & ~inner

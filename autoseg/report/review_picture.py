@@ -1,4 +1,4 @@
-"""One picture of the places where a model contradicts an annotator with most confidence, for a first look."""
+"""Picture of the places where a model disagrees with an annotator most confidently."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autoseg.report.overlay import Layer, draw_overlay
 
 LabelArray = NDArray[np.integer[Any]]
 HALF_WINDOW_MM = 40.0
-"""Shown on each side of a disagreement, at least ``LEAST_HALF_WINDOW`` voxels."""
+"""Extent shown on each side of a disagreement, at least ``LEAST_HALF_WINDOW`` voxels."""
 LEAST_HALF_WINDOW = 24
 
 
@@ -35,7 +35,7 @@ def draw_disagreements(
     read
         Case -> image (C, z, y, x), annotation and prediction (z, y, x) as file values, geometry.
     labels
-        What the values mean.
+        Meaning of the values.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def draw_disagreements(
 
 
 def stacked(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Put pictures (y, x, 3) below each other, left-aligned on white."""
+    """Return pictures (y, x, 3) below each other, left-aligned on white."""
     width = max(picture.shape[1] for picture in pictures)
     padded = [
         np.pad(picture, ((0, 0), (0, width - picture.shape[1]), (0, 0)), constant_values=255) for picture in pictures
@@ -55,7 +55,7 @@ def stacked(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def window(centre: int, size: int, edge_mm: float) -> slice:
-    """Return the voxels of an axis that are shown around ``centre``."""
+    """Return the slice of voxels shown around ``centre`` on an axis of ``size`` voxels."""
     half = max(LEAST_HALF_WINDOW, round(HALF_WINDOW_MM / edge_mm))
     return slice(max(0, centre - half), min(size, centre + half + 1))
 
@@ -66,6 +66,7 @@ def _row(
     read: Callable[[str], tuple[Float32Array, LabelArray, LabelArray, Geometry]],
     labels: Labels,
 ) -> NDArray[np.uint8]:
+    """Return the picture (y, x, 3) of one group; voxels where the model differs are a column of their own."""
     image, drawn, predicted, geometry = read(group.case)
     part = (
         slice(None),

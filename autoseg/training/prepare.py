@@ -23,7 +23,7 @@ from autoseg.inspection.measure import fingerprint_is_current
 from autoseg.inspection.statements import with_known_promises
 from autoseg.nn.device import select_device
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
-from autoseg.planning.kept_plan import PlanRecord, load_record
+from autoseg.planning.plan_edits import PlanRecord, load_record
 from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold
 from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 from autoseg.preprocessing.runner import NO_FILES, stale_cases

@@ -12,7 +12,7 @@ from autoseg.core.errors import AutosegError, ConfigError, ModelError, StorageEr
 from autoseg.core.findings import listed
 from autoseg.core.plan import Plan
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
-from autoseg.planning.kept_plan import differences
+from autoseg.planning.plan_edits import differences
 from autoseg.training.config import TrainingConfig, resolve_config
 from autoseg.training.optim import own_learning_rate
 

@@ -17,7 +17,7 @@ import SimpleITK as sitk  # noqa: N813  (the name that its documentation gives i
 
 from autoseg.core.errors import DatasetError, Fault, WorkerError
 from autoseg.dataset.dataset import Dataset
-from autoseg.inspection.case_check import Finding
+from autoseg.inspection.case_check import CaseCheck
 from autoseg.inspection.integrity import IntegrityReport, check_dataset
 
 SHAPES = {"2d": (6, 7), "3d": (4, 6, 7)}
@@ -168,9 +168,7 @@ CHANGES: dict[str, Callable[[sitk.Image], None]] = {
 def test_another_geometry_is_found(folder: Path, name: str):
     write(folder / "labelsTr/b.mha", array_of(folder / "labelsTr/b.mha"), CHANGES[name])
     fault = only_fault(folder)
-    assert (
-        fault.startswith(f"{folder / 'labelsTr/b.mha'}: found {name} (") and ", as b_0000.mha. Copy the header" in fault
-    )
+    assert fault.startswith(f"{folder / 'labelsTr/b.mha'}: found {name} (") and ", as b_0000.mha. " in fault
 
 
 @pytest.mark.slow
@@ -184,7 +182,7 @@ def test_labels_in_another_order_of_voxels_are_told_from_a_wrong_header(tmp_path
     before = sitk.ReadImage(str(path))
     sitk.WriteImage(sitk.DICOMOrient(before, code), str(path))
     fault = only_fault(folder)
-    assert f"b.mha: found the voxels in the order {code}, expected LPS, as b_0000.mha. Do not copy the header" in fault
+    assert f"b.mha: found the voxels in the order {code}, expected LPS, as b_0000.mha. " in fault
     remedy = re.search(r"In Python: (.*)\.$", fault)[1]
     subprocess.run([sys.executable, "-c", remedy], check=True)  # it works as it is written
     assert check(folder).faults == ()
@@ -265,7 +263,7 @@ def test_a_class_completely_drawn_and_absent_is_one_statement(tmp_path):
 
 @pytest.mark.parametrize(
     ("semantics", "meaning"),
-    [("marginal", "they count as that class"), ("seed", "they say nothing but that no absent")],
+    [("marginal", "they count as that class"), ("seed", 'lazy_semantics "seed"')],
 )
 def test_a_class_drawn_though_it_is_not_annotated_is_a_warning(tmp_path, semantics: str, meaning: str):
     said = {"lazy_semantics": semantics, "cases": {"b": {"annotated": ["liver"]}}}
@@ -274,7 +272,7 @@ def test_a_class_drawn_though_it_is_not_annotated_is_a_warning(tmp_path, semanti
     voxels = (array_of(folder / "labelsTr/b.mha") == 2).sum()
     (warning,) = report.warnings
     assert report.faults == () and meaning in warning
-    assert warning.startswith(f"case 'b': {voxels} voxels are drawn as 'tumour', which cases.b.annotated leaves out: ")
+    assert warning.startswith(f"case 'b': {voxels} voxels are annotated as 'tumour', which cases.b.annotated omits: ")
 
 
 def test_priorities_must_leave_a_case_that_says_something(folder: Path):
@@ -283,7 +281,7 @@ def test_priorities_must_leave_a_case_that_says_something(folder: Path):
     (folder / "dataset.json").write_text(json.dumps(content | silent))
     assert check(folder).faults == ()
     write(folder / "labelsTr/a.mha", np.full_like(array_of(folder / "labelsTr/a.mha"), 9))
-    assert "found priority 0 for every case that says something (b, c), expected at least one" in only_fault(folder)
+    assert "dataset.json: cases: found priority 0 for every annotated case (b, c)" in only_fault(folder)
 
 
 def add_masks(folder: Path) -> np.ndarray:
@@ -338,7 +336,7 @@ def test_a_case_that_says_nothing_is_a_warning_with_its_name(folder: Path):
     write(folder / "labelsTr/b.mha", np.full_like(array_of(folder / "labelsTr/b.mha"), 9))
     report = check(folder)
     assert report.uninformative == ("b",) and report.faults == ()
-    assert report.warnings == ("case 'b': not one voxel says anything about its class; training leaves it out",)
+    assert report.warnings == ("case 'b': no voxel is annotated; the case is not used for training",)
 
 
 def test_a_class_that_never_occurs_is_a_warning(folder: Path):
@@ -348,7 +346,7 @@ def test_a_class_that_never_occurs_is_a_warning(folder: Path):
         write(folder / f"labelsTr/{case}.mha", labels)
     report = check(folder)
     assert report.never_annotated == ("tumour",)
-    assert report.warnings == ("Dataset001_Toy: 'tumour' has no annotated voxel in any case, so it cannot be learnt",)
+    assert report.warnings == ("Dataset001_Toy: 'tumour' has no annotated voxel in any case and cannot be learnt",)
 
 
 @pytest.mark.parametrize(("promise", "n_warnings"), [({}, 1), ({"annotation_protocol": {"reach_mm": 5}}, 0)])
@@ -360,7 +358,7 @@ def test_where_no_case_is_annotated_is_a_warning_unless_promises_settle_it(tmp_p
         write(folder / f"labelsTr/{case}.mha", labels)
     said = [warning for warning in check(folder).warnings if "no case is annotated" in warning]
     assert len(said) == n_warnings
-    assert all("in 50 to 100 % of the length of axis 1 (y)" in warning for warning in said)
+    assert all("50 to 100 % of the length of axis 1 (y)" in warning for warning in said)
 
 
 def test_all_faults_come_in_one_run_in_the_order_of_the_cases(folder: Path):
@@ -411,7 +409,7 @@ def test_an_ending_that_cannot_be_used_is_one_fault(tmp_path, ending: str, found
 
 def test_a_lost_worker_names_its_case(folder: Path, monkeypatch):
     lost = [(0, WorkerError(Fault("item 0", "its worker process dead", "a result", "Use fewer workers.")))]
-    rest = [(index, Finding()) for index in (1, 2)]
+    rest = [(index, CaseCheck()) for index in (1, 2)]
     monkeypatch.setattr("autoseg.core.parallel.map_unordered", lambda *_, **__: iter([*rest, *lost]))
     assert only_fault(folder) == ("case 'a': found its worker process dead, expected a result. Use fewer workers.")
 
@@ -429,6 +427,4 @@ def test_a_data_set_in_which_nothing_is_drawn_has_one_fault(folder: Path):
         path = folder / f"labelsTr/{case}.mha"
         write(path, np.full_like(array_of(path), 9))
     fault = only_fault(folder)
-    assert (
-        "labels: found not one annotated voxel in 3 cases, expected at least one case with an annotated voxel" in fault
-    )
+    assert "labels: found no annotated voxel in 3 cases, expected at least one case with an annotated voxel" in fault

@@ -123,7 +123,7 @@ def test_too_few_foreground_voxels_fall_back_to_the_body_and_say_so(tmp_path, ca
     )
     np.testing.assert_allclose((found.mean, found.std), (clipped.mean(), clipped.std()), rtol=1e-5)
     assert fingerprint.intensity_source == {"0": "body"}
-    assert "annotated foreground voxels, expected at least 1000" in caplog.text
+    assert "intensity statistics need at least 1000" in caplog.text
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0])

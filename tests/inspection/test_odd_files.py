@@ -57,9 +57,9 @@ def test_unknown_voxel_sizes_are_said_once_for_all_cases_and_stated_ones_are_not
 def test_assumed_voxel_sizes_are_not_mixed_with_stated_ones(tmp_path):
     dataset = tiff_dataset(tmp_path, KNOWN, WITHOUT_Z, KNOWN)
     (fault,) = check_dataset(dataset).faults
-    assert fault.found.startswith("no (whole) voxel size in 1 cases (c1), and one in 2 (c0, c2;")
+    assert fault.found.startswith("no (complete) voxel size in 1 cases (c1), and one in 2 (c0, c2;")
     assert survey_dataset(dataset).report.faults == (fault,)
-    example = fault.fix.partition("like ")[2].partition(", or")[0]
+    example = fault.fix.partition("for example ")[2].partition(", or")[0]
     (tmp_path / "imagesTr" / "c1.json").write_text(example)
     assert check_dataset(Dataset.load(tmp_path)).faults == ()
 
@@ -67,10 +67,10 @@ def test_assumed_voxel_sizes_are_not_mixed_with_stated_ones(tmp_path):
 def test_a_sidecar_written_afterwards_is_noticed(tmp_path):
     dataset = tiff_dataset(tmp_path / "data", WITHOUT_Z, WITHOUT_Z)
     kept = tmp_path / "kept.npz"
-    assert survey_dataset(dataset, kept=kept).measures["c0"].geometry.spacing == (1.0, 1.0, 1.0)
+    assert survey_dataset(dataset, cache=kept).measures["c0"].geometry.spacing == (1.0, 1.0, 1.0)
     for case in dataset.case_names:
         (dataset.folder / "imagesTr" / f"{case}.json").write_text('{"spacing": [0.002, 0.0005, 0.0005]}')
-    again = survey_dataset(dataset, kept=kept)
+    again = survey_dataset(dataset, cache=kept)
     assert again.measures["c0"].geometry.spacing == (0.002, 0.0005, 0.0005)
     assert not [line for line in again.report.warnings if "assumed" in line]
 

@@ -109,8 +109,8 @@ def test_what_a_promise_would_take_from_drawn_sets_is_told_and_kept(folder):
     report = check_promises(dataset, estimate_promises(dataset))
     assert report.faults == () and report.kept_open == {"reach_mm": {"toy_001": 2}}
     assert report.warnings[0].startswith(
-        "case 'toy_001': 2 voxels drawn as one of several classes keep all of them, the first at (0, 1, 1) (z, y, x): "
-        "drawn as 'bright' or 'brighter', of which reach_mm would exclude 'bright' or 'brighter' if only classes drawn "
+        "case 'toy_001': 2 voxels are annotated as 'bright' or 'brighter', the first at (0, 1, 1) (z, y, x). "
+        "They keep all these classes. reach_mm would exclude 'bright' or 'brighter'"
     )
     assert json.loads(json.dumps(report.as_json()))["kept_open"] == {"reach_mm": {"toy_001": 2}}
 
@@ -156,8 +156,8 @@ def test_where_nothing_shows_the_slices_the_axis_is_asked_for(tmp_path):
         is_dot = np.random.default_rng(0).random(labels.shape) < 0.1  # anywhere
         write_labels(path, np.where(is_dot, labels, 9).astype(np.uint8), geometry)
     (fault,) = unclear_slices(dataset, estimate_promises(dataset))
-    assert "neither what is drawn nor the spacing tells" in fault.found and "'toy_000'" in fault.found
-    assert 'Write "slice_axis": "z" into annotation_protocol' in fault.fix
+    assert fault.found.startswith('classes_complete_in "slice" without slice_axis') and "'toy_000'" in fault.found
+    assert 'Write "slice_axis": "z", "y" or "x" into annotation_protocol' in fault.fix
     assert check_promises(dataset, estimate_promises(dataset)).faults == (fault,)
     said = promise(folder, classes_complete_in="slice", slice_axis="y")
     assert unclear_slices(said, estimate_promises(said)) == () and said.protocol.slice_axis == 1
@@ -176,7 +176,7 @@ def test_a_case_drawn_across_another_axis_than_is_said_is_named(tmp_path, promis
         image = sitk.DICOMOrient(sitk.ReadImage(str(folder / part / f"{name}.nii.gz")), "LIP")
         sitk.WriteImage(image, str(folder / part / f"{name}.nii.gz"))
     (warning,) = (text for text in check_promises(dataset, estimate_promises(dataset)).warnings if "slice_axis" in text)
-    assert warning.startswith("case 'toy_001': drawn slice by slice across y, not across z as slice_axis says")
+    assert warning.startswith("case 'toy_001': annotated in slices across y, but slice_axis is z")
 
 
 def test_a_slip_of_the_pen_is_a_warning(folder):

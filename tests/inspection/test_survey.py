@@ -68,18 +68,18 @@ def test_every_file_is_read_once(tmp_path, read):
 @pytest.mark.parametrize("sparse", [True, False])
 def test_only_changed_cases_are_read_again_and_nothing_else_differs(tmp_path, read, sparse):
     folder = write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=4, sparse=sparse)
-    survey_dataset(Dataset.load(folder), kept=tmp_path / "kept.npz")
+    survey_dataset(Dataset.load(folder), cache=tmp_path / "kept.npz")
     changed = folder / "labelsTr" / "toy_002.nii.gz"
     write_labels(changed, np.ones((12, 20, 18), np.uint8), Geometry(spacing=(2.0, 1.0, 1.0)))
     read.clear()
     dataset = Dataset.load(folder)
-    again = survey_dataset(dataset, kept=tmp_path / "kept.npz")
+    again = survey_dataset(dataset, cache=tmp_path / "kept.npz")
     assert sorted(read) == files_of("toy_002")
     fresh = survey_dataset(dataset)
     assert again.report == fresh.report
     assert fingerprint_of(dataset, again.measures) == fingerprint_of(dataset, fresh.measures)
     read.clear()
-    assert survey_dataset(dataset, kept=tmp_path / "kept.npz").report == fresh.report
+    assert survey_dataset(dataset, cache=tmp_path / "kept.npz").report == fresh.report
     assert read == []
 
 
@@ -93,12 +93,12 @@ def test_only_changed_cases_are_read_again_and_nothing_else_differs(tmp_path, re
 )
 def test_what_dataset_json_says_anew_is_held_against_the_files(tmp_path, read, keys, cases):
     folder = write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=2)
-    survey_dataset(Dataset.load(folder), kept=tmp_path / "kept.npz")
+    survey_dataset(Dataset.load(folder), cache=tmp_path / "kept.npz")
     content = json.loads((folder / "dataset.json").read_text())
     (folder / "dataset.json").write_text(json.dumps(content | keys))
     read.clear()
     dataset = Dataset.load(folder)
-    again = survey_dataset(dataset, kept=tmp_path / "kept.npz")
+    again = survey_dataset(dataset, cache=tmp_path / "kept.npz")
     assert sorted(read) == files_of(*cases)
     assert again.report == survey_dataset(dataset).report
 
@@ -109,14 +109,14 @@ def test_a_case_with_faults_is_read_again_and_a_damaged_file_is_no_error(tmp_pat
         folder / "labelsTr" / "toy_001.nii.gz", np.full((12, 20, 18), 9, np.uint8), Geometry(spacing=(2, 1, 1))
     )
     dataset, kept = Dataset.load(folder), tmp_path / "kept.npz"
-    survey_dataset(dataset, kept=kept)
+    survey_dataset(dataset, cache=kept)
     read.clear()
-    assert survey_dataset(dataset, kept=kept).report.faults == survey_dataset(dataset).report.faults != ()
+    assert survey_dataset(dataset, cache=kept).report.faults == survey_dataset(dataset).report.faults != ()
     assert read[:2].count("toy_000.nii.gz") == 0 and sorted(read[:2]) == files_of("toy_001")
     for damage in (b"", b"not an archive", kept.read_bytes()[:200]):
         kept.write_bytes(damage)
         read.clear()
-        survey_dataset(dataset, kept=kept)
+        survey_dataset(dataset, cache=kept)
         assert sorted(read) == files_of("toy_000", "toy_001")
 
 

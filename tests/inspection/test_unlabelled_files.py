@@ -178,7 +178,7 @@ def test_regions_that_the_order_loses_are_told_with_their_dice(tmp_path, shape):
     (told,) = [warning for warning in check(folder).warnings if "regions_class_order" in warning]
     assert "'spot' with a Dice of 0.000 (here 1.000), 'core' with a Dice of 0.000 (here 1.000)" in told
     assert "'whole'" not in told
-    written = re.search(r"Write (.*), which gives all of them back", told)
+    written = re.search(r"Write (.*), which keeps all regions", told)
     assert written is not None
     describe(folder, json.loads("{" + written[1] + "}"))
     assert not any("regions_class_order" in warning for warning in check(folder).warnings)

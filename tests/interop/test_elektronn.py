@@ -225,20 +225,20 @@ def test_a_data_set_is_not_overwritten(tmp_path):
     cube = write_cube(tmp_path)
     converted(tmp_path, cube)
     before = json.loads((tmp_path / "new" / "dataset.json").read_text())
-    with pytest.raises(ConfigError, match="found a data set, expected a new folder"):
+    with pytest.raises(ConfigError, match="a data set, expected a new folder"):
         converted(tmp_path, cube)
     assert json.loads((tmp_path / "new" / "dataset.json").read_text()) == before
-    with pytest.raises(ConfigError, match="cubes: found none"):
+    with pytest.raises(ConfigError, match="cubes: none"):
         convert([], tmp_path / "empty", ConversionSettings())
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"axes": "xy"}, "axes: found 'xy', expected x, y and z"),
-        ({"ending": ".png"}, "ending: found '.png', expected one of .nii.gz"),
-        ({"spacing": (1.0, 0.0, 1.0)}, "spacing: found .* expected positive numbers"),
-        ({"class_names": ("membrane", "background")}, "class names: found membrane, background, expected two or more"),
+        ({"axes": "xy"}, "axes: 'xy', expected x, y"),
+        ({"ending": ".png"}, "ending: '.png', expected one of .nii.gz"),
+        ({"spacing": (1.0, 0.0, 1.0)}, "spacing: .* expected positive numbers"),
+        ({"class_names": ("membrane", "background")}, "class names: membrane, background, expected two or more"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

@@ -14,11 +14,11 @@ from autoseg import planning
 from autoseg.core.errors import DatasetError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
-from autoseg.inspection.integrity import FoldGap, check_dataset
+from autoseg.inspection.integrity import check_dataset
 from autoseg.interop.merged_files import write_merged
 from autoseg.interop.merging import plan_merger
 from autoseg.io.images import read_header, read_image, read_labels, write_labels
-from autoseg.planning.strata import find_gaps, profiles_from_report
+from autoseg.planning.strata import FoldGap, find_gaps, profiles_from_report
 from autoseg.preprocessing.runner import read_case
 
 SHAPES = {"2d": (1, 40, 36), "3d": (12, 20, 18)}
@@ -214,7 +214,7 @@ def test_an_image_in_two_data_sets_is_a_warning(tmp_path):
     image.unlink()
     image.symlink_to(one / "imagesTr/a_0000.nii.gz")
     (warning,) = plan_merger([Dataset.load(one), Dataset.load(two)], "x").warnings
-    assert "the image of A/a, B/a. Give these cases one group" in warning
+    assert "the image of A/a, B/a. Give these cases" in warning
 
 
 SEED = {"lazy_semantics": "seed", "cases": {"c": {"annotated": ["liver"]}}}
@@ -223,13 +223,13 @@ CONFLICTS: list[tuple[str, dict[str, Any], str]] = [
     (
         "channels",
         {"channel_names": {"0": "CT", "1": "PET"}},
-        r"found 2 \(CT, PET\), expected 1 \(CT\), as in A\. Leave",
+        r"found 2 \(CT, PET\), expected 1 \(CT\), as in A\.",
     ),
     ("ending", {"file_ending": ".mha"}, r"B: file_ending: found '\.mha', expected '\.nii\.gz', as in A"),
     (
         "regions",
         {"labels": {"background": 0, "liver": [1, 2], "tumour": 2}, "regions_class_order": [1, 2]},
-        "B: labels: found .* Regions are made of values",
+        "B: labels: found .* Regions consist of values",
     ),
     ("task", {"task": "split_task:Split"}, "B: task: found 'split_task:Split', expected 'no such key', as in A"),
     ("semantics", {"labels": {**LIVER, "kidney": 3}, **SEED}, "lazy_semantics: found marginal in A, seed in B"),
@@ -249,7 +249,7 @@ def test_channels_in_another_order_are_told_apart(tmp_path):
         write(tmp_path / name, LIVER, (case,), channel_names={str(n): c for n, c in enumerate(order)})
         for name, case, order in (("A", "a", ("T1", "T2")), ("B", "b", ("T2", "T1")))
     )
-    with pytest.raises(DatasetError, match="Bring the channels into one order"):
+    with pytest.raises(DatasetError, match="Bring the channels into the same order"):
         plan_merger([Dataset.examine(one)[0], Dataset.examine(two)[0]], "x")
 
 

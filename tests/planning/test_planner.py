@@ -165,7 +165,7 @@ def test_planning_is_deterministic(tmp_path):
 
 
 def test_unknown_planner_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"planner: found 'huge', expected one of \['default'"):
+    with pytest.raises(ConfigError, match=r"planner: .*'huge'.*\['default'"):
         plan(make_dataset(tmp_path), make_fingerprint((1, 1, 1), (9, 9, 9)), "huge")
 
 
@@ -176,15 +176,15 @@ def test_memory_must_be_positive(memory, tmp_path):
 
 
 def test_fingerprint_of_another_data_set_is_refused(tmp_path):
-    with pytest.raises(PlanError, match="found 2 channels, expected 1"):
+    with pytest.raises(PlanError, match=r"2 channels.* 1: \['CT'\]"):
         plan(make_dataset(tmp_path), make_fingerprint((1, 1, 1), (9, 9, 9), channels=2))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"spacings": (), "shapes_after_crop": ()}, "found no cases"),
-        ({"spacings": ((1, 1, 1), (1, 1, 1))}, "found 2 spacings and 1 shapes"),
+        ({"spacings": (), "shapes_after_crop": ()}, "no cases"),
+        ({"spacings": ((1, 1, 1), (1, 1, 1))}, "2 spacings and 1 shapes"),
         ({"spacings": ((0, 1, 1),)}, "not positive"),
     ],
 )

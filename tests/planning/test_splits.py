@@ -62,7 +62,7 @@ def test_few_cases_give_as_many_folds(n):
 def test_a_single_case_trains_and_validates_on_itself_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         assert make_splits(["only"]) == [Split(("only",), ("only",))]
-    assert "same cases" in caplog.text
+    assert "only one case or group" in caplog.text
 
 
 def test_a_group_with_the_name_of_a_case_is_another_group():
@@ -70,7 +70,7 @@ def test_a_group_with_the_name_of_a_case_is_another_group():
 
 
 def test_no_case_is_refused():
-    with pytest.raises(ConfigError, match="found no training case"):
+    with pytest.raises(ConfigError, match="splits: no training case"):
         make_splits([])
 
 
@@ -135,7 +135,7 @@ def test_overlap_and_uninformative_cases_of_nnunets_file_are_warned_of(tmp_path,
 @pytest.mark.parametrize("text", ["[", "{}", "[]", '[{"train": ["a"]}]', '[{"train": [1], "val": ["a"]}]'])
 def test_malformed_file_is_refused(text, tmp_path):
     (tmp_path / "splits.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"splits\.json: found"):
+    with pytest.raises(ConfigError, match=r"splits\.json: "):
         read_splits(tmp_path / "splits.json")
 
 

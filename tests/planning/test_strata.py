@@ -15,12 +15,13 @@ from autoseg.annotation.label_counts import CaseAnnotation
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Head, Labels
-from autoseg.inspection.integrity import FoldGap, IntegrityReport, check_dataset
+from autoseg.inspection.integrity import IntegrityReport, check_dataset
 from autoseg.planning import extract_fingerprint
 from autoseg.planning.splits import Split, load_or_make_splits, make_splits, partial_profiles, read_splits
 from autoseg.planning.strata import (
     LEVELS,
     CaseProfile,
+    FoldGap,
     find_gaps,
     profiles_from_fingerprint,
     profiles_from_report,
@@ -155,9 +156,11 @@ def test_gaps_name_classes_of_either_part_and_densities_of_validation():
         (1, "val", ("rim",), (LEVELS[3],)),
     ]
     assert str(gaps[1]) == (
-        "fold 0: no val case has under 2 % of its voxels annotated, as others have: scores say nothing about such cases"
+        "fold 0: no validation case is sparsely annotated (under 2 % of its voxels), so scores do not cover such cases"
     )
-    assert str(gaps[2]).startswith("fold 1: no val case has an annotated voxel of rim: cannot be validated; fold 1: no")
+    assert str(gaps[2]).startswith(
+        "fold 1: rim cannot be validated: no validation case has an annotated voxel; fold 1:"
+    )
     assert find_gaps([splits[2]], profiles, ("background",)) == ()
 
 
@@ -171,7 +174,7 @@ def test_gaps_follow_from_the_report_of_the_check():
     splits = [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]
     gaps = find_gaps([(s["train"], s["val"]) for s in splits], profiles, report.heads)
     assert gaps == (FoldGap(0, "val", ("rim",)), FoldGap(1, "train", ("rim",)))
-    assert str(gaps[1]) == "fold 1: no train case has an annotated voxel of rim: cannot be learnt"
+    assert str(gaps[1]) == "fold 1: rim cannot be learnt: no training case has an annotated voxel"
 
 
 LABELS = Labels(

@@ -169,5 +169,5 @@ def test_the_same_shape_gives_a_copy_and_the_map_is_never_changed():
 
 
 def test_a_shape_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"found new shape \(4,\) for an array with spatial shape \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"new shape \(4,\) .*spatial shape \(4, 4\)"):
         resample_codes(np.zeros((4, 4), np.uint8), (4,), unknown=None)

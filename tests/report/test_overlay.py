@@ -112,7 +112,7 @@ def test_colours_differ_for_the_first_classes() -> None:
 
 
 def test_a_layer_of_another_shape_is_named() -> None:
-    with pytest.raises(ValueError, match=r"layer 'truth': found shape \(3, 20, 30\), expected \(4, 20, 30\)"):
+    with pytest.raises(ValueError, match=r"layer 'truth': shape \(3, 20, 30\), expected \(4, 20, 30\)"):
         draw_overlay(IMAGE, [Layer("truth", TRUTH[:3])], make_labels(), (1, 1, 1))
 
 

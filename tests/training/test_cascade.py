@@ -22,7 +22,7 @@ from autoseg.inference import Predictor
 from autoseg.io.images import read_image, read_labels, write_labels
 from autoseg.nn.checkpoint import load_checkpoint
 from autoseg.planning.files import PLAN_FILE, load_plan, save_plan
-from autoseg.planning.kept_plan import choose_configurations
+from autoseg.planning.plan_edits import choose_configurations
 from autoseg.planning.preprocess_dataset import preprocess_by_plan
 from autoseg.training.cascade import previous_maps_in
 from autoseg.training.fold import FINAL, train_fold, training_batches

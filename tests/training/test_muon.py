@@ -77,3 +77,9 @@ def test_a_state_that_was_saved_goes_on_as_before():
         return kernel.detach()
 
     assert torch.equal(run(None), run(2))
+
+
+def test_a_stack_of_matrices_is_each_matrix_alone():
+    matrices = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))
+    together = orthogonal(matrices)
+    assert all(torch.equal(together[index], orthogonal(matrix)) for index, matrix in enumerate(matrices))

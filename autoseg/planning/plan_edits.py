@@ -1,6 +1,6 @@
-"""Keep a plan, and what a person changed in it, until told otherwise.
+"""A person's edits of plans.json: they are kept until a new plan is asked for.
 
-Beside plans.json lies ``plans_made.json``: the plan as it was made. What differs between the two was edited.
+The file ``plans_made.json`` beside plans.json holds the plan as it was made. Differences between the two are edits.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ RECORD_FILE = "plans_made.json"
 
 
 class PlanRecord(BaseModel):
-    """How a plan was made, and what it was used for."""
+    """The plan as it was made, and how it was used."""
 
     model_config = ConfigDict(frozen=True)
 
     plan: Plan
     """As it was made, before any edit."""
     gpu_memory_gb: float | None = None
-    """Memory that it was made for; None is the planner's own."""
+    """Memory that it was made for, GB; None is the planner's own."""
     configurations: tuple[str, ...] = ()
-    """What was preprocessed, in the order of the plan."""
+    """Configurations that were preprocessed, in the order of the plan."""
 
     def with_used(self, names: Iterable[str], plan: Plan) -> PlanRecord:
         """Return the record with further configurations of ``plan`` among those that were preprocessed."""
@@ -44,26 +44,26 @@ class PlanRecord(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a person says about planning again; None: as before."""
+class PlanningOptions:
+    """What the user asks for; None means: as before."""
 
     planner: str | None = None
     gpu_memory_gb: float | None = None
     replan: bool = False
-    """Plan anew, whatever was edited."""
+    """Make a new plan and discard all edits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """Which plan it will be."""
+class PlanChoice:
+    """The plan to use."""
 
     plan: Plan
     made: Plan
-    """The plan as made, of which ``plan`` may be an edit."""
+    """The plan as it was made; ``plan`` differs from it by the edits."""
     edits: tuple[str, ...] = ()
-    """What was edited and is kept, one line each."""
+    """Edits that are kept, one line each."""
     drift: tuple[str, ...] = ()
-    """What would now be planned otherwise, one line each."""
+    """Differences between the plan as made and the plan that would be made now, one line each."""
 
 
 def choose_configurations(plan: Plan, given: Sequence[str] | None, record: PlanRecord | None) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ def choose_configurations(plan: Plan, given: Sequence[str] | None, record: PlanR
 
 
 def load_record(folder: Path) -> PlanRecord | None:
-    """Return the record beside plans.json; None if there is none that can be read."""
+    """Return the record beside plans.json; None if there is no file that can be read."""
     try:
         return PlanRecord.model_validate_json((folder / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError):
@@ -91,71 +91,77 @@ def load_record(folder: Path) -> PlanRecord | None:
 
 
 def save_record(record: PlanRecord, folder: Path) -> None:
-    """Write the record beside plans.json, atomically."""
+    """Write the record beside plans.json, in one step: a killed process leaves the old file or the new one."""
     write_text(folder / RECORD_FILE, record.model_dump_json(indent=2) + "\n")
 
 
-def decide_plan(fresh: Plan, present: Plan | None, record: PlanRecord | None, wishes: Wishes) -> Decision:
-    """Return the plan to use: the present one with its edits, unless something speaks for the fresh one.
+def choose_plan(fresh: Plan, present: Plan | None, record: PlanRecord | None, options: PlanningOptions) -> PlanChoice:
+    """Return the plan to use: the present one with its edits, unless there is a reason for a new one.
 
-    That is: there is none yet; ``wishes`` ask for another planner, other memory or a new plan; the channels of the data
-    are others; or cropping would now cut annotation away.
+    Reasons are: there is no plan yet; ``options`` ask for another planner, other memory or a new plan; the data have
+    other channels; or the present plan would cut annotation away.
 
     Parameters
     ----------
     fresh
-        What would be planned now, with the planner and memory of ``wishes``, else those of before.
+        The plan that would be made now, with the planner and memory of ``options``, otherwise those used before.
     present
-        plans.json.
+        plans.json; None if there is none.
     record
-        Of ``present``; None where another version wrote it. Then what differs from ``fresh`` counts as edited.
+        Record of ``present``; None if another version wrote it. Then the differences from ``fresh`` count as edits.
+    options
+        What the user asks for.
 
     Raises
     ------
     ConfigError
-        If the plan was edited and would have to be made anew, without ``wishes.replan``; names the edits.
+        If the plan was edited and a new one is needed, without ``options.replan``; names the edits.
     """
     if present is None:
-        return Decision(fresh, fresh)
+        return PlanChoice(fresh, fresh)
     fresh = keep_intensities(fresh, present)
-    if wishes.replan:
-        return Decision(fresh, fresh)
-    reason = _reason_to_replan(fresh, present, record, wishes)
+    if options.replan:
+        return PlanChoice(fresh, fresh)
+    reason = _reason_to_replan(fresh, present, record, options)
     made = record.plan if record is not None else (present if reason else fresh)
     edits = tuple(differences(made, present))
     if reason is not None:
         if edits:
             raise ConfigError(
-                f"plans.json: found edits ({listed(edits)}), which would be lost, since {reason}; expected a plan as "
-                "it was made. Add --replan to give the edits up."
+                f"plans.json: it was edited ({listed(edits)}), and a new plan is needed, because {reason}. "
+                "Add --replan to discard the edits."
             )
-        return Decision(fresh, fresh)
-    return Decision(_follow_spacing(present, made), made, edits, tuple(differences(made, fresh)))
+        return PlanChoice(fresh, fresh)
+    return PlanChoice(_follow_spacing(present, made), made, edits, tuple(differences(made, fresh)))
 
 
 def differences(before: Plan, after: Plan) -> Iterator[str]:
     """Yield ``"key: value -> value"`` for every key that differs between two plans."""
-    one, other = dict(_leaves(before.model_dump(mode="json"))), dict(_leaves(after.model_dump(mode="json")))
-    for key in dict.fromkeys((*one, *other)):
-        if one.get(key) != other.get(key):
-            yield f"{key}: {one.get(key, 'nothing')} -> {other.get(key, 'nothing')}"
+    values_before, values_after = (
+        dict(_leaves(before.model_dump(mode="json"))),
+        dict(_leaves(after.model_dump(mode="json"))),
+    )
+    for key in dict.fromkeys((*values_before, *values_after)):
+        if values_before.get(key) != values_after.get(key):
+            yield f"{key}: {values_before.get(key, 'nothing')} -> {values_after.get(key, 'nothing')}"
 
 
-def _reason_to_replan(fresh: Plan, present: Plan, record: PlanRecord | None, wishes: Wishes) -> str | None:
+def _reason_to_replan(fresh: Plan, present: Plan, record: PlanRecord | None, options: PlanningOptions) -> str | None:
+    """Return why the present plan cannot be used; None if it can."""
     if fresh.channel_names != present.channel_names:
-        return f"the channels are {list(fresh.channel_names)} now"
+        return f"the channels are now {list(fresh.channel_names)}"
     if present.crop and not fresh.crop:
-        return "the plan would cut annotated foreground away with what is 0 around it"
-    if wishes.planner is not None and wishes.planner != present.planner:
-        return f"--planner {wishes.planner} is another than {present.planner}"
+        return "the present plan crops the empty border of images, where foreground is annotated"
+    if options.planner is not None and options.planner != present.planner:
+        return f"--planner {options.planner} differs from {present.planner}"
     before = None if record is None else record.gpu_memory_gb
-    if wishes.gpu_memory_gb is not None and wishes.gpu_memory_gb != before:
-        return f"--gpu-memory-gb {wishes.gpu_memory_gb:g} is another than before"
+    if options.gpu_memory_gb is not None and options.gpu_memory_gb != before:
+        return f"--gpu-memory-gb {options.gpu_memory_gb:g} differs from the former value"
     return None
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted key and value of nested mappings, lists whole unless they hold mappings."""
+    """Yield dotted key and value of nested mappings; a list is one value unless it holds mappings."""
     if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
         value = {str(index): item for index, item in enumerate(value)}
     if not isinstance(value, Mapping):
@@ -166,12 +172,14 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _follow_spacing(plan: Plan, made: Plan) -> Plan:
-    """Return the plan with the median shape at an edited spacing, which follows from it."""
-    followed = {name: _followed(item, made.configurations.get(name)) for name, item in plan.configurations.items()}
+    """Return the plan with the median shapes that follow from edited spacings."""
+    followed = {
+        name: _with_median_shape(item, made.configurations.get(name)) for name, item in plan.configurations.items()
+    }
     return plan if followed == plan.configurations else plan.model_copy(update={"configurations": followed})
 
 
-def _followed(configuration: Configuration, made: Configuration | None) -> Configuration:
+def _with_median_shape(configuration: Configuration, made: Configuration | None) -> Configuration:
     if made is None or configuration.spacing == made.spacing or len(configuration.spacing) != len(made.spacing):
         return configuration
     exact = np.array(made.median_shape) * np.array(made.spacing) / np.array(configuration.spacing)

@@ -1,0 +1,66 @@
+"""Checkpoints of a run: the latest with the one before it, the best, the final, and those kept every hour."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from autoseg.core.errors import ModelError
+from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+
+log = logging.getLogger(__name__)
+
+LATEST, PREVIOUS = "checkpoint_latest.pt", "checkpoint_previous.pt"
+BEST, FINAL = "checkpoint_best.pt", "checkpoint_final.pt"
+
+
+def save_latest(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write the latest checkpoint; the former one is kept as the previous.
+
+    At every moment at least one of the two is whole, also if the process is killed between two of these steps.
+    """
+    latest, previous = folder / LATEST, folder / PREVIOUS
+    if latest.is_file():
+        link = folder / f".{os.getpid()}.{PREVIOUS}"
+        link.unlink(missing_ok=True)
+        try:
+            os.link(latest, link)
+        except OSError:  # a file system without hard links: a moment without the latest, but never without the previous
+            latest.replace(previous)
+        else:
+            link.replace(previous)
+    save_checkpoint(latest, checkpoint)
+
+
+def load_latest(folder: Path) -> Checkpoint:
+    """Read the latest checkpoint of a run; if it is missing or damaged the previous one, with a warning.
+
+    Raises ``ModelError`` if neither can be read: the fault of the latest.
+    """
+    try:
+        return load_checkpoint(folder / LATEST)
+    except ModelError as error:
+        if not (folder / PREVIOUS).is_file():
+            raise
+        try:
+            checkpoint = load_checkpoint(folder / PREVIOUS)
+        except ModelError:
+            raise error from None
+        log.warning("%s. Going on from %s, iteration %d", error, PREVIOUS, iteration_of(checkpoint))
+        return checkpoint
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run can go on from a checkpoint in ``folder``; its content is not looked at."""
+    return (folder / LATEST).is_file() or (folder / PREVIOUS).is_file()
+
+
+def iteration_of(checkpoint: Checkpoint) -> int:
+    """Return the number of steps that a checkpoint of a run has behind it."""
+    return int(checkpoint.state["progress"]["iteration"])
+
+
+def snapshot_name(hours: float) -> str:
+    """Return the name of a checkpoint that is kept for good, after so many hours of training: ``checkpoint_3h.pt``."""
+    return f"checkpoint_{hours:g}h.pt"

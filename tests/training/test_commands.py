@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from autoseg.core.errors import ConfigError
+from autoseg.training.commands import COMMANDS, Command, Mailbox, help_text, parse_command
+
+
+def test_every_command_is_parsed_as_its_help_writes_it():
+    for name, usage in COMMANDS.items():
+        argument = usage.argument.strip("[]")
+        assert parse_command(f" {name}  {argument} ") == Command(name, argument)
+    assert all(name in help_text() for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [("setrl 0.1", "setlr"), ("setlr", "setlr RATE"), ("kill now", "kill"), ("import os", "help"), ("", "help")],
+)
+def test_a_wrong_command_is_answered_with_the_right_form(text, advice):
+    with pytest.raises(ConfigError, match=advice):
+        parse_command(text)
+
+
+def test_letters_arrive_once_in_order_and_answers_return_to_their_sender(tmp_path):
+    mailbox = Mailbox(tmp_path / "commands")
+    assert list(mailbox.receive()) == []
+    keys = [mailbox.send(text) for text in ("status", "setlr 0.1")]
+    letters = mailbox.receive()
+    assert [letter.text for letter in letters] == ["status", "setlr 0.1"]
+    assert [letter.key for letter in letters] == keys
+    assert list(mailbox.receive()) == []
+    thread = threading.Timer(0.3, mailbox.answer, (keys[1], "learning rate 0.1"))
+    thread.start()
+    assert mailbox.wait(keys[1], 10) == "learning rate 0.1"
+    thread.join()
+
+
+def test_a_command_that_nobody_takes_is_taken_back(tmp_path):
+    mailbox = Mailbox(tmp_path)
+    assert mailbox.wait(mailbox.send("abort"), 0) is None
+    assert list(mailbox.receive()) == []
