@@ -140,8 +140,9 @@ def preview_batches(
     As ``autoseg_preview_batches``; ``settings`` as in :func:`train` (``augmentation="none"``, ``mirror=False`` show the
     same places unchanged). Needs a preprocessed data set.
     """
-    from autoseg.training.prepare import RunOptions, prepare_fold
+    from autoseg.training.prepare import prepare_fold
     from autoseg.training.preview_picture import draw_patches
+    from autoseg.training.run_config import RunOptions
 
     options = RunOptions(str(fold), configuration, seed=seed, settings=_assignments(settings), workers=0, device="cpu")
     request = prepare_fold(_workspace(root), _dataset(dataset, root), options)
@@ -190,7 +191,8 @@ def train(
         The data set is not planned, or not preprocessed from the present files.
     """
     from autoseg.training.fold import train_fold
-    from autoseg.training.prepare import RunOptions, check_folder, prepare_fold
+    from autoseg.training.prepare import check_folder, prepare_fold
+    from autoseg.training.run_config import RunOptions
     from autoseg.training.validation import validate_fold
 
     options = RunOptions(

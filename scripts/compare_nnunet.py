@@ -36,8 +36,10 @@ from autoseg.evaluation import Summary, evaluate_folder
 from autoseg.evaluation.matching import label_files
 from autoseg.inference import Predictor
 from autoseg.planning.files import FINGERPRINT_FILE, load_fingerprint
-from autoseg.training.fold import FoldRequest, train_fold
-from autoseg.training.prepare import RunOptions, check_folder, prepare_fold
+from autoseg.training.fold import train_fold
+from autoseg.training.prepare import check_folder, prepare_fold
+from autoseg.training.request import FoldRequest
+from autoseg.training.run_config import RunOptions
 
 log = logging.getLogger("autoseg.compare_nnunet")
 

@@ -34,8 +34,10 @@ from autoseg.inference.out_of_fold import CaseModels
 from autoseg.io.images import read_labels, write_labels
 from autoseg.io.raw_layout import put_images
 from autoseg.planning.splits import NNUNET_SPLITS_FILE
-from autoseg.training.fold import FoldRequest, train_fold
-from autoseg.training.prepare import RunOptions, check_folder, prepare_fold
+from autoseg.training.fold import train_fold
+from autoseg.training.prepare import check_folder, prepare_fold
+from autoseg.training.request import FoldRequest
+from autoseg.training.run_config import RunOptions
 
 log = logging.getLogger("autoseg.compare_suggestions")
 

@@ -169,7 +169,12 @@ class YardstickTrainer(trainer_module.nnUNetTrainer):
         rates = given["rates"]
         build = optimizer_class(given["class"], given["file"])
         known = inspect.signature(build).parameters
-        optimizer = build(self.network.parameters(), **{k: v for k, v in given["options"].items() if k in known})
+        weights = list(self.network.parameters())
+        groups = [
+            {"params": [weight for weight in weights if weight.ndim > 1]},
+            {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = build(groups, **{k: v for k, v in given["options"].items() if k in known})
         return optimizer, RunSchedule(optimizer, lambda: rates[min(len(rates) - 1, int(self.share() * len(rates)))])
 
     def get_dataloaders(self) -> tuple[Any, Any]:

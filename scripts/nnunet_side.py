@@ -24,9 +24,10 @@ from autoseg.interop.nnunet_plans import NNUNET_PLANNERS
 from autoseg.io.images import read_labels, write_labels
 from autoseg.io.raw_layout import put_file, put_images
 from autoseg.training import muon
+from autoseg.training.batches import batch_size
 from autoseg.training.config import TrainingConfig
-from autoseg.training.fold import FoldRequest, batch_size
 from autoseg.training.optim import build_optimization
+from autoseg.training.request import FoldRequest
 
 TESTED_VERSION = "2.8.1"
 DATASET_ID = 900
@@ -221,17 +222,21 @@ def describe_optimizer(config: TrainingConfig) -> dict[str, Any]:
     """Return the optimiser of a run as its class, the file that defines it, its options and its rate at every step.
 
     The file is None for a class of ``torch.optim``; one of ours stands in a module that needs nothing but torch, since
-    it is imported by nnU-Net's interpreter. Raises ``ConfigError`` if the optimiser is of neither kind or treats some
-    weights differently from others.
+    it is imported by nnU-Net's interpreter. As in our runs, weights of one axis do not decay. Raises ``ConfigError`` if
+    the optimiser is of neither kind or treats some weights differently otherwise.
     """
-    built = build_optimization([torch.nn.Parameter(torch.zeros(1))], config)
+    built = build_optimization(torch.nn.Conv2d(1, 1, 3), config.optimizer, config.iterations)
     optimizer = built.optimizer
     name = type(optimizer).__name__
     is_torchs = getattr(torch.optim, name, None) is type(optimizer)
-    if not (is_torchs or isinstance(optimizer, muon.Muon)) or len(optimizer.param_groups) != 1:
+    groups = [
+        {k: v for k, v in group.items() if k not in ("params", "weight_decay")} for group in optimizer.param_groups
+    ]
+    if not (is_torchs or isinstance(optimizer, muon.Muon)) or any(group != groups[0] for group in groups):
         raise ConfigError(
-            f"--set optimizer={config.optimizer}: found {name} with {len(optimizer.param_groups)} groups of weights, "
-            "expected Muon or a class of torch.optim, and one group, to hand over to nnU-Net. Leave out nnunet-ours."
+            f"--set optimizer={config.optimizer.name}: {name} with {len(groups)} groups of weights cannot be handed "
+            "over to nnU-Net, expected Muon or a class of torch.optim whose groups differ in weight decay only. Leave out "
+            "nnunet-ours."
         )
     return {
         "class": name,

@@ -41,7 +41,7 @@ def test_the_examples_are_planned_trained_and_predicted(place):
     training = json.loads(
         (place / "results/Dataset001_Toy/default__3d_fullres/fold_0/training.json").read_text(encoding="utf-8")
     )
-    assert (training["loss"], training["augmentation"]) == ("my_parts:FocalLoss", "my_parts:strong")
+    assert (training["loss"], training["augmentation"]["name"]) == ("my_parts:FocalLoss", "my_parts:strong")
     assert training["n_parameters"] < 50_000  # not the U-Net of the small planner
     images, predictions = place / "raw/Dataset001_Toy/imagesTr", place / "predictions"
     arguments = ["-i", str(images), "-o", str(predictions), "-d", "1", "-c", "3d_fullres", "--device", "cpu", "-q"]

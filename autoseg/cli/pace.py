@@ -82,8 +82,9 @@ def _time_steps(
 
     from autoseg.core.workspace import Workspace
     from autoseg.nn.device import select_device
-    from autoseg.training.prepare import RunOptions, prepare_fold
+    from autoseg.training.prepare import prepare_fold
     from autoseg.training.probe import seconds_per_iteration
+    from autoseg.training.run_config import RunOptions
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -12,7 +12,7 @@ from autoseg.cli import common
 
 if TYPE_CHECKING:
     from autoseg.sampling.patch_view import PatchView
-    from autoseg.training.fold import FoldRequest
+    from autoseg.training.request import FoldRequest
 
 log = logging.getLogger("autoseg.preview_batches")
 
@@ -59,8 +59,9 @@ def preview_batches(
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
     data = common.load_dataset(space, dataset)  # a mistake is said before torch is imported
-    from autoseg.training.prepare import RunOptions, prepare_fold
+    from autoseg.training.prepare import prepare_fold
     from autoseg.training.preview_picture import draw_patches
+    from autoseg.training.run_config import RunOptions
 
     chosen = [*(settings or []), *(NO_AUGMENTATION if no_augmentation else ())]
     options = RunOptions(fold, configuration, seed=seed, settings=chosen, workers=workers, device="cpu")
@@ -88,7 +89,7 @@ def listing(request: FoldRequest, views: list[PatchView], path: Path) -> dict[st
         "configuration": request.configuration.name,
         "fold": request.fold,
         "seed": request.config.seed,
-        "augmentation": request.config.augmentation,
+        "augmentation": request.config.augmentation.name,
         "spacing_mm": list(request.configuration.spacing),
         "patches": [view.as_json(labels) for view in views],
     }

@@ -33,7 +33,7 @@ from autoseg.core.errors import AutosegError, CacheError, UserError
 from autoseg.dataset.commands import planning_command, training_command
 
 if TYPE_CHECKING:
-    from autoseg.training.fold import FoldRequest
+    from autoseg.training.request import FoldRequest
     from autoseg.training.trainer import Progress
 
 
@@ -83,7 +83,8 @@ def train(
     from autoseg.cli.evaluation_table import print_tables
     from autoseg.training.config import parse_duration
     from autoseg.training.fold import train_fold
-    from autoseg.training.prepare import RunOptions, check_folder, check_start, prepare_fold
+    from autoseg.training.prepare import check_folder, check_start, prepare_fold
+    from autoseg.training.run_config import RunOptions
     from autoseg.training.validation import validate_fold
 
     options = RunOptions(

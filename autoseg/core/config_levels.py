@@ -81,7 +81,7 @@ def resolve_levels(model: type[Config], levels: Sequence[Level]) -> Resolved[Con
             else:
                 faults.append(_unknown_key(level.name, written, value, matches or _nearest(written, keys)))
     try:
-        config = model.model_validate(_nested(values))
+        config = model.model_validate(nested(values))
     except ValidationError as error:
         for item in error.errors():
             key = _reported_key(item["loc"], keys)
@@ -163,16 +163,16 @@ def flatten(values: Mapping[str, Any], leaves: Sequence[str] = (), prefix: str =
     return flat
 
 
-def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     """Inverse of :func:`flatten`."""
-    nested: dict[str, Any] = {}
+    groups: dict[str, Any] = {}
     for key, value in values.items():
-        *groups, name = key.split(".")
-        place = nested
-        for group in groups:
+        *path, name = key.split(".")
+        place = groups
+        for group in path:
             place = place.setdefault(group, {})
         place[name] = value
-    return nested
+    return groups
 
 
 def _group(annotation: Any) -> type[BaseModel] | None:
@@ -189,11 +189,14 @@ def _optional_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _nearest(written: str, keys: Sequence[str]) -> list[str]:
-    """Return up to three known keys that look like ``written``, by the whole key or its last part."""
+    """Return up to three known keys that look like ``written``, by the whole key, its last part, or initials."""
     last = written.rpartition(".")[2]
     by_last = {key.rpartition(".")[2]: key for key in keys}
-    close = difflib.get_close_matches(written, keys, 2) + [
-        by_last[name] for name in difflib.get_close_matches(last, list(by_last), 2)
+    initials = [key for name, key in by_last.items() if "".join(word[:1] for word in name.split("_")) == last]
+    close = [
+        *initials,
+        *difflib.get_close_matches(written, keys, 2),
+        *(by_last[name] for name in difflib.get_close_matches(last, list(by_last), 2)),
     ]
     return list(dict.fromkeys(close))[:3]
 

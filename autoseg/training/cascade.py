@@ -17,7 +17,7 @@ from autoseg.io.images import ending_of, written_ending
 from autoseg.planning.files import FINGERPRINT_FILE, load_fingerprint
 from autoseg.planning.preprocess_dataset import PreviousMaps
 from autoseg.planning.splits import Split, load_or_make_splits
-from autoseg.training.resuming import FINAL
+from autoseg.training.run_checkpoints import FINAL
 
 
 def validation_file(fold: Path, files: CaseFiles, labels: Labels) -> Path:

@@ -1,15 +1,19 @@
-"""How to train: every setting in one place, with its default and why."""
+"""Settings of a training run, in groups; each with its default and the reason."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from autoseg.core.config_levels import Level, Resolved, assignment_level, flatten, leaf_keys, matching_keys, nested
+from autoseg.core.config_levels import resolve_levels as resolve_values
 from autoseg.core.errors import ConfigError
 from autoseg.sampling.config import SamplingConfig
+from autoseg.training.evidence.config import EvidenceConfig
+from autoseg.training.optim import OptimizerConfig
 
 NNUNET_ITERATIONS = 250_000
 """1000 epochs of 250 iterations. Source: nnU-Net ``nnUNetTrainer.py``."""
@@ -18,15 +22,32 @@ SCRIBBLED_FRACTION = 0.05
 """Data with a smaller annotated share, not in whole slices, are scribbled: large parts of the images lie far from any
 annotation."""
 
-SCRIBBLED: dict[str, Any] = {"background_prior": 0.5, "context_fraction": 0.7}
+SCRIBBLED: dict[str, Any] = {"evidence.background_prior": 0.5, "sampling.context_fraction": 0.7}
 """What scribbled data are trained with unless told otherwise: see docs/results.md."""
 
 SMALL_ITERATIONS = 2_000
 """Length of a run with the ``small`` planner unless told otherwise: minutes on two CPU cores."""
 
 
-class TrainingConfig(SamplingConfig):
-    """Settings of one training run; ``autoseg_train --set key=value`` changes any of them."""
+class AugmentationConfig(BaseModel):
+    """Random changes of training patches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "nnunet"
+    """nnunet, none, or package.module:attribute."""
+    mirror: bool = True
+    """Mirror patches in training and average over mirrored predictions."""
+
+
+class TrainingConfig(BaseModel):
+    """Settings of one training run; ``autoseg_train --set key=value`` changes any of them.
+
+    Keys without groups (``learning_rate=0.1``, ``optimizer="sgd"``), as checkpoints of earlier versions have them, mean
+    the setting of that name in its group.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     iterations: int = Field(default=NNUNET_ITERATIONS, ge=1)
     """Optimiser steps in all. The learning-rate schedule spans exactly these."""
@@ -36,84 +57,78 @@ class TrainingConfig(SamplingConfig):
     """Batches of validation patches per epoch."""
     batch_size: int | None = Field(default=None, ge=1)
     """Patches per step; None takes the plan's."""
-    optimizer: str = "auto"
-    """auto (by length of the run), sgd (nnU-Net's), muon, adamw, or package.module:attribute."""
-    learning_rate: float | None = Field(default=None, gt=0)
-    """Highest learning rate; None takes the optimiser's own."""
-    weight_decay: float | None = Field(default=None, ge=0)
-    """None takes the optimiser's own."""
-    warmup_iterations: int | None = Field(default=None, ge=0)
-    """Steps of linear warm-up; None takes the optimiser's own."""
     loss: str = "label_sets"
     """label_sets (Dice and cross entropy of label sets), or package.module:attribute; see docs/extending.md."""
-    gradient_clip: float = Field(default=12.0, gt=0)
-    """Largest norm of the gradient. Source: nnU-Net."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the network's arithmetic; auto takes a 16-bit type where the device computes faster with it."""
     deep_supervision: bool = True
     """Losses at every resolution of the decoder."""
-    augmentation: str = "nnunet"
-    """nnunet, none, or package.module:attribute."""
-    mirror: bool = True
-    """Mirror patches in training and average over mirrored predictions."""
-    background_prior: float = Field(default=0.0, ge=0)
-    """Strength of the prior that an unannotated voxel is rather background than not: how much the unannotated voxels of
-    a class may weigh as background, relative to its annotated ones. 0 is none. Scribbled data: 0.5."""
-    promise_weight: float = Field(default=25.0, ge=0)
-    """Weight of what annotation_protocol settles, all voxels together, relative to all that was drawn."""
-    held_out_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the annotation that is kept from training to check what is inferred; 0 where nothing needs it."""
-    teacher_weight: float = Field(default=0.0, ge=0)
-    """Weight of the loss on what the mean of past weights predicts where nothing is certain; 0 is none."""
-    teacher_confidence: float = Field(default=0.9, gt=0.5, lt=1)
-    """Probability above which a prediction of the teacher is taken."""
-    teacher_precision: float = Field(default=0.9, ge=0, le=1)
-    """Share of confident predictions that must be right on held-out annotation for a class to be taught."""
-    teacher_start: float = Field(default=0.3, ge=0, le=1)
-    """Share of the run after which the teacher begins."""
-    teacher_decay: float = Field(default=0.98, ge=0, lt=1)
-    """Weight of the past in the teacher's weights, per step."""
     seed: int = Field(default=0, ge=0)
     """Everything random in a run follows from it."""
+    sampling: SamplingConfig = SamplingConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _into_groups(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        keys = leaf_keys(cls)
+        flat: dict[str, Any] = {}
+        grouped: dict[str, Any] = {}
+        for key, value in values.items():
+            matches = matching_keys(key, keys)
+            is_group = key in cls.model_fields and isinstance(value, (Mapping, BaseModel))
+            if is_group or len(matches) != 1 or "." not in matches[0]:
+                grouped[key] = value
+            else:
+                flat[matches[0]] = value
+        for group, content in nested(flat).items():
+            given = grouped.get(group, {})
+            grouped[group] = {**(given.model_dump() if isinstance(given, BaseModel) else given), **content}
+        return grouped
+
+    def flat(self) -> dict[str, Any]:
+        """Return dotted key -> value of every setting."""
+        return flatten(self.model_dump(mode="json"), leaf_keys(type(self)))
 
 
-def resolve_config(defaults: dict[str, Any], assignments: Sequence[str] = ()) -> TrainingConfig:
-    """Build the configuration from ``defaults`` (what the flags say) and ``key=value`` assignments, which win.
+def resolve_config(
+    defaults: Mapping[str, Any] | Sequence[Level], assignments: Sequence[str] = ()
+) -> Resolved[TrainingConfig]:
+    """Build the configuration from levels, each over the one before, and ``key=value`` assignments over all.
 
-    Epochs shrink with short runs, so that a run always has at least ten of them. Raises ``ConfigError`` naming every
-    unknown key and every value out of range.
+    Epochs shrink with short runs, so that a run always has at least ten of them.
+
+    Parameters
+    ----------
+    defaults
+        Levels, or the values of a single one.
+
+    Raises
+    ------
+    ConfigError
+        Names every unknown key and every value out of range, with the level that set it.
     """
-    values = dict(defaults)
-    faults = []
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or key not in TrainingConfig.model_fields:
-            known = ", ".join(TrainingConfig.model_fields)
-            faults.append(f"--set {assignment}: expected key=value with key one of {known}.")
-        else:
-            is_optional = TrainingConfig.model_fields[key].default is None
-            values[key] = None if is_optional and value.lower() in ("none", "null") else value
-    if not faults:
-        try:
-            config = TrainingConfig.model_validate(values)
-        except ValidationError as error:
-            faults.extend(
-                f"--set {'.'.join(map(str, item['loc']))}: found {item['input']!r}, {item['msg']}."
-                for item in error.errors()
-            )
-    if not faults and config.held_out_fraction == 0 and (config.background_prior or config.teacher_weight):
-        faults.append(
-            "--set held_out_fraction=0: found nothing held out, expected a share above 0 for background_prior and "
-            "teacher_weight, which are checked on it. Set both to 0 to train on all of the annotation."
+    levels = [Level("default", defaults)] if isinstance(defaults, Mapping) else list(defaults)
+    resolved = resolve_values(TrainingConfig, [*levels, assignment_level(assignments, TrainingConfig)])
+    config, origins = resolved.config, dict(resolved.origins)
+    evidence = config.evidence
+    if evidence.held_out_fraction == 0 and (evidence.background_prior or evidence.teacher_weight):
+        raise ConfigError(
+            f"{origins['evidence.held_out_fraction']}: evidence.held_out_fraction = 0: background_prior and "
+            "teacher_weight are checked on held-out annotation. Set a share above 0, or set both to 0 to train on all "
+            "of the annotation."
         )
-    if faults:
-        raise ConfigError("\n".join(faults))
-    if "iterations_per_epoch" not in values:
-        per_epoch = min(config.iterations_per_epoch, max(1, config.iterations // 10))
-        config = config.model_copy(update={"iterations_per_epoch": per_epoch})
-    if "validation_iterations" not in values:
-        config = config.model_copy(update={"validation_iterations": max(1, config.iterations_per_epoch // 5)})
-    return config
+    changes: dict[str, Any] = {}
+    if "iterations_per_epoch" not in origins:
+        changes["iterations_per_epoch"] = min(config.iterations_per_epoch, max(1, config.iterations // 10))
+    if "validation_iterations" not in origins:
+        per_epoch = changes.get("iterations_per_epoch", config.iterations_per_epoch)
+        changes["validation_iterations"] = max(1, per_epoch // 5)
+    return Resolved(config.model_copy(update=changes), origins | dict.fromkeys(changes, "length of the run"))
 
 
 def parse_duration(text: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,38 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoseg.augmentation.recipes import Recipe, augment_intensity, named_recipe
-from autoseg.cases.cache import CaseCache
-from autoseg.cases.entry import CacheEntry
 from autoseg.cases.layers import input_channels
-from autoseg.cases.store import CaseSource
 from autoseg.core.atomic import write_json
 from autoseg.core.components import resolve
 from autoseg.core.errors import ModelError
-from autoseg.core.plan import Configuration, Plan
-from autoseg.dataset.dataset import Dataset
 from autoseg.nn.architectures.registry import build_network
-from autoseg.nn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from autoseg.nn.checkpoint import Checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.nn.losses import LabelSetLoss, VoxelLoss
-from autoseg.sampling.batch import Batch
-from autoseg.sampling.config import SamplingConfig
-from autoseg.sampling.extra_codes import ExtraCodeRule
-from autoseg.sampling.loader import make_loader
-from autoseg.sampling.places import intensity_generators
 from autoseg.tasks.task import task_of
-from autoseg.training.config import TrainingConfig
-from autoseg.training.evidence.background_prior import ZONE_BORDERS, BackgroundPrior
+from autoseg.training.batches import batch_size, recipe, training_batches, validation_batches
 from autoseg.training.evidence.loss import EvidenceLoss
-from autoseg.training.evidence.promises import Promises
-from autoseg.training.evidence.source import EvidenceSource
-from autoseg.training.evidence.teacher import Teacher
-from autoseg.training.evidence.totals import Totals
+from autoseg.training.evidence.sources import evidence_sources
 from autoseg.training.history import draw_history, write_history
 from autoseg.training.objective import Objective
 from autoseg.training.optim import build_optimization, optimizer_name
 from autoseg.training.pretrained import Before, load_pretrained
-from autoseg.training.resuming import BEST, CHANGEABLE, FINAL, LATEST, changes_so_far, forbidden_changes
+from autoseg.training.request import FoldRequest
+from autoseg.training.resuming import CHANGEABLE, changes_so_far, forbidden_changes
+from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, load_latest, save_latest
 from autoseg.training.trainer import Hooks, Parts, Progress, train
 
 log = logging.getLogger(__name__)
@@ -51,35 +38,6 @@ log = logging.getLogger(__name__)
 LOSSES: dict[str, Callable[[Tensor | None, bool], VoxelLoss]] = {"label_sets": LabelSetLoss}
 """(regions (O, K) bool or None for a softmax over outputs, whether Dice pools the batch) -> loss."""
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-HELD_OUT_BLOCKS = 8
-"""Held-out blocks along an edge of a patch."""
-VALIDATION_SEED_OFFSET = 1_000_003
-"""Added to the seed for validation patches, so that they are not the training patches."""
-
-
-@dataclass(frozen=True, slots=True)
-class FoldRequest:
-    """What to train, on what, and where it goes."""
-
-    dataset: Dataset
-    plan: Plan
-    configuration: Configuration
-    cache: CaseCache
-    """The preprocessed cases of this configuration."""
-    train_cases: tuple[str, ...]
-    val_cases: tuple[str, ...]
-    fold: str
-    """``"0"`` .. or ``"all"``."""
-    folder: Path
-    """``.../<name>__<configuration>/fold_<k>``."""
-    config: TrainingConfig
-    device: str = "auto"
-    workers: int = 1
-    name: str = "default"
-    """Of the run."""
-    pretrained: Path | None = None
-    """Checkpoint whose weights are the start; see :func:`autoseg.training.pretrained.load_pretrained`."""
-    max_runtime_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +72,7 @@ def train_fold(
         A component or device that is not there, or weights that do not fit the network.
     """
     started = time.monotonic()
-    latest = load_checkpoint(request.folder / LATEST) if resume else None
+    latest = load_latest(request.folder) if resume else None
     precision = _precision(request, latest)
     parts = build_parts(request, precision)
     progress = Progress()
@@ -127,7 +85,11 @@ def train_fold(
     _write_settings(request, precision, parts, before, changes)
 
     def save(name: str, progress: Progress) -> None:
-        save_checkpoint(request.folder / name, _checkpoint(request, parts, progress, precision, before, changes))
+        checkpoint = _checkpoint(request, parts, progress, precision, before, changes)
+        if name == LATEST:
+            save_latest(request.folder, checkpoint)
+        else:
+            save_checkpoint(request.folder / name, checkpoint)
 
     def on_epoch(progress: Progress, is_best: bool) -> None:
         if is_best:  # before the latest: a kill between the two repeats the epoch, and neither is lost
@@ -166,47 +128,16 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     return Parts(
         network=network,
         loss=EvidenceLoss(build_loss(objective.regions, configuration.batch_dice), strides, labels.unknown),
-        optimization=build_optimization(network.parameters(), config),
+        optimization=build_optimization(network, config.optimizer, config.iterations),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16"),
         device=device,
         autocast_dtype=PRECISIONS[precision],
         training_batches=lambda start: training_batches(request, device, start),
         validation_batches=lambda: validation_batches(request),
         objective=objective,
-        evidence=_evidence_sources(request, device),
+        evidence=evidence_sources(request, device),
         is_dense=labels.is_dense,
     )
-
-
-def _evidence_sources(request: FoldRequest, device: torch.device) -> tuple[EvidenceSource, ...]:
-    """Return what infers more than the annotation; () if nothing. Promises first: others compare with their weights."""
-    config, labels = request.config, request.dataset.labels
-    if labels.is_dense:
-        return ()
-    entries = [request.cache.entries[name] for name in request.train_cases if name in request.cache.entries]
-    totals = Totals.of(entries, labels)
-    infers = totals.n_promised > 0 and config.promise_weight > 0
-    if not (infers or config.background_prior or config.teacher_weight):
-        return ()
-    sources: list[EvidenceSource] = [Promises(config.promise_weight, labels, totals, device)]
-    if config.background_prior:
-        sources.append(BackgroundPrior(config.background_prior, labels, totals, device))
-    if config.teacher_weight:
-        is_whole = not request.configuration.is_2d or all(entry.record.shape[0] == 1 for entry in entries)
-        sources.append(Teacher(config, labels, request.dataset.protocol.instances_touched and is_whole))
-    return tuple(sources)
-
-
-def _extra_codes(request: FoldRequest) -> ExtraCodeRule | None:
-    """Return what is held out and which distance zones there are; None where no source of evidence needs them."""
-    config, configuration = request.config, request.configuration
-    if request.dataset.labels.is_dense or not (config.background_prior or config.teacher_weight):
-        return None
-    patch = configuration.patch_size
-    edges = [1] * (3 - len(patch)) + [max(1, edge // HELD_OUT_BLOCKS) for edge in patch]
-    longest = max(edge * step for edge, step in zip(patch, configuration.spacing, strict=True))
-    borders_mm = tuple(share * longest for share in ZONE_BORDERS) if config.background_prior else ()
-    return ExtraCodeRule(config.held_out_fraction, (edges[0], edges[1], edges[2]), config.seed, borders_mm)
 
 
 def _precision(request: FoldRequest, latest: Checkpoint | None) -> str:
@@ -236,10 +167,11 @@ def _start(parts: Parts, request: FoldRequest, latest: Checkpoint | None) -> Bef
 def _write_settings(
     request: FoldRequest, precision: str, parts: Parts, before: Before, changes: list[dict[str, Any]]
 ) -> None:
+    config = request.config
+    optimizer = config.optimizer.model_copy(update={"name": optimizer_name(config.optimizer, config.iterations)})
     settings = (
-        request.config.model_dump()
+        config.model_copy(update={"optimizer": optimizer}).model_dump(mode="json")
         | {
-            "optimizer": optimizer_name(request.config),
             "batch_size": batch_size(request),
             "precision": precision,
             "device": str(parts.device),
@@ -253,81 +185,6 @@ def _write_settings(
         | ({"changes": changes} if changes else {})
     )
     write_json(request.folder / "training.json", settings)
-
-
-def batch_size(request: FoldRequest) -> int:
-    """Patches per step: as set, else the plan's."""
-    return request.config.batch_size or request.configuration.batch_size
-
-
-def recipe(request: FoldRequest) -> Recipe:
-    """Augmentation of a run: the named recipe, without mirroring if that is off."""
-    built = named_recipe(request.config.augmentation, request.configuration)
-    return built if request.config.mirror else built.without_mirroring()
-
-
-def training_batches(request: FoldRequest, device: torch.device, start: int) -> Iterator[Batch]:
-    """Yield the batches from iteration ``start`` on, the same whenever they are asked for.
-
-    On the CPU the worker processes change intensities; a GPU does it itself.
-    """
-    config, chosen = request.config, recipe(request)
-    on_device = device.type != "cpu"
-    samples = range(batch_size(request))
-    loader = make_loader(
-        _sources(request, request.train_cases),
-        request.configuration,
-        config,
-        chosen,
-        labels=request.dataset.labels,
-        start=start,
-        stop=config.iterations,
-        seed=config.seed,
-        workers=request.workers,
-        batch_size=batch_size(request),
-        augment_in_worker=not on_device,
-        pin_memory=device.type == "cuda",
-        extra_codes=_extra_codes(request),
-    )
-    for iteration, batch in enumerate(loader, start):
-        if on_device:
-            moved = batch.to(device, non_blocking=True)
-            images = augment_intensity(moved.images, chosen, intensity_generators(config.seed, iteration, samples))
-            yield replace(moved, images=images)
-        else:
-            yield batch
-
-
-def validation_batches(request: FoldRequest) -> Iterator[Batch]:
-    """Yield the validation patches of an epoch: without augmentation, the same in every epoch, whatever the priorities.
-
-    There is none if nothing is annotated in the validation cases, as far as training sees it.
-    """
-    config = request.config
-    entries = request.cache.entries
-    if not any(name not in entries or _is_annotated(entries[name]) for name in request.val_cases):
-        return iter(())
-    return make_loader(
-        [request.cache.source(name) for name in request.val_cases],
-        request.configuration,
-        SamplingConfig(forced_fraction=config.forced_fraction, context_fraction=config.context_fraction),
-        None,
-        labels=request.dataset.labels,
-        start=0,
-        stop=config.validation_iterations,
-        seed=config.seed + VALIDATION_SEED_OFFSET,
-        batch_size=batch_size(request),
-    )
-
-
-def _is_annotated(entry: CacheEntry) -> bool:
-    """Whether a cached case has an annotated voxel."""
-    informative = entry.table.informative
-    return any(count and informative[code] for code, count in entry.code_counts.items())
-
-
-def _sources(request: FoldRequest, names: Sequence[str]) -> list[CaseSource]:
-    return [request.cache.source(name, request.dataset.case(name).priority) for name in names]
 
 
 def _checkpoint(
@@ -346,7 +203,7 @@ def _checkpoint(
         mirror_axes=recipe(request).mirror_axes,
         fold=request.fold,
         trained_on=before.trained_on,
-        training=request.config.model_dump(),
+        training=request.config.model_dump(mode="json"),
         state={
             "optimizer": parts.optimization.optimizer.state_dict(),
             "scaler": parts.scaler.state_dict(),

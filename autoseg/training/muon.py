@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ class Muon(torch.optim.Optimizer):
                 for weight in weights:
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
             for kernels in _of_equal_shape([weight for weight in weights if _is_kernel(weight)]):
-                ahead = [_nesterov(kernel.grad, self.state[kernel], group["momentum"]) for kernel in kernels]
+                ahead = [_nesterov(kernel, self.state[kernel], group["momentum"]) for kernel in kernels]
                 scale = _UPDATE_RMS * math.sqrt(max(ahead[0].shape))
                 for kernel, update in zip(kernels, orthogonal(torch.stack(ahead)), strict=True):
                     kernel.add_(update.view_as(kernel), alpha=-group["lr"] * scale)
@@ -87,8 +87,9 @@ def _of_equal_shape(kernels: Iterable[Tensor]) -> list[list[Tensor]]:
     return list(groups.values())
 
 
-def _nesterov(gradient: Tensor, state: dict[str, Tensor], beta: float) -> Tensor:
-    """Return the Nesterov momentum of a kernel (out, in, k, ...) as a matrix (out, in * k * ...)."""
+def _nesterov(kernel: Tensor, state: dict[str, Tensor], beta: float) -> Tensor:
+    """Return the Nesterov momentum of a kernel (out, in, k, ...) with a gradient, as a matrix (out, in * k * ...)."""
+    gradient = cast(Tensor, kernel.grad)
     if not state:
         state["momentum"] = torch.zeros_like(gradient)
     momentum = state["momentum"].lerp_(gradient, 1 - beta)

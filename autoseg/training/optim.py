@@ -55,10 +55,6 @@ class OptimizerConfig(BaseModel):
         return parse_table(value) if isinstance(value, str) and value else value or ()
 
 
-Build = Callable[[list[dict[str, Any]], float, float, float], torch.optim.Optimizer]
-"""(groups of parameters with their weight decay, learning rate, weight decay, momentum) -> optimiser."""
-
-
 @dataclass(frozen=True, slots=True)
 class OptimizerSettings:
     """One way to train: how to build the optimiser, and its learning rate over the run."""
@@ -118,14 +114,14 @@ def optimizer_settings(config: OptimizerConfig, iterations: int) -> OptimizerSet
     Raises ``ConfigError`` for a name that is not known.
     """
     own: OptimizerSettings = resolve("optimizer", optimizer_name(config, iterations), dict(BUILT_IN))()
-    given = {
-        "learning_rate": config.learning_rate,
-        "weight_decay": config.weight_decay,
-        "warmup_iterations": config.warmup_iterations,
-        "momentum": config.momentum,
-        "schedule": None if config.schedule == "auto" else config.schedule,
-    }
-    return replace(own, **{key: value for key, value in given.items() if value is not None})
+    return replace(
+        own,
+        learning_rate=own.learning_rate if config.learning_rate is None else config.learning_rate,
+        weight_decay=own.weight_decay if config.weight_decay is None else config.weight_decay,
+        warmup_iterations=own.warmup_iterations if config.warmup_iterations is None else config.warmup_iterations,
+        momentum=own.momentum if config.momentum is None else config.momentum,
+        schedule=own.schedule if config.schedule == "auto" else config.schedule,
+    )
 
 
 @dataclass

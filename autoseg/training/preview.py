@@ -12,7 +12,8 @@ from autoseg.core.errors import ConfigError
 from autoseg.preprocessing.file_point import point_in_file
 from autoseg.sampling.batch import Batch
 from autoseg.sampling.patch_view import PatchView, meanings_of
-from autoseg.training.fold import FoldRequest, batch_size, training_batches
+from autoseg.training.batches import batch_size, training_batches
+from autoseg.training.request import FoldRequest
 
 
 def preview_patches(request: FoldRequest, number: int, first_iteration: int = 0) -> list[PatchView]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from autoseg.io.png import write_png
 from autoseg.report.batch_sheet import draw_batch_sheet
 from autoseg.sampling.patch_view import PatchView
-from autoseg.training.fold import FoldRequest
 from autoseg.training.preview import preview_patches
+from autoseg.training.request import FoldRequest
 
 
 def draw_patches(request: FoldRequest, number: int, iteration: int, path: Path) -> list[PatchView]:
@@ -33,5 +33,5 @@ def sheet_title(request: FoldRequest, views: list[PatchView]) -> str:
     shape = " x ".join(map(str, request.configuration.patch_size))
     return (
         f"{request.dataset.name}, {request.configuration.name}, fold {request.fold}, seed {config.seed}, {when}: "
-        f"{len(views)} patches of {shape} voxels, augmentation {config.augmentation}"
+        f"{len(views)} patches of {shape} voxels, augmentation {config.augmentation.name}"
     )

@@ -6,7 +6,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from autoseg.training.fold import FoldRequest, train_fold
+from autoseg.training.fold import train_fold
+from autoseg.training.request import FoldRequest
 
 EPOCH = 3
 """Steps of an epoch of the probe, each with one batch of validation."""

@@ -11,47 +11,37 @@ from pydantic import ValidationError
 from autoseg.core.errors import AutosegError, ConfigError, ModelError, StorageError, TrainingError, WorkerError
 from autoseg.core.findings import listed
 from autoseg.core.plan import Plan
-from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
+from autoseg.nn.checkpoint import Checkpoint
 from autoseg.planning.plan_edits import differences
-from autoseg.training.config import TrainingConfig, resolve_config
-from autoseg.training.optim import own_learning_rate
+from autoseg.training.config import TrainingConfig
+from autoseg.training.optim import optimizer_settings
+from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, has_checkpoint, iteration_of, load_latest
 
-LATEST, BEST, FINAL = "checkpoint_latest.pt", "checkpoint_best.pt", "checkpoint_final.pt"
-CHANGEABLE = ("precision", "learning_rate")
+CHANGEABLE = ("precision", "optimizer.learning_rate")
 """Settings that may be others when a run goes on: what helps where the loss was not finite."""
 
 
-def resumed_config(
-    path: Path, settings: Sequence[str], *, seed: int | None, iterations: int | None, epochs: int | None
-) -> TrainingConfig:
-    """Return the settings of the checkpoint ``path`` with what the user says now, which may not be allowed.
+def settings_of(folder: Path) -> dict[str, Any]:
+    """Return dotted key -> value of the settings that the latest checkpoint of a run was trained with.
 
-    Raises ``ModelError`` if the checkpoint cannot be used, ``ConfigError`` if a setting is wrong.
+    Raises ``ModelError`` if it cannot be used.
     """
     try:
-        before = TrainingConfig.model_validate(dict(load_checkpoint(path).training))
+        return TrainingConfig.model_validate(dict(load_latest(folder).training)).flat()
     except ValidationError as error:
         raise ModelError(
-            f"{path}: found settings that this version does not know ({error.error_count()}), expected those of a run "
-            "of this version. Go on with the version that began it, or start anew with --overwrite."
+            f"{folder / LATEST}: it has settings that this version does not know ({error.error_count()}). Go on with "
+            "the version that began the run, or start anew with --overwrite."
         ) from error
-    values = before.model_dump()
-    if seed is not None:
-        values["seed"] = seed
-    if iterations is not None:
-        values["iterations"] = iterations
-    if epochs is not None:
-        values["iterations"] = epochs * before.iterations_per_epoch
-    return resolve_config(values, settings)
 
 
 def forbidden_changes(latest: Checkpoint, config: TrainingConfig, plan: Plan, configuration: str) -> list[str]:
     """Return what differs from the run that a checkpoint belongs to though it may not, one line each."""
-    settings = config.model_dump()
+    settings, before = config.flat(), TrainingConfig.model_validate(dict(latest.training)).flat()
     changed = [
-        f"{key} is {settings[key]!r}, was {latest.training.get(key)!r}"
+        f"{key} is {settings[key]!r}, was {before[key]!r}"
         for key in settings
-        if settings[key] != latest.training.get(key) and key not in CHANGEABLE
+        if settings[key] != before[key] and key not in CHANGEABLE
     ]
     if latest.plan != plan:
         changed.append(f"the plan is another one ({listed(differences(latest.plan, plan))})")
@@ -64,8 +54,8 @@ def changes_so_far(latest: Checkpoint | None, config: TrainingConfig) -> list[di
     """Return how settings changed whenever the run went on: its iteration then, and key -> [before, after]."""
     if latest is None:
         return []
-    now = config.model_dump()
-    changed = {key: [latest.training.get(key), now[key]] for key in CHANGEABLE if latest.training.get(key) != now[key]}
+    now, before = config.flat(), TrainingConfig.model_validate(dict(latest.training)).flat()
+    changed = {key: [before[key], now[key]] for key in CHANGEABLE if before[key] != now[key]}
     earlier = list(latest.state.get("changes", []))
     return [*earlier, {"iteration": latest.state["progress"]["iteration"], **changed}] if changed else earlier
 
@@ -108,22 +98,22 @@ def way_on(
         Command line that was given, for a run of which nothing was saved.
     """
     settings = _milder(config) if isinstance(error, TrainingError) else []
-    latest = folder / LATEST
-    if not latest.is_file():
+    if not has_checkpoint(folder):
         is_in_the_way = any((folder / name).exists() for name in (BEST, FINAL)) and " --resume" not in anew
         flags = [*(["--overwrite"] if is_in_the_way else []), *(["--set", *settings] if settings else [])]
         again = " ".join([anew, *flags])
         return f"Nothing was saved before. Start again: {again}"
-    iteration = load_checkpoint(latest).state["progress"]["iteration"]
+    iteration = iteration_of(load_latest(folder))
     first = "Once there is room, go" if isinstance(error, StorageError) else "Go"
     fewer = ["-j", "1"] if isinstance(error, WorkerError) else []
     options = ["--resume", *fewer, *(["--set", *settings] if settings else [])]
-    return f"Saved: {latest}, iteration {iteration}. {first} on from there: {command(options)}"
+    return f"Saved: {folder / LATEST}, iteration {iteration}. {first} on from there: {command(options)}"
 
 
 def _milder(config: TrainingConfig) -> list[str]:
     """Return settings with which the loss rather stays finite: full precision and a lower learning rate."""
-    own = own_learning_rate(config)
-    given = own if config.learning_rate is None else config.learning_rate
+    unset = config.optimizer.model_copy(update={"learning_rate": None})
+    own = optimizer_settings(unset, config.iterations).learning_rate
+    given = config.optimizer.learning_rate or own
     rate = own if given > own else given / 4
     return [f"learning_rate={rate:.3g}", *(["precision=float32"] if config.precision != "float32" else [])]

@@ -105,7 +105,7 @@ def train(parts: Parts, config: TrainingConfig, progress: Progress, hooks: Hooks
     started = flushed - progress.epoch_seconds
     for iteration in range(progress.iteration, config.iterations):
         rate = parts.optimization.set_learning_rate(iteration)
-        pending.append(training_step(parts, next(batches), iteration, config.gradient_clip))
+        pending.append(training_step(parts, next(batches), iteration, config.optimizer.gradient_clip))
         is_epoch = (iteration + 1) % config.iterations_per_epoch == 0 or iteration + 1 == config.iterations
         stop = hooks.should_stop()
         is_due = len(pending) >= FLUSH_EVERY or time.monotonic() - flushed >= FLUSH_SECONDS

@@ -11,7 +11,7 @@ from autoseg.evaluation import Summary, evaluate_files
 from autoseg.inference import Predictor
 from autoseg.inference.out_of_fold import ALL, read_fold_cases
 from autoseg.training.cascade import validation_file
-from autoseg.training.fold import FoldRequest
+from autoseg.training.request import FoldRequest
 
 log = logging.getLogger(__name__)
 

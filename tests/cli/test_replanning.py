@@ -23,7 +23,8 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels, write_labels
 from autoseg.nn.checkpoint import load_checkpoint
 from autoseg.training.fold import train_fold
-from autoseg.training.prepare import RunOptions, prepare_fold
+from autoseg.training.prepare import prepare_fold
+from autoseg.training.run_config import RunOptions
 
 COMMANDS = {"autoseg_plan_and_preprocess": plan_and_preprocess, "autoseg_train": train}
 LISTS = {"-c": "2d|3d_fullres|3d_lowres", "--set": r"[A-Za-z_]\w*=.*"}
@@ -217,7 +218,7 @@ def test_a_loss_that_is_not_finite_is_one_line_whose_command_goes_on(planned, ty
     final = load_checkpoint(folder / "checkpoint_final.pt")
     assert (final.training["seed"], final.training["iterations"], final.training["precision"]) == (7, 8, "float32")
     (change,) = json.loads((folder / "training.json").read_text())["changes"]
-    assert change == {"iteration": 4, "precision": ["auto", "float32"], "learning_rate": [None, 0.01]}
+    assert change == {"iteration": 4, "precision": ["auto", "float32"], "optimizer.learning_rate": [None, 0.01]}
     assert final.state["changes"] == [change]
 
 

@@ -22,7 +22,8 @@ from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels
 from autoseg.training.fold import train_fold
-from autoseg.training.prepare import RunOptions, prepare_fold
+from autoseg.training.prepare import prepare_fold
+from autoseg.training.run_config import RunOptions
 
 
 def suggest(root: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

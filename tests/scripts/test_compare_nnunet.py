@@ -8,7 +8,7 @@ from toy import write_toy_dataset
 
 from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels, write_labels
-from autoseg.training.prepare import RunOptions
+from autoseg.training.run_config import RunOptions
 
 
 @pytest.fixture

@@ -24,9 +24,12 @@ from autoseg.nn.checkpoint import load_checkpoint
 from autoseg.planning.files import PLAN_FILE, load_plan, save_plan
 from autoseg.planning.plan_edits import choose_configurations
 from autoseg.planning.preprocess_dataset import preprocess_by_plan
+from autoseg.training.batches import training_batches
 from autoseg.training.cascade import previous_maps_in
-from autoseg.training.fold import FINAL, train_fold, training_batches
-from autoseg.training.prepare import RunOptions, prepare_fold
+from autoseg.training.fold import train_fold
+from autoseg.training.prepare import prepare_fold
+from autoseg.training.run_checkpoints import FINAL
+from autoseg.training.run_config import RunOptions
 from autoseg.training.validation import validate_fold
 
 LOW, HIGH = "3d_lowres", "3d_cascade_fullres"

@@ -8,25 +8,28 @@ from autoseg.training.config import TrainingConfig, parse_duration, resolve_conf
 
 
 def test_assignments_win_over_flags_and_types_are_converted():
-    config = resolve_config({"iterations": 100, "seed": 1}, ["iterations=7", "mirror=false", "learning_rate=none"])
-    assert (config.iterations, config.seed, config.mirror, config.learning_rate) == (7, 1, False, None)
+    given = ["iterations=7", "mirror=false", "learning_rate=none", "optimizer=sgd"]
+    config = resolve_config({"iterations": 100, "seed": 1}, given).config
+    assert (config.iterations, config.seed, config.augmentation.mirror) == (7, 1, False)
+    assert (config.optimizer.learning_rate, config.optimizer.name) == (None, "sgd")
 
 
 def test_short_runs_still_have_ten_epochs_and_long_ones_nnunets():
-    assert resolve_config({"iterations": 100}).iterations_per_epoch == 10
-    assert resolve_config({"iterations": 3}).iterations_per_epoch == 1
-    assert resolve_config({}) == TrainingConfig()
-    assert resolve_config({"iterations": 100}, ["iterations_per_epoch=50"]).iterations_per_epoch == 50
+    assert resolve_config({"iterations": 100}).config.iterations_per_epoch == 10
+    assert resolve_config({"iterations": 3}).config.iterations_per_epoch == 1
+    assert resolve_config({}).config == TrainingConfig()
+    assert resolve_config({"iterations": 100}, ["iterations_per_epoch=50"]).config.iterations_per_epoch == 50
 
 
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("learning_rat=1", "--set learning_rat=1: expected key=value with key one of .*iterations"),
-        ("seed", "--set seed: expected key=value"),
-        ("seed=-1", "--set seed: found '-1'"),
-        ("forced_fraction=2", "--set forced_fraction: found '2'"),
-        ("precision=half", "--set precision: found 'half'"),
+        ("learning_rat=1", "--set: learning_rat = '1': .*optimizer.learning_rate"),
+        ("seed", "--set seed: expected KEY=VALUE"),
+        ("seed=-1", "--set: seed = '-1'"),
+        ("forced_fraction=2", "--set: sampling.forced_fraction = '2'"),
+        ("precision=half", "--set: precision = 'half'"),
+        ("optimizer.table=1:2:3", "optimizer.table=1:2:3: expected STEP:RATE"),
     ],
 )
 def test_wrong_settings_are_named(assignment, message):
@@ -34,11 +37,19 @@ def test_wrong_settings_are_named(assignment, message):
         resolve_config({}, [assignment])
 
 
-def test_settings_of_sampling_are_settings_of_the_run():
-    config = resolve_config({"context_fraction": 0.7}, ["forced_fraction=0.5", "max_attempts=3"])
-    assert isinstance(config, SamplingConfig)
-    assert (config.forced_fraction, config.context_fraction, config.max_attempts) == (0.5, 0.7, 3)
-    assert config.model_dump()["forced_fraction"] == 0.5
+def test_a_short_key_is_the_setting_of_that_name_in_its_group():
+    sampling = resolve_config({"context_fraction": 0.7}, ["forced_fraction=0.5", "max_attempts=3"]).config.sampling
+    assert sampling == SamplingConfig(forced_fraction=0.5, context_fraction=0.7, max_attempts=3)
+
+
+def test_settings_without_groups_as_earlier_versions_wrote_them_are_read():
+    config = TrainingConfig.model_validate(
+        {"seed": 3, "optimizer": "sgd", "learning_rate": 0.5, "augmentation": "none", "teacher_weight": 0.1}
+    )
+    assert (config.seed, config.optimizer.name, config.optimizer.learning_rate) == (3, "sgd", 0.5)
+    assert (config.augmentation.name, config.evidence.teacher_weight) == ("none", 0.1)
+    assert TrainingConfig.model_validate(config.model_dump(mode="json")) == config
+    assert TrainingConfig.model_validate(config.flat()) == config
 
 
 def test_all_wrong_settings_are_named_at_once():
@@ -60,6 +71,6 @@ def test_what_is_no_duration_is_refused(text):
 
 
 def test_what_is_inferred_needs_annotation_to_be_checked_on():
-    with pytest.raises(ConfigError, match="held_out_fraction=0: found nothing held out"):
+    with pytest.raises(ConfigError, match="held_out_fraction = 0"):
         resolve_config({"background_prior": 0.5}, ["held_out_fraction=0"])
-    assert resolve_config({}, ["held_out_fraction=0"]).held_out_fraction == 0
+    assert resolve_config({}, ["held_out_fraction=0"]).config.evidence.held_out_fraction == 0

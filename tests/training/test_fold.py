@@ -14,16 +14,12 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.nn.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
-from autoseg.training.fold import BEST, FINAL, LATEST, FoldRequest, build_parts, train_fold, validation_batches
-from autoseg.training.prepare import (
-    RunOptions,
-    check_folder,
-    check_start,
-    is_scribbled,
-    prepare_fold,
-    settings_for_scribbles,
-    training_config,
-)
+from autoseg.training.batches import validation_batches
+from autoseg.training.fold import build_parts, train_fold
+from autoseg.training.prepare import check_folder, check_start, prepare_fold
+from autoseg.training.request import FoldRequest
+from autoseg.training.run_checkpoints import BEST, FINAL, LATEST
+from autoseg.training.run_config import RunOptions, fold_config, is_scribbled, settings_for_scribbles
 from autoseg.training.validation import validate_fold
 
 SETTINGS = ("precision=float32", "iterations_per_epoch=4", "validation_iterations=2")
@@ -163,7 +159,7 @@ def test_prepare_names_what_is_missing(toy_folder, toy_workspace, tmp_path):
         prepare_fold(toy_workspace, dataset, RunOptions("5"))
     with pytest.raises(ConfigError, match="fold: found 'x', expected a number"):
         prepare_fold(toy_workspace, dataset, RunOptions("x"))
-    with pytest.raises(ConfigError, match="--epochs and --iterations: found both"):
+    with pytest.raises(ConfigError, match="--epochs and --iterations: both"):
         prepare_fold(toy_workspace, dataset, RunOptions("0", epochs=1, iterations=1))
 
 
@@ -202,7 +198,7 @@ def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(request_of):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"device": "cuda:99"}, {"settings": ["augmentation=strong"]}, {"settings": ["optimizer=adam"]}], ids=str
+    "wrong", [{"device": "cuda:99"}, {"settings": ["augmentation=strong"]}, {"settings": ["optimizer=adm"]}], ids=str
 )
 def test_what_cannot_start_is_refused_before_a_run_is_overwritten(toy_folder, toy_workspace, wrong):
     request = prepare_fold(toy_workspace, Dataset.load(toy_folder), RunOptions("0", workers=0, **wrong))
@@ -210,7 +206,7 @@ def test_what_cannot_start_is_refused_before_a_run_is_overwritten(toy_folder, to
         check_start(request, resume=False, overwrite=True)
 
 
-def test_only_scribbled_data_get_the_background_prior_and_context(toy_folder, toy_workspace):
+def test_only_scribbled_data_get_the_background_prior_and_context(toy_folder, toy_workspace, tmp_path):
     dataset = Dataset.load(toy_folder)
     sliced = load_fingerprint(toy_workspace.preprocessed(dataset.name) / FINGERPRINT_FILE)
     few_slices = sliced.model_copy(update={"drawn_fraction": dict.fromkeys(sliced.cases, 0.01)})
@@ -220,13 +216,29 @@ def test_only_scribbled_data_get_the_background_prior_and_context(toy_folder, to
     assert is_scribbled(dataset, scribbled)
     assert not is_scribbled(replace(dataset, labels=replace(dataset.labels, ignore=None)), scribbled)
     plan = load_plan(toy_workspace.preprocessed(dataset.name) / PLAN_FILE)
-    config = training_config(plan, RunOptions("0"), settings_for_scribbles(dataset))
-    assert (config.background_prior, config.context_fraction) == (0.5, 0.7)
+    resolved = fold_config(plan, dataset, scribbled, RunOptions("0"), tmp_path)
+    assert (resolved.config.evidence.background_prior, resolved.config.sampling.context_fraction) == (0.5, 0.7)
+    assert resolved.origins["evidence.background_prior"] == "scribbled data"
     switched_off = RunOptions("0", settings=("background_prior=0", "context_fraction=0"))
-    assert training_config(plan, switched_off, settings_for_scribbles(dataset)).background_prior == 0
-    assert training_config(plan, RunOptions("0")).background_prior == 0
+    assert fold_config(plan, dataset, scribbled, switched_off, tmp_path).config.evidence.background_prior == 0
+    assert fold_config(plan, dataset, sliced, RunOptions("0"), tmp_path).config.evidence.background_prior == 0
     promised = replace(dataset, protocol=AnnotationProtocol(reach_mm=20.0))
-    assert settings_for_scribbles(promised) == {"background_prior": 0, "context_fraction": 0.7}
+    assert settings_for_scribbles(promised) == {"evidence.background_prior": 0, "sampling.context_fraction": 0.7}
+
+
+def test_the_file_of_a_run_wins_over_that_of_the_user_and_flags_over_both(toy_folder, toy_workspace, tmp_path):
+    dataset = Dataset.load(toy_folder)
+    preprocessed = toy_workspace.preprocessed(dataset.name)
+    plan, fingerprint = load_plan(preprocessed / PLAN_FILE), load_fingerprint(preprocessed / FINGERPRINT_FILE)
+    (tmp_path / "user.toml").write_text("seed = 1\n[optimizer]\nname = 'sgd'\nmomentum = 0.5\n")
+    (tmp_path / "run.toml").write_text("iterations = 7\n[optimizer]\nmomentum = 0.25\n")
+    files = {"user_file": tmp_path / "user.toml", "run_file": tmp_path / "run.toml"}
+    options = RunOptions("0", iterations=9, settings=["optimizer.weight_decay=0"], **files)
+    resolved = fold_config(plan, dataset, fingerprint, options, tmp_path)
+    optimizer = resolved.config.optimizer
+    assert (resolved.config.seed, resolved.config.iterations) == (1, 9)
+    assert (optimizer.name, optimizer.momentum, optimizer.weight_decay) == ("sgd", 0.25, 0)
+    assert resolved.origins["optimizer.momentum"] == str(tmp_path / "run.toml")
 
 
 INFERRING = ("augmentation=none", "background_prior=0.5", "context_fraction=0.5", "teacher_weight=0.5")

@@ -5,12 +5,11 @@ import torch
 from torch import nn
 
 from autoseg.core.errors import ConfigError
-from autoseg.training.config import TrainingConfig
-from autoseg.training.optim import LONG_RUN, build_optimization, optimizer_name
+from autoseg.training.optim import BUILT_IN, LONG_RUN, OptimizerConfig, build_optimization, optimizer_name
 
 
-def optimization(**settings):
-    return build_optimization(nn.Linear(2, 2).parameters(), TrainingConfig(**settings))
+def optimization(*, iterations: int = 1000, optimizer: str = "auto", **settings):
+    return build_optimization(nn.Linear(2, 2), OptimizerConfig(name=optimizer, **settings), iterations)
 
 
 def test_nnunets_schedule_is_its_formula():
@@ -35,8 +34,8 @@ def test_warm_up_never_takes_more_than_a_tenth_of_a_short_run():
 
 
 def test_auto_takes_what_fits_the_length():
-    assert optimizer_name(TrainingConfig(iterations=LONG_RUN - 1)) == "muon"
-    assert optimizer_name(TrainingConfig(iterations=LONG_RUN)) == "sgd"
+    assert optimizer_name(OptimizerConfig(), LONG_RUN - 1) == "muon"
+    assert optimizer_name(OptimizerConfig(), LONG_RUN) == "sgd"
 
 
 def test_settings_override_the_optimizers_own():
@@ -46,5 +45,57 @@ def test_settings_override_the_optimizers_own():
 
 
 def test_an_unknown_optimizer_is_named_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"optimizer: found 'sdg', expected one of \['adamw', 'muon', 'sgd'\]"):
+    with pytest.raises(ConfigError, match=r"optimizer: found 'sdg'.*'adamw'.*'muon'.*'sgd'"):
         optimization(optimizer="sdg")
+
+
+def test_biases_and_norms_do_not_decay():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.InstanceNorm2d(4, affine=True))
+    built = build_optimization(network, OptimizerConfig(name="adamw", weight_decay=0.1), 10)
+    decays = {weight: group["weight_decay"] for group in built.optimizer.param_groups for weight in group["params"]}
+    assert [decays[weight] for weight in network.parameters()] == [0.1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factor"),
+    [("poly", 0.5**0.9), ("cosine", 0.5), ("constant", 1), ("exponential", 0.9**0.5)],
+)
+def test_schedules_are_their_formulas(schedule, factor):
+    built = optimization(optimizer="sgd", schedule=schedule, learning_rate=2, decay_per_1000=0.9)
+    assert built.learning_rate_at(0) == 2
+    assert built.learning_rate_at(500) == pytest.approx(2 * factor)
+
+
+def test_a_table_sets_the_rate_from_its_steps_on_and_an_exponential_decay_goes_on_from_there():
+    table = "100:0.5,10:0.25"
+    built = optimization(optimizer="sgd", schedule="constant", table=table, learning_rate=2)
+    assert [built.learning_rate_at(step) for step in (0, 9, 10, 99, 100, 999)] == [2, 2, 0.25, 0.25, 0.5, 0.5]
+    decaying = optimization(optimizer="sgd", schedule="exponential", table=table, decay_per_1000=0.5)
+    assert decaying.learning_rate_at(100) == 0.5
+    assert decaying.learning_rate_at(350) == pytest.approx(0.5 * 0.5**0.25)
+
+
+def test_a_schedule_follows_the_time_where_that_is_further_than_the_steps():
+    built = optimization(optimizer="sgd")
+    assert built.learning_rate_at(500, time_share=0.1) == built.learning_rate_at(500)
+    assert built.learning_rate_at(500, time_share=0.8) == pytest.approx(built.learning_rate_at(800))
+    assert built.learning_rate_at(1, time_share=1) == 0
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT_IN])
+def test_every_optimiser_lowers_a_simple_loss(name):
+    torch.manual_seed(0)
+    network = nn.Linear(3, 1)
+    inputs, truth = torch.randn(32, 3), torch.randn(32, 1)
+    optimizer = build_optimization(network, OptimizerConfig(name=name), 50).optimizer
+
+    def closure():
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(network(inputs), truth)
+        loss.backward()
+        return loss
+
+    first = closure().item()
+    for _ in range(50):
+        optimizer.step(closure)
+    assert closure().item() < first

@@ -17,9 +17,11 @@ from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.inference.out_of_fold import read_fold_cases
 from autoseg.nn.checkpoint import load_checkpoint, save_checkpoint
-from autoseg.training.fold import FINAL, LATEST, train_fold
+from autoseg.training.fold import train_fold
 from autoseg.training.history import dice_name
-from autoseg.training.prepare import RunOptions, check_start, prepare_fold
+from autoseg.training.prepare import check_start, prepare_fold
+from autoseg.training.run_checkpoints import FINAL, LATEST
+from autoseg.training.run_config import RunOptions
 from autoseg.training.validation import validate_fold
 
 SETTINGS = ("precision=float32", "iterations_per_epoch=2", "validation_iterations=1", "mirror=false")

@@ -6,9 +6,10 @@ import torch
 
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.dataset import Dataset
-from autoseg.training.fold import training_batches
-from autoseg.training.prepare import RunOptions, prepare_fold
+from autoseg.training.batches import training_batches
+from autoseg.training.prepare import prepare_fold
 from autoseg.training.preview import preview_patches
+from autoseg.training.run_config import RunOptions
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from autoseg.dataset.dataset import Dataset
-from autoseg.training.prepare import RunOptions, prepare_fold
+from autoseg.training.prepare import prepare_fold
 from autoseg.training.probe import seconds_per_iteration
+from autoseg.training.run_config import RunOptions
 
 
 @pytest.mark.slow

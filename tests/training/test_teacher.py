@@ -126,7 +126,7 @@ def test_what_is_taught_enters_the_loss_and_replaces_the_prior(has_prior):
 
 
 def test_a_teacher_of_regions_is_refused():
-    with pytest.raises(ConfigError, match=r"teacher_weight=1.*found regions, expected classes"):
+    with pytest.raises(ConfigError, match=r"teacher_weight=1.*regions"):
         Teacher(TrainingConfig(teacher_weight=1), labels(regions=True), touches_all=False)
 
 

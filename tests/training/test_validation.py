@@ -12,7 +12,8 @@ import torch
 from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels, write_labels
 from autoseg.training.fold import train_fold
-from autoseg.training.prepare import RunOptions, prepare_fold
+from autoseg.training.prepare import prepare_fold
+from autoseg.training.run_config import RunOptions
 from autoseg.training.validation import validate_fold
 
 

@@ -55,8 +55,8 @@ class Teacher(EvidenceSource):
         self.task = task_of(labels)
         if not self.task.is_exclusive:
             raise ConfigError(
-                f"--set teacher_weight={config.teacher_weight}: found regions, expected classes. A teacher is made for "
-                "classes only; leave it out."
+                f"--set teacher_weight={config.evidence.teacher_weight}: the data set has regions, but a teacher is "
+                "made for classes only. Leave it out."
             )
         self.config = config
         self.n_classes = labels.n_classes
@@ -73,7 +73,7 @@ class Teacher(EvidenceSource):
             return evidence
         weights, n_codes = evidence.code_weights, evidence.table.drawn.shape[1]
         is_open = batch.table.learnt.all(2).gather(1, flat_codes(batch.codes)).view(batch.codes.shape)
-        term = Term(taught, self.label_sets(weights.device), self.config.teacher_weight)
+        term = Term(taught, self.label_sets(weights.device), self.config.evidence.teacher_weight)
         return Evidence(
             codes=torch.where(is_open & (taught != self.n_classes), n_codes, evidence.codes.int()),
             table=evidence.table.with_open_code(),
@@ -89,7 +89,7 @@ class Teacher(EvidenceSource):
     @torch.no_grad()
     def teach(self, batch: Batch, step: Step) -> Tensor | None:
         """Return rows (B, *P) int64 of :meth:`label_sets` for a batch; None before ``teacher_start``."""
-        if self.network is None or step.iteration < self.config.teacher_start * self.config.iterations:
+        if self.network is None or step.iteration < self.config.evidence.teacher_start * self.config.iterations:
             return None
         probabilities = self.task.probabilities(step.predict(self.network, batch.network_input)).flatten(2)  # (B, K, V)
         codes = flat_codes(batch.codes)
@@ -99,7 +99,7 @@ class Teacher(EvidenceSource):
         inside = _restricted(probabilities, codes, learnt)
         confidence, winner = inside.max(1)
         believed = self.believed().to(winner.device)[winner]
-        says = (size > 1) & believed & (confidence > self.config.teacher_confidence)
+        says = (size > 1) & believed & (confidence > self.config.evidence.teacher_confidence)
         rows = torch.where(says, winner, self.n_classes)
         if self.touches_all:
             untouched = self._untouched(winner.view(batch.codes.shape), batch).flatten(1).to(winner.device)
@@ -109,7 +109,7 @@ class Teacher(EvidenceSource):
     def believed(self) -> Tensor:
         """(K,) bool: classes that are believed."""
         claimed, right = self.claims
-        is_believed: Tensor = (claimed >= LEAST_VOXELS) & (right >= self.config.teacher_precision * claimed)
+        is_believed: Tensor = (claimed >= LEAST_VOXELS) & (right >= self.config.evidence.teacher_precision * claimed)
         return is_believed
 
     @torch.no_grad()
@@ -119,7 +119,7 @@ class Teacher(EvidenceSource):
             self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
             return
         for own, other in zip(self.network.parameters(), network.parameters(), strict=True):
-            own.lerp_(other, 1 - self.config.teacher_decay)
+            own.lerp_(other, 1 - self.config.evidence.teacher_decay)
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs."""
@@ -147,7 +147,7 @@ class Teacher(EvidenceSource):
         """Count confident claims on held-out voxels, and how many of them are right."""
         self.claims.mul_(DECAY)
         confidence, winner = probabilities.max(1)
-        is_claim = look_up(table.held_out, codes) & (confidence > self.config.teacher_confidence)
+        is_claim = look_up(table.held_out, codes) & (confidence > self.config.evidence.teacher_confidence)
         truth = look_up(table.drawn.to(torch.uint8).argmax(2), codes)
         claimed = winner[is_claim]
         right = claimed[truth[is_claim] == claimed]

@@ -25,9 +25,9 @@ from autoseg.sampling.batch import Batch
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.extra_codes import ExtraCodeRule
 from autoseg.sampling.loader import make_loader
+from autoseg.training.batches import HELD_OUT_BLOCKS
 from autoseg.training.config import SCRIBBLED, TrainingConfig
 from autoseg.training.evidence.background_prior import ZONE_BORDERS
-from autoseg.training.fold import HELD_OUT_BLOCKS
 from benchmark_rows.patches import N_CLASSES, SMALL_PATCHES, UNKNOWN, features, thinned
 
 

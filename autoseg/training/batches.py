@@ -1,0 +1,115 @@
+"""Batches of a run: augmented patches of its training cases, and the fixed patches of its validation cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+
+from autoseg.augmentation.recipes import Recipe, augment_intensity, named_recipe
+from autoseg.cases.entry import CacheEntry
+from autoseg.cases.store import CaseSource
+from autoseg.sampling.batch import Batch
+from autoseg.sampling.config import SamplingConfig
+from autoseg.sampling.extra_codes import ExtraCodeRule
+from autoseg.sampling.loader import make_loader
+from autoseg.sampling.places import intensity_generators
+from autoseg.training.evidence.background_prior import ZONE_BORDERS
+from autoseg.training.request import FoldRequest
+
+HELD_OUT_BLOCKS = 8
+"""Held-out blocks along an edge of a patch."""
+VALIDATION_SEED_OFFSET = 1_000_003
+"""Added to the seed for validation patches, so that they are not the training patches."""
+
+
+def batch_size(request: FoldRequest) -> int:
+    """Patches per step: as set, else the plan's."""
+    return request.config.batch_size or request.configuration.batch_size
+
+
+def recipe(request: FoldRequest) -> Recipe:
+    """Augmentation of a run: the named recipe, without mirroring if that is off."""
+    built = named_recipe(request.config.augmentation.name, request.configuration)
+    return built if request.config.augmentation.mirror else built.without_mirroring()
+
+
+def training_batches(request: FoldRequest, device: torch.device, start: int) -> Iterator[Batch]:
+    """Yield this rank's shares of the batches from iteration ``start`` on, the same whenever they are asked for.
+
+    On the CPU the worker processes change intensities; a GPU does it itself.
+    """
+    config, chosen = request.config, recipe(request)
+    on_device = device.type != "cpu"
+    samples = request.ranks.share(batch_size(request))
+    loader = make_loader(
+        _sources(request, request.train_cases),
+        request.configuration,
+        config.sampling,
+        chosen,
+        labels=request.dataset.labels,
+        start=start,
+        stop=config.iterations,
+        seed=config.seed,
+        workers=request.workers,
+        batch_size=batch_size(request),
+        augment_in_worker=not on_device,
+        pin_memory=device.type == "cuda",
+        extra_codes=_extra_codes(request),
+        ranks=request.ranks,
+    )
+    for iteration, batch in enumerate(loader, start):
+        if on_device:
+            moved = batch.to(device, non_blocking=True)
+            images = augment_intensity(moved.images, chosen, intensity_generators(config.seed, iteration, samples))
+            yield replace(moved, images=images)
+        else:
+            yield batch
+
+
+def validation_batches(request: FoldRequest) -> Iterator[Batch]:
+    """Yield the validation patches of an epoch: without augmentation, the same in every epoch, whatever the priorities.
+
+    There is none if nothing is annotated in the validation cases, as far as training sees it.
+    """
+    config = request.config
+    entries = request.cache.entries
+    if not any(name not in entries or _is_annotated(entries[name]) for name in request.val_cases):
+        return iter(())
+    return make_loader(
+        [request.cache.source(name) for name in request.val_cases],
+        request.configuration,
+        SamplingConfig(
+            forced_fraction=config.sampling.forced_fraction, context_fraction=config.sampling.context_fraction
+        ),
+        None,
+        labels=request.dataset.labels,
+        start=0,
+        stop=config.validation_iterations,
+        seed=config.seed + VALIDATION_SEED_OFFSET,
+        batch_size=batch_size(request),
+        ranks=request.ranks,
+    )
+
+
+def _extra_codes(request: FoldRequest) -> ExtraCodeRule | None:
+    """Return what is held out and which distance zones there are; None where no source of evidence needs them."""
+    config, configuration = request.config, request.configuration
+    if request.dataset.labels.is_dense or not (config.evidence.background_prior or config.evidence.teacher_weight):
+        return None
+    patch = configuration.patch_size
+    edges = [1] * (3 - len(patch)) + [max(1, edge // HELD_OUT_BLOCKS) for edge in patch]
+    longest = max(edge * step for edge, step in zip(patch, configuration.spacing, strict=True))
+    borders_mm = tuple(share * longest for share in ZONE_BORDERS) if config.evidence.background_prior else ()
+    return ExtraCodeRule(config.evidence.held_out_fraction, (edges[0], edges[1], edges[2]), config.seed, borders_mm)
+
+
+def _is_annotated(entry: CacheEntry) -> bool:
+    """Whether a cached case has an annotated voxel."""
+    informative = entry.table.informative
+    return any(count and informative[code] for code, count in entry.code_counts.items())
+
+
+def _sources(request: FoldRequest, names: Sequence[str]) -> list[CaseSource]:
+    return [request.cache.source(name, request.dataset.case(name).priority) for name in names]

@@ -1,0 +1,42 @@
+"""A fold that is to be trained: the data, the plan, the settings, and where the results go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autoseg.cases.cache import CaseCache
+from autoseg.core.plan import Configuration, Plan
+from autoseg.core.ranks import ONE_PROCESS, Ranks
+from autoseg.dataset.dataset import Dataset
+from autoseg.training.config import TrainingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class FoldRequest:
+    """What to train, on what, and where it goes."""
+
+    dataset: Dataset
+    plan: Plan
+    configuration: Configuration
+    cache: CaseCache
+    """The preprocessed cases of this configuration."""
+    train_cases: tuple[str, ...]
+    val_cases: tuple[str, ...]
+    fold: str
+    """``"0"`` .. or ``"all"``."""
+    folder: Path
+    """``.../<name>__<configuration>/fold_<k>``."""
+    config: TrainingConfig
+    device: str = "auto"
+    workers: int = 1
+    name: str = "default"
+    """Of the run."""
+    pretrained: Path | None = None
+    """Checkpoint whose weights are the start; see :func:`autoseg.training.pretrained.load_pretrained`."""
+    max_runtime_s: float | None = None
+    ranks: Ranks = ONE_PROCESS
+    """The processes that train this fold together."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Dotted key of a setting -> level that set it; settings that nobody set are left out."""

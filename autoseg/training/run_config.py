@@ -1,0 +1,125 @@
+"""Settings of a run, from the levels that apply to it: the data, files of the user and of the run, flags."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from autoseg.core.config_levels import Level, Resolved, file_level
+from autoseg.core.errors import ConfigError
+from autoseg.core.fingerprint import Fingerprint
+from autoseg.core.plan import Plan
+from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.labels import unknown_values
+from autoseg.training.config import SCRIBBLED, SCRIBBLED_FRACTION, SMALL_ITERATIONS, TrainingConfig, resolve_config
+from autoseg.training.resuming import settings_of
+from autoseg.training.run_checkpoints import has_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a user may say about a run, as on the command line."""
+
+    fold: str
+    """``"0"`` .. or ``"all"``."""
+    configuration: str | None = None
+    """None takes what is preprocessed: 3d_fullres, else the first."""
+    name: str | None = None
+    """None is ``"default"``, or the run that can be resumed."""
+    device: str = "auto"
+    epochs: int | None = None
+    iterations: int | None = None
+    max_runtime_s: float | None = None
+    seed: int | None = None
+    """None is 0, or that of the run that is resumed."""
+    pretrained: Path | None = None
+    settings: Sequence[str] = ()
+    """``key=value``, as with ``--set``."""
+    workers: int = 1
+    resume: bool = False
+    """Take all that is not said from the run that was begun, if there is one."""
+    user_file: Path | None = None
+    """TOML file with settings for all runs of a user; not read when a run is resumed."""
+    run_file: Path | None = None
+    """TOML file with settings of this run."""
+
+
+def fold_config(
+    plan: Plan, dataset: Dataset, fingerprint: Fingerprint, options: RunOptions, folder: Path
+) -> Resolved[TrainingConfig]:
+    """Return the settings of a run: as begun if it is resumed, otherwise as the data and the user say.
+
+    Parameters
+    ----------
+    folder
+        Of the fold, where a checkpoint may lie.
+
+    Raises
+    ------
+    ConfigError
+        A setting is wrong: names all of them.
+    ModelError
+        The checkpoint of a run that is resumed cannot be used.
+    """
+    if options.epochs is not None and options.iterations is not None:
+        raise ConfigError("--epochs and --iterations: both are given. Leave one out.")
+    if options.resume and has_checkpoint(folder):
+        levels = [Level("checkpoint", settings_of(folder))]
+    else:
+        levels = _levels_of_data(plan, dataset, fingerprint)
+        if options.user_file is not None:
+            levels.append(file_level(options.user_file))
+    if options.run_file is not None:
+        levels.append(file_level(options.run_file))
+    if options.seed is not None:
+        levels.append(Level("--seed", {"seed": options.seed}))
+    if options.iterations is not None:
+        levels.append(Level("--iterations", {"iterations": options.iterations}))
+    if options.epochs is not None:
+        per_epoch = resolve_config(levels, options.settings).config.iterations_per_epoch
+        values = {"iterations": options.epochs * per_epoch, "iterations_per_epoch": per_epoch}
+        levels.append(Level("--epochs", values))
+    return resolve_config(levels, options.settings)
+
+
+def _levels_of_data(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> list[Level]:
+    """Return the levels that follow from plan and data: runs with the ``small`` planner are short."""
+    levels = [Level("planner small", {"iterations": SMALL_ITERATIONS})] if plan.planner == "small" else []
+    if not is_scribbled(dataset, fingerprint):
+        return levels
+    values = settings_for_scribbles(dataset)
+    log.info(
+        "under %.0f %% is annotated, not in whole slices: %s unless set otherwise",
+        100 * SCRIBBLED_FRACTION, " ".join(f"{key}={value}" for key, value in values.items()),
+    )  # fmt: skip
+    return [*levels, Level("scribbled data", values)]
+
+
+def is_scribbled(dataset: Dataset, fingerprint: Fingerprint) -> bool:
+    """Whether so little is annotated that most of an image lies far from any annotation.
+
+    True if something marks voxels as unannotated (ignore, unlabelled or valid masks), the median case has a smaller
+    annotated share than ``SCRIBBLED_FRACTION``, and less than half of that lies in slices annotated as a whole: such
+    slices show background as it is everywhere, and a prior only does harm (see docs/results.md). Cases of which
+    dataset.json says that only some classes were annotated are spared by the prior itself.
+    """
+    shares = {name: fingerprint.drawn_fraction.get(name, 1.0) for name in fingerprint.informative_cases}
+    cases = [name for name, share in shares.items() if share > 0]
+    if not cases or (not (unknown_values(dataset.labels) or dataset.labels.has_masks)):
+        return False
+    in_slices = median(fingerprint.annotated_in_slices.get(name, 0.0) for name in cases)
+    return median(shares[name] for name in cases) < SCRIBBLED_FRACTION and in_slices < 0.5
+
+
+def settings_for_scribbles(dataset: Dataset) -> dict[str, Any]:
+    """Return what scribbled data are trained with; without the prior where promises settle what lies far away.
+
+    What they leave open lies beside annotation, where the prior does harm: see docs/results.md.
+    """
+    return {**SCRIBBLED, "evidence.background_prior": 0.0} if dataset.protocol.settles_far else dict(SCRIBBLED)
