@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -31,15 +32,12 @@ class Blur(Parameters):
     sigma_range: PositiveRange = (0.5, 1.0)
     """Standard deviation in voxels, uniform in this range, drawn per channel and axis."""
 
-    def change_(self, images: Tensor, generator: Generator) -> None:
+    def change_(self, images: Tensor, generators: Sequence[Generator]) -> None:
         """Blur images (B, C, *P) float32 in place."""
         rows = channel_rows(images)
-        chosen = draw_channels(images, self.probability, self.channel_probability, generator)
-        n_axes = images.ndim - 2
-        sigma = draw_uniform(len(chosen) * n_axes, self.sigma_range, generator).reshape(len(chosen), n_axes).tolist()
-        for row, per_axis in zip(chosen, sigma, strict=True):
+        for row, generator in draw_channels(images, self.probability, self.channel_probability, generators):
             blurred = rows[row]
-            for axis, value in enumerate(per_axis):
+            for axis, value in enumerate(draw_uniform(blurred.ndim, self.sigma_range, generator)):
                 blurred = _blur_axis(blurred, axis, value)
             rows[row] = blurred
 

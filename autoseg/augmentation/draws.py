@@ -1,10 +1,13 @@
 """Random numbers of intensity operations: the channels to change, and the strength of the change.
 
-They are drawn from a CPU generator, so that they are the same on every device and need no synchronisation.
+Each sample has a generator of its own, so that its numbers do not depend on the samples beside it: a batch that several
+processes share is the batch of one. Generators are on the CPU, so that parameters are the same on every device and
+need no synchronisation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -38,21 +41,32 @@ PositiveRange = Annotated[Range, AfterValidator(_positive)]
 """(low, high) with 0 < low <= high."""
 
 
-def draw_samples(n_samples: int, probability: float, generator: Generator) -> list[int]:
-    """Return the indices of randomly chosen samples. Each sample is chosen with ``probability``."""
-    indices: list[int] = (torch.rand(n_samples, generator=generator) < probability).nonzero().flatten().tolist()
-    return indices
+def draw_samples(probability: float, generators: Sequence[Generator]) -> list[tuple[int, Generator]]:
+    """Return the randomly chosen samples, each with its generator. A sample is chosen with ``probability``."""
+    return [
+        (sample, generator)
+        for sample, generator in enumerate(generators)
+        if torch.rand(1, generator=generator).item() < probability
+    ]
 
 
-def draw_channels(images: Tensor, probability: float, channel_probability: float, generator: Generator) -> list[int]:
-    """Return the indices into (B*C, *P) of randomly chosen channels of images (B, C, *P).
+def draw_channels(
+    images: Tensor, probability: float, channel_probability: float, generators: Sequence[Generator]
+) -> list[tuple[int, Generator]]:
+    """Return indices into (B*C, *P) of randomly chosen channels of images (B, C, *P), with their samples' generators.
 
     Samples are chosen with ``probability``, then their channels with ``channel_probability``.
     """
-    samples = torch.rand(images.shape[0], generator=generator) < probability
-    channels = torch.rand(images.shape[:2], generator=generator) < channel_probability
-    indices: list[int] = (samples[:, None] & channels).flatten().nonzero().flatten().tolist()
-    return indices
+    n_channels = images.shape[1]
+    chosen = []
+    for sample, generator in enumerate(generators):
+        of_sample, *of_channels = torch.rand(1 + n_channels, generator=generator).tolist()
+        if of_sample < probability:
+            rows = range(sample * n_channels, (sample + 1) * n_channels)
+            chosen += [
+                (row, generator) for row, number in zip(rows, of_channels, strict=True) if number < channel_probability
+            ]
+    return chosen
 
 
 def channel_rows(images: Tensor) -> Tensor:
@@ -60,27 +74,29 @@ def channel_rows(images: Tensor) -> Tensor:
     return images.view(-1, *images.shape[2:])
 
 
-def draw_uniform(count: int, bounds: tuple[float, float], generator: Generator) -> Tensor:
-    """Return (count,) float32: random numbers, uniform between the bounds."""
-    return bounds[0] + torch.rand(count, generator=generator) * (bounds[1] - bounds[0])
+def draw_uniform(count: int, bounds: tuple[float, float], generator: Generator) -> list[float]:
+    """Return ``count`` random numbers, uniform between the bounds."""
+    numbers: list[float] = torch.rand(count, generator=generator).tolist()
+    return [bounds[0] + number * (bounds[1] - bounds[0]) for number in numbers]
 
 
-def draw_factors(count: int, factor_range: tuple[float, float], generator: Generator) -> Tensor:
-    """Return (count,) float32: random factors, with probability 1/2 uniform between low and 1, otherwise 1 and high.
+def draw_factor(factor_range: tuple[float, float], generator: Generator) -> float:
+    """Return a random factor, with probability 1/2 uniform between low and 1, otherwise between 1 and high.
 
-    If 1 is not between low and high, all are uniform between low and high. Source: batchgeneratorsv2 ``BGContrast``.
+    If 1 is not between low and high, it is uniform between low and high. Source: batchgeneratorsv2 ``BGContrast``.
     """
     low, high = factor_range
-    below = torch.rand(count, generator=generator) < 0.5
-    position = torch.rand(count, generator=generator)
-    if not low < 1 < high:
-        return low + position * (high - low)
-    return torch.where(below, low + position * (1 - low), 1 + position * (high - 1))
+    side, position = torch.rand(2, generator=generator).tolist()
+    if low < 1 < high:
+        low, high = (low, 1.0) if side < 0.5 else (1.0, high)
+    factor: float = low + position * (high - low)
+    return factor
 
 
-def device_generator(device: torch.device, generator: Generator) -> Generator:
-    """Return ``generator`` itself on the CPU. Otherwise return a generator on ``device`` that it seeds."""
-    if device.type == "cpu":
-        return generator
+def generator_on(device: torch.device, generator: Generator) -> Generator:
+    """Return a generator on ``device`` that ``generator`` seeds: for random numbers of every voxel.
+
+    The parameters drawn from ``generator`` later are then the same on every device.
+    """
     seed = int(torch.randint(2**62, (1,), generator=generator))
     return Generator(device=device).manual_seed(seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 
@@ -11,7 +13,7 @@ from autoseg.augmentation.draws import (
     Probability,
     channel_rows,
     draw_channels,
-    draw_factors,
+    draw_factor,
 )
 
 SMALLEST_SPREAD = 1e-7
@@ -28,16 +30,15 @@ class Gamma(Parameters):
     probability: Probability = 0.3
     """Probability of a sample."""
     exponent_range: PositiveRange = (0.7, 1.5)
-    """Half of the exponents lie below 1, half above; see :func:`autoseg.augmentation.draws.draw_factors`."""
+    """Half of the exponents lie below 1, half above; see :func:`autoseg.augmentation.draws.draw_factor`."""
     inverted: bool = False
     """Whether the operation is applied to the negative of the image."""
 
-    def change_(self, images: Tensor, generator: Generator) -> None:
+    def change_(self, images: Tensor, generators: Sequence[Generator]) -> None:
         """Change images (B, C, *P) float32 in place."""
         rows = channel_rows(images)
-        chosen = draw_channels(images, self.probability, 1.0, generator)
-        for row, gamma in zip(chosen, draw_factors(len(chosen), self.exponent_range, generator).tolist(), strict=True):
-            _gamma_channel_(rows[row], gamma, self.inverted)
+        for row, generator in draw_channels(images, self.probability, 1.0, generators):
+            _gamma_channel_(rows[row], draw_factor(self.exponent_range, generator), self.inverted)
 
 
 def _gamma_channel_(channel: Tensor, gamma: float, inverted: bool) -> None:

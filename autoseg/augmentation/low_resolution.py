@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
@@ -32,13 +34,13 @@ class LowResolution(Parameters):
     fixed_axes: tuple[int, ...] = ()
     """Patch axes that keep their resolution."""
 
-    def change_(self, images: Tensor, generator: Generator) -> None:
+    def change_(self, images: Tensor, generators: Sequence[Generator]) -> None:
         """Change images (B, C, *P) float32 in place."""
         rows = channel_rows(images)
-        chosen = draw_channels(images, self.probability, self.channel_probability, generator)
         shape = images.shape[2:]
         mode = LINEAR[len(shape)]
-        for row, scale in zip(chosen, draw_uniform(len(chosen), self.scale_range, generator).tolist(), strict=True):
+        for row, generator in draw_channels(images, self.probability, self.channel_probability, generators):
+            (scale,) = draw_uniform(1, self.scale_range, generator)
             coarse_shape = [
                 edge if axis in self.fixed_axes else max(1, round(edge * scale)) for axis, edge in enumerate(shape)
             ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 
-from autoseg.augmentation.draws import Parameters, Probability, Range, device_generator, draw_samples, draw_uniform
+from autoseg.augmentation.draws import Parameters, Probability, Range, draw_samples, draw_uniform, generator_on
 
 
 class Noise(Parameters):
@@ -19,13 +21,10 @@ class Noise(Parameters):
     sigma_range: Range = (0.0, 0.1)
     """Standard deviation, uniform, in units of the normalised image; equal for all channels of a sample."""
 
-    def change_(self, images: Tensor, generator: Generator) -> None:
+    def change_(self, images: Tensor, generators: Sequence[Generator]) -> None:
         """Add noise to images (B, C, *P) float32 in place."""
-        samples = draw_samples(len(images), self.probability, generator)
-        if not samples:
-            return
-        sigma = draw_uniform(len(samples), self.sigma_range, generator)
-        source = device_generator(images.device, generator)
-        for index, scale in zip(samples, sigma.tolist(), strict=True):
-            noise = torch.randn(images.shape[1:], generator=source, device=images.device, dtype=images.dtype)
-            images[index].add_(noise, alpha=scale)
+        for sample, generator in draw_samples(self.probability, generators):
+            (sigma,) = draw_uniform(1, self.sigma_range, generator)
+            of_voxels = generator_on(images.device, generator)
+            noise = torch.randn(images.shape[1:], generator=of_voxels, device=images.device, dtype=images.dtype)
+            images[sample].add_(noise, alpha=sigma)

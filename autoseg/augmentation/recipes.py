@@ -42,8 +42,11 @@ class Geometric(Protocol):
 class Intensity(Protocol):
     """An operation that changes the images of a whole batch in place, on any device."""
 
-    def change_(self, images: Tensor, generator: Generator) -> None:
-        """Change images (B, C, *P) float32 in place. Random numbers come from ``generator``, which is on the CPU."""
+    def change_(self, images: Tensor, generators: Sequence[Generator]) -> None:
+        """Change images (B, C, *P) float32 in place. All that is random in a sample comes from its own generator.
+
+        ``generators`` (B,) are on the CPU.
+        """
 
 
 Operation: TypeAlias = Geometric | Intensity
@@ -83,14 +86,14 @@ def draw_warp(recipe: Recipe, patch: Sequence[int], rng: np.random.Generator) ->
     return warp
 
 
-def augment_intensity(images: Tensor, recipe: Recipe, generator: Generator) -> Tensor:
+def augment_intensity(images: Tensor, recipe: Recipe, generators: Sequence[Generator]) -> Tensor:
     """Return a copy of ``images`` (B, C, *P), changed as by :func:`augment_intensity_`."""
     changed = images.clone(memory_format=contiguous_format)
-    augment_intensity_(changed, recipe, generator)
+    augment_intensity_(changed, recipe, generators)
     return changed
 
 
-def augment_intensity_(images: Tensor, recipe: Recipe, generator: Generator) -> None:
+def augment_intensity_(images: Tensor, recipe: Recipe, generators: Sequence[Generator]) -> None:
     """Apply the recipe's intensity operations to a batch in place.
 
     Parameters
@@ -99,9 +102,9 @@ def augment_intensity_(images: Tensor, recipe: Recipe, generator: Generator) -> 
         (B, C, *P) float32, contiguous, on any device.
     recipe
         The operations. In ``masked_channels``, voxels with value 0 stay 0.
-    generator
-        Generator on the CPU. Parameters are therefore the same on every device, and drawing them needs no
-        synchronisation.
+    generators
+        One per sample, on the CPU. A sample therefore changes alike whatever lies beside it in the batch, parameters
+        are the same on every device, and drawing them needs no synchronisation.
 
     Notes
     -----
@@ -111,7 +114,7 @@ def augment_intensity_(images: Tensor, recipe: Recipe, generator: Generator) -> 
     zeros = [(channel, images[:, channel] == 0) for channel in recipe.masked_channels]
     for operation in recipe.operations:
         if isinstance(operation, Intensity):
-            operation.change_(images, generator)
+            operation.change_(images, generators)
     for channel, mask in zeros:
         images[:, channel].masked_fill_(mask, 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoseg.cli.common import (
+    EXIT_INTERRUPTED,
     IncompleteError,
     JsonOption,
     QuietOption,
@@ -29,10 +31,12 @@ from autoseg.cli.common import (
     set_up_logging,
     workspace,
 )
+from autoseg.cli.processes import Place, check_gpus, joined, run_processes
 from autoseg.core.errors import AutosegError, CacheError, UserError
 from autoseg.dataset.commands import planning_command, training_command
 
 if TYPE_CHECKING:
+    from autoseg.evaluation import Summary
     from autoseg.training.request import FoldRequest
     from autoseg.training.trainer import Progress
 
@@ -53,6 +57,12 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped, as it was begun.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete what the run left and start anew.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus", min=1, help="Share each batch between N GPUs of this machine; with --device cpu N processes."
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run in epochs.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Length of the run in optimiser steps.")] = None,
     max_runtime: Annotated[
@@ -77,45 +87,74 @@ def train(
     ROOT/results/DATASET/NAME__CONFIGURATION/fold_FOLD. Ctrl-C or SIGTERM saves and exits; --resume goes on, with the
     settings that the run was begun with; only --set precision=... learning_rate=... may change them.
     """
+    place = Place.from_environment()
     set_up_logging(verbose=verbose, quiet=quiet)
+    if not place.is_first:
+        log.setLevel(logging.ERROR)
+    if place.restarts:
+        resume, overwrite = True, False
+    is_starter = gpus is not None and gpus > 1 and not place.is_started
     space = workspace(root)
     data = load_dataset(space, dataset)  # a mistake is said before torch is imported
-    from autoseg.cli.evaluation_table import print_tables
     from autoseg.training.config import parse_duration
-    from autoseg.training.fold import train_fold
     from autoseg.training.prepare import check_folder, check_start, prepare_fold
     from autoseg.training.run_config import RunOptions
-    from autoseg.training.validation import validate_fold
 
     options = RunOptions(
-        fold, configuration, name, device, epochs, iterations,
+        fold, configuration, name, place.device(device), epochs, iterations,
         None if max_runtime is None else parse_duration(max_runtime),
-        seed, pretrained, settings or [], n_workers(workers), resume,
+        seed, pretrained, settings or [], place.workers(n_workers(workers)), resume,
     )  # fmt: skip
     request = prepare_fold(space, data, options)
     check_start(request, resume=resume, overwrite=overwrite)
 
     def command(flags: Sequence[str]) -> str:
-        return training_command(space, data, fold, *flags, configuration=request.configuration.name, name=request.name)
+        several = [] if gpus is None else ["--gpus", str(gpus), *(["--device", "cpu"] if device == "cpu" else [])]
+        return training_command(
+            space, data, fold, *several, *flags, configuration=request.configuration.name, name=request.name
+        )
 
+    def is_resumed() -> bool:
+        return check_folder(request.folder, resume=resume, overwrite=overwrite, command=command([]))
+
+    if is_starter and gpus is not None:
+        check_gpus(gpus, device)
+        is_resumed()
+        run_processes(gpus, sys.argv[1:])
+        return
     planning = planning_command(space, data, "-c", request.configuration.name)
-    is_resumed = check_folder(request.folder, resume=resume, overwrite=overwrite, command=command([]))
-    with (
-        saying_how_to_go_on(request, command, planning),
-        stop_on_signals() as signals,
-        steps_bar(request, quiet=quiet) as steps,
-    ):
-        result = train_fold(request, resume=is_resumed, on_steps=steps, should_stop=lambda: bool(signals))
-    if not result.is_finished:
-        done = result.progress.iteration
-        raise StoppedError(f"Saved after iteration {done} in {request.folder}. Go on: {command(['--resume'])}")
-    log.info("trained %d iterations in %.0f s: %s", result.progress.iteration, result.seconds, request.folder)
-    with saying_how_to_go_on(request, command, planning), progress("validating", quiet=quiet) as report:
-        summary = validate_fold(request, workers=n_workers(workers), progress=report)
+    with saying_how_to_go_on(request, command, planning), joined(place, request) as shared:
+        summary = _train_and_validate(shared, is_resumed, command, quiet=quiet or not place.is_first)
+    if summary is None:
+        return
+    from autoseg.cli.evaluation_table import print_tables
+
     if as_json:
         print_json(summary.as_json())
     elif not quiet:
         print_tables(summary)
+
+
+def _train_and_validate(
+    request: FoldRequest, is_resumed: Callable[[], bool], command: Callable[[Sequence[str]], str], *, quiet: bool
+) -> Summary | None:
+    """Train, then predict the validation cases; return the scores, or None unless this is the first of the ranks."""
+    from autoseg.training.fold import train_fold
+    from autoseg.training.validation import predict_validation, score_validation
+
+    ranks = request.ranks
+    resume = ranks.any(ranks.is_first and is_resumed())
+    with stop_on_signals() as signals, steps_bar(request, quiet=quiet) as steps:
+        result = train_fold(request, resume=resume, on_steps=steps, should_stop=lambda: bool(signals))
+    if not result.is_finished:
+        if not ranks.is_first:
+            sys.exit(EXIT_INTERRUPTED)
+        done = result.progress.iteration
+        raise StoppedError(f"Saved after iteration {done} in {request.folder}. Go on: {command(['--resume'])}")
+    log.info("trained %d iterations in %.0f s: %s", result.progress.iteration, result.seconds, request.folder)
+    with progress("validating", quiet=quiet) as report:
+        predict_validation(request, workers=request.workers, progress=report)
+    return score_validation(request, workers=request.workers * ranks.size) if ranks.is_first else None
 
 
 @contextmanager

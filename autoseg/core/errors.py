@@ -10,6 +10,7 @@ AutosegError
 │   ├── ConfigError      a setting, flag or component name
 │   └── EvaluationError  references and predictions that cannot be compared
 ├── WorkerError          a worker process died; names the case that it held
+├── LostRankError        another process of a training has ended
 ├── StorageError         a file could not be written: the disk is full, or a quota
 └── TrainingError        a training cannot go on: its loss is no longer a number
 """
@@ -90,6 +91,10 @@ class WorkerError(AutosegError):
     def __init__(self, reason: Fault | str) -> None:
         self.fault = reason if isinstance(reason, Fault) else None
         super().__init__(reason)
+
+
+class LostRankError(AutosegError):
+    """Another process of a training on several devices has ended, so that this one cannot continue."""
 
 
 class StorageError(AutosegError, OSError):

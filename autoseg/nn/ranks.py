@@ -1,11 +1,90 @@
-"""Differentiable sums over the processes (ranks) of a distributed training."""
+"""The processes (ranks) of a distributed training: how they start, and differentiable sums over them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from autoseg.core.errors import ConfigError, LostRankError
+from autoseg.core.ranks import ONE_PROCESS, Ranks
+from autoseg.nn.device import select_device
+
+LONGEST_WAIT = timedelta(hours=12)
+"""How long a rank waits for the others. The first one saves, draws and evaluates while the others wait; ranks that died
+are noticed by whoever started them, not by this."""
+
+
+def current_ranks() -> Ranks:
+    """Return the ranks of the process group that this process belongs to; without one, those of a single process."""
+    if not _in_group():
+        return ONE_PROCESS
+    return Ranks(distributed.get_rank(), distributed.get_world_size(), sum_over_ranks, _any_rank)
+
+
+def rank_device(name: str, local_rank: int) -> torch.device:
+    """Return the device of a rank: its own GPU, or the CPU.
+
+    Parameters
+    ----------
+    name
+        ``auto``, ``cuda`` or ``cpu``. ``auto`` is CUDA where there is a GPU.
+    local_rank
+        Number of the process on this machine, from 0.
+
+    Raises
+    ------
+    ConfigError
+        If ``name`` is another device, or this machine has fewer GPUs.
+    """
+    if name not in ("auto", "cuda", "cpu"):
+        raise ConfigError(f"device: {name!r} is one device, but each process has its own. Use --device cuda or cpu.")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    return select_device(f"cuda:{local_rank}")
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[Ranks]:
+    """Yield the ranks that torchrun's environment variables describe: connected by NCCL on CUDA, otherwise by Gloo.
+
+    Parameters
+    ----------
+    device
+        Of this process. It becomes the current CUDA device.
+
+    Raises
+    ------
+    LostRankError
+        If another rank ended before it should.
+    """
+    is_cuda = device.type == "cuda"
+    if is_cuda:
+        torch.cuda.set_device(device)
+    try:
+        distributed.init_process_group("nccl" if is_cuda else "gloo", timeout=LONGEST_WAIT)
+        yield current_ranks()
+    except RuntimeError as error:
+        if not _is_lost_rank(error):
+            raise
+        message = f"process {current_ranks().rank}: another process of this training has ended"
+        raise LostRankError(message) from error
+    distributed.destroy_process_group()
+
+
+def distributed_network(network: nn.Module, device: torch.device, ranks: Ranks) -> nn.Module:
+    """Return the module whose forward pass a training calls: ``network`` itself, or wrapped to average gradients.
+
+    The wrapped module has the parameters of ``network``, whose state dict stays as it is.
+    """
+    if ranks.size == 1:
+        return network
+    return DistributedDataParallel(network, [device] if device.type == "cuda" else None, gradient_as_bucket_view=True)
 
 
 def sum_over_ranks(sums: Tensor) -> Tensor:
@@ -15,10 +94,27 @@ def sum_over_ranks(sums: Tensor) -> Tensor:
     Together with the mean that DistributedDataParallel takes, N ranks compute the gradient of one process with the
     whole batch.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not _in_group():
         return sums
     total: Tensor = _SumOverRanks.apply(sums)  # type: ignore[no-untyped-call]
     return total
+
+
+def _in_group() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _any_rank(flag: bool) -> bool:
+    """Whether ``flag`` is true on any rank."""
+    device = torch.device("cuda", torch.cuda.current_device()) if distributed.get_backend() == "nccl" else None
+    flags = torch.tensor([int(flag)], device=device)
+    distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+    return bool(flags.item())
+
+
+def _is_lost_rank(error: RuntimeError) -> bool:
+    """Whether a collective operation failed because another rank is gone. Gloo says so in words only."""
+    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -20,16 +20,17 @@ from autoseg.augmentation.recipes import Recipe, augment_intensity_
 from autoseg.cases.code_table import CodeTable
 from autoseg.cases.layers import LayerInfo, further_inputs
 from autoseg.cases.store import CaseSource, CaseStore
-from autoseg.core.errors import AutosegError, CacheError, WorkerError
+from autoseg.core.errors import AutosegError, CacheError, ConfigError, WorkerError
 from autoseg.core.parallel import available_cores
 from autoseg.core.plan import Configuration
+from autoseg.core.ranks import ONE_PROCESS, Ranks
 from autoseg.dataset.labels import Labels
 from autoseg.sampling.batch import Batch, BatchTable, stack_codes, stack_images
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.extra_codes import ExtraCodeRule, ExtraCodes, choose_extra_codes
 from autoseg.sampling.origin import Origin, origin_of
 from autoseg.sampling.patches import Sample, draw_place, read_patch
-from autoseg.sampling.places import CaseContent, Sampler, intensity_generator, sample_rng
+from autoseg.sampling.places import CaseContent, Sampler, intensity_generators, sample_rng
 from autoseg.sampling.workers import process_context, serve
 
 _log = logging.getLogger(__name__)
@@ -56,8 +57,9 @@ def make_loader(
     pin_memory: bool = False,
     extra_codes: ExtraCodeRule | None = None,
     layers: Sequence[LayerInfo] = (),
+    ranks: Ranks = ONE_PROCESS,
 ) -> Iterator[Batch]:
-    """Return an iterator over the batches of iterations ``start`` to ``stop - 1``.
+    """Return an iterator over the batches of iterations ``start`` to ``stop - 1``, or over a rank's shares of them.
 
     Batch i follows from ``seed``, i and the arguments alone, whatever ``start`` and ``workers`` are: a resumed run goes
     on with the same batches. Validation uses ``recipe=None`` and another seed.
@@ -82,23 +84,26 @@ def make_loader(
         Processes that build batches ahead (never more than there are cores); 0 builds each batch when it is asked for,
         in this process. They start at once, from a server process that has imported what they need.
     batch_size
-        Instead of the configuration's.
+        Instead of the configuration's; of all ranks together.
     augment_in_worker
         Whether intensities are augmented here. If False, call ``augment_intensity(batch.images, recipe,
-        intensity_generator(seed, iteration))`` on the device: up to rounding and the noise field the same result.
+        intensity_generators(seed, iteration, ranks.share(batch_size)))`` on the device: up to rounding and the noise
+        field the same result.
     pin_memory
         Whether batches lie in page-locked memory.
     extra_codes
         What is held out from training, and which distance zones the code tables of the batches have; None for nothing.
     layers
         Layers that the batches hold besides the further inputs of the configuration, which they always do.
+    ranks
+        Each rank gets its share of the samples of every batch.
 
     Raises
     ------
     CacheError
         If a case is missing or damaged (also while iterating, naming the case).
     ConfigError
-        If no case has an annotated voxel.
+        If no case has an annotated voxel, or there are fewer samples in a batch than ranks.
     WorkerError
         While iterating: a sample failed otherwise, or a worker process died; names the case, or those in flight.
     """
@@ -106,7 +111,7 @@ def make_loader(
     batches = BatchBuilder(
         sampler=Sampler(contents, sampling),
         patch=configuration.patch_size,
-        batch_size=configuration.batch_size if batch_size is None else batch_size,
+        samples=_share(configuration.batch_size if batch_size is None else batch_size, ranks),
         recipe=recipe,
         augments_intensity=augment_in_worker and recipe is not None,
         seed=seed,
@@ -135,6 +140,16 @@ def make_loader(
         **options,
     )
     return _checked(iter(loader), batches, workers, held)
+
+
+def _share(batch_size: int, ranks: Ranks) -> range:
+    """Return which samples of a batch this rank builds; raise ``ConfigError`` if some rank would have none."""
+    if batch_size < ranks.size:
+        raise ConfigError(
+            f"batch size: found {batch_size} patches a step for {ranks.size} processes, expected at least one each. "
+            f"Start at most {batch_size} (--gpus {batch_size}), or more patches: --set batch_size={ranks.size}."
+        )
+    return ranks.share(batch_size)
 
 
 @dataclass(frozen=True)
@@ -172,7 +187,8 @@ class BatchBuilder(Dataset[Batch]):
 
     sampler: Sampler
     patch: tuple[int, ...]
-    batch_size: int
+    samples: range
+    """Of the samples of a batch, those that are built here."""
     recipe: Recipe | None
     augments_intensity: bool
     seed: int
@@ -196,7 +212,7 @@ class BatchBuilder(Dataset[Batch]):
         tables: list[CodeTable] = []
         names: list[str] = []
         origins: list[Origin] = []
-        for sample in range(self.batch_size):
+        for sample in self.samples:
             rng = sample_rng(self.seed, iteration, sample)
             aim = self.sampler.draw(rng)
             try:
@@ -223,7 +239,7 @@ class BatchBuilder(Dataset[Batch]):
             origins.append(origin_of(aim, place))
         images = stack_images([sample.image for sample in samples])
         if self.augments_intensity and self.recipe is not None:
-            augment_intensity_(images, self.recipe, intensity_generator(self.seed, iteration))
+            augment_intensity_(images, self.recipe, intensity_generators(self.seed, iteration, self.samples))
         codes = stack_codes([sample.codes for sample in samples])
         layers = {name: torch.stack([sample.layers[name] for sample in samples]) for name in samples[0].layers}
         table = BatchTable.stack(tables)
@@ -237,7 +253,7 @@ class BatchBuilder(Dataset[Batch]):
 
     def case_names(self, index: int) -> tuple[str, ...]:
         """Names of the cases that the batch at ``index`` is made of."""
-        rngs = (sample_rng(self.seed, self.start + index, sample) for sample in range(self.batch_size))
+        rngs = (sample_rng(self.seed, self.start + index, sample) for sample in self.samples)
         return tuple(self.sampler.draw(rng).case.name for rng in rngs)
 
     def _open(self, content: CaseContent) -> _OpenCase:

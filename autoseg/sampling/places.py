@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,10 +141,12 @@ def sample_rng(seed: int, iteration: int, sample: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(PLACES, iteration, sample)))
 
 
-def intensity_generator(seed: int, iteration: int) -> Generator:
-    """Return the CPU generator for ``augment_intensity`` of one iteration's batch, on whichever device the batch is."""
-    sequence = np.random.SeedSequence(seed, spawn_key=(INTENSITIES, iteration))
-    return Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+def intensity_generators(seed: int, iteration: int, samples: Iterable[int]) -> list[Generator]:
+    """Return the CPU generators for ``augment_intensity`` of some samples of an iteration."""
+    sequences = (np.random.SeedSequence(seed, spawn_key=(INTENSITIES, iteration, sample)) for sample in samples)
+    return [
+        Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))) for sequence in sequences
+    ]
 
 
 def draw_voxel(case: CaseStore, code: int, rng: np.random.Generator) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from autoseg.sampling.batch import Batch
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.extra_codes import ExtraCodeRule
 from autoseg.sampling.loader import make_loader
-from autoseg.sampling.places import intensity_generator
+from autoseg.sampling.places import intensity_generators
 from autoseg.training.evidence.background_prior import ZONE_BORDERS
 from autoseg.training.request import FoldRequest
 
@@ -36,12 +36,13 @@ def recipe(request: FoldRequest) -> Recipe:
 
 
 def training_batches(request: FoldRequest, device: torch.device, start: int) -> Iterator[Batch]:
-    """Yield the batches from iteration ``start`` on, the same whenever they are asked for.
+    """Yield this rank's shares of the batches from iteration ``start`` on, the same whenever they are asked for.
 
     On the CPU the worker processes change intensities; a GPU does it itself.
     """
     config, chosen = request.config, recipe(request)
     on_device = device.type != "cpu"
+    samples = request.ranks.share(batch_size(request))
     loader = make_loader(
         _sources(request, request.train_cases),
         request.configuration,
@@ -56,11 +57,12 @@ def training_batches(request: FoldRequest, device: torch.device, start: int) -> 
         augment_in_worker=not on_device,
         pin_memory=device.type == "cuda",
         extra_codes=_extra_codes(request),
+        ranks=request.ranks,
     )
     for iteration, batch in enumerate(loader, start):
         if on_device:
             moved = batch.to(device, non_blocking=True)
-            images = augment_intensity(moved.images, chosen, intensity_generator(config.seed, iteration))
+            images = augment_intensity(moved.images, chosen, intensity_generators(config.seed, iteration, samples))
             yield replace(moved, images=images)
         else:
             yield batch
@@ -87,6 +89,7 @@ def validation_batches(request: FoldRequest) -> Iterator[Batch]:
         stop=config.validation_iterations,
         seed=config.seed + VALIDATION_SEED_OFFSET,
         batch_size=batch_size(request),
+        ranks=request.ranks,
     )
 
 

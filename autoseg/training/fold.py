@@ -19,7 +19,8 @@ from autoseg.core.errors import ModelError
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
-from autoseg.nn.losses import LabelSetLoss, VoxelLoss
+from autoseg.nn.losses import AllReduce, LabelSetLoss, VoxelLoss
+from autoseg.nn.ranks import distributed_network
 from autoseg.tasks.task import task_of
 from autoseg.training.batches import batch_size, recipe, training_batches, validation_batches
 from autoseg.training.evidence.loss import EvidenceLoss
@@ -35,9 +36,9 @@ from autoseg.training.trainer import Hooks, Parts, Progress, train
 
 log = logging.getLogger(__name__)
 
-LOSSES: dict[str, Callable[[Tensor | None, bool], VoxelLoss]] = {"label_sets": LabelSetLoss}
-"""(regions (O, K) bool or None for a softmax over outputs, whether Dice pools the batch) -> loss."""
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LOSSES: dict[str, Callable[[Tensor | None, bool, AllReduce], VoxelLoss]] = {"label_sets": LabelSetLoss}
+"""(regions (O, K) bool or None for a softmax over outputs, whether Dice pools the batch, sum over ranks) -> loss."""
+PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ def train_fold(
     ``checkpoint_latest.pt`` is written after every epoch and wherever the run ends, ``checkpoint_best.pt`` when the
     smoothed online Dice is the highest so far, ``checkpoint_final.pt`` at the end. On the CPU a run that was stopped
     or killed and resumed has bit by bit the weights of one that was not. With ``max_runtime_s`` the run ends, as
-    finished, after the step in which that time is up.
+    finished, after the step in which that time is up. Of several ranks the first writes, and ``on_steps`` is its own;
+    all return together.
 
     Raises
     ------
@@ -71,7 +73,7 @@ def train_fold(
     ConfigError
         A component or device that is not there, or weights that do not fit the network.
     """
-    started = time.monotonic()
+    started, ranks = time.monotonic(), request.ranks
     latest = load_latest(request.folder) if resume else None
     precision = _precision(request, latest)
     parts = build_parts(request, precision)
@@ -79,36 +81,67 @@ def train_fold(
     changes = changes_so_far(latest, request.config)
     if latest is not None:
         progress = _restore(parts, request, latest)
-        write_history(request.folder / "history.jsonl", progress.records)  # a kill may have come between the two
     before = _start(parts, request, latest)
     parts = replace(parts, seen_validation_cases=len(before.seen_validation_cases))
-    _write_settings(request, precision, parts, before, changes)
-
-    def save(name: str, progress: Progress) -> None:
-        checkpoint = _checkpoint(request, parts, progress, precision, before, changes)
-        if name == LATEST:
-            save_latest(request.folder, checkpoint)
-        else:
-            save_checkpoint(request.folder / name, checkpoint)
-
-    def on_epoch(progress: Progress, is_best: bool) -> None:
-        if is_best:  # before the latest: a kill between the two repeats the epoch, and neither is lost
-            save(BEST, progress)
-        save(LATEST, progress)
-        write_history(request.folder / "history.jsonl", progress.records)
-        draw_history(request.folder / "progress.png", progress.records)
+    files = _Files(request, parts, precision, before, changes)
+    files.begin(progress)
 
     def out_of_time() -> bool:
         return request.max_runtime_s is not None and time.monotonic() - started >= request.max_runtime_s
 
-    hooks = Hooks(on_steps, on_epoch, lambda: should_stop() or out_of_time())
+    hooks = Hooks(on_steps if ranks.is_first else _say_nothing, files.on_epoch, lambda: should_stop() or out_of_time())
     progress = train(parts, request.config, progress, hooks)
-    is_finished = progress.iteration >= request.config.iterations or (out_of_time() and not should_stop())
+    is_stopped, is_late = ranks.any(should_stop()), ranks.any(out_of_time())
+    is_finished = progress.iteration >= request.config.iterations or (is_late and not is_stopped)
     if not progress.records or progress.records[-1].iteration < progress.iteration:  # not saved by an epoch
-        save(LATEST, progress)
+        files.save(LATEST, progress)
     if is_finished:
-        save(FINAL, progress)
+        files.save(FINAL, progress)
+    ranks.any(False)  # waits until the files are there
     return FoldResult(progress, is_finished, time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What the first rank writes of a run; the others write nothing."""
+
+    request: FoldRequest
+    parts: Parts
+    precision: str
+    before: Before
+    changes: list[dict[str, Any]]
+
+    def begin(self, progress: Progress) -> None:
+        """Write the settings of the run, and the history that belongs to the checkpoint that it goes on from."""
+        if not self.request.ranks.is_first:
+            return
+        if progress.records:  # a kill may have come between checkpoint and history
+            write_history(self.request.folder / "history.jsonl", progress.records)
+        _write_settings(self.request, self.precision, self.parts, self.before, self.changes)
+
+    def save(self, name: str, progress: Progress) -> None:
+        """Write a checkpoint."""
+        if not self.request.ranks.is_first:
+            return
+        checkpoint = _checkpoint(self.request, self.parts, progress, self.precision, self.before, self.changes)
+        if name == LATEST:
+            save_latest(self.request.folder, checkpoint)
+        else:
+            save_checkpoint(self.request.folder / name, checkpoint)
+
+    def on_epoch(self, progress: Progress, is_best: bool) -> None:
+        """Write checkpoints, history and picture after an epoch."""
+        if not self.request.ranks.is_first:
+            return
+        if is_best:  # before the latest: a kill between the two repeats the epoch, and neither is lost
+            self.save(BEST, progress)
+        self.save(LATEST, progress)
+        write_history(self.request.folder / "history.jsonl", progress.records)
+        draw_history(self.request.folder / "progress.png", progress.records)
+
+
+def _say_nothing(progress: Progress, loss: float, rate: float) -> None:
+    """Tell nobody of steps."""
 
 
 def build_parts(request: FoldRequest, precision: str) -> Parts:
@@ -124,10 +157,11 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         deep_supervision=config.deep_supervision,
     ).to(device)
     build_loss = resolve("loss", config.loss, LOSSES)
+    loss = build_loss(objective.regions, configuration.batch_dice, request.ranks.sum)
     strides = network.output_strides if config.deep_supervision else None
     return Parts(
         network=network,
-        loss=EvidenceLoss(build_loss(objective.regions, configuration.batch_dice), strides, labels.unknown),
+        loss=EvidenceLoss(loss, strides, labels.unknown),
         optimization=build_optimization(network, config.optimizer, config.iterations),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16"),
         device=device,
@@ -137,17 +171,20 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         objective=objective,
         evidence=evidence_sources(request, device),
         is_dense=labels.is_dense,
+        ranks=request.ranks,
+        wrapped=distributed_network(network, device, request.ranks),
     )
 
 
 def _precision(request: FoldRequest, latest: Checkpoint | None) -> str:
-    """Name the arithmetic: as set, as the run was begun, or what is fastest on the device."""
+    """Name the arithmetic: as set, as the run was begun, or what is fastest on the device; the same on all ranks."""
     if request.config.precision != "auto":
         return request.config.precision
     if latest is not None:
         return str(latest.state["precision"])
     dtype = autocast_dtype(select_device(request.device))
-    return next(name for name, value in PRECISIONS.items() if value is dtype)
+    of_ranks = (name for name, value in PRECISIONS.items() if request.ranks.any(value is dtype))
+    return next(of_ranks)  # float32 first: what all ranks can do
 
 
 def _start(parts: Parts, request: FoldRequest, latest: Checkpoint | None) -> Before:
@@ -175,6 +212,7 @@ def _write_settings(
             "batch_size": batch_size(request),
             "precision": precision,
             "device": str(parts.device),
+            "ranks": request.ranks.size,
             "n_parameters": sum(parameter.numel() for parameter in parts.network.parameters()),
             "fold": request.fold,
             "train_cases": request.train_cases,

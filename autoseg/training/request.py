@@ -8,6 +8,7 @@ from pathlib import Path
 
 from autoseg.cases.cache import CaseCache
 from autoseg.core.plan import Configuration, Plan
+from autoseg.core.ranks import ONE_PROCESS, Ranks
 from autoseg.dataset.dataset import Dataset
 from autoseg.training.config import TrainingConfig
 
@@ -35,5 +36,7 @@ class FoldRequest:
     pretrained: Path | None = None
     """Checkpoint whose weights are the start; see :func:`autoseg.training.pretrained.load_pretrained`."""
     max_runtime_s: float | None = None
+    ranks: Ranks = ONE_PROCESS
+    """The processes that train this fold together."""
     origins: Mapping[str, str] = field(default_factory=dict)
     """Dotted key of a setting -> level that set it; settings that nobody set are left out."""

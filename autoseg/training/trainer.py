@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.core.errors import TrainingError
+from autoseg.core.ranks import ONE_PROCESS, Ranks
 from autoseg.sampling.batch import Batch
 from autoseg.training.config import TrainingConfig
 from autoseg.training.evidence.drawn import drawn_evidence
@@ -51,6 +52,10 @@ class Parts:
     """Whether every voxel is annotated, so that the online Dice needs no qualification."""
     seen_validation_cases: int = 0
     """Validation cases that the weights were trained on, here or before they came."""
+    ranks: Ranks = ONE_PROCESS
+    """The processes that train together; batches, loss and evidence are those of this one's share."""
+    wrapped: nn.Module | None = None
+    """The network as the training step calls it, so that gradients are averaged over ranks; None: as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class Hooks:
     on_epoch: Callable[[Progress, bool], None]
     """After an epoch: (progress, whether it is the best so far). Saves."""
     should_stop: Callable[[], bool]
-    """Asked after every step."""
+    """Asked after every step; with several ranks after every few."""
 
 
 def train(parts: Parts, config: TrainingConfig, progress: Progress, hooks: Hooks) -> Progress:
@@ -107,7 +112,7 @@ def train(parts: Parts, config: TrainingConfig, progress: Progress, hooks: Hooks
         rate = parts.optimization.set_learning_rate(iteration)
         pending.append(training_step(parts, next(batches), iteration, config.optimizer.gradient_clip))
         is_epoch = (iteration + 1) % config.iterations_per_epoch == 0 or iteration + 1 == config.iterations
-        stop = hooks.should_stop()
+        stop = _stops(parts.ranks, hooks, is_epoch or (iteration + 1) % FLUSH_EVERY == 0)
         is_due = len(pending) >= FLUSH_EVERY or time.monotonic() - flushed >= FLUSH_SECONDS
         if not (is_epoch or stop or is_due):
             continue
@@ -132,6 +137,13 @@ def train(parts: Parts, config: TrainingConfig, progress: Progress, hooks: Hooks
     return progress
 
 
+def _stops(ranks: Ranks, hooks: Hooks, is_turn: bool) -> bool:
+    """Whether all ranks stop now. Several ask each other only when it ``is_turn``: that makes their GPUs wait."""
+    if ranks.size == 1:
+        return hooks.should_stop()
+    return is_turn and ranks.any(hooks.should_stop())
+
+
 def training_step(parts: Parts, batch: Batch, iteration: int, gradient_clip: float) -> Tensor:
     """Do one optimiser step; return the detached loss, a scalar on the device."""
     batch = batch.to(parts.device)
@@ -141,7 +153,7 @@ def training_step(parts: Parts, batch: Batch, iteration: int, gradient_clip: flo
     evidence = drawn_evidence(batch)
     for source in parts.evidence:
         evidence = source.adjust(evidence, batch, step)
-    logits = _logits(parts, parts.network, batch.network_input)
+    logits = _logits(parts, parts.wrapped or parts.network, batch.network_input)
     loss = parts.loss(logits, parts.objective.target(evidence))
     scaler = parts.scaler
     torch.autograd.backward(scaler.scale(loss))
@@ -170,7 +182,7 @@ def validate(parts: Parts) -> tuple[float | None, list[float | None]]:
         losses.append(loss.item())
     if counts is None:
         return None, [None] * parts.objective.task.labels.n_heads
-    return mean_known(losses), dice_per_head(counts.cpu())
+    return mean_known(losses), dice_per_head(parts.ranks.sum(counts).cpu())
 
 
 def _logits(parts: Parts, network: nn.Module, images: Tensor) -> list[Tensor]:

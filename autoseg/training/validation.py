@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from autoseg.core.errors import AutosegError
 from autoseg.core.findings import counted, listed
@@ -17,25 +18,30 @@ log = logging.getLogger(__name__)
 
 
 def validate_fold(request: FoldRequest, *, workers: int = 1, progress: Progress = silent) -> Summary:
-    """Predict the validation cases of a finished fold into ``validation/`` and write ``summary.json`` beside them.
+    """Do :func:`predict_validation`, then :func:`score_validation`."""
+    predict_validation(request, workers=workers, progress=progress)
+    return score_validation(request, workers=workers)
 
-    With ``mirror`` off in the configuration neither training nor prediction mirrors. Classes of which no validation
-    case has a voxel are named in a warning. Cases that the weights were trained on (fold "all", or a pretraining) are
-    named in the summary. Raises ``AutosegError`` naming the cases that could not be predicted.
+
+def predict_validation(request: FoldRequest, *, workers: int = 1, progress: Progress = silent) -> None:
+    """Predict the validation cases of a finished fold into ``validation/``; with several ranks each does its share.
+
+    With ``mirror`` off in the configuration neither training nor prediction mirrors. Raises ``AutosegError`` naming the
+    cases that could not be predicted. Returns when all ranks are done.
     """
-    folder = request.folder / "validation"
-    predictor = Predictor.load(request.folder.parent, folds=[request.fold], device=request.device)
+    share = [request.val_cases[index] for index in request.ranks.share(len(request.val_cases))]
+    if share:
+        _predict(request, share, workers, progress)
+    request.ranks.any(False)  # waits for the others
+
+
+def score_validation(request: FoldRequest, *, workers: int = 1) -> Summary:
+    """Score all predictions in ``validation/`` and write ``summary.json`` beside them.
+
+    Classes of which no validation case has a voxel are named in a warning. Cases that the weights were trained on (fold
+    "all", or a pretraining) are named in the summary.
+    """
     cases = {name: request.dataset.case(name) for name in request.val_cases}
-    report = predictor.predict_files(
-        {name: case.images for name, case in cases.items()},
-        folder,
-        overwrite=True,
-        workers=workers,
-        progress=progress,
-    )
-    if report.failed:
-        failures = "\n".join(f"{name}: {error}" for name, error in report.failed.items())
-        raise AutosegError(f"validation of {request.folder}: {counted(len(report.failed), 'case')} failed.\n{failures}")
     pairs = {
         name: (case.label, validation_file(request.folder, case, request.dataset.labels))
         for name, case in cases.items()
@@ -46,7 +52,7 @@ def validate_fold(request: FoldRequest, *, workers: int = 1, progress: Progress 
     summary = evaluate_files(pairs, request.dataset.labels, masks=masks, workers=workers).model_copy(
         update={"seen_in_training": tuple(name for name in sorted(pairs) if name in seen)}
     )
-    summary.write(folder / "summary.json")
+    summary.write(request.folder / "validation" / "summary.json")
     if summary.seen_in_training and request.fold != ALL:
         log.warning(
             "fold %s: scores of %d of %d validation cases do not count: the weights were trained on them: %s",
@@ -55,3 +61,18 @@ def validate_fold(request: FoldRequest, *, workers: int = 1, progress: Progress 
     for reason in (*summary.faults, *summary.not_scored.values()):
         log.warning("fold %s: not scored: %s", request.fold, reason)
     return summary
+
+
+def _predict(request: FoldRequest, names: Sequence[str], workers: int, progress: Progress) -> None:
+    """Predict some validation cases."""
+    predictor = Predictor.load(request.folder.parent, folds=[request.fold], device=request.device)
+    report = predictor.predict_files(
+        {name: request.dataset.case(name).images for name in names},
+        request.folder / "validation",
+        overwrite=True,
+        workers=workers,
+        progress=progress,
+    )
+    if report.failed:
+        failures = "\n".join(f"{name}: {error}" for name, error in report.failed.items())
+        raise AutosegError(f"validation of {request.folder}: {counted(len(report.failed), 'case')} failed.\n{failures}")

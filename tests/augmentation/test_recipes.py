@@ -18,6 +18,10 @@ from autoseg.augmentation.scale import Scale
 from autoseg.core.plan import Configuration, Topology
 
 
+def generators(n: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(1000 + sample) for sample in range(n)]
+
+
 def configuration(patch: tuple[int, ...], masked: tuple[bool, ...] = (False,)) -> Configuration:
     n = len(patch)
     topology = Topology(
@@ -88,7 +92,7 @@ def test_masked_channels_stay_zero_where_they_were_and_the_input_stays_as_it_is(
     images = torch.randn(2, 2, *shape, generator=torch.Generator().manual_seed(0))
     images[:, :, :3] = 0
     before = images.clone()
-    changed = augment_intensity(images, ALWAYS, torch.Generator().manual_seed(1))
+    changed = augment_intensity(images, ALWAYS, generators(2))
     assert torch.equal(images, before)
     assert not changed[:, 1, :3].any()
     assert changed[:, 0, :3].any()
@@ -99,13 +103,13 @@ def test_masked_channels_stay_zero_where_they_were_and_the_input_stays_as_it_is(
 
 def test_no_augmentation_changes_nothing():
     images = torch.randn(4, 2, 6, 6)
-    assert torch.equal(augment_intensity(images, no_augmentation(), torch.Generator()), images)
+    assert torch.equal(augment_intensity(images, no_augmentation(), generators(4)), images)
 
 
 def test_how_often_nnunets_recipe_changes_a_sample():
     """1 - (0.9 noise)(0.85 brightness)(0.85 contrast)(0.9 gamma inverted)(0.7 gamma)(1 - 0.2/2)(1 - 0.25/2)."""
     images = torch.randn(1500, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    changed = augment_intensity(images, nnunet_recipe(configuration((4, 4))), torch.Generator().manual_seed(1))
+    changed = augment_intensity(images, nnunet_recipe(configuration((4, 4))), generators(1500))
     share = (changed != images).flatten(1).any(1).float().mean().item()
     assert share == pytest.approx(1 - 0.9 * 0.85 * 0.85 * 0.9 * 0.7 * 0.9 * 0.875, abs=0.04)
 
@@ -114,6 +118,6 @@ def test_how_often_nnunets_recipe_changes_a_sample():
 def test_parameters_are_the_same_on_a_gpu():
     images = torch.randn(8, 2, 12, 12, 12, generator=torch.Generator().manual_seed(0))
     recipe = Recipe(CHANGES, masked_channels=(1,))
-    on_cpu = augment_intensity(images, recipe, torch.Generator().manual_seed(1))
-    on_gpu = augment_intensity(images.cuda(), recipe, torch.Generator().manual_seed(1))
+    on_cpu = augment_intensity(images, recipe, generators(8))
+    on_gpu = augment_intensity(images.cuda(), recipe, generators(8))
     assert torch.allclose(on_cpu, on_gpu.cpu(), atol=1e-3)

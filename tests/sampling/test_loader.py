@@ -10,11 +10,12 @@ import torch
 
 from autoseg.augmentation.recipes import augment_intensity, nnunet_recipe, no_augmentation
 from autoseg.cases.cache import cached_source
-from autoseg.core.errors import CacheError, WorkerError
+from autoseg.core.errors import CacheError, ConfigError, WorkerError
+from autoseg.core.ranks import Ranks
 from autoseg.sampling.batch import Batch
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.loader import make_loader
-from autoseg.sampling.places import intensity_generator
+from autoseg.sampling.places import intensity_generators
 
 
 def scribbled(seed: int, shape: tuple[int, int, int] = (6, 20, 18)) -> np.ndarray:
@@ -88,8 +89,26 @@ def test_intensity_augmentation_outside_the_workers_is_the_same(load, make_confi
     recipe = nnunet_recipe(make_configuration((4, 12, 12)))
     inside, outside = load(), load(augment_in_worker=False)
     for iteration, (one, other) in enumerate(zip(inside, outside, strict=True)):
-        later = augment_intensity(other.images, recipe, intensity_generator(5, iteration))
+        later = augment_intensity(other.images, recipe, intensity_generators(5, iteration, range(2)))
         assert torch.equal(one.images, later)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("patch", [(12, 12), (4, 12, 12)], ids=["2d", "3d"])
+def test_the_shares_of_ranks_are_together_the_batch_of_one_process(load, patch, size):
+    options = {"batch_size": 4, "augment_in_worker": True, "stop": 4}
+    shares = zip(*(load(patch, ranks=Ranks(rank, size), **options) for rank in range(size)), strict=True)
+    for whole, parts in zip(load(patch, **options), shares, strict=True):
+        assert torch.equal(whole.images, torch.cat([part.images for part in parts]))
+        assert torch.equal(whole.codes, torch.cat([part.codes for part in parts]))
+        assert whole.origins == tuple(origin for part in parts for origin in part.origins)
+        for index, tensor in enumerate(whole.table):
+            assert torch.equal(tensor, torch.cat([part.table[index] for part in parts]))
+
+
+def test_fewer_samples_than_ranks_are_refused_with_the_remedy(load):
+    with pytest.raises(ConfigError, match=r"found 2 patches .* 3 processes.*--gpus 2.*--set batch_size=3"):
+        load(batch_size=2, ranks=Ranks(0, 3))
 
 
 def test_without_recipe_images_are_plain_crops(load):

@@ -19,7 +19,7 @@ from autoseg.sampling.places import (
     box_anywhere,
     box_around,
     draw_voxel,
-    intensity_generator,
+    intensity_generators,
     sample_rng,
 )
 
@@ -194,8 +194,9 @@ def test_streams_of_random_numbers_differ_by_seed_iteration_and_sample():
     keys = [(seed, iteration, sample) for seed in (0, 1) for iteration in (0, 1) for sample in (0, 1)]
     assert len({sample_rng(*key).random() for key in keys}) == 8
     assert sample_rng(0, 1, 0).random() == sample_rng(0, 1, 0).random()
-    seeds = {intensity_generator(seed, iteration).initial_seed() for seed in (0, 1) for iteration in (0, 1)}
-    assert len(seeds) == 4
+    made = [intensity_generators(seed, iteration, range(2)) for seed in (0, 1) for iteration in (0, 1)]
+    assert len({generator.initial_seed() for generators in made for generator in generators}) == 8
+    assert intensity_generators(1, 1, [1])[0].initial_seed() == made[3][1].initial_seed()
 
 
 def test_fractions_outside_0_to_1_are_refused():

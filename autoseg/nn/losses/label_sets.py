@@ -189,22 +189,22 @@ class LabelSetLoss:
         (R, K) bool, or None for a softmax over classes.
     batch_dice
         Whether the Dice sums are pooled over the batch (and ranks).
+    all_reduce
+        Sums over ranks, see :data:`AllReduce`.
     weights
         (K,) class weights of the cross entropy. Not used with regions.
     smooth
         Smoothing term of the Dice, in voxels.
-    all_reduce
-        Sums over ranks, see :data:`AllReduce`.
     """
 
     def __init__(
         self,
         regions: Tensor | BoolArray | None,
         batch_dice: bool,
+        all_reduce: AllReduce = no_reduction,
         *,
         weights: Tensor | None = None,
         smooth: float = 1e-5,
-        all_reduce: AllReduce = no_reduction,
     ) -> None:
         self.regions = None if regions is None else torch.as_tensor(regions)
         self.batch_dice = batch_dice

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoseg.core.ranks import ONE_PROCESS, Ranks
 from autoseg.dataset.labels import Labels
 from autoseg.nn.losses.code_tables import flat_codes, head_states, sum_by_code
 from autoseg.sampling.batch import Batch
@@ -39,12 +40,17 @@ class BackgroundPrior(EvidenceSource):
         Of the training cases.
     device
         Where batches lie.
+    ranks
+        What each sees of a batch is summed.
     """
 
     name = "background_prior"
 
-    def __init__(self, strength: float, labels: Labels, totals: Totals, device: torch.device) -> None:
+    def __init__(
+        self, strength: float, labels: Labels, totals: Totals, device: torch.device, ranks: Ranks = ONE_PROCESS
+    ) -> None:
         self.strength = strength
+        self.ranks = ranks
         self.totals = totals
         self.heads = torch.from_numpy(labels.regions).to(device)
         self.task = task_of(labels)
@@ -121,11 +127,11 @@ class BackgroundPrior(EvidenceSource):
         counts = counts[..., None].expand_as(sums)
         of_zone = (table.zone[..., None] == torch.arange(N_ZONES, device=sums.device)).to(sums)  # (B, N, zones)
         unannotated = [torch.einsum("bnh,bnr->rh", total, of_zone) for total in (sums, counts)]
-        self.unannotated.mul_(DECAY).add_(torch.stack(unannotated))
+        self.unannotated.mul_(DECAY).add_(self.ranks.sum(torch.stack(unannotated)))
         is_held_out = table.held_out[..., None]
         states = head_states(table.drawn, self.heads)  # hits, false alarms
         held_out = [(total * (state & is_held_out)).sum((0, 1)) for state in states for total in (sums, counts)]
-        self.held_out.mul_(DECAY).add_(torch.stack(held_out))
+        self.held_out.mul_(DECAY).add_(self.ranks.sum(torch.stack(held_out)))
 
     def state(self) -> dict[str, Any]:
         """Return the statistics of predictions."""

@@ -24,8 +24,8 @@ def evidence_sources(request: FoldRequest, device: torch.device) -> tuple[Eviden
         return ()
     sources: list[EvidenceSource] = [Promises(config.evidence.promise_weight, labels, totals, device)]
     if config.evidence.background_prior:
-        sources.append(BackgroundPrior(config.evidence.background_prior, labels, totals, device))
+        sources.append(BackgroundPrior(config.evidence.background_prior, labels, totals, device, request.ranks))
     if config.evidence.teacher_weight:
         is_whole = not request.configuration.is_2d or all(entry.record.shape[0] == 1 for entry in entries)
-        sources.append(Teacher(config, labels, request.dataset.protocol.instances_touched and is_whole))
+        sources.append(Teacher(config, labels, request.dataset.protocol.instances_touched and is_whole, request.ranks))
     return tuple(sources)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autoseg.annotation.touches import promise_statement
 from autoseg.annotation.untouched import untouched_components
 from autoseg.core.errors import ConfigError
+from autoseg.core.ranks import ONE_PROCESS, Ranks
 from autoseg.dataset.labels import Labels
 from autoseg.nn.losses.code_tables import flat_codes, look_up
 from autoseg.sampling.batch import Batch, BatchTable
@@ -42,6 +43,8 @@ class Teacher(EvidenceSource):
         Of the data set; classes, no regions.
     touches_all
         Whether the annotators promise that every object carries an annotation (``instances_touched``).
+    ranks
+        The claims of all are counted.
 
     Raises
     ------
@@ -51,7 +54,7 @@ class Teacher(EvidenceSource):
 
     name = "teacher"
 
-    def __init__(self, config: TrainingConfig, labels: Labels, touches_all: bool) -> None:
+    def __init__(self, config: TrainingConfig, labels: Labels, touches_all: bool, ranks: Ranks = ONE_PROCESS) -> None:
         self.task = task_of(labels)
         if not self.task.is_exclusive:
             raise ConfigError(
@@ -61,6 +64,7 @@ class Teacher(EvidenceSource):
         self.config = config
         self.n_classes = labels.n_classes
         self.touches_all = touches_all
+        self.ranks = ranks
         self.labels = labels
         self.network: nn.Module | None = None
         self.claims = torch.zeros(2, labels.n_classes)
@@ -152,7 +156,7 @@ class Teacher(EvidenceSource):
         claimed = winner[is_claim]
         right = claimed[truth[is_claim] == claimed]
         counts = torch.stack([torch.bincount(which, minlength=self.n_classes) for which in (claimed, right)])
-        self.claims.add_(counts.to(self.claims))
+        self.claims.add_(self.ranks.sum(counts).to(self.claims))
 
 
 def _restricted(probabilities: Tensor, codes: Tensor, sets: Tensor) -> Tensor:
