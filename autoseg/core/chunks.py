@@ -1,4 +1,4 @@
-"""How much of a large array is worked on at a time, and the iteration over it.
+"""Sizes of the chunks in which large arrays are processed, and the iteration over them.
 
 Sizes of what adds up floating-point numbers stand beside the sum, since the result depends on them in the last bit.
 """

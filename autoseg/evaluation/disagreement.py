@@ -1,4 +1,4 @@
-"""Where a model that did not see an annotation disagrees with it: groups of voxels, the surest first."""
+"""Disagreements of an annotation with a model that was not trained on it: groups of voxels, surest first."""
 
 from __future__ import annotations
 

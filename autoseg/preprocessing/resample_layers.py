@@ -1,4 +1,4 @@
-"""How the layers of a case are resampled, by kind.
+"""Resampling of the layers of a case, by kind.
 
 The target of a case is resampled by :func:`autoseg.preprocessing.resample_codes.resample_codes` itself, since ties
 between its codes make new label sets.
