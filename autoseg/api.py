@@ -204,8 +204,7 @@ def train(
         None if pretrained is None else Path(pretrained), _assignments(settings), workers,
     )  # fmt: skip
     request = prepare_fold(_workspace(root), _dataset(dataset, root), options)
-    is_resumed = check_folder(request.folder, resume=resume, overwrite=overwrite)
-    train_fold(request, resume=is_resumed, on_steps=on_steps)
+    train_fold(request, resume=check_folder(request.folder, resume=resume, overwrite=overwrite), on_steps=on_steps)
     return TrainedFold(request.folder, validate_fold(request, workers=max(workers, 1)))
 
 
