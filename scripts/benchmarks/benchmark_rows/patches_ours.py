@@ -35,7 +35,7 @@ def batches(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
     """Fill a cache, write features of small patches, and return what draws the next ``batches`` batches."""
     sources = [_write(folder, index, settings["is_sparse"]) for index in range(len(settings["shapes"]))]
     _write_features(folder, sources, settings)
-    sampling = SamplingConfig(context_fraction=SCRIBBLED["context_fraction"] if settings["is_sparse"] else 0)
+    sampling = SamplingConfig(context_fraction=SCRIBBLED["sampling.context_fraction"] if settings["is_sparse"] else 0)
     loader = _load(sources, settings, settings["patch"], settings["batch"], sampling, _recipe(settings))
 
     def run() -> dict[str, Any]:
@@ -72,7 +72,9 @@ def _load(
     if settings["is_sparse"]:  # as training does where so little is annotated
         edges = [1, *(max(1, edge // HELD_OUT_BLOCKS) for edge in patch)][-3:]
         borders_mm = tuple(share * max(patch) for share in ZONE_BORDERS)
-        extra_codes = ExtraCodeRule(TrainingConfig().held_out_fraction, (edges[0], edges[1], edges[2]), 0, borders_mm)
+        extra_codes = ExtraCodeRule(
+            TrainingConfig().evidence.held_out_fraction, (edges[0], edges[1], edges[2]), 0, borders_mm
+        )
     return make_loader(
         sources,
         _configuration(patch, batch_size, settings["channels"]),
