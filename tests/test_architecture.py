@@ -74,6 +74,30 @@ def test_imports_go_down() -> None:
                 assert is_lower, f"{name_of(module)} imports {name}"
 
 
+def test_no_module_imports_itself_through_others() -> None:
+    """Imports for type checkers count, too."""
+    dotted = {module: "autoseg." + name_of(module).removesuffix(".py").replace("/", ".") for module in MODULES}
+    names = {module: name.removesuffix(".__init__") for module, name in dotted.items()}
+    graph: dict[str, set[str]] = {}
+    for module, own in names.items():
+        targets: set[str] = set()
+        for node in ast.walk(parsed(module)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                targets |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        graph[own] = {target for target in targets & {*names.values()} if not f"{own}.".startswith(f"{target}.")}
+    finished: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"circle of imports: {' -> '.join((*path, name))}"
+        if name not in finished:
+            for other in sorted(graph[name]):
+                visit(other, (*path, name))
+            finished.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+
+
 def test_the_functions_and_the_commands_use_the_same_code_and_not_each_other() -> None:
     assert not [name for name, _ in imports(parsed(PACKAGE / "api.py")) if name.startswith("autoseg.cli")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -44,3 +45,17 @@ def test_every_command_is_named_in_the_readme():
     assert scripts
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert [name for name in scripts if name not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_row_of_a_table_has_the_cells_of_its_head(page: Path):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", line):
+            rows = [lines[number - 1], *itertools.takewhile(lambda row: row.startswith("|"), lines[number + 1 :])]
+            assert {cells_of(row) for row in rows} == {cells_of(line)}, f"{page.name}:{number + 1}"
+
+
+def cells_of(row: str) -> int:
+    """Return the number of cells of a row; a bar in code is text."""
+    return re.sub(r"`[^`]*`", "", row).count("|") - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -152,10 +153,10 @@ def array_names(entry: CacheEntry) -> tuple[str, ...]:
 
 def remove_case(folder: Path, name: str) -> None:
     """Remove the files of a case, the JSON file first, so that an interruption leaves no case without arrays."""
-    entry = read_entry(folder, name)
     _json_path(folder, name).unlink(missing_ok=True)
-    for kind in ARRAYS if entry is None else array_names(entry):
-        _array_path(folder, name, kind).unlink(missing_ok=True)
+    for path in folder.glob(f"{glob.escape(name)}.*.npy"):
+        if "." not in path.name.removeprefix(f"{name}.").removesuffix(".npy"):  # not of a case "<name>.<more>"
+            path.unlink()
 
 
 def is_of_another_version(folder: Path, name: str) -> bool:

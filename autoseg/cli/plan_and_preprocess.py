@@ -132,6 +132,9 @@ def print_planned(planned: Plan, chosen: Sequence[str], folder: Path) -> None:
         shape = " x ".join(map(str, configuration.patch_size))
         spacing = " x ".join(f"{edge:.3g}" for edge in configuration.spacing)
         print(f"  {name}: patches of {shape} voxels at {spacing} mm, {configuration.batch_size} per batch")
+    for name, configuration in planned.configurations.items():
+        if configuration.previous_stage is not None and name not in chosen:
+            print(f"  {name}: possible with -c {name}, after all folds of {configuration.previous_stage} are trained")
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def _add_flipped(total: Tensor, values: Tensor, axes: tuple[int, ...]) -> None:
     n_planes = total.shape[2]
     most = max(1, _CACHED_VALUES // max(1, total[0, :, 0].numel()))
     own_axes = [axis - 1 for axis in axes]
-    for target, source in zip(total, values, strict=True):  # (H, *P)
+    for target, source in zip(total, values, strict=True):  # (O, *P)
         for first in range(0, n_planes, most):
             stop = min(first + most, n_planes)
             planes = slice(n_planes - stop, n_planes - first) if 2 in axes else slice(first, stop)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from autoseg.cases.case import Case, CaseRecord
-from autoseg.core.arrays import LabelMap
+from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.atomic import write_json, write_text
 from autoseg.core.errors import ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
@@ -22,9 +22,12 @@ from autoseg.core.progress import Progress, silent
 from autoseg.dataset.case_files import find_image_cases
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.folder_files import has_ending, passed_over, strays, visible
+from autoseg.inference.export import Keep, Logits
 from autoseg.inference.inputs import check_inputs
+from autoseg.inference.model import Model
 from autoseg.inference.probability_buffer import ProbabilityBuffer
 from autoseg.inference.run_cases import run_cases
+from autoseg.inference.window import Slab
 from autoseg.io.images import (
     SUPPORTED_ENDINGS,
     ending_of,
@@ -36,8 +39,29 @@ from autoseg.io.images import (
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import task_of
 
-if TYPE_CHECKING:
-    from autoseg.inference.predictor import Predictor
+
+class CasePredictor(Protocol):
+    """The part of :class:`autoseg.inference.predictor.Predictor` that predicts the cases of a folder."""
+
+    @property
+    def model(self) -> Model:
+        """Networks, and the data set and plan that they were trained on."""
+
+    @property
+    def previous(self) -> object | None:
+        """Predictor of the previous stage of a cascade, with which :meth:`prepare` predicts; otherwise None."""
+
+    def prepare(self, case: Case) -> Preprocessed:
+        """Return a case on the grid of the network."""
+
+    def slabs(self, image: Float32Array) -> Iterator[Slab]:
+        """Yield logits (O, planes, y, x) of a preprocessed image (C, *S)."""
+
+    def decide(
+        self, logits: Logits, record: CaseRecord, *, keep: Keep | None = None, pool: Executor | None = None
+    ) -> LabelMap:
+        """Return the label map (z, y, x) of the logits, in the axes of the file."""
+
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +103,7 @@ class _Job:
 
 
 def predict_files(
-    predictor: Predictor,
+    predictor: CasePredictor,
     inputs: Inputs,
     output_folder: Path,
     *,
@@ -168,17 +192,20 @@ class _Prediction:
 class _Steps:
     """The steps that :func:`~autoseg.inference.run_cases.run_cases` does with each case."""
 
-    predictor: Predictor
+    predictor: CasePredictor
     jobs: Mapping[str, _Job]
     decider: Executor | None
     """One thread that decides slabs while the network computes the next; with None the network's thread does both."""
 
-    def read(self, case: str) -> Preprocessed:
+    def read(self, case: str) -> Case | Preprocessed:
+        """Return a case as its files hold it if preparing it needs a network, otherwise prepared."""
         image, geometry = read_image(self.jobs[case].files)
-        return self.predictor.prepare(Case(case, image, geometry))
+        content = Case(case, image, geometry)
+        return self.predictor.prepare(content) if self.predictor.previous is None else content
 
-    def predict(self, case: str, predictor: Predictor, prepared: Preprocessed) -> _Prediction:
+    def predict(self, case: str, predictor: CasePredictor, content: Case | Preprocessed) -> _Prediction:
         """Return the label map of a case, decided while the network computes, and its probabilities if saved."""
+        prepared = predictor.prepare(content) if isinstance(content, Case) else content
         record, labels, probabilities = prepared.record, predictor.model.dataset.labels, self.jobs[case].probabilities
         buffer = None if probabilities is None else ProbabilityBuffer(probabilities.parent, record, labels)
         try:
@@ -284,7 +311,7 @@ def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> N
         )
 
 
-def _write_model_files(predictor: Predictor, folder: Path, jobs: Sequence[_Job]) -> None:
+def _write_model_files(predictor: CasePredictor, folder: Path, jobs: Sequence[_Job]) -> None:
     """Write dataset.json (with the ending of the predictions) and plans.json beside the predictions."""
     folder.mkdir(parents=True, exist_ok=True)
     ending = ending_of(jobs[0].output)

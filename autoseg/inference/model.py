@@ -111,7 +111,7 @@ def find_checkpoints(folder: Path, folds: Sequence[str | int] | None, checkpoint
     if checkpoint not in _FALLBACK:
         raise ConfigError(f"checkpoint: found {checkpoint!r}, expected 'final' or 'best'. Write one of them.")
     if not folder.is_dir():
-        siblings = sorted(path.name for path in folder.parent.glob("*__*")) if folder.parent.is_dir() else []
+        siblings = sorted(path.name for path in folder.parent.glob("*__*") if path.is_dir())
         raise ModelError(
             f"{folder}: found no such folder, expected a model folder with fold_<k> folders (there: "
             f"{', '.join(siblings) or 'none'}). Check -m, or -d, -c and --name, or train first."

@@ -15,7 +15,7 @@ from autoseg.core.errors import AutosegError
 from autoseg.core.parallel import map_unordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
-from autoseg.dataset.labels import Labels
+from autoseg.dataset.labels import Labels, undrawn_code
 from autoseg.inspection.case_check import CaseCheck, check_case_files, naming_case
 from autoseg.inspection.integrity import IntegrityReport, check_dataset, ending_fault, report_on, unchecked_case
 from autoseg.inspection.intensities import knots_per_case
@@ -89,5 +89,6 @@ def _measured(case: CaseFiles, labels: Labels, n_channels: int, n_knots: int) ->
         return check, None
     if arrays.image is None or arrays.geometry is None or arrays.file_labels is None:
         return check, None
-    target = Target(*labels.encode(arrays.file_labels, case.name, valid=arrays.valid))
+    undrawn = undrawn_code(labels, case.name, has_mask=arrays.valid is not None)
+    target = Target(*labels.encode(arrays.file_labels, case.name, valid=arrays.valid), undrawn)
     return check, measure_arrays(arrays.image, arrays.geometry, target, labels, n_knots, case=case.name)

@@ -69,16 +69,27 @@ def case_fingerprint(
         parts["mask"] = file_stamp(files.valid_mask)
     if previous is not None:
         parts["previous"] = file_stamp(previous)
-    reach = resolve_reach(protocol, labels.n_classes)
-    if protocol.depends_on_slices or protocol.classes_complete_in or reach:
-        axis = protocol.slice_axis if protocol.depends_on_slices else None
-        encloses = protocol.gap_mm if protocol.background_encloses else None
-        parts["protocol"] = [RULES, protocol.classes_complete_in, encloses, axis, sorted(reach.items())]
+    promises = protocol_part(protocol, labels.n_classes)
+    if promises is not None:
+        parts["protocol"] = promises
     return ";".join(f"{part}:{short_hash(parts[part])}" for part in REASONS if part in parts)
 
 
+def protocol_part(protocol: AnnotationProtocol, n_classes: int) -> list[Any] | None:
+    """Return everything of a protocol that a cached case depends on, JSON values; None if it promises nothing there.
+
+    A further promise is listed here, so that cases that were cached without it are made again.
+    """
+    reach = resolve_reach(protocol, n_classes)
+    if not (protocol.depends_on_slices or protocol.classes_complete_in or reach):
+        return None
+    axis = protocol.slice_axis if protocol.depends_on_slices else None
+    encloses = protocol.gap_mm if protocol.background_encloses else None
+    return [RULES, protocol.classes_complete_in, encloses, axis, sorted(reach.items())]
+
+
 def staleness(present: str, expected: str) -> str | None:
-    """Return why a case whose fingerprint is ``found`` is stale if ``expected`` is needed; None if it is fresh."""
+    """Return why a case whose fingerprint is ``present`` is stale if ``expected`` is needed; None if it is fresh."""
     if present == expected:
         return None
     before, after = _split(present), _split(expected)

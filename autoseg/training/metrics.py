@@ -64,7 +64,7 @@ def count_heads(
 
 
 def painted_classes(logits: Tensor, painting: Painting) -> Tensor:
-    """Return the class (B, *P) int64 that a label map shows for logits (B, H, *P); see ``core.painting.paint``."""
+    """Return the class (B, *P) int64 that a label map shows for logits (B, H, *P); see ``dataset.painting.paint``."""
     tables, classes = painting.steps
     painted = torch.zeros_like(logits[:, 0], dtype=torch.long)
     states = torch.ones_like(painted)

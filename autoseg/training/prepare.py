@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -57,13 +58,15 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     fingerprint = load_fingerprint(preprocessed / FINGERPRINT_FILE, planning)
     check_all_planned(dataset, fingerprint, planning)
     names = fingerprint.informative_cases
+    fold = parse_fold(options.fold)
+    options = replace(options, fold=str(fold))  # "00" is fold 0
     run = None
     if options.resume and (options.name is None or options.configuration is None):
         run = find_run(workspace.results(dataset.name), options.fold, options.name, options.configuration)
     chosen = options.configuration or default_configuration(plan, load_record(preprocessed))
     name, chosen = run or (options.name or "default", chosen)
     configuration = plan.configuration(chosen)
-    splits, fold = load_or_make_splits(dataset, preprocessed, names, fingerprint), parse_fold(options.fold)
+    splits = load_or_make_splits(dataset, preprocessed, names, fingerprint)
     split = select_fold(splits, fold, names)
     if fold != "all":
         refuse_forgotten_cases(dataset, preprocessed, names)
@@ -101,7 +104,7 @@ def parse_fold(text: str) -> int | Literal["all"]:
     """Turn the argument FOLD into a number or ``"all"``; raise ``ConfigError`` on anything else."""
     if text == "all":
         return "all"
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal()):
         raise ConfigError(f"fold: found {text!r}, expected a number from 0 or 'all'. Write for example 0.")
     return int(text)
 

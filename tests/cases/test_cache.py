@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from autoseg.cases.cache import CaseCache, open_case, read_entry, write_case
+from autoseg.cases.cache import CaseCache, open_case, read_entry, remove_case, write_case
 from autoseg.cases.case import CaseRecord
 from autoseg.cases.entry import CacheEntry
 from autoseg.core.errors import CacheError
@@ -122,3 +122,13 @@ def test_shapes_that_do_not_belong_together_are_refused(tmp_path):
             tmp_path, "a", image=np.zeros((1, 2, 3, 4), np.float32), codes=np.zeros((2, 3, 5), np.uint8),
             locations=np.zeros(0, np.int32), entry=make_entry((2, 3, 4)),
         )  # fmt: skip
+
+
+def test_a_removed_case_leaves_no_file_however_damaged_it_was(tmp_path):
+    write(tmp_path)
+    np.save(tmp_path / "a.previous.npy", np.zeros(1))
+    other = tmp_path / "a.b.image.npy"
+    other.touch()
+    (tmp_path / "a.image.npy").unlink()
+    remove_case(tmp_path, "a")
+    assert list(tmp_path.iterdir()) == [other]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields, replace
 
-from autoseg.preprocessing.freshness import file_stamp
+from autoseg.dataset.protocol import AnnotationProtocol
+from autoseg.preprocessing.freshness import file_stamp, protocol_part
 
 
 def test_a_corrected_sidecar_changes_the_stamp_of_its_stack(tmp_path):
@@ -50,3 +52,15 @@ def test_a_data_set_that_moved_keeps_its_stamps(tmp_path):
     (tmp_path / "here").rename(tmp_path / "there")
     assert file_stamp(tmp_path / "there" / "labelsTr" / "case.nii") == before
     assert file_stamp(file) != before  # it is not there any more
+
+
+def test_every_promise_that_the_cache_depends_on_makes_cached_cases_stale():
+    """``instances_touched`` is applied in training, so the cache does not depend on it."""
+    protocol = AnnotationProtocol("slice", 20.0, background_encloses=True, gap_mm=1.0, slice_axis=0)
+    others = {"classes_complete_in": "case", "reach_mm": 30.0, "background_encloses": False, "gap_mm": 2.0}
+    others |= {"slice_axis": 1, "instances_touched": True}
+    assert {field.name for field in fields(protocol)} == others.keys()
+    for name, value in others.items():
+        is_same = protocol_part(replace(protocol, **{name: value}), 3) == protocol_part(protocol, 3)
+        assert is_same == (name == "instances_touched"), name
+    assert protocol_part(AnnotationProtocol(instances_touched=True), 3) is None

@@ -95,7 +95,8 @@ class Teacher(EvidenceSource):
         """Return rows (B, *P) int64 of :meth:`label_sets` for a batch; None before ``teacher_start``."""
         if self.network is None or step.iteration < self.config.evidence.teacher_start * self.config.iterations:
             return None
-        probabilities = self.task.probabilities(step.predict(self.network, batch.network_input)).flatten(2)  # (B, K, V)
+        logits = step.predict(self.network, batch.network_input).float()
+        probabilities = self.task.probabilities(logits).flatten(2)  # (B, K, V)
         codes = flat_codes(batch.codes)
         self._check(probabilities, codes, batch.table)
         learnt = batch.table.learnt
