@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from torch import Generator, Tensor, contiguous_format
@@ -19,7 +19,7 @@ from autoseg.augmentation.noise import Noise
 from autoseg.augmentation.rotate import Rotate
 from autoseg.augmentation.scale import Scale
 from autoseg.augmentation.warp import Warp, identity
-from autoseg.core.components import resolve
+from autoseg.core.components import call_component, is_own, resolve
 from autoseg.core.errors import ConfigError
 from autoseg.core.plan import Configuration
 
@@ -57,6 +57,18 @@ class Recipe:
     masked_channels: tuple[int, ...] = ()
     """Channels normalised over their non-zero part. Their voxels with value 0 stay 0."""
 
+    def __post_init__(self) -> None:
+        """Raise ``ConfigError`` for an operation that would be ignored."""
+        for operation in self.operations:
+            if isinstance(operation, type):
+                name = operation.__name__
+                raise ConfigError(f"operation {name}: found a class, expected an object. Write {name}().")
+            if not isinstance(operation, (Geometric, Intensity)):
+                raise ConfigError(
+                    f"operation {type(operation).__name__}: found neither warp nor change_, expected one of them, "
+                    "without which an operation does nothing. docs/extending.md has an example of each."
+                )
+
     @property
     def mirror_axes(self) -> tuple[int, ...]:
         """Patch axes that may be flipped, ascending. Prediction averages over the same mirrored copies."""
@@ -79,7 +91,27 @@ def draw_warp(recipe: Recipe, patch: Sequence[int], rng: np.random.Generator) ->
     warp = identity(len(patch))
     for operation in recipe.operations:
         if isinstance(operation, Geometric):
-            warp = operation.warp(warp, patch, rng)
+            warp = _extended(operation, warp, patch, rng)
+    return warp
+
+
+def _extended(operation: Geometric, before: Warp, patch: Sequence[int], rng: np.random.Generator) -> Warp:
+    """Return ``before``, extended by ``operation``; raise ``ConfigError`` if a user's returns anything else."""
+    if is_own(operation):
+        return operation.warp(before, patch, rng)
+    name = type(operation).__name__
+    warp = call_component("operation", name, operation.warp, before, patch, rng)
+    if not isinstance(warp, Warp):
+        raise ConfigError(
+            f"operation {name}: warp returned an object of {type(warp).__name__}, expected an autoseg.augmentation."
+            "warp.Warp. Return before.displaced(...), before.after(...), or before itself."
+        )
+    expected = (len(patch), *patch)
+    if warp.displacement is not None and warp.displacement.shape != expected:
+        raise ConfigError(
+            f"operation {name}: warp returned a displacement of shape {warp.displacement.shape}, expected {expected}: "
+            "one vector (axis, *patch) for each voxel of the patch. Correct the operation."
+        )
     return warp
 
 
@@ -111,9 +143,24 @@ def augment_intensity_(images: Tensor, recipe: Recipe, generator: Generator) -> 
     zeros = [(channel, images[:, channel] == 0) for channel in recipe.masked_channels]
     for operation in recipe.operations:
         if isinstance(operation, Intensity):
-            operation.change_(images, generator)
+            _change_(operation, images, generator)
     for channel, mask in zeros:
         images[:, channel].masked_fill_(mask, 0)
+
+
+def _change_(operation: Intensity, images: Tensor, generator: Generator) -> None:
+    """Let ``operation`` change images (B, C, *P); raise ``ConfigError`` if a user's returns others instead."""
+    if is_own(operation):
+        operation.change_(images, generator)
+        return
+    name, shape = type(operation).__name__, images.shape
+    result: Any = call_component("operation", name, operation.change_, images, generator)
+    if result is not None or images.shape != shape:
+        found = f"returned an object of {type(result).__name__}" if result is not None else "changed their shape"
+        raise ConfigError(
+            f"operation {name}: change_ {found}, expected the images (B, C, *P) to be changed in place and None to be "
+            "returned. Write for example images.mul_(2), not return images * 2."
+        )
 
 
 def nnunet_recipe(configuration: Configuration) -> Recipe:
@@ -163,7 +210,9 @@ def named_recipe(name: str, configuration: Configuration) -> Recipe:
 
     Raises ``ConfigError`` if there is no such recipe, or if the named function does not return a recipe.
     """
-    recipe = resolve("augmentation", name, RECIPES)(configuration)
+    recipe = call_component(
+        "augmentation", name, resolve("augmentation", name, RECIPES, needs=("__call__",)), configuration
+    )
     if not isinstance(recipe, Recipe):
         raise ConfigError(
             f"augmentation {name!r}: found {type(recipe).__name__}, expected a function that returns an autoseg."
