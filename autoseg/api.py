@@ -92,13 +92,17 @@ def plan(
     before where they are None. ``dataset``, ``root`` and ``workers`` as in :func:`check`.
 
     Raises ``DatasetError`` with every fault of the files, ``PlanError`` if there is no such planner or an edit cannot
-    work, ``ConfigError`` if edits would be lost without ``replan``.
+    work, ``ConfigError`` if edits would be lost without ``replan``, or if a task of your own breaks its contract.
     """
     from autoseg.planning.plan_dataset import plan_dataset
     from autoseg.planning.plan_edits import PlanningOptions
 
-    options = PlanningOptions(planner, gpu_memory_gb, replan)
-    return plan_dataset(_dataset(dataset, root), _workspace(root), options, workers).plan
+    options, data = PlanningOptions(planner, gpu_memory_gb, replan), _dataset(dataset, root)
+    if data.labels.task is not None:
+        from autoseg.training.check_task import check_task
+
+        check_task(data.labels)
+    return plan_dataset(data, _workspace(root), options, workers).plan
 
 
 def preprocess(
@@ -191,7 +195,7 @@ def train(
         The data set is not planned, or not preprocessed from the present files.
     """
     from autoseg.training.fold import train_fold
-    from autoseg.training.prepare import check_folder, prepare_fold
+    from autoseg.training.prepare import check_folder, check_start, prepare_fold
     from autoseg.training.run_config import RunOptions
     from autoseg.training.validation import validate_fold
 
@@ -200,6 +204,7 @@ def train(
         None if pretrained is None else Path(pretrained), _assignments(settings), workers,
     )  # fmt: skip
     request = prepare_fold(_workspace(root), _dataset(dataset, root), options)
+    check_start(request, resume=resume, overwrite=overwrite)
     is_resumed = check_folder(request.folder, resume=resume, overwrite=overwrite)
     train_fold(request, resume=is_resumed, on_steps=on_steps)
     return TrainedFold(request.folder, validate_fold(request, workers=max(workers, 1)))

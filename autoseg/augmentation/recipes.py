@@ -61,11 +61,13 @@ class Recipe:
         """Raise ``ConfigError`` for an operation that would be ignored."""
         for operation in self.operations:
             if isinstance(operation, type):
-                name = operation.__name__
-                raise ConfigError(f"operation {name}: found a class, expected an object. Write {name}().")
+                raise ConfigError(
+                    f"operation {_name_of(operation)!r}: found a class, expected an object. Write "
+                    f"{operation.__name__}()."
+                )
             if not isinstance(operation, (Geometric, Intensity)):
                 raise ConfigError(
-                    f"operation {type(operation).__name__}: found neither warp nor change_, expected one of them, "
+                    f"operation {_name_of(type(operation))!r}: found neither warp nor change_, expected one of them, "
                     "without which an operation does nothing. docs/extending.md has an example of each."
                 )
 
@@ -95,21 +97,26 @@ def draw_warp(recipe: Recipe, patch: Sequence[int], rng: np.random.Generator) ->
     return warp
 
 
+def _name_of(kind: type) -> str:
+    """Return ``package.module:Class``."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
 def _extended(operation: Geometric, before: Warp, patch: Sequence[int], rng: np.random.Generator) -> Warp:
     """Return ``before``, extended by ``operation``; raise ``ConfigError`` if a user's returns anything else."""
     if is_own(operation):
         return operation.warp(before, patch, rng)
-    name = type(operation).__name__
+    name = _name_of(type(operation))
     warp = call_component("operation", name, operation.warp, before, patch, rng)
     if not isinstance(warp, Warp):
         raise ConfigError(
-            f"operation {name}: warp returned an object of {type(warp).__name__}, expected an autoseg.augmentation."
+            f"operation {name!r}: warp returned an object of {type(warp).__name__}, expected an autoseg.augmentation."
             "warp.Warp. Return before.displaced(...), before.after(...), or before itself."
         )
     expected = (len(patch), *patch)
     if warp.displacement is not None and warp.displacement.shape != expected:
         raise ConfigError(
-            f"operation {name}: warp returned a displacement of shape {warp.displacement.shape}, expected {expected}: "
+            f"operation {name!r}: warp returned a displacement of shape {warp.displacement.shape}, expected {expected}: "
             "one vector (axis, *patch) for each voxel of the patch. Correct the operation."
         )
     return warp
@@ -153,12 +160,12 @@ def _change_(operation: Intensity, images: Tensor, generator: Generator) -> None
     if is_own(operation):
         operation.change_(images, generator)
         return
-    name, shape = type(operation).__name__, images.shape
+    name, shape = _name_of(type(operation)), images.shape
     result: Any = call_component("operation", name, operation.change_, images, generator)
     if result is not None or images.shape != shape:
         found = f"returned an object of {type(result).__name__}" if result is not None else "changed their shape"
         raise ConfigError(
-            f"operation {name}: change_ {found}, expected the images (B, C, *P) to be changed in place and None to be "
+            f"operation {name!r}: change_ {found}, expected the images (B, C, *P) to be changed in place and None to be "
             "returned. Write for example images.mul_(2), not return images * 2."
         )
 

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from autoseg.core.errors import AutosegError, ConfigError
+from autoseg.core.findings import counted
 
 EXAMPLES = "docs/extending.md has an example."
 PACKAGE = str(Path(__file__).parents[1])
@@ -62,19 +63,21 @@ def call_component(kind: str, name: str, function: Callable[..., Any], *args: An
     """Return ``function(*args)``, where ``function`` is (part of) the component ``name`` of ``kind``.
 
     Raises ``ConfigError``, naming the component and the user's file and line, for any exception of a user's function,
-    such as that of a wrong signature. What functions of autoseg raise stays as it is, and so do errors of autoseg and a
-    lack of memory.
+    such as that of a wrong signature. What functions of autoseg raise stays as it is, and so do a lack of memory and
+    errors of autoseg, but for a ``ConfigError``, which gets the name of the component.
     """
     try:
         return function(*args)
-    except (AutosegError, MemoryError):
-        raise
+    except (AutosegError, MemoryError) as error:
+        if not isinstance(error, ConfigError) or is_own(function) or name in str(error):
+            raise
+        raise ConfigError(f"{kind} {name!r}: {error}") from error
     except Exception as error:  # a user's function may raise anything
         if is_own(function) or type(error).__name__ == "OutOfMemoryError":
             raise
         raise ConfigError(
-            f"{kind} {name!r}: found {_reason(error)}{_place(error, name) or _definition(function)}, expected a call "
-            f"with {len(args)} arguments to return. Correct it there; {EXAMPLES}"
+            f"{kind} {name!r}: found {_reason(error)}{_place(error, name) or _definition(function)}, expected it to "
+            f"return when it is called with {counted(len(args), 'argument')}. Correct it there; {EXAMPLES}"
         ) from error
 
 
@@ -100,10 +103,16 @@ def _imported(kind: str, name: str, built_in: Mapping[str, Any]) -> Any:
     try:
         return next(iter(points)).load() if points else getattr(import_module(module), attribute)
     except Exception as error:  # a user's module may raise anything
+        place = _place(error, name)
+        advice = (
+            "Correct it there."
+            if place or isinstance(error, SyntaxError)
+            else "Check the spelling, and that the package is installed in this environment, or that its folder is on "
+            "PYTHONPATH."
+        )
         raise ConfigError(
-            f"{kind} {name!r}: found {_reason(error)}{_place(error, name)}, expected an importable "
-            "'package.module:attribute'. Check the spelling, and that the package is installed in this environment, "
-            "or that its folder is on PYTHONPATH."
+            f"{kind} {name!r}: found {_reason(error)}{place}, expected an importable 'package.module:attribute'. "
+            f"{advice}"
         ) from error
 
 

@@ -125,6 +125,7 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         configuration.batch_dice,
         n_outputs=len(objective.task.outputs),
         n_dims=configuration.topology.n_dims,
+        device=device,
     )
     strides = network.output_strides if config.deep_supervision else None
     return Parts(

@@ -69,6 +69,7 @@ def try_network(network: Any, topology: Topology, n_channels: int, n_outputs: in
     """Compute the outputs of a user's network for one small patch of zeros, with and without deep supervision.
 
     Parameters as for :func:`build_network`. Weights, modes and the state of torch's generators are the same afterwards.
+    A network whose weights are on the meta device is not computed.
 
     Raises
     ------
@@ -87,6 +88,8 @@ def try_network(network: Any, topology: Topology, n_channels: int, n_outputs: in
             name, f"found output_strides {strides!r}",
             f"a tuple with {topology.n_dims} whole numbers for each output, the first of them {(1,) * topology.n_dims}",
         )  # fmt: skip
+    if any(weight.is_meta for weight in network.parameters()):
+        return  # it is built for names and shapes of weights alone
     patch = tuple(max(8, 2 * math.prod(steps)) for steps in zip(*topology.strides, strict=True))
     modes = [(module, module.training) for module in network.modules()]
     images = torch.zeros(1, n_channels, *patch)

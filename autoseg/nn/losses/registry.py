@@ -18,11 +18,14 @@ log = logging.getLogger(__name__)
 
 LOSSES: dict[str, Callable[[Tensor | None, bool], VoxelLoss]] = {"label_sets": LabelSetLoss}
 """(regions (O, K) bool or None for a softmax over outputs, whether Dice pools the batch) -> loss."""
+CPU = torch.device("cpu")
 TRIAL_EDGE = 8
 """Edge of the patches with which a user's loss is tried, voxels."""
 
 
-def named_loss(name: str, regions: Tensor | None, batch_dice: bool, *, n_outputs: int, n_dims: int) -> VoxelLoss:
+def named_loss(
+    name: str, regions: Tensor | None, batch_dice: bool, *, n_outputs: int, n_dims: int, device: torch.device = CPU
+) -> VoxelLoss:
     """Return the loss ``name``: built in, an entry point, or ``package.module:attribute``.
 
     A loss that is not built in is tried on a tiny batch (:func:`try_loss`).
@@ -39,6 +42,8 @@ def named_loss(name: str, regions: Tensor | None, batch_dice: bool, *, n_outputs
         Outputs of the network, O.
     n_dims
         Axes of a patch, 2 or 3.
+    device
+        Where logits will lie, and ``regions`` do.
 
     Raises
     ------
@@ -48,11 +53,13 @@ def named_loss(name: str, regions: Tensor | None, batch_dice: bool, *, n_outputs
     factory = resolve("loss", name, LOSSES, needs=("__call__",))
     loss: VoxelLoss = call_component("loss", name, factory, regions, batch_dice)
     if name not in LOSSES:
-        try_loss(name, loss, regions, n_outputs, n_dims)
+        try_loss(name, loss, regions, n_outputs, n_dims, device)
     return loss
 
 
-def try_loss(name: str, loss: Any, regions: Tensor | None, n_outputs: int, n_dims: int) -> None:
+def try_loss(
+    name: str, loss: Any, regions: Tensor | None, n_outputs: int, n_dims: int, device: torch.device = CPU
+) -> None:
     """Call a user's loss on random logits of a tiny batch, with and without weights of voxels.
 
     Parameters as for :func:`named_loss`. The state of torch's generators is the same afterwards. A loss whose value
@@ -68,7 +75,6 @@ def try_loss(name: str, loss: Any, regions: Tensor | None, n_outputs: int, n_dim
             f"loss {name!r}: it made an object of {type(loss).__name__}, expected a class with a method __call__"
             "(logits, codes, label_sets, voxel_weights=None). docs/extending.md has an example."
         )
-    device = torch.device("cpu") if regions is None else regions.device
     generator = torch.Generator().manual_seed(0)
     shape = (TRIAL_EDGE,) * n_dims
     n_classes = n_outputs if regions is None else regions.shape[1]
@@ -79,6 +85,7 @@ def try_loss(name: str, loss: Any, regions: Tensor | None, n_outputs: int, n_dim
     weights = torch.rand(2, *shape, generator=generator).to(device)
     is_unknown = (codes == n_classes)[:, None]  # (B, 1, *P)
     nothing_known = torch.full_like(codes, n_classes)
+    has_warned = False
     for further in ((), (weights,)):
         values = []
         for change in (0.0, 1.0):
@@ -86,7 +93,8 @@ def try_loss(name: str, loss: Any, regions: Tensor | None, n_outputs: int, n_dim
             tried = (logits + noise * is_unknown).requires_grad_()
             values.append(_try_once(name, loss, tried, codes, label_sets, *further))
         _try_once(name, loss, logits.clone().requires_grad_(), nothing_known, label_sets, *further)
-        if abs(values[1] - values[0]) > 1e-4 * max(1.0, abs(values[0])):
+        if abs(values[1] - values[0]) > 1e-4 * max(1.0, abs(values[0])) and not has_warned:
+            has_warned = True
             log.warning(
                 "loss %r: found %.6g, and %.6g with other logits where nothing is known (label sets of all classes),"
                 " expected the same: unannotated voxels are trained with it. Leave these voxels out of its sums, "
