@@ -116,8 +116,8 @@ def _extended(operation: Geometric, before: Warp, patch: Sequence[int], rng: np.
     expected = (len(patch), *patch)
     if warp.displacement is not None and warp.displacement.shape != expected:
         raise ConfigError(
-            f"operation {name!r}: warp returned a displacement of shape {warp.displacement.shape}, expected {expected}: "
-            "one vector (axis, *patch) for each voxel of the patch. Correct the operation."
+            f"operation {name!r}: warp returned a displacement of shape {warp.displacement.shape}, expected "
+            f"{expected}: one vector (axis, *patch) for each voxel of the patch. Correct the operation."
         )
     return warp
 
@@ -165,8 +165,8 @@ def _change_(operation: Intensity, images: Tensor, generator: Generator) -> None
     if result is not None or images.shape != shape:
         found = f"returned an object of {type(result).__name__}" if result is not None else "changed their shape"
         raise ConfigError(
-            f"operation {name!r}: change_ {found}, expected the images (B, C, *P) to be changed in place and None to be "
-            "returned. Write for example images.mul_(2), not return images * 2."
+            f"operation {name!r}: change_ {found}, expected the images (B, C, *P) to be changed in place and None "
+            "to be returned. Write for example images.mul_(2), not return images * 2."
         )
 
 
