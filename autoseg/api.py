@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,26 +24,12 @@ if TYPE_CHECKING:
     from autoseg.inference.predictor import Predictor
     from autoseg.planning.check_report import CheckReport
     from autoseg.sampling.patch_view import PatchView
+    from autoseg.training.validation import TrainedFold
 
 log = logging.getLogger(__name__)
 
 ROOT = "autoseg_workspace"
 """Default of the workspace folder; unlike the commands, functions do not read $AUTOSEG_ROOT."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedFold:
-    """Result of :func:`train`."""
-
-    folder: Path
-    """``ROOT/results/DATASET/<name>__<configuration>/fold_<k>``: checkpoints, history, pictures, validation."""
-    summary: Summary
-    """Scores of the validation cases; empty if the fold has none."""
-
-    @property
-    def model_folder(self) -> Path:
-        """Folder of all folds, for :func:`predict`."""
-        return self.folder.parent
 
 
 def check(dataset: Dataset | str | Path, *, root: str | Path = ROOT, workers: int = 1) -> CheckReport:
@@ -94,13 +79,17 @@ def plan(
     plan, and so does ``gpu_memory_gb`` (GiB). ``dataset``, ``root`` and ``workers`` as in :func:`check`.
 
     Raises ``DatasetError`` with every fault of the files, ``PlanError`` if there is no such planner or an edit cannot
-    work, ``ConfigError`` if edits would be lost without ``replan``.
+    work, ``ConfigError`` if edits would be lost without ``replan``, or if a task of your own breaks its contract.
     """
     from autoseg.planning.plan_dataset import plan_dataset
     from autoseg.planning.plan_edits import PlanningOptions
 
-    options = PlanningOptions(planner, gpu_memory_gb, replan)
-    return plan_dataset(_dataset(dataset, root), _workspace(root), options, workers).plan
+    options, data = PlanningOptions(planner, gpu_memory_gb, replan), _dataset(dataset, root)
+    if data.labels.task is not None:
+        from autoseg.training.check_task import check_task
+
+        check_task(data.labels)
+    return plan_dataset(data, _workspace(root), options, workers).plan
 
 
 def preprocess(
@@ -195,15 +184,16 @@ def train(
         The data set is not planned, or not preprocessed from the present files.
     """
     from autoseg.training.fold import train_fold
-    from autoseg.training.prepare import check_folder, prepare_fold
+    from autoseg.training.prepare import check_folder, check_start, prepare_fold
     from autoseg.training.run_config import RunOptions
-    from autoseg.training.validation import validate_fold
+    from autoseg.training.validation import TrainedFold, validate_fold
 
     options = RunOptions(
         str(fold), configuration, name, device, epochs, iterations, max_runtime_s, seed,
         None if pretrained is None else Path(pretrained), _assignments(settings), workers,
     )  # fmt: skip
     request = prepare_fold(_workspace(root), _dataset(dataset, root), options)
+    check_start(request, resume=resume, overwrite=overwrite)
     train_fold(request, resume=check_folder(request.folder, resume=resume, overwrite=overwrite), on_steps=on_steps)
     return TrainedFold(request.folder, validate_fold(request, workers=max(workers, 1)))
 

@@ -25,23 +25,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(place: Path, command: str, *arguments: str) -> str:
+def run(place: Path, command: str, *arguments: str, refused: bool = False) -> str:
     line = [sys.executable, "-m", f"autoseg.cli.{command}", *arguments, "--root", str(place)]
     path = os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(line, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == (2 if refused else 0), done.stderr
+    return done.stderr if refused else done.stdout
 
 
 @pytest.mark.slow
 def test_the_examples_are_planned_trained_and_predicted(place):
     run(place, "plan_and_preprocess", "1", "-c", "3d_fullres", "--planner", "my_parts:PLANNER", "-q")
-    settings = ["augmentation=my_parts:strong", "loss=my_parts:FocalLoss", "batch_size=2"]
+    settings = ["augmentation=my_parts:strong", "loss=my_parts:FocalLoss", "optimizer=my_parts:nadam", "batch_size=2"]
     run(place, "train", "1", "0", "-c", "3d_fullres", "--iterations", "3", "--device", "cpu", "-q", "--set", *settings)
     training = json.loads(
         (place / "results/Dataset001_Toy/default__3d_fullres/fold_0/training.json").read_text(encoding="utf-8")
     )
     assert (training["loss"], training["augmentation"]["name"]) == ("my_parts:FocalLoss", "my_parts:strong")
+    assert training["optimizer"]["name"] == "my_parts:nadam"
     assert training["n_parameters"] < 50_000  # not the U-Net of the small planner
     images, predictions = place / "raw/Dataset001_Toy/imagesTr", place / "predictions"
     arguments = ["-i", str(images), "-o", str(predictions), "-d", "1", "-c", "3d_fullres", "--device", "cpu", "-q"]
@@ -76,6 +77,31 @@ def test_a_task_with_an_output_for_boundaries_is_trained_with_all_evidence_and_p
         np.testing.assert_allclose(probabilities.sum(0), np.ones((4, 20, 18)), atol=1e-5)
         labels = sitk.GetArrayFromImage(sitk.ReadImage(str(path.with_suffix(".nii.gz"))))
         assert (probabilities.argmax(0) == labels).mean() > 0.99
+
+
+@pytest.mark.slow
+def test_parts_for_classes_are_refused_for_regions_before_anything_is_written(place):
+    data = write_toy_dataset(place / "raw" / "Dataset003_Regions")
+    content = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
+    content["labels"] |= {"bright": [1, 2], "brighter": [2]}
+    content["regions_class_order"] = [1, 2]
+    (data / "dataset.json").write_text(json.dumps(content | {"task": "my_parts:Boundary"}), encoding="utf-8")
+    message = run(place, "plan_and_preprocess", "3", "-c", "2d", "--planner", "small", "-q", refused=True)
+    assert "my_parts:Boundary" in message and "regions" in message and "Traceback" not in message
+    assert not (place / "preprocessed" / "Dataset003_Regions" / "plans.json").exists()
+    (data / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+    run(place, "plan_and_preprocess", "3", "-c", "2d", "--planner", "small", "-q")
+    options = ["--iterations", "1", "--device", "cpu", "-q", "--set", "loss=my_parts:FocalLoss"]
+    message = run(place, "train", "3", "0", "-c", "2d", *options, refused=True)
+    assert "my_parts:FocalLoss" in message and "my_parts.py, line" in message and "Traceback" not in message
+
+
+def test_the_loss_of_the_document_passes_its_own_test_without_a_warning(place, monkeypatch, caplog):
+    monkeypatch.syspath_prepend(str(place))
+    import my_parts
+
+    my_parts.test_the_loss()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("edges", [(12, 11), (9, 8, 10)], ids=["2d", "3d"])
@@ -159,3 +185,5 @@ def test_patches_of_another_store_are_those_of_the_cache(place, monkeypatch):
     )
     for one, other in zip(mine, theirs, strict=True):
         assert torch.equal(one.images, other.images) and torch.equal(one.codes, other.codes)
+    (batch,) = my_parts.batches(place, "1", "2d", place / "more_planes", stop=1)
+    assert batch.images.shape[2:] == configuration.patch_size

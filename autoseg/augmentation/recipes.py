@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from torch import Generator, Tensor, contiguous_format
@@ -19,7 +19,7 @@ from autoseg.augmentation.noise import Noise
 from autoseg.augmentation.rotate import Rotate
 from autoseg.augmentation.scale import Scale
 from autoseg.augmentation.warp import Warp, identity
-from autoseg.core.components import resolve
+from autoseg.core.components import call_component, is_own, resolve
 from autoseg.core.errors import ConfigError
 from autoseg.core.plan import Configuration
 
@@ -60,6 +60,20 @@ class Recipe:
     masked_channels: tuple[int, ...] = ()
     """Channels normalised over their non-zero part. Their voxels with value 0 stay 0."""
 
+    def __post_init__(self) -> None:
+        """Raise ``ConfigError`` for an operation that would be ignored."""
+        for operation in self.operations:
+            if isinstance(operation, type):
+                raise ConfigError(
+                    f"operation {_name_of(operation)!r}: found a class, expected an object. Write "
+                    f"{operation.__name__}()."
+                )
+            if not isinstance(operation, (Geometric, Intensity)):
+                raise ConfigError(
+                    f"operation {_name_of(type(operation))!r}: found neither warp nor change_, expected one of them, "
+                    "without which an operation does nothing. docs/extending.md has an example of each."
+                )
+
     @property
     def mirror_axes(self) -> tuple[int, ...]:
         """Patch axes that may be flipped, ascending. Prediction averages over the same mirrored copies."""
@@ -82,7 +96,32 @@ def draw_warp(recipe: Recipe, patch: Sequence[int], rng: np.random.Generator) ->
     warp = identity(len(patch))
     for operation in recipe.operations:
         if isinstance(operation, Geometric):
-            warp = operation.warp(warp, patch, rng)
+            warp = _extended(operation, warp, patch, rng)
+    return warp
+
+
+def _name_of(kind: type) -> str:
+    """Return ``package.module:Class``."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _extended(operation: Geometric, before: Warp, patch: Sequence[int], rng: np.random.Generator) -> Warp:
+    """Return ``before``, extended by ``operation``; raise ``ConfigError`` if a user's returns anything else."""
+    if is_own(operation):
+        return operation.warp(before, patch, rng)
+    name = _name_of(type(operation))
+    warp = call_component("operation", name, operation.warp, before, patch, rng)
+    if not isinstance(warp, Warp):
+        raise ConfigError(
+            f"operation {name!r}: warp returned an object of {type(warp).__name__}, expected an autoseg.augmentation."
+            "warp.Warp. Return before.displaced(...), before.after(...), or before itself."
+        )
+    expected = (len(patch), *patch)
+    if warp.displacement is not None and warp.displacement.shape != expected:
+        raise ConfigError(
+            f"operation {name!r}: warp returned a displacement of shape {warp.displacement.shape}, expected "
+            f"{expected}: one vector (axis, *patch) for each voxel of the patch. Correct the operation."
+        )
     return warp
 
 
@@ -114,9 +153,24 @@ def augment_intensity_(images: Tensor, recipe: Recipe, generators: Sequence[Gene
     zeros = [(channel, images[:, channel] == 0) for channel in recipe.masked_channels]
     for operation in recipe.operations:
         if isinstance(operation, Intensity):
-            operation.change_(images, generators)
+            _change_(operation, images, generators)
     for channel, mask in zeros:
         images[:, channel].masked_fill_(mask, 0)
+
+
+def _change_(operation: Intensity, images: Tensor, generators: Sequence[Generator]) -> None:
+    """Let ``operation`` change images (B, C, *P); raise ``ConfigError`` if a user's returns others instead."""
+    if is_own(operation):
+        operation.change_(images, generators)
+        return
+    name, shape = _name_of(type(operation)), images.shape
+    result: Any = call_component("operation", name, operation.change_, images, generators)
+    if result is not None or images.shape != shape:
+        found = f"returned an object of {type(result).__name__}" if result is not None else "changed their shape"
+        raise ConfigError(
+            f"operation {name!r}: change_ {found}, expected the images (B, C, *P) to be changed in place and None "
+            "to be returned. Write for example images.mul_(2), not return images * 2."
+        )
 
 
 def nnunet_recipe(configuration: Configuration) -> Recipe:
@@ -166,7 +220,9 @@ def named_recipe(name: str, configuration: Configuration) -> Recipe:
 
     Raises ``ConfigError`` if there is no such recipe, or if the named function does not return a recipe.
     """
-    recipe = resolve("augmentation", name, RECIPES)(configuration)
+    recipe = call_component(
+        "augmentation", name, resolve("augmentation", name, RECIPES, needs=("__call__",)), configuration
+    )
     if not isinstance(recipe, Recipe):
         raise ConfigError(
             f"augmentation {name!r}: found {type(recipe).__name__}, expected a function that returns an autoseg."

@@ -65,14 +65,15 @@ def plan_and_preprocess(
     the plan, with the edits of plans.json, unless another planner, another memory or --replan is given.
     """
     from autoseg.dataset.dataset import Dataset
-    from autoseg.tasks.task import task_of
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
     described, faults = Dataset.examine(space.find_dataset(dataset))
     folder = space.preprocessed(described.name)
-    if not faults:
-        task_of(described.labels)  # a task that cannot be imported is reported before any file is read
+    if not faults and described.labels.task is not None:
+        from autoseg.training.check_task import check_task
+
+        check_task(described.labels)  # a task that breaks its contract is reported before any file is read
     if check_only or faults:
         check(described, faults, folder, workers, as_json=json_, quiet=quiet)
         return

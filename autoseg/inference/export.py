@@ -20,6 +20,7 @@ from autoseg.dataset.labels import Labels, background_value
 from autoseg.inference.window import SLAB_VALUES, Slab
 from autoseg.preprocessing import anisotropic_axis, restore
 from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
+from autoseg.tasks.decoded import decoded, finished
 from autoseg.tasks.task import Task, task_of
 
 Logits = Float32Array | Iterable[Slab]
@@ -78,7 +79,7 @@ def decide(
 
     def decided(part: _Part) -> tuple[int, LabelMap]:
         slab = _resampled(part, record)
-        values = task.decode(slab.numpy())
+        values = decoded(task, slab.numpy())
         if keep is not None:
             keep(part.first, _probabilities(slab, task))
         return part.first, values if amend is None else amend(values, scores(slab, task).numpy(), part.first)
@@ -92,7 +93,7 @@ def decide(
     if whole is None:
         raise PlanError(f"case {record.case}: found an empty crop, expected at least one voxel. Preprocess it again.")
     restored: LabelMap = restore(whole, record, fill=background_value(labels))
-    return task.finish(restored)
+    return finished(task, restored)
 
 
 def probabilities(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from autoseg.core.components import resolve
+import numpy as np
+
+from autoseg.core.components import call_component, resolve
+from autoseg.core.errors import ConfigError
 from autoseg.core.plan import Topology
 
 
@@ -27,12 +31,20 @@ def feature_map_values(topology: Topology, patch_size: Sequence[int], n_outputs:
     Raises
     ------
     ConfigError
-        If there is no such architecture.
+        If there is no such architecture, or if its count is not a positive number.
     """
     if topology.kind in _ENCODERS:
         return _unet_values(topology, patch_size, n_outputs)
     architecture = resolve("architecture", topology.kind, _ENCODERS, needs=("feature_map_values",))
-    return int(architecture.feature_map_values(topology, patch_size, n_outputs))
+    count: Any = call_component(
+        "architecture", topology.kind, architecture.feature_map_values, topology, patch_size, n_outputs
+    )
+    if not isinstance(count, float | int | np.number) or not 0 < count < math.inf:
+        raise ConfigError(
+            f"architecture {topology.kind!r}: feature_map_values returned {count!r}, expected a positive number: the "
+            "values of the feature maps of one patch. docs/extending.md has an example."
+        )
+    return int(count)
 
 
 def _unet_values(topology: Topology, patch_size: Sequence[int], n_outputs: int) -> int:

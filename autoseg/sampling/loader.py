@@ -157,7 +157,8 @@ class Failure:
     """What a worker hands back instead of a batch: an exception would reach the user wrapped in a traceback."""
 
     message: str
-    is_cache_error: bool
+    kind: type[AutosegError]
+    """CacheError, ConfigError (an operation of a user's), or WorkerError for anything else."""
 
 
 class _OpenCase(NamedTuple):
@@ -230,16 +231,23 @@ class BatchBuilder(Dataset[Batch]):
                         layers=(*self.inputs, *self.layers),
                     )
                 )
+            except ConfigError as error:  # the same in every case
+                return Failure(str(error), ConfigError)
             except Exception as error:  # any fault of one case must name it
                 known = isinstance(error, AutosegError)
                 message = str(error) if known else f"{type(error).__name__}: {error}"
-                return Failure(f"case {aim.case.name}: {message}", isinstance(error, CacheError))
+                return Failure(
+                    f"case {aim.case.name}: {message}", CacheError if isinstance(error, CacheError) else WorkerError
+                )
             tables.append(opened.table)
             names.append(aim.case.name)
             origins.append(origin_of(aim, place))
         images = stack_images([sample.image for sample in samples])
         if self.augments_intensity and self.recipe is not None:
-            augment_intensity_(images, self.recipe, intensity_generators(self.seed, iteration, self.samples))
+            try:
+                augment_intensity_(images, self.recipe, intensity_generators(self.seed, iteration, self.samples))
+            except ConfigError as error:
+                return Failure(str(error), ConfigError)
         codes = stack_codes([sample.codes for sample in samples])
         layers = {name: torch.stack([sample.layers[name] for sample in samples]) for name in samples[0].layers}
         table = BatchTable.stack(tables)
@@ -292,7 +300,7 @@ def _checked(
         for index in range(len(builder)):
             batch = _next(batches, builder, workers, index)
             if isinstance(batch, Failure):
-                raise CacheError(batch.message) if batch.is_cache_error else WorkerError(batch.message)
+                raise batch.kind(batch.message)
             for case, note in batch.notes:
                 if case not in said:
                     _log.warning("%s", note)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, LabelMap
-from autoseg.core.components import resolve
+from autoseg.core.components import call_component, resolve
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import Labels
 from autoseg.tasks.regions import Regions
@@ -101,11 +101,17 @@ def task_of(labels: Labels) -> Task:
     Raises ``ConfigError`` if a user's task cannot be imported, or lacks a member of :class:`Task`.
     """
     name = labels.task or ("regions" if labels.has_regions else "semantic")
-    task = resolve("task", name, TASKS, needs=("__call__",))(labels)
+    task = call_component("task", name, resolve("task", name, TASKS, needs=("__call__",)), labels)
     missing = [attribute for attribute in NEEDS if not hasattr(task, attribute)]
     if missing:
         raise ConfigError(
             f"task {name!r}: found {type(task).__name__} without {', '.join(missing)}, expected a class made from "
             "labels that has them. See docs/extending.md for an example."
         )
+    for attribute in ("scores", "probabilities", "decode", "finish"):
+        if not callable(getattr(task, attribute)):
+            raise ConfigError(
+                f"task {name!r}: found {attribute} = {getattr(task, attribute)!r}, expected a method. See "
+                "docs/extending.md for an example."
+            )
     return cast("Task", task)

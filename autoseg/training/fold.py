@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from autoseg.cases.layers import input_channels
 from autoseg.core.atomic import write_json
-from autoseg.core.components import resolve
 from autoseg.core.errors import ModelError
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, save_checkpoint
 from autoseg.nn.device import autocast_dtype, select_device
-from autoseg.nn.losses import AllReduce, LabelSetLoss, VoxelLoss
+from autoseg.nn.losses.registry import named_loss
 from autoseg.nn.ranks import distributed_network
 from autoseg.tasks.task import task_of
 from autoseg.training.batches import batch_size, recipe, training_batches, validation_batches
@@ -36,8 +34,6 @@ from autoseg.training.trainer import Hooks, Parts, Progress, train
 
 log = logging.getLogger(__name__)
 
-LOSSES: dict[str, Callable[[Tensor | None, bool, AllReduce], VoxelLoss]] = {"label_sets": LabelSetLoss}
-"""(regions (O, K) bool or None for a softmax over outputs, whether Dice pools the batch, sum over ranks) -> loss."""
 PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -156,8 +152,15 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         n_outputs=len(objective.task.outputs),
         deep_supervision=config.deep_supervision,
     ).to(device)
-    build_loss = resolve("loss", config.loss, LOSSES)
-    loss = build_loss(objective.regions, configuration.batch_dice, request.ranks.sum)
+    loss = named_loss(
+        config.loss,
+        objective.regions,
+        configuration.batch_dice,
+        request.ranks.sum,
+        n_outputs=len(objective.task.outputs),
+        n_dims=configuration.topology.n_dims,
+        device=device,
+    )
     strides = network.output_strides if config.deep_supervision else None
     return Parts(
         network=network,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import painting_of
 from autoseg.tasks.task import Refinement, Task
@@ -26,17 +29,18 @@ class Objective:
     Raises
     ------
     ConfigError
-        If the refinement of a user's task contradicts itself.
+        If the regions of a user's task have another shape, or its refinement contradicts itself.
     """
 
     def __init__(self, task: Task, device: torch.device) -> None:
         self.task = task
-        self.regions = None if task.regions is None else torch.from_numpy(task.regions).to(device)
+        regions = _checked_regions(task)
+        self.regions = None if regions is None else torch.from_numpy(regions).to(device)
         """(O, K) bool: the classes of each output, for the loss; None for a softmax over outputs."""
         labels, painting = task.labels, painting_of(task.labels)
         self._rows = None if task.is_exclusive else torch.from_numpy(labels.regions).to(device)
         self._painting = None if painting is None or painting.is_sound else painting
-        self._sets = None if task.refinement is None else _checked_sets(task, task.refinement).to(device)
+        self._sets = None if task.refinement is None else _checked_sets(task, task.refinement, regions).to(device)
 
     def target(self, evidence: Evidence) -> Evidence:
         """Return what outputs are to say: codes, and sets of outputs (B, M * N, O), where a task refines its classes.
@@ -83,16 +87,44 @@ class Objective:
         return count_heads(self.task.scores(logits), codes, label_sets, self._rows, self._painting)
 
 
-def _checked_sets(task: Task, refinement: Refinement) -> Tensor:
-    """Return (M, K, O) bool; raise ``ConfigError`` if it has another shape, or if rule 0 is not the widest."""
+def _checked_regions(task: Task) -> BoolArray | None:
+    """Return (O, C) bool, or None for a softmax; raise ``ConfigError`` if a user's task has something else."""
+    regions: Any = task.regions
+    if regions is None:
+        return None
+    n_outputs, n_classes = len(task.outputs), task.labels.n_classes
+    columns = "C, the columns of refinement.sets" if task.refinement is not None else str(n_classes)
+    shape: tuple[int, ...] = getattr(regions, "shape", ())
+    is_table = isinstance(regions, np.ndarray) and regions.dtype == bool and regions.ndim == 2
+    if not is_table or shape[0] != n_outputs or (task.refinement is None and shape[1] != n_classes):
+        found = f"{getattr(regions, 'dtype', type(regions).__name__)} of shape {tuple(shape)}"
+        raise ConfigError(
+            f"task {task.labels.task!r}: found regions {found}, expected a NumPy array ({n_outputs}, {columns}) of "
+            "bool: the classes for which each output is positive, or None for one softmax. Correct the task."
+        )
+    table: BoolArray = regions
+    return table
+
+
+def _checked_sets(task: Task, refinement: Refinement, regions: BoolArray | None) -> Tensor:
+    """Return (M, K, O) bool; raise ``ConfigError`` if it has another shape, or if rule 0 is not the widest.
+
+    ``regions`` (O, K) bool are those of the task.
+    """
     sets = np.asarray(refinement.sets, dtype=bool)
-    n_outputs = len(task.outputs) if task.regions is None else task.regions.shape[1]
+    n_outputs = len(task.outputs) if regions is None else regions.shape[1]
     expected = (task.labels.n_classes, n_outputs)
     found = ""
     if sets.ndim != 3 or sets.shape[1:] != expected:
         found = f"sets of shape {sets.shape}, expected (M, {expected[0]}, {expected[1]}): rules, classes, outputs"
     elif (sets & ~sets[:1]).any():
         found = "outputs that a later rule allows and rule 0 does not, expected rule 0 to allow whatever any rule does"
+    elif not sets.any(axis=2).all():
+        rule, row = np.argwhere(~sets.any(axis=2))[0].tolist()
+        found = (
+            f"no output that rule {rule} allows for class {task.labels.class_names[row]!r}, expected at least one: "
+            "such voxels would train nothing"
+        )
     elif not sets[0].any(axis=0).all():
         found = "an output that rule 0 allows for no class, expected every output to be that of some class"
     if found:

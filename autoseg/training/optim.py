@@ -11,7 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 
-from autoseg.core.components import resolve
+from autoseg.core.components import call_component, resolve
+from autoseg.core.errors import ConfigError
 from autoseg.training.muon import Muon
 from autoseg.training.schedules import SCHEDULES, Schedule, parse_table, rate_from_table
 
@@ -111,9 +112,16 @@ def optimizer_name(config: OptimizerConfig, iterations: int) -> str:
 def optimizer_settings(config: OptimizerConfig, iterations: int) -> OptimizerSettings:
     """Return the settings of the optimiser, those of ``config`` in place of its own.
 
-    Raises ``ConfigError`` for a name that is not known.
+    Raises ``ConfigError`` for a name that is not known, and for a function of a user that returns something else.
     """
-    own: OptimizerSettings = resolve("optimizer", optimizer_name(config, iterations), dict(BUILT_IN))()
+    name = optimizer_name(config, iterations)
+    own = call_component("optimizer", name, resolve("optimizer", name, dict(BUILT_IN), needs=("__call__",)))
+    if not isinstance(own, OptimizerSettings):
+        raise _unexpected(name, f"a function that returned {own!r}", "one that returns OptimizerSettings")
+    if own.schedule not in SCHEDULES:
+        raise _unexpected(name, f"schedule={own.schedule!r}", f"one of {sorted(SCHEDULES)}")
+    if not callable(own.build):
+        raise _unexpected(name, f"build={own.build!r}", "a function")
     return replace(
         own,
         learning_rate=own.learning_rate if config.learning_rate is None else config.learning_rate,
@@ -175,8 +183,17 @@ def build_optimization(network: nn.Module, config: OptimizerConfig, iterations: 
         {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    optimizer = settings.build(groups, settings.learning_rate, settings.weight_decay, settings.momentum)
+    name = optimizer_name(config, iterations)
+    optimizer = call_component(
+        "optimizer", name, settings.build, groups, settings.learning_rate, settings.weight_decay, settings.momentum
+    )
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise _unexpected(name, f"a function build that returned {optimizer!r}", "one that returns a torch optimiser")
     return Optimization(optimizer, settings, config, iterations)
+
+
+def _unexpected(name: str, found: str, expected: str) -> ConfigError:
+    return ConfigError(f"optimizer {name!r}: found {found}, expected {expected}. docs/extending.md has an example.")
 
 
 def _sgd(groups: Iterable[Any], rate: float, decay: float, momentum: float) -> torch.optim.Optimizer:

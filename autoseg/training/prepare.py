@@ -28,6 +28,7 @@ from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 from autoseg.preprocessing.runner import NO_FILES, stale_cases
 from autoseg.training.batches import recipe
 from autoseg.training.cascade import previous_maps
+from autoseg.training.check_task import check_task
 from autoseg.training.optim import optimizer_settings
 from autoseg.training.pretrained import check_pretrained
 from autoseg.training.request import FoldRequest
@@ -166,6 +167,7 @@ def check_start(request: FoldRequest, *, resume: bool, overwrite: bool) -> None:
     See :func:`autoseg.training.pretrained.check_pretrained`. A resumed run needs these weights no more.
     """
     select_device(request.device)
+    check_task(request.dataset.labels)
     recipe(request)
     optimizer_settings(request.config.optimizer, request.config.iterations)
     if request.pretrained is not None and not resume:

@@ -12,6 +12,7 @@ from autoseg.core.errors import AutosegError, ConfigError, ModelError, StorageEr
 from autoseg.core.findings import listed
 from autoseg.core.plan import Plan
 from autoseg.nn.checkpoint import Checkpoint
+from autoseg.nn.losses.registry import LOSSES
 from autoseg.planning.plan_edits import differences
 from autoseg.training.config import TrainingConfig
 from autoseg.training.optim import optimizer_settings
@@ -97,7 +98,16 @@ def way_on(
     anew
         Command line that was given, for a run of which nothing was saved.
     """
-    settings = _milder(config) if isinstance(error, TrainingError) else []
+    is_diverged = isinstance(error, TrainingError)
+    settings = _milder(config) if is_diverged else []
+    if is_diverged and config.loss not in LOSSES:
+        return f"Check your loss {config.loss!r} first. {_way_on(error, folder, settings, command, anew)}"
+    return _way_on(error, folder, settings, command, anew)
+
+
+def _way_on(
+    error: AutosegError, folder: Path, settings: Sequence[str], command: Callable[[Sequence[str]], str], anew: str
+) -> str:
     if not has_checkpoint(folder):
         is_in_the_way = any((folder / name).exists() for name in (BEST, FINAL)) and " --resume" not in anew
         flags = [*(["--overwrite"] if is_in_the_way else []), *(["--set", *settings] if settings else [])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from autoseg.core.errors import AutosegError
 from autoseg.core.findings import counted, listed
@@ -15,6 +16,21 @@ from autoseg.training.cascade import validation_file
 from autoseg.training.request import FoldRequest
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedFold:
+    """Result of :func:`autoseg.train`."""
+
+    folder: Path
+    """``ROOT/results/DATASET/<name>__<configuration>/fold_<k>``: checkpoints, history, pictures, validation."""
+    summary: Summary
+    """Scores of the validation cases; empty if the fold has none."""
+
+    @property
+    def model_folder(self) -> Path:
+        """Folder of all folds, for :func:`autoseg.predict`."""
+        return self.folder.parent
 
 
 def validate_fold(request: FoldRequest, *, workers: int = 1, progress: Progress = silent) -> Summary:

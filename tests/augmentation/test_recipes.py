@@ -15,6 +15,8 @@ from autoseg.augmentation.low_resolution import LowResolution
 from autoseg.augmentation.noise import Noise
 from autoseg.augmentation.recipes import Recipe, augment_intensity, draw_warp, nnunet_recipe, no_augmentation
 from autoseg.augmentation.scale import Scale
+from autoseg.augmentation.warp import identity
+from autoseg.core.errors import ConfigError
 from autoseg.core.plan import Configuration, Topology
 
 
@@ -121,3 +123,59 @@ def test_parameters_are_the_same_on_a_gpu():
     on_cpu = augment_intensity(images, recipe, generators(8))
     on_gpu = augment_intensity(images.cuda(), recipe, generators(8))
     assert torch.allclose(on_cpu, on_gpu.cpu(), atol=1e-3)
+
+
+class Moves:
+    """An operation of a user that returns a fixed value instead of a warp."""
+
+    def __init__(self, result):
+        self.result = result
+
+    def warp(self, before, patch, rng):
+        return self.result
+
+
+class Changes:
+    """An operation of a user that does with images what a function says, and returns what it returns."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def change_(self, images, generator):
+        return self.change(images)
+
+
+class Neither:
+    probability = 1.0
+
+
+def test_an_operation_that_would_be_ignored_is_refused_when_the_recipe_is_made():
+    with pytest.raises(ConfigError, match=r"operation '.*:Neither': found neither warp nor change_"):
+        Recipe((Noise(), Neither()))
+    with pytest.raises(ConfigError, match=r"operation '.*:Noise': found a class.*Write Noise\(\)"):
+        Recipe((Noise,))
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (None, "warp returned an object of NoneType"),
+        (identity(2).displaced(np.zeros((6, 5), np.float32)), r"displacement of shape \(6, 5\), expected \(2, 6, 5\)"),
+    ],
+)
+def test_an_operation_that_returns_no_warp_of_the_patch_is_named(result, message):
+    with pytest.raises(ConfigError, match=f"operation '.*:Moves': .*{message}"):
+        draw_warp(Recipe((Moves(result),)), (6, 5), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda images: images * 2, "change_ returned an object of Tensor.*changed in place"),
+        (lambda images: setattr(images, "data", images[:1]), "change_ changed their shape"),
+        (lambda images: images.gone, r"found AttributeError.*test_recipes\.py, line \d+"),
+    ],
+)
+def test_an_operation_that_does_not_change_images_in_place_is_named(change, message):
+    with pytest.raises(ConfigError, match=f"operation '.*:Changes': .*{message}"):
+        augment_intensity(torch.ones(2, 1, 4, 4), Recipe((Changes(change),)), torch.Generator())

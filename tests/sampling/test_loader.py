@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.augmentation.recipes import augment_intensity, nnunet_recipe, no_augmentation
+from autoseg.augmentation.recipes import Recipe, augment_intensity, nnunet_recipe, no_augmentation
 from autoseg.cases.cache import cached_source
 from autoseg.core.errors import CacheError, ConfigError, WorkerError
 from autoseg.core.ranks import Ranks
@@ -159,3 +159,16 @@ def test_a_killed_worker_is_reported_with_the_cases_in_flight(load):
     with pytest.raises(WorkerError, match=r"a worker process died .* One of the cases \['case"):
         for _ in batches:
             pass
+
+
+class Replaces:
+    """An operation of a user that returns new images, which would have no effect."""
+
+    def change_(self, images, generator):
+        return images * 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_operation_of_a_user_that_breaks_its_contract_is_an_error_of_the_user(load, workers):
+    with pytest.raises(ConfigError, match=r"^operation '.*:Replaces': change_ returned an object of Tensor"):
+        next(load(recipe=Recipe((Replaces(),)), workers=workers))

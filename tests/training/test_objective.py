@@ -142,6 +142,7 @@ def test_scores_during_training_are_counted_per_class_however_many_outputs_there
         (lambda sets: sets[0], r"shape \(3, 4\)"),
         (lambda sets: sets[[ODD, 0]], "rule 0 to allow whatever any rule does"),
         (lambda sets: sets[[1]], "every output to be that of some class"),
+        (lambda sets: sets * (np.arange(len(sets)) != ODD)[:, None, None], "no output that rule 2 allows for class"),
     ],
 )
 def test_a_refinement_that_contradicts_itself_is_refused(change, message):

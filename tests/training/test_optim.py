@@ -99,3 +99,41 @@ def test_every_optimiser_lowers_a_simple_loss(name):
     for _ in range(50):
         optimizer.step(closure)
     assert closure().item() < first
+
+
+OF_A_USER = """
+import torch
+from autoseg.training.optim import OptimizerSettings
+
+def sgd(groups, rate, decay, momentum):
+    return torch.optim.SGD(groups, rate, momentum=momentum)
+
+def good(): return OptimizerSettings(build=sgd, learning_rate=0.5, weight_decay=0)
+def nothing(): good()
+def unknown_schedule(): return OptimizerSettings(build=sgd, learning_rate=0.5, weight_decay=0, schedule="linear")
+def no_function(): return OptimizerSettings(build=None, learning_rate=0.5, weight_decay=0)
+def few_arguments(): return OptimizerSettings(build=lambda groups: None, learning_rate=0.5, weight_decay=0)
+def no_optimizer(): return OptimizerSettings(build=lambda *given: None, learning_rate=0.5, weight_decay=0)
+SETTINGS = good()
+"""
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("SETTINGS", "found an object of OptimizerSettings, expected a function or a class"),
+        ("nothing", "found a function that returned None, expected one that returns OptimizerSettings"),
+        ("unknown_schedule", "found schedule='linear', expected one of"),
+        ("no_function", "found build=None"),
+        ("few_arguments", r"takes 1 positional argument but 4 were given \(.*optimizers_of_a_user\.py, line 12\)"),
+        ("no_optimizer", "build that returned None"),
+    ],
+)
+def test_an_optimiser_of_a_user_that_cannot_be_used_is_named(tmp_path, monkeypatch, attribute, message):
+    (tmp_path / "optimizers_of_a_user.py").write_text(OF_A_USER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    network = nn.Linear(2, 1)
+    good = OptimizerConfig(name="optimizers_of_a_user:good")
+    assert build_optimization(network, good, 100).learning_rate_at(0) == 0.5
+    with pytest.raises(ConfigError, match=f"optimizer 'optimizers_of_a_user:{attribute}': .*{message}"):
+        build_optimization(network, OptimizerConfig(name=f"optimizers_of_a_user:{attribute}"), 100)

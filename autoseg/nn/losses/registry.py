@@ -1,0 +1,150 @@
+"""Registry of losses by name, and the trial of a loss that is not built in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoseg.core.components import call_component, resolve
+from autoseg.core.errors import ConfigError
+from autoseg.nn.losses.label_sets import AllReduce, LabelSetLoss, VoxelLoss, no_reduction
+
+log = logging.getLogger(__name__)
+
+LOSSES: dict[str, Callable[[Tensor | None, bool, AllReduce], VoxelLoss]] = {"label_sets": LabelSetLoss}
+"""(regions (O, K) bool or None for a softmax over outputs, whether Dice pools the batch, sum over ranks) -> loss."""
+CPU = torch.device("cpu")
+TRIAL_EDGE = 8
+"""Edge of the patches with which a user's loss is tried, voxels."""
+
+
+def named_loss(
+    name: str,
+    regions: Tensor | None,
+    batch_dice: bool,
+    all_reduce: AllReduce = no_reduction,
+    *,
+    n_outputs: int,
+    n_dims: int,
+    device: torch.device = CPU,
+) -> VoxelLoss:
+    """Return the loss ``name``: built in, an entry point, or ``package.module:attribute``.
+
+    A loss that is not built in is tried on a tiny batch (:func:`try_loss`).
+
+    Parameters
+    ----------
+    name
+        As in the run's configuration.
+    regions
+        (O, K) bool, or None for a softmax over outputs.
+    batch_dice
+        Whether Dice pools the batch.
+    all_reduce
+        Sums over ranks; the trial is of one rank.
+    n_outputs
+        Outputs of the network, O.
+    n_dims
+        Axes of a patch, 2 or 3.
+    device
+        Where logits will lie, and ``regions`` do.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such loss, or if the trial fails.
+    """
+    factory = resolve("loss", name, LOSSES, needs=("__call__",))
+    if name not in LOSSES:
+        trial = call_component("loss", name, factory, regions, batch_dice, no_reduction)
+        try_loss(name, trial, regions, n_outputs, n_dims, device)
+    loss: VoxelLoss = call_component("loss", name, factory, regions, batch_dice, all_reduce)
+    return loss
+
+
+def try_loss(
+    name: str, loss: Any, regions: Tensor | None, n_outputs: int, n_dims: int, device: torch.device = CPU
+) -> None:
+    """Call a user's loss on random logits of a tiny batch, with and without weights of voxels.
+
+    Parameters as for :func:`named_loss`. The state of torch's generators is the same afterwards. A loss whose value
+    depends on voxels of which nothing is known is named in a warning.
+
+    Raises
+    ------
+    ConfigError
+        If it raises an exception, or returns anything but a finite differentiable scalar.
+    """
+    if not callable(loss):
+        raise ConfigError(
+            f"loss {name!r}: it made an object of {type(loss).__name__}, expected a class with a method __call__"
+            "(logits, codes, label_sets, voxel_weights=None). docs/extending.md has an example."
+        )
+    generator = torch.Generator().manual_seed(0)
+    shape = (TRIAL_EDGE,) * n_dims
+    n_classes = n_outputs if regions is None else regions.shape[1]
+    sets = torch.cat([torch.eye(n_classes, dtype=torch.bool), torch.ones(1, n_classes, dtype=torch.bool)])
+    label_sets = sets.expand(2, -1, -1).to(device)  # (B, N, K): each class, and "nothing known"
+    codes = torch.randint(n_classes + 1, (2, *shape), generator=generator).to(device)
+    logits = torch.randn(2, n_outputs, *shape, generator=generator).to(device)
+    weights = torch.rand(2, *shape, generator=generator).to(device)
+    is_unknown = (codes == n_classes)[:, None]  # (B, 1, *P)
+    nothing_known = torch.full_like(codes, n_classes)
+    has_warned = False
+    for further in ((), (weights,)):
+        values = []
+        for change in (0.0, 1.0):
+            noise = change * torch.randn(logits.shape, generator=generator).to(device)
+            tried = (logits + noise * is_unknown).requires_grad_()
+            values.append(_try_once(name, loss, tried, codes, label_sets, *further))
+        _try_once(name, loss, logits.clone().requires_grad_(), nothing_known, label_sets, *further)
+        if abs(values[1] - values[0]) > 1e-4 * max(1.0, abs(values[0])) and not has_warned:
+            has_warned = True
+            log.warning(
+                "loss %r: found %.6g, and %.6g with other logits where nothing is known (label sets of all classes),"
+                " expected the same: unannotated voxels are trained with it. Leave these voxels out of its sums, "
+                "unless that is meant.", name, *values,
+            )  # fmt: skip
+
+
+def _try_once(name: str, loss: Any, logits: Tensor, codes: Tensor, label_sets: Tensor, *weights: Tensor) -> float:
+    """Return the loss of logits (B, O, *P); raise ``ConfigError`` unless it is a number that they can be trained by.
+
+    Parameters as for :class:`VoxelLoss`. Where nothing is known of any voxel, the gradient may be 0.
+    """
+    given = f"{'a batch' if codes.min() < codes.max() else 'a batch of which nothing is known'}, " + (
+        "with voxel_weights" if weights else "without voxel_weights"
+    )
+    devices = [logits.device] if logits.is_cuda else []
+    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        value = call_component("loss", name, loss, logits, codes, label_sets, *weights)
+        found = _fault(value)
+        if not found:
+            gradient = call_component("loss", name, partial(torch.autograd.grad, allow_unused=True), value, logits)[0]
+            if gradient is not None and not bool(torch.isfinite(gradient).all()):
+                found = "a number whose gradient is not finite"
+            elif codes.min() < codes.max() and (gradient is None or not gradient.any()):
+                found = "a number that does not depend on the logits, by which nothing would be trained"
+    if found:
+        raise ConfigError(
+            f"loss {name!r}: for {given}, it returned {found}, expected one finite number as a tensor of shape () that "
+            "follows from the logits by differentiable functions. Correct the loss, for example with .mean(), without "
+            ".detach(), with .clamp_min(1) where it divides by a count of voxels."
+        )
+    return float(value.detach())
+
+
+def _fault(value: Any) -> str:
+    """Return in words what is wrong with the value of a loss, "" if nothing is."""
+    if not isinstance(value, Tensor):
+        return f"an object of {type(value).__name__}"
+    if value.ndim != 0 or not value.is_floating_point():
+        return f"a tensor of shape {tuple(value.shape)} and {value.dtype}"
+    if not value.requires_grad:
+        return "a tensor without gradient, by which nothing would be trained"
+    return "" if bool(torch.isfinite(value)) else str(value.item())
