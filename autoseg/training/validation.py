@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from autoseg.core.errors import AutosegError
 from autoseg.core.findings import counted, listed
