@@ -80,6 +80,7 @@ def plan(
     planner: str | None = None,
     gpu_memory_gb: float | None = None,
     replan: bool = False,
+    plan_of: str | Path | None = None,
     workers: int = 1,
 ) -> Plan:
     """Check and measure the files, decide everything that follows from them, and split the cases into folds.
@@ -89,15 +90,18 @@ def plan(
     another planner or other memory, or with ``replan``, which gives edits up.
 
     ``planner`` is ``default``, ``resenc_m``, ``resenc_l``, ``resenc_xl`` or ``small``; it and ``gpu_memory_gb`` are as
-    before where they are None. ``dataset``, ``root`` and ``workers`` as in :func:`check`.
+    before where they are None. ``plan_of``, a checkpoint or model folder, gives its networks instead. ``dataset``,
+    ``root`` and ``workers`` as in :func:`check`.
 
     Raises ``DatasetError`` with every fault of the files, ``PlanError`` if there is no such planner or an edit cannot
     work, ``ConfigError`` if edits would be lost without ``replan``.
     """
     from autoseg.planning.plan_dataset import plan_dataset
     from autoseg.planning.plan_edits import PlanningOptions
+    from autoseg.training.pretrained import plan_of_model
 
-    options = PlanningOptions(planner, gpu_memory_gb, replan)
+    model_plan = None if plan_of is None else plan_of_model(Path(plan_of))
+    options = PlanningOptions(planner, gpu_memory_gb, replan, model_plan)
     return plan_dataset(_dataset(dataset, root), _workspace(root), options, workers).plan
 
 

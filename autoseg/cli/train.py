@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoseg.cli.common import (
+    ConfigOption,
     IncompleteError,
     JsonOption,
     QuietOption,
@@ -20,6 +22,7 @@ from autoseg.cli.common import (
     StoppedError,
     VerboseOption,
     WorkersOption,
+    config_files,
     load_dataset,
     log,
     n_workers,
@@ -38,7 +41,10 @@ if TYPE_CHECKING:
 
 
 def train(
-    dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, nnU-Net's id, or a run's .toml."),
+    ],
     fold: Annotated[str, typer.Argument(help="Number of the fold, or 'all' to train on every case.")],
     configuration: Annotated[
         str | None,
@@ -60,11 +66,18 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it (default: 0).")] = None,
     pretrained: Annotated[
-        Path | None, typer.Option(help="Checkpoint to start from; classes and channels go by name.", dir_okay=False)
+        Path | None, typer.Option(help="Checkpoint or model folder to start from; classes and channels go by name.")
     ] = None,
+    config: ConfigOption = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE ...", help="Change settings of training.json.")
     ] = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print every setting and where it comes from; train nothing.")
+    ] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same numbers in every run on the same GPU; slower.")
+    ] = False,
     root: RootOption = None,
     workers: WorkersOption = None,
     verbose: VerboseOption = False,
@@ -76,27 +89,41 @@ def train(
     Checkpoints, history.jsonl, progress.png, training.json and validation/ go to
     ROOT/results/DATASET/NAME__CONFIGURATION/fold_FOLD. Ctrl-C or SIGTERM saves and exits; --resume goes on, with the
     settings that the run was begun with; only --set precision=... learning_rate=... may change them.
+
+    Settings come from, the later over the earlier: defaults, $AUTOSEG_CONFIG (otherwise ~/.config/autoseg/config.toml),
+    --config, and the options of the command line.
     """
     set_up_logging(verbose=verbose, quiet=quiet)
     space = workspace(root)
     data = load_dataset(space, dataset)  # a mistake is said before torch is imported
+    from autoseg.cli.config_table import print_settings
     from autoseg.cli.evaluation_table import print_tables
+    from autoseg.nn.deterministic import CUBLAS_VALUE, CUBLAS_VARIABLE
     from autoseg.training.config import parse_duration
     from autoseg.training.fold import train_fold
-    from autoseg.training.prepare import check_folder, check_start, prepare_fold
+    from autoseg.training.prepare import check_folder, check_start, prepare_fold, resolve_settings
     from autoseg.training.run_config import RunOptions
     from autoseg.training.validation import validate_fold
 
+    files = config_files(space, data, dataset, config)
     options = RunOptions(
         fold, configuration, name, device, epochs, iterations,
         None if max_runtime is None else parse_duration(max_runtime),
-        seed, pretrained, settings or [], n_workers(workers), resume,
+        seed, pretrained, settings or [], n_workers(workers), resume, deterministic=deterministic,
+        user_file=files.user, run_file=files.run,
     )  # fmt: skip
+    if show_config:
+        print_settings(resolve_settings(space, data, options), as_json=as_json)
+        return
     request = prepare_fold(space, data, options)
     check_start(request, resume=resume, overwrite=overwrite)
+    if request.config.deterministic:
+        os.environ.setdefault(CUBLAS_VARIABLE, CUBLAS_VALUE)  # CUDA reads it when it first multiplies matrices
 
     def command(flags: Sequence[str]) -> str:
-        return training_command(space, data, fold, *flags, configuration=request.configuration.name, name=request.name)
+        of_run = [] if options.run_file is None else ["--config", str(options.run_file)]
+        chosen, run_name = request.configuration.name, request.name
+        return training_command(space, data, fold, *of_run, *flags, configuration=chosen, name=run_name)
 
     planning = planning_command(space, data, "-c", request.configuration.name)
     is_resumed = check_folder(request.folder, resume=resume, overwrite=overwrite, command=command([]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from autoseg.core.components import resolve
 from autoseg.core.errors import ModelError
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, save_checkpoint
+from autoseg.nn.deterministic import deterministic
 from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.nn.losses import LabelSetLoss, VoxelLoss
 from autoseg.tasks.task import task_of
@@ -29,8 +30,9 @@ from autoseg.training.objective import Objective
 from autoseg.training.optim import build_optimization, optimizer_name
 from autoseg.training.pretrained import Before, load_pretrained
 from autoseg.training.request import FoldRequest
-from autoseg.training.resuming import CHANGEABLE, changes_so_far, forbidden_changes
+from autoseg.training.resuming import CHANGEABLE, forbidden_changes
 from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, load_latest, save_latest
+from autoseg.training.run_record import RunRecord
 from autoseg.training.trainer import Hooks, Parts, Progress, train
 
 log = logging.getLogger(__name__)
@@ -69,23 +71,24 @@ def train_fold(
     ModelError
         ``resume`` without a checkpoint, or with one of another plan or other settings.
     ConfigError
-        A component or device that is not there, or weights that do not fit the network.
+        A component or device that is not there, weights that do not fit the network, or ``deterministic`` where an
+        operation is not; names it.
     """
     started = time.monotonic()
     latest = load_latest(request.folder) if resume else None
     precision = _precision(request, latest)
     parts = build_parts(request, precision)
     progress = Progress()
-    changes = changes_so_far(latest, request.config)
     if latest is not None:
         progress = _restore(parts, request, latest)
         write_history(request.folder / "history.jsonl", progress.records)  # a kill may have come between the two
-    before = _start(parts, request, latest)
+    before, report = _start(parts, request, latest)
     parts = replace(parts, seen_validation_cases=len(before.seen_validation_cases))
-    _write_settings(request, precision, parts, before, changes)
+    record = RunRecord.of(request, parts.device, latest, report)
+    _write_settings(request, precision, parts, before, record)
 
     def save(name: str, progress: Progress) -> None:
-        checkpoint = _checkpoint(request, parts, progress, precision, before, changes)
+        checkpoint = _checkpoint(request, parts, progress, precision, before, record)
         if name == LATEST:
             save_latest(request.folder, checkpoint)
         else:
@@ -102,7 +105,8 @@ def train_fold(
         return request.max_runtime_s is not None and time.monotonic() - started >= request.max_runtime_s
 
     hooks = Hooks(on_steps, on_epoch, lambda: should_stop() or out_of_time())
-    progress = train(parts, request.config, progress, hooks)
+    with deterministic(is_on=request.config.deterministic):
+        progress = train(parts, request.config, progress, hooks)
     is_finished = progress.iteration >= request.config.iterations or (out_of_time() and not should_stop())
     if not progress.records or progress.records[-1].iteration < progress.iteration:  # not saved by an epoch
         save(LATEST, progress)
@@ -150,23 +154,23 @@ def _precision(request: FoldRequest, latest: Checkpoint | None) -> str:
     return next(name for name, value in PRECISIONS.items() if value is dtype)
 
 
-def _start(parts: Parts, request: FoldRequest, latest: Checkpoint | None) -> Before:
-    """Load the weights that a new run starts from, if any; return what weights had seen before the run."""
+def _start(parts: Parts, request: FoldRequest, latest: Checkpoint | None) -> tuple[Before, Mapping[str, Any] | None]:
+    """Load the weights that a new run starts from, if any; return what they had seen, and what was taken of them."""
     contents = {name: entry.images for name, entry in request.cache.entries.items()}
-    path, trained_on = request.pretrained, None
+    path, trained_on, report = request.pretrained, None, None
     if latest is not None:
         path = request.pretrained if latest.state.get("pretrained") is None else Path(latest.state["pretrained"])
         trained_on = latest.trained_on
     elif path is not None:
-        trained_on = load_pretrained(parts.network, path, request.plan, request.configuration, request.dataset.labels)
+        trained_on, report = load_pretrained(
+            parts.network, path, request.plan, request.configuration, request.dataset.labels
+        )
     before = Before.of(path, trained_on, request.dataset.name, contents, request.train_cases, request.val_cases)
     before.warn(request.fold)
-    return before
+    return before, report
 
 
-def _write_settings(
-    request: FoldRequest, precision: str, parts: Parts, before: Before, changes: list[dict[str, Any]]
-) -> None:
+def _write_settings(request: FoldRequest, precision: str, parts: Parts, before: Before, record: RunRecord) -> None:
     config = request.config
     optimizer = config.optimizer.model_copy(update={"name": optimizer_name(config.optimizer, config.iterations)})
     settings = (
@@ -182,7 +186,7 @@ def _write_settings(
             "pretrained": None if before.path is None else str(before.path),
             "seen_cases": sorted(before.seen),
         }
-        | ({"changes": changes} if changes else {})
+        | record.as_json()
     )
     write_json(request.folder / "training.json", settings)
 
@@ -193,7 +197,7 @@ def _checkpoint(
     progress: Progress,
     precision: str,
     before: Before,
-    changes: list[dict[str, Any]],
+    record: RunRecord,
 ) -> Checkpoint:
     return Checkpoint(
         weights=parts.network.state_dict(),
@@ -213,7 +217,7 @@ def _checkpoint(
             "data": _data_of(request),
             "pretrained": None if before.path is None else str(before.path),
         }
-        | ({"changes": changes} if changes else {}),
+        | record.as_json(),
     )
 
 

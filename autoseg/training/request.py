@@ -37,3 +37,5 @@ class FoldRequest:
     max_runtime_s: float | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
     """Dotted key of a setting -> level that set it; settings that nobody set are left out."""
+    data_hash: str = ""
+    """Hash of the source files and dataset.json; "" where it is not known."""
