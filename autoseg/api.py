@@ -67,6 +67,7 @@ def plan(
     planner: str | None = None,
     gpu_memory_gb: float | None = None,
     replan: bool = False,
+    plan_of: str | Path | None = None,
     workers: int = 1,
 ) -> Plan:
     """Check and measure the files, make the plan that follows from them, and split the cases into folds.
@@ -76,15 +77,18 @@ def plan(
     another planner or another memory, or with ``replan``, which discards edits.
 
     ``planner`` is ``default``, ``resenc_m``, ``resenc_l``, ``resenc_xl`` or ``small``; None takes that of the existing
-    plan, and so does ``gpu_memory_gb`` (GiB). ``dataset``, ``root`` and ``workers`` as in :func:`check`.
+    plan, and so does ``gpu_memory_gb`` (GiB). ``plan_of``, a checkpoint or model folder, gives its networks instead.
+    ``dataset``, ``root`` and ``workers`` as in :func:`check`.
 
     Raises ``DatasetError`` with every fault of the files, ``PlanError`` if there is no such planner or an edit cannot
     work, ``ConfigError`` if edits would be lost without ``replan``, or if a task of your own breaks its contract.
     """
     from autoseg.planning.plan_dataset import plan_dataset
     from autoseg.planning.plan_edits import PlanningOptions
+    from autoseg.training.pretrained import plan_of_model
 
-    options, data = PlanningOptions(planner, gpu_memory_gb, replan), _dataset(dataset, root)
+    model_plan = None if plan_of is None else plan_of_model(Path(plan_of))
+    options, data = PlanningOptions(planner, gpu_memory_gb, replan, model_plan), _dataset(dataset, root)
     if data.labels.task is not None:
         from autoseg.training.check_task import check_task
 

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from rich import progress as bars
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from autoseg.cli.plain_lines import plain_lines
 from autoseg.core.atomic import lacks_room, no_room
-from autoseg.core.errors import AutosegError, UserError
+from autoseg.core.errors import AutosegError, ConfigError, UserError
 from autoseg.core.parallel import available_cores
 from autoseg.core.progress import Progress, Stages, silent
 from autoseg.core.workspace import Workspace
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 EXIT_DONE, EXIT_INTERNAL, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
 
+RUN_FILE_ENDING = ".toml"
+"""Of a run's file, which may stand in the place of a data set."""
 SPINS = "1000"
 """Number of polls that a thread of torch makes before it sleeps until the others are done. By default it polls for
 milliseconds and takes the processor from the threads it waits for: see docs/decisions.md. Source: the value that GNU
@@ -49,6 +51,10 @@ QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings 
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:<index> or mps.")]
 MirrorOption = Annotated[bool, typer.Option("--tta/--no-tta", help="Average over mirrored copies of the image.")]
 NameOption = Annotated[str, typer.Option("--name", help="Name given to the training.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="RUN.toml", help="Settings of this run, over those of the user.", dir_okay=False),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 log = logging.getLogger("autoseg")
@@ -159,7 +165,46 @@ def load_dataset(space: Workspace, given: str) -> Dataset:
     """Return the data set that a command line names; imports are inside, so that --help is quick."""
     from autoseg.dataset.dataset import Dataset
 
-    return Dataset.load(space.find_dataset(given))
+    return Dataset.load(find_dataset(space, given))
+
+
+def find_dataset(space: Workspace, given: str) -> Path:
+    """Return the folder (or dataset.json) that a command line names; a run's file is first made a data set.
+
+    See :func:`autoseg.interop.run_data.dataset_of_run_file`.
+    """
+    if not given.endswith(RUN_FILE_ENDING):
+        return space.find_dataset(given)
+    from autoseg.interop.run_data import dataset_of_run_file
+
+    with progress("convert", quiet=log.getEffectiveLevel() > logging.INFO) as report:
+        return dataset_of_run_file(Path(given), space, report)
+
+
+class ConfigFiles(NamedTuple):
+    """Files with settings; None where there is none."""
+
+    user: Path | None
+    """For all runs of the user."""
+    run: Path | None
+    """For this run."""
+
+
+def config_files(space: Workspace, dataset: Dataset, given: str, config: Path | None) -> ConfigFiles:
+    """Return the files with settings: the user's, and that of the run.
+
+    That of the run is ``--config``, otherwise the argument DATASET (``given``) if it is a run's file. Raises
+    ``ConfigError`` if both are run's files, or if ``config`` describes another data set.
+    """
+    from autoseg.core.config_levels import user_file
+    from autoseg.interop.run_data import check_same_dataset
+
+    is_run_file = given.endswith(RUN_FILE_ENDING)
+    if is_run_file and config is not None:
+        raise ConfigError(f"--config {config}: {given} holds settings of a run, too. Leave one out, or join the files.")
+    if config is not None:
+        check_same_dataset(config, space, dataset.folder)
+    return ConfigFiles(user_file(os.environ), Path(given) if is_run_file else config)
 
 
 def n_workers(given: int | None) -> int:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from autoseg.cli import common
-from autoseg.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from autoseg.interop.elektronn import Cube
 
 log = logging.getLogger("autoseg.convert_elektronn")
 
@@ -59,6 +55,10 @@ def convert_elektronn(
             "--spacing", metavar="X Y Z", help="Edges of a voxel, mm, which HDF5 files do not hold (default: 1 1 1)."
         ),
     ] = None,
+    anisotropic_data: Annotated[
+        bool,
+        typer.Option("--anisotropic-data", help="The cubes are stacks of 2-D images: each slice along z is a case."),
+    ] = False,
     ending: Annotated[
         str, typer.Option("--ending", help="Of the new files: .nii.gz, .nii, .nrrd or .mha.")
     ] = ".nii.gz",
@@ -70,16 +70,18 @@ def convert_elektronn(
     The key may be omitted if a file has one data set only. Labels smaller than their image lie in its centre. All cubes
     are checked before anything is written; every fault is named.
     """
-    from autoseg.interop.elektronn import ConversionSettings, convert
+    from autoseg.interop.elektronn import convert
+    from autoseg.interop.elektronn_cubes import ConversionSettings, pair_cubes
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     x, y, z = spacing or (1.0, 1.0, 1.0)
     settings = ConversionSettings(
-        tuple(names) if names else None, tuple(channel_names) if channel_names else None, axes, (z, y, x), ending
-    )
+        tuple(names) if names else None, tuple(channel_names) if channel_names else None, axes, (z, y, x), ending,
+        anisotropic_data,
+    )  # fmt: skip
     if spacing is None:
         log.warning("--spacing is missing: voxels of 1 x 1 x 1 mm are assumed. Network and patch size depend on it.")
-    cubes = paired(images, labels, priorities, case_names)
+    cubes = pair_cubes(images, labels, priorities, case_names, lambda key: f"--{key.replace('_', '-')}")
     with common.progress("convert", quiet=quiet) as report:
         written = convert(cubes, output, settings, progress=report)
     shares = written.annotated_fraction
@@ -87,28 +89,6 @@ def convert_elektronn(
         "%s: %d cases of the classes %s, %.1f %% of the voxels labelled", output, len(written.cases),
         ", ".join(written.class_names), 100 * sum(shares.values()) / len(shares),
     )  # fmt: skip
-
-
-def paired(
-    images: list[str], labels: list[str], priorities: list[float] | None, case_names: list[str] | None
-) -> list[Cube]:
-    """Return one cube per entry of the lists; raise ``ConfigError`` if lengths differ or priorities are wrong."""
-    from autoseg.interop.elektronn import Cube
-    from autoseg.interop.elektronn import case_names as named
-
-    lists = {"--labels": labels, "--priorities": priorities, "--case-names": case_names}
-    for option, given in lists.items():
-        if given and len(given) != len(images):
-            raise ConfigError(
-                f"{option}: found {len(given)} entries, expected {len(images)}, one for each of --images. Correct it."
-            )
-    if priorities and not (all(0 <= priority < float("inf") for priority in priorities) and any(priorities)):
-        raise ConfigError(f"--priorities: found {priorities}, expected numbers of 0 or more, not all 0. Correct them.")
-    weights: list[float | None] = [*priorities] if priorities else [None] * len(images)
-    return [
-        Cube(name, image, label, weight)
-        for name, image, label, weight in zip(case_names or named(images), images, labels, weights, strict=True)
-    ]
 
 
 if __name__ == "__main__":

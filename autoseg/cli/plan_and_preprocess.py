@@ -27,7 +27,10 @@ def main() -> None:
 
 
 def plan_and_preprocess(
-    dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, nnU-Net's id, or a run's .toml."),
+    ],
     *,
     configurations: Annotated[
         list[str] | None,
@@ -43,6 +46,14 @@ def plan_and_preprocess(
     ] = None,
     gpu_memory_gb: Annotated[
         float | None, typer.Option(min=0.1, help="Plan for a GPU with this much memory (default: as planned before).")
+    ] = None,
+    plan_of: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Checkpoint or model folder, with whose networks to plan, so that its weights fit "
+            "(autoseg_train --pretrained MODEL).",
+        ),
     ] = None,
     replan: Annotated[
         bool, typer.Option("--replan", help="Plan again from the data, and discard the edits of plans.json.")
@@ -68,7 +79,7 @@ def plan_and_preprocess(
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
-    described, faults = Dataset.examine(space.find_dataset(dataset))
+    described, faults = Dataset.examine(common.find_dataset(space, dataset))
     folder = space.preprocessed(described.name)
     if not faults and described.labels.task is not None:
         from autoseg.training.check_task import check_task
@@ -85,7 +96,7 @@ def plan_and_preprocess(
     from autoseg.training.cascade import previous_maps_in
 
     stages = common.stages(quiet=quiet)
-    options = PlanningOptions(planner, gpu_memory_gb, replan)
+    options = PlanningOptions(planner, gpu_memory_gb, replan, model_plan(plan_of))
     made = plan_dataset(described, space, options, workers, stages, configurations=configurations)
     planned, chosen = made.plan, made.configurations
     previous = previous_maps_in(space, described)
@@ -123,6 +134,15 @@ def check(
         if report.promises is not None:
             print_promises(report.promises)
     report.raise_if_faulty()
+
+
+def model_plan(model: Path | None) -> Plan | None:
+    """Return the plan of a checkpoint or model folder; None for None, so that torch is not imported."""
+    if model is None:
+        return None
+    from autoseg.training.pretrained import plan_of_model
+
+    return plan_of_model(model)
 
 
 def print_planned(planned: Plan, chosen: Sequence[str], folder: Path) -> None:

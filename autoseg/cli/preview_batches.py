@@ -20,7 +20,10 @@ NO_AUGMENTATION = ("augmentation=none", "mirror=false")
 
 
 def preview_batches(
-    dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, nnU-Net's id, or a run's .toml."),
+    ],
     *,
     configuration: Annotated[
         str | None,
@@ -34,7 +37,8 @@ def preview_batches(
     no_augmentation: Annotated[
         bool, typer.Option("--no-augmentation", help="Show the same patches without augmentation.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="As given to autoseg_train.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="As given to autoseg_train.")] = None,
+    config: common.ConfigOption = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE ...", help="As given to autoseg_train.")
     ] = None,
@@ -52,9 +56,9 @@ def preview_batches(
 ) -> None:
     """Draw training patches of DATASET, which must be preprocessed: image, labels, and labels over the image.
 
-    These are the patches that autoseg_train with the same -c, fold, --seed and --set gives to the network. They show
-    whether labels lie on their structures, what is annotated, and what augmentation does. Unannotated voxels are
-    hatched, voxels with several possible classes striped. --json lists everything but the voxels on stdout.
+    These are the patches that autoseg_train with the same -c, fold, --seed, --config and --set gives to the network.
+    They show whether labels lie on their structures, what is annotated, and what augmentation does. Unannotated voxels
+    are hatched, voxels with several possible classes striped. --json lists everything but the voxels on stdout.
     """
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
@@ -64,7 +68,11 @@ def preview_batches(
     from autoseg.training.run_config import RunOptions
 
     chosen = [*(settings or []), *(NO_AUGMENTATION if no_augmentation else ())]
-    options = RunOptions(fold, configuration, seed=seed, settings=chosen, workers=workers, device="cpu")
+    files = common.config_files(space, data, dataset, config)
+    options = RunOptions(
+        fold, configuration, seed=seed, settings=chosen, workers=workers, device="cpu", user_file=files.user,
+        run_file=files.run,
+    )  # fmt: skip
     request = prepare_fold(space, data, options)
     path = output or space.model(data.name, request.configuration.name).parent / (
         f"preview_batches__{request.configuration.name}.png"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -15,6 +16,7 @@ import typer
 
 from autoseg.cli.common import (
     EXIT_INTERRUPTED,
+    ConfigOption,
     IncompleteError,
     JsonOption,
     QuietOption,
@@ -22,6 +24,7 @@ from autoseg.cli.common import (
     StoppedError,
     VerboseOption,
     WorkersOption,
+    config_files,
     load_dataset,
     log,
     n_workers,
@@ -42,7 +45,10 @@ if TYPE_CHECKING:
 
 
 def train(
-    dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, nnU-Net's id, or a run's .toml."),
+    ],
     fold: Annotated[str, typer.Argument(help="Number of the fold, or 'all' to train on every case.")],
     configuration: Annotated[
         str | None,
@@ -70,11 +76,18 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it (default: 0).")] = None,
     pretrained: Annotated[
-        Path | None, typer.Option(help="Checkpoint to start from; classes and channels go by name.", dir_okay=False)
+        Path | None, typer.Option(help="Checkpoint or model folder to start from; classes and channels go by name.")
     ] = None,
+    config: ConfigOption = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE ...", help="Change settings of training.json.")
     ] = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print every setting and where it comes from; train nothing.")
+    ] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same numbers in every run on the same GPU; slower.")
+    ] = False,
     root: RootOption = None,
     workers: WorkersOption = None,
     verbose: VerboseOption = False,
@@ -86,6 +99,9 @@ def train(
     Checkpoints, history.jsonl, progress.png, training.json and validation/ go to
     ROOT/results/DATASET/NAME__CONFIGURATION/fold_FOLD. Ctrl-C or SIGTERM saves and exits; --resume goes on, with the
     settings that the run was begun with; only --set precision=... learning_rate=... may change them.
+
+    Settings come from, the later over the earlier: defaults, $AUTOSEG_CONFIG (otherwise ~/.config/autoseg/config.toml),
+    --config, and the options of the command line.
     """
     place = Place.from_environment()
     set_up_logging(verbose=verbose, quiet=quiet)
@@ -96,26 +112,33 @@ def train(
     is_starter = gpus is not None and gpus > 1 and not place.is_started
     space = workspace(root)
     data = load_dataset(space, dataset)  # a mistake is said before torch is imported
+    from autoseg.cli.config_table import print_settings
     from autoseg.core.ranks import Ranks
     from autoseg.sampling.loader import share_of_batch
     from autoseg.training.batches import batch_size
     from autoseg.training.config import parse_duration
-    from autoseg.training.prepare import check_folder, check_start, prepare_fold
+    from autoseg.training.prepare import check_folder, check_start, prepare_fold, resolve_settings
     from autoseg.training.run_config import RunOptions
 
+    files = config_files(space, data, dataset, config)
     options = RunOptions(
         fold, configuration, name, place.device(device), epochs, iterations,
         None if max_runtime is None else parse_duration(max_runtime),
-        seed, pretrained, settings or [], place.workers(n_workers(workers)), resume,
+        seed, pretrained, settings or [], place.workers(n_workers(workers)), resume, deterministic=deterministic,
+        user_file=files.user, run_file=files.run,
     )  # fmt: skip
+    if show_config:
+        print_settings(resolve_settings(space, data, options), as_json=as_json)
+        return
     request = prepare_fold(space, data, options)
     check_start(request, resume=resume, overwrite=overwrite)
+    _prepare_determinism(request)
 
     def command(flags: Sequence[str]) -> str:
         several = [] if gpus is None else ["--gpus", str(gpus), *(["--device", "cpu"] if device == "cpu" else [])]
-        return training_command(
-            space, data, fold, *several, *flags, configuration=request.configuration.name, name=request.name
-        )
+        of_run = [] if options.run_file is None else ["--config", str(options.run_file)]
+        chosen, run_name = request.configuration.name, request.name
+        return training_command(space, data, fold, *several, *of_run, *flags, configuration=chosen, name=run_name)
 
     def is_resumed() -> bool:
         return check_folder(request.folder, resume=resume, overwrite=overwrite, command=command([]))
@@ -159,6 +182,14 @@ def _train_and_validate(
     with progress("validating", quiet=quiet) as report:
         predict_validation(request, workers=request.workers, progress=report)
     return score_validation(request, workers=request.workers * ranks.size) if ranks.is_first else None
+
+
+def _prepare_determinism(request: FoldRequest) -> None:
+    """Set the variable that CUDA reads when it first multiplies matrices, if the run shall be deterministic."""
+    from autoseg.nn.deterministic import CUBLAS_VALUE, CUBLAS_VARIABLE
+
+    if request.config.deterministic:
+        os.environ.setdefault(CUBLAS_VARIABLE, CUBLAS_VALUE)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ Config = TypeVar("Config", bound=BaseModel)
 
 PACKAGED = "default"
 """Level of values that nobody set."""
+DATA_TABLE = "data"
+"""Table of a run's file that describes its data set; it holds no settings."""
 GROUP_NAME = "name"
 """Assigning to a group, as in ``optimizer=sgd``, sets this field of it."""
 
@@ -125,17 +127,25 @@ def assignment_level(assignments: Sequence[str], model: type[BaseModel], name: s
     return Level(name, values)
 
 
-def file_level(path: Path) -> Level:
-    """Read a TOML file as a level; tables are groups. Raises ``ConfigError`` if it cannot be read or is not TOML."""
+def file_level(path: Path, *, without: Sequence[str] = ()) -> Level:
+    """Read a TOML file as a level; tables are groups, except those named in ``without``, which are passed over.
+
+    Raises ``ConfigError`` if the file cannot be read or is not TOML.
+    """
+    content = read_toml(path)
+    return Level(str(path), flatten({key: value for key, value in content.items() if key not in without}))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file; raise ``ConfigError`` if it cannot be read or is not TOML."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}). Check the path and its permissions.") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             f"{path}: is not valid TOML ({error}). Write settings as key = value, text in quotes."
         ) from error
-    return Level(str(path), flatten(values))
 
 
 def user_file(environment: Mapping[str, str], variable: str = "AUTOSEG_CONFIG") -> Path | None:

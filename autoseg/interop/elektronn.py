@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from autoseg.core.geometry import Geometry
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.case_files import is_file_name
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
+from autoseg.interop.elektronn_cubes import ConversionSettings, Cube
 from autoseg.io.hdf5 import Hdf5Array, find_array, has_array, parse_array, read_array
 from autoseg.io.images import write_labels
-from autoseg.io.volumes import VOLUME_ENDINGS, write_volume
+from autoseg.io.volumes import write_volume
 
 log = logging.getLogger(__name__)
 
@@ -33,51 +34,6 @@ FOUR_AXES = {"xyz": "cxyz", "zxy": "zcxy"}
 """ELEKTRONN's two axis orders (the second with ``zchxy_order``) -> order of images with channels."""
 WRAPPED = tuple(2**bits - 1 for bits in (8, 16, 32, 64))
 """Values that -1 becomes when it is stored without a sign."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConversionSettings:
-    """Facts that the files do not contain."""
-
-    class_names: tuple[str, ...] | None = None
-    """Names of the classes 0, 1, ...; None: background, class_1, ..."""
-    channel_names: tuple[str, ...] | None = None
-    """None: EM, or channel_0, channel_1, ..."""
-    axes: str = "xyz"
-    """Order of the axes in the files, ``c`` for channels; label files have the same order without ``c``."""
-    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """mm, (z, y, x)."""
-    ending: str = ".nii.gz"
-    """Ending of the files to write."""
-
-    def __post_init__(self) -> None:
-        """Raise ``ConfigError`` if a value is out of range."""
-        if sorted(self.axes) not in (sorted("xyz"), sorted("cxyz")):
-            raise ConfigError(f"axes: {self.axes!r}, expected x, y, z, and c for channels. For example: xyz or zcxy.")
-        if self.ending not in VOLUME_ENDINGS:
-            raise ConfigError(f"ending: {self.ending!r}, expected one of {', '.join(VOLUME_ENDINGS)}.")
-        if not all(np.isfinite(edge) and edge > 0 for edge in self.spacing):
-            raise ConfigError(f"spacing: {self.spacing[::-1]} mm, expected positive numbers. Correct it.")
-        names = self.class_names or ("background", "other")
-        folded = {name.casefold() for name in names}
-        if len(names) < 2 or len(folded) < len(names) or names[0] != "background" or "ignore" in folded:
-            raise ConfigError(
-                f"class names: {', '.join(names)}, expected two or more different names, the first background, none of "
-                "them ignore. For example: --names background membrane."
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Cube:
-    """One training cube, as given by the user."""
-
-    name: str
-    """Name of the case to write."""
-    image: str
-    """``file.h5:key``; the key may be omitted if the file has only one data set."""
-    label: str
-    priority: float | None = None
-    """ELEKTRONN's ``cube_prios``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +55,33 @@ class _CubeContent:
     label: Hdf5Array
     info: LazyInfo | None
     n_channels: int
+    n_slices: int
+    """Of the image, along z."""
     margin: Shape3
     """Unlabelled voxels around the labels on each side, (z, y, x)."""
     counts: Mapping[int, int]
     """Label value -> voxels."""
+
+    def cases(self, settings: ConversionSettings) -> tuple[str, ...]:
+        """Names of the cases that the cube becomes: one, or one for each slice."""
+        name = self.cube.name
+        return tuple(f"{name}_z{z:04d}" for z in range(self.n_slices)) if settings.slices else (name,)
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
     """Cases and classes that were written."""
 
-    cases: tuple[str, ...]
+    cases_of: Mapping[str, tuple[str, ...]]
+    """Cube -> names of its cases: its own, or those of its slices."""
     class_names: tuple[str, ...]
     annotated_fraction: Mapping[str, float] = field(default_factory=dict)
     """Case -> share of its voxels with a label, 0 to 1."""
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Names of all cases."""
+        return tuple(case for cases in self.cases_of.values() for case in cases)
 
 
 def convert(
@@ -153,21 +122,11 @@ def convert(
     Dataset.from_json(_dataset_json(contents, names, settings, is_dense=False), name=output.name, folder=None)
     fractions: dict[str, float] = {}
     for done, item in enumerate(contents, 1):
-        fractions[item.cube.name] = _write_cube(item, output, settings, ignore=len(names))
+        fractions |= _write_cube(item, output, settings, ignore=len(names))
         progress(done, len(contents), item.cube.name)
     write_json(output / DATASET_JSON, _dataset_json(contents, names, settings, is_dense=min(fractions.values()) == 1))
     Dataset.load(output)
-    return ConversionReport(tuple(fractions), names, fractions)
-
-
-def case_names(images: Iterable[str]) -> tuple[str, ...]:
-    """Return a case name for each image: the name of the file, with the key if a file holds several cubes."""
-    parts = [parse_array(text) for text in images]
-    stems = Counter(path.stem for path, _ in parts)
-    return tuple(
-        path.stem if stems[path.stem] == 1 or key is None else f"{path.stem}_{key.strip('/').replace('/', '_')}"
-        for path, key in parts
-    )
+    return ConversionReport({item.cube.name: item.cases(settings) for item in contents}, names, fractions)
 
 
 def to_czyx(array: NDArray[Any], axes: str) -> NDArray[Any]:
@@ -250,7 +209,7 @@ def _examine_arrays(
     try:
         n_channels, *shape = to_czyx(read_array(image), settings.axes).shape
         if labels.size == 0 and info is not None:  # a cube of ELEKTRONN without any annotated voxel, only info
-            return _CubeContent(cube, image, label, info, n_channels, (0, 0, 0), {})
+            return _CubeContent(cube, image, label, info, n_channels, shape[0], (0, 0, 0), {})
         drawn = to_czyx(labels, settings.axes.replace("c", ""))[0]
     except ValueError as error:
         findings.fault(cube.name, found=str(error), expected="an image and labels per voxel", fix="Correct --axes.")
@@ -276,7 +235,7 @@ def _examine_arrays(
         )  # fmt: skip
         return None
     z, y, x = (rest // 2 for rest in surplus)
-    return _CubeContent(cube, image, label, info, n_channels, (z, y, x), count_values(drawn))
+    return _CubeContent(cube, image, label, info, n_channels, shape[0], (z, y, x), count_values(drawn))
 
 
 def _xyz(shape: Sequence[int]) -> str:
@@ -340,20 +299,23 @@ def _check_channels(contents: Sequence[_CubeContent], settings: ConversionSettin
         findings.fault("channels", found=each, expected=expected, fix="Correct --channel-names or --axes.")
 
 
-def _write_cube(item: _CubeContent, output: Path, settings: ConversionSettings, *, ignore: int) -> float:
-    """Write images and labels of a cube; return the share of its voxels with a label, 0 to 1."""
-    geometry, name = Geometry(spacing=settings.spacing), item.cube.name
+def _write_cube(item: _CubeContent, output: Path, settings: ConversionSettings, *, ignore: int) -> dict[str, float]:
+    """Write images and labels of a cube; return case -> share of its voxels with a label, 0 to 1."""
     image = to_czyx(read_array(item.image), settings.axes)
-    for channel, values in enumerate(image):
-        path = output / "imagesTr" / f"{name}_{channel:04d}{settings.ending}"
-        write_volume(path, np.ascontiguousarray(values), geometry)
     labels = np.full(image.shape[1:], ignore, dtype=np.uint16)
     if item.counts:
         drawn = to_czyx(read_array(item.label), settings.axes.replace("c", ""))[0]
         inner = tuple(slice(low, low + size) for low, size in zip(item.margin, drawn.shape, strict=True))
         labels[inner] = np.where(_counts(drawn, item.info), drawn, ignore)
-    write_labels(output / "labelsTr" / f"{name}{settings.ending}", labels, geometry)
-    return float(np.mean(labels != ignore))
+    names = item.cases(settings)
+    geometry = Geometry(spacing=settings.spacing_of_files)
+    parts = [slice(z, z + 1) for z in range(len(names))] if settings.slices else [slice(None)]
+    for name, part in zip(names, parts, strict=True):
+        for channel, values in enumerate(image[:, part]):
+            path = output / "imagesTr" / f"{name}_{channel:04d}{settings.ending}"
+            write_volume(path, np.ascontiguousarray(values), geometry)
+        write_labels(output / "labelsTr" / f"{name}{settings.ending}", labels[part], geometry)
+    return {name: float(np.mean(labels[part] != ignore)) for name, part in zip(names, parts, strict=True)}
 
 
 def _counts(drawn: NDArray[Any], info: LazyInfo | None) -> BoolArray:
@@ -374,11 +336,14 @@ def _dataset_json(
     channels = settings.channel_names or (
         ("EM",) if n_channels == 1 else tuple(f"channel_{index}" for index in range(n_channels))
     )
-    cases = {item.cube.name: entry for item in contents if (entry := _case_entry(item, names))}
+    entries = [_case_entry(item, names, settings, grouped=len(contents) > 1) for item in contents]
+    cases = {
+        case: entry for item, entry in zip(contents, entries, strict=True) if entry for case in item.cases(settings)
+    }
     content: dict[str, Any] = {
         "channel_names": {str(index): name for index, name in enumerate(channels)},
         "labels": labels,
-        "numTraining": len(contents),
+        "numTraining": sum(len(item.cases(settings)) for item in contents),
         "file_ending": settings.ending,
     }
     if any("annotated" in entry for entry in cases.values()):
@@ -386,8 +351,13 @@ def _dataset_json(
     return content | ({"cases": cases} if cases else {})
 
 
-def _case_entry(item: _CubeContent, names: Sequence[str]) -> dict[str, Any]:
-    """Return the entry of a case in dataset.json; empty if nothing is stated about it."""
+def _case_entry(
+    item: _CubeContent, names: Sequence[str], settings: ConversionSettings, *, grouped: bool
+) -> dict[str, Any]:
+    """Return the entry of each case of a cube in dataset.json; empty if nothing is stated about it.
+
+    ``grouped`` slices of a cube stay in one fold. They share its priority.
+    """
     entry: dict[str, Any] = {}
     if item.info is not None:
         labelled, absent = item.info.labelled, item.info.not_present
@@ -396,5 +366,7 @@ def _case_entry(item: _CubeContent, names: Sequence[str]) -> dict[str, Any]:
         if absent.any():
             entry["absent"] = [names[index] for index in np.flatnonzero(absent).tolist()]
     if item.cube.priority is not None:
-        entry["priority"] = item.cube.priority
+        entry["priority"] = item.cube.priority / len(item.cases(settings))
+    if settings.slices and grouped:
+        entry["group"] = item.cube.name
     return entry

@@ -34,6 +34,8 @@ class Transfer:
     """Names of the tensors that were taken unchanged."""
     adapted: tuple[str, ...]
     """Names of the tensors of which only some rows or columns were taken, or all in another order."""
+    skipped: tuple[str, ...]
+    """Names of the tensors that keep their initial weights, because none of their channels or outputs has a match."""
     mismatched: Mapping[str, str]
     """Name of a tensor that does not fit -> reason. If there is any, the architectures differ."""
     heads: Mapping[str, str]
@@ -97,6 +99,7 @@ def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], own_ends: E
     weights = dict(own)
     matched: list[str] = []
     adapted: list[str] = []
+    skipped: list[str] = []
     mismatched: dict[str, str] = {}
     for name, tensor in own.items():
         other = given.get(name)
@@ -107,12 +110,13 @@ def transfer(own: Mapping[str, Tensor], given: Mapping[str, Tensor], own_ends: E
             mismatched[name] = f"{tuple(other.shape)} instead of {tuple(tensor.shape)}"
         else:
             weights[name] = other.to(tensor) if end is None else end.placed(tensor, other.to(tensor))
-            (matched if end is None or end.is_whole else adapted).append(name)
+            (matched if end is None or end.is_whole else adapted if end.pairs else skipped).append(name)
     mismatched |= {name: "not in this network" for name in given if name not in own}
     return Transfer(
         weights=weights,
         matched=tuple(matched),
         adapted=tuple(adapted),
+        skipped=tuple(skipped),
         mismatched=mismatched,
         heads={own_ends.heads[mine]: given_ends.heads[theirs] for mine, theirs in heads.items()},
         channels={own_ends.channels[mine]: given_ends.channels[theirs] for mine, theirs in channels.items()},

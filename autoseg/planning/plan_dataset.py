@@ -26,6 +26,7 @@ from autoseg.planning.plan_edits import (
     load_record,
     save_record,
 )
+from autoseg.planning.plan_like import plan_like
 from autoseg.planning.planner import plan
 from autoseg.planning.presets import planner_settings
 from autoseg.planning.splits import load_or_make_splits, refuse_forgotten_cases
@@ -72,8 +73,8 @@ def plan_dataset(
     DatasetError
         The files have faults: all of them.
     PlanError
-        There is no such planner, an edit of plans.json cannot work, or the plan lacks one of the
-        configurations; no plan is written.
+        There is no such planner, an edit of plans.json cannot work, the plan lacks one of the
+        configurations, or the data do not fit the model to follow; no plan is written.
     ConfigError
         Edits would be lost without ``options.replan``.
     """
@@ -94,7 +95,12 @@ def plan_dataset(
     save_plan(choice.plan, folder / PLAN_FILE)
     chosen = () if configurations == () else choose_configurations(choice.plan, configurations, former.record)
     used = () if former.record is None else former.record.configurations
-    record = PlanRecord(plan=choice.made, gpu_memory_gb=memory_gb, configurations=used)
+    record = PlanRecord(
+        plan=choice.made,
+        gpu_memory_gb=memory_gb,
+        configurations=used,
+        model_plan=options.followed(former.record),
+    )
     save_record(record.with_used(chosen, choice.plan) if chosen else record, folder)
     return Planned(choice.plan, fingerprint, choice.edits, chosen)
 
@@ -123,10 +129,14 @@ def _chosen_plan(
     """
     before = former.plan or (None if former.record is None else former.record.plan)
     planner = None if before is None else before.planner
+    model_plan = options.followed(former.record)
     is_same = options.planner is None or options.planner == planner
     known_gb = former.record.gpu_memory_gb if former.record is not None and is_same else None
     memory_gb = options.gpu_memory_gb if options.gpu_memory_gb is not None else known_gb
-    fresh = plan(dataset, fingerprint, options.planner or planner or "default", memory_gb)
+    if model_plan is None:
+        fresh = plan(dataset, fingerprint, options.planner or planner or "default", memory_gb)
+    else:
+        fresh = plan_like(model_plan, dataset, fingerprint)
     choice = choose_plan(fresh, former.plan, former.record, options)
     if choice.edits:
         log.warning("plans.json was edited, which is kept: %s. To plan anew: %s", listed(choice.edits), replanning)

@@ -36,6 +36,8 @@ class PlanRecord(BaseModel):
     """Memory that it was made for, GB; None is the planner's own."""
     configurations: tuple[str, ...] = ()
     """Configurations that were preprocessed, in the order of the plan."""
+    model_plan: Plan | None = None
+    """Plan of the model whose networks this one has; None for a plan from the data alone."""
 
     def with_used(self, names: Iterable[str], plan: Plan) -> PlanRecord:
         """Return the record with further configurations of ``plan`` among those that were preprocessed."""
@@ -51,6 +53,19 @@ class PlanningOptions:
     gpu_memory_gb: float | None = None
     replan: bool = False
     """Make a new plan and discard all edits."""
+    model_plan: Plan | None = None
+    """Plan of a model, whose networks the new plan is to have."""
+
+    def followed(self, record: PlanRecord | None) -> Plan | None:
+        """Return the plan of the model to follow: that given, otherwise as before; None if a planner is given."""
+        if self.model_plan is not None or self.planner is not None or record is None:
+            return self.model_plan
+        return record.model_plan
+
+    def __post_init__(self) -> None:
+        """Raise ``ConfigError`` if both a model and a planner (or memory) are to decide."""
+        if self.model_plan is not None and (self.planner is not None or self.gpu_memory_gb is not None):
+            raise ConfigError("--plan-of: the model decides. Leave out --planner and --gpu-memory-gb.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +167,9 @@ def _reason_to_replan(fresh: Plan, present: Plan, record: PlanRecord | None, opt
         return f"the channels are now {list(fresh.channel_names)}"
     if present.crop and not fresh.crop:
         return "the present plan crops the empty border of images, where foreground is annotated"
+    followed, followed_before = options.followed(record), None if record is None else record.model_plan
+    if followed != followed_before:
+        return "it is to follow another model" if followed is not None else "it followed a model"
     if options.planner is not None and options.planner != present.planner:
         return f"--planner {options.planner} differs from {present.planner}"
     before = None if record is None else record.gpu_memory_gb

@@ -65,6 +65,8 @@ class TrainingConfig(BaseModel):
     """Losses at every resolution of the decoder."""
     seed: int = Field(default=0, ge=0)
     """Everything random in a run follows from it."""
+    deterministic: bool = False
+    """Only operations that give the same numbers in every run on the same GPU; slower. The CPU needs it not."""
     sampling: SamplingConfig = SamplingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: AugmentationConfig = AugmentationConfig()

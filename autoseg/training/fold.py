@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from autoseg.core.atomic import write_json
 from autoseg.core.errors import ModelError
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, save_checkpoint
+from autoseg.nn.deterministic import deterministic
 from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.nn.losses.registry import named_loss
 from autoseg.nn.ranks import distributed_network
@@ -28,8 +29,9 @@ from autoseg.training.objective import Objective
 from autoseg.training.optim import build_optimization, optimizer_name
 from autoseg.training.pretrained import Before, load_pretrained
 from autoseg.training.request import FoldRequest
-from autoseg.training.resuming import CHANGEABLE, changes_so_far, forbidden_changes
+from autoseg.training.resuming import CHANGEABLE, forbidden_changes
 from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, load_latest, save_latest
+from autoseg.training.run_record import RunRecord
 from autoseg.training.trainer import Hooks, Parts, Progress, train
 
 log = logging.getLogger(__name__)
@@ -67,26 +69,27 @@ def train_fold(
     ModelError
         ``resume`` without a checkpoint, or with one of another plan or other settings.
     ConfigError
-        A component or device that is not there, or weights that do not fit the network.
+        A component or device that is not there, weights that do not fit the network, or ``deterministic`` where an
+        operation is not; names it.
     """
     started, ranks = time.monotonic(), request.ranks
     latest = load_latest(request.folder) if resume else None
     precision = _precision(request, latest)
     parts = build_parts(request, precision)
     progress = Progress()
-    changes = changes_so_far(latest, request.config)
     if latest is not None:
         progress = _restore(parts, request, latest)
-    before = _start(parts, request, latest)
+    before, report = _start(parts, request, latest)
     parts = replace(parts, seen_validation_cases=len(before.seen_validation_cases))
-    files = _Files(request, parts, precision, before, changes)
+    files = _Files(request, parts, precision, before, RunRecord.of(request, parts.device, latest, report))
     files.begin(progress)
 
     def out_of_time() -> bool:
         return request.max_runtime_s is not None and time.monotonic() - started >= request.max_runtime_s
 
     hooks = Hooks(on_steps if ranks.is_first else _say_nothing, files.on_epoch, lambda: should_stop() or out_of_time())
-    progress = train(parts, request.config, progress, hooks)
+    with deterministic(is_on=request.config.deterministic):
+        progress = train(parts, request.config, progress, hooks)
     is_stopped, is_late = ranks.any(should_stop()), ranks.any(out_of_time())
     is_finished = progress.iteration >= request.config.iterations or (is_late and not is_stopped)
     if not progress.records or progress.records[-1].iteration < progress.iteration:  # not saved by an epoch
@@ -105,7 +108,7 @@ class _Files:
     parts: Parts
     precision: str
     before: Before
-    changes: list[dict[str, Any]]
+    record: RunRecord
 
     def begin(self, progress: Progress) -> None:
         """Write the settings of the run, and the history that belongs to the checkpoint that it goes on from."""
@@ -113,13 +116,13 @@ class _Files:
             return
         if progress.records:  # a kill may have come between checkpoint and history
             write_history(self.request.folder / "history.jsonl", progress.records)
-        _write_settings(self.request, self.precision, self.parts, self.before, self.changes)
+        _write_settings(self.request, self.precision, self.parts, self.before, self.record)
 
     def save(self, name: str, progress: Progress) -> None:
         """Write a checkpoint."""
         if not self.request.ranks.is_first:
             return
-        checkpoint = _checkpoint(self.request, self.parts, progress, self.precision, self.before, self.changes)
+        checkpoint = _checkpoint(self.request, self.parts, progress, self.precision, self.before, self.record)
         if name == LATEST:
             save_latest(self.request.folder, checkpoint)
         else:
@@ -190,23 +193,23 @@ def _precision(request: FoldRequest, latest: Checkpoint | None) -> str:
     return next(of_ranks)  # float32 first: what all ranks can do
 
 
-def _start(parts: Parts, request: FoldRequest, latest: Checkpoint | None) -> Before:
-    """Load the weights that a new run starts from, if any; return what weights had seen before the run."""
+def _start(parts: Parts, request: FoldRequest, latest: Checkpoint | None) -> tuple[Before, Mapping[str, Any] | None]:
+    """Load the weights that a new run starts from, if any; return what they had seen, and what was taken of them."""
     contents = {name: entry.images for name, entry in request.cache.entries.items()}
-    path, trained_on = request.pretrained, None
+    path, trained_on, report = request.pretrained, None, None
     if latest is not None:
         path = request.pretrained if latest.state.get("pretrained") is None else Path(latest.state["pretrained"])
         trained_on = latest.trained_on
     elif path is not None:
-        trained_on = load_pretrained(parts.network, path, request.plan, request.configuration, request.dataset.labels)
+        trained_on, report = load_pretrained(
+            parts.network, path, request.plan, request.configuration, request.dataset.labels
+        )
     before = Before.of(path, trained_on, request.dataset.name, contents, request.train_cases, request.val_cases)
     before.warn(request.fold)
-    return before
+    return before, report
 
 
-def _write_settings(
-    request: FoldRequest, precision: str, parts: Parts, before: Before, changes: list[dict[str, Any]]
-) -> None:
+def _write_settings(request: FoldRequest, precision: str, parts: Parts, before: Before, record: RunRecord) -> None:
     config = request.config
     optimizer = config.optimizer.model_copy(update={"name": optimizer_name(config.optimizer, config.iterations)})
     settings = (
@@ -223,7 +226,7 @@ def _write_settings(
             "pretrained": None if before.path is None else str(before.path),
             "seen_cases": sorted(before.seen),
         }
-        | ({"changes": changes} if changes else {})
+        | record.as_json()
     )
     write_json(request.folder / "training.json", settings)
 
@@ -234,7 +237,7 @@ def _checkpoint(
     progress: Progress,
     precision: str,
     before: Before,
-    changes: list[dict[str, Any]],
+    record: RunRecord,
 ) -> Checkpoint:
     return Checkpoint(
         weights=parts.network.state_dict(),
@@ -254,7 +257,7 @@ def _checkpoint(
             "data": _data_of(request),
             "pretrained": None if before.path is None else str(before.path),
         }
-        | ({"changes": changes} if changes else {}),
+        | record.as_json(),
     )
 
 

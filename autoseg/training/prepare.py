@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from autoseg.cases.cache import CaseCache
+from autoseg.core.config_levels import Resolved
 from autoseg.core.errors import CacheError, ConfigError
 from autoseg.core.findings import counted, listed
 from autoseg.core.fingerprint import Fingerprint
-from autoseg.core.plan import Plan
+from autoseg.core.plan import Configuration, Plan
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.commands import PLANNING, planning_command
 from autoseg.dataset.dataset import Dataset
@@ -29,14 +30,27 @@ from autoseg.preprocessing.runner import NO_FILES, stale_cases
 from autoseg.training.batches import recipe
 from autoseg.training.cascade import previous_maps
 from autoseg.training.check_task import check_task
+from autoseg.training.config import TrainingConfig
 from autoseg.training.optim import optimizer_settings
-from autoseg.training.pretrained import check_pretrained
+from autoseg.training.pretrained import check_pretrained, pretrained_checkpoint
 from autoseg.training.request import FoldRequest
 from autoseg.training.resuming import find_run
 from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, PREVIOUS, has_checkpoint
 from autoseg.training.run_config import RunOptions, fold_config
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _ChosenRun:
+    """The run that options mean, in a workspace."""
+
+    plan: Plan
+    fingerprint: Fingerprint
+    configuration: Configuration
+    name: str
+    folder: Path
+    """Of the fold."""
 
 
 def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) -> FoldRequest:
@@ -55,18 +69,12 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     """
     preprocessed = workspace.preprocessed(dataset.name)
     planning = planning_command(workspace, dataset)
-    plan = load_plan(preprocessed / PLAN_FILE, planning)
-    fingerprint = load_fingerprint(preprocessed / FINGERPRINT_FILE, planning)
-    check_all_planned(dataset, fingerprint, planning)
-    names = fingerprint.informative_cases
     fold = parse_fold(options.fold)
     options = replace(options, fold=str(fold))  # "00" is fold 0
-    run = None
-    if options.resume and (options.name is None or options.configuration is None):
-        run = find_run(workspace.results(dataset.name), options.fold, options.name, options.configuration)
-    chosen = options.configuration or default_configuration(plan, load_record(preprocessed))
-    name, chosen = run or (options.name or "default", chosen)
-    configuration = plan.configuration(chosen)
+    run = _chosen_run(workspace, dataset, options, planning)
+    plan, fingerprint, configuration = run.plan, run.fingerprint, run.configuration
+    check_all_planned(dataset, fingerprint, planning)
+    names = fingerprint.informative_cases
     splits = load_or_make_splits(dataset, preprocessed, names, fingerprint)
     split = select_fold(splits, fold, names)
     if fold != "all":
@@ -75,9 +83,7 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     for gap in find_gaps([(each.train, each.val) for each in splits], profiles_from_fingerprint(fingerprint), heads):
         if gap.fold == fold:
             log.warning("%s", gap)
-    folder = workspace.model(dataset.name, configuration.name, name) / f"fold_{options.fold}"
-    known = with_known_promises(dataset, preprocessed)
-    resolved = fold_config(plan, known, fingerprint, options, folder)
+    resolved = _settings(run, with_known_promises(dataset, preprocessed), options)
     cache = CaseCache.read(preprocessed / configuration.name, [*split.train, *split.val, *dataset.case_names])
     previous = previous_maps(workspace, dataset, configuration, splits, options.fold)
     command = f"{planning} -c {configuration.name}"
@@ -90,15 +96,48 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         train_cases=split.train,
         val_cases=split.val,
         fold=options.fold,
-        folder=folder,
+        folder=run.folder,
         config=resolved.config,
         origins=resolved.origins,
-        name=name,
+        name=run.name,
         device=options.device,
         workers=options.workers,
-        pretrained=options.pretrained,
+        pretrained=pretrained_checkpoint(options.pretrained, options.fold),
         max_runtime_s=options.max_runtime_s,
+        data_hash=fingerprint.source_hash,
     )
+
+
+def resolve_settings(workspace: Workspace, dataset: Dataset, options: RunOptions) -> Resolved[TrainingConfig]:
+    """Return the settings that a run would have, with their levels; the data set must be planned, no more.
+
+    Raises the errors of :func:`prepare_fold`, except those about folds and caches.
+    """
+    options = replace(options, fold=str(parse_fold(options.fold)))
+    run = _chosen_run(workspace, dataset, options, planning_command(workspace, dataset))
+    return _settings(run, with_known_promises(dataset, workspace.preprocessed(dataset.name)), options)
+
+
+def _settings(run: _ChosenRun, dataset: Dataset, options: RunOptions) -> Resolved[TrainingConfig]:
+    return fold_config(run.plan, dataset, run.fingerprint, options, run.folder)
+
+
+def _chosen_run(workspace: Workspace, dataset: Dataset, options: RunOptions, planning: str) -> _ChosenRun:
+    """Return the run that is meant: as named, otherwise the one to resume, otherwise the default.
+
+    ``planning`` is the command that plans the data set.
+    """
+    preprocessed = workspace.preprocessed(dataset.name)
+    plan = load_plan(preprocessed / PLAN_FILE, planning)
+    fingerprint = load_fingerprint(preprocessed / FINGERPRINT_FILE, planning)
+    begun = None
+    if options.resume and (options.name is None or options.configuration is None):
+        begun = find_run(workspace.results(dataset.name), options.fold, options.name, options.configuration)
+    chosen = options.configuration or default_configuration(plan, load_record(preprocessed))
+    name, chosen = begun or (options.name or "default", chosen)
+    configuration = plan.configuration(chosen)
+    folder = workspace.model(dataset.name, configuration.name, name) / f"fold_{options.fold}"
+    return _ChosenRun(plan, fingerprint, configuration, name, folder)
 
 
 def parse_fold(text: str) -> int | Literal["all"]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,10 +18,12 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.core.trained_on import TrainedCase, joined, recognise
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import Labels
+from autoseg.inference.model import find_checkpoints
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
 from autoseg.nn.transfer import Ends, Transfer, transfer
 from autoseg.tasks.task import task_of
+from autoseg.training.run_checkpoints import FINAL
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +90,58 @@ class Before:
         )  # fmt: skip
 
 
-def load_pretrained(
-    network: nn.Module, path: Path, plan: Plan, configuration: Configuration, labels: Labels
-) -> tuple[TrainedCase, ...] | None:
-    """Copy the weights of a checkpoint into a network of ``plan``; return the cases that they were trained on.
+class Loaded(NamedTuple):
+    """What became of the weights that a run starts from."""
+
+    trained_on: tuple[TrainedCase, ...] | None
+    """Cases that they were trained on; None where the checkpoint does not say it."""
+    report: Mapping[str, Any]
+    """JSON values: ``matched`` (number of tensors), ``adapted`` and ``skipped`` (their names), ``channels`` and
+    ``heads`` (own name -> name in the checkpoint)."""
+
+
+def pretrained_checkpoint(path: Path | None, fold: str | None) -> Path | None:
+    """Return the checkpoint that ``--pretrained`` means; None for None.
+
+    Parameters
+    ----------
+    path
+        A checkpoint, which is returned as it is; the folder of a fold; or a model folder, of which the final checkpoint
+        of the same fold is taken, so that a run on the same data starts from weights that left its validation cases
+        out, otherwise that of the only fold there.
+    fold
+        ``"0"`` ... or ``"all"``; None takes the first fold there.
+
+    Raises
+    ------
+    ModelError
+        If no fold in the folder is finished.
+    ConfigError
+        If it has several folds, but not this one.
+    """
+    if path is None or not path.is_dir():
+        return path
+    if (path / FINAL).is_file():
+        return path / FINAL
+    if fold is not None and (path / f"fold_{fold}" / FINAL).is_file():
+        return path / f"fold_{fold}" / FINAL
+    there = find_checkpoints(path, None)
+    if fold is not None and len(there) > 1:
+        raise ConfigError(
+            f"--pretrained {path}: found the folds {listed(there, len(there))}, expected fold {fold} or a single one. "
+            f"Give one of their checkpoints: --pretrained {next(iter(there.values()))}"
+        )
+    return next(iter(there.values()))
+
+
+def plan_of_model(path: Path) -> Plan:
+    """Return the plan of a checkpoint or model folder; raise ``ModelError`` if it cannot be read."""
+    checkpoint = pretrained_checkpoint(path, None)
+    return load_checkpoint(path if checkpoint is None else checkpoint).plan
+
+
+def load_pretrained(network: nn.Module, path: Path, plan: Plan, configuration: Configuration, labels: Labels) -> Loaded:
+    """Copy the weights of a checkpoint into a network of ``plan``; return what became of them.
 
     Heads are taken by the name of the class or region, input channels by name, the remaining ones in order; see
     :func:`autoseg.nn.transfer.transfer`. What starts fresh is said in a warning.
@@ -103,7 +154,7 @@ def load_pretrained(
     checkpoint = load_checkpoint(path)
     ends = (_ends(plan, configuration, labels), _given_ends(checkpoint, path))
     result = transfer(network.state_dict(), checkpoint.weights, *ends)
-    _refuse_other_network(path, checkpoint, configuration, result)
+    _refuse_other_network(path, checkpoint, plan.dataset_name, configuration, result)
     _report(path, result, *ends)
     network.load_state_dict(dict(result.weights))
     if checkpoint.trained_on is None:
@@ -114,7 +165,7 @@ def load_pretrained(
         )
     elif checkpoint.trained_on and not any(case.images for case in checkpoint.trained_on):
         log.info("%s: written by an earlier version; the cases it was trained on are recognised by name only", path)
-    return checkpoint.trained_on
+    return Loaded(checkpoint.trained_on, _as_json(result))
 
 
 def check_pretrained(
@@ -147,7 +198,7 @@ def check_pretrained(
         network = build_network(configuration.topology, len(own.channels), len(task_of(labels).outputs))
     given = {name: tensor.to("meta") for name, tensor in checkpoint.weights.items()}
     result = transfer(network.state_dict(), given, own, _given_ends(checkpoint, path))
-    _refuse_other_network(path, checkpoint, configuration, result)
+    _refuse_other_network(path, checkpoint, plan.dataset_name, configuration, result)
 
 
 def _ends(plan: Plan, configuration: Configuration, labels: Labels) -> Ends:
@@ -161,15 +212,20 @@ def _given_ends(checkpoint: Checkpoint, path: Path) -> Ends:
     return _ends(plan, plan.configuration(checkpoint.configuration), labels)
 
 
-def _refuse_other_network(path: Path, checkpoint: Checkpoint, configuration: Configuration, result: Transfer) -> None:
-    """Raise ``ModelError`` if the networks differ elsewhere than in channels and heads."""
+def _refuse_other_network(
+    path: Path, checkpoint: Checkpoint, plan_name: str, configuration: Configuration, result: Transfer
+) -> None:
+    """Raise ``ModelError`` if the networks differ elsewhere than in channels and heads.
+
+    ``plan_name`` is the data set of ``configuration``.
+    """
     if not result.mismatched:
         return
     theirs = checkpoint.plan.configuration(checkpoint.configuration)
     pairs = zip(theirs.topology.model_dump().items(), configuration.topology.model_dump().values(), strict=True)
     differences = [f"{name} {given}, here {own}" for (name, given), own in pairs if given != own]
     tensors = [f"{name} {why}" for name, why in list(result.mismatched.items())[:SHOWN_TENSORS]]
-    fix = f"Give {configuration.name} in plans.json the topology and patch size of the checkpoint"
+    fix = f"Plan with the checkpoint's network (autoseg_plan_and_preprocess {plan_name} --plan-of {path})"
     if theirs.name != configuration.name:
         fix = f"Train with -c {theirs.name}"
     raise ModelError(
@@ -188,9 +244,25 @@ def _report(path: Path, result: Transfer, own: Ends, given: Ends) -> None:
     if own.has_regions != given.has_regions:
         kinds = ("classes", "regions") if own.has_regions else ("regions", "classes")
         remarks.append(f"it was trained for {kinds[0]}, not {kinds[1]}, so all outputs start fresh")
-    text = f"{path}: {len(result.matched)} tensors taken as they are, {len(result.adapted)} adapted"
+    text = (
+        f"{path}: {len(result.matched)} tensors taken as they are, {len(result.adapted)} adapted, "
+        f"{len(result.skipped)} skipped"
+    )
     is_complete = len(result.channels) == len(own.channels) and len(result.heads) == len(own.heads)
     log.log(logging.INFO if is_complete else logging.WARNING, "%s", "; ".join([text, *remarks]))
+    for use in ("matched", "adapted", "skipped"):
+        names = getattr(result, use)
+        log.debug("%s tensors: %s", use, listed(names, len(names)))
+
+
+def _as_json(result: Transfer) -> dict[str, Any]:
+    return {
+        "matched": len(result.matched),
+        "adapted": list(result.adapted),
+        "skipped": list(result.skipped),
+        "channels": dict(result.channels),
+        "heads": dict(result.heads),
+    }
 
 
 def _remarks(what: str, own: Sequence[str], given: Sequence[str], pairs: Mapping[str, str]) -> list[str]:

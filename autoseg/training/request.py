@@ -40,3 +40,5 @@ class FoldRequest:
     """The processes that train this fold together."""
     origins: Mapping[str, str] = field(default_factory=dict)
     """Dotted key of a setting -> level that set it; settings that nobody set are left out."""
+    data_hash: str = ""
+    """Hash of the source files and dataset.json; "" where it is not known."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from autoseg.core.config_levels import Level, Resolved, file_level
+from autoseg.core.config_levels import DATA_TABLE, Level, Resolved, file_level
 from autoseg.core.errors import ConfigError
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
@@ -20,6 +20,9 @@ from autoseg.training.resuming import settings_of
 from autoseg.training.run_checkpoints import has_checkpoint
 
 log = logging.getLogger(__name__)
+
+CHECKPOINT_LEVEL = "checkpoint"
+"""Level of the settings that a run goes on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,9 @@ class RunOptions:
     user_file: Path | None = None
     """TOML file with settings for all runs of a user; not read when a run is resumed."""
     run_file: Path | None = None
-    """TOML file with settings of this run."""
+    """TOML file with settings of this run; its table ``data`` is passed over."""
+    deterministic: bool = False
+    """Take only operations that give the same numbers in every run."""
 
 
 def fold_config(
@@ -70,15 +75,17 @@ def fold_config(
     if options.epochs is not None and options.iterations is not None:
         raise ConfigError("--epochs and --iterations: both are given. Leave one out.")
     if options.resume and has_checkpoint(folder):
-        levels = [Level("checkpoint", settings_of(folder))]
+        levels = [Level(CHECKPOINT_LEVEL, settings_of(folder))]
     else:
         levels = _levels_of_data(plan, dataset, fingerprint)
         if options.user_file is not None:
             levels.append(file_level(options.user_file))
     if options.run_file is not None:
-        levels.append(file_level(options.run_file))
+        levels.append(file_level(options.run_file, without=[DATA_TABLE]))
     if options.seed is not None:
         levels.append(Level("--seed", {"seed": options.seed}))
+    if options.deterministic:
+        levels.append(Level("--deterministic", {"deterministic": True}))
     if options.iterations is not None:
         levels.append(Level("--iterations", {"iterations": options.iterations}))
     if options.epochs is not None:

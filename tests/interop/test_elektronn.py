@@ -11,7 +11,8 @@ import pytest
 
 from autoseg.core.errors import ConfigError, DatasetError
 from autoseg.dataset.dataset import Dataset
-from autoseg.interop.elektronn import ConversionSettings, Cube, case_names, convert, lazy_info, to_czyx
+from autoseg.interop.elektronn import convert, lazy_info, to_czyx
+from autoseg.interop.elektronn_cubes import ConversionSettings, Cube, case_names
 from autoseg.io.images import read_image, read_labels
 
 NAMES = ("background", "mitochondria", "vesicles")

@@ -20,8 +20,9 @@ from autoseg.nn.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.training.fold import train_fold
 from autoseg.training.history import dice_name
 from autoseg.training.prepare import check_start, prepare_fold
+from autoseg.training.pretrained import pretrained_checkpoint
 from autoseg.training.run_checkpoints import FINAL, LATEST
-from autoseg.training.run_config import RunOptions
+from autoseg.training.run_config import CHECKPOINT_LEVEL, RunOptions
 from autoseg.training.validation import validate_fold
 
 SETTINGS = ("precision=float32", "iterations_per_epoch=2", "validation_iterations=1", "mirror=false")
@@ -161,7 +162,7 @@ def test_another_network_or_a_run_that_is_to_be_deleted_is_refused_before_anythi
     check_start(request, resume=False, overwrite=False)
     topology = request.configuration.topology
     wider = request.configuration.model_copy(update={"topology": topology.model_copy(update={"features": (8, 24)})})
-    with pytest.raises(ModelError, match=r"another network .*features \(8, 16\), here \(8, 24\).*plans\.json"):
+    with pytest.raises(ModelError, match=r"another network .*features \(8, 16\), here \(8, 24\).*--plan-of .*\.pt"):
         check_start(replace(request, configuration=wider), resume=False, overwrite=False)
     check_start(replace(request, pretrained=tmp_path / "gone.pt"), resume=True, overwrite=False)
     with pytest.raises(ModelError, match="no such file"):
@@ -174,3 +175,46 @@ def test_what_weights_saw_survives_a_round_trip(everything, tmp_path):
     for cases in (trained, (), None):
         save_checkpoint(tmp_path / LATEST, replace(checkpoint, trained_on=cases))
         assert load_checkpoint(tmp_path / LATEST).trained_on == cases
+
+
+def test_the_report_of_tensors_is_recorded(toy_folder, toy_workspace, everything, tmp_path):
+    request = prepared(toy_folder, toy_workspace, "0", tmp_path / "run", pretrained=everything)
+    train_fold(request, should_stop=lambda: True)
+    report = json.loads((request.folder / "training.json").read_text())["pretrained_report"]
+    assert report["matched"] > 10 and report["adapted"] == report["skipped"] == []
+    assert report["heads"] == {head.name: head.name for head in request.dataset.labels.heads}
+    train_fold(replace(request, pretrained=None), resume=True)
+    assert json.loads((request.folder / "training.json").read_text())["pretrained_report"] == report
+    assert load_checkpoint(request.folder / LATEST).state["pretrained_report"] == report
+
+
+def test_of_a_model_folder_the_same_fold_is_taken(tmp_path, everything):
+    for fold in ("0", "1"):
+        folder = tmp_path / "model" / f"fold_{fold}"
+        folder.mkdir(parents=True)
+        shutil.copy(everything, folder / FINAL)
+    model = tmp_path / "model"
+    assert pretrained_checkpoint(model, "1") == model / "fold_1" / FINAL
+    assert pretrained_checkpoint(model / "fold_0", "1") == model / "fold_0" / FINAL
+    assert pretrained_checkpoint(everything.parent.parent, "3") == everything  # the only one there
+    assert pretrained_checkpoint(everything, "3") == everything and pretrained_checkpoint(None, "3") is None
+    with pytest.raises(ConfigError, match=r"found the folds 0, 1, expected fold 3.*--pretrained .*fold_0"):
+        pretrained_checkpoint(model, "3")
+
+
+def test_a_run_records_levels_environment_and_data(toy_folder, toy_workspace, tmp_path):
+    run_file = tmp_path / "run.toml"
+    run_file.write_text("seed = 7\n[optimizer]\nname = 'sgd'\n")
+    request = prepared(toy_folder, toy_workspace, "0", tmp_path / "run", run_file=run_file)
+    train_fold(request, should_stop=lambda: True)
+    content = json.loads((request.folder / "training.json").read_text())
+    assert content["origins"]["seed"] == content["origins"]["optimizer.name"] == str(run_file)
+    assert content["origins"]["precision"] == "--set" and "sampling.max_attempts" not in content["origins"]
+    (environment,) = content["environments"]
+    assert environment["iteration"] == 0 and environment["versions"]["torch"] == torch.__version__
+    assert environment["device"] and environment["cores"] >= 1
+    assert content["data_hash"] == request.data_hash != ""
+    train_fold(replace(request, origins=dict.fromkeys(request.origins, CHECKPOINT_LEVEL)), resume=True)
+    later = json.loads((request.folder / "training.json").read_text())
+    assert later["origins"] == content["origins"] and later["environments"] == content["environments"]
+    assert load_checkpoint(request.folder / FINAL).state["data_hash"] == request.data_hash

@@ -1,0 +1,34 @@
+"""What is recorded of software and hardware."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+import autoseg
+from autoseg.core.environment import Environment, git_state
+
+
+def test_versions_and_hardware_are_named():
+    environment = Environment.of("")
+    assert environment.versions["autoseg"] == autoseg.__version__
+    assert {"python", "numpy", "torch"} <= environment.versions.keys()
+    assert environment.device and environment.cores >= 1
+    assert Environment.of("some GPU").device == "some GPU"
+
+
+def test_the_state_of_a_checkout_is_its_commit_and_whether_files_changed(tmp_path):
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("no git")
+    assert git_state(tmp_path) is None
+    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    (tmp_path / "file").write_text("a")
+    for arguments in (["init", "-q"], ["add", "file"], [*who, "commit", "-q", "-m", "first"]):
+        subprocess.run([git, "-C", str(tmp_path), *arguments], check=True)
+    commit = git_state(tmp_path)
+    assert commit is not None and len(commit) == 40
+    (tmp_path / "file").write_text("b")
+    assert git_state(tmp_path) == f"{commit}+changes"
