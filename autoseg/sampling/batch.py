@@ -124,7 +124,9 @@ class Batch:
 
 
 def stack_images(images: Sequence[Tensor]) -> Tensor:
-    """Stack (C, *P) images in memory of numpy's, which comes in huge pages: a quarter of the time of torch's."""
+    """Stack (C, *P) images; on the CPU in memory of numpy's, which comes in huge pages: a quarter of torch's time."""
+    if images[0].device.type != "cpu":
+        return torch.stack(list(images))
     stacked = torch.from_numpy(np.empty((len(images), *images[0].shape), dtype=np.float32))
     return torch.stack(list(images), out=stacked)
 
