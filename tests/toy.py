@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
 
 from autoseg.core.geometry import Geometry
 from autoseg.io.images import write_labels
@@ -66,6 +65,8 @@ def toy_case(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.nda
 
 def as_mhd(folder: Path, *, compress: bool) -> None:
     """Rewrite the volumes of a data set as headers beside their data (``.mhd`` with ``.raw`` or ``.zraw``)."""
+    import SimpleITK as sitk  # noqa: N813 (large, and other tests do without)
+
     content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     ending = content["file_ending"]
     for path in sorted(folder.rglob(f"*{ending}")):

@@ -1,4 +1,8 @@
-"""Warping of label codes as nominal values: one pass for all classes, without loss of annotated voxels."""
+"""Warping of label codes as nominal values: one pass for all classes, without loss of annotated voxels.
+
+On the CPU only the voxels whose source neighbours differ are worked out, which are few. To pick them on a GPU would
+make the program wait for it. There everything is worked out for every voxel; the result is the same.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +54,7 @@ def move_codes(
     outside
         Code of everything beyond ``box``: ``unknown``, or background in a densely labelled data set.
     to_drawn
-        (N,) integers: base code of each code, the code that was drawn. Neighbours first vote with their base codes.
+        (N,) integers, on the CPU: base code of each code, that which was drawn. Neighbours first vote with base codes.
         The codes with the winning base code then vote among themselves. If no neighbour is annotated, the nearest
         neighbour's code is taken. None: every code is its own base code.
 
@@ -67,7 +71,8 @@ def move_codes(
     if warp.is_identity or 0 in box.shape:
         return flip(cut(box[None], centre, patch, outside)[0], warp.mirrors)
     source = as_source(box[None], warp, centre, patch, outside)
-    moved = _vote_everywhere(source, _Rule.of(box, source.matrix, unknown, to_drawn))
+    rule = _Rule.of(box, source.matrix, unknown, to_drawn, selects=is_on_cpu(box))
+    moved = _vote_where_contested(source, rule) if rule.selects else _vote_everywhere(source, rule)
     return flip(moved.view(*patch), warp.mirrors)
 
 
@@ -82,17 +87,20 @@ class _Rule:
     """(N,) base code of each code; None: every code is its own base code."""
     shrink: Matrix | None
     """(m, m): offset in the source -> offset in the patch. None if the patch is not coarser than the source."""
+    selects: bool
+    """Whether rare cases are picked out and worked out alone, as pays on the CPU; otherwise for every point."""
 
     @classmethod
-    def of(cls, box: Tensor, matrix: Matrix, unknown: int, to_drawn: Tensor | None) -> _Rule:
+    def of(cls, box: Tensor, matrix: Matrix, unknown: int, to_drawn: Tensor | None, *, selects: bool) -> _Rule:
         """Return the rule for a ``box`` (*box) of codes that is moved by ``matrix`` (m, m)."""
         is_coarser = abs(np.linalg.det(matrix)) > 1 + 1e-6
         others = [] if to_drawn is None else (to_drawn == unknown).nonzero().flatten().tolist()
         return cls(
             unknown,
             tuple(code for code in others if code != unknown),
-            None if to_drawn is None else to_drawn.to(box),
+            None if to_drawn is None else to_drawn.to(box, non_blocking=True),
             np.asarray(np.linalg.inv(matrix), np.float64) if is_coarser else None,
+            selects,
         )
 
     def drawn(self, codes: Tensor) -> Tensor:
@@ -129,6 +137,17 @@ class _Neighbours(NamedTuple):
 
 
 def _vote_everywhere(source: Source, rule: _Rule) -> Tensor:
+    """Return (L, V): the code of each of V patch voxels. Votes are counted for all of them."""
+    flat, strides = source.layers.flatten(1), axis_strides(source)
+    moved = flat.new_empty((len(flat), math.prod(source.patch)))
+    for piece in pieces(source):
+        for layer, codes in zip(flat, moved, strict=True):
+            around = _neighbours(layer, piece.corner, piece.fractions, strides)
+            codes[piece.points] = _winning_codes(around, rule).to(codes.dtype)
+    return moved
+
+
+def _vote_where_contested(source: Source, rule: _Rule) -> Tensor:
     """Return (L, V): the code of each of V patch voxels. Votes are counted only if the neighbours differ."""
     cells, mixed = _agreed_codes(source.layers)
     moved = cells.new_empty((len(cells), math.prod(source.patch)))
@@ -187,7 +206,10 @@ def _winning_codes(around: _Neighbours, rule: _Rule) -> Tensor:
     """Return (M,): the code of each of M points. If no neighbour is annotated it is the nearest, else the winner."""
     if rule.to_drawn is None:
         return _vote(around, rule)
-    points = rule.known(around.codes).any(0).nonzero().flatten()
+    is_annotated = rule.known(around.codes).any(0)
+    if not rule.selects:
+        return torch.where(is_annotated, _vote(around, rule), around.nearest)
+    points = is_annotated.nonzero().flatten()
     decided = around.nearest.clone()
     if len(points):
         decided[points] = _vote(around.at(points), rule)
@@ -201,16 +223,19 @@ def _vote(around: _Neighbours, rule: _Rule) -> Tensor:
     votes = weights * _number(known)
     is_known = rule.known(around.nearest) | (votes.sum(0) >= 0.5)
     drawn = rule.drawn(codes)
-    winner = torch.where(is_known, _most_voted(drawn, votes), torch.full_like(around.nearest, rule.unknown))
+    winner = torch.where(is_known, _most_voted(drawn, votes, rule), torch.full_like(around.nearest, rule.unknown))
     if rule.to_drawn is not None:
-        winner = _most_voted(codes, weights * _number(drawn == winner))
+        winner = _most_voted(codes, weights * _number(drawn == winner), rule)
     if rule.shrink is not None:
-        points = (known.any(0) & ~is_known).nonzero().flatten()
+        is_lone = known.any(0) & ~is_known
+        if not rule.selects:
+            return torch.where(is_lone, _nearest_inside(around, rule, winner, rule.shrink), winner)
+        points = is_lone.nonzero().flatten()
         winner[points] = _nearest_inside(around.at(points), rule, winner.index_select(0, points), rule.shrink)
     return winner
 
 
-def _most_voted(codes: Tensor, votes: Tensor) -> Tensor:
+def _most_voted(codes: Tensor, votes: Tensor, rule: _Rule) -> Tensor:
     """Return (M,): the code with the most votes at each of M points. ``codes`` and ``votes`` are (2^m, M)."""
     counts = (votes > 0).to(codes.dtype)
     top = codes.max()
@@ -220,7 +245,10 @@ def _most_voted(codes: Tensor, votes: Tensor) -> Tensor:
     lead = of_highest.sum(0) - of_lowest.sum(0) + TIE_BREAK * (of_highest.amax(0) - of_lowest.amax(0))
     winner = torch.where(lead > 0, highest, lowest)
     has_more = (votes - of_highest - of_lowest).amax(0) > 0
-    several = (has_more & (lowest < highest)).nonzero().flatten()  # few: mostly two codes meet
+    is_several = has_more & (lowest < highest)
+    if not rule.selects:
+        return torch.where(is_several, _count_votes(codes, votes), winner)
+    several = is_several.nonzero().flatten()  # few: mostly two codes meet
     if len(several):
         winner[several] = _count_votes(codes.index_select(1, several), votes.index_select(1, several))
     return winner
@@ -237,14 +265,20 @@ def _nearest_inside(around: _Neighbours, rule: _Rule, otherwise: Tensor, shrink:
 
     ``shrink`` (m, m): offset in the source -> offset in the patch.
     """
-    to_patch = torch.tensor(shrink, dtype=torch.float32, device=otherwise.device)
-    corners = torch.tensor(list(product((0.0, 1.0), repeat=len(shrink))), device=otherwise.device)  # (2^m, m)
+    matrix = torch.tensor(shrink, dtype=torch.float32)
+    corners = torch.tensor(list(product((0.0, 1.0), repeat=len(shrink))))  # (2^m, m)
     corners = corners.flip(1)  # the first axis changes fastest, as in the rows of the codes
-    away = (to_patch @ corners.T)[..., None] - (to_patch @ torch.stack(around.fractions))[:, None]  # (m, 2^m, M)
+    to_patch, steps = (part.to(otherwise.device, non_blocking=True) for part in (matrix, matrix @ corners.T))
+    away = steps[..., None] - (to_patch @ torch.stack(around.fractions))[:, None]  # (m, 2^m, M)
     falls = rule.known(around.codes) & (away.abs().amax(0) <= 0.5)
     distance = torch.where(falls, away.square().sum(0), torch.inf)
     nearest, which = distance.min(0)
     return torch.where(nearest < torch.inf, around.codes.gather(0, which[None])[0], otherwise)
+
+
+def is_on_cpu(box: Tensor) -> bool:
+    """Whether a tensor of any shape is on the CPU, so that picking values out of it waits for nothing."""
+    return box.device.type == "cpu"
 
 
 def _number(mask: Tensor) -> Tensor:

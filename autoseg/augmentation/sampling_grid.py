@@ -20,7 +20,9 @@ MARGIN = 2
 """Width, in voxels, of the fill around a box if points lie outside it. With two voxels, the cell of a point far outside
 contains only fill."""
 PIECE = 1 << 17
-"""Number of points computed together: few enough for the processor's cache."""
+"""Number of points computed together on the CPU: few enough for the processor's cache."""
+DEVICE_PIECE = 1 << 20
+"""The same on other devices, for fewer kernel launches: votes take some 300 bytes a point."""
 
 
 class Source(NamedTuple):
@@ -72,7 +74,9 @@ def make_source(
         margins = [before, after, *margins]  # the last axis comes first
         moved.append(middle + before)
     surrounded = pad(layers, margins, value=fill) if any(margins) else layers.contiguous()
-    offsets = None if displacement is None else torch.from_numpy(displacement).to(layers.device).flatten(1)
+    offsets = (
+        None if displacement is None else torch.from_numpy(displacement).to(layers.device, non_blocking=True).flatten(1)
+    )
     return Source(surrounded, matrix, tuple(moved), tuple(patch), offsets)
 
 
@@ -93,7 +97,7 @@ def pieces(source: Source) -> Iterator[Piece]:
     strides = axis_strides(source)
     steps = [torch.arange(edge, dtype=torch.float64, device=device) - (edge - 1) / 2 for edge in source.patch]
     width = math.prod(source.patch[1:])
-    n_rows = max(1, PIECE // width)
+    n_rows = max(1, (PIECE if device.type == "cpu" else DEVICE_PIECE) // width)
     for start in range(0, source.patch[0], n_rows):
         rows = slice(start, min(start + n_rows, source.patch[0]))
         points = slice(start * width, rows.stop * width)

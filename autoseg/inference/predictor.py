@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from autoseg.cases.case import Case, CaseRecord
-from autoseg.cases.layers import Layer, LayerInfo, class_indices, further_inputs
+from autoseg.cases.layers import Layer, LayerInfo, class_indices, further_inputs, input_channels
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.errors import DatasetError, ModelError
 from autoseg.core.geometry import Geometry
@@ -20,7 +20,8 @@ from autoseg.inference.folder import PredictionReport, predict_files
 from autoseg.inference.inputs import header_faults, image_fault
 from autoseg.inference.model import Model, check_same_classes, load_model, previous_folder
 from autoseg.inference.window import Slab, check_window_settings, join_slabs, stream_logits
-from autoseg.nn.device import autocast_dtype, select_device
+from autoseg.nn.device import select_device
+from autoseg.nn.precision import choose_dtype
 from autoseg.preprocessing import Preprocessed, preprocess
 from autoseg.sampling.input_channels import with_channels
 
@@ -91,7 +92,10 @@ class Predictor:
                 stage, folds, device, checkpoint=checkpoint, mirror=mirror, step=step, batch_size=batch_size
             )
             check_same_classes(stage, previous.model, model)
-        return cls(model, chosen, autocast_dtype(chosen), mirror, step, batch_size, previous)
+        channels = input_channels(model.plan, model.configuration, model.dataset.labels)
+        shape = (1, len(channels), *model.configuration.patch_size)
+        dtype = choose_dtype(lambda: model.networks[0], shape, chosen)
+        return cls(model, chosen, dtype, mirror, step, batch_size, previous)
 
     def predict_array(self, image: Float32Array, geometry: Geometry) -> LabelMap:
         """Return the label map (z, y, x) of an image (C, z, y, x) float32 as read from its file.

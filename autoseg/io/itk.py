@@ -17,10 +17,9 @@ import os
 import re
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (the name that its users know)
 from numpy.typing import NDArray
 
 from autoseg.core.atomic import atomic_path
@@ -36,9 +35,11 @@ from autoseg.io.file_contents import (
     unreadable,
 )
 from autoseg.io.metaimage import META_ENDINGS, check_meta_data, inflate_meta, read_meta_header
+from autoseg.io.simple_itk import simple_itk
 from autoseg.io.units import millimetres_per
 
-sitk.ProcessObject.SetGlobalWarningDisplay(False)  # this module checks and reports what matters of ITK's warnings
+if TYPE_CHECKING:
+    import SimpleITK as sitk  # noqa: N813 (the name that its users know)
 
 GIPL_HEADER_BYTES = 256
 NRRD_HEADER_LIMIT = 1 << 20
@@ -88,7 +89,7 @@ def write_itk(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometr
     """Write labels (z, y, x) atomically, compressed if the format allows it."""
     _check_lower_case(path)
     array = smallest_unsigned(labels)
-    image = sitk.GetImageFromArray(array[0] if geometry.ndim == 2 else array)
+    image = simple_itk().GetImageFromArray(array[0] if geometry.ndim == 2 else array)
     n = image.GetDimension()
     image.SetSpacing([float(edge) for edge in geometry.spacing[::-1][:n]])
     image.SetOrigin([float(value) for value in geometry.origin[:n]])
@@ -96,14 +97,14 @@ def write_itk(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometr
     if path.suffix.lower() == ".mhd":  # its header names a second file, so that both cannot be renamed atomically
         raise unreadable(path, "a label file to write as .mhd", "one file per case", "Write .mha instead.")
     with atomic_path(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=path.suffix.lower() != ".gipl")
+        simple_itk().WriteImage(image, str(temporary), useCompression=path.suffix.lower() != ".gipl")
 
 
 def open_itk(path: Path) -> sitk.ImageFileReader:
     """Return a reader that has read the header. Raises ``FileFormatError`` with ITK's reason if it cannot."""
     check_file(path)
     _check_lower_case(path)
-    reader = sitk.ImageFileReader()
+    reader: sitk.ImageFileReader = simple_itk().ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
@@ -140,7 +141,7 @@ def _describe(path: Path, reader: sitk.ImageFileReader) -> tuple[Shape4, Geometr
     if not 2 <= len(size) <= 4 or (len(size) == 4 and components > 1):
         problem = f"{len(size)} axes and {components} values per voxel"
         raise unreadable(path, problem, "2 or 3 axes, or a 4th axis of channels", "Save one time point per file.")
-    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()).lower():
+    if "complex" in simple_itk().GetPixelIDValueAsString(reader.GetPixelID()).lower():
         raise unreadable(path, "complex values", "real values", "Save magnitude (and phase) as real images.")
     edges = reader.GetSpacing()[:3]
     if not all(math.isfinite(edge) and edge for edge in edges):
@@ -183,7 +184,7 @@ def _execute(path: Path, reader: sitk.ImageFileReader) -> NDArray[Any]:
         image = reader.Execute()
     except RuntimeError as error:
         raise _itk_error(path, error) from error
-    array: NDArray[Any] = sitk.GetArrayFromImage(image)
+    array: NDArray[Any] = simple_itk().GetArrayFromImage(image)
     return array
 
 
@@ -237,5 +238,6 @@ def _check_gzip_end(path: Path, n_bytes: int) -> None:
 
 
 def _stored_dtype(reader: sitk.ImageFileReader) -> np.dtype[Any]:
-    pixel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
-    return sitk.GetArrayViewFromImage(pixel).dtype
+    pixel = simple_itk().Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
+    dtype: np.dtype[Any] = simple_itk().GetArrayViewFromImage(pixel).dtype
+    return dtype

@@ -36,6 +36,7 @@ from autoseg.io.file_contents import (
     unreadable,
 )
 from autoseg.io.itk import itk_geometry, open_itk
+from autoseg.io.simple_itk import is_installed
 
 HEADER_KEY = "nifti_header"
 """Key of ``Geometry.metadata`` that holds the binary header in base64."""
@@ -221,9 +222,13 @@ def _unit(header: Any) -> float:
 
 
 def _geometry(path: Path, header: Any) -> Geometry:
-    """Return the geometry that ITK gives to the file, computed here if ITK refuses it, with the header as metadata."""
+    """Return the geometry that ITK gives to the file, computed here if ITK refuses it, with the header as metadata.
+
+    Where SimpleITK is not installed it is always computed here: for files with an sform or a qform the same up to
+    rounding.
+    """
     try:
-        geometry = _itk_geometry(path, header)
+        geometry = _itk_geometry(path, header) if is_installed() else _orthonormalised(path, header)
     except FileFormatError as error:
         if "orthonormal" not in str(error) and header.structarr.dtype.itemsize == 348:
             raise

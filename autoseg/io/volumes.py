@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from autoseg.core.atomic import atomic_path
 from autoseg.core.geometry import Geometry
 from autoseg.io.file_contents import unreadable
 from autoseg.io.images import ending_of
+from autoseg.io.simple_itk import simple_itk
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 """Formats that hold any number type and the spacing in one file."""
@@ -28,12 +28,12 @@ def write_volume(path: Path, image: NDArray[Any], geometry: Geometry) -> None:
     """
     if ending_of(path) not in VOLUME_ENDINGS:
         raise unreadable(path, f"the ending {ending_of(path)}", f"one of {', '.join(VOLUME_ENDINGS)}", "Choose one.")
-    stored = sitk.GetImageFromArray(_storable(path, image))
+    stored = simple_itk().GetImageFromArray(_storable(path, image))
     stored.SetSpacing(geometry.spacing[::-1])
     stored.SetOrigin(geometry.origin)
     stored.SetDirection(geometry.direction)
     with atomic_path(path) as temporary:
-        sitk.WriteImage(stored, str(temporary), useCompression=not path.name.endswith(".nii"))
+        simple_itk().WriteImage(stored, str(temporary), useCompression=not path.name.endswith(".nii"))
 
 
 def _storable(path: Path, image: NDArray[Any]) -> NDArray[Any]:

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from autoseg.augmentation.recipes import Recipe, augment_intensity_
+from autoseg.augmentation.recipes import Recipe, augment_intensity, augment_intensity_
 from autoseg.cases.code_table import CodeTable
 from autoseg.cases.layers import LayerInfo, further_inputs
 from autoseg.cases.store import CaseSource, CaseStore
@@ -29,11 +29,13 @@ from autoseg.sampling.batch import Batch, BatchTable, stack_codes, stack_images
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.extra_codes import ExtraCodeRule, ExtraCodes, choose_extra_codes
 from autoseg.sampling.origin import Origin, origin_of
-from autoseg.sampling.patches import Sample, draw_place, read_patch
+from autoseg.sampling.patches import Cutout, Sample, draw_place, read_cutout
 from autoseg.sampling.places import CaseContent, Sampler, intensity_generators, sample_rng
+from autoseg.sampling.raw_batch import RawBatch
 from autoseg.sampling.workers import process_context, serve
 
 _log = logging.getLogger(__name__)
+_AnyBatch = TypeVar("_AnyBatch", Batch, RawBatch)
 
 MAX_OPEN_CASES = 64
 """Per process: each open case holds three file descriptors, of which a process commonly has 1024."""
@@ -53,8 +55,8 @@ def make_loader(
     seed: int,
     workers: int = 0,
     batch_size: int | None = None,
-    augment_in_worker: bool = True,
-    pin_memory: bool = False,
+    device: torch.device | None = None,
+    changes_intensities: bool = True,
     extra_codes: ExtraCodeRule | None = None,
     layers: Sequence[LayerInfo] = (),
     ranks: Ranks = ONE_PROCESS,
@@ -85,12 +87,11 @@ def make_loader(
         in this process. They start at once, from a server process that has imported what they need.
     batch_size
         Instead of the configuration's; of all ranks together.
-    augment_in_worker
-        Whether intensities are augmented here. If False, call ``augment_intensity(batch.images, recipe,
-        intensity_generators(seed, iteration, ranks.share(batch_size)))`` on the device: up to rounding and the noise
-        field the same result.
-    pin_memory
-        Whether batches lie in page-locked memory.
+    device
+        Where batches are to lie, if that is a GPU: workers then only read, and patches are moved and augmented there,
+        with the same result up to rounding and the noise field. None: workers do all, and batches lie on the CPU.
+    changes_intensities
+        Whether the operations of the recipe that change intensities are applied.
     extra_codes
         What is held out from training, and which distance zones the code tables of the batches have; None for nothing.
     layers
@@ -113,7 +114,8 @@ def make_loader(
         patch=configuration.patch_size,
         samples=share_of_batch(configuration.batch_size if batch_size is None else batch_size, ranks),
         recipe=recipe,
-        augments_intensity=augment_in_worker and recipe is not None,
+        moves=device is None,
+        augments_intensity=changes_intensities and recipe is not None,
         seed=seed,
         start=start,
         stop=stop,
@@ -135,11 +137,12 @@ def make_loader(
         batches,
         batch_size=None,
         num_workers=workers,
-        pin_memory=pin_memory and torch.cuda.is_available(),
+        pin_memory=device is not None and device.type == "cuda",
         generator=Generator().manual_seed(0),  # or the loader would draw from the global one
         **options,
     )
-    return _checked(iter(loader), batches, workers, held)
+    checked = _checked(iter(loader), batches, workers, held)
+    return checked if device is None else _finished(checked, batches, device)  # type: ignore[return-value]
 
 
 def share_of_batch(batch_size: int, ranks: Ranks) -> range:
@@ -183,7 +186,7 @@ class _OpenCase(NamedTuple):
 
 
 @dataclass
-class BatchBuilder(Dataset[Batch]):
+class BatchBuilder(Dataset[Batch | RawBatch]):
     """Builds the batch of an iteration; a map-style data set over iterations, pickled to the workers."""
 
     sampler: Sampler
@@ -191,6 +194,8 @@ class BatchBuilder(Dataset[Batch]):
     samples: range
     """Of the samples of a batch, those that are built here."""
     recipe: Recipe | None
+    moves: bool
+    """Whether patches are cut out, and intensities augmented, here; otherwise boxes are only read."""
     augments_intensity: bool
     seed: int
     start: int
@@ -204,12 +209,13 @@ class BatchBuilder(Dataset[Batch]):
     def __len__(self) -> int:
         return max(self.stop - self.start, 0)
 
-    def __getitem__(self, index: int) -> Batch | Failure:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Batch | RawBatch | Failure:  # type: ignore[override]
         with _one_thread():
             return self._build(self.start + index)
 
-    def _build(self, iteration: int) -> Batch | Failure:
+    def _build(self, iteration: int) -> Batch | RawBatch | Failure:
         samples: list[Sample] = []
+        cutouts: list[Cutout] = []
         tables: list[CodeTable] = []
         names: list[str] = []
         origins: list[Origin] = []
@@ -219,18 +225,20 @@ class BatchBuilder(Dataset[Batch]):
             try:
                 opened = self._open(aim.case)
                 place = draw_place(aim, opened.case, self.patch, self.recipe, rng, self.sampler.rejection)
-                samples.append(
-                    read_patch(
-                        opened.case,
-                        place,
-                        self.patch,
-                        unknown=opened.table.undrawn,
-                        outside=self.outside,
-                        base=opened.base,
-                        extra_codes=opened.extra_codes,
-                        layers=(*self.inputs, *self.layers),
-                    )
+                cutout = read_cutout(
+                    opened.case,
+                    place,
+                    self.patch,
+                    unknown=opened.table.undrawn,
+                    outside=self.outside,
+                    base=opened.base,
+                    extra_codes=opened.extra_codes,
+                    layers=(*self.inputs, *self.layers),
                 )
+                if self.moves:
+                    samples.append(cutout.moved())
+                else:
+                    cutouts.append(cutout)
             except ConfigError as error:  # the same in every case
                 return Failure(str(error), ConfigError)
             except Exception as error:  # any fault of one case must name it
@@ -242,6 +250,9 @@ class BatchBuilder(Dataset[Batch]):
             tables.append(opened.table)
             names.append(aim.case.name)
             origins.append(origin_of(aim, place))
+        table = BatchTable.stack(tables)
+        if not self.moves:
+            return self._with_notes(RawBatch.of(cutouts, table, names, origins, self.inputs))
         images = stack_images([sample.image for sample in samples])
         if self.augments_intensity and self.recipe is not None:
             try:
@@ -250,8 +261,11 @@ class BatchBuilder(Dataset[Batch]):
                 return Failure(str(error), ConfigError)
         codes = stack_codes([sample.codes for sample in samples])
         layers = {name: torch.stack([sample.layers[name] for sample in samples]) for name in samples[0].layers}
-        table = BatchTable.stack(tables)
         batch = Batch(images, codes, table, tuple(names), tuple(origins), layers=layers, inputs=self.inputs)
+        return self._with_notes(batch)
+
+    def _with_notes(self, batch: _AnyBatch) -> _AnyBatch:
+        """Return the batch with what was noted of its cases since the last one."""
         rejection = self.sampler.rejection
         if rejection is None or not rejection.notes:
             return batch
@@ -287,9 +301,22 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def _finished(batches: Iterator[Batch | RawBatch], builder: BatchBuilder, device: torch.device) -> Iterator[Batch]:
+    """Move and augment the patches of raw batches on ``device``."""
+    for iteration, raw in enumerate(batches, builder.start):
+        batch = raw.to(device, non_blocking=True)
+        if isinstance(batch, RawBatch):
+            batch = batch.moved()
+        if builder.augments_intensity and builder.recipe is not None:
+            generators = intensity_generators(builder.seed, iteration, builder.samples)
+            images = augment_intensity(batch.images, builder.recipe, generators)
+            batch = replace(batch, images=images)
+        yield batch
+
+
 def _checked(
-    batches: Iterator[Batch | Failure], builder: BatchBuilder, workers: int, held: Connection
-) -> Iterator[Batch]:
+    batches: Iterator[Batch | RawBatch | Failure], builder: BatchBuilder, workers: int, held: Connection
+) -> Iterator[Batch | RawBatch]:
     """Pass batches on; raise what a worker reported, and name the cases in flight if a worker process died.
 
     What was noted of a case is said once, here, where logging is set up.
@@ -311,7 +338,9 @@ def _checked(
         held.close()
 
 
-def _next(batches: Iterator[Batch | Failure], builder: BatchBuilder, workers: int, index: int) -> Batch | Failure:
+def _next(
+    batches: Iterator[Batch | RawBatch | Failure], builder: BatchBuilder, workers: int, index: int
+) -> Batch | RawBatch | Failure:
     try:
         return next(batches)
     except RuntimeError as error:

@@ -42,6 +42,35 @@ class Sample:
     """Further layers by name: (C, *P) float32 of intensities, otherwise (*P) uint8 or int32."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cutout:
+    """The box of a case that a patch is cut out of, and how; its tensors may lie on any device but for ``base``."""
+
+    image: Tensor
+    """(C, *box) float32."""
+    codes: Tensor
+    """(*box) uint8 or int32."""
+    layers: Mapping[str, Tensor]
+    """Further layers by name, (C, *box) or (*box)."""
+    view: View
+    unknown: int
+    """Code of unannotated voxels."""
+    outside: int
+    """Code of what lies outside the image."""
+    base: Tensor | None
+    """(N,), on the CPU: base code of each code; None if every code is its own."""
+    infos: tuple[LayerInfo, ...]
+    """Of ``layers``."""
+
+    def moved(self) -> Sample:
+        """Return the patch: one pass for each layer."""
+        return Sample(
+            move_image(self.image, *self.view),
+            move_codes(self.codes, *self.view, unknown=self.unknown, outside=self.outside, to_drawn=self.base),
+            {info.name: move_layer(self.layers[info.name], self.view, info) for info in self.infos},
+        )
+
+
 def draw_place(
     aim: Aim,
     case: CaseStore,
@@ -111,7 +140,24 @@ def read_patch(
     extra_codes: ExtraCodes | None = None,
     layers: Sequence[LayerInfo] = (),
 ) -> Sample:
-    """Read the box that the transform needs, and warp it to the patch (*P), one layer after the other.
+    """Read the box that the transform needs, and warp it to the patch (*P); parameters as for :func:`read_cutout`."""
+    return read_cutout(
+        case, place, patch, unknown=unknown, outside=outside, base=base, extra_codes=extra_codes, layers=layers
+    ).moved()
+
+
+def read_cutout(
+    case: CaseStore,
+    place: Place,
+    patch: Sequence[int],
+    *,
+    unknown: int,
+    outside: int,
+    base: Tensor | None = None,
+    extra_codes: ExtraCodes | None = None,
+    layers: Sequence[LayerInfo] = (),
+) -> Cutout:
+    """Read the box that the transform needs, one layer after the other.
 
     Outside the image the intensity is 0 and the code ``outside``. Annotated voxels win over those of code ``unknown``.
     ``base`` (N,) int64 is that of the code table, with rows for ``extra_codes`` if these are given; None if every code
@@ -131,11 +177,15 @@ def read_patch(
     codes = as_tensor(stored[0] if is_slice else stored)
     image = _read(case, IMAGE, whole, is_slice)
     centre = tuple(middle - start for middle, start in zip(place.centre, first, strict=True))
-    view = View(place.warp, centre, tuple(patch))
-    return Sample(
-        move_image(image, *view),
-        move_codes(codes, *view, unknown=unknown, outside=outside, to_drawn=base),
-        {info.name: move_layer(_read(case, info.name, whole, is_slice), view, info) for info in layers},
+    return Cutout(
+        image,
+        codes,
+        {info.name: _read(case, info.name, whole, is_slice) for info in layers},
+        View(place.warp, centre, tuple(patch)),
+        unknown,
+        outside,
+        base,
+        tuple(layers),
     )
 
 

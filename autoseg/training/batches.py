@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 
-from autoseg.augmentation.recipes import Recipe, augment_intensity, named_recipe
+from autoseg.augmentation.recipes import Recipe, named_recipe
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.store import CaseSource
 from autoseg.sampling.batch import Batch
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.extra_codes import ExtraCodeRule
 from autoseg.sampling.loader import make_loader
-from autoseg.sampling.places import intensity_generators
 from autoseg.training.evidence.background_prior import ZONE_BORDERS
 from autoseg.training.request import FoldRequest
 
@@ -36,14 +34,12 @@ def recipe(request: FoldRequest) -> Recipe:
 
 
 def training_batches(request: FoldRequest, device: torch.device, start: int) -> Iterator[Batch]:
-    """Yield this rank's shares of the batches from iteration ``start`` on, the same whenever they are asked for.
+    """Return this rank's shares of the batches from iteration ``start`` on, the same whenever they are asked for.
 
-    On the CPU the worker processes change intensities; a GPU does it itself.
+    On the CPU the worker processes cut patches out and augment them; a GPU does it itself, and they only read.
     """
     config, chosen = request.config, recipe(request)
-    on_device = device.type != "cpu"
-    samples = request.ranks.share(batch_size(request))
-    loader = make_loader(
+    return make_loader(
         _sources(request, request.train_cases),
         request.configuration,
         config.sampling,
@@ -54,18 +50,10 @@ def training_batches(request: FoldRequest, device: torch.device, start: int) -> 
         seed=config.seed,
         workers=request.workers,
         batch_size=batch_size(request),
-        augment_in_worker=not on_device,
-        pin_memory=device.type == "cuda",
+        device=None if device.type == "cpu" else device,
         extra_codes=_extra_codes(request),
         ranks=request.ranks,
     )
-    for iteration, batch in enumerate(loader, start):
-        if on_device:
-            moved = batch.to(device, non_blocking=True)
-            images = augment_intensity(moved.images, chosen, intensity_generators(config.seed, iteration, samples))
-            yield replace(moved, images=images)
-        else:
-            yield batch
 
 
 def validation_batches(request: FoldRequest) -> Iterator[Batch]:

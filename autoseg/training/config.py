@@ -61,6 +61,8 @@ class TrainingConfig(BaseModel):
     """label_sets (Dice and cross entropy of label sets), or package.module:attribute; see docs/extending.md."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the network's arithmetic; auto takes a 16-bit type where the device computes faster with it."""
+    compile: bool | Literal["auto"] = "auto"
+    """Whether torch compiles the network; auto does on CUDA, in runs of 1,000 steps or more."""
     deep_supervision: bool = True
     """Losses at every resolution of the decoder."""
     seed: int = Field(default=0, ge=0)

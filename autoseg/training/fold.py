@@ -14,11 +14,14 @@ import torch
 from autoseg.cases.layers import input_channels
 from autoseg.core.atomic import write_json
 from autoseg.core.errors import ModelError
+from autoseg.nn.architectures.network import Network
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, save_checkpoint
+from autoseg.nn.compiling import compile_network, wants_compiling
 from autoseg.nn.deterministic import deterministic
-from autoseg.nn.device import autocast_dtype, select_device
+from autoseg.nn.device import select_device
 from autoseg.nn.losses.registry import named_loss
+from autoseg.nn.precision import choose_dtype
 from autoseg.nn.ranks import distributed_network
 from autoseg.tasks.task import task_of
 from autoseg.training.batches import batch_size, recipe, training_batches, validation_batches
@@ -83,6 +86,8 @@ def train_fold(
     parts = replace(parts, seen_validation_cases=len(before.seen_validation_cases))
     files = _Files(request, parts, precision, before, RunRecord.of(request, parts.device, latest, report))
     files.begin(progress)
+    if wants_compiling(request.config.compile, parts.device, request.config.iterations):
+        compile_network(parts.network, _input_shape(request), parts.device, parts.autocast_dtype)
 
     def out_of_time() -> bool:
         return request.max_runtime_s is not None and time.monotonic() - started >= request.max_runtime_s
@@ -148,13 +153,7 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     config, labels, configuration = request.config, request.dataset.labels, request.configuration
     device = select_device(request.device)
     objective = Objective(task_of(labels), device)
-    torch.manual_seed(config.seed)
-    network = build_network(
-        configuration.topology,
-        n_channels=len(input_channels(request.plan, configuration, labels)),
-        n_outputs=len(objective.task.outputs),
-        deep_supervision=config.deep_supervision,
-    ).to(device)
+    network = _network(request, device)
     loss = named_loss(
         config.loss,
         objective.regions,
@@ -182,13 +181,32 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     )
 
 
+def _network(request: FoldRequest, device: torch.device) -> Network:
+    """Build the network, with weights drawn from the seed."""
+    labels = request.dataset.labels
+    torch.manual_seed(request.config.seed)
+    return build_network(
+        request.configuration.topology,
+        n_channels=len(input_channels(request.plan, request.configuration, labels)),
+        n_outputs=len(task_of(labels).outputs),
+        deep_supervision=request.config.deep_supervision,
+    ).to(device)
+
+
+def _input_shape(request: FoldRequest) -> tuple[int, ...]:
+    """Return (B, C, *P) of a batch."""
+    channels = input_channels(request.plan, request.configuration, request.dataset.labels)
+    return (batch_size(request), len(channels), *request.configuration.patch_size)
+
+
 def _precision(request: FoldRequest, latest: Checkpoint | None) -> str:
-    """Name the arithmetic: as set, as the run was begun, or what is fastest on the device; the same on all ranks."""
+    """Name the arithmetic: as set, as the run was begun, or what is fastest, and right, on the devices of all ranks."""
     if request.config.precision != "auto":
         return request.config.precision
     if latest is not None:
         return str(latest.state["precision"])
-    dtype = autocast_dtype(select_device(request.device))
+    device = select_device(request.device)
+    dtype = choose_dtype(lambda: _network(request, device), _input_shape(request), device)
     of_ranks = (name for name, value in PRECISIONS.items() if request.ranks.any(value is dtype))
     return next(of_ranks)  # float32 first: what all ranks can do
 

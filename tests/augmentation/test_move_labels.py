@@ -9,6 +9,7 @@ import pytest
 import torch
 from moving import moving
 
+from autoseg.augmentation import move_labels
 from autoseg.augmentation.move_labels import move_codes
 from autoseg.augmentation.recipes import Recipe, draw_warp
 from autoseg.augmentation.rotate import rotation_matrix
@@ -208,3 +209,23 @@ def test_a_known_voxel_falls_on_the_patch_voxel_next_to_it(n_axes):
         actual = (moved == 2).nonzero().numpy()
         assert 1 <= len(actual) <= 2**n_axes
         assert np.abs(actual - mirrored).max(axis=1).min() <= 0.5 + 1e-5
+
+
+@pytest.mark.parametrize(("n_axes", "in_plane"), [(2, False), (3, False), (3, True)], ids=["2d", "3d", "in plane"])
+@pytest.mark.parametrize("has_bases", [False, True], ids=["plain", "base codes"])
+def test_working_out_every_voxel_as_on_a_gpu_gives_the_same_codes(monkeypatch, n_axes, in_plane, has_bases):
+    rng = np.random.default_rng(n_axes)
+    base = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 3]) if has_bases else None  # 4 to 6 alike 0 to 2, 7 and 8 unknown
+    for low, high in ((0.5, 1.0), (1.0, 2.0)):
+        codes = torch.from_numpy(rng.choice(9 if has_bases else 4, (14,) * n_axes).astype(np.uint8))
+        codes[rng.random(codes.shape) < 0.6] = UNKNOWN
+        codes[(slice(4, 9),) * n_axes] = 1
+        for _ in range(4):
+            draw = draw_warp(recipe(low, high, in_plane=in_plane), (9,) * n_axes, rng)
+            centre = (6.0,) * in_plane + tuple(rng.uniform(4, 9, n_axes - in_plane))
+            moved = []
+            for is_on_cpu in (True, False):
+                monkeypatch.setattr(move_labels, "is_on_cpu", lambda box, answer=is_on_cpu: answer)
+                arguments = {"unknown": UNKNOWN, "outside": UNKNOWN, "to_drawn": base}
+                moved.append(move_codes(codes, draw, centre, (9,) * n_axes, **arguments))
+            assert torch.equal(*moved)

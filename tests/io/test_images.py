@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 
 from autoseg.core.errors import FileFormatError
 from autoseg.core.geometry import Geometry
@@ -12,7 +13,6 @@ from autoseg.io.images import (
     write_labels,
     write_probabilities,
 )
-from autoseg.io.itk import sitk
 
 GEOMETRY = Geometry(spacing=(3.0, 2.0, 1.0), origin=(4.0, 5.0, 6.0))
 

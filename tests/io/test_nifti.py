@@ -1,4 +1,6 @@
 import gzip
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -7,6 +9,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from autoseg.core.errors import FileFormatError
 from autoseg.core.geometry import Geometry
+from autoseg.io import nifti
 from autoseg.io.images import read_header, read_image, read_labels, read_remarks, write_labels
 
 SPACING = np.array([1.0, 2.0, 3.0])
@@ -382,3 +385,49 @@ def test_real_images_are_read_as_itk_reads_them(real_data):
     reference = sitk.ReadImage(str(path))
     np.testing.assert_array_equal(image[0], sitk.GetArrayFromImage(reference))
     assert geometry.origin == reference.GetOrigin()
+
+
+@pytest.mark.parametrize("matrix", [OBLIQUE, OTHER, FLIPPED], ids=["oblique", "other", "flipped"])
+@pytest.mark.parametrize("code", ["sform", "qform"])
+def test_without_simpleitk_the_geometry_is_the_same(tmp_path, monkeypatch, matrix, code):
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.float32), matrix if code == "sform" else None)
+    if code == "qform":
+        image.set_qform(matrix, 1)
+    nib.save(image, tmp_path / "a.nii.gz")
+    expected = read_header(tmp_path / "a.nii.gz")[1]
+    monkeypatch.setattr(nifti, "is_installed", lambda: False)
+    found = read_header(tmp_path / "a.nii.gz")[1]
+    assert np.allclose(found.spacing, expected.spacing, rtol=1e-5)
+    assert np.allclose(found.origin, expected.origin, atol=1e-4)
+    assert np.allclose(found.direction, expected.direction, atol=1e-5)
+
+
+WITHOUT_ITK = """
+import sys
+sys.modules["SimpleITK"] = None  # an import of it fails
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "SimpleITK" else found(name, *more)
+import numpy as np, autoseg.training.fold, autoseg.inference.predictor, autoseg.planning
+from autoseg.core.errors import ConfigError
+from autoseg.core.geometry import Geometry
+from autoseg.io.images import read_labels, write_labels
+from pathlib import Path
+labels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+write_labels(Path("a.nii.gz"), labels, Geometry(spacing=(3, 2, 1)))
+again, geometry = read_labels(Path("a.nii.gz"))
+assert (again == labels).all() and np.allclose(geometry.spacing, (3, 2, 1)), geometry
+try:
+    write_labels(Path("a.nrrd"), labels, Geometry(spacing=(3, 2, 1)))
+except ConfigError as error:
+    assert "pip install SimpleITK" in str(error)
+else:
+    raise SystemExit("written")
+"""
+
+
+def test_nifti_training_and_prediction_need_no_simpleitk_and_other_formats_say_so(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ITK], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -7,15 +7,17 @@ import multiprocessing
 import numpy as np
 import pytest
 import torch
+from moving import moving
 
-from autoseg.augmentation.recipes import Recipe, augment_intensity, nnunet_recipe, no_augmentation
+from autoseg.augmentation.recipes import Recipe, nnunet_recipe, no_augmentation
 from autoseg.cases.cache import cached_source
 from autoseg.core.errors import CacheError, ConfigError, WorkerError
 from autoseg.core.ranks import Ranks
 from autoseg.sampling.batch import Batch
 from autoseg.sampling.config import SamplingConfig
+from autoseg.sampling.extra_codes import ExtraCodeRule
 from autoseg.sampling.loader import make_loader
-from autoseg.sampling.places import intensity_generators
+from autoseg.sampling.raw_batch import Packed
 
 
 def scribbled(seed: int, shape: tuple[int, int, int] = (6, 20, 18)) -> np.ndarray:
@@ -85,18 +87,37 @@ def test_the_number_of_threads_does_not_matter(load):
         torch.set_num_threads(threads)
 
 
-def test_intensity_augmentation_outside_the_workers_is_the_same(load, make_configuration):
-    recipe = nnunet_recipe(make_configuration((4, 12, 12)))
-    inside, outside = load(), load(augment_in_worker=False)
-    for iteration, (one, other) in enumerate(zip(inside, outside, strict=True)):
-        later = augment_intensity(other.images, recipe, intensity_generators(5, iteration, range(2)))
-        assert torch.equal(one.images, later)
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("patch", [(12, 12), (4, 12, 12)], ids=["2d", "3d"])
+def test_a_device_that_moves_and_augments_what_workers_read_gives_the_same_batches(load, patch, workers):
+    recipe = moving(share=0.5)
+    for chosen in ("nnunet", recipe):
+        inside = load(patch, recipe=chosen, stop=4)
+        outside = load(patch, recipe=chosen, stop=4, device=torch.device("cpu"), workers=workers)
+        assert all(same(one, other) for one, other in zip(inside, outside, strict=True))
+
+
+def test_a_device_moves_codes_of_several_types_and_extra_codes_alike(load, write):
+    rule = ExtraCodeRule(0.5, (1, 4, 4), 3, (2.0, 4.0))
+    rich = write("rich", scribbled(9), further=tuple((0, 1) for _ in range(100)))  # 2 x 104 codes and zones: int32
+    given = [*(case.source for case in load.cases), rich.source]
+    inside = list(load(given=given, recipe=moving(), extra_codes=rule, stop=8))
+    outside = load(given=given, recipe=moving(), extra_codes=rule, stop=8, device=torch.device("cpu"))
+    assert all(same(one, other) for one, other in zip(inside, outside, strict=True))
+    assert {batch.codes.dtype for batch in inside} >= {torch.uint8}
+
+
+def test_boxes_travel_in_one_piece_and_come_out_as_they_went_in():
+    parts = [torch.arange(6).view(2, 3), torch.arange(4).view(1, 2, 2), torch.zeros(0, 3, dtype=torch.long)]
+    packed = Packed.of(parts)
+    assert packed.values.ndim == 1
+    assert all(torch.equal(one, other) for one, other in zip(parts, packed.unpacked(), strict=True))
 
 
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("patch", [(12, 12), (4, 12, 12)], ids=["2d", "3d"])
 def test_the_shares_of_ranks_are_together_the_batch_of_one_process(load, patch, size):
-    options = {"batch_size": 4, "augment_in_worker": True, "stop": 4}
+    options = {"batch_size": 4, "stop": 4}
     shares = zip(*(load(patch, ranks=Ranks(rank, size), **options) for rank in range(size)), strict=True)
     for whole, parts in zip(load(patch, **options), shares, strict=True):
         assert torch.equal(whole.images, torch.cat([part.images for part in parts]))

@@ -43,7 +43,7 @@ def test_every_patch_voxel_shows_the_place_that_its_origin_says(write, make_labe
     configuration = make_configuration(patch, 4, (False,) * 3)
     batches = make_loader(
         [case.source], configuration, SamplingConfig(), nnunet_recipe(configuration), labels=make_labels(), start=0,
-        stop=8, seed=1, augment_in_worker=False,
+        stop=8, seed=1, changes_intensities=False,
     )  # fmt: skip
     n_axes, checked, moved = len(patch), 0, 0
     offsets = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in patch), indexing="ij")).reshape(n_axes, -1)

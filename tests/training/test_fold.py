@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.nn.checkpoint import load_checkpoint, save_checkpoint
+from autoseg.nn.compiling import compile_network
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
+from autoseg.training import fold as fold_module
 from autoseg.training.batches import validation_batches
 from autoseg.training.fold import build_parts, train_fold
 from autoseg.training.prepare import check_folder, check_start, prepare_fold
@@ -327,3 +330,15 @@ def test_validation_asks_neither_for_priority_nor_for_annotation(request_of, toy
     assert list(validation_batches(unseen)) == []
     progress = train_fold(unseen).progress
     assert progress.records[-1].dice is None and progress.records[-1].validation_loss is None
+
+
+def test_a_compiled_run_saves_the_weights_of_the_plain_network(request_of, tmp_path, monkeypatch):
+    plain = replace(request_of(iterations=2), folder=tmp_path / "plain" / "fold_0")
+    train_fold(plain)
+    monkeypatch.setattr(fold_module, "compile_network", partial(compile_network, backend="eager"))
+    compiled = request_of(iterations=2, settings=("compile=true",))
+    train_fold(compiled)
+    expected, found = weights_of(plain.folder), weights_of(compiled.folder)
+    assert list(expected) == list(found)
+    assert all(torch.allclose(expected[name], found[name], atol=1e-6) for name in expected)
+    torch._dynamo.reset()

@@ -36,7 +36,8 @@ class _Tables(NamedTuple):
     members: Tensor
     """(B, N, K): 1 for the classes of a code, otherwise 0; all 1 for an uninformative code."""
     has_sets: Tensor
-    """(B,) bool, on the CPU: whether a sample may have voxels with sets of several classes."""
+    """(B,) bool, on the CPU: whether a sample may have voxels with sets of several classes. All True where the label
+    sets are on a device that would have to be waited for."""
 
     def of(self, samples: slice) -> _Tables:
         """Return the tables of the given samples."""
@@ -123,7 +124,7 @@ def _tables(label_sets: Tensor, sets: Tensor, occurrences: Tensor, code_weights:
         class_weights=code_weights,
         is_single=is_single.to(occurrences),
         members=(sets | ~informative.to(device)[..., None]).to(occurrences),
-        has_sets=is_set.any(1).cpu(),
+        has_sets=is_set.any(1) if is_on_cpu(is_set) else torch.ones(len(is_set), dtype=torch.bool),
     )
 
 
@@ -286,8 +287,10 @@ def _sums_of_sets(z: Tensor, voxels: _Voxels, tables: _Tables, scratch: Scratch)
     inside = torch.mul(members, powers, out=scratch.get("inside", z.shape))
     mass = inside.sum(1, keepdim=True)
     costs = (norm / mass).log_()
-    underflowed = _underflowed(mass)
-    if underflowed is not None:
+    if not is_on_cpu(z):
+        exact = norm.log() + z.amax(1, keepdim=True) - _inside(z, members).logsumexp(1, keepdim=True)
+        costs = torch.where(mass < TINY, exact, costs)
+    elif (underflowed := _underflowed(mass)) is not None:
         sample, voxel, chosen = _underflowed_logits(z, members, underflowed)
         costs[sample, 0, voxel] = norm[sample, 0, voxel].log() + z[sample, :, voxel].amax(1) - chosen.logsumexp(1)
     share = voxels.share(norm)
@@ -311,8 +314,9 @@ def _gradient_of_sets(
     members = look_up_heads(tables.members, voxels.codes, out=scratch.get("members", z.shape))
     inside = torch.mul(members, powers, out=scratch.get("inside", z.shape))
     mass = inside.sum(1, keepdim=True)
-    underflowed = _underflowed(mass)
-    lost = None if underflowed is None else _underflowed_logits(z, members, underflowed)
+    underflowed = _underflowed(mass) if is_on_cpu(z) else mass < TINY
+    lost = None if underflowed is None or not is_on_cpu(z) else _underflowed_logits(z, members, underflowed)
+    everywhere = None if is_on_cpu(z) else torch.where(mass < TINY, _inside(z, members).softmax(1), 0)
     share = voxels.share(norm)
     rows = scratch.get("rows", (len(z), 2, z.shape[2]))
     single = torch.mul(share, look_up(tables.is_single, voxels.codes)[:, None], out=rows[:, :1])
@@ -329,11 +333,21 @@ def _gradient_of_sets(
     if lost is not None:
         sample, voxel, chosen = lost
         out[sample, :, voxel] -= chosen.softmax(1) * cost_weight[sample, 0, voxel][:, None]
+    if everywhere is not None:
+        out -= (everywhere * cost_weight).to(out.dtype)
 
 
 def _underflowed(mass: Tensor) -> Tensor | None:
-    """Return a mask (b, 1, c) of the voxels whose set's power, ``mass`` (b, 1, c), has underflowed; None if none."""
+    """Return a mask (b, 1, c) of the voxels whose set's power, ``mass`` (b, 1, c), has underflowed; None if none has.
+
+    For the CPU: elsewhere the question would wait for the device.
+    """
     return mass < TINY if mass.numel() and mass.amin() < TINY else None
+
+
+def _inside(z: Tensor, members: Tensor) -> Tensor:
+    """Return the logits (b, K, c) of voxels, -inf for classes outside the voxel's set."""
+    return z.masked_fill(members == 0, -torch.inf)
 
 
 def _underflowed_logits(z: Tensor, members: Tensor, underflowed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -342,4 +356,4 @@ def _underflowed_logits(z: Tensor, members: Tensor, underflowed: Tensor) -> tupl
     Logits are -inf for classes outside the voxel's set. ``z`` and ``members`` are (b, K, c).
     """
     sample, _, voxel = underflowed.nonzero(as_tuple=True)
-    return sample, voxel, z[sample, :, voxel].masked_fill(members[sample, :, voxel] == 0, -torch.inf)
+    return sample, voxel, _inside(z[sample, :, voxel], members[sample, :, voxel])

@@ -55,7 +55,7 @@ class BackgroundPrior(EvidenceSource):
         self.heads = torch.from_numpy(labels.regions).to(device)
         self.task = task_of(labels)
         self.n_classes = labels.n_classes
-        self.foreground = list(labels.foreground_heads)
+        self.foreground = torch.tensor(labels.foreground_heads, device=device)
         self.drawn_as = torch.tensor(totals.drawn_as, dtype=torch.float32, device=device)
         self.spared = frozenset(name for name, said in labels.statements.items() if said.annotated is not None)
         """Cases in which some classes were not annotated."""
@@ -67,7 +67,8 @@ class BackgroundPrior(EvidenceSource):
     def adjust(self, evidence: Evidence, batch: Batch, step: Step) -> Evidence:
         """Return evidence in which open codes are background, each with the rate of its zone as weight."""
         table, weights = evidence.table, evidence.code_weights
-        applies = torch.tensor([case not in self.spared for case in batch.cases], device=weights.device)
+        applies = torch.tensor([case not in self.spared for case in batch.cases])
+        applies = applies.to(weights.device, non_blocking=True)
         rates = self.rates()[table.zone.clamp_min(0)]
         is_open = (table.zone >= 0) & applies[:, None] & table.drawn[..., 0] & (rates >= weights)
         background = torch.zeros_like(table.learnt)

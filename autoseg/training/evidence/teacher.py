@@ -138,7 +138,10 @@ class Teacher(EvidenceSource):
             self.network.load_state_dict(state["weights"])
 
     def _untouched(self, prediction: Tensor, batch: Batch) -> Tensor:
-        """(B, *P) bool: voxels whose predicted object, wholly inside the patch, carries no annotation of its class."""
+        """(B, *P) bool: voxels whose predicted object, wholly inside the patch, carries no annotation of its class.
+
+        Objects are found on the CPU, so that a GPU is waited for: only where ``instances_touched`` was promised.
+        """
         sets = batch.table.drawn.cpu().numpy()
         cases = batch.cases or ("",) * len(sets)
         parts = zip(prediction.cpu().numpy(), batch.codes.cpu().numpy(), sets, cases, strict=True)
@@ -150,19 +153,18 @@ class Teacher(EvidenceSource):
 
     def _check(self, probabilities: Tensor, codes: Tensor, table: BatchTable) -> None:
         """Count confident claims on held-out voxels, and how many of them are right."""
-        self.claims.mul_(DECAY)
+        self.claims = self.claims.to(probabilities.device).mul_(DECAY)  # to the device once
         confidence, winner = probabilities.max(1)
         is_claim = look_up(table.held_out, codes) & (confidence > self.config.evidence.teacher_confidence)
         truth = look_up(table.drawn.to(torch.uint8).argmax(2), codes)
-        claimed = winner[is_claim]
-        right = claimed[truth[is_claim] == claimed]
-        counts = torch.stack([torch.bincount(which, minlength=self.n_classes) for which in (claimed, right)])
-        self.claims.add_(self.ranks.sum(counts).to(self.claims))
+        winners = torch.arange(self.n_classes, device=winner.device)[:, None, None] == winner  # (K, B, V)
+        counts = [(winners & which).sum((1, 2)) for which in (is_claim, is_claim & (truth == winner))]
+        self.claims.add_(self.ranks.sum(torch.stack(counts)).to(self.claims))
 
 
 def _restricted(probabilities: Tensor, codes: Tensor, sets: Tensor) -> Tensor:
     """Probabilities (B, K, V) within the set of each voxel: 0 outside of it, summing to 1."""
-    if bool((sets.all(2) | (sets.sum(2) <= 1)).all()):
+    if sets.device.type == "cpu" and bool((sets.all(2) | (sets.sum(2) <= 1)).all()):
         return probabilities
     allowed = sets.to(probabilities).transpose(1, 2).gather(2, codes[:, None].expand(-1, sets.shape[2], -1))
     inside = probabilities * allowed
