@@ -80,24 +80,26 @@ def plan(
     planner: str | None = None,
     gpu_memory_gb: float | None = None,
     replan: bool = False,
+    settings: Sequence[str] = (),
     workers: int = 1,
 ) -> Plan:
     """Check and measure the files, decide everything that follows from them, and split the cases into folds.
 
     As the first half of ``autoseg_plan_and_preprocess``; writes plans.json, the fingerprint and the splits to
     ``root/preprocessed/DATASET``. A plan that is there is kept, with what was edited in plans.json; it is made anew for
-    another planner or other memory, or with ``replan``, which gives edits up.
+    another planner, other memory or another network, or with ``replan``, which gives edits up.
 
     ``planner`` is ``default``, ``resenc_m``, ``resenc_l``, ``resenc_xl`` or ``small``; it and ``gpu_memory_gb`` are as
-    before where they are None. ``dataset``, ``root`` and ``workers`` as in :func:`check`.
+    before where they are None. ``settings`` are options of the network, as in ``["network.levels=4"]``; what they do not
+    name is as before. ``dataset``, ``root`` and ``workers`` as in :func:`check`.
 
     Raises ``DatasetError`` with every fault of the files, ``PlanError`` if there is no such planner or an edit cannot
-    work, ``ConfigError`` if edits would be lost without ``replan``.
+    work, ``ConfigError`` if edits would be lost without ``replan``, or an option is wrong.
     """
     from autoseg.planning.plan_dataset import plan_dataset
     from autoseg.planning.plan_edits import PlanningOptions
 
-    options = PlanningOptions(planner, gpu_memory_gb, replan)
+    options = PlanningOptions(planner, gpu_memory_gb, replan, settings)
     return plan_dataset(_dataset(dataset, root), _workspace(root), options, workers).plan
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +24,7 @@ CONFIGURATIONS = "2d|3d_fullres|3d_lowres|3d_cascade_fullres"
 
 def main() -> None:
     """Entry point of the command."""
-    common.run(plan_and_preprocess, lists={"-c": CONFIGURATIONS})
+    common.run(plan_and_preprocess, lists={"-c": CONFIGURATIONS, "--set": r"[A-Za-z_][\w.]*=.*"})
 
 
 def plan_and_preprocess(
@@ -50,6 +51,17 @@ def plan_and_preprocess(
     check_only: Annotated[
         bool, typer.Option("--check-only", help="Only look into the files, and report what is annotated.")
     ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE ...",
+            help="Change the network: network.levels=4 network.activation=relu; docs/training.md has all.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file whose table [network] has the same.", dir_okay=False)
+    ] = None,
     root: common.RootOption = None,
     workers: Annotated[
         int | None,
@@ -62,8 +74,9 @@ def plan_and_preprocess(
     """Check every file of DATASET, plan its networks, and preprocess its cases into NumPy caches.
 
     Results go to ROOT/preprocessed/DATASET. A second run redoes only what has changed, and keeps the plan, with what
-    was edited in plans.json, unless it names another planner or other memory, or says --replan.
+    was edited in plans.json, unless it names another planner, other memory or another network, or says --replan.
     """
+    from autoseg.core.config_levels import user_file
     from autoseg.dataset.dataset import Dataset
     from autoseg.tasks.task import task_of
 
@@ -84,7 +97,7 @@ def plan_and_preprocess(
     from autoseg.training.cascade import previous_maps_in
 
     stages = common.stages(quiet=quiet)
-    options = PlanningOptions(planner, gpu_memory_gb, replan)
+    options = PlanningOptions(planner, gpu_memory_gb, replan, settings or (), config, user_file(os.environ))
     made = plan_dataset(described, space, options, workers, stages, configurations=configurations)
     planned, chosen = made.plan, made.configurations
     previous = previous_maps_in(space, described)

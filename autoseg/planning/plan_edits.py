@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autoseg.core.atomic import write_text
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
 from autoseg.core.plan import Configuration, Plan
 from autoseg.planning.keep_statistics import keep_intensities
+from autoseg.planning.network_options import NetworkOptions, set_options
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,10 @@ class PlanRecord(BaseModel):
     """Memory that it was made for, GB; None is the planner's own."""
     configurations: tuple[str, ...] = ()
     """Configurations that were preprocessed, in the order of the plan."""
+    network: NetworkOptions = NetworkOptions()
+    """Options of the network that it was made with."""
+    network_origins: dict[str, str] = Field(default_factory=dict)
+    """Dotted key of each option that was set -> where: ``--set``, or the path of a file."""
 
     def with_used(self, names: Iterable[str], plan: Plan) -> PlanRecord:
         """Return the record with further configurations of ``plan`` among those that were preprocessed."""
@@ -51,6 +56,12 @@ class PlanningOptions:
     gpu_memory_gb: float | None = None
     replan: bool = False
     """Make a new plan and discard all edits."""
+    settings: Sequence[str] = ()
+    """``network.key=value``, as with ``--set``; what is not named is as before."""
+    run_file: Path | None = None
+    """TOML file whose table ``[network]`` has options of the network."""
+    user_file: Path | None = None
+    """TOML file with settings of a user; read where there is no plan yet, or a new one is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +106,17 @@ def save_record(record: PlanRecord, folder: Path) -> None:
     write_text(folder / RECORD_FILE, record.model_dump_json(indent=2) + "\n")
 
 
-def choose_plan(fresh: Plan, present: Plan | None, record: PlanRecord | None, options: PlanningOptions) -> PlanChoice:
+def choose_plan(
+    fresh: Plan,
+    present: Plan | None,
+    record: PlanRecord | None,
+    options: PlanningOptions,
+    network: NetworkOptions | None = None,
+) -> PlanChoice:
     """Return the plan to use: the present one with its edits, unless there is a reason for a new one.
 
-    Reasons are: there is no plan yet; ``options`` ask for another planner, other memory or a new plan; the data have
-    other channels; or the present plan would cut annotation away.
+    Reasons are: there is no plan yet; ``options`` ask for another planner, other memory or a new plan, or ``network``
+    for another network; the data have other channels; or the present plan would cut annotation away.
 
     Parameters
     ----------
@@ -111,6 +128,8 @@ def choose_plan(fresh: Plan, present: Plan | None, record: PlanRecord | None, op
         Record of ``present``; None if another version wrote it. Then the differences from ``fresh`` count as edits.
     options
         What the user asks for.
+    network
+        Options of the network of ``fresh``; None: as before.
 
     Raises
     ------
@@ -122,7 +141,7 @@ def choose_plan(fresh: Plan, present: Plan | None, record: PlanRecord | None, op
     fresh = keep_intensities(fresh, present)
     if options.replan:
         return PlanChoice(fresh, fresh)
-    reason = _reason_to_replan(fresh, present, record, options)
+    reason = _reason_to_replan(fresh, present, record, options) or _other_network(network, record)
     made = record.plan if record is not None else (present if reason else fresh)
     edits = tuple(differences(made, present))
     if reason is not None:
@@ -158,6 +177,16 @@ def _reason_to_replan(fresh: Plan, present: Plan, record: PlanRecord | None, opt
     if options.gpu_memory_gb is not None and options.gpu_memory_gb != before:
         return f"--gpu-memory-gb {options.gpu_memory_gb:g} differs from the former value"
     return None
+
+
+def _other_network(network: NetworkOptions | None, record: PlanRecord | None) -> str | None:
+    """Return which options of the network differ from those before; None if none does."""
+    before = {} if record is None else set_options(record.network)
+    wanted = before if network is None else set_options(network)
+    changed = [key for key in dict.fromkeys((*before, *wanted)) if before.get(key) != wanted.get(key)]
+    if not changed:
+        return None
+    return f"{listed(changed)} {'differs' if len(changed) == 1 else 'differ'} from the former value"
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -137,6 +137,7 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         objective=objective,
         evidence=evidence_sources(request, device),
         is_dense=labels.is_dense,
+        dropout_seed=config.seed if any(configuration.topology.dropout) else None,
     )
 
 

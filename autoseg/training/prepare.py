@@ -21,6 +21,7 @@ from autoseg.inspection.measure import fingerprint_is_current
 from autoseg.inspection.statements import with_known_promises
 from autoseg.nn.device import select_device
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
+from autoseg.planning.network_options import NetworkOptions, refuse_network_settings, unplanned_options
 from autoseg.planning.plan_edits import PlanRecord, load_record
 from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold
 from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
@@ -53,6 +54,8 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     """
     preprocessed = workspace.preprocessed(dataset.name)
     planning = planning_command(workspace, dataset)
+    refuse_network_settings(options.settings, planning)
+    warn_of_other_network(options.run_file, load_record(preprocessed), planning)
     plan = load_plan(preprocessed / PLAN_FILE, planning)
     fingerprint = load_fingerprint(preprocessed / FINGERPRINT_FILE, planning)
     check_all_planned(dataset, fingerprint, planning)
@@ -95,6 +98,16 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         pretrained=options.pretrained,
         max_runtime_s=options.max_runtime_s,
     )
+
+
+def warn_of_other_network(run_file: Path | None, record: PlanRecord | None, planning: str) -> None:
+    """Say which options of the network in the file of a run the plan was not made with; ``planning`` plans anew."""
+    options = [] if run_file is None else unplanned_options(run_file, record.network if record else NetworkOptions())
+    if options:
+        log.warning(
+            "%s: the plan was made without %s, so the network does not have it. Plan anew, then train: %s --config %s",
+            run_file, listed(options), planning, run_file,
+        )  # fmt: skip
 
 
 def parse_fold(text: str) -> int | Literal["all"]:

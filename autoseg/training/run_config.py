@@ -9,12 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from autoseg.core.config_levels import Level, Resolved, file_level
+from autoseg.core.config_levels import Level, Resolved
 from autoseg.core.errors import ConfigError
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import unknown_values
+from autoseg.planning.network_options import training_level
 from autoseg.training.config import SCRIBBLED, SCRIBBLED_FRACTION, SMALL_ITERATIONS, TrainingConfig, resolve_config
 from autoseg.training.resuming import settings_of
 from autoseg.training.run_checkpoints import has_checkpoint
@@ -74,9 +75,9 @@ def fold_config(
     else:
         levels = _levels_of_data(plan, dataset, fingerprint)
         if options.user_file is not None:
-            levels.append(file_level(options.user_file))
+            levels.append(training_level(options.user_file))
     if options.run_file is not None:
-        levels.append(file_level(options.run_file))
+        levels.append(training_level(options.run_file))
     if options.seed is not None:
         levels.append(Level("--seed", {"seed": options.seed}))
     if options.iterations is not None:

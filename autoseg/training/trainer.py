@@ -51,6 +51,8 @@ class Parts:
     """Whether every voxel is annotated, so that the online Dice needs no qualification."""
     seen_validation_cases: int = 0
     """Validation cases that the weights were trained on, here or before they came."""
+    dropout_seed: int | None = None
+    """Number that dropout follows from, together with the step; None for networks without dropout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,8 @@ def training_step(parts: Parts, batch: Batch, iteration: int, gradient_clip: flo
     """Do one optimiser step; return the detached loss, a scalar on the device."""
     batch = batch.to(parts.device)
     parts.network.train()
+    if parts.dropout_seed is not None:
+        torch.manual_seed(parts.dropout_seed + iteration)  # so that a resumed run draws the same
     parts.optimization.optimizer.zero_grad(set_to_none=True)
     step = Step(iteration, lambda network, images: _logits(parts, network, images)[0])
     evidence = drawn_evidence(batch)
@@ -158,7 +162,7 @@ def training_step(parts: Parts, batch: Batch, iteration: int, gradient_clip: flo
 @torch.inference_mode()
 def validate(parts: Parts) -> tuple[float | None, list[float | None]]:
     """Return the mean loss over the validation batches and Dice per head, None where nothing was decided."""
-    parts.network.train()  # instance norm has no running statistics; deep supervision stays on for the loss
+    parts.network.eval()  # no dropout, running statistics of batch norm; deep supervision stays on for the loss
     losses: list[float | None] = []
     counts: Tensor | None = None
     for batch in parts.validation_batches():
