@@ -90,8 +90,8 @@ def plan(
     another planner, other memory or another network, or with ``replan``, which gives edits up.
 
     ``planner`` is ``default``, ``resenc_m``, ``resenc_l``, ``resenc_xl`` or ``small``; it and ``gpu_memory_gb`` are as
-    before where they are None. ``settings`` are options of the network, as in ``["network.levels=4"]``; what they do not
-    name is as before. ``dataset``, ``root`` and ``workers`` as in :func:`check`.
+    before where they are None. ``settings`` are options of the network, as in ``["network.levels=4"]``; what they do
+    not name is as before. ``dataset``, ``root`` and ``workers`` as in :func:`check`.
 
     Raises ``DatasetError`` with every fault of the files, ``PlanError`` if there is no such planner or an edit cannot
     work, ``ConfigError`` if edits would be lost without ``replan``, or an option is wrong.
