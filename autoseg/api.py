@@ -68,27 +68,29 @@ def plan(
     gpu_memory_gb: float | None = None,
     replan: bool = False,
     plan_of: str | Path | None = None,
+    settings: Sequence[str] = (),
     workers: int = 1,
 ) -> Plan:
     """Check and measure the files, make the plan that follows from them, and split the cases into folds.
 
     Same as the first half of ``autoseg_plan_and_preprocess``: writes plans.json, the fingerprint and the splits to
     ``root/preprocessed/DATASET``. An existing plan is kept, with the edits of plans.json. A new plan is made for
-    another planner or another memory, or with ``replan``, which discards edits.
+    another planner, another memory or another network, or with ``replan``, which discards edits.
 
     ``planner`` is ``default``, ``resenc_m``, ``resenc_l``, ``resenc_xl`` or ``small``; None takes that of the existing
     plan, and so does ``gpu_memory_gb`` (GiB). ``plan_of``, a checkpoint or model folder, gives its networks instead.
-    ``dataset``, ``root`` and ``workers`` as in :func:`check`.
+    ``settings`` are options of the network, as in ``["network.levels=4"]``; others are as before. ``dataset``,
+    ``root`` and ``workers`` as in :func:`check`.
 
     Raises ``DatasetError`` with every fault of the files, ``PlanError`` if there is no such planner or an edit cannot
-    work, ``ConfigError`` if edits would be lost without ``replan``, or if a task of your own breaks its contract.
+    work, ``ConfigError`` if edits would be lost without ``replan``, an option is wrong, or a task breaks its contract.
     """
     from autoseg.planning.plan_dataset import plan_dataset
     from autoseg.planning.plan_edits import PlanningOptions
     from autoseg.training.pretrained import plan_of_model
 
     model_plan = None if plan_of is None else plan_of_model(Path(plan_of))
-    options, data = PlanningOptions(planner, gpu_memory_gb, replan, model_plan), _dataset(dataset, root)
+    options, data = PlanningOptions(planner, gpu_memory_gb, replan, model_plan, settings), _dataset(dataset, root)
     if data.labels.task is not None:
         from autoseg.training.check_task import check_task
 

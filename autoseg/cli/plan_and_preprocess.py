@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +24,7 @@ CONFIGURATIONS = "2d|3d_fullres|3d_lowres|3d_cascade_fullres"
 
 def main() -> None:
     """Entry point of the command."""
-    common.run(plan_and_preprocess, lists={"-c": CONFIGURATIONS})
+    common.run(plan_and_preprocess, lists={"-c": CONFIGURATIONS, "--set": r"[A-Za-z_][\w.]*=.*"})
 
 
 def plan_and_preprocess(
@@ -61,6 +62,17 @@ def plan_and_preprocess(
     check_only: Annotated[
         bool, typer.Option("--check-only", help="Only check the files, and report what is annotated.")
     ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE ...",
+            help="Change the network: network.levels=4 network.activation=relu; docs/training.md has all.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file whose table [network] has the same.", dir_okay=False)
+    ] = None,
     root: common.RootOption = None,
     workers: Annotated[
         int | None,
@@ -73,8 +85,9 @@ def plan_and_preprocess(
     """Check every file of DATASET, plan its networks, and preprocess its cases into NumPy caches.
 
     Results go to ROOT/preprocessed/DATASET. A second run repeats only the work for files that have changed. It keeps
-    the plan, with the edits of plans.json, unless another planner, another memory or --replan is given.
+    the plan, with the edits of plans.json, unless another planner, memory or network, or --replan is given.
     """
+    from autoseg.core.config_levels import user_file
     from autoseg.dataset.dataset import Dataset
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
@@ -96,7 +109,9 @@ def plan_and_preprocess(
     from autoseg.training.cascade import previous_maps_in
 
     stages = common.stages(quiet=quiet)
-    options = PlanningOptions(planner, gpu_memory_gb, replan, model_plan(plan_of))
+    options = PlanningOptions(
+        planner, gpu_memory_gb, replan, model_plan(plan_of), settings or (), config, user_file(os.environ)
+    )
     made = plan_dataset(described, space, options, workers, stages, configurations=configurations)
     planned, chosen = made.plan, made.configurations
     previous = previous_maps_in(space, described)

@@ -249,7 +249,7 @@ def steps_bar(request: FoldRequest, *, quiet: bool) -> Iterator[Callable[[Progre
 
 def main() -> None:
     """Run the command on the process's arguments."""
-    run(train, lists={"--set": r"[A-Za-z_]\w*=.*"})
+    run(train, lists={"--set": r"[A-Za-z_][\w.]*=.*"})
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from autoseg.core.geometry import Direction, Geometry
 from autoseg.core.orientation import VoxelOrder, order_towards
 
 Normalization = Literal["ct", "zscore", "none", "rescale_to_0_1", "rgb_to_0_1"]
+Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu"]
+FeatureNormalization = Literal["instance", "batch", "group", "none"]
+Downsampling = Literal["strided", "max"]
 
 
 class _Frozen(BaseModel):
@@ -34,6 +37,14 @@ class Topology(_Frozen):
     """Convolutions (plain) or residual blocks (residual) of each stage."""
     decoder_blocks: tuple[int, ...]
     """Convolutions of each decoder stage, lowest resolution first. One entry fewer than stages."""
+    activation: Activation = "leaky_relu"
+    """Function after each convolution."""
+    normalization: FeatureNormalization = "instance"
+    """Normalisation of the result of each convolution."""
+    pooling: Downsampling = "strided"
+    """How a stage gets its resolution: by the stride of its first convolution, or by the maximum over that stride."""
+    dropout: tuple[float, ...] = ()
+    """Probability, 0 to below 1, that a channel is set to 0 after a convolution in training; empty for no dropout."""
 
     @property
     def n_stages(self) -> int:

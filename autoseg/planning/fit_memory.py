@@ -7,13 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoseg.core.errors import PlanError
 from autoseg.core.plan import Topology
 from autoseg.planning.memory import feature_map_values
+from autoseg.planning.network_options import NetworkOptions
 from autoseg.planning.presets import PlannerSettings
-from autoseg.planning.topology import Pooling, build_topology, pooling
+from autoseg.planning.topology import Pooling, build_topology, pooling_by_options, pooling_of_patch
 
 _REFERENCE_EDGE = {2: 2048.0, 3: 256.0}
 """Number of axes -> edge, in voxels, of the isotropic patch with which the search starts."""
+
+
+BY_PLANNER = NetworkOptions()
+"""No option is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,13 @@ class Fit:
     topology: Topology
 
 
-def fit(start: ConfigurationInput, settings: PlannerSettings, *, budget_scale: float = 1.0) -> Fit:
+def fit(
+    start: ConfigurationInput,
+    settings: PlannerSettings,
+    *,
+    budget_scale: float = 1.0,
+    network: NetworkOptions = BY_PLANNER,
+) -> Fit:
     """Choose the largest patch whose proportions are close to the median shape, then the batch that fills the budget.
 
     Parameters
@@ -50,6 +62,14 @@ def fit(start: ConfigurationInput, settings: PlannerSettings, *, budget_scale: f
         Numbers of the planner.
     budget_scale
         Available memory divided by the memory for which the planner's budgets were measured.
+    network
+        Options of the network as they hold for this configuration. A patch that they name is taken whether or not it
+        fits.
+
+    Raises
+    ------
+    PlanError
+        If the network that the options ask for cannot be built.
 
     Notes
     -----
@@ -61,14 +81,18 @@ def fit(start: ConfigurationInput, settings: PlannerSettings, *, budget_scale: f
     budget = settings.budget(n_dims) * budget_scale
     reference = settings.reference_batch(n_dims)
     patch_batch = reference if settings.patch_batch is None else settings.patch_batch
-    pooled = pooling(start.spacing, _initial_patch(start), settings.min_bottleneck_edge)
-    topology, values = _cost(pooled, start, settings)
-    while values / reference * patch_batch > budget:
-        smaller = _shrink(pooled, start, settings.min_bottleneck_edge)
+    min_edge, is_given = settings.min_bottleneck_edge, network.patch_size is not None
+    if is_given:
+        pooled = pooling_of_patch(start.spacing, min_edge, network)
+    else:
+        pooled = pooling_by_options(start.spacing, _initial_patch(start), min_edge, network)
+    topology, values = _cost(pooled, start, settings, network)
+    while not is_given and values / reference * patch_batch > budget:
+        smaller = _shrink(pooled, start, min_edge, network)
         if smaller is None:
             break
         pooled = smaller
-        topology, values = _cost(pooled, start, settings)
+        topology, values = _cost(pooled, start, settings, network)
     covering = round(start.dataset_voxels * settings.covered_by_batch / math.prod(pooled.patch_size))
     batch = max(min(round(budget / values * reference), covering), settings.min_batch)
     if settings.max_batch is not None:
@@ -85,13 +109,15 @@ def _initial_patch(start: ConfigurationInput) -> list[float]:
     return [max(min(edge, limit), 1) for edge, limit in zip(edges, start.median_shape, strict=True)]
 
 
-def _cost(pooled: Pooling, start: ConfigurationInput, settings: PlannerSettings) -> tuple[Topology, int]:
+def _cost(
+    pooled: Pooling, start: ConfigurationInput, settings: PlannerSettings, network: NetworkOptions
+) -> tuple[Topology, int]:
     """Return the network for a pooling, and its feature map values for one patch."""
-    topology = build_topology(pooled, settings)
+    topology = build_topology(pooled, settings, network)
     return topology, feature_map_values(topology, pooled.patch_size, start.n_outputs)
 
 
-def _shrink(pooled: Pooling, start: ConfigurationInput, min_edge: int) -> Pooling | None:
+def _shrink(pooled: Pooling, start: ConfigurationInput, min_edge: int, network: NetworkOptions) -> Pooling | None:
     """Make the patch smaller by one step; None if no axis can be made smaller.
 
     The axis is the one that covers most of the median shape (the last one of equals). The step is the divisor that the
@@ -104,6 +130,9 @@ def _shrink(pooled: Pooling, start: ConfigurationInput, min_edge: int) -> Poolin
         trial[axis] -= pooled.divisor[axis]
         if trial[axis] < 1:
             continue
-        trial[axis] = patch[axis] - pooling(start.spacing, trial, min_edge).divisor[axis]
-        return pooling(start.spacing, trial, min_edge)
+        try:
+            trial[axis] = patch[axis] - pooling_by_options(start.spacing, trial, min_edge, network).divisor[axis]
+            return pooling_by_options(start.spacing, trial, min_edge, network)
+        except PlanError:  # too small along this axis for the levels that are asked for
+            continue
     return None

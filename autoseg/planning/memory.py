@@ -12,6 +12,9 @@ from autoseg.core.components import call_component, resolve
 from autoseg.core.errors import ConfigError
 from autoseg.core.plan import Topology
 
+_KEEPS_INPUT = ("gelu", "silu")
+"""Activations whose gradient needs what they were given."""
+
 
 def feature_map_values(topology: Topology, patch_size: Sequence[int], n_outputs: int) -> int:
     """Count the feature map values of one patch.
@@ -54,6 +57,10 @@ def _unet_values(topology: Topology, patch_size: Sequence[int], n_outputs: int) 
     convolutions and the output layer at full resolution, but not the outputs of deep supervision. The number of input
     channels has no effect.
 
+    A convolution stands for two values in memory, its result and the normalised one, which the activation overwrites.
+    Without normalisation it is one, and activations that keep their input (gelu, silu) add one. Max pooling adds what
+    it pools. Dropout of whole channels adds nothing.
+
     Parameters
     ----------
     topology
@@ -71,10 +78,13 @@ def _unet_values(topology: Topology, patch_size: Sequence[int], n_outputs: int) 
     encoder = _ENCODERS[topology.kind]
     skips = range(topology.n_stages - 2, -1, -1)
     decoder = sum(
-        (blocks + 1) * topology.features[stage] * voxels[stage]
+        blocks * topology.features[stage] * voxels[stage]
         for blocks, stage in zip(topology.decoder_blocks, skips, strict=True)
     )
-    return encoder(topology, voxels) + decoder + n_outputs * voxels[0]
+    upsampled = sum(topology.features[stage] * voxels[stage] for stage in skips)
+    pooled = sum(topology.features[stage] * voxels[stage + 1] for stage in skips) if topology.pooling == "max" else 0
+    halves = (topology.normalization != "none") + 1 + (topology.activation in _KEEPS_INPUT)
+    return (encoder(topology, voxels) + decoder) * halves // 2 + upsampled + pooled + n_outputs * voxels[0]
 
 
 def _voxels_per_stage(topology: Topology, patch_size: Sequence[int]) -> list[int]:

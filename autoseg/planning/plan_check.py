@@ -102,6 +102,8 @@ def _topology_faults(configuration: Configuration, place: str) -> list[Fault]:
         values = getattr(topology, key)
         if len(values) != n_entries or any(value < 1 for value in values):
             faults.append(_fault(f"{place}.{key}", values, f"{n_entries} numbers of at least 1"))
+    if (topology.dropout and len(topology.dropout) != n_stages) or any(not 0 <= rate < 1 for rate in topology.dropout):
+        faults.append(_fault(f"{place}.dropout", topology.dropout, f"none, or {n_stages} numbers from 0 to below 1"))
     if any(len(edges) != n_dims or any(edge < 1 for edge in edges) for edges in topology.strides):
         faults.append(_fault(f"{place}.strides", topology.strides, f"{n_dims} numbers of at least 1 for each stage"))
     elif any(edge != 1 for edge in topology.strides[0]):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from autoseg.core.config_levels import Level, Resolved
 from autoseg.core.errors import PlanError
 from autoseg.core.findings import listed
 from autoseg.core.fingerprint import Fingerprint
@@ -17,6 +18,8 @@ from autoseg.dataset.commands import planning_command
 from autoseg.dataset.dataset import Dataset
 from autoseg.planning.files import PLAN_FILE, load_plan, save_plan
 from autoseg.planning.measure_dataset import current_fingerprint
+from autoseg.planning.network_options import PlanSettings, resolve_network, set_options
+from autoseg.planning.network_plan import network_notes
 from autoseg.planning.plan_edits import (
     PlanChoice,
     PlanningOptions,
@@ -27,7 +30,7 @@ from autoseg.planning.plan_edits import (
     save_record,
 )
 from autoseg.planning.plan_like import plan_like
-from autoseg.planning.planner import plan
+from autoseg.planning.planner import network_budget, plan
 from autoseg.planning.presets import planner_settings
 from autoseg.planning.splits import load_or_make_splits, refuse_forgotten_cases
 from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
@@ -76,14 +79,15 @@ def plan_dataset(
         There is no such planner, an edit of plans.json cannot work, the plan lacks one of the
         configurations, or the data do not fit the model to follow; no plan is written.
     ConfigError
-        Edits would be lost without ``options.replan``.
+        Edits would be lost without ``options.replan``, or an option of the network is wrong.
     """
     planner_settings(options.planner or "default")  # a misspelt name is refused before the files are read
     folder = workspace.preprocessed(dataset.name)
     former = former_plan(folder, planning_command(workspace, dataset), options)
+    network = network_settings(former, options)
     fingerprint = current_fingerprint(dataset, folder, workers, stages)
     choice, memory_gb = _chosen_plan(
-        dataset, fingerprint, former, options, planning_command(workspace, dataset, "--replan")
+        dataset, fingerprint, former, options, network, planning_command(workspace, dataset, "--replan")
     )
     for name in configurations or ():
         choice.plan.configuration(name)
@@ -96,13 +100,26 @@ def plan_dataset(
     chosen = () if configurations == () else choose_configurations(choice.plan, configurations, former.record)
     used = () if former.record is None else former.record.configurations
     record = PlanRecord(
-        plan=choice.made,
-        gpu_memory_gb=memory_gb,
-        configurations=used,
-        model_plan=options.followed(former.record),
-    )
+        plan=choice.made, gpu_memory_gb=memory_gb, configurations=used, model_plan=options.followed(former.record),
+        network=network.config.network, network_origins=dict(network.origins),
+    )  # fmt: skip
     save_record(record.with_used(chosen, choice.plan) if chosen else record, folder)
     return Planned(choice.plan, fingerprint, choice.edits, chosen)
+
+
+def network_settings(former: Former, options: PlanningOptions) -> Resolved[PlanSettings]:
+    """Return the options of the network, each with where it came from; what ``options`` do not name is as before.
+
+    Options of an earlier run keep the name of the place that set them. Raises ``ConfigError`` that names every fault.
+    """
+    record = former.record
+    before = Level("the present plan", {} if record is None else set_options(record.network))
+    user = options.user_file if record is None or options.replan else None
+    files = [] if options.run_file is None else [options.run_file]
+    network = resolve_network(files, options.settings, before, user)
+    places = {} if record is None else record.network_origins
+    origins = {key: places.get(key, name) if name == before.name else name for key, name in network.origins.items()}
+    return Resolved(network.config, origins)
 
 
 def former_plan(folder: Path, command: str, options: PlanningOptions) -> Former:
@@ -121,7 +138,12 @@ def former_plan(folder: Path, command: str, options: PlanningOptions) -> Former:
 
 
 def _chosen_plan(
-    dataset: Dataset, fingerprint: Fingerprint, former: Former, options: PlanningOptions, replanning: str
+    dataset: Dataset,
+    fingerprint: Fingerprint,
+    former: Former,
+    options: PlanningOptions,
+    network: Resolved[PlanSettings],
+    replanning: str,
 ) -> tuple[PlanChoice, float | None]:
     """Return the plan to use, and the memory (GB) that it was made for; log its edits, and what a new one would change.
 
@@ -133,11 +155,17 @@ def _chosen_plan(
     is_same = options.planner is None or options.planner == planner
     known_gb = former.record.gpu_memory_gb if former.record is not None and is_same else None
     memory_gb = options.gpu_memory_gb if options.gpu_memory_gb is not None else known_gb
+    name = options.planner or planner or "default"
+    wanted = network.config.network
     if model_plan is None:
-        fresh = plan(dataset, fingerprint, options.planner or planner or "default", memory_gb)
+        fresh = plan(dataset, fingerprint, name, memory_gb, wanted)
     else:
         fresh = plan_like(model_plan, dataset, fingerprint)
-    choice = choose_plan(fresh, former.plan, former.record, options)
+    choice = choose_plan(fresh, former.plan, former.record, options, wanted)
+    if model_plan is None and not (choice.edits or choice.drift):
+        budget = network_budget(dataset, fingerprint, name, memory_gb)
+        for note, is_warning in network_notes(choice.plan.configurations, wanted, budget):
+            log.log(logging.WARNING if is_warning else logging.INFO, "%s", note)
     if choice.edits:
         log.warning("plans.json was edited, which is kept: %s. To plan anew: %s", listed(choice.edits), replanning)
     if choice.drift:

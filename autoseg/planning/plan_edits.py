@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autoseg.core.atomic import write_text
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
 from autoseg.core.plan import Configuration, Plan
 from autoseg.planning.keep_statistics import keep_intensities
+from autoseg.planning.network_options import NetworkOptions, set_options
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,10 @@ class PlanRecord(BaseModel):
     """Configurations that were preprocessed, in the order of the plan."""
     model_plan: Plan | None = None
     """Plan of the model whose networks this one has; None for a plan from the data alone."""
+    network: NetworkOptions = NetworkOptions()
+    """Options of the network that it was made with."""
+    network_origins: dict[str, str] = Field(default_factory=dict)
+    """Dotted key of each option that was set -> where: ``--set``, or the path of a file."""
 
     def with_used(self, names: Iterable[str], plan: Plan) -> PlanRecord:
         """Return the record with further configurations of ``plan`` among those that were preprocessed."""
@@ -55,6 +60,12 @@ class PlanningOptions:
     """Make a new plan and discard all edits."""
     model_plan: Plan | None = None
     """Plan of a model, whose networks the new plan is to have."""
+    settings: Sequence[str] = ()
+    """``network.key=value``, as with ``--set``; what is not named is as before."""
+    run_file: Path | None = None
+    """TOML file whose table ``[network]`` has options of the network."""
+    user_file: Path | None = None
+    """TOML file with settings of a user; read where there is no plan yet, or a new one is asked for."""
 
     def followed(self, record: PlanRecord | None) -> Plan | None:
         """Return the plan of the model to follow: that given, otherwise as before; None if a planner is given."""
@@ -63,9 +74,11 @@ class PlanningOptions:
         return record.model_plan
 
     def __post_init__(self) -> None:
-        """Raise ``ConfigError`` if both a model and a planner (or memory) are to decide."""
+        """Raise ``ConfigError`` if a model and something else are to decide about the network."""
         if self.model_plan is not None and (self.planner is not None or self.gpu_memory_gb is not None):
             raise ConfigError("--plan-of: the model decides. Leave out --planner and --gpu-memory-gb.")
+        if self.model_plan is not None and self.settings:
+            raise ConfigError("--plan-of: the model decides about the network. Leave out --set.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +123,17 @@ def save_record(record: PlanRecord, folder: Path) -> None:
     write_text(folder / RECORD_FILE, record.model_dump_json(indent=2) + "\n")
 
 
-def choose_plan(fresh: Plan, present: Plan | None, record: PlanRecord | None, options: PlanningOptions) -> PlanChoice:
+def choose_plan(
+    fresh: Plan,
+    present: Plan | None,
+    record: PlanRecord | None,
+    options: PlanningOptions,
+    network: NetworkOptions | None = None,
+) -> PlanChoice:
     """Return the plan to use: the present one with its edits, unless there is a reason for a new one.
 
-    Reasons are: there is no plan yet; ``options`` ask for another planner, other memory or a new plan; the data have
-    other channels; or the present plan would cut annotation away.
+    Reasons are: there is no plan yet; ``options`` ask for another planner, other memory or a new plan, or ``network``
+    for another network; the data have other channels; or the present plan would cut annotation away.
 
     Parameters
     ----------
@@ -126,6 +145,8 @@ def choose_plan(fresh: Plan, present: Plan | None, record: PlanRecord | None, op
         Record of ``present``; None if another version wrote it. Then the differences from ``fresh`` count as edits.
     options
         What the user asks for.
+    network
+        Options of the network of ``fresh``; None: as before.
 
     Raises
     ------
@@ -137,7 +158,7 @@ def choose_plan(fresh: Plan, present: Plan | None, record: PlanRecord | None, op
     fresh = keep_intensities(fresh, present)
     if options.replan:
         return PlanChoice(fresh, fresh)
-    reason = _reason_to_replan(fresh, present, record, options)
+    reason = _reason_to_replan(fresh, present, record, options) or _other_network(network, record)
     made = record.plan if record is not None else (present if reason else fresh)
     edits = tuple(differences(made, present))
     if reason is not None:
@@ -176,6 +197,16 @@ def _reason_to_replan(fresh: Plan, present: Plan, record: PlanRecord | None, opt
     if options.gpu_memory_gb is not None and options.gpu_memory_gb != before:
         return f"--gpu-memory-gb {options.gpu_memory_gb:g} differs from the former value"
     return None
+
+
+def _other_network(network: NetworkOptions | None, record: PlanRecord | None) -> str | None:
+    """Return which options of the network differ from those before; None if none does."""
+    before = {} if record is None else set_options(record.network)
+    wanted = before if network is None else set_options(network)
+    changed = [key for key in dict.fromkeys((*before, *wanted)) if before.get(key) != wanted.get(key)]
+    if not changed:
+        return None
+    return f"{listed(changed)} {'differs' if len(changed) == 1 else 'differ'} from the former value"
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,8 @@ from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Configuration, Normalization, Plan
 from autoseg.dataset.dataset import Dataset
 from autoseg.planning.fit_memory import ConfigurationInput, Fit, fit
+from autoseg.planning.network_options import NetworkOptions
+from autoseg.planning.network_plan import NetworkBudget, with_network
 from autoseg.planning.presets import PlannerSettings, planner_settings
 from autoseg.planning.target_spacing import median_resampled_shape, target_spacing, transpose_axes
 from autoseg.tasks.task import task_of
@@ -67,7 +69,11 @@ class Decisions:
 
 
 def plan(
-    dataset: Dataset, fingerprint: Fingerprint, planner: str = "default", gpu_memory_gb: float | None = None
+    dataset: Dataset,
+    fingerprint: Fingerprint,
+    planner: str = "default",
+    gpu_memory_gb: float | None = None,
+    network: NetworkOptions | None = None,
 ) -> Plan:
     """Plan the preprocessing and training of a data set.
 
@@ -85,13 +91,15 @@ def plan(
         A key of :data:`autoseg.planning.PLANNERS`.
     gpu_memory_gb
         Memory to plan for, GB; None takes the memory of the planner.
+    network
+        Options of the network. They change networks, patches and batches, not resolutions.
 
     Raises
     ------
     ConfigError
         If the planner or the task is unknown, or the memory is not a positive number.
     PlanError
-        If the fingerprint has no cases, or does not fit the data set.
+        If the fingerprint has no cases, or does not fit the data set, or a network cannot be built.
     """
     statistics = fingerprint.foreground_intensity_properties_per_channel
     if statistics.keys() != {str(channel) for channel in range(len(dataset.channels))}:
@@ -99,17 +107,20 @@ def plan(
             f"fingerprint of {dataset.name}: it has {len(statistics)} channels, but dataset.json has "
             f"{len(dataset.channels)}: {list(dataset.channels)}. Extract the fingerprint again."
         )
-    task = task_of(dataset.labels)
     facts = PlannerInput(
         spacings=fingerprint.spacings,
         shapes=fingerprint.shapes_after_crop,
         channel_names=dataset.channels,
         relative_size_after_cropping=fingerprint.median_relative_size_after_cropping,
-        n_cases=len(dataset.cases) or len(fingerprint.spacings),
-        n_outputs=len(task.outputs) + int(not task.is_exclusive),  # as nnU-Net, which counts background with regions
+        n_cases=_n_cases(dataset, fingerprint),
+        n_outputs=_n_outputs(dataset),
     )
     settings = planner_settings(planner)
     decisions = make_decisions(facts, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))
+    configurations = decisions.configurations
+    if network is not None:
+        budget = network_budget(dataset, fingerprint, planner, gpu_memory_gb)
+        configurations = with_network(configurations, network, budget)
     return Plan(
         dataset_name=dataset.name,
         planner=planner,
@@ -119,10 +130,29 @@ def plan(
         original_median_shape=decisions.original_median_shape,
         channel_names=dataset.channels,
         intensities=tuple(statistics[str(channel)] for channel in range(len(dataset.channels))),
-        configurations=decisions.configurations,
+        configurations=configurations,
         direction=fingerprint.direction,
         crop=fingerprint.crop,
     )
+
+
+def network_budget(
+    dataset: Dataset, fingerprint: Fingerprint, planner: str, gpu_memory_gb: float | None
+) -> NetworkBudget:
+    """Return what bounds the networks of a plan; parameters and errors as for :func:`plan`."""
+    settings = planner_settings(planner)
+    scale = budget_scale_of(settings, gpu_memory_gb)
+    return NetworkBudget(settings, scale, _n_outputs(dataset), _n_cases(dataset, fingerprint))
+
+
+def _n_cases(dataset: Dataset, fingerprint: Fingerprint) -> int:
+    return len(dataset.cases) or len(fingerprint.spacings)
+
+
+def _n_outputs(dataset: Dataset) -> int:
+    """Return the outputs that count for the memory, as in nnU-Net, which counts background with regions."""
+    task = task_of(dataset.labels)
+    return len(task.outputs) + int(not task.is_exclusive)
 
 
 def make_decisions(facts: PlannerInput, settings: PlannerSettings, *, budget_scale: float = 1.0) -> Decisions:

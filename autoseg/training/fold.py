@@ -178,6 +178,7 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         is_dense=labels.is_dense,
         ranks=request.ranks,
         wrapped=distributed_network(network, device, request.ranks),
+        dropout_seed=config.seed + request.ranks.rank if any(configuration.topology.dropout) else None,
     )
 
 

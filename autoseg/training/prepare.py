@@ -23,6 +23,7 @@ from autoseg.inspection.measure import fingerprint_is_current
 from autoseg.inspection.statements import with_known_promises
 from autoseg.nn.device import select_device
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
+from autoseg.planning.network_options import NetworkOptions, refuse_network_settings, unplanned_options
 from autoseg.planning.plan_edits import PlanRecord, load_record
 from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold
 from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
@@ -71,6 +72,8 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     planning = planning_command(workspace, dataset)
     fold = parse_fold(options.fold)
     options = replace(options, fold=str(fold))  # "00" is fold 0
+    refuse_network_settings(options.settings, planning)
+    warn_of_other_network(options.run_file, load_record(preprocessed), planning)
     run = _chosen_run(workspace, dataset, options, planning)
     plan, fingerprint, configuration = run.plan, run.fingerprint, run.configuration
     check_all_planned(dataset, fingerprint, planning)
@@ -138,6 +141,16 @@ def _chosen_run(workspace: Workspace, dataset: Dataset, options: RunOptions, pla
     configuration = plan.configuration(chosen)
     folder = workspace.model(dataset.name, configuration.name, name) / f"fold_{options.fold}"
     return _ChosenRun(plan, fingerprint, configuration, name, folder)
+
+
+def warn_of_other_network(run_file: Path | None, record: PlanRecord | None, planning: str) -> None:
+    """Say which options of the network in the file of a run the plan was not made with; ``planning`` plans anew."""
+    options = [] if run_file is None else unplanned_options(run_file, record.network if record else NetworkOptions())
+    if options:
+        log.warning(
+            "%s: the plan was made without %s, so the network does not have it. Plan anew, then train: %s --config %s",
+            run_file, listed(options), planning, run_file,
+        )  # fmt: skip
 
 
 def parse_fold(text: str) -> int | Literal["all"]:

@@ -15,6 +15,7 @@ from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import unknown_values
+from autoseg.planning.network_options import GROUP
 from autoseg.training.config import SCRIBBLED, SCRIBBLED_FRACTION, SMALL_ITERATIONS, TrainingConfig, resolve_config
 from autoseg.training.resuming import settings_of
 from autoseg.training.run_checkpoints import has_checkpoint
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_LEVEL = "checkpoint"
 """Level of the settings that a run goes on with."""
+NOT_OF_TRAINING = (DATA_TABLE, GROUP)
+"""Tables of a file that are for making and planning a data set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class RunOptions:
     user_file: Path | None = None
     """TOML file with settings for all runs of a user; not read when a run is resumed."""
     run_file: Path | None = None
-    """TOML file with settings of this run; its table ``data`` is passed over."""
+    """TOML file with settings of this run; its tables ``data`` and ``network`` are passed over."""
     deterministic: bool = False
     """Take only operations that give the same numbers in every run."""
 
@@ -79,9 +82,9 @@ def fold_config(
     else:
         levels = _levels_of_data(plan, dataset, fingerprint)
         if options.user_file is not None:
-            levels.append(file_level(options.user_file))
+            levels.append(file_level(options.user_file, without=NOT_OF_TRAINING))
     if options.run_file is not None:
-        levels.append(file_level(options.run_file, without=[DATA_TABLE]))
+        levels.append(file_level(options.run_file, without=NOT_OF_TRAINING))
     if options.seed is not None:
         levels.append(Level("--seed", {"seed": options.seed}))
     if options.deterministic:

@@ -56,6 +56,8 @@ class Parts:
     """The processes that train together; batches, loss and evidence are those of this one's share."""
     wrapped: nn.Module | None = None
     """The network as the training step calls it, so that gradients are averaged over ranks; None: as it is."""
+    dropout_seed: int | None = None
+    """Number that dropout follows from, together with the step; None for networks without dropout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,8 @@ def training_step(parts: Parts, batch: Batch, iteration: int, gradient_clip: flo
     """Do one optimiser step; return the detached loss, a scalar on the device."""
     batch = batch.to(parts.device)
     parts.network.train()
+    if parts.dropout_seed is not None:
+        torch.manual_seed(parts.dropout_seed + iteration)  # so that a resumed run draws the same
     parts.optimization.optimizer.zero_grad(set_to_none=True)
     step = Step(iteration, lambda network, images: _logits(parts, network, images)[0])
     evidence = drawn_evidence(batch)
@@ -170,7 +174,7 @@ def training_step(parts: Parts, batch: Batch, iteration: int, gradient_clip: flo
 @torch.inference_mode()
 def validate(parts: Parts) -> tuple[float | None, list[float | None]]:
     """Return the mean loss over the validation batches and Dice per head, None where nothing was decided."""
-    parts.network.train()  # instance norm has no running statistics; deep supervision stays on for the loss
+    parts.network.eval()  # no dropout, running statistics of batch norm; deep supervision stays on for the loss
     losses: list[float | None] = []
     counts: Tensor | None = None
     for batch in parts.validation_batches():

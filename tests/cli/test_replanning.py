@@ -27,7 +27,7 @@ from autoseg.training.prepare import prepare_fold
 from autoseg.training.run_config import RunOptions
 
 COMMANDS = {"autoseg_plan_and_preprocess": plan_and_preprocess, "autoseg_train": train}
-LISTS = {"-c": "2d|3d_fullres|3d_lowres", "--set": r"[A-Za-z_]\w*=.*"}
+LISTS = {"-c": "2d|3d_fullres|3d_lowres", "--set": r"[A-Za-z_][\w.]*=.*"}
 SHORT = ["-j", "0", "--device", "cpu", "-q"]
 SETTINGS = ["--set", "iterations_per_epoch=2", "validation_iterations=1", "batch_size=2", "optimizer=sgd"]
 
@@ -249,3 +249,69 @@ def test_without_a_configuration_what_was_preprocessed_is_trained(planned, type_
     code, said = type_in("autoseg_train", raw, 0, "--root", root, *SHORT, "--iterations", 2, *SETTINGS)
     assert code == 0, said
     assert [path.name for path in (root / "results" / "Dataset900_Toy").iterdir()] == ["default__2d"]
+
+
+def topology(root: Path) -> dict[str, Any]:
+    return configuration(root)["topology"]
+
+
+@pytest.mark.slow
+def test_a_network_by_options_is_planned_kept_and_trained(planned, type_in, tmp_path, monkeypatch):
+    raw, root = planned
+    again = ["autoseg_plan_and_preprocess", raw, "--root", root, "-j", 1]
+    (tmp_path / "run.toml").write_text('[network]\nactivation = "silu"\nnormalization = "batch"\n')
+    wanted = [
+        "--config",
+        tmp_path / "run.toml",
+        "--set",
+        "network.levels=2",
+        "network.pooling=max",
+        "network.dropout=0.2",
+    ]
+    code, said = type_in(*again, *wanted)
+    assert code == 0, said
+    made = topology(root)
+    assert (made["activation"], made["normalization"], made["pooling"]) == ("silu", "batch", "max")
+    assert (len(made["features"]), made["dropout"]) == (2, [0.2, 0.2])
+    record = json.loads((plans(root).parent / "plans_made.json").read_text())
+    assert record["network_origins"]["network.activation"] == str(tmp_path / "run.toml")
+    assert record["network_origins"]["network.levels"] == "--set"
+    user = tmp_path / "user.toml"
+    user.write_text("[network]\nfeatures = 4\n")
+    monkeypatch.setenv("AUTOSEG_CONFIG", str(user))
+    for flags in ([], ["--replan", "--set", "network.features=8"]):
+        assert type_in(*again, "-q", *flags)[0] == 0
+        assert {key: topology(root)[key] for key in ("activation", "dropout", "pooling")} == {
+            key: made[key] for key in ("activation", "dropout", "pooling")
+        }
+    assert topology(root)["features"] == [8, 8]
+    monkeypatch.delenv("AUTOSEG_CONFIG")
+    run = ["autoseg_train", raw, "0", "-c", "2d", "--root", root, *SHORT, "--iterations"]
+    assert type_in(*run, "4", *SETTINGS)[0] == 0
+    straight = plans(root).parents[2] / "results" / "Dataset900_Toy"
+    whole = load_checkpoint(straight / "default__2d" / "fold_0" / "checkpoint_final.pt").weights
+    assert "encoder.0.0.norm.running_mean" in whole
+
+
+def test_training_refuses_options_of_the_network_and_its_advice_works(planned, type_in):
+    raw, root = planned
+    run = ["autoseg_train", raw, "0", "-c", "2d", "--root", root, *SHORT, "--set", "network.activation=elu"]
+    code, said = type_in(*run)
+    assert (code, "the network is decided when the plan is made" in said) == (2, True)
+    assert type_in(*advised(said, "then train: "), "-q", "-j", 1)[0] == 0
+    assert topology(root)["activation"] == "elu"
+
+
+def test_another_network_does_not_take_edits_away(planned, type_in):
+    raw, root = planned
+    edit(root, batch_size=3)
+    arguments = ["autoseg_plan_and_preprocess", raw, "--set", "network.levels=2", "--root", root, "-j", 1, "-q"]
+    code, said = type_in(*arguments)
+    assert (code, "network.levels differs from the former value" in said) == (2, True)
+    assert type_in(*arguments, "--replan")[0] == 0
+    assert len(topology(root)["features"]) == 2
+    assert (
+        type_in("autoseg_plan_and_preprocess", raw, "--set", "network.levels=none", "--root", root, "-j", 1, "-q")[0]
+        == 0
+    )
+    assert len(topology(root)["features"]) > 2

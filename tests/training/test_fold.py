@@ -70,6 +70,38 @@ def test_a_run_that_was_stopped_and_resumed_is_bit_by_bit_the_one_that_was_not(r
     assert [record["iteration"] for record in lines(request.folder)] == [4, 8, 10]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("normalization", ["instance", "batch"])
+def test_a_resumed_run_drops_the_same_channels(request_of, tmp_path, normalization):
+    def with_dropout(request: FoldRequest) -> FoldRequest:
+        n_levels = request.configuration.topology.n_stages
+        changes = {"dropout": (0.3,) * n_levels, "normalization": normalization}
+        topology = request.configuration.topology.model_copy(update=changes)
+        configuration = request.configuration.model_copy(update={"topology": topology})
+        plan = request.plan.model_copy(update={"configurations": {configuration.name: configuration}})
+        return replace(request, plan=plan, configuration=configuration)
+
+    whole = replace(with_dropout(request_of(6)), folder=tmp_path / "whole" / "fold_0")
+    train_fold(whole)
+    request = with_dropout(request_of(6))
+    assert not train_fold(request, should_stop=stop_after(3)).is_finished
+    assert train_fold(request, resume=True).is_finished
+    expected, found = weights_of(whole.folder), weights_of(request.folder)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    train_fold(replace(request_of(6), folder=tmp_path / "plain" / "fold_0"))
+    plain = weights_of(tmp_path / "plain" / "fold_0")
+    assert not all(torch.equal(plain[name], found[name]) for name in plain)
+
+
+def test_the_file_of_a_run_that_asks_for_another_network_is_answered_with_a_command(request_of, tmp_path, caplog):
+    path = tmp_path / "run.toml"
+    path.write_text('[network]\nlevels = 9\nactivation = "leaky_relu"\n[optimizer]\nlearning_rate = 0.5\n')
+    request = request_of(run_file=path)
+    assert request.config.optimizer.learning_rate == 0.5
+    (warning,) = [text for text in caplog.messages if "network" in text]
+    assert "made without network.levels=9, so" in warning and f"--config {path}" in warning
+
+
 def test_seed_decides_everything_and_another_seed_is_another_run(request_of, tmp_path):
     results = []
     for number, seed in enumerate((1, 1, 2)):

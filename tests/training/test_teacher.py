@@ -34,6 +34,19 @@ def test_the_teacher_never_speaks_of_single_classes_and_stays_inside_the_set():
     assert sure_of_b[0, 0].tolist() == [K, K, K, 2, 2, K]  # code 5 is settled by a promise
 
 
+def test_the_teacher_predicts_without_dropout_and_with_the_statistics_of_its_pupil():
+    pupil = nn.Sequential(nn.Conv2d(1, K, 1), nn.Dropout2d(0.5), nn.BatchNorm2d(K)).train()
+    teacher = Teacher(TrainingConfig(iterations=10, teacher_weight=1), labels(), touches_all=False)
+    teacher.follow(pupil)
+    pupil(torch.randn(4, 1, 8, 8))
+    teacher.follow(pupil)
+    assert teacher.network is not None and not any(module.training for module in teacher.network.modules())
+    assert all(map(torch.equal, teacher.network.buffers(), pupil.buffers()))
+    restored = Teacher(TrainingConfig(iterations=10, teacher_weight=1), labels(), touches_all=False)
+    restored.restore(teacher.state(), pupil)
+    assert restored.network is not None and not restored.network.training
+
+
 def test_the_teacher_is_silent_when_unsure_early_or_not_known_to_be_right():
     codes = torch.tensor([[[3, 3]]])
     assert (taught_by([0.0, 1.0, 0.0], batch(codes)) == K).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from autoseg.core.errors import PlanError
 from autoseg.core.plan import Topology
 from autoseg.nn.architectures.blocks import (
     CONVOLUTION,
+    NEGATIVE_SLOPE,
     TRANSPOSED_CONVOLUTION,
+    Style,
     conv_stage,
     initialise,
     residual_stage,
@@ -50,14 +53,16 @@ class UNet(Network):
         super().__init__()
         features, kernels, strides = topology.features, topology.kernels, topology.strides
         is_residual = topology.kind == "residual"
+        styles = stage_styles(topology)
+        ones = (1,) * topology.n_dims
         self.stem = (
-            conv_stage(n_channels, features[0], kernels[0], (1,) * topology.n_dims, 1) if is_residual else nn.Identity()
+            conv_stage(n_channels, features[0], kernels[0], ones, 1, styles[0]) if is_residual else nn.Identity()
         )
         widths = (features[0] if is_residual else n_channels, *features)
         make_stage = residual_stage if is_residual else conv_stage
         self.encoder = nn.ModuleList(
-            make_stage(widths[stage], features[stage], kernels[stage], strides[stage], topology.encoder_blocks[stage])
-            for stage in range(topology.n_stages)
+            make_stage(*stage)
+            for stage in zip(widths[:-1], features, kernels, strides, topology.encoder_blocks, styles, strict=True)
         )
         upwards = range(topology.n_stages - 2, -1, -1)  # the stages whose resolution the decoder restores
         self.upsample = nn.ModuleList(
@@ -67,7 +72,7 @@ class UNet(Network):
             for stage in upwards
         )
         self.decoder = nn.ModuleList(
-            conv_stage(2 * features[stage], features[stage], kernels[stage], (1,) * topology.n_dims, n_convolutions)
+            conv_stage(2 * features[stage], features[stage], kernels[stage], ones, n_convolutions, styles[stage])
             for stage, n_convolutions in zip(upwards, topology.decoder_blocks, strict=True)
         )
         self.heads = nn.ModuleList(
@@ -117,8 +122,17 @@ def build_unet(topology: Topology, n_channels: int, n_outputs: int) -> UNet:
     if faults:
         raise PlanError(f"plan: topology: found {'; '.join(faults)}. Plan this data set again.")
     network = UNet(topology, n_channels, n_outputs)
-    network.apply(initialise)
+    slope = NEGATIVE_SLOPE if topology.activation == "leaky_relu" else 0.0
+    network.apply(partial(initialise, negative_slope=slope))
     return network
+
+
+def stage_styles(topology: Topology) -> list[Style]:
+    """Return what each stage has around its convolutions; a decoder stage has that of its encoder stage."""
+    return [
+        Style(topology.activation, topology.normalization, topology.pooling, rate)
+        for rate in (topology.dropout or (0.0,) * topology.n_stages)
+    ]
 
 
 def output_strides(strides: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
@@ -152,6 +166,10 @@ def _topology_faults(topology: Topology) -> list[str]:
         faults.append(f"even kernel edges in {topology.kernels}, expected odd ones")
     if min((*topology.features, *topology.encoder_blocks, *topology.decoder_blocks), default=0) < 1:
         faults.append("a stage without features or blocks, expected at least one of each")
+    if topology.dropout and len(topology.dropout) != n_stages:
+        faults.append(f"{len(topology.dropout)} dropout rates, expected none or {n_stages}")
+    if any(not 0 <= rate < 1 for rate in topology.dropout):
+        faults.append(f"dropout rates {topology.dropout}, expected numbers from 0 to below 1")
     if any(step != 1 for step in topology.strides[0]):
         faults.append(f"stride {topology.strides[0]} in stage 0, expected all 1")
     return faults

@@ -121,10 +121,12 @@ class Teacher(EvidenceSource):
     def follow(self, network: nn.Module) -> None:
         """Move the weights towards those of ``network``; the first call copies them."""
         if self.network is None:
-            self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
+            self.network = copy.deepcopy(network).requires_grad_(requires_grad=False).eval()
             return
         for own, other in zip(self.network.parameters(), network.parameters(), strict=True):
             own.lerp_(other, 1 - self.config.evidence.teacher_decay)
+        for statistics, others in zip(self.network.buffers(), network.buffers(), strict=True):  # of batch norm
+            statistics.copy_(others)
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs."""
@@ -134,7 +136,7 @@ class Teacher(EvidenceSource):
         """Inverse of :meth:`state`."""
         self.claims.copy_(state["claims"])
         if state["weights"] is not None:
-            self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
+            self.network = copy.deepcopy(network).requires_grad_(requires_grad=False).eval()
             self.network.load_state_dict(state["weights"])
 
     def _untouched(self, prediction: Tensor, batch: Batch) -> Tensor:
