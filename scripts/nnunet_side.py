@@ -235,8 +235,8 @@ def describe_optimizer(config: TrainingConfig) -> dict[str, Any]:
     if not (is_torchs or isinstance(optimizer, muon.Muon)) or any(group != groups[0] for group in groups):
         raise ConfigError(
             f"--set optimizer={config.optimizer.name}: {name} with {len(groups)} groups of weights cannot be handed "
-            "over to nnU-Net, expected Muon or a class of torch.optim whose groups differ in weight decay only. Leave out "
-            "nnunet-ours."
+            "over to nnU-Net, expected Muon or a class of torch.optim whose groups differ in weight decay only. Leave "
+            "out nnunet-ours."
         )
     return {
         "class": name,

@@ -93,7 +93,6 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         device=options.device,
         workers=options.workers,
         pretrained=options.pretrained,
-        max_runtime_s=options.max_runtime_s,
     )
 
 

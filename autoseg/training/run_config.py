@@ -79,6 +79,8 @@ def fold_config(
         levels.append(file_level(options.run_file))
     if options.seed is not None:
         levels.append(Level("--seed", {"seed": options.seed}))
+    if options.max_runtime_s is not None:
+        levels.append(Level("--max-runtime", {"max_runtime": options.max_runtime_s}))
     if options.iterations is not None:
         levels.append(Level("--iterations", {"iterations": options.iterations}))
     if options.epochs is not None:
