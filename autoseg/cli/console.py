@@ -6,17 +6,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
-from autoseg.cli.common import log
+from autoseg.cli.common import log, without_bars
 
 TWICE_S = 2.0
 """A second Ctrl-C within this time saves and ends the training."""
 PROMPT = "autoseg> "
-
-Pause = Callable[[], AbstractContextManager[None]]
-"""Keeps the progress bar away from the terminal for a block."""
 
 
 class Signals:
@@ -61,11 +58,12 @@ class Signals:
         self.wants_console = False
         self._is_talking = True
         try:
-            print(execute("status"), "q goes on, abort saves and ends, help lists all commands.", sep="\n")
-            while not is_over() and not self.should_stop:
-                line = input(PROMPT)
-                if line.strip():
-                    print(_answer(line, execute))
+            with without_bars():
+                print(execute("status"), "q goes on, abort saves and ends, help lists all commands.", sep="\n")
+                while not is_over() and not self.should_stop:
+                    line = input(PROMPT)
+                    if line.strip():
+                        print(_answer(line, execute))
         except EOFError:
             print("going on")
         except KeyboardInterrupt:

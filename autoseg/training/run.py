@@ -61,16 +61,19 @@ class Run:
         self._batches: Iterator[Batch] = iter(())
         self._pending: list[tuple[int, StepResult]] = []
         self._may_restart = True
+        self._has_no_time = False
 
     def begin(self) -> None:
         """Write the files of the start, and let batches be built from where the run goes on."""
         limit = self.state.config.max_runtime
         self.listener.begin()
         self.files.begin()
-        if limit is not None and self.state.progress.seconds >= limit:
+        self._has_no_time = limit is not None and self.state.progress.seconds >= limit
+        if self._has_no_time:
             log.warning(
                 "the run has trained for %.0f s, and max_runtime is %g s: nothing is left to do. Give it more with "
-                "--max-runtime", self.state.progress.seconds, limit,
+                "--max-runtime",
+                self.state.progress.seconds, limit or 0.0,
             )  # fmt: skip
             return
         self._batches = self.state.parts.training_batches(self.iteration)
@@ -78,10 +81,10 @@ class Run:
 
     @property
     def goes_on(self) -> bool:
-        """Whether there is another step to do."""
-        limit = self.state.config.max_runtime
-        is_late = limit is not None and self.state.progress.seconds >= limit
-        return self.iteration < self.state.config.iterations and not self.ending and not is_late
+        """Whether there is another step to do. Several ranks leave together, when they have agreed to stop."""
+        if self._has_no_time or self.iteration >= self.state.config.iterations:
+            return False
+        return self.state.parts.ranks.size > 1 or not self.ending
 
     @property
     def is_line_due(self) -> bool:

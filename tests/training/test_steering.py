@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -9,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autoseg.core.errors import TrainingError, WorkerError
+from autoseg.core.errors import StorageError, TrainingError, WorkerError
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.nn.checkpoint import load_checkpoint
@@ -17,7 +20,7 @@ from autoseg.training import speed
 from autoseg.training.commands import COMMANDS, MAILBOX, Mailbox
 from autoseg.training.fold import train_fold
 from autoseg.training.prepare import prepare_fold
-from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, PREVIOUS
+from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, PREVIOUS, load_latest
 from autoseg.training.run_config import RunOptions
 from autoseg.training.run_lock import is_running
 from autoseg.training.trainer import Console
@@ -323,3 +326,60 @@ def test_the_first_batches_are_drawn_at_the_start(request_of):
     request = request_of("batch_picture=2", iterations=1)
     train_fold(request)
     assert (request.folder / "training_batches.png").stat().st_size > 0
+
+
+def test_a_full_disk_in_a_save_keeps_the_checkpoint_before(request_of, monkeypatch):
+    request = request_of()
+    from autoseg.nn import checkpoint
+
+    original, saves = torch.save, iter(range(100))
+
+    def save(content, path):
+        if next(saves) >= 3:  # best and latest of the first line, best of the second
+            Path(path).write_bytes(b"PK\x03\x04 half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(content, path)
+
+    monkeypatch.setattr(checkpoint.torch, "save", save)
+    with pytest.raises(StorageError, match="Existing files are unchanged"):
+        train_fold(request)
+    monkeypatch.undo()
+    assert load_latest(request.folder).state["progress"]["iteration"] == 4
+    assert train_fold(request, resume=True).is_finished
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(6))
+def test_a_kill_at_any_moment_of_a_save_loses_nothing(request_of, toy_workspace, toy_folder, moment):
+    """The process leaves without any clean-up before the n-th file of its second and third line is moved in place."""
+    whole, hurt = request_of(name="whole"), request_of(name=f"hurt{moment}")
+    train_fold(whole)
+    script = f"""
+import os, pathlib, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from dataclasses import replace
+from autoseg.core.workspace import Workspace
+from autoseg.dataset.dataset import Dataset
+from autoseg.training.fold import train_fold
+from autoseg.training.prepare import prepare_fold
+from autoseg.training.run_config import RunOptions
+import torch
+torch.set_num_threads(1)
+n = [0]
+original = pathlib.Path.replace
+def leaving(path, target):
+    if "checkpoint" in str(target):
+        n[0] += 1
+        if n[0] == 3 + {moment}:
+            os._exit(9)
+    return original(path, target)
+pathlib.Path.replace = leaving
+run = RunOptions("0", iterations=10, settings={SETTINGS!r}, workers=0, device="cpu")
+request = prepare_fold(Workspace(pathlib.Path({str(toy_workspace.root)!r})), Dataset.load({str(toy_folder)!r}), run)
+train_fold(replace(request, folder=pathlib.Path({str(hurt.folder)!r})))
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr
+    assert train_fold(hurt, resume=True).is_finished
+    one, other = (load_checkpoint(request.folder / FINAL).weights for request in (whole, hurt))
+    assert all(torch.equal(one[name], other[name]) for name in one)
