@@ -59,6 +59,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 log = logging.getLogger("autoseg")
 
+_BARS: list[bars.Progress] = []
+"""Bars that are drawn now."""
+
 
 class IncompleteError(Exception):
     """Part of the work could not be done although the input was accepted: exit code 1, the message, no traceback."""
@@ -248,10 +251,26 @@ def progress(title: str, *, quiet: bool = False) -> Iterator[Progress]:
         )  # fmt: skip
         with bars.Progress(*columns, console=console) as bar:
             task = bar.add_task(title, total=None, what="")
-            yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
+            _BARS.append(bar)
+            try:
+                yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
+            finally:
+                _BARS.remove(bar)
     else:
         with plain_lines(title) as report:
             yield report
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep the bars of :func:`progress` from drawing, so that a user can type."""
+    for bar in _BARS:
+        bar.stop()
+    try:
+        yield
+    finally:
+        for bar in _BARS:
+            bar.start()
 
 
 def stages(*, quiet: bool) -> Stages:

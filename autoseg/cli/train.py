@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,14 +33,15 @@ from autoseg.cli.common import (
     set_up_logging,
     workspace,
 )
+from autoseg.cli.console import signals
 from autoseg.cli.processes import Place, check_gpus, joined, run_processes
 from autoseg.core.errors import AutosegError, CacheError, UserError
 from autoseg.dataset.commands import planning_command, training_command
 
 if TYPE_CHECKING:
     from autoseg.evaluation import Summary
+    from autoseg.training.progress import Progress
     from autoseg.training.request import FoldRequest
-    from autoseg.training.trainer import Progress
 
 
 def train(
@@ -72,7 +72,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run in epochs.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Length of the run in optimiser steps.")] = None,
     max_runtime: Annotated[
-        str | None, typer.Option(help="End the run, as finished, after this time: 90s, 15m, 2h, 1d.")
+        str | None, typer.Option(help="End the run, as finished, after so much training in all: 90s, 15m, 2h, 1d.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Everything random follows from it (default: 0).")] = None,
     pretrained: Annotated[
@@ -97,8 +97,9 @@ def train(
     """Train one fold of DATASET, then predict its validation cases densely and score them.
 
     Checkpoints, history.jsonl, progress.png, training.json and validation/ go to
-    ROOT/results/DATASET/NAME__CONFIGURATION/fold_FOLD. Ctrl-C or SIGTERM saves and exits; --resume goes on, with the
-    settings that the run was begun with; only --set precision=... learning_rate=... may change them.
+    ROOT/results/DATASET/NAME__CONFIGURATION/fold_FOLD. Ctrl-C on a terminal opens a console, twice saves and exits, as
+    SIGTERM does; autoseg_ctl steers from elsewhere. --resume goes on, with the settings that the run was begun with;
+    see docs/training.md for those that may change.
 
     Settings come from, the later over the earlier: defaults, $AUTOSEG_CONFIG (otherwise ~/.config/autoseg/config.toml),
     --config, and the options of the command line.
@@ -116,7 +117,7 @@ def train(
     from autoseg.core.ranks import Ranks
     from autoseg.sampling.loader import share_of_batch
     from autoseg.training.batches import batch_size
-    from autoseg.training.config import parse_duration
+    from autoseg.training.monitoring import parse_duration
     from autoseg.training.prepare import check_folder, check_start, prepare_fold, resolve_settings
     from autoseg.training.run_config import RunOptions
 
@@ -167,17 +168,25 @@ def _train_and_validate(
 ) -> Summary | None:
     """Train, then predict the validation cases; return the scores, or None unless this is the first of the ranks."""
     from autoseg.training.fold import train_fold
+    from autoseg.training.trainer import Console
     from autoseg.training.validation import predict_validation, score_validation
 
     ranks = request.ranks
     resume = ranks.any(ranks.is_first and is_resumed())
-    with stop_on_signals() as signals, steps_bar(request, quiet=quiet) as steps:
-        result = train_fold(request, resume=resume, on_steps=steps, should_stop=lambda: bool(signals))
+    with signals() as received, steps_bar(request, quiet=quiet) as steps:
+        result = train_fold(
+            request,
+            resume=resume,
+            on_steps=steps,
+            should_stop=lambda: received.should_stop,
+            console=Console(lambda: received.wants_console, received.talk),
+        )
     if not result.is_finished:
         if not ranks.is_first:
             sys.exit(EXIT_INTERRUPTED)
         done = result.progress.iteration
-        raise StoppedError(f"Saved after iteration {done} in {request.folder}. Go on: {command(['--resume'])}")
+        what = f"Saved after iteration {done}" if result.is_saved else f"Ended after iteration {done} without saving"
+        raise StoppedError(f"{what} in {request.folder}. Go on: {command(['--resume'])}")
     log.info("trained %d iterations in %.0f s: %s", result.progress.iteration, result.seconds, request.folder)
     with progress("validating", quiet=quiet) as report:
         predict_validation(request, workers=request.workers, progress=report)
@@ -210,25 +219,6 @@ def saying_how_to_go_on(request: FoldRequest, command: Callable[[Sequence[str]],
         anew = shlex.join(["autoseg_train", *sys.argv[1:]])
         further = way_on(error, request.folder, request.config, command, anew)
         raise IncompleteError(f"{str(error).rstrip('.')}. {further}") from error
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in the yielded list instead of dying of the first; a second one interrupts at once."""
-    received: list[int] = []
-
-    def receive(number: int, _: object) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-        log.info("stopping after this step; once more to stop at once")
-
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from autoseg.core.atomic import write_text
 from autoseg.core.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 MAILBOX = "commands"
 """Folder in that of a run which holds commands from outside and the answers to them."""
@@ -108,12 +111,21 @@ class Mailbox:
         return key
 
     def receive(self) -> Sequence[Letter]:
-        """Take all commands that lie there, the oldest first; none if the folder is not there."""
+        """Take all commands that lie there, the oldest first; none if the folder is not there.
+
+        A file that cannot be read is removed with a warning: it must not end the training.
+        """
         letters = []
         for path in sorted(self.folder.glob("*.command.json")):
-            text = json.loads(path.read_text(encoding="utf-8"))
-            path.unlink()
-            letters.append(Letter(path.name.removesuffix(".command.json"), str(text)))
+            if path.name.startswith("."):  # being written
+                continue
+            try:
+                letters.append(
+                    Letter(path.name.removesuffix(".command.json"), str(json.loads(path.read_text("utf-8"))))
+                )
+            except (OSError, ValueError) as error:
+                log.warning("%s: no command (%s), removed", path, error)
+            path.unlink(missing_ok=True)
         return letters
 
     def answer(self, key: str, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from autoseg.core.config_levels import resolve_levels as resolve_values
 from autoseg.core.errors import ConfigError
 from autoseg.sampling.config import SamplingConfig
 from autoseg.training.evidence.config import EvidenceConfig
+from autoseg.training.monitoring import MonitoringConfig, Seconds
 from autoseg.training.optim import OptimizerConfig
 
 NNUNET_ITERATIONS = 250_000
@@ -51,8 +51,11 @@ class TrainingConfig(BaseModel):
 
     iterations: int = Field(default=NNUNET_ITERATIONS, ge=1)
     """Optimiser steps in all. The learning-rate schedule spans exactly these."""
+    max_runtime: Seconds | None = None
+    """Training time of all sessions together in seconds (or 90s, 15m, 2h) after which the run ends, as finished; the
+    schedule then ends with whichever comes first. None: no limit."""
     iterations_per_epoch: int = Field(default=250, ge=1)
-    """Steps between two validations, checkpoints and lines of history.jsonl."""
+    """Steps between two validations, checkpoints and lines of history.jsonl, unless monitoring says otherwise."""
     validation_iterations: int = Field(default=50, ge=1)
     """Batches of validation patches per epoch."""
     batch_size: int | None = Field(default=None, ge=1)
@@ -73,6 +76,12 @@ class TrainingConfig(BaseModel):
     optimizer: OptimizerConfig = OptimizerConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     evidence: EvidenceConfig = EvidenceConfig()
+    monitoring: MonitoringConfig = MonitoringConfig()
+
+    @property
+    def steps_per_line(self) -> int:
+        """Steps between two lines of history.jsonl."""
+        return self.monitoring.history_freq or self.iterations_per_epoch
 
     @model_validator(mode="before")
     @classmethod
@@ -133,11 +142,3 @@ def resolve_config(
         per_epoch = changes.get("iterations_per_epoch", config.iterations_per_epoch)
         changes["validation_iterations"] = max(1, per_epoch // 5)
     return Resolved(config.model_copy(update=changes), origins | dict.fromkeys(changes, "length of the run"))
-
-
-def parse_duration(text: str) -> float:
-    """Turn ``90``, ``90s``, ``15m``, ``2h`` or ``1d`` into seconds; raise ``ConfigError`` on anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
-    if match is None or float(match[1]) <= 0:
-        raise ConfigError(f"--max-runtime: found {text!r}, expected a positive time such as 90s, 15m, 2h or 1d.")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,11 +11,10 @@ from typing import Any
 import torch
 
 from autoseg.cases.layers import input_channels
-from autoseg.core.atomic import write_json
-from autoseg.core.errors import ModelError
+from autoseg.core.errors import ConfigError
 from autoseg.nn.architectures.network import Network
 from autoseg.nn.architectures.registry import build_network
-from autoseg.nn.checkpoint import Checkpoint, save_checkpoint
+from autoseg.nn.checkpoint import Checkpoint
 from autoseg.nn.compiling import compile_network, wants_compiling
 from autoseg.nn.deterministic import deterministic
 from autoseg.nn.device import select_device
@@ -24,20 +22,22 @@ from autoseg.nn.losses.registry import named_loss
 from autoseg.nn.precision import choose_dtype
 from autoseg.nn.ranks import distributed_network
 from autoseg.tasks.task import task_of
-from autoseg.training.batches import batch_size, recipe, training_batches, validation_batches
+from autoseg.training.batches import batch_size, training_batches, validation_batches
 from autoseg.training.evidence.loss import EvidenceLoss
 from autoseg.training.evidence.sources import evidence_sources
-from autoseg.training.history import draw_history, write_history
+from autoseg.training.loop import train
 from autoseg.training.objective import Objective
-from autoseg.training.optim import build_optimization, optimizer_name
+from autoseg.training.optim import build_optimization
 from autoseg.training.pretrained import Before, load_pretrained
+from autoseg.training.progress import Progress
 from autoseg.training.request import FoldRequest
-from autoseg.training.resuming import CHANGEABLE, forbidden_changes
-from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, load_latest, save_latest
+from autoseg.training.run import Run
+from autoseg.training.run_checkpoints import load_latest
+from autoseg.training.run_lock import locked
 from autoseg.training.run_record import RunRecord
-from autoseg.training.trainer import Hooks, Parts, Progress, train
-
-log = logging.getLogger(__name__)
+from autoseg.training.run_state import RunState, restore
+from autoseg.training.trainer import Console, Hooks, Parts
+from autoseg.training.weight_average import WeightAverage
 
 PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -50,6 +50,9 @@ class FoldResult:
     is_finished: bool
     """False when it was interrupted: the latest checkpoint holds all that is needed to go on."""
     seconds: float
+    """Of this call."""
+    is_saved: bool = True
+    """False if it was ended without saving: the latest checkpoint is then an earlier one."""
 
 
 def train_fold(
@@ -58,94 +61,55 @@ def train_fold(
     resume: bool = False,
     on_steps: Callable[[Progress, float, float], None] = lambda progress, loss, rate: None,
     should_stop: Callable[[], bool] = lambda: False,
+    console: Console | None = None,
 ) -> FoldResult:
-    """Train (or go on training) one fold and write its checkpoints, history and picture.
+    """Train (or go on training) one fold and write its checkpoints, history and pictures.
 
-    ``checkpoint_latest.pt`` is written after every epoch and wherever the run ends, ``checkpoint_best.pt`` when the
-    smoothed online Dice is the highest so far, ``checkpoint_final.pt`` at the end. On the CPU a run that was stopped
-    or killed and resumed has bit by bit the weights of one that was not. With ``max_runtime_s`` the run ends, as
-    finished, after the step in which that time is up. Of several ranks the first writes, and ``on_steps`` is its own;
-    all return together.
+    ``checkpoint_latest.pt`` is written with every line of history.jsonl, every few minutes, and wherever the run ends;
+    ``checkpoint_best.pt`` when the smoothed online Dice is the highest so far, ``checkpoint_final.pt`` at the end. On
+    the CPU a run that was stopped or killed and resumed has bit by bit the weights of one that was not, unless time
+    limits it. With ``max_runtime`` the run ends, as finished, after the step in which that time of training is up. Of
+    several ranks the first writes, and ``on_steps`` is its own; all return together.
+
+    Parameters
+    ----------
+    on_steps, should_stop, console
+        See :class:`autoseg.training.trainer.Hooks`.
 
     Raises
     ------
     ModelError
         ``resume`` without a checkpoint, or with one of another plan or other settings.
     ConfigError
-        A component or device that is not there, weights that do not fit the network, or ``deterministic`` where an
-        operation is not; names it.
+        A component or device that is not there, weights that do not fit the network, ``deterministic`` where an
+        operation is not (names it), or another training in the folder.
+    TrainingError
+        Loss or weights are no longer finite.
     """
-    started, ranks = time.monotonic(), request.ranks
+    if not request.ranks.is_first:
+        return _train(request, resume, Hooks(lambda progress, loss, rate: None, should_stop))
+    with locked(request.folder):
+        return _train(request, resume, Hooks(on_steps, should_stop, console))
+
+
+def _train(request: FoldRequest, resume: bool, hooks: Hooks) -> FoldResult:
+    started = time.monotonic()
     latest = load_latest(request.folder) if resume else None
     precision = _precision(request, latest)
     parts = build_parts(request, precision)
     progress = Progress()
     if latest is not None:
-        progress = _restore(parts, request, latest)
+        progress = restore(parts, request, latest)
     before, report = _start(parts, request, latest)
     parts = replace(parts, seen_validation_cases=len(before.seen_validation_cases))
-    files = _Files(request, parts, precision, before, RunRecord.of(request, parts.device, latest, report))
-    files.begin(progress)
+    record = RunRecord.of(request, parts.device, latest, report)
+    run = Run(RunState(request, parts, progress, precision, before, record, [dict(item) for item in record.changes]))
     if wants_compiling(request.config.compile, parts.device, request.config.iterations):
         compile_network(parts.network, _input_shape(request), parts.device, parts.autocast_dtype)
-
-    def out_of_time() -> bool:
-        return request.max_runtime_s is not None and time.monotonic() - started >= request.max_runtime_s
-
-    hooks = Hooks(on_steps if ranks.is_first else _say_nothing, files.on_epoch, lambda: should_stop() or out_of_time())
     with deterministic(is_on=request.config.deterministic):
-        progress = train(parts, request.config, progress, hooks)
-    is_stopped, is_late = ranks.any(should_stop()), ranks.any(out_of_time())
-    is_finished = progress.iteration >= request.config.iterations or (is_late and not is_stopped)
-    if not progress.records or progress.records[-1].iteration < progress.iteration:  # not saved by an epoch
-        files.save(LATEST, progress)
-    if is_finished:
-        files.save(FINAL, progress)
-    ranks.any(False)  # waits until the files are there
-    return FoldResult(progress, is_finished, time.monotonic() - started)
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """What the first rank writes of a run; the others write nothing."""
-
-    request: FoldRequest
-    parts: Parts
-    precision: str
-    before: Before
-    record: RunRecord
-
-    def begin(self, progress: Progress) -> None:
-        """Write the settings of the run, and the history that belongs to the checkpoint that it goes on from."""
-        if not self.request.ranks.is_first:
-            return
-        if progress.records:  # a kill may have come between checkpoint and history
-            write_history(self.request.folder / "history.jsonl", progress.records)
-        _write_settings(self.request, self.precision, self.parts, self.before, self.record)
-
-    def save(self, name: str, progress: Progress) -> None:
-        """Write a checkpoint."""
-        if not self.request.ranks.is_first:
-            return
-        checkpoint = _checkpoint(self.request, self.parts, progress, self.precision, self.before, self.record)
-        if name == LATEST:
-            save_latest(self.request.folder, checkpoint)
-        else:
-            save_checkpoint(self.request.folder / name, checkpoint)
-
-    def on_epoch(self, progress: Progress, is_best: bool) -> None:
-        """Write checkpoints, history and picture after an epoch."""
-        if not self.request.ranks.is_first:
-            return
-        if is_best:  # before the latest: a kill between the two repeats the epoch, and neither is lost
-            self.save(BEST, progress)
-        self.save(LATEST, progress)
-        write_history(self.request.folder / "history.jsonl", progress.records)
-        draw_history(self.request.folder / "progress.png", progress.records)
-
-
-def _say_nothing(progress: Progress, loss: float, rate: float) -> None:
-    """Tell nobody of steps."""
+        train(run, hooks)
+    is_finished = run.finish(is_stopped=request.ranks.any(hooks.should_stop() or bool(run.ending)))
+    return FoldResult(run.state.progress, is_finished, time.monotonic() - started, is_saved=run.ending != "kill")
 
 
 def build_parts(request: FoldRequest, precision: str) -> Parts:
@@ -163,11 +127,17 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         n_dims=configuration.topology.n_dims,
         device=device,
     )
+    optimization = build_optimization(network, config.optimizer, config.iterations)
+    if optimization.settings.needs_closure and precision == "float16":
+        raise ConfigError(
+            f"optimizer {config.optimizer.name!r} and precision {precision!r}: this optimiser computes a step several "
+            "times, which float16 cannot. Set precision=float32 or precision=bfloat16."
+        )
     strides = network.output_strides if config.deep_supervision else None
     return Parts(
         network=network,
         loss=EvidenceLoss(loss, strides, labels.unknown),
-        optimization=build_optimization(network, config.optimizer, config.iterations),
+        optimization=optimization,
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16"),
         device=device,
         autocast_dtype=PRECISIONS[precision],
@@ -179,6 +149,7 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         ranks=request.ranks,
         wrapped=distributed_network(network, device, request.ranks),
         dropout_seed=config.seed + request.ranks.rank if any(configuration.topology.dropout) else None,
+        average=WeightAverage(network, decay) if (decay := config.optimizer.weight_average) else None,
     )
 
 
@@ -223,96 +194,8 @@ def _start(parts: Parts, request: FoldRequest, latest: Checkpoint | None) -> tup
         trained_on, report = load_pretrained(
             parts.network, path, request.plan, request.configuration, request.dataset.labels
         )
+        if parts.average is not None:
+            parts.average.restart(parts.network)
     before = Before.of(path, trained_on, request.dataset.name, contents, request.train_cases, request.val_cases)
     before.warn(request.fold)
     return before, report
-
-
-def _write_settings(request: FoldRequest, precision: str, parts: Parts, before: Before, record: RunRecord) -> None:
-    config = request.config
-    optimizer = config.optimizer.model_copy(update={"name": optimizer_name(config.optimizer, config.iterations)})
-    settings = (
-        config.model_copy(update={"optimizer": optimizer}).model_dump(mode="json")
-        | {
-            "batch_size": batch_size(request),
-            "precision": precision,
-            "device": str(parts.device),
-            "ranks": request.ranks.size,
-            "n_parameters": sum(parameter.numel() for parameter in parts.network.parameters()),
-            "fold": request.fold,
-            "train_cases": request.train_cases,
-            "val_cases": request.val_cases,
-            "pretrained": None if before.path is None else str(before.path),
-            "seen_cases": sorted(before.seen),
-        }
-        | record.as_json()
-    )
-    write_json(request.folder / "training.json", settings)
-
-
-def _checkpoint(
-    request: FoldRequest,
-    parts: Parts,
-    progress: Progress,
-    precision: str,
-    before: Before,
-    record: RunRecord,
-) -> Checkpoint:
-    return Checkpoint(
-        weights=parts.network.state_dict(),
-        plan=request.plan,
-        configuration=request.configuration.name,
-        dataset={**request.dataset.json, "name": request.dataset.name},
-        mirror_axes=recipe(request).mirror_axes,
-        fold=request.fold,
-        trained_on=before.trained_on,
-        training=request.config.model_dump(mode="json"),
-        state={
-            "optimizer": parts.optimization.optimizer.state_dict(),
-            "scaler": parts.scaler.state_dict(),
-            "progress": progress.to_dict(),
-            "precision": precision,
-            "evidence": {source.name: source.state() for source in parts.evidence},
-            "data": _data_of(request),
-            "pretrained": None if before.path is None else str(before.path),
-        }
-        | record.as_json(),
-    )
-
-
-def _data_of(request: FoldRequest) -> dict[str, Any]:
-    """Return what may not change before a run is resumed: what its outputs mean, and what it was not trained on."""
-    labels = request.dataset.labels
-    return {
-        "classes": list(labels.class_names),
-        "heads": [[head.name, list(head.classes)] for head in labels.heads],
-        "task": labels.task,
-        "training cases": sorted(request.train_cases),
-        "validation cases": sorted(request.val_cases),
-    }
-
-
-def _restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress:
-    """Put a checkpoint's weights and optimiser into ``parts``; refuse one of another plan, data or configuration."""
-    path = request.folder / LATEST
-    changed = forbidden_changes(latest, request.config, request.plan, request.configuration.name)
-    now = _data_of(request)
-    changed += [f"{key} of the data set changed" for key in now if now[key] != latest.state.get("data", now).get(key)]
-    evidence = latest.state.get("evidence", {})
-    changed += [f"it holds no state of {source.name!r}" for source in parts.evidence if source.name not in evidence]
-    begun_from = latest.state.get("pretrained", request.pretrained)  # earlier versions did not say
-    if request.pretrained is not None and request.pretrained.absolute() != Path(begun_from or "").absolute():
-        changed.append(f"--pretrained is {request.pretrained}, was {begun_from or 'none'}")
-    if changed:
-        raise ModelError(
-            f"{path}: found a run with other settings ({'; '.join(changed)}), expected the same to go on. "
-            f"Leave the flags out (only {' and '.join(CHANGEABLE)} may change), put back what changed, start anew with "
-            "--overwrite, or use --pretrained to build on its weights."
-        )
-    parts.network.load_state_dict(latest.weights)
-    parts.optimization.optimizer.load_state_dict(latest.state["optimizer"])
-    if latest.state["scaler"]:  # empty where the arithmetic was another one
-        parts.scaler.load_state_dict(latest.state["scaler"])
-    for source in parts.evidence:
-        source.restore(evidence[source.name], parts.network)
-    return Progress.from_dict(latest.state["progress"])

@@ -1,4 +1,7 @@
-"""What happened in each epoch: one JSON line each, and a picture."""
+"""What happened in each epoch: one JSON line each, and a picture.
+
+An epoch is what lies between two lines, whatever their number of steps.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.atomic import atomic_path, write_text
+from autoseg.core.errors import ModelError
 
 
 class EpochRecord(BaseModel):
@@ -36,6 +40,18 @@ class EpochRecord(BaseModel):
     """Exponential mean over epochs; the best checkpoint is the one where it was highest."""
     learning_rate: float
     seconds: float
+    smooth_loss: float | None = None
+    """Exponential mean of the training loss over steps."""
+    gradient_norm: float | None = None
+    """Mean norm of the gradient before it is clipped."""
+    skipped: int = 0
+    """Steps that were left out because their loss or gradient was not finite."""
+    iterations_per_second: float | None = None
+    """Of the steps alone, without validation and files."""
+    data_wait: float | None = None
+    """Share of the time of the steps in which the training waited for batches."""
+    memory_gb: float | None = None
+    """Most memory in use so far, 10^9 bytes: that of the GPU if there is one, otherwise of the process."""
 
 
 def write_history(path: Path, records: Sequence[EpochRecord]) -> None:
@@ -43,13 +59,25 @@ def write_history(path: Path, records: Sequence[EpochRecord]) -> None:
     write_text(path, "".join(record.model_dump_json() + "\n" for record in records))
 
 
+def read_history(path: Path) -> tuple[EpochRecord, ...]:
+    """Read history.jsonl; raise ``ModelError`` if it is missing or a line of it cannot be read."""
+    try:
+        return tuple(EpochRecord.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"{path}: cannot be read ({reason}), expected the history of a run. Give its folder."
+        ) from error
+
+
 def draw_history(path: Path, records: Sequence[EpochRecord]) -> None:
-    """Draw losses, Dice and learning rate over iterations as a PNG."""
-    figure = Figure(figsize=(9, 9), layout="constrained")
+    """Draw losses, Dice, learning rate and speed over iterations as a PNG."""
+    figure = Figure(figsize=(9, 12), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, dice, rate = figure.subplots(3, 1, sharex=True)
+    losses, dice, rate, speed = figure.subplots(4, 1, sharex=True)
     iterations = [record.iteration for record in records]
-    losses.plot(iterations, [record.train_loss for record in records], label="training loss")
+    losses.plot(iterations, _gaps([record.train_loss for record in records]), label="training loss")
+    losses.plot(iterations, _gaps([record.smooth_loss for record in records]), linewidth=1, label="smoothed")
     losses.plot(iterations, _gaps([record.validation_loss for record in records]), label="validation loss")
     names = list(records[-1].dice_per_head) if records else []
     for name in names if len(names) <= 12 else []:
@@ -58,12 +86,17 @@ def draw_history(path: Path, records: Sequence[EpochRecord]) -> None:
     dice.plot(iterations, _gaps([record.dice for record in records]), ".", color="black", label="mean")
     dice.plot(iterations, _gaps([record.dice_smooth for record in records]), color="black", label="mean, smoothed")
     rate.plot(iterations, [record.learning_rate for record in records], color="grey")
+    speed.plot(iterations, _gaps([record.iterations_per_second for record in records]), label="iterations per second")
+    waits = speed.twinx()
+    waits.plot(iterations, _gaps([record.data_wait for record in records]), color="tab:red", linewidth=1)
     losses.set_ylabel("loss")
     dice.set(ylabel=dice_name(records[-1]) if records else "Dice", ylim=(-0.02, 1.02))
-    rate.set(ylabel="learning rate", xlabel="iteration")
+    rate.set(ylabel="learning rate")
+    speed.set(ylabel="iterations per second", xlabel="iteration")
+    waits.set(ylabel="share of waiting for data (red)", ylim=(0, 1))
     for axes in (losses, dice):
         axes.legend(loc="best", fontsize="small", ncols=2)
-    for axes in (losses, dice, rate):
+    for axes in (losses, dice, rate, speed):
         axes.grid(alpha=0.3)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -162,6 +162,22 @@ class Optimization:
         done = (iteration - warmup) / max(1, self.iterations - warmup)
         return top * schedule(max(done, time_share), iteration - warmup)
 
+    def apply_settings(self) -> None:
+        """Let the optimiser have the momentum and weight decay of ``settings``, which changed.
+
+        Weights of one axis do not decay, as in :func:`build_optimization`.
+        """
+        momentum = self.settings.momentum
+        for group in self.optimizer.param_groups:
+            if "weight_decay" in group and any(weight.ndim > 1 for weight in group["params"]):
+                group["weight_decay"] = self.settings.weight_decay
+            if "momentum" in group:
+                group["momentum"] = momentum
+            if "nesterov" in group:
+                group["nesterov"] = momentum > 0
+            if "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
+
     def set_learning_rate(self, iteration: int, time_share: float = 0.0) -> float:
         """Set the rate of step ``iteration`` (from 0) and return it; see :meth:`learning_rate_at`."""
         rate = self.learning_rate_at(iteration, time_share)

@@ -106,7 +106,6 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         device=options.device,
         workers=options.workers,
         pretrained=pretrained_checkpoint(options.pretrained, options.fold),
-        max_runtime_s=options.max_runtime_s,
         data_hash=fingerprint.source_hash,
     )
 

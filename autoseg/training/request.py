@@ -35,7 +35,6 @@ class FoldRequest:
     """Of the run."""
     pretrained: Path | None = None
     """Checkpoint whose weights are the start; see :func:`autoseg.training.pretrained.load_pretrained`."""
-    max_runtime_s: float | None = None
     ranks: Ranks = ONE_PROCESS
     """The processes that train this fold together."""
     origins: Mapping[str, str] = field(default_factory=dict)

@@ -15,11 +15,18 @@ from autoseg.nn.checkpoint import Checkpoint
 from autoseg.nn.losses.registry import LOSSES
 from autoseg.planning.plan_edits import differences
 from autoseg.training.config import TrainingConfig
+from autoseg.training.monitoring import MonitoringConfig
 from autoseg.training.optim import optimizer_settings
 from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, has_checkpoint, iteration_of, load_latest
 
-CHANGEABLE = ("precision", "optimizer.learning_rate")
-"""Settings that may be others when a run goes on: what helps where the loss was not finite."""
+STEERABLE = (
+    "max_runtime",
+    *(f"optimizer.{name}" for name in ("learning_rate", "momentum", "weight_decay", "gradient_clip")),
+    *(f"monitoring.{name}" for name in MonitoringConfig.model_fields),
+)
+"""Settings that may change while a run trains."""
+CHANGEABLE = ("precision", *STEERABLE)
+"""Settings that may be others when a run goes on."""
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
@@ -34,6 +41,12 @@ def settings_of(folder: Path) -> dict[str, Any]:
             f"{folder / LATEST}: it has settings that this version does not know ({error.error_count()}). Go on with "
             "the version that began the run, or start anew with --overwrite."
         ) from error
+
+
+def may_change_text() -> str:
+    """Name the settings of :data:`CHANGEABLE`, groups as a whole."""
+    names = [key for key in CHANGEABLE if not key.startswith("monitoring.")]
+    return f"{', '.join(names)} and what monitoring holds"
 
 
 def forbidden_changes(latest: Checkpoint, config: TrainingConfig, plan: Plan, configuration: str) -> list[str]:

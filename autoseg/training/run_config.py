@@ -89,6 +89,8 @@ def fold_config(
         levels.append(Level("--seed", {"seed": options.seed}))
     if options.deterministic:
         levels.append(Level("--deterministic", {"deterministic": True}))
+    if options.max_runtime_s is not None:
+        levels.append(Level("--max-runtime", {"max_runtime": options.max_runtime_s}))
     if options.iterations is not None:
         levels.append(Level("--iterations", {"iterations": options.iterations}))
     if options.epochs is not None:

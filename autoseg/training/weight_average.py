@@ -51,6 +51,13 @@ class WeightAverage:
         finally:
             self._swap(network)
 
+    @torch.no_grad()
+    def restart(self, network: nn.Module) -> None:
+        """Forget the past: begin with the present weights, as after they were loaded from a file."""
+        self.steps = 0
+        for name, weight in network.named_parameters():
+            self.weights[name].copy_(weight)
+
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs."""
         return {"steps": self.steps, "weights": self.weights}

@@ -4,7 +4,8 @@ import pytest
 
 from autoseg.core.errors import ConfigError
 from autoseg.sampling.config import SamplingConfig
-from autoseg.training.config import TrainingConfig, parse_duration, resolve_config
+from autoseg.training.config import TrainingConfig, resolve_config
+from autoseg.training.monitoring import parse_duration
 
 
 def test_assignments_win_over_flags_and_types_are_converted():

@@ -21,10 +21,13 @@ from autoseg.training.batches import validation_batches
 from autoseg.training.fold import build_parts, train_fold
 from autoseg.training.prepare import check_folder, check_start, prepare_fold
 from autoseg.training.request import FoldRequest
+from autoseg.training.resuming import settings_of
 from autoseg.training.run_checkpoints import BEST, FINAL, LATEST
 from autoseg.training.run_config import RunOptions, fold_config, is_scribbled, settings_for_scribbles
 from autoseg.training.validation import validate_fold
 
+TIMES = ("seconds", "iterations_per_second", "data_wait", "memory_gb")
+"""Of a line of history.jsonl: what differs from run to run."""
 SETTINGS = ("precision=float32", "iterations_per_epoch=4", "validation_iterations=2")
 
 
@@ -64,7 +67,7 @@ def test_a_run_that_was_stopped_and_resumed_is_bit_by_bit_the_one_that_was_not(r
 
     def lines(folder):
         records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-        return [record | {"seconds": None} for record in records]
+        return [record | dict.fromkeys(TIMES) for record in records]
 
     assert lines(whole.folder) == lines(request.folder)
     assert [record["iteration"] for record in lines(request.folder)] == [4, 8, 10]
@@ -135,14 +138,20 @@ def test_training_learns_the_toy_task_and_validation_scores_it(request_of):
         assert (request.folder / name).stat().st_size > 0
 
 
-def test_time_that_is_up_ends_a_run_as_finished(request_of):
-    request = replace(request_of(iterations=10_000), max_runtime_s=0.0)
+def test_time_that_is_up_ends_a_run_as_finished_and_counts_over_all_sessions(request_of, caplog):
+    request = request_of(iterations=10_000, max_runtime_s=1e-6)
     result = train_fold(request)
     assert result.is_finished
     assert result.progress.iteration == 1
     assert (request.folder / FINAL).is_file()
     assert check_folder(request.folder, resume=True, overwrite=False)  # as the message of a second start advises
-    assert train_fold(request, resume=True).progress.iteration == 2
+    assert train_fold(request, resume=True).progress.iteration == 1
+    assert "nothing is left to do" in caplog.text
+    longer = request_of(iterations=10_000, max_runtime_s=result.progress.seconds + 1e-6)
+    again = train_fold(longer, resume=True)
+    assert again.progress.iteration == 2
+    assert again.progress.seconds > result.progress.seconds
+    assert settings_of(request.folder)["max_runtime"] == longer.config.max_runtime
 
 
 def test_pretrained_weights_are_the_start(request_of, tmp_path):

@@ -1,0 +1,88 @@
+"""Whole cases as the network of a run predicts them at this moment, as pictures."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from autoseg.cases.case import Case
+from autoseg.core.errors import AutosegError, ConfigError
+from autoseg.core.findings import listed
+from autoseg.inference import Predictor
+from autoseg.inference.model import Model, previous_folder
+from autoseg.io.images import read_image, read_labels
+from autoseg.io.png import write_png
+from autoseg.report.overlay import Layer, choose_slices, draw_overlay
+from autoseg.training.request import FoldRequest
+from autoseg.training.trainer import Parts
+
+log = logging.getLogger(__name__)
+
+FOLDER = "previews"
+N_SLICES = 4
+
+
+def preview_names(request: FoldRequest) -> tuple[str, ...]:
+    """Return the cases of the previews: as set, otherwise the first validation case; () if there is none.
+
+    Raises ``ConfigError`` for a case that the data set does not have.
+    """
+    names = request.config.monitoring.preview_cases
+    unknown = [name for name in names if name not in request.dataset.case_names]
+    if unknown:
+        raise ConfigError(
+            f"monitoring.preview_cases: found {', '.join(unknown)}, expected cases of {request.dataset.name}: "
+            f"{listed(request.dataset.case_names)}. Correct the names."
+        )
+    return names or request.val_cases[:1]
+
+
+def draw_previews(request: FoldRequest, parts: Parts, seconds: float) -> list[Path]:
+    """Predict the preview cases with the present weights, and draw each into ``previews/CASE_<hours>h.png``.
+
+    Slices and range of intensities of a case are the same in all its pictures, so that they can be compared. A case
+    that cannot be predicted is named in a warning. Predictions are not mirrored.
+    """
+    predictor = _predictor(request, parts)
+    network, paths = parts.network, []
+    supervises, trains = network.deep_supervision, network.training
+    network.deep_supervision = False  # type: ignore[assignment]
+    network.eval()
+    try:
+        for name in preview_names(request):
+            path = request.folder / FOLDER / f"{name}_{seconds / 3600:07.3f}h.png"
+            try:
+                _draw(request, predictor, name, path, seconds)
+            except (AutosegError, OSError) as error:
+                log.warning("preview of case %s: %s", name, error)
+            else:
+                paths.append(path)
+    finally:
+        network.deep_supervision = supervises
+        network.train(trains)
+    return paths
+
+
+def _draw(request: FoldRequest, predictor: Predictor, name: str, path: Path, seconds: float) -> None:
+    files, labels = request.dataset.case(name), request.dataset.labels
+    image, geometry = read_image(files.images)
+    with torch.inference_mode():
+        predicted = predictor.predict_case(Case(name, image, geometry))
+    layers = [Layer("prediction", predicted)]
+    if files.label is not None:
+        annotation, _ = read_labels(files.label)
+        if annotation.shape == predicted.shape:
+            layers.insert(0, Layer("annotation", annotation))
+    slices = choose_slices(layers[0].labels != 0, N_SLICES)
+    title = f"{name}, after {seconds / 3600:.2f} h of training"
+    write_png(path, draw_overlay(image, layers, labels, geometry.spacing, title=title, slices=slices))
+
+
+def _predictor(request: FoldRequest, parts: Parts) -> Predictor:
+    """Return what predicts with the network that trains; with the earlier stage of a cascade as it is on disk."""
+    model = Model(request.plan, request.configuration, request.dataset, (parts.network,), (), (request.fold,))
+    stage = previous_folder(request.folder.parent, request.configuration)
+    previous = None if stage is None else Predictor.load(stage, [request.fold], request.device)
+    return Predictor(model, parts.device, parts.autocast_dtype, mirror=False, previous=previous)

@@ -1,0 +1,51 @@
+"""How far a run is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from autoseg.training.history import EpochRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is; with weights and optimiser all that is needed to go on.
+
+    What is counted since the last line of history.jsonl starts again with each line.
+    """
+
+    iteration: int = 0
+    epoch_loss: float = 0.0
+    """Sum over the steps since the last line, without those that were left out."""
+    epoch_norm: float = 0.0
+    """Sum of the norms of the gradients of the same steps."""
+    epoch_skipped: int = 0
+    """Steps since the last line that were left out."""
+    epoch_seconds: float = 0.0
+    """Time since the last line."""
+    epoch_waited: float = 0.0
+    """Seconds of it in which the training waited for batches."""
+    records: tuple[EpochRecord, ...] = ()
+    best: float | None = None
+    """Highest smoothed Dice so far."""
+    seconds: float = 0.0
+    """Training time of all sessions, without the time spent in a console."""
+    smooth_loss: float | None = None
+    """Exponential mean of the loss over steps; None before the first."""
+    bad_steps: int = 0
+    """Steps in a row, up to now, that were left out."""
+    snapshots: int = 0
+    """Checkpoints kept for good that were due so far."""
+    previews: int = 0
+    """Previews that were due so far."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        return values | {"records": [record.model_dump() for record in self.records]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Progress:
+        """Inverse of :meth:`to_dict`; what a checkpoint of an earlier version lacks is as at the start of a run."""
+        return cls(**(values | {"records": tuple(EpochRecord.model_validate(item) for item in values["records"])}))

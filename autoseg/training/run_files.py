@@ -1,0 +1,116 @@
+"""What a run writes: checkpoints, history, pictures. Of several ranks only the first writes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+from autoseg.core.errors import AutosegError
+from autoseg.nn.checkpoint import save_checkpoint
+from autoseg.training.batches import batch_size
+from autoseg.training.case_preview import draw_previews
+from autoseg.training.history import draw_history, write_history
+from autoseg.training.preview_picture import draw_patches
+from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, save_latest, snapshot_name
+from autoseg.training.run_state import RunState
+from autoseg.training.trainer import check_weights
+
+log = logging.getLogger(__name__)
+
+HISTORY, CURVES, PICTURE = "history.jsonl", "progress.png", "training_batches.png"
+
+
+class RunFiles:
+    """Files of a run, written when they are due."""
+
+    def __init__(self, state: RunState) -> None:
+        self.state = state
+        self.is_writer = state.request.ranks.is_first
+        self._saved = time.monotonic()
+
+    def begin(self) -> None:
+        """Write the settings, the history that belongs to the checkpoint, and the picture of the first batches."""
+        if not self.is_writer:
+            return
+        state, folder = self.state, self.state.request.folder
+        if state.progress.records:  # a kill may have come between checkpoint and history
+            write_history(folder / HISTORY, state.progress.records)
+        state.write_settings()
+        length = state.config.iterations * batch_size(state.request)
+        number = min(state.config.monitoring.batch_picture, length)
+        if number and not (folder / PICTURE).exists():
+            draw_patches(replace(state.request, workers=0), number, 0, folder / PICTURE)
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint; ``best`` and ``final`` have the averaged weights, others those of the last step."""
+        if not self.is_writer:
+            return
+        if name == LATEST:
+            save_latest(self.state.request.folder, self.state.checkpoint())
+            self._saved = time.monotonic()
+        else:
+            checkpoint = self.state.checkpoint(averaged=name in (BEST, FINAL))
+            save_checkpoint(self.state.request.folder / name, checkpoint)
+
+    def end_line(self, *, is_best: bool) -> None:
+        """Write checkpoints, history and curves after a line was added."""
+        if not self.is_writer:
+            return
+        if is_best:  # before the latest: a kill between the two repeats the steps of the line, and neither is lost
+            self.save(BEST)
+        self.save(LATEST)
+        folder, records = self.state.request.folder, self.state.progress.records
+        write_history(folder / HISTORY, records)
+        draw_history(folder / CURVES, records)
+
+    @property
+    def is_checkpoint_due(self) -> bool:
+        """Whether so much time has passed that the latest checkpoint is written outside the lines of the history."""
+        return self.is_writer and time.monotonic() - self._saved >= 60 * self.state.config.monitoring.checkpoint_every
+
+    def write_what_is_due(self) -> None:
+        """Write what time asks for: the latest checkpoint, one that is kept for good, and previews.
+
+        Not while steps are left out, since the weights are then in doubt.
+        """
+        if not self.is_writer or self.state.progress.bad_steps:
+            return
+        state, monitoring = self.state, self.state.config.monitoring
+        if self.is_checkpoint_due:
+            check_weights(state.parts.network, state.progress.iteration)
+            self.save(LATEST)
+        hours, every, first = state.progress.seconds / 3600, monitoring.param_save_h, monitoring.initial_prev_h
+        snapshots = 0 if every is None else int(hours / every)
+        if every is not None and snapshots > state.progress.snapshots:
+            state.progress = replace(state.progress, snapshots=snapshots)
+            self.save(snapshot_name(snapshots * every))
+        previews = 0 if first is None or hours < first else 1 + int((hours - first) / monitoring.prev_save_h)
+        if previews > state.progress.previews:
+            state.progress = replace(state.progress, previews=previews)
+            self.preview()
+
+    def preview(self) -> list[str]:
+        """Draw the preview cases; return the names of the pictures. What goes wrong does not end the run."""
+        state = self.state
+        try:
+            with state.averaged():
+                return [path.name for path in draw_previews(state.request, state.parts, state.progress.seconds)]
+        except AutosegError as error:
+            log.warning("preview: %s", error)
+            return []
+
+    def draw_batch(self, iteration: int) -> str:
+        """Draw the patches of the batch of ``iteration``; return the name of the picture."""
+        request = replace(self.state.request, workers=0)
+        path = request.folder / f"batch_{iteration + 1:07d}.png"
+        draw_patches(request, batch_size(request), iteration, path)
+        return path.name
+
+    def finish(self, *, is_finished: bool, saves: bool) -> None:
+        """Write the last checkpoints."""
+        if saves:
+            check_weights(self.state.parts.network, self.state.progress.iteration)
+            self.save(LATEST)
+        if is_finished:
+            self.save(FINAL)
