@@ -177,6 +177,15 @@ def test_convert_elektronn(matches, root):
     matches("convert_elektronn", line, line, (*line[:-1],))
 
 
+def test_ctl(matches, root):
+    matches("ctl", (root, "help"), (root, "status"), (root, "setrl 1"))
+
+
+@pytest.mark.slow
+def test_plot(matches, root, model):
+    matches("plot", (model / "fold_0",), (root,))
+
+
 def test_every_command_has_its_file():
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     commands = set(re.findall(r"^autoseg_(\w+) = ", text, re.M))
