@@ -44,7 +44,7 @@ def steps(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
     parts = Parts(
         network=network,
         loss=EvidenceLoss(LabelSetLoss(None, False), network.output_strides, n_classes),
-        optimization=build_optimization(network.parameters(), config),
+        optimization=build_optimization(network, config.optimizer, config.iterations),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         device=device,
         autocast_dtype=autocast_dtype(device),
@@ -55,6 +55,9 @@ def steps(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
     parts.optimization.set_learning_rate(0)
 
     def run() -> list[float]:
-        return [float(training_step(parts, batch, index, config.gradient_clip)) for index in range(settings["steps"])]
+        return [
+            float(training_step(parts, batch, index, config.optimizer.gradient_clip))
+            for index in range(settings["steps"])
+        ]
 
     return run
