@@ -20,7 +20,7 @@ from autoseg.nn.architectures.network import Network
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, save_checkpoint
 from autoseg.nn.compiling import compile_network, wants_compiling
-from autoseg.nn.device import select_device
+from autoseg.nn.device import select_device, tune_for_equal_shapes
 from autoseg.nn.losses import LabelSetLoss, VoxelLoss
 from autoseg.nn.precision import choose_dtype
 from autoseg.tasks.task import task_of
@@ -75,6 +75,7 @@ def train_fold(
         A component or device that is not there, or weights that do not fit the network.
     """
     started = time.monotonic()
+    tune_for_equal_shapes(select_device(request.device))
     latest = load_latest(request.folder) if resume else None
     precision = _precision(request, latest)
     parts = build_parts(request, precision)

@@ -16,6 +16,7 @@ from autoseg.cases.store import CaseSource
 from autoseg.core.plan import Configuration
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.compiling import compile_network
+from autoseg.nn.device import tune_for_equal_shapes
 from autoseg.nn.losses.label_sets import LabelSetLoss
 from autoseg.nn.precision import choose_dtype
 from autoseg.sampling import loader as loading
@@ -60,6 +61,7 @@ def synchronise(device: torch.device) -> None:
 def build(configuration: Configuration, device: torch.device, *, compiles: bool) -> tuple[Parts, dict[str, Any]]:
     """Return the parts of a run of nnU-Net's optimiser, and what was chosen for it."""
     torch.manual_seed(0)
+    tune_for_equal_shapes(device)
     network = build_network(configuration.topology, 1, N_CLASSES).to(device)
     shape = (configuration.batch_size, 1, *configuration.patch_size)
     dtype = choose_dtype(lambda: network, shape, device)
