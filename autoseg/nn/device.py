@@ -37,6 +37,12 @@ def select_device(name: str = "auto") -> torch.device:
     return device
 
 
+def tune_for_equal_shapes(device: torch.device) -> None:
+    """Let cuDNN time its algorithms and keep the fastest, as pays where every batch has the same shape."""
+    if device.type == "cuda" and not torch.backends.cudnn.deterministic:
+        torch.backends.cudnn.benchmark = True
+
+
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """Return the number type for mixed precision on ``device``; None if plain float32 is better.
 

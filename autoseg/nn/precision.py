@@ -93,8 +93,9 @@ def _noise(shape: Sequence[int], device: torch.device) -> Tensor:
 
 
 def _run(module: nn.Module, image: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Return the output at full resolution, float32; without tensor cores' short float32."""
-    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)
+    """Return the output at full resolution, float32, by the algorithms of a run, but no tensor cores' short float32."""
+    cudnn = torch.backends.cudnn
+    exact = cudnn.flags(enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
     with exact, torch.autocast(image.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
         output = module(image)
     full: Tensor = output[0] if isinstance(output, list) else output

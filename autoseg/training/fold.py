@@ -17,7 +17,7 @@ from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint
 from autoseg.nn.compiling import compile_network, wants_compiling
 from autoseg.nn.deterministic import deterministic
-from autoseg.nn.device import select_device
+from autoseg.nn.device import select_device, tune_for_equal_shapes
 from autoseg.nn.losses.registry import named_loss
 from autoseg.nn.precision import choose_dtype
 from autoseg.nn.ranks import distributed_network
@@ -94,6 +94,7 @@ def train_fold(
 
 def _train(request: FoldRequest, resume: bool, hooks: Hooks) -> FoldResult:
     started = time.monotonic()
+    tune_for_equal_shapes(select_device(request.device))
     latest = load_latest(request.folder) if resume else None
     precision = _precision(request, latest)
     parts = build_parts(request, precision)

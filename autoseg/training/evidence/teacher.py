@@ -155,7 +155,7 @@ class Teacher(EvidenceSource):
 
     def _check(self, probabilities: Tensor, codes: Tensor, table: BatchTable) -> None:
         """Count confident claims on held-out voxels, and how many of them are right."""
-        self.claims = self.claims.to(probabilities.device).mul_(DECAY)  # to the device once
+        self.claims = self.claims.to(probabilities.device, non_blocking=True).mul_(DECAY)  # to the device once
         confidence, winner = probabilities.max(1)
         is_claim = look_up(table.held_out, codes) & (confidence > self.config.evidence.teacher_confidence)
         truth = look_up(table.drawn.to(torch.uint8).argmax(2), codes)
