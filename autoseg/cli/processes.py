@@ -79,7 +79,7 @@ def joined(place: Place, request: FoldRequest) -> Iterator[FoldRequest]:
     from autoseg.nn.ranks import process_group
 
     _end_with_starter()
-    with process_group(torch.device(request.device)) as ranks:
+    with process_group(torch.device(request.device), place.restarts) as ranks:
         yield replace(request, ranks=ranks)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from autoseg.core.errors import ConfigError, LostRankError
@@ -50,13 +52,16 @@ def rank_device(name: str, local_rank: int) -> torch.device:
 
 
 @contextmanager
-def process_group(device: torch.device) -> Iterator[Ranks]:
+def process_group(device: torch.device, restarts: int = 0) -> Iterator[Ranks]:
     """Yield the ranks that torchrun's environment variables describe: connected by NCCL on CUDA, otherwise by Gloo.
 
     Parameters
     ----------
     device
         Of this process. It becomes the current CUDA device.
+    restarts
+        How often all ranks have been started again. torchrun on one machine keeps its store over restarts, and with it
+        the addresses of processes that are gone, so each start has keys of its own there.
 
     Raises
     ------
@@ -67,7 +72,14 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
     if is_cuda:
         torch.cuda.set_device(device)
     try:
-        distributed.init_process_group("nccl" if is_cuda else "gloo", timeout=LONGEST_WAIT)
+        store, rank, size = next(rendezvous("env://", timeout=LONGEST_WAIT))
+        distributed.init_process_group(
+            "nccl" if is_cuda else "gloo",
+            store=PrefixStore(f"start_{restarts}", store),
+            rank=rank,
+            world_size=size,
+            timeout=LONGEST_WAIT,
+        )
         yield current_ranks()
     except RuntimeError as error:
         if not _is_lost_rank(error):
@@ -75,6 +87,7 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
         message = f"process {current_ranks().rank}: another process of this training has ended"
         raise LostRankError(message) from error
     distributed.destroy_process_group()
+    gc.collect()  # the network holds the group in a cycle; its threads must end before the interpreter does
 
 
 def distributed_network(network: nn.Module, device: torch.device, ranks: Ranks) -> nn.Module:
