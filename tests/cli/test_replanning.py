@@ -199,7 +199,7 @@ def test_the_check_names_what_training_would_refuse_in_given_folds(planned, type
 def test_a_loss_that_is_not_finite_is_one_line_whose_command_goes_on(planned, type_in):
     raw, root = planned
     start = ["autoseg_train", raw, "1", "-c", "2d", "--name", "mine", "--root", root, *SHORT, "--seed", "7"]
-    broken = ["gradient_clip=1e30"]
+    broken = ["gradient_clip=1e30", "max_bad_steps=0"]
     code, said = type_in(*start, "--iterations", "8", *SETTINGS, *broken, "learning_rate=1e30")
     assert code == 1
     assert len(said.splitlines()) == 1
