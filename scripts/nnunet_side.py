@@ -1,4 +1,4 @@
-"""What nnU-Net needs to run the same as autoseg: its raw folder, and jobs for ``nnunet_driver.py``."""
+"""The inputs with which nnU-Net runs the same training as autoseg: its raw folder, jobs for ``nnunet_driver.py``."""
 
 from __future__ import annotations
 
@@ -235,8 +235,8 @@ def describe_optimizer(config: TrainingConfig) -> dict[str, Any]:
     if not (is_torchs or isinstance(optimizer, muon.Muon)) or any(group != groups[0] for group in groups):
         raise ConfigError(
             f"--set optimizer={config.optimizer.name}: {name} with {len(groups)} groups of weights cannot be handed "
-            "over to nnU-Net, expected Muon or a class of torch.optim whose groups differ in weight decay only. Leave "
-            "out nnunet-ours."
+            "over to nnU-Net, expected Muon or a class of torch.optim whose groups differ in weight decay only. "
+            "Leave out nnunet-ours."
         )
     return {
         "class": name,

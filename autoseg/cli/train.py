@@ -97,6 +97,9 @@ def train(
     is_starter = gpus is not None and gpus > 1 and not place.is_started
     space = workspace(root)
     data = load_dataset(space, dataset)  # a mistake is said before torch is imported
+    from autoseg.core.ranks import Ranks
+    from autoseg.sampling.loader import share_of_batch
+    from autoseg.training.batches import batch_size
     from autoseg.training.monitoring import parse_duration
     from autoseg.training.prepare import check_folder, check_start, prepare_fold
     from autoseg.training.run_config import RunOptions
@@ -120,6 +123,7 @@ def train(
 
     if is_starter and gpus is not None:
         check_gpus(gpus, device)
+        share_of_batch(batch_size(request), Ranks(size=gpus))
         is_resumed()
         run_processes(gpus, sys.argv[1:])
         return

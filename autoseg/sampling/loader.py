@@ -111,7 +111,7 @@ def make_loader(
     batches = BatchBuilder(
         sampler=Sampler(contents, sampling),
         patch=configuration.patch_size,
-        samples=_share(configuration.batch_size if batch_size is None else batch_size, ranks),
+        samples=share_of_batch(configuration.batch_size if batch_size is None else batch_size, ranks),
         recipe=recipe,
         augments_intensity=augment_in_worker and recipe is not None,
         seed=seed,
@@ -142,7 +142,7 @@ def make_loader(
     return _checked(iter(loader), batches, workers, held)
 
 
-def _share(batch_size: int, ranks: Ranks) -> range:
+def share_of_batch(batch_size: int, ranks: Ranks) -> range:
     """Return which samples of a batch this rank builds; raise ``ConfigError`` if some rank would have none."""
     if batch_size < ranks.size:
         raise ConfigError(
