@@ -19,7 +19,7 @@ from autoseg.nn.device import autocast_dtype, select_device
 from autoseg.nn.losses import AllReduce, LabelSetLoss, VoxelLoss
 from autoseg.nn.ranks import distributed_network
 from autoseg.tasks.task import task_of
-from autoseg.training.batches import training_batches, validation_batches
+from autoseg.training.batches import monitor_batches, training_batches, validation_batches
 from autoseg.training.evidence.loss import EvidenceLoss
 from autoseg.training.evidence.sources import evidence_sources
 from autoseg.training.objective import Objective
@@ -135,6 +135,7 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         autocast_dtype=PRECISIONS[precision],
         training_batches=lambda start: training_batches(request, device, start),
         validation_batches=lambda: validation_batches(request),
+        monitor_batches=lambda: monitor_batches(request),
         objective=objective,
         evidence=evidence_sources(request, device),
         is_dense=labels.is_dense,

@@ -123,6 +123,17 @@ def test_train(matches, train_line):
 
 
 @pytest.mark.slow
+def test_ctl(matches, model):
+    run = model / "fold_0"
+    matches("ctl", (run, "help"), (run, "status"), (run, "setrl 0.1"))
+
+
+@pytest.mark.slow
+def test_plot(matches, root, model):
+    matches("plot", (model / "fold_0", "-o", root / "curves.png"), (root, "-o", root / "curves.png"))
+
+
+@pytest.mark.slow
 def test_predict(matches, root, model):
     line = ("-o", root / "predicted", "-m", model, "--no-tta", "-j", "1", *CPU)
     images = ("-i", root / "raw/Dataset900_Toy/imagesTr")
