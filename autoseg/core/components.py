@@ -53,6 +53,16 @@ def resolve(kind: str, name: str, built_in: Mapping[str, Any], *, needs: Sequenc
     return component
 
 
+def optional(module: str, extra: str) -> Any:
+    """Import a module of an optional package; raise ``ConfigError`` with the command that installs it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"{module}: cannot be imported ({error}), expected a package. Type: pip install 'autoseg[{extra}]'"
+        ) from error
+
+
 def is_named(kind: str, name: str, built_in: Collection[str]) -> bool:
     """Whether ``name`` is a component of ``kind`` by its form: built in, an entry point, or a module and attribute."""
     module, _, attribute = name.partition(":")

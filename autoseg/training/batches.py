@@ -61,12 +61,25 @@ def validation_batches(request: FoldRequest) -> Iterator[Batch]:
 
     There is none if nothing is annotated in the validation cases, as far as training sees it.
     """
-    config = request.config
-    entries = request.cache.entries
-    if not any(name not in entries or _is_annotated(entries[name]) for name in request.val_cases):
+    return _fixed_batches(request, request.val_cases, request.config.validation_iterations)
+
+
+def monitor_batches(request: FoldRequest) -> Iterator[Batch]:
+    """Yield the patches of training cases on which an epoch is measured: without augmentation, the same in every one.
+
+    There is none if ``monitoring.monitor_batch_size`` is 0.
+    """
+    number = -(-request.config.monitoring.monitor_batch_size // batch_size(request))
+    return _fixed_batches(request, request.train_cases, min(number, request.config.validation_iterations))
+
+
+def _fixed_batches(request: FoldRequest, names: Sequence[str], number: int) -> Iterator[Batch]:
+    """Yield ``number`` batches of patches of the named cases; none if nothing is annotated in them."""
+    config, entries = request.config, request.cache.entries
+    if number == 0 or not any(name not in entries or _is_annotated(entries[name]) for name in names):
         return iter(())
     return make_loader(
-        [request.cache.source(name) for name in request.val_cases],
+        [request.cache.source(name) for name in names],
         request.configuration,
         SamplingConfig(
             forced_fraction=config.sampling.forced_fraction, context_fraction=config.sampling.context_fraction
@@ -74,7 +87,7 @@ def validation_batches(request: FoldRequest) -> Iterator[Batch]:
         None,
         labels=request.dataset.labels,
         start=0,
-        stop=config.validation_iterations,
+        stop=number,
         seed=config.seed + VALIDATION_SEED_OFFSET,
         batch_size=batch_size(request),
         ranks=request.ranks,

@@ -22,7 +22,7 @@ from autoseg.nn.losses.registry import named_loss
 from autoseg.nn.precision import choose_dtype
 from autoseg.nn.ranks import distributed_network
 from autoseg.tasks.task import task_of
-from autoseg.training.batches import batch_size, training_batches, validation_batches
+from autoseg.training.batches import batch_size, monitor_batches, training_batches, validation_batches
 from autoseg.training.evidence.loss import EvidenceLoss
 from autoseg.training.evidence.sources import evidence_sources
 from autoseg.training.loop import train
@@ -144,6 +144,7 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         autocast_dtype=PRECISIONS[precision],
         training_batches=lambda start: training_batches(request, device, start),
         validation_batches=lambda: validation_batches(request),
+        monitor_batches=lambda: monitor_batches(request),
         objective=objective,
         evidence=evidence_sources(request, device),
         is_dense=labels.is_dense,

@@ -44,6 +44,10 @@ class EpochRecord(BaseModel):
     """Exponential mean of the training loss over steps."""
     gradient_norm: float | None = None
     """Mean norm of the gradient before it is clipped."""
+    monitor_loss: float | None = None
+    """As the validation loss, on fixed patches of training cases."""
+    monitor_dice: float | None = None
+    """As Dice, on the same patches."""
     skipped: int = 0
     """Steps that were left out because their loss or gradient was not finite."""
     iterations_per_second: float | None = None
@@ -79,12 +83,15 @@ def draw_history(path: Path, records: Sequence[EpochRecord]) -> None:
     losses.plot(iterations, _gaps([record.train_loss for record in records]), label="training loss")
     losses.plot(iterations, _gaps([record.smooth_loss for record in records]), linewidth=1, label="smoothed")
     losses.plot(iterations, _gaps([record.validation_loss for record in records]), label="validation loss")
+    losses.plot(iterations, _gaps([record.monitor_loss for record in records]), label="loss on fixed training patches")
     names = list(records[-1].dice_per_head) if records else []
     for name in names if len(names) <= 12 else []:
         values = _gaps([record.dice_per_head[name] for record in records])
         dice.plot(iterations, values, linewidth=1, alpha=0.6, label=name)
     dice.plot(iterations, _gaps([record.dice for record in records]), ".", color="black", label="mean")
     dice.plot(iterations, _gaps([record.dice_smooth for record in records]), color="black", label="mean, smoothed")
+    monitored = _gaps([record.monitor_dice for record in records])
+    dice.plot(iterations, monitored, "--", color="grey", label="mean, on fixed training patches")
     rate.plot(iterations, [record.learning_rate for record in records], color="grey")
     speed.plot(iterations, _gaps([record.iterations_per_second for record in records]), label="iterations per second")
     waits = speed.twinx()

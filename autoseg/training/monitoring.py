@@ -38,6 +38,9 @@ class MonitoringConfig(BaseModel):
 
     history_freq: int | None = Field(default=None, ge=1)
     """Steps between two lines of history.jsonl, each with a validation; None takes iterations_per_epoch."""
+    monitor_batch_size: int = Field(default=10, ge=0)
+    """Patches of training cases, always the same and without augmentation, on which loss and Dice are measured with
+    each line, beside those of validation cases; whole batches, at most validation_iterations. 0: none."""
     checkpoint_every: float = Field(default=5.0, gt=0)
     """Minutes between two writings of the latest checkpoint, which each line of history.jsonl writes as well."""
     param_save_h: float | None = Field(default=1.0, gt=0)
@@ -50,5 +53,7 @@ class MonitoringConfig(BaseModel):
     """Cases of the previews; () takes the first validation case."""
     batch_picture: int = Field(default=8, ge=0)
     """Patches in the picture of training batches that is drawn at the start; 0 draws none."""
+    tensorboard: bool = False
+    """Also write the lines for TensorBoard, into tensorboard/; needs autoseg[tensorboard]."""
     max_bad_steps: int = Field(default=3, ge=0)
     """Steps in a row whose loss or gradient is not finite that are left out; one more ends the run."""

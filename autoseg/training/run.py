@@ -147,9 +147,12 @@ class Run:
         """Validate, and add a line to the history; the best weights so far are kept."""
         check_weights(self.state.parts.network, self.iteration)
         with self.state.averaged():
-            validated = validate(self.state.parts)
+            parts = self.state.parts
+            validated, monitored = (
+                validate(parts, batches()) for batches in (parts.validation_batches, parts.monitor_batches)
+            )
         passed = self.clock.take()
-        record = _record(self.state, validated, self.rate, passed)
+        record = _record(self.state, validated, monitored, self.rate, passed)
         progress, smoothed = self.state.progress, record.dice_smooth
         is_best = smoothed is not None and (progress.best is None or smoothed > progress.best)
         self.state.progress = Progress(
@@ -201,10 +204,12 @@ class Run:
         log.warning("%s in iteration %d: the step is left out%s", wrong, iteration + 1, f", see {path}" if path else "")
 
 
-def _record(
-    state: RunState, validated: tuple[float | None, list[float | None]], rate: float, seconds: float
-) -> EpochRecord:
-    """Return the line of the steps since the last one; ``seconds`` is what the validation took."""
+Measured = tuple[float | None, list[float | None]]
+"""Loss and Dice per head."""
+
+
+def _record(state: RunState, validated: Measured, monitored: Measured, rate: float, seconds: float) -> EpochRecord:
+    """Return the line of the steps since the last one; ``seconds`` is what the measuring took."""
     (validation_loss, dice), parts, progress = validated, state.parts, state.progress
     labels = parts.objective.task.labels
     mean = mean_known([dice[head] for head in labels.foreground_heads])
@@ -225,6 +230,8 @@ def _record(
         seconds=progress.epoch_seconds + seconds,
         smooth_loss=progress.smooth_loss,
         gradient_norm=progress.epoch_norm / counted if math.isfinite(progress.epoch_norm) else None,
+        monitor_loss=monitored[0],
+        monitor_dice=mean_known([monitored[1][head] for head in labels.foreground_heads]),
         skipped=progress.epoch_skipped,
         iterations_per_second=steps / max(progress.epoch_seconds, 1e-9),
         data_wait=min(1.0, progress.epoch_waited / max(progress.epoch_seconds, 1e-9)),

@@ -14,6 +14,7 @@ from autoseg.training.history import draw_history, write_history
 from autoseg.training.preview_picture import draw_patches
 from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, save_latest, snapshot_name
 from autoseg.training.run_state import RunState
+from autoseg.training.tensorboard import check_tensorboard, write_tensorboard
 from autoseg.training.trainer import check_weights
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class RunFiles:
         if not self.is_writer:
             return
         state, folder = self.state, self.state.request.folder
+        if state.config.monitoring.tensorboard:
+            check_tensorboard()
         if state.progress.records:  # a kill may have come between checkpoint and history
             write_history(folder / HISTORY, state.progress.records)
         state.write_settings()
@@ -63,6 +66,8 @@ class RunFiles:
         folder, records = self.state.request.folder, self.state.progress.records
         write_history(folder / HISTORY, records)
         draw_history(folder / CURVES, records)
+        if self.state.config.monitoring.tensorboard:
+            write_tensorboard(folder, records[-1])
 
     @property
     def is_checkpoint_due(self) -> bool:

@@ -195,7 +195,7 @@ def _batch(run: Run, argument: str) -> str:
 
 def _evaluate(run: Run, argument: str) -> str:
     with run.state.averaged():
-        loss, dice = validate(run.state.parts)
+        loss, dice = validate(run.state.parts, run.state.parts.validation_batches())
     labels = run.state.parts.objective.task.labels
     each = ", ".join(f"{labels.heads[head].name} {_shown(dice[head], '.3f')}" for head in labels.foreground_heads)
     mean = mean_known([dice[head] for head in labels.foreground_heads])

@@ -54,6 +54,8 @@ class Parts:
     """The network as the training step calls it, so that gradients are averaged over ranks; None: as it is."""
     dropout_seed: int | None = None
     """Number that dropout follows from, together with the step; None for networks without dropout."""
+    monitor_batches: Callable[[], Iterator[Batch]] = lambda: iter(())
+    """As the validation batches, but of training cases."""
     average: WeightAverage | None = None
     """Mean of past weights, which is then what is validated and saved as best and final."""
 
@@ -142,12 +144,12 @@ def _without_bad_gradient(network: nn.Module, norm: Tensor, logits: Tensor) -> T
 
 
 @torch.inference_mode()
-def validate(parts: Parts) -> tuple[float | None, list[float | None]]:
-    """Return the mean loss over the validation batches and Dice per head, None where nothing was decided."""
+def validate(parts: Parts, batches: Iterator[Batch]) -> tuple[float | None, list[float | None]]:
+    """Return the mean loss over batches and Dice per head, None where nothing was decided."""
     parts.network.eval()  # no dropout, running statistics of batch norm; deep supervision stays on for the loss
     losses: list[float | None] = []
     counts: Tensor | None = None
-    for batch in parts.validation_batches():
+    for batch in batches:
         moved = batch.to(parts.device)
         logits = _logits(parts, parts.network, moved.network_input)
         loss = parts.loss(logits, parts.objective.target(drawn_evidence(moved)))

@@ -8,11 +8,12 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from autoseg.core.errors import StorageError, TrainingError, WorkerError
+from autoseg.core.errors import ConfigError, StorageError, TrainingError, WorkerError
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.nn.checkpoint import load_checkpoint
@@ -384,3 +385,33 @@ train_fold(replace(request, folder=pathlib.Path({str(hurt.folder)!r})))
     assert train_fold(hurt, resume=True).is_finished
     one, other = (load_checkpoint(request.folder / FINAL).weights for request in (whole, hurt))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_training_patches_are_measured_beside_the_validation_ones(request_of):
+    with_monitor = train_fold(request_of(name="with")).progress.records[-1]
+    without = train_fold(request_of("monitor_batch_size=0", name="without")).progress.records[-1]
+    assert with_monitor.monitor_loss > 0 and with_monitor.monitor_loss != with_monitor.validation_loss
+    assert without.monitor_loss is None and without.monitor_dice is None
+    assert without.train_loss == with_monitor.train_loss
+
+
+def test_the_lines_go_to_tensorboard_if_it_is_there(request_of, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def add_scalar(self, name, value, iteration):
+            written.append((name, value, iteration))
+
+        def close(self):
+            written.append(("closed", 0.0, 0))
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    records = train_fold(request_of("tensorboard=true")).progress.records
+    losses = [(value, iteration) for name, value, iteration in written if name == "train_loss"]
+    assert losses == [(record.train_loss, record.iteration) for record in records]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=r"pip install 'autoseg\[tensorboard\]'"):
+        train_fold(request_of("tensorboard=true", name="other"))
