@@ -14,11 +14,11 @@ from autoseg.core.chunks import chunks
 from autoseg.dataset.labels import (
     CaseStatement,
     Labels,
-    drawn_codes,
+    annotated_codes,
     drawn_sets,
     head_states,
     informative_codes,
-    open_row,
+    undrawn_code,
 )
 
 _BINNED_VALUES = 1 << 16
@@ -128,17 +128,16 @@ def summarise_annotation(counts: Mapping[int, int], labels: Labels, case: str = 
     Undeclared values count as unannotated. Whether a voxel is informative, and which heads it decides, follows from the
     label sets alone (``dataset.labels.head_states``), never from the ignore value.
     """
-    sets = [(counts.get(value, 0), members) for value, members in labels.sets_by_value(case).items()]
-    numbers = np.array([number for number, _ in sets], dtype=np.int64)  # (N,)
-    table = np.zeros((len(sets), labels.n_classes), dtype=bool)
-    for row, (_, members) in enumerate(sets):
-        table[row, list(members)] = True
-    positive, negative = head_states(table, labels.regions)
+    values = labels.file_values()
+    codes, label_sets = labels.encode(np.array(values), case)
+    numbers = np.zeros(len(label_sets), dtype=np.int64)  # (N,) voxels of each code
+    np.add.at(numbers, codes, [counts.get(value, 0) for value in values])
+    positive, negative = head_states(label_sets, labels.regions)
     names = [head.name for head in labels.heads]
     return CaseAnnotation(
         voxels=sum(counts.values()),
-        informative=int(numbers[informative_codes(table)].sum()),
-        drawn=int(numbers[drawn_codes(table, open_row(labels, case))].sum()),
+        informative=int(numbers[informative_codes(label_sets)].sum()),
+        drawn=int(numbers[annotated_codes(label_sets, undrawn_code(labels, case))].sum()),
         positive=dict(zip(names, (numbers @ positive).tolist(), strict=True)),
         decided=dict(zip(names, (numbers @ (positive | negative)).tolist(), strict=True)),
     )

@@ -272,26 +272,18 @@ def undrawn_code(labels: Labels, case: str = "", *, has_mask: bool = False) -> i
     return _code_rows(labels, case, has_mask=has_mask)[0].index(undrawn)
 
 
-def undrawn_row(labels: Labels, case: str = "") -> BoolArray:
-    """Return (K,) bool: :func:`undrawn_set` as a row of a table of label sets."""
-    row: BoolArray = np.zeros(labels.n_classes, dtype=bool)
-    row[list(undrawn_set(labels, case))] = True
-    return row
+def annotated_codes(label_sets: BoolArray, undrawn: int) -> BoolArray:
+    """Return (N,) bool: codes of annotated voxels, those whose set is informative and not that of unannotated voxels.
 
-
-def open_row(labels: Labels, case: str = "") -> BoolArray:
-    """Return (K,) bool: classes that an unannotated voxel of ``case`` may have. Used to count annotated voxels.
-
-    Same as :func:`undrawn_row`, but all classes if only one is not absent: such voxels count as annotated.
+    Parameters
+    ----------
+    label_sets
+        (N, K) bool.
+    undrawn
+        Code of unannotated voxels, see :func:`undrawn_code`; other codes of the same set are not annotated either.
     """
-    row = undrawn_row(labels, case)
-    return row if row.sum() > 1 else np.ones_like(row)
-
-
-def drawn_codes(label_sets: BoolArray, undrawn: BoolArray) -> BoolArray:
-    """Return (N,) bool: codes of annotated voxels: informative rows of ``label_sets`` (N, K) but ``undrawn`` (K,)."""
-    drawn: BoolArray = informative_codes(label_sets) & (label_sets != undrawn).any(axis=1)
-    return drawn
+    annotated: BoolArray = informative_codes(label_sets) & (label_sets != label_sets[undrawn]).any(axis=1)
+    return annotated
 
 
 def informative_codes(label_sets: BoolArray) -> BoolArray:

@@ -91,4 +91,4 @@ def _measured(case: CaseFiles, labels: Labels, n_channels: int, n_knots: int) ->
         return check, None
     undrawn = undrawn_code(labels, case.name, has_mask=arrays.valid is not None)
     target = Target(*labels.encode(arrays.file_labels, case.name, valid=arrays.valid), undrawn)
-    return check, measure_arrays(arrays.image, arrays.geometry, target, labels, n_knots, case=case.name)
+    return check, measure_arrays(arrays.image, arrays.geometry, target, labels, n_knots)

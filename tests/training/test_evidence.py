@@ -8,7 +8,6 @@ import pytest
 import torch
 from evidence_examples import CPU, SETS, TOTALS, UNKNOWN, K, batch, labels, silent, table
 
-from autoseg.dataset.labels import CaseStatement
 from autoseg.nn.losses.label_sets import LabelSetLoss
 from autoseg.sampling.batch import Batch
 from autoseg.training.evidence.background_prior import BackgroundPrior
@@ -19,8 +18,8 @@ from autoseg.training.evidence.source import Evidence, Term
 from autoseg.training.evidence.totals import Totals
 
 
-def promised(one: Batch, weight: float = 2.5, statements: dict | None = None, totals: Totals = TOTALS) -> Evidence:
-    return Promises(weight, labels(statements), totals, CPU).adjust(drawn_evidence(one), one, silent())
+def promised(one: Batch, weight: float = 2.5, totals: Totals = TOTALS) -> Evidence:
+    return Promises(weight, totals).adjust(drawn_evidence(one), one, silent())
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 5), (2, 4, 6, 5)], ids=["2d", "3d"])
@@ -65,14 +64,12 @@ def test_a_promise_weighs_as_much_as_it_may_against_all_annotation():
     # 2.5 x 200 annotated voxels spread over 1000 promised ones
     assert promised(batch(torch.zeros(1, 2, 2).long(), promised=True)).weights[0].tolist() == [1, 1, 1, 0, 1, 0.5]
     few = replace(TOTALS, n_promised=10)
-    assert Promises(2.5, labels(), few, CPU).weight == 1  # never more than what was annotated
+    assert Promises(2.5, few).weight == 1  # never more than what was annotated
 
 
 def test_what_is_absent_from_a_whole_case_does_not_drown_the_annotation():
-    statements = {"healthy": CaseStatement(None, frozenset({2}))}
     codes = torch.zeros(1, 2, 2, dtype=torch.long)
-    sets = torch.cat([SETS, torch.tensor([[True, True, False]])])
-    one = replace(batch(codes, name="healthy"), table=table(1, drawn=sets))
-    assert promised(one, statements=statements).weights[0, 6] == 0.5
-    other = replace(one, cases=("x",))  # the same set in a case where it was annotated
-    assert promised(other, statements=statements).weights[0, 6] == 1
+    healthy = table(1, drawn=torch.cat([SETS, torch.tensor([[True, True, False]])]))
+    absent = healthy._replace(undrawn=torch.tensor([6]))  # the set of its unannotated voxels: "not class 2"
+    assert promised(replace(batch(codes), table=absent)).weights[0, 6] == 0.5
+    assert promised(replace(batch(codes), table=healthy)).weights[0, 6] == 1  # the same set, annotated

@@ -22,7 +22,7 @@ def evidence_sources(request: FoldRequest, device: torch.device) -> tuple[Eviden
     infers = totals.n_promised > 0 and config.evidence.promise_weight > 0
     if not (infers or config.evidence.background_prior or config.evidence.teacher_weight):
         return ()
-    sources: list[EvidenceSource] = [Promises(config.evidence.promise_weight, labels, totals, device)]
+    sources: list[EvidenceSource] = [Promises(config.evidence.promise_weight, totals)]
     if config.evidence.background_prior:
         sources.append(BackgroundPrior(config.evidence.background_prior, labels, totals, device, request.ranks))
     if config.evidence.teacher_weight:

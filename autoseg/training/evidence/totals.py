@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from autoseg.cases.entry import CacheEntry
-from autoseg.dataset.labels import Labels, drawn_codes, informative_codes, undrawn_row
+from autoseg.dataset.labels import Labels, informative_codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,13 @@ class Totals:
         drawn_as = [0] * labels.n_heads
         for entry in entries:
             table = entry.table
-            undrawn = undrawn_row(labels, entry.record.case)
-            drawn, narrowed = drawn_codes(table.drawn, undrawn), informative_codes(table.learnt)
-            is_open = (table.learnt == undrawn).all(axis=1)
+            annotated, narrowed = table.annotated, informative_codes(table.learnt)
+            is_open = (table.learnt == table.drawn[table.undrawn]).all(axis=1)
             positive, _ = table.head_states(labels.regions)
             for code, count in entry.code_counts.items():
-                n_drawn += count * bool(drawn[code])
-                n_promised += count * bool(narrowed[code] and not drawn[code])
-                n_unknown += count * bool(not narrowed[code] and not drawn[code])
-                n_open += count * bool(is_open[code] and not drawn[code])
+                n_drawn += count * bool(annotated[code])
+                n_promised += count * bool(narrowed[code] and not annotated[code])
+                n_unknown += count * bool(not narrowed[code] and not annotated[code])
+                n_open += count * bool(is_open[code] and not annotated[code])
                 drawn_as = [total + count * bool(hit) for total, hit in zip(drawn_as, positive[code], strict=True)]
         return cls(n_drawn, n_promised, n_unknown, n_open, tuple(drawn_as))
