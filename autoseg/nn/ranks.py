@@ -86,8 +86,18 @@ def process_group(device: torch.device, restarts: int = 0) -> Iterator[Ranks]:
             raise
         message = f"process {current_ranks().rank}: another process of this training has ended"
         raise LostRankError(message) from error
+    end_process_group()
+
+
+def end_process_group() -> None:
+    """Leave the process group of this process and wait for the end of its threads.
+
+    The caller may keep no network: those wrapped by DistributedDataParallel hold the group in a reference cycle. Left
+    to the exit of the interpreter, one of Gloo's threads drops its last tensor when no interpreter is left, and the
+    process aborts.
+    """
     distributed.destroy_process_group()
-    gc.collect()  # the network holds the group in a cycle; its threads must end before the interpreter does
+    gc.collect()
 
 
 def distributed_network(network: nn.Module, device: torch.device, ranks: Ranks) -> nn.Module:

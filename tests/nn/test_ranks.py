@@ -8,7 +8,7 @@ from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autoseg.nn.losses.label_sets import LabelSetLoss
-from autoseg.nn.ranks import sum_over_ranks
+from autoseg.nn.ranks import end_process_group, sum_over_ranks
 
 LABEL_SETS = torch.cat([torch.eye(3), torch.ones(1, 3), torch.tensor([[1.0, 1, 0]])]).bool()[None]
 
@@ -29,13 +29,17 @@ def network():
 def step_as_one_rank_of_two(rank, folder):
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     torch.set_num_threads(1)
+    torch.save(loss_and_gradients(rank), f"{folder}/{rank}.pt")
+    end_process_group()
+
+
+def loss_and_gradients(rank):
     images, codes = batch()
     model = DistributedDataParallel(network())
     loss = LabelSetLoss(None, batch_dice=True, all_reduce=sum_over_ranks)
     value = loss(model(images[rank : rank + 1]), codes[rank : rank + 1], LABEL_SETS)
     value.backward()
-    torch.save([value.detach(), *(parameter.grad for parameter in model.parameters())], f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    return [value.detach(), *(parameter.grad for parameter in model.parameters())]
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_labels, write_labels
 from autoseg.nn.checkpoint import load_checkpoint
-from autoseg.nn.ranks import current_ranks
+from autoseg.nn.ranks import current_ranks, end_process_group
 from autoseg.training.fold import train_fold
 from autoseg.training.prepare import prepare_fold
 from autoseg.training.request import FoldRequest
@@ -66,7 +66,7 @@ def train_as_rank(rank, size, data, folder, settings, stops) -> None:
         predict_validation(request)
         if rank == 0:
             score_validation(request)
-    distributed.destroy_process_group()
+    end_process_group()
 
 
 def train_together(size: int, data, folder: Path, *settings: str, stops: bool = False) -> None:
