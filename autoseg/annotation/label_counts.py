@@ -122,6 +122,17 @@ def drawn_unannotated(counts: Mapping[int, int], labels: Labels, case: str) -> d
     return {name: number for name, number in voxels.items() if number}
 
 
+def annotated_values(labels: Labels, case: str = "") -> frozenset[int]:
+    """Return the file values of annotated voxels of ``case``; those of unannotated ones are left out.
+
+    The rule is :func:`autoseg.dataset.labels.annotated_codes`.
+    """
+    values = labels.file_values()
+    codes, label_sets = labels.encode(np.array(values), case)
+    is_annotated = annotated_codes(label_sets, undrawn_code(labels, case))[codes]
+    return frozenset(value for value, annotated in zip(values, is_annotated, strict=True) if annotated)
+
+
 def summarise_annotation(counts: Mapping[int, int], labels: Labels, case: str = "") -> CaseAnnotation:
     """Return the numbers of annotated voxels of a case, from ``counts`` (file value -> voxels).
 
@@ -137,7 +148,7 @@ def summarise_annotation(counts: Mapping[int, int], labels: Labels, case: str = 
     return CaseAnnotation(
         voxels=sum(counts.values()),
         informative=int(numbers[informative_codes(label_sets)].sum()),
-        drawn=int(numbers[annotated_codes(label_sets, undrawn_code(labels, case))].sum()),
+        drawn=sum(counts.get(value, 0) for value in annotated_values(labels, case)),
         positive=dict(zip(names, (numbers @ positive).tolist(), strict=True)),
         decided=dict(zip(names, (numbers @ (positive | negative)).tolist(), strict=True)),
     )

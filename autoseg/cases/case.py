@@ -22,14 +22,8 @@ class Target:
     """(*S) unsigned integers < N."""
     label_sets: BoolArray
     """(N, K) bool. Rows 0..K-1 are the single classes, row K is all classes ("unknown"), further rows other sets."""
-    undrawn: int = -1
-    """Code of unannotated voxels: :func:`autoseg.dataset.labels.undrawn_code` of the labels that encoded the map. If it
-    is not given (it is not needed for classes that promises leave), it is K."""
-
-    def __post_init__(self) -> None:
-        """Set the code of unannotated voxels to K, "unknown", if it is not given."""
-        if self.undrawn < 0:
-            object.__setattr__(self, "undrawn", self.label_sets.shape[1])
+    undrawn: int
+    """Code of unannotated voxels: :func:`autoseg.dataset.labels.undrawn_code` of the labels that encoded the map."""
 
 
 @dataclass(frozen=True, slots=True)

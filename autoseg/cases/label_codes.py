@@ -42,9 +42,19 @@ def read_annotation(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) ->
         or the mask is zero everywhere.
     """
     drawn, _ = read_drawn(files, shape)
-    valid = read_valid_mask(files, labels, shape)
-    codes, label_sets = labels.encode(drawn, files.name, valid=valid)
-    return Target(codes, label_sets, undrawn_code(labels, files.name, has_mask=valid is not None))
+    return encode_target(drawn, labels, files.name, valid=read_valid_mask(files, labels, shape))
+
+
+def encode_target(
+    file_labels: NDArray[Any], labels: Labels, case: str = "", *, valid: BoolArray | None = None
+) -> Target:
+    """Return the target of file values (*S), with the code of unannotated voxels.
+
+    ``valid`` is (*S) bool, False for unannotated voxels. Parameters and errors are those of
+    :meth:`autoseg.dataset.labels.Labels.encode`.
+    """
+    codes, label_sets = labels.encode(file_labels, case, valid=valid)
+    return Target(codes, label_sets, undrawn_code(labels, case, has_mask=valid is not None))
 
 
 def read_drawn(files: CaseFiles, shape: tuple[int, ...] | None = None) -> tuple[NDArray[np.integer[Any]], Geometry]:

@@ -8,7 +8,6 @@ import pytest
 
 from autoseg.assist.suggest import Units, default_patch, load_maps, members_of, rank
 from autoseg.assist.suggest_case import Selection
-from autoseg.cases.case import Target
 from autoseg.core.errors import AutosegError, ConfigError, ModelError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import CaseFiles, Dataset
@@ -88,7 +87,7 @@ def test_what_promises_settle_is_not_suggested(trained, tmp_path):
     def left(case):
         codes = case.target.codes.copy()
         codes[4:] = 0  # a promise that nothing but background lies there
-        return Target(codes, case.target.label_sets)
+        return replace(case.target, codes=codes)
 
     ranking = rank(cases, models, labels, Units(), Selection(9, case_share=1.0), left=left)
     assert {item.low[0] for item in ranking.suggestions} == {1, 2, 3}

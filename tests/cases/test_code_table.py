@@ -9,6 +9,7 @@ import numpy as np
 from autoseg.annotation.label_counts import count_values, summarise_annotation
 from autoseg.cases.code_table import CodeTable
 from autoseg.dataset.labels import CaseStatement, Head, Labels, undrawn_code
+from autoseg.inspection.coverage import annotated_parts
 from autoseg.training.evidence.totals import Totals
 
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1], [1, 1, 0]], bool)
@@ -53,6 +54,8 @@ def test_annotated_voxels_are_counted_alike_in_a_file_and_in_its_code_table():
         table = CodeTable.of_sets(label_sets, label_sets, undrawn_code(labels, "x"))
         assert int(table.annotated[codes].sum()) == n_annotated
         assert summarise_annotation(count_values(file_labels), labels, "x").drawn == n_annotated
+        parts = annotated_parts(file_labels[:, None, None], count_values(file_labels), labels, "x")
+        assert parts[0].sum() == (20 if ignore is None else 9)  # 3 of 7 slices reach into 9 of 20 parts
         entry = SimpleNamespace(table=table, code_counts=count_values(codes))
         assert Totals.of([entry], labels).n_drawn == n_annotated
 

@@ -74,10 +74,11 @@ def test_hand_written_gradients_are_those_of_finite_differences(example, is_weig
 def test_deep_supervision_is_the_naive_loss_of_every_resolution(example, batch):
     strides = ((1,) * (example.codes.ndim - 1), (2,) * (example.codes.ndim - 1), (2,) * (example.codes.ndim - 1))
     unknown = example.logits.shape[1]
-    coarse = downsample_codes(example.codes, example.label_sets, strides[1], unknown)
+    undrawn = torch.full((len(example.codes),), unknown)
+    coarse = downsample_codes(example.codes, example.label_sets, strides[1], unknown, undrawn)
     low = torch.randn(*example.logits.shape[:2], *coarse.shape[1:], generator=torch.Generator().manual_seed(0))
     total = DeepSupervisionLoss(LabelSetLoss(None, batch), output_strides(strides), unknown)(
-        [example.logits, low], example.codes, example.label_sets
+        [example.logits, low], example.codes, example.label_sets, undrawn=undrawn
     )
     expected = sum(
         weight * (naive_cross_entropy(z, c, example.label_sets) + naive_dice(z, c, example.label_sets, batch=batch))

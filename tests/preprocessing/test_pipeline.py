@@ -22,7 +22,7 @@ def _case(shape=(9, 10, 12), spacing=(3.0, 1.0, 2.0), ndim=3):
     box = (slice(0, 1), slice(2, 8), slice(3, 10)) if shape[0] == 1 else (slice(1, 8), slice(2, 9), slice(3, 10))
     image[(0, *box)] = rng.normal(10, 3, image[(0, *box)].shape)
     codes = rng.integers(0, 3, shape).astype(np.uint8)
-    return Case("toy", image, Geometry(spacing=spacing, ndim=ndim), Target(codes, LABEL_SETS)), box
+    return Case("toy", image, Geometry(spacing=spacing, ndim=ndim), Target(codes, LABEL_SETS, 2)), box
 
 
 @pytest.mark.parametrize("transpose", list(itertools.permutations(range(3))), ids=str)

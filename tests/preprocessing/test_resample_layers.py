@@ -30,7 +30,7 @@ def a_case(shape, *, empty_border=True):
         Layer(LayerInfo(name="twin", kind=Kind.INTENSITY, dtype="float32"), image[None]),
         Layer(LayerInfo(name="other_target", kind=Kind.LABEL_SETS, dtype="uint8"), classes),
     )
-    target = Target(classes, np.concatenate([np.eye(3, dtype=bool), np.ones((1, 3), bool)]))
+    target = Target(classes, np.concatenate([np.eye(3, dtype=bool), np.ones((1, 3), bool)]), 3)
     return Case("a", image[None], Geometry(spacing=(3.0, 1.0, 1.5)), target, layers)
 
 
