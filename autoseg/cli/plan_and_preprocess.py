@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autoseg.cli import common
+from autoseg.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from autoseg.core.errors import Fault
@@ -91,6 +92,18 @@ def plan_and_preprocess(
     from autoseg.dataset.dataset import Dataset
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
+    if check_only:
+        refuse_options_of_planning(
+            {
+                "-c": configurations,
+                "--planner": planner,
+                "--gpu-memory-gb": gpu_memory_gb,
+                "--plan-of": plan_of,
+                "--replan": replan,
+                "--set": settings,
+                "--config": config,
+            }
+        )
     space = common.workspace(root)
     described, faults = Dataset.examine(common.find_dataset(space, dataset))
     folder = space.preprocessed(described.name)
@@ -127,6 +140,16 @@ def plan_and_preprocess(
         )
     elif not quiet:
         print_planned(planned, chosen, folder)
+
+
+def refuse_options_of_planning(given: Mapping[str, object]) -> None:
+    """Raise ``ConfigError`` if one of the options is given; ``given``: option -> its value, None or False if not."""
+    names = [name for name, value in given.items() if value is not None and value is not False]
+    if names:
+        raise ConfigError(
+            f"{' '.join(names)}: found with --check-only, which plans nothing, expected without it. Leave out "
+            "--check-only to plan, or leave out the rest to check."
+        )
 
 
 def check(
