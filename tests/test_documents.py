@@ -1,4 +1,4 @@
-"""What documents say of the code is so: layers, links, commands."""
+"""The documents agree with the code: layers, links, commands."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ PROMPT = "autoseg> "
 
 
 class Signals:
-    """What SIGINT and SIGTERM asked for.
+    """Request of SIGINT and SIGTERM.
 
     On a terminal Ctrl-C asks for a console, and a second one within two seconds for an end. Otherwise each signal asks
     for an end. One more, once an end was asked for, interrupts at once.

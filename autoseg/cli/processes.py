@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 LIFELINE = "AUTOSEG_LIFELINE"
 """Set for processes whose standard input is a pipe that their starter holds open."""
 GRACE_SECONDS = 30.0
-"""What the others get to end by themselves after one process has failed."""
+"""Time that the other processes have to end by themselves after one has failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which of the processes of a training this one is."""
+    """Place of this process among those of a training."""
 
     rank: int = 0
     local_rank: int = 0
@@ -37,7 +37,7 @@ class Place:
     local_size: int = 1
     """Processes on this machine."""
     restarts: int = 0
-    """How often torchrun has started all of them again."""
+    """Number of times that torchrun has started all of them again."""
     is_started: bool = False
     """Whether torchrun or :func:`run_processes` started this process, as one of several."""
 

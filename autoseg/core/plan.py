@@ -42,7 +42,7 @@ class Topology(_Frozen):
     normalization: FeatureNormalization = "instance"
     """Normalisation of the result of each convolution."""
     pooling: Downsampling = "strided"
-    """How a stage gets its resolution: by the stride of its first convolution, or by the maximum over that stride."""
+    """Reduction of the resolution of a stage: stride of its first convolution, or maximum over that stride."""
     dropout: tuple[float, ...] = ()
     """Probability, 0 to below 1, that a channel is set to 0 after a convolution in training; empty for no dropout."""
 

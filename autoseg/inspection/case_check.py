@@ -49,7 +49,7 @@ class CaseCheck:
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
     annotation: CaseAnnotation | None = None
-    """How much is annotated; None if the labels cannot be read."""
+    """Numbers of annotated voxels; None if the labels cannot be read."""
     undeclared: Mapping[int, int] = field(default_factory=dict)
     """File value that dataset.json does not declare -> voxels."""
     parts: JsonBool | None = None

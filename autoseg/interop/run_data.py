@@ -44,7 +44,7 @@ class DataTable(BaseModel):
     classes: tuple[str, ...] | None = None
     """Names of the classes 0, 1, ..., first background; None: background, class_1, ..."""
     priorities: tuple[float, ...] | None = None
-    """How often cubes are sampled, relative to each other; None: all cases alike."""
+    """Relative sampling frequency of each cube; None: all cases alike."""
     validation: tuple[int | str, ...] = ()
     """Cubes that validate, by index from 0 or by case name; (): five folds."""
     case_names: tuple[str, ...] | None = None

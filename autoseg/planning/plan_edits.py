@@ -52,7 +52,7 @@ class PlanRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PlanningOptions:
-    """What the user asks for; None means: as before."""
+    """Options of planning that the user gave; None means: as before."""
 
     planner: str | None = None
     gpu_memory_gb: float | None = None

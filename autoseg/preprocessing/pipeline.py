@@ -34,7 +34,7 @@ class Preprocessed:
     codes: CodeArray | None
     """(*S) unsigned integers < N'; None for a case without annotation."""
     record: CaseRecord
-    """What preprocessing did, for :func:`restore`."""
+    """Description of the preprocessing, for :func:`restore`."""
     inferred: CodeArray | None = None
     """(*S) codes of the classes that promises leave; None if nothing is inferred."""
     label_sets: BoolArray | None = None

@@ -157,7 +157,7 @@ def share_of_batch(batch_size: int, ranks: Ranks) -> range:
 
 @dataclass(frozen=True)
 class Failure:
-    """What a worker hands back instead of a batch: an exception would reach the user wrapped in a traceback."""
+    """Result of a worker instead of a batch: an exception would reach the user wrapped in a traceback."""
 
     message: str
     kind: type[AutosegError]

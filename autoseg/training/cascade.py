@@ -1,4 +1,4 @@
-"""What the second stage of a cascade learns from: predictions of the first one on cases that it did not train on."""
+"""The input of the second stage of a cascade: predictions of the first one on cases that it did not train on."""
 
 from __future__ import annotations
 

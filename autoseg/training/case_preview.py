@@ -1,4 +1,4 @@
-"""Whole cases as the network of a run predicts them at this moment, as pictures."""
+"""Pictures of whole cases with the present prediction of a run."""
 
 from __future__ import annotations
 

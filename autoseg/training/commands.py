@@ -24,7 +24,7 @@ POLL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How a command is written, and what it does."""
+    """Spelling and effect of a command."""
 
     argument: str
     """Empty if the command takes none; in brackets if it may be left out."""

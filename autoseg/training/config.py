@@ -23,7 +23,7 @@ SCRIBBLED_FRACTION = 0.05
 annotation."""
 
 SCRIBBLED: dict[str, Any] = {"evidence.background_prior": 0.5, "sampling.context_fraction": 0.7}
-"""What scribbled data are trained with unless told otherwise: see docs/results.md."""
+"""Defaults for scribbled data; docs/results.md has their comparison."""
 
 SMALL_ITERATIONS = 2_000
 """Length of a run with the ``small`` planner unless told otherwise: minutes on two CPU cores."""

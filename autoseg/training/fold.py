@@ -44,7 +44,7 @@ PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloa
 
 @dataclass(frozen=True, slots=True)
 class FoldResult:
-    """How a call of :func:`train_fold` ended."""
+    """Result of a call of :func:`train_fold`."""
 
     progress: Progress
     is_finished: bool

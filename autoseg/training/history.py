@@ -1,4 +1,4 @@
-"""What happened in each epoch: one JSON line each, and a picture.
+"""The history of a run: one JSON line for each epoch, and a picture.
 
 An epoch is what lies between two lines, whatever their number of steps.
 """
@@ -33,7 +33,7 @@ class EpochRecord(BaseModel):
     """Mean over foreground heads, on decided voxels of validation patches; None if nothing was decided."""
     dice_per_head: dict[str, float | None]
     scored_on: Literal["dense", "annotated voxels"] = "annotated voxels"
-    """What Dice was counted on; in dense data all voxels are annotated."""
+    """Voxels that the Dice was counted on; in dense data all voxels are annotated."""
     seen_validation_cases: int = 0
     """Validation cases that the weights had been trained on, here or before they came: Dice says little of these."""
     dice_smooth: float | None

@@ -12,7 +12,7 @@ LISTEN_SECONDS = 0.5
 
 
 class Listener:
-    """Where the commands of a run come from.
+    """Source of the commands of a run.
 
     Parameters
     ----------

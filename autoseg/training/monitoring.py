@@ -32,7 +32,7 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
 
 class MonitoringConfig(BaseModel):
-    """What is measured and kept while a run trains. All of it may change when the run goes on, or while it runs."""
+    """Measurements and copies that are made in a training; may change when the run goes on, or while it runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

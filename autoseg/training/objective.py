@@ -1,4 +1,4 @@
-"""What a task asks of a network in training: the target of a batch, the classes of each output, the online scores."""
+"""The demands of a task on a network in training: target of a batch, classes of each output, online scores."""
 
 from __future__ import annotations
 

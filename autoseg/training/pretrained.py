@@ -32,7 +32,7 @@ SHOWN_TENSORS = 3
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What the weights of a run had seen before it began."""
+    """Training of the weights of a run before it began."""
 
     path: Path | None
     """Checkpoint that the run started from."""
@@ -91,7 +91,7 @@ class Before:
 
 
 class Loaded(NamedTuple):
-    """What became of the weights that a run starts from."""
+    """Result of loading the weights that a run starts from."""
 
     trained_on: tuple[TrainedCase, ...] | None
     """Cases that they were trained on; None where the checkpoint does not say it."""

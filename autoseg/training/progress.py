@@ -1,4 +1,4 @@
-"""How far a run is."""
+"""The progress of a run: iteration, seconds, and the best score so far."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autoseg.training.history import EpochRecord
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is; with weights and optimiser all that is needed to go on.
+    """Progress of a run; with weights and optimiser all that is needed to go on.
 
     What is counted since the last line of history.jsonl starts again with each line.
     """

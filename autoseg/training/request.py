@@ -15,7 +15,7 @@ from autoseg.training.config import TrainingConfig
 
 @dataclass(frozen=True, slots=True)
 class FoldRequest:
-    """What to train, on what, and where it goes."""
+    """One training: its network, data, settings and folder."""
 
     dataset: Dataset
     plan: Plan

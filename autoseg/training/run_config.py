@@ -30,7 +30,7 @@ NOT_OF_TRAINING = (DATA_TABLE, GROUP)
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a user may say about a run, as on the command line."""
+    """Options of a run that a user may give, as on the command line."""
 
     fold: str
     """``"0"`` .. or ``"all"``."""

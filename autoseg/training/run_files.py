@@ -1,4 +1,4 @@
-"""What a run writes: checkpoints, history, pictures. Of several ranks only the first writes."""
+"""Files of a run: checkpoints, history, pictures. Of several ranks only the first writes."""
 
 from __future__ import annotations
 

@@ -33,11 +33,11 @@ class RunState:
     precision: str
     """Key of ``training.fold.PRECISIONS``."""
     before: Before
-    """What the weights had seen before the run."""
+    """Training of the weights before the run."""
     record: RunRecord
-    """Where settings came from, and where the run was computed."""
+    """Origins of the settings, and the software and hardware of the run."""
     changes: list[dict[str, Any]]
-    """How settings changed on the way: the iteration then, and key -> [before, after]."""
+    """Changes of settings during the run: the iteration, and key -> [before, after]."""
 
     @property
     def config(self) -> TrainingConfig:

@@ -1,4 +1,4 @@
-"""Where the time of training steps goes, and how much memory they take."""
+"""Time and memory of training steps: seconds of each part, bytes in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop, readable top to bottom: step, measure, save, listen, stop; and what one step does."""
+"""Steps of a training: one optimisation step, a validation, and the check of the weights."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Parts:
     """First iteration -> that iteration's batch and all that follow; the same whenever it is asked."""
     validation_batches: Callable[[], Iterator[Batch]]
     objective: Objective
-    """What the task asks of the network's outputs."""
+    """Demands of the task on the network's outputs."""
     evidence: tuple[EvidenceSource, ...] = ()
-    """What is inferred for unannotated voxels, by which sources, in their order; () trains on annotation alone."""
+    """Sources of evidence for unannotated voxels, in their order; () trains on annotation alone."""
     is_dense: bool = False
     """Whether every voxel is annotated, so that the online Dice needs no qualification."""
     seen_validation_cases: int = 0
@@ -61,7 +61,7 @@ class Parts:
 
 
 class StepResult(NamedTuple):
-    """What one step showed: scalars on the device, detached."""
+    """Results of one step: scalars on the device, detached."""
 
     loss: Tensor
     gradient_norm: Tensor
@@ -70,7 +70,7 @@ class StepResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """Where a user may give commands while the run waits between two steps."""
+    """Place where a user may give commands while the run waits between two steps."""
 
     is_wanted: Callable[[], bool]
     """Whether the user asked for it; asked after every step."""
@@ -80,7 +80,7 @@ class Console:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the caller wants to hear of a run, and how it steers one."""
+    """Functions of the caller that hear of a run and steer it."""
 
     on_steps: Callable[[Progress, float, float], None]
     """After some steps: (progress, latest loss, learning rate)."""

@@ -1,4 +1,4 @@
-"""Whatever the order of a file: its prediction, completion, review and suggestions are those of the same anatomy."""
+"""Prediction, completion, review and suggestions are those of the anatomy, in any voxel order of the file."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Term(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What the loss of one batch is computed from."""
+    """Classes and weights of codes from which the loss of one batch is computed."""
 
     codes: Tensor
     """(B, *P) integers < N."""
