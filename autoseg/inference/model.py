@@ -14,6 +14,7 @@ from torch import nn
 from autoseg.cases.layers import input_channels
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.plan import Configuration, Plan
+from autoseg.core.workspace import ALL
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import class_differences
 from autoseg.nn.architectures.network import Network
@@ -137,7 +138,7 @@ def find_checkpoints(folder: Path, folds: Sequence[str | int] | None, checkpoint
             f"{folder}: found {content}, expected a fold with checkpoint_final.pt or checkpoint_best.pt. Train a fold."
         )
     _report_unfinished(fold_folders, checkpoints)
-    return {name: path for name, path in checkpoints.items() if name != "all"} or checkpoints
+    return {name: path for name, path in checkpoints.items() if name != ALL} or checkpoints
 
 
 def _checkpoint(fold: Path, checkpoint: str) -> Path | None:

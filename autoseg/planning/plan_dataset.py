@@ -32,8 +32,7 @@ from autoseg.planning.plan_edits import (
 from autoseg.planning.plan_like import plan_like
 from autoseg.planning.planner import network_budget, plan
 from autoseg.planning.presets import planner_settings
-from autoseg.planning.splits import load_or_make_splits, refuse_forgotten_cases
-from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
+from autoseg.planning.splits import load_or_make_splits, refuse_forgotten_cases, warn_of_gaps
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +92,7 @@ def plan_dataset(
         choice.plan.configuration(name)
     splits = load_or_make_splits(dataset, folder, fingerprint.informative_cases, fingerprint)
     refuse_forgotten_cases(dataset, folder, fingerprint.informative_cases)
-    heads = [head.name for head in dataset.labels.heads]
-    for gap in find_gaps([(fold.train, fold.val) for fold in splits], profiles_from_fingerprint(fingerprint), heads):
-        log.warning("%s", gap)
+    warn_of_gaps(splits, dataset, fingerprint)
     save_plan(choice.plan, folder / PLAN_FILE)
     chosen = () if configurations == () else choose_configurations(choice.plan, configurations, former.record)
     used = () if former.record is None else former.record.configurations

@@ -16,7 +16,7 @@ from autoseg.core.errors import CacheError, ConfigError
 from autoseg.core.findings import counted, listed
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Configuration, Plan
-from autoseg.core.workspace import Workspace
+from autoseg.core.workspace import ALL, Workspace
 from autoseg.dataset.commands import PLANNING, planning_command
 from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.measure import fingerprint_is_current
@@ -25,8 +25,7 @@ from autoseg.nn.device import select_device
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.planning.network_options import NetworkOptions, refuse_network_settings, unplanned_options
 from autoseg.planning.plan_edits import PlanRecord, load_record
-from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold
-from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
+from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold, warn_of_gaps
 from autoseg.preprocessing.runner import NO_FILES, stale_cases
 from autoseg.training.batches import recipe
 from autoseg.training.cascade import previous_maps
@@ -80,12 +79,9 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     names = fingerprint.informative_cases
     splits = load_or_make_splits(dataset, preprocessed, names, fingerprint)
     split = select_fold(splits, fold, names)
-    if fold != "all":
+    if fold != ALL:
         refuse_forgotten_cases(dataset, preprocessed, names)
-    heads = [head.name for head in dataset.labels.heads]
-    for gap in find_gaps([(each.train, each.val) for each in splits], profiles_from_fingerprint(fingerprint), heads):
-        if gap.fold == fold:
-            log.warning("%s", gap)
+        warn_of_gaps(splits, dataset, fingerprint, fold)
     resolved = _settings(run, with_known_promises(dataset, preprocessed), options)
     cache = CaseCache.read(preprocessed / configuration.name, [*split.train, *split.val, *dataset.case_names])
     previous = previous_maps(workspace, dataset, configuration, splits, options.fold)
@@ -154,8 +150,8 @@ def warn_of_other_network(run_file: Path | None, record: PlanRecord | None, plan
 
 def parse_fold(text: str) -> int | Literal["all"]:
     """Turn the argument FOLD into a number or ``"all"``; raise ``ConfigError`` on anything else."""
-    if text == "all":
-        return "all"
+    if text == ALL:
+        return ALL
     if not (text.isascii() and text.isdecimal()):
         raise ConfigError(f"fold: found {text!r}, expected a number from 0 or 'all'. Write for example 0.")
     return int(text)

@@ -10,10 +10,13 @@ from pathlib import Path
 from autoseg.core.errors import AutosegError
 from autoseg.core.findings import counted, listed
 from autoseg.core.progress import Progress, silent
+from autoseg.core.workspace import ALL
+from autoseg.dataset.dataset import CaseFiles
+from autoseg.dataset.labels import Labels
 from autoseg.evaluation import Summary, evaluate_files
 from autoseg.inference import Predictor
-from autoseg.inference.out_of_fold import ALL, read_fold_cases
-from autoseg.training.cascade import validation_file
+from autoseg.inference.out_of_fold import read_fold_cases
+from autoseg.io.images import ending_of, written_ending
 from autoseg.training.request import FoldRequest
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,11 @@ class TrainedFold:
     def model_folder(self) -> Path:
         """Folder of all folds, for :func:`autoseg.predict`."""
         return self.folder.parent
+
+
+def validation_file(fold: Path, files: CaseFiles, labels: Labels) -> Path:
+    """Return the label map that a fold predicts of a case of its validation, whether it is there or not."""
+    return fold / "validation" / f"{files.name}{written_ending(ending_of(files.images[0]), max(labels.file_values()))}"
 
 
 def validate_fold(request: FoldRequest, *, workers: int = 1, progress: Progress = silent) -> Summary:
