@@ -250,6 +250,11 @@ def undrawn_set(labels: Labels, case: str = "") -> frozenset[int]:
     return frozenset(range(labels.n_classes)) - labels.statements.get(case, CaseStatement()).absent
 
 
+def settled_cases(labels: Labels) -> frozenset[str]:
+    """Return the cases of which all classes but one are absent: the statement alone gives all voxels that class."""
+    return frozenset(case for case in labels.statements if len(undrawn_set(labels, case)) == 1)
+
+
 def undrawn_code(labels: Labels, case: str = "", *, has_mask: bool = False) -> int:
     """Return the code that :meth:`Labels.encode` gives to unannotated voxels of ``case``.
 

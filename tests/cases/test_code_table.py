@@ -56,7 +56,7 @@ def test_annotated_voxels_are_counted_alike_in_a_file_and_in_its_code_table():
         assert summarise_annotation(count_values(file_labels), labels, "x").drawn == n_annotated
         parts = annotated_parts(file_labels[:, None, None], count_values(file_labels), labels, "x")
         assert parts[0].sum() == (20 if ignore is None else 9)  # 3 of 7 slices reach into 9 of 20 parts
-        entry = SimpleNamespace(table=table, code_counts=count_values(codes))
+        entry = SimpleNamespace(table=table, code_counts=count_values(codes), record=SimpleNamespace(case="x"))
         assert Totals.of([entry], labels).n_drawn == n_annotated
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from evidence_examples import CPU, SETS, TOTALS, UNKNOWN, K, batch, labels, silent, table
 
+from autoseg.cases.code_table import CodeTable
+from autoseg.dataset.labels import CaseStatement, settled_cases
 from autoseg.nn.losses.label_sets import LabelSetLoss
 from autoseg.sampling.batch import Batch
 from autoseg.training.evidence.background_prior import BackgroundPrior
@@ -73,3 +76,19 @@ def test_what_is_absent_from_a_whole_case_does_not_drown_the_annotation():
     absent = healthy._replace(undrawn=torch.tensor([6]))  # the set of its unannotated voxels: "not class 2"
     assert promised(replace(batch(codes), table=absent)).weights[0, 6] == 0.5
     assert promised(replace(batch(codes), table=healthy)).weights[0, 6] == 1  # the same set, annotated
+
+
+def test_a_statement_that_leaves_one_class_weighs_as_a_promise():
+    """Otherwise all voxels of a healthy case would count as much as voxels that were drawn by hand."""
+    codes = torch.zeros(1, 2, 2, dtype=torch.long)
+    healthy = {"healthy": CaseStatement(absent=frozenset({1, 2}))}
+    settled = settled_cases(labels({**healthy, "x": CaseStatement(absent=frozenset({1}))}))
+    assert settled == {"healthy"}
+    source = Promises(2.5, TOTALS, settled)
+    for name, weight in (("healthy", 0.5), ("x", 1)):
+        one = batch(codes, name=name)
+        assert source.adjust(drawn_evidence(one), one, silent()).weights[0, 0] == weight
+    codes = CodeTable.of_sets(SETS[:4].numpy(), SETS[:4].numpy(), UNKNOWN)
+    stated = SimpleNamespace(table=codes, code_counts={0: 7}, record=SimpleNamespace(case="healthy"))
+    totals = Totals.of([stated], labels(healthy))
+    assert (totals.n_drawn, totals.n_promised, totals.n_open) == (0, 7, 7)

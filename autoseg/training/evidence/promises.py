@@ -19,21 +19,28 @@ class Promises(EvidenceSource):
         Weight of all promised voxels together, relative to that of the annotated ones; see :attr:`weight`.
     totals
         Of the training cases.
+    settled
+        Cases of which no voxel counts as annotated: :func:`autoseg.dataset.labels.settled_cases`.
     """
 
     name = "promises"
 
-    def __init__(self, promise_weight: float, totals: Totals) -> None:
+    def __init__(self, promise_weight: float, totals: Totals, settled: frozenset[str] = frozenset()) -> None:
         self.promise_weight = promise_weight
         self.totals = totals
+        self.settled = settled
 
     def adjust(self, evidence: Evidence, batch: Batch, step: Step) -> Evidence:
         """Return evidence of the learnt classes of the batch: annotated codes count 1, promised ones :attr:`weight`.
 
-        Codes of which only the absence of a class is known count as promised. Held-out codes count 0.
+        Codes of which only the absence of classes is known count as promised, even if a single class is left. Held-out
+        codes count 0.
         """
         table = batch.table
         is_annotated = annotated_codes(table.visible, table.undrawn)
+        for sample, case in enumerate(batch.cases):
+            if case in self.settled:
+                is_annotated[sample] = False
         weights = torch.where(is_annotated, 1.0, self.weight * informative_codes(table.learnt))
         return evidence._replace(table=evidence.table._replace(learnt=table.learnt), weights=weights)
 

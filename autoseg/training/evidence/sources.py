@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from autoseg.dataset.labels import settled_cases
 from autoseg.training.evidence.background_prior import BackgroundPrior
 from autoseg.training.evidence.promises import Promises
 from autoseg.training.evidence.source import EvidenceSource
@@ -22,7 +23,7 @@ def evidence_sources(request: FoldRequest, device: torch.device) -> tuple[Eviden
     infers = totals.n_promised > 0 and config.evidence.promise_weight > 0
     if not (infers or config.evidence.background_prior or config.evidence.teacher_weight):
         return ()
-    sources: list[EvidenceSource] = [Promises(config.evidence.promise_weight, totals)]
+    sources: list[EvidenceSource] = [Promises(config.evidence.promise_weight, totals, settled_cases(labels))]
     if config.evidence.background_prior:
         sources.append(BackgroundPrior(config.evidence.background_prior, labels, totals, device, request.ranks))
     if config.evidence.teacher_weight:
