@@ -59,7 +59,7 @@ def _intensity(array: NDArray[Any], shape: Shape3, separate_axis: int | None, in
 
 
 def _codes(array: NDArray[Any], shape: Shape3, separate_axis: int | None, info: LayerInfo) -> NDArray[Any]:
-    """Return codes (*S) resampled to ``shape`` by a vote."""
+    """Return codes (*S) resampled to ``shape`` by linear weights."""
     return resample_codes(array, shape, unknown=info.undrawn, separate_axis=separate_axis)
 
 

@@ -10,8 +10,8 @@ import pytest
 from autoseg.cases.case import Case, Target
 from autoseg.core.geometry import Geometry
 from autoseg.preprocessing import anisotropic_axis, preprocess, resample_codes, resample_image, restore
+from autoseg.preprocessing.label_set_unions import LabelSetUnions
 from autoseg.preprocessing.pipeline import resampled_shape
-from autoseg.preprocessing.tied_sets import TiedSets
 
 LABEL_SETS = np.array([[1, 0], [0, 1], [1, 1]], bool)
 
@@ -37,7 +37,7 @@ def test_it_is_the_steps_in_their_order(make_plan, transpose):
     )
     expected = resample_image(((cropped - cropped.mean()) / cropped.std())[None], shape)
     np.testing.assert_allclose(prepared.image, expected, atol=1e-4)
-    unions = TiedSets(case.target.label_sets)
+    unions = LabelSetUnions(case.target.label_sets)
     codes = resample_codes(case.target.codes[box].transpose(transpose), shape, unknown=2, unions=unions)
     np.testing.assert_array_equal(prepared.label_sets, unions.label_sets)
     np.testing.assert_array_equal(prepared.codes, codes)
