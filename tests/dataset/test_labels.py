@@ -167,7 +167,7 @@ def test_nothing_outside_the_mask_matters(shape):
     ids=["uint8", "int8", "float", "nan", "huge"],
 )
 def test_undeclared_values_are_counted(file_labels, listed):
-    with pytest.raises(DatasetError, match=rf"case 'k': found undeclared values {listed}, expected only \[0, 1, 2\]"):
+    with pytest.raises(DatasetError, match=rf"'k': .*{listed}, expected only \[0, 1, 2\]"):
         DENSE.encode(file_labels.reshape(1, 1, -1), "k")
 
 

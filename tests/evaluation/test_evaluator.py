@@ -211,7 +211,7 @@ def test_nothing_to_score_is_an_error(folders: tuple[Path, Path], tmp_path: Path
     with pytest.raises(EvaluationError, match="nowhere: no such folder"):
         evaluate_folder(reference, tmp_path / "nowhere", CONTENT)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(EvaluationError, match=r"empty: found no label map, expected files ending in '.nii.gz'"):
+    with pytest.raises(EvaluationError, match=r"empty: found no label map"):
         evaluate_folder(tmp_path / "empty", predictions, CONTENT)
 
 
@@ -378,7 +378,7 @@ def test_every_reference_is_scored_or_named(folders: tuple[Path, Path]) -> None:
 
 def test_one_file_given_as_folder_is_told_its_folder(folders: tuple[Path, Path]) -> None:
     reference, predictions = folders
-    with pytest.raises(EvaluationError, match=rf"one.nii.gz: found a file, expected a folder .* {predictions};"):
+    with pytest.raises(EvaluationError, match=rf"one.nii.gz: found a file.* {predictions};"):
         evaluate_folder(reference, predictions / "one.nii.gz", CONTENT)
 
 

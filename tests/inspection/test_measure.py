@@ -180,7 +180,7 @@ def test_failing_case_is_named(tmp_path):
 def test_labels_of_another_shape_are_refused_for_all_cases_at_once(tmp_path):
     image, labels = toy_case(10)
     dataset = make_dataset(tmp_path, {"a": (image, labels[1:]), "b": (image, labels[:, 1:])})
-    with pytest.raises(DatasetError, match=r"case 'a': a\.nii\.gz: found labels of shape \(23, 16, 20\)") as error:
+    with pytest.raises(DatasetError, match=r"'a': a\.nii\.gz: .*\(23, 16, 20\)") as error:
         extract_fingerprint(dataset)
     assert len(error.value.faults) == 2
 

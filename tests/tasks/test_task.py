@@ -85,7 +85,7 @@ def test_a_task_that_lacks_something_is_named_with_what_it_lacks(tmp_path: Path,
 
 
 def test_a_task_that_cannot_be_made_from_labels_is_named():
-    with pytest.raises(ConfigError, match=r"split_task:EVEN.*found an object of int, expected a function or a class"):
+    with pytest.raises(ConfigError, match=r"split_task:EVEN.*found an object of int"):
         task_of(labels_of({**CLASSES, "task": "split_task:EVEN"}))
 
 

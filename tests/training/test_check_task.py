@@ -104,7 +104,7 @@ def test_a_member_that_is_not_as_the_contract_says_is_named(of_a_user, task, mes
 
 def test_a_task_for_classes_is_refused_for_regions(of_a_user):
     of_a_user(Split)
-    with pytest.raises(ConfigError, match=r"is_exclusive = True for a dataset\.json with regions"):
+    with pytest.raises(ConfigError, match=r"is_exclusive = True .*with regions"):
         check_task(with_regions(NAME))
 
 
@@ -112,7 +112,7 @@ def test_values_of_no_class_are_refused_before_they_are_written():
     logits = np.zeros((4, 2, 3), np.float32)
     wrong = changed(decode=lambda values: values + np.uint8(7), finish=lambda values: values + np.uint8(5))
     assert decoded(Split(labels(NAME)), logits).tolist() == [[2, 2, 2], [2, 2, 2]]
-    with pytest.raises(ConfigError, match=r"decode returned the values 9, which .*Correct decode of the task"):
+    with pytest.raises(ConfigError, match=r"decode returned the values 9,"):
         decoded(wrong(labels(NAME)), logits)
-    with pytest.raises(ConfigError, match=r"finish returned the values 5, which .*Correct finish of the task"):
+    with pytest.raises(ConfigError, match=r"finish returned the values 5,"):
         finished(wrong(labels(NAME)), np.zeros((1, 2, 3), np.uint8))
