@@ -57,6 +57,7 @@ def test_counts_and_volumes_come_from_the_files(folders: tuple[Path, Path]) -> N
     assert seen == [(1, 2, "one"), (2, 2, "two")]
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_summary(folders: tuple[Path, Path]) -> None:
     assert evaluate_folder(*folders, CONTENT, workers=2) == evaluate_folder(*folders, CONTENT)
 
@@ -308,7 +309,7 @@ def test_other_predictions_of_the_same_cases_are_subtracted(folders: tuple[Path,
         evaluate_folder(reference, predictions, CONTENT, against=tmp_path / "better", strict=True)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_other_predictions_may_lack_cases_and_be_broken_on_their_own(
     folders: tuple[Path, Path], tmp_path: Path, workers: int
 ) -> None:

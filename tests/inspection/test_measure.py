@@ -152,6 +152,7 @@ def test_every_channel_has_its_statistics(tmp_path):
     assert found["1"].mean == pytest.approx(900, rel=0.01)
 
 
+@pytest.mark.slow
 def test_workers_change_nothing_and_skipped_cases_are_left_out(tmp_path):
     dataset = make_dataset(tmp_path, {name: toy_case(seed) for seed, name in enumerate("abc")})
     seen = []
@@ -191,6 +192,7 @@ def test_nothing_to_measure_is_refused(tmp_path):
         extract_fingerprint(dataset, skip=frozenset("a"))
 
 
+@pytest.mark.slow
 def test_real_scribbles_have_the_statistics_of_the_dense_labels(real_data):
     folder = real_data / "Dataset027_ACDC"
     scribbles = sorted(folder.glob("dataset_*.json"))
