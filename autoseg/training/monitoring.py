@@ -31,6 +31,14 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 """A time in seconds, also written as 90s, 15m, 2h or 1d."""
 
 
+def _names(value: object) -> object:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""Names, also written as one text with commas between them, as on the command line."""
+
+
 class MonitoringConfig(BaseModel):
     """Measurements and copies that are made in a training; may change when the run goes on, or while it runs."""
 
@@ -49,7 +57,7 @@ class MonitoringConfig(BaseModel):
     """Hours of training before the first preview: cases predicted whole, as pictures in previews/. None draws none."""
     prev_save_h: float = Field(default=3.0, gt=0)
     """Hours of training between two previews."""
-    preview_cases: tuple[str, ...] = ()
+    preview_cases: Names = ()
     """Cases of the previews; () takes the first validation case."""
     batch_picture: int = Field(default=8, ge=0)
     """Patches in the picture of training batches that is drawn at the start; 0 draws none."""

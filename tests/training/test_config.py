@@ -43,6 +43,11 @@ def test_a_short_key_is_the_setting_of_that_name_in_its_group():
     assert sampling == SamplingConfig(forced_fraction=0.5, context_fraction=0.7, max_attempts=3)
 
 
+def test_cases_of_previews_are_listed_with_commas():
+    for text, names in (("case_1", ("case_1",)), ("case_1, case_2", ("case_1", "case_2"))):
+        assert resolve_config({}, [f"preview_cases={text}"]).config.monitoring.preview_cases == names
+
+
 def test_settings_without_groups_as_earlier_versions_wrote_them_are_read():
     config = TrainingConfig.model_validate(
         {"seed": 3, "optimizer": "sgd", "learning_rate": 0.5, "augmentation": "none", "teacher_weight": 0.1}
