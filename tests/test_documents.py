@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 from test_architecture import LAYERS, TORCH_FREE
 
+from autoseg.core.config_levels import Resolved, leaf_keys, value_text
+from autoseg.interop.run_data import DataTable
+from autoseg.planning.network_options import NetworkOptions
+from autoseg.training.config import TrainingConfig
+
 REPOSITORY = Path(__file__).parent.parent
 PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
 
@@ -54,6 +59,30 @@ def test_every_row_of_a_table_has_the_cells_of_its_head(page: Path):
         if re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", line):
             rows = [lines[number - 1], *itertools.takewhile(lambda row: row.startswith("|"), lines[number + 1 :])]
             assert {cells_of(row) for row in rows} == {cells_of(line)}, f"{page.name}:{number + 1}"
+
+
+def test_the_table_of_settings_is_that_of_the_schema():
+    text = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8").partition("\n## Every setting")[2]
+    table = text.partition("\n| setting | default |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| ", table, re.M)
+    schema = Resolved(TrainingConfig(), {}).rows()
+    assert rows == [(key, value_text(value)) for key, value, _ in schema]
+
+
+def test_every_option_of_the_network_is_in_its_table():
+    text = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8").partition("\n## The network")[2]
+    rows = re.findall(r"^\| `network\.([^`]+)` \| ", text, re.M)
+    assert sorted(rows) == sorted(leaf_keys(NetworkOptions))
+
+
+def test_settings_that_the_table_of_options_names_exist():
+    text = (REPOSITORY / "docs" / "elektronn.md").read_text(encoding="utf-8").partition("\n## Every option")[2]
+    groups = "sampling|optimizer|augmentation|evidence|monitoring|network|data"
+    named = set(re.findall(rf"`((?:{groups})\.[a-z]\w*)", text))
+    known = {*leaf_keys(TrainingConfig), *(f"network.{key}" for key in leaf_keys(NetworkOptions))}
+    known |= {f"data.{key}" for key in DataTable.model_fields}
+    assert len(named) > 30
+    assert sorted(named - known) == []
 
 
 def cells_of(row: str) -> int:

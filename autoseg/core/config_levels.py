@@ -127,13 +127,32 @@ def assignment_level(assignments: Sequence[str], model: type[BaseModel], name: s
     return Level(name, values)
 
 
-def file_level(path: Path, *, without: Sequence[str] = ()) -> Level:
-    """Read a TOML file as a level; tables are groups, except those named in ``without``, which are passed over.
+def value_text(value: Any) -> str:
+    """Return a value as ``--set`` reads it: ``none``, ``true``, ``1,2``, ``3:0.1,5:0.01``, ``a=2``; ``""`` for ()."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={value_text(item)}" for name, item in value.items())
+    if isinstance(value, tuple):
+        return (
+            ",".join(
+                ":".join(value_text(part) for part in item) if isinstance(item, tuple) else value_text(item)
+                for item in value
+            )
+            or '""'
+        )
+    return str(value)
+
+
+def file_level(path: Path, *, without: Sequence[str] = (), leaves: Sequence[str] = ()) -> Level:
+    """Read a TOML file as a level.
+
+    Tables are groups. Those named in ``without`` are passed over, and those at a dotted key of ``leaves`` are values.
 
     Raises ``ConfigError`` if the file cannot be read or is not TOML.
     """
     content = read_toml(path)
-    return Level(str(path), flatten({key: value for key, value in content.items() if key not in without}))
+    return Level(str(path), flatten({key: value for key, value in content.items() if key not in without}, leaves))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

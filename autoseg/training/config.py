@@ -11,6 +11,7 @@ from autoseg.core.config_levels import Level, Resolved, assignment_level, flatte
 from autoseg.core.config_levels import resolve_levels as resolve_values
 from autoseg.core.errors import ConfigError
 from autoseg.sampling.config import SamplingConfig
+from autoseg.training.class_weights import ClassWeights
 from autoseg.training.evidence.config import EvidenceConfig
 from autoseg.training.monitoring import MonitoringConfig, Seconds
 from autoseg.training.optim import OptimizerConfig
@@ -62,6 +63,9 @@ class TrainingConfig(BaseModel):
     """Patches per step; None takes the plan's."""
     loss: str = "label_sets"
     """label_sets (Dice and cross entropy of label sets), or package.module:attribute; see docs/extending.md."""
+    class_weights: ClassWeights | None = None
+    """Weights of the classes (or regions) in the cross entropy: one for each, NAME=NUMBER for some (the others have 1),
+    or auto: inverse to their annotated voxels, at most 10. Only ratios matter; the Dice is not weighted."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the network's arithmetic; auto takes a 16-bit type where the device computes faster with it."""
     compile: bool | Literal["auto"] = "auto"

@@ -22,16 +22,20 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.measure import fingerprint_is_current
 from autoseg.inspection.statements import with_known_promises
 from autoseg.nn.device import select_device
+from autoseg.nn.losses.registry import CPU, named_loss
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.planning.network_options import NetworkOptions, refuse_network_settings, unplanned_options
 from autoseg.planning.plan_edits import PlanRecord, load_record
 from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold
 from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
 from autoseg.preprocessing.runner import NO_FILES, stale_cases
+from autoseg.tasks.task import task_of
 from autoseg.training.batches import recipe
 from autoseg.training.cascade import previous_maps
 from autoseg.training.check_task import check_task
+from autoseg.training.class_weights import output_weights
 from autoseg.training.config import TrainingConfig
+from autoseg.training.objective import Objective
 from autoseg.training.optim import optimizer_settings
 from autoseg.training.pretrained import check_pretrained, pretrained_checkpoint
 from autoseg.training.request import FoldRequest
@@ -217,10 +221,17 @@ def check_start(request: FoldRequest, *, resume: bool, overwrite: bool) -> None:
 
     See :func:`autoseg.training.pretrained.check_pretrained`. A resumed run needs these weights no more.
     """
+    config = request.config
     select_device(request.device)
     check_task(request.dataset.labels)
     recipe(request)
-    optimizer_settings(request.config.optimizer, request.config.iterations)
+    optimizer_settings(config.optimizer, config.iterations)
+    objective = Objective(task_of(request.dataset.labels), CPU)
+    output_weights(config.class_weights, config.loss, objective.task, request.train_entries)
+    named_loss(
+        config.loss, objective.regions, request.configuration.batch_dice,
+        n_outputs=len(objective.task.outputs), n_dims=request.configuration.topology.n_dims,
+    )  # fmt: skip
     if request.pretrained is not None and not resume:
         check_pretrained(
             request.pretrained, request.folder, request.plan, request.configuration, request.dataset.labels,

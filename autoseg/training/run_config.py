@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from autoseg.core.config_levels import DATA_TABLE, Level, Resolved, file_level
+from autoseg.core.config_levels import DATA_TABLE, Level, Resolved, file_level, leaf_keys
 from autoseg.core.errors import ConfigError
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
@@ -82,9 +82,9 @@ def fold_config(
     else:
         levels = _levels_of_data(plan, dataset, fingerprint)
         if options.user_file is not None:
-            levels.append(file_level(options.user_file, without=NOT_OF_TRAINING))
+            levels.append(_settings_of_training(options.user_file))
     if options.run_file is not None:
-        levels.append(file_level(options.run_file, without=NOT_OF_TRAINING))
+        levels.append(_settings_of_training(options.run_file))
     if options.seed is not None:
         levels.append(Level("--seed", {"seed": options.seed}))
     if options.deterministic:
@@ -98,6 +98,10 @@ def fold_config(
         values = {"iterations": options.epochs * per_epoch, "iterations_per_epoch": per_epoch}
         levels.append(Level("--epochs", values))
     return resolve_config(levels, options.settings)
+
+
+def _settings_of_training(path: Path) -> Level:
+    return file_level(path, without=NOT_OF_TRAINING, leaves=leaf_keys(TrainingConfig))
 
 
 def _levels_of_data(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> list[Level]:

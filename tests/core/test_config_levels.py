@@ -11,6 +11,7 @@ from autoseg.core.config_levels import (
     matching_keys,
     resolve_levels,
     user_file,
+    value_text,
 )
 from autoseg.core.errors import ConfigError
 
@@ -93,3 +94,12 @@ def test_the_users_file_is_the_variable_or_lies_in_the_home_folder(tmp_path):
     path.touch()
     assert user_file({"HOME": str(tmp_path)}) == path
     assert user_file({"HOME": str(tmp_path), "AUTOSEG_CONFIG": "elsewhere.toml"}).name == "elsewhere.toml"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "none"), (True, "true"), (0.5, "0.5"), ("sgd", "sgd"), ((1, 2), "1,2"), ((), '""'), ({"a": 2}, "a=2"),
+     (((3, 0.1), (5, 0.01)), "3:0.1,5:0.01")],
+)  # fmt: skip
+def test_a_value_is_printed_as_it_is_assigned(value, text):
+    assert value_text(value) == text
