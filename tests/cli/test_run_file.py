@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from command_line import run_command
 
+from autoseg.planning.files import PLAN_FILE, load_plan
+
 CPU = ("--device", "cpu", "-j", "0", "-q")
 
 
@@ -66,11 +68,15 @@ def test_a_folder_of_cubes_is_trained_with_one_file(tmp_path, no_user_file):
     run.write_text(
         'iterations = 2\nbatch_size = 1\nprecision = "float32"\nvalidation_iterations = 1\n[augmentation]\n'
         'mirror = false\n[data]\nimages = ["raw_*.h5:raw"]\nlabels = ["lab_*.h5:labels"]\nvalidation = [0]\n'
+        "[network]\nfeatures = [4, 8]\n"
     )
     planned = run_command("plan_and_preprocess", run, "--planner", "small", "-c", "2d", "-j", "1", "-q", root=root)
     assert planned.returncode == 0, planned.stderr
+    plan = load_plan(root / "preprocessed" / "run" / PLAN_FILE)
+    assert plan.configurations["2d"].topology.features == (4, 8)
     trained = run_command("train", run, "0", *CPU, root=root)
     assert trained.returncode == 0, trained.stderr
+    assert "the plan was made without" not in trained.stderr
     fold = root / "results" / "run" / "default__2d" / "fold_0"
     content = json.loads((fold / "training.json").read_text())
     assert content["val_cases"] == ["raw_0"] and content["origins"]["batch_size"] == str(run)
