@@ -85,10 +85,7 @@ def resolve_levels(model: type[Config], levels: Sequence[Level]) -> Resolved[Con
     try:
         config = model.model_validate(nested(values))
     except ValidationError as error:
-        for item in error.errors():
-            key = _reported_key(item["loc"], keys)
-            message = item["msg"][:1].lower() + item["msg"][1:]
-            faults.append(f"{origins.get(key, PACKAGED)}: {key} = {item['input']!r}: {message}.")
+        faults += [_wrong_value(item["loc"], item["msg"], item["input"], origins, keys) for item in error.errors()]
     if faults:
         raise ConfigError("\n".join(faults))
     return Resolved(config, origins)
@@ -234,6 +231,19 @@ def _unknown_key(level: str, written: str, value: Any, candidates: Sequence[str]
     if not candidates:
         return f"{level}: {written} = {value!r}: no such setting. List all with --show-config."
     return f"{level}: {written} = {value!r}: no such setting, or not a whole name. Write {' or '.join(candidates)}."
+
+
+def _wrong_value(
+    location: Sequence[int | str], message: str, value: Any, origins: Mapping[str, str], keys: Sequence[str]
+) -> str:
+    """Return the fault of a value, with the level that set it; of settings that disagree, the levels of their group."""
+    key = _reported_key(location, keys)
+    text = message.removeprefix("Value error, ")
+    text = f"{text[:1].lower()}{text[1:].rstrip('.')}."
+    if key in keys:
+        return f"{origins.get(key, PACKAGED)}: {key} = {value!r}: {text}"
+    levels = dict.fromkeys(origins[each] for each in keys if each in origins and (not location or each.startswith(key)))
+    return f"{' and '.join(levels) or PACKAGED}: {key}: {text}"
 
 
 def _reported_key(location: Sequence[int | str], keys: Sequence[str]) -> str:
