@@ -99,7 +99,10 @@ class NetworkOptions(BaseModel):
             lengths["levels"] = self.levels
         if len(set(lengths.values())) > 1:
             counts = ", ".join(f"{name} {count}" for name, count in lengths.items())
-            yield f"numbers of levels differ ({counts}), expected the same, or a single entry for all levels"
+            yield (
+                f"numbers of levels differ ({counts}), expected the same, or a single entry for all levels. Write none "
+                "to take back what an earlier plan was made with"
+            )
 
     def _per_level(self) -> dict[str, Sequence[Any]]:
         names = ("dropout", "features", "kernels", "strides")

@@ -45,6 +45,18 @@ def test_each_setting_is_printed_with_the_level_that_it_came_from(
     assert not (toy_workspace.root / "results").exists()
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_as_it_was_begun_whatever_its_file_says(toy_folder, toy_workspace, tmp_path, no_user_file):
+    run = tmp_path / "run.toml"
+    run.write_text("iterations = 50\nseed = 3\n[monitoring]\nbatch_picture = 0\n")
+    options = ("--config", run, "--name", "goes_on", "--set", "precision=float32", *CPU)
+    begun = run_command("train", toy_folder, "0", "--iterations", "2", *options, root=toy_workspace.root)
+    assert begun.returncode == 0, begun.stderr
+    again = run_command("train", toy_folder, "0", "--resume", *options, root=toy_workspace.root)
+    assert again.returncode == 0, again.stderr
+    assert f"{run}: iterations=50 not taken" in again.stderr
+
+
 def test_an_unknown_key_is_refused_with_its_file_and_the_nearest_name(
     toy_folder, toy_workspace, tmp_path, no_user_file
 ):
