@@ -32,6 +32,7 @@ from autoseg.preprocessing.runner import NO_FILES, stale_cases
 from autoseg.tasks.task import task_of
 from autoseg.training.batches import recipe
 from autoseg.training.cascade import previous_maps
+from autoseg.training.case_preview import preview_names
 from autoseg.training.check_task import check_task
 from autoseg.training.class_weights import output_weights
 from autoseg.training.config import TrainingConfig
@@ -226,6 +227,7 @@ def check_start(request: FoldRequest, *, resume: bool, overwrite: bool) -> None:
     check_task(request.dataset.labels)
     recipe(request)
     optimizer_settings(config.optimizer, config.iterations)
+    preview_names(request)
     objective = Objective(task_of(request.dataset.labels), CPU)
     output_weights(config.class_weights, config.loss, objective.task, request.train_entries)
     named_loss(
