@@ -12,7 +12,7 @@ from test_architecture import LAYERS, TORCH_FREE
 from autoseg.core.config_levels import Resolved, leaf_keys, value_text
 from autoseg.interop.run_data import DataTable
 from autoseg.planning.network_options import NetworkOptions
-from autoseg.training.config import TrainingConfig
+from autoseg.training.config import ELEKTRONN_WORDS, TrainingConfig
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
@@ -83,6 +83,8 @@ def test_settings_that_the_table_of_options_names_exist():
     known |= {f"data.{key}" for key in DataTable.model_fields}
     assert len(named) > 30
     assert sorted(named - known) == []
+    settings = {word for word in ELEKTRONN_WORDS.values() if " " not in word}
+    assert sorted(settings - known) == []
 
 
 def cells_of(row: str) -> int:

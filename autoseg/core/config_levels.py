@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -61,8 +62,12 @@ def leaf_keys(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def resolve_levels(model: type[Config], levels: Sequence[Level]) -> Resolved[Config]:
+def resolve_levels(
+    model: type[Config], levels: Sequence[Level], words: Mapping[str, str] = MappingProxyType({})
+) -> Resolved[Config]:
     """Validate the values of all levels together; a later level wins over an earlier one, key by key.
+
+    ``words`` are what other programs call a setting -> its name here, for messages about keys that are not known.
 
     Raises
     ------
@@ -81,7 +86,9 @@ def resolve_levels(model: type[Config], levels: Sequence[Level]) -> Resolved[Con
                 values[matches[0]] = value
                 origins[matches[0]] = level.name
             else:
-                faults.append(_unknown_key(level.name, written, value, matches or _nearest(written, keys)))
+                word = words.get(written.rpartition(".")[2])
+                candidates = [word] if word and not matches else matches or _nearest(written, keys)
+                faults.append(_unknown_key(level.name, written, value, candidates))
     try:
         config = model.model_validate(nested(values))
     except ValidationError as error:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from autoseg.core.config_levels import Level, Resolved, assignment_level, flatten, leaf_keys, matching_keys, nested
 from autoseg.core.config_levels import resolve_levels as resolve_values
 from autoseg.core.errors import ConfigError
+from autoseg.planning.network_options import ELEKTRONN_WORDS as NETWORK_WORDS
 from autoseg.sampling.config import SamplingConfig
 from autoseg.training.class_weights import ClassWeights
 from autoseg.training.evidence.config import EvidenceConfig
@@ -25,6 +26,26 @@ annotation."""
 
 SCRIBBLED: dict[str, Any] = {"evidence.background_prior": 0.5, "sampling.context_fraction": 0.7}
 """What scribbled data are trained with unless told otherwise: see docs/results.md."""
+
+ELEKTRONN_WORDS = {
+    **NETWORK_WORDS,
+    "LR_decay": "optimizer.decay_per_1000",
+    "LR_schedule": "optimizer.table",
+    "LR": "optimizer.learning_rate",
+    "cube_prios": "priorities in [data]",
+    "epochs": "iterations, or the option --epochs",
+    "example_ignore_threshold": "sampling.min_annotated",
+    "flip_data": "augmentation.mirror",
+    "label_prop_thresh": "evidence.teacher_weight",
+    "n_steps": "iterations",
+    "param_file": "the option --pretrained",
+    "preview_data_path": "monitoring.preview_cases",
+    "save_name": "the option --name",
+    "save_path": "the option --root",
+    "valid_cubes": "validation in [data]",
+    "warp_on": "augmentation.name",
+}
+"""ELEKTRONN's option, or another thing that users look for -> what to write here; docs/elektronn.md has them all."""
 
 SMALL_ITERATIONS = 2_000
 """Length of a run with the ``small`` planner unless told otherwise: minutes on two CPU cores."""
@@ -130,7 +151,8 @@ def resolve_config(
         Names every unknown key and every value out of range, with the level that set it.
     """
     levels = [Level("default", defaults)] if isinstance(defaults, Mapping) else list(defaults)
-    resolved = resolve_values(TrainingConfig, [*levels, assignment_level(assignments, TrainingConfig)])
+    levels = [*levels, assignment_level(assignments, TrainingConfig)]
+    resolved = resolve_values(TrainingConfig, levels, ELEKTRONN_WORDS)
     config, origins = resolved.config, dict(resolved.origins)
     evidence = config.evidence
     if evidence.held_out_fraction == 0 and (evidence.background_prior or evidence.teacher_weight):

@@ -41,6 +41,9 @@ def test_short_runs_still_have_ten_epochs_and_long_ones_nnunets():
     ("assignment", "message"),
     [
         ("learning_rat=1", "--set: learning_rat = '1': .*optimizer.learning_rate"),
+        ("n_steps=5", r"--set: n_steps = '5': no such setting.* Write iterations\."),
+        ("LR_decay=0.9", r"Write optimizer\.decay_per_1000\."),
+        ("nof_filters=8", r"Write network\.features\."),
         ("seed", "--set seed: expected KEY=VALUE"),
         ("seed=-1", "--set: seed = '-1'"),
         ("forced_fraction=2", "--set: sampling.forced_fraction = '2'"),
