@@ -15,6 +15,17 @@ from autoseg.planning.network_options import NetworkOptions
 from autoseg.training.config import ELEKTRONN_WORDS, TrainingConfig
 
 REPOSITORY = Path(__file__).parent.parent
+OPTIONS_OF_ELEKTRONN = """
+save_path plot_on print_status device param_save_h initial_prev_h prev_save_h save_name overwrite param_file
+activation_func batch_size dropout_rates n_dim desired_input filters pool nof_filters pooling_mode MFP rnn_layer_kwargs
+MLP_layers target mode background_processes n_lab data_path label_path d_files l_files cube_prios valid_cubes
+example_ignore_threshold grey_augment_channels use_example_weights flip_data anisotropic_data lazy_labels warp_on
+pre_process zchxy_order border_mode upright_x downsample_xy preview_data_path preview_kwargs data_class_name
+data_load_kwargs data_batch_kwargs n_steps max_runtime history_freq monitor_batch_size weight_decay class_weights
+label_prop_thresh optimizer LR_decay LR_schedule SGD_params RPROP_params CG_params LBFGS_params
+q abort kill save load sf smooth sethist setlr setmom params SGD CG RPROP LBFGS debugGetCNNBatch
+"""
+"""Of its configuration, and words of its console. Source: ELEKTRONN's documentation of the training pipeline."""
 PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
 
 
@@ -85,6 +96,13 @@ def test_settings_that_the_table_of_options_names_exist():
     assert sorted(named - known) == []
     settings = {word for word in ELEKTRONN_WORDS.values() if " " not in word}
     assert sorted(settings - known) == []
+
+
+def test_the_table_has_every_option_of_elektronn():
+    text = (REPOSITORY / "docs" / "elektronn.md").read_text(encoding="utf-8").partition("\n## Every option")[2]
+    first_cells = " ".join(re.findall(r"^\| ([^|]+) \|", text, re.M))
+    named = set(re.findall(r"\w+", first_cells))
+    assert [name for name in OPTIONS_OF_ELEKTRONN.split() if name not in named] == []
 
 
 def cells_of(row: str) -> int:

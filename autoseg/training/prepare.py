@@ -74,7 +74,7 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         A case of the fold is not preprocessed, or its cache is stale; says which and why.
     """
     preprocessed = workspace.preprocessed(dataset.name)
-    planning = planning_command(workspace, dataset)
+    planning = _planning(workspace, dataset, options)
     fold = parse_fold(options.fold)
     options = replace(options, fold=str(fold))  # "00" is fold 0
     refuse_network_settings(options.settings, planning)
@@ -121,8 +121,14 @@ def resolve_settings(workspace: Workspace, dataset: Dataset, options: RunOptions
     Raises the errors of :func:`prepare_fold`, except those about folds and caches.
     """
     options = replace(options, fold=str(parse_fold(options.fold)))
-    run = _chosen_run(workspace, dataset, options, planning_command(workspace, dataset))
+    run = _chosen_run(workspace, dataset, options, _planning(workspace, dataset, options))
     return _settings(run, with_known_promises(dataset, workspace.preprocessed(dataset.name)), options)
+
+
+def _planning(workspace: Workspace, dataset: Dataset, options: RunOptions) -> str:
+    """Return the command that plans the data set, with the network that the run's file asks for."""
+    network = [] if options.run_file is None else ["--config", str(options.run_file)]
+    return planning_command(workspace, dataset, *network)
 
 
 def _settings(run: _ChosenRun, dataset: Dataset, options: RunOptions) -> Resolved[TrainingConfig]:
@@ -152,8 +158,8 @@ def warn_of_other_network(run_file: Path | None, record: PlanRecord | None, plan
     options = [] if run_file is None else unplanned_options(run_file, record.network if record else NetworkOptions())
     if options:
         log.warning(
-            "%s: the plan was made without %s, so the network does not have it. Plan anew, then train: %s --config %s",
-            run_file, listed(options), planning, run_file,
+            "%s: the plan was made without %s, so the network does not have it. Plan anew, then train: %s",
+            run_file, listed(options), planning,
         )  # fmt: skip
 
 
