@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,7 +87,6 @@ def plan_and_preprocess(
     Results go to ROOT/preprocessed/DATASET. A second run repeats only the work for files that have changed. It keeps
     the plan, with the edits of plans.json, unless another planner, memory or network, or --replan is given.
     """
-    from autoseg.core.config_levels import user_file
     from autoseg.dataset.dataset import Dataset
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
@@ -116,6 +114,7 @@ def plan_and_preprocess(
         return
     for warning in described.warnings:
         log.warning("%s", warning)
+    files = common.config_files(space, described, dataset, config)
     from autoseg.planning.plan_dataset import plan_dataset
     from autoseg.planning.plan_edits import PlanningOptions
     from autoseg.planning.preprocess_dataset import write_caches
@@ -123,7 +122,7 @@ def plan_and_preprocess(
 
     stages = common.stages(quiet=quiet)
     options = PlanningOptions(
-        planner, gpu_memory_gb, replan, model_plan(plan_of), settings or (), config, user_file(os.environ)
+        planner, gpu_memory_gb, replan, model_plan(plan_of), settings or (), files.run, files.user
     )
     made = plan_dataset(described, space, options, workers, stages, configurations=configurations)
     planned, chosen = made.plan, made.configurations

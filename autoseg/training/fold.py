@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from autoseg.nn.precision import choose_dtype
 from autoseg.nn.ranks import distributed_network
 from autoseg.tasks.task import task_of
 from autoseg.training.batches import batch_size, monitor_batches, training_batches, validation_batches
+from autoseg.training.class_weights import output_weights
 from autoseg.training.evidence.loss import EvidenceLoss
 from autoseg.training.evidence.sources import evidence_sources
 from autoseg.training.loop import train
@@ -38,6 +40,8 @@ from autoseg.training.run_record import RunRecord
 from autoseg.training.run_state import RunState, restore
 from autoseg.training.trainer import Console, Hooks, Parts
 from autoseg.training.weight_average import WeightAverage
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -119,6 +123,10 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     device = select_device(request.device)
     objective = Objective(task_of(labels), device)
     network = _network(request, device)
+    weights = output_weights(config.class_weights, config.loss, objective.task, request.train_entries)
+    if weights is not None:
+        pairs = zip(objective.task.outputs, weights, strict=True)
+        log.info("weights in the cross entropy: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))
     loss = named_loss(
         config.loss,
         objective.regions,
@@ -126,6 +134,7 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
         request.ranks.sum,
         n_outputs=len(objective.task.outputs),
         n_dims=configuration.topology.n_dims,
+        weights=None if weights is None else torch.tensor(weights, device=device),
         device=device,
     )
     optimization = build_optimization(network, config.optimizer, config.iterations)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.atomic import atomic_path, write_text
@@ -41,7 +42,7 @@ class EpochRecord(BaseModel):
     learning_rate: float
     seconds: float
     smooth_loss: float | None = None
-    """Exponential mean of the training loss over steps."""
+    """Exponential mean of the training loss over steps, the plain mean of the first 200."""
     gradient_norm: float | None = None
     """Mean norm of the gradient before it is clipped."""
     monitor_loss: float | None = None
@@ -99,6 +100,8 @@ def draw_history(path: Path, records: Sequence[EpochRecord]) -> None:
     losses.set_ylabel("loss")
     dice.set(ylabel=dice_name(records[-1]) if records else "Dice", ylim=(-0.02, 1.02))
     rate.set(ylabel="learning rate")
+    rate.ticklabel_format(axis="y", useOffset=False)
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True))
     speed.set(ylabel="iterations per second", xlabel="iteration")
     waits.set(ylabel="share of waiting for data (red)", ylim=(0, 1))
     for axes in (losses, dice):

@@ -32,7 +32,8 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
 
 def _names(value: object) -> object:
-    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    """Return the names in ``a,b`` as a tuple; anything else as it is."""
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
@@ -58,7 +59,7 @@ class MonitoringConfig(BaseModel):
     prev_save_h: float = Field(default=3.0, gt=0)
     """Hours of training between two previews."""
     preview_cases: Names = ()
-    """Cases of the previews; () takes the first validation case."""
+    """Cases of the previews (a,b); () takes the first validation case."""
     batch_picture: int = Field(default=8, ge=0)
     """Patches in the picture of training batches that is drawn at the start; 0 draws none."""
     tensorboard: bool = False

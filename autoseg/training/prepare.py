@@ -22,15 +22,20 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.measure import fingerprint_is_current
 from autoseg.inspection.statements import with_known_promises
 from autoseg.nn.device import select_device
+from autoseg.nn.losses.registry import CPU, named_loss
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.planning.network_options import NetworkOptions, refuse_network_settings, unplanned_options
 from autoseg.planning.plan_edits import PlanRecord, load_record
 from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold, warn_of_gaps
 from autoseg.preprocessing.runner import NO_FILES, stale_cases
+from autoseg.tasks.task import task_of
 from autoseg.training.batches import recipe
 from autoseg.training.cascade import previous_maps
+from autoseg.training.case_preview import preview_names
 from autoseg.training.check_task import check_task
+from autoseg.training.class_weights import output_weights
 from autoseg.training.config import TrainingConfig
+from autoseg.training.objective import Objective
 from autoseg.training.optim import optimizer_settings
 from autoseg.training.pretrained import check_pretrained, pretrained_checkpoint
 from autoseg.training.request import FoldRequest
@@ -68,7 +73,7 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         A case of the fold is not preprocessed, or its cache is stale; says which and why.
     """
     preprocessed = workspace.preprocessed(dataset.name)
-    planning = planning_command(workspace, dataset)
+    planning = _planning(workspace, dataset, options)
     fold = parse_fold(options.fold)
     options = replace(options, fold=str(fold))  # "00" is fold 0
     refuse_network_settings(options.settings, planning)
@@ -112,8 +117,14 @@ def resolve_settings(workspace: Workspace, dataset: Dataset, options: RunOptions
     Raises the errors of :func:`prepare_fold`, except those about folds and caches.
     """
     options = replace(options, fold=str(parse_fold(options.fold)))
-    run = _chosen_run(workspace, dataset, options, planning_command(workspace, dataset))
+    run = _chosen_run(workspace, dataset, options, _planning(workspace, dataset, options))
     return _settings(run, with_known_promises(dataset, workspace.preprocessed(dataset.name)), options)
+
+
+def _planning(workspace: Workspace, dataset: Dataset, options: RunOptions) -> str:
+    """Return the command that plans the data set, with the network that the run's file asks for."""
+    network = [] if options.run_file is None else ["--config", str(options.run_file)]
+    return planning_command(workspace, dataset, *network)
 
 
 def _settings(run: _ChosenRun, dataset: Dataset, options: RunOptions) -> Resolved[TrainingConfig]:
@@ -143,8 +154,8 @@ def warn_of_other_network(run_file: Path | None, record: PlanRecord | None, plan
     options = [] if run_file is None else unplanned_options(run_file, record.network if record else NetworkOptions())
     if options:
         log.warning(
-            "%s: the plan was made without %s, so the network does not have it. Plan anew, then train: %s --config %s",
-            run_file, listed(options), planning, run_file,
+            "%s: the plan was made without %s, so the network does not have it. Plan anew, then train: %s",
+            run_file, listed(options), planning,
         )  # fmt: skip
 
 
@@ -213,10 +224,18 @@ def check_start(request: FoldRequest, *, resume: bool, overwrite: bool) -> None:
 
     See :func:`autoseg.training.pretrained.check_pretrained`. A resumed run needs these weights no more.
     """
+    config = request.config
     select_device(request.device)
     check_task(request.dataset.labels)
     recipe(request)
-    optimizer_settings(request.config.optimizer, request.config.iterations)
+    optimizer_settings(config.optimizer, config.iterations)
+    preview_names(request)
+    objective = Objective(task_of(request.dataset.labels), CPU)
+    output_weights(config.class_weights, config.loss, objective.task, request.train_entries)
+    named_loss(
+        config.loss, objective.regions, request.configuration.batch_dice,
+        n_outputs=len(objective.task.outputs), n_dims=request.configuration.topology.n_dims,
+    )  # fmt: skip
     if request.pretrained is not None and not resume:
         check_pretrained(
             request.pretrained, request.folder, request.plan, request.configuration, request.dataset.labels,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoseg.cases.cache import CaseCache
+from autoseg.cases.entry import CacheEntry
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.ranks import ONE_PROCESS, Ranks
 from autoseg.dataset.dataset import Dataset
@@ -41,3 +42,8 @@ class FoldRequest:
     """Dotted key of a setting -> level that set it; settings that nobody set are left out."""
     data_hash: str = ""
     """Hash of the source files and dataset.json; "" where it is not known."""
+
+    @property
+    def train_entries(self) -> tuple[CacheEntry, ...]:
+        """Entries of the training cases that are in the cache."""
+        return tuple(self.cache.entries[name] for name in self.train_cases if name in self.cache.entries)

@@ -17,7 +17,7 @@ from autoseg.training.clock import Clock
 from autoseg.training.history import EpochRecord
 from autoseg.training.listener import Listener
 from autoseg.training.metrics import mean_known, smooth
-from autoseg.training.progress import Progress
+from autoseg.training.progress import Progress, smoothed
 from autoseg.training.run_files import RunFiles
 from autoseg.training.run_state import RunState
 from autoseg.training.speed import Stopwatch, memory_in_use_gb
@@ -29,8 +29,6 @@ READ_EVERY = 10
 """Steps between two readings of the loss, each of which makes a GPU wait."""
 READ_SECONDS = 10.0
 """Time after which the loss is read, however few steps that were, so that slow machines report, too."""
-SMOOTHING = 0.995
-"""Weight of the past in the smoothed loss, per step. Source: ELEKTRONN."""
 
 OnSteps = Callable[[Progress, float, float], None]
 
@@ -123,13 +121,12 @@ class Run:
                 progress = replace(progress, bad_steps=progress.bad_steps + 1, epoch_skipped=progress.epoch_skipped + 1)
                 self._leave_out(iteration, loss, norm, progress.bad_steps)
                 continue
-            past = progress.smooth_loss
             progress = replace(
                 progress,
                 bad_steps=0,
                 epoch_loss=progress.epoch_loss + loss,  # in order, so that a resumed sum is the same sum
                 epoch_norm=progress.epoch_norm + norm,
-                smooth_loss=loss if past is None else SMOOTHING * past + (1 - SMOOTHING) * loss,
+                smooth_loss=smoothed(progress.smooth_loss, loss, iteration),
             )
         self._pending.clear()
         passed, now = self.clock.take(), self.iteration

@@ -14,6 +14,7 @@ from autoseg.core.atomic import write_text
 from autoseg.core.config_levels import Level, assignment_level, leaf_keys, matching_keys, resolve_levels
 from autoseg.core.errors import AutosegError, ConfigError
 from autoseg.nn.checkpoint import load_checkpoint
+from autoseg.training.case_preview import preview_names
 from autoseg.training.commands import COMMANDS, parse_command
 from autoseg.training.config import TrainingConfig
 from autoseg.training.metrics import mean_known
@@ -170,6 +171,7 @@ def _set(run: Run, argument: str) -> str:
     level = assignment_level([f"{key}={text.strip()}"], TrainingConfig, "set")
     before = run.state.config.flat()[key]
     config = _resolved(run.state.config, level)
+    preview_names(replace(run.state.request, config=config))  # a misspelt case is said now, not with the next preview
     _configure(run, config)
     if key in ("optimizer.momentum", "optimizer.weight_decay"):
         run.state.parts.optimization.apply_settings()

@@ -29,6 +29,7 @@ def check_all(example, logits, scores, weights, *, rtol=1e-4):
     check(label_set_cross_entropy, naive_cross_entropy, logits)
     check(label_set_cross_entropy, naive_cross_entropy, logits, weights=torch.linspace(0.5, 2, logits.shape[1]))
     check(label_set_bce, naive_bce, scores, regions=regions)
+    check(label_set_bce, naive_bce, scores, regions=regions, weights=torch.linspace(0.5, 2, len(regions)))
     for batch in (False, True):
         check(label_set_dice, naive_dice, logits, batch=batch)
         check(label_set_dice, naive_dice, scores, batch=batch, regions=regions)

@@ -242,8 +242,13 @@ def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(request_of):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"device": "cuda:99"}, {"settings": ["augmentation=strong"]}, {"settings": ["optimizer=adm"]}], ids=str
-)
+    "wrong",
+    [
+        {"device": "cuda:99"}, {"settings": ["augmentation=strong"]}, {"settings": ["optimizer=adm"]},
+        {"settings": ["preview_cases=nobody"]}, {"settings": ["loss=focal"]}, {"settings": ["class_weights=1,2"]},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_what_cannot_start_is_refused_before_a_run_is_overwritten(toy_folder, toy_workspace, wrong):
     request = prepare_fold(toy_workspace, Dataset.load(toy_folder), RunOptions("0", workers=0, **wrong))
     with pytest.raises(ConfigError):

@@ -133,6 +133,7 @@ def test_the_learning_rate_is_the_one_that_was_set_and_the_schedule_goes_on_from
         ("setmom 1.5", "less than 1"),
         ("set seed 3", "expected KEY VALUE"),
         ("set iterations 3", "expected KEY VALUE"),
+        ("set preview_cases nobody", "found nobody, expected cases of"),
         ("save ../other", "without a folder"),
         ("save checkpoint_final", "writes this file itself"),
         ("load nothing", "no such file"),

@@ -16,8 +16,9 @@ from autoseg.nn.losses.label_sets import AllReduce, LabelSetLoss, VoxelLoss, no_
 
 log = logging.getLogger(__name__)
 
-LOSSES: dict[str, Callable[[Tensor | None, bool, AllReduce], VoxelLoss]] = {"label_sets": LabelSetLoss}
-"""(regions (O, K) bool or None for a softmax over outputs, whether Dice pools the batch, sum over ranks) -> loss."""
+LOSSES: dict[str, Callable[..., VoxelLoss]] = {"label_sets": LabelSetLoss}
+"""(regions (O, K) bool or None for a softmax over outputs, whether Dice pools the batch, sum over ranks, and by keyword
+the weights (O,) of the outputs or None) -> loss."""
 CPU = torch.device("cpu")
 TRIAL_EDGE = 8
 """Edge of the patches with which a user's loss is tried, voxels."""
@@ -31,6 +32,7 @@ def named_loss(
     *,
     n_outputs: int,
     n_dims: int,
+    weights: Tensor | None = None,
     device: torch.device = CPU,
 ) -> VoxelLoss:
     """Return the loss ``name``: built in, an entry point, or ``package.module:attribute``.
@@ -51,6 +53,8 @@ def named_loss(
         Outputs of the network, O.
     n_dims
         Axes of a patch, 2 or 3.
+    weights
+        (O,) weights of the outputs in the cross entropy of a built-in loss; others take none. None: all 1.
     device
         Where logits will lie, and ``regions`` do.
 
@@ -59,10 +63,11 @@ def named_loss(
     ConfigError
         If there is no such loss, or if the trial fails.
     """
+    if name in LOSSES:
+        return LOSSES[name](regions, batch_dice, all_reduce, weights=weights)
     factory = resolve("loss", name, LOSSES, needs=("__call__",))
-    if name not in LOSSES:
-        trial = call_component("loss", name, factory, regions, batch_dice, no_reduction)
-        try_loss(name, trial, regions, n_outputs, n_dims, device)
+    trial = call_component("loss", name, factory, regions, batch_dice, no_reduction)
+    try_loss(name, trial, regions, n_outputs, n_dims, device)
     loss: VoxelLoss = call_component("loss", name, factory, regions, batch_dice, all_reduce)
     return loss
 

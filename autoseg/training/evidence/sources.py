@@ -18,7 +18,7 @@ def evidence_sources(request: FoldRequest, device: torch.device) -> tuple[Eviden
     config, labels = request.config, request.dataset.labels
     if labels.is_dense:
         return ()
-    entries = [request.cache.entries[name] for name in request.train_cases if name in request.cache.entries]
+    entries = request.train_entries
     totals = Totals.of(entries, labels)
     infers = totals.n_promised > 0 and config.evidence.promise_weight > 0
     if not (infers or config.evidence.background_prior or config.evidence.teacher_weight):
