@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 FACTOR = 2
 """Voxels of the image, along an axis, that become one of the low-resolution image."""
-MOST_WINDOWS = 1 / 4
+MOST_WINDOWS = 1 / 6
 """Largest number of windows of the low-resolution image, as a share of those of the image, for which the pass is done:
 it costs as much time as so many windows."""
 FOREGROUND = 0.05
