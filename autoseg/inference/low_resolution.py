@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 FACTOR = 2
 """Voxels of the image, along an axis, that become one of the low-resolution image."""
-MOST_WINDOWS = 1 / 6
+MOST_WINDOWS = 1 / 4
 """Largest number of windows of the low-resolution image, as a share of those of the image, for which the pass is done:
 it costs as much time as so many windows."""
 FOREGROUND = 0.05
@@ -50,6 +50,7 @@ def select_windows(
     out. All windows are predicted, with a line in the log, if
 
     * the task is neither of classes nor of regions, because its background is unknown here,
+    * the configuration is 2-D, because half the resolution of two axes only costs more than it saves,
     * the network is the second stage of a cascade, because it knows its further input at full resolution only,
     * the low-resolution image has too many windows for the pass to pay (``MOST_WINDOWS``),
     * a foreground head is recognised nowhere in it (``RECOGNISED``): it may be there and too small for it,
@@ -95,6 +96,8 @@ def _obstacle(task: Task, configuration: Configuration, n_coarse: int, n_windows
     """Return why there is no low-resolution pass of ``n_coarse`` windows for an image of ``n_windows``; else None."""
     if not isinstance(task, Semantic | Regions):
         return f"{type(task).__name__} is neither a task of classes nor of regions"
+    if configuration.is_2d:
+        return "slices"
     if configuration.previous_stage is not None:
         return "second stage of a cascade"
     if n_coarse > MOST_WINDOWS * n_windows:
@@ -109,10 +112,7 @@ def _n_coarse_windows(shape: Shape3, factors: Shape3, configuration: Configurati
 
 
 def low_resolution_factors(configuration: Configuration) -> Shape3:
-    """Return how many voxels along each axis (z, y, x) become one.
-
-    1 between the slices of a 2-D configuration, and along an axis at least ``FACTOR`` times as coarse as the finest.
-    """
+    """Return how many voxels along each axis (z, y, x) become one: 1 along axes much coarser than others."""
     finest = min(configuration.spacing)
     factors = [1 if step >= FACTOR * finest else FACTOR for step in configuration.spacing]
     z, y, x = [*[1] * (3 - len(factors)), *factors]

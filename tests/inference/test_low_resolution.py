@@ -172,6 +172,7 @@ class OwnTask:
     ("task", "change", "shape", "reason"),
     [
         (OwnTask(), {}, (40, 40, 40), "OwnTask is neither a task of classes nor of regions"),
+        (CLASSES, {"patch_size": (8, 8), "spacing": (1.0, 1.0)}, (9, 80, 80), "(slices)"),
         (CLASSES, {"previous_stage": "3d_lowres"}, (40, 40, 40), "second stage of a cascade"),
         (CLASSES, {}, (9, 8, 8), "a low-resolution pass would need 1"),
     ],
