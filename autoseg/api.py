@@ -212,6 +212,7 @@ def predict(
     folds: Sequence[int | str] | None = None,
     device: str = "auto",
     mirror: bool = True,
+    fast: bool = False,
     save_probabilities: bool = False,
     overwrite: bool = False,
     workers: int = 1,
@@ -225,7 +226,9 @@ def predict(
     inputs
         Folder of images (``<case>_0000<ending>`` ...), a list of the channel files of each case, or case -> files.
     model
-        Model folder, or a loaded predictor; for a predictor ``folds``, ``device`` and ``mirror`` have no effect.
+        Model folder, or a loaded predictor, for which ``folds``, ``device``, ``mirror`` and ``fast`` have no effect.
+    fast
+        Several times faster for slightly less accuracy, without mirroring; see :meth:`autoseg.Predictor.load`.
 
     Returns
     -------
@@ -233,7 +236,7 @@ def predict(
     """
     from autoseg.inference.predictor import Predictor
 
-    loaded = model if isinstance(model, Predictor) else Predictor.load(model, folds, device, mirror=mirror)
+    loaded = model if isinstance(model, Predictor) else Predictor.load(model, folds, device, mirror=mirror, fast=fast)
     return loaded.predict_files(
         inputs, output, overwrite=overwrite, save_probabilities=save_probabilities, workers=workers
     )

@@ -54,8 +54,8 @@ class CasePredictor(Protocol):
     def prepare(self, case: Case) -> Preprocessed:
         """Return a case on the grid of the network."""
 
-    def slabs(self, image: Float32Array) -> Iterator[Slab]:
-        """Yield logits (O, planes, y, x) of a preprocessed image (C, *S)."""
+    def slabs(self, image: Float32Array, case: str = "image") -> Iterator[Slab]:
+        """Yield logits (O, planes, y, x) of a preprocessed image (C, *S); ``case`` is its name in the log."""
 
     def decide(
         self, logits: Logits, record: CaseRecord, *, keep: Keep | None = None, pool: Executor | None = None
@@ -209,7 +209,7 @@ class _Steps:
         record, labels, probabilities = prepared.record, predictor.model.dataset.labels, self.jobs[case].probabilities
         buffer = None if probabilities is None else ProbabilityBuffer(probabilities.parent, record, labels)
         try:
-            slabs = predictor.slabs(prepared.image)
+            slabs = predictor.slabs(prepared.image, case)
             keep = None if buffer is None else buffer.keep
             return _Prediction(predictor.decide(slabs, record, keep=keep, pool=self.decider), record, buffer)
         except BaseException:

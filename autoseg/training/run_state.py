@@ -141,7 +141,7 @@ def restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress:
 def load_weights(parts: Parts, checkpoint: Checkpoint) -> None:
     """Put weights, their average, optimiser and scaler of a checkpoint of the same run into ``parts``."""
     parts.network.load_state_dict(checkpoint.weights)
-    parts.optimization.optimizer.load_state_dict(checkpoint.state["optimizer"])
+    parts.optimization.load_state(checkpoint.state["optimizer"])
     if checkpoint.state["scaler"]:  # empty where the arithmetic was another one
         parts.scaler.load_state_dict(checkpoint.state["scaler"])
     if parts.average is not None:
