@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.cases.layers import Layer
-from autoseg.core.arrays import BoolArray, CodeArray, Shape3
+from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, Shape3
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
 
@@ -25,6 +25,8 @@ class Target:
     undrawn: int = -1
     """Code of unannotated voxels: :func:`autoseg.dataset.labels.undrawn_code` of the labels that encoded the map. If it
     is not given (it is not needed for classes that promises leave), it is K."""
+    numbers: Float32Array | None = None
+    """(R, *S) float32 targets of a regression, NaN where unknown; None for classes."""
 
     def __post_init__(self) -> None:
         """Set the code of unannotated voxels to K, "unknown", if it is not given."""

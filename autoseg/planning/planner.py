@@ -18,7 +18,7 @@ from autoseg.planning.network_options import NetworkOptions
 from autoseg.planning.network_plan import NetworkBudget, with_network
 from autoseg.planning.presets import PlannerSettings, planner_settings
 from autoseg.planning.target_spacing import median_resampled_shape, target_spacing, transpose_axes
-from autoseg.tasks.task import task_of
+from autoseg.tasks.task import outputs_of, task_of
 
 _NORMALIZATION_OF_CHANNEL: Mapping[str, Normalization] = {
     "ct": "ct",
@@ -133,6 +133,7 @@ def plan(
         configurations=configurations,
         direction=fingerprint.direction,
         crop=fingerprint.crop,
+        targets=tuple(fingerprint.targets[name] for name in dataset.labels.targets),
     )
 
 
@@ -151,8 +152,8 @@ def _n_cases(dataset: Dataset, fingerprint: Fingerprint) -> int:
 
 def _n_outputs(dataset: Dataset) -> int:
     """Return the outputs that count for the memory, as in nnU-Net, which counts background with regions."""
-    task = task_of(dataset.labels)
-    return len(task.outputs) + int(not task.is_exclusive)
+    n_outputs = len(outputs_of(dataset.labels))
+    return n_outputs + int(not (dataset.labels.targets or task_of(dataset.labels).is_exclusive))
 
 
 def make_decisions(facts: PlannerInput, settings: PlannerSettings, *, budget_scale: float = 1.0) -> Decisions:

@@ -21,8 +21,10 @@ from autoseg.training.run_checkpoints import FINAL
 
 
 def validation_file(fold: Path, files: CaseFiles, labels: Labels) -> Path:
-    """Return the label map that a fold predicts of a case of its validation, whether it is there or not."""
-    return fold / "validation" / f"{files.name}{written_ending(ending_of(files.images[0]), max(labels.file_values()))}"
+    """Return the file that a fold predicts of a case of its validation, whether it is there or not."""
+    largest, has_numbers = max(labels.file_values()), bool(labels.targets)
+    ending = written_ending(ending_of(files.images[0]), largest, has_numbers=has_numbers)
+    return fold / "validation" / f"{files.name}{ending}"
 
 
 def previous_maps(

@@ -61,7 +61,8 @@ class TrainingConfig(BaseModel):
     batch_size: int | None = Field(default=None, ge=1)
     """Patches per step; None takes the plan's."""
     loss: str = "label_sets"
-    """label_sets (Dice and cross entropy of label sets), or package.module:attribute; see docs/extending.md."""
+    """label_sets (Dice and cross entropy of label sets); for regression l2 or l1 (mean squared or absolute error over
+    known voxels); or package.module:attribute, see docs/extending.md."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the network's arithmetic; auto takes a 16-bit type where the device computes faster with it."""
     compile: bool | Literal["auto"] = "auto"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from autoseg.cases.layers import input_channels
 from autoseg.core.errors import ConfigError
@@ -18,15 +19,16 @@ from autoseg.nn.checkpoint import Checkpoint
 from autoseg.nn.compiling import compile_network, wants_compiling
 from autoseg.nn.deterministic import deterministic
 from autoseg.nn.device import select_device, tune_for_equal_shapes
-from autoseg.nn.losses.registry import named_loss
+from autoseg.nn.losses.registry import named_loss, named_number_loss
 from autoseg.nn.precision import choose_dtype
 from autoseg.nn.ranks import distributed_network
-from autoseg.tasks.task import task_of
+from autoseg.tasks.task import outputs_of
 from autoseg.training.batches import batch_size, monitor_batches, training_batches, validation_batches
-from autoseg.training.evidence.loss import EvidenceLoss
+from autoseg.training.evidence.loss import EvidenceLoss, NumbersLoss
+from autoseg.training.evidence.source import Evidence
 from autoseg.training.evidence.sources import evidence_sources
 from autoseg.training.loop import train
-from autoseg.training.objective import Objective
+from autoseg.training.objective import AnyObjective, NumberObjective, objective_of
 from autoseg.training.optim import build_optimization
 from autoseg.training.pretrained import Before, load_pretrained
 from autoseg.training.progress import Progress
@@ -117,27 +119,18 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     """Put together everything that :func:`autoseg.training.trainer.train` needs, weights drawn from the seed."""
     config, labels, configuration = request.config, request.dataset.labels, request.configuration
     device = select_device(request.device)
-    objective = Objective(task_of(labels), device)
+    objective = objective_of(labels, device)
     network = _network(request, device)
-    loss = named_loss(
-        config.loss,
-        objective.regions,
-        configuration.batch_dice,
-        request.ranks.sum,
-        n_outputs=len(objective.task.outputs),
-        n_dims=configuration.topology.n_dims,
-        device=device,
-    )
+    loss = _loss(request, objective, network.output_strides if config.deep_supervision else None)
     optimization = build_optimization(network, config.optimizer, config.iterations)
     if optimization.settings.needs_closure and precision == "float16":
         raise ConfigError(
             f"optimizer {config.optimizer.name!r} and precision {precision!r}: this optimiser computes a step several "
             "times, which float16 cannot. Set precision=float32 or precision=bfloat16."
         )
-    strides = network.output_strides if config.deep_supervision else None
     return Parts(
         network=network,
-        loss=EvidenceLoss(loss, strides, labels.unknown),
+        loss=loss,
         optimization=optimization,
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16"),
         device=device,
@@ -155,6 +148,27 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     )
 
 
+def _loss(
+    request: FoldRequest, objective: AnyObjective, strides: Sequence[Sequence[int]] | None
+) -> Callable[[list[Tensor], Evidence], Tensor]:
+    """Return the loss of a run; ``strides`` are those of the outputs, None without deep supervision."""
+    config, device, n_dims = request.config, select_device(request.device), request.configuration.topology.n_dims
+    n_outputs = len(objective.task.outputs)
+    if isinstance(objective, NumberObjective):
+        loss = named_number_loss(config.loss, request.ranks.sum, n_outputs=n_outputs, n_dims=n_dims, device=device)
+        return NumbersLoss(loss, strides)
+    of_sets = named_loss(
+        config.loss,
+        objective.regions,
+        request.configuration.batch_dice,
+        request.ranks.sum,
+        n_outputs=n_outputs,
+        n_dims=n_dims,
+        device=device,
+    )
+    return EvidenceLoss(of_sets, strides, request.dataset.labels.unknown)
+
+
 def _network(request: FoldRequest, device: torch.device) -> Network:
     """Build the network, with weights drawn from the seed."""
     labels = request.dataset.labels
@@ -162,7 +176,7 @@ def _network(request: FoldRequest, device: torch.device) -> Network:
     return build_network(
         request.configuration.topology,
         n_channels=len(input_channels(request.plan, request.configuration, labels)),
-        n_outputs=len(task_of(labels).outputs),
+        n_outputs=len(outputs_of(labels)),
         deep_supervision=request.config.deep_supervision,
     ).to(device)
 

@@ -15,7 +15,7 @@ from autoseg.training.request import FoldRequest
 def evidence_sources(request: FoldRequest, device: torch.device) -> tuple[EvidenceSource, ...]:
     """Return what infers more than the annotation; () if nothing. Promises first: others compare with their weights."""
     config, labels = request.config, request.dataset.labels
-    if labels.is_dense:
+    if labels.is_dense or labels.targets:
         return ()
     entries = [request.cache.entries[name] for name in request.train_cases if name in request.cache.entries]
     totals = Totals.of(entries, labels)
