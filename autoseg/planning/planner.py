@@ -52,6 +52,8 @@ class PlannerInput:
     """Number of training cases."""
     n_outputs: int
     """Output channels of the network that count for its memory."""
+    has_cascade: bool = True
+    """Whether a second stage can learn from the classes that a first one predicts; not for regression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ def plan(
         relative_size_after_cropping=fingerprint.median_relative_size_after_cropping,
         n_cases=_n_cases(dataset, fingerprint),
         n_outputs=_n_outputs(dataset),
+        has_cascade=not dataset.labels.targets,
     )
     settings = planner_settings(planner)
     decisions = make_decisions(facts, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))
@@ -196,6 +199,8 @@ class _Search:
         lowres = self._lowres(fullres)
         if lowres is None:
             return {"2d": flat, "3d_fullres": fullres}
+        if not self.facts.has_cascade:
+            return {"2d": flat, "3d_lowres": lowres, "3d_fullres": fullres}
         fullres = fullres.model_copy(update={"batch_dice": True})
         cascade = fullres.model_copy(update={"name": "3d_cascade_fullres", "previous_stage": "3d_lowres"})
         return {"2d": flat, "3d_lowres": lowres, "3d_fullres": fullres, "3d_cascade_fullres": cascade}
