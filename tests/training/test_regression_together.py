@@ -17,8 +17,10 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_image, write_values
 from autoseg.nn.checkpoint import load_checkpoint
 from autoseg.nn.ranks import current_ranks, end_process_group
-from autoseg.training.fold import train_fold
+from autoseg.training.case_preview import draw_previews
+from autoseg.training.fold import build_parts, train_fold
 from autoseg.training.prepare import prepare_fold
+from autoseg.training.preview import preview_patches
 from autoseg.training.request import FoldRequest
 from autoseg.training.run_checkpoints import FINAL
 from autoseg.training.run_config import RunOptions
@@ -74,6 +76,15 @@ def test_a_stopped_and_resumed_run_has_the_weights_of_one_that_was_not(data, tmp
     train_fold(request, should_stop=lambda: next(steps) == 2)
     train_fold(request, resume=True)
     assert difference(tmp_path / "whole", tmp_path / "parts") == 0
+
+
+def test_pictures_show_what_is_known_and_what_is_predicted(data, tmp_path):
+    request = request_of(data, tmp_path)
+    (picture,) = draw_previews(request, build_parts(request, "float32"), 3600)
+    assert picture.is_file() and picture.parent.name == "previews"
+    for view in preview_patches(request, 2):
+        (numbers,) = view.numbers
+        assert numbers.shape == view.codes.shape and np.isfinite(numbers).any() and np.isnan(numbers).any()
 
 
 def test_nothing_learnt_depends_on_what_files_hold_where_nothing_is_known(data, tmp_path, toy_preparation):
