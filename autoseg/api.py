@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autoseg.core.plan import Plan
     from autoseg.core.workspace import Workspace
     from autoseg.dataset.dataset import Dataset
-    from autoseg.evaluation.summary import Summary
+    from autoseg.evaluation import AnySummary
     from autoseg.inference.folder import PredictionReport
     from autoseg.inference.predictor import Predictor
     from autoseg.planning.check_report import CheckReport
@@ -251,15 +251,15 @@ def evaluate(
     against: str | Path | None = None,
     strict: bool = False,
     workers: int = 1,
-) -> Summary:
+) -> AnySummary:
     """Score a folder of predictions on the voxels that the references decide; return the summary.
 
     Same as ``autoseg_evaluate_folder``. ``output``: JSON file for the summary; None writes none. Other parameters and
-    errors: :func:`autoseg.evaluation.evaluate_folder`.
+    errors: :func:`autoseg.evaluation.evaluate_folder`. Of a regression the summary is a ``NumberSummary``.
     """
-    from autoseg.evaluation import evaluate_folder
+    from autoseg.evaluation import score_folder
 
-    summary = evaluate_folder(reference, predictions, dataset_json, against=against, workers=workers, strict=strict)
+    summary = score_folder(reference, predictions, dataset_json, against=against, workers=workers, strict=strict)
     if output is not None:
         summary.write(output)
     return summary

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.cases.layers import Layer
-from autoseg.core.arrays import BoolArray, CodeArray, Shape3
+from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, Shape3
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
 
@@ -24,6 +24,8 @@ class Target:
     """(N, K) bool. Rows 0..K-1 are the single classes, row K is all classes ("unknown"), further rows other sets."""
     undrawn: int
     """Code of unannotated voxels: :func:`autoseg.dataset.labels.undrawn_code` of the labels that encoded the map."""
+    numbers: Float32Array | None = None
+    """(R, *S) float32 targets of a regression, NaN where unknown; None for classes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from autoseg.core.errors import AutosegError, CacheError, UserError
 from autoseg.dataset.commands import planning_command, training_command
 
 if TYPE_CHECKING:
-    from autoseg.evaluation import Summary
+    from autoseg.evaluation import AnySummary
     from autoseg.training.progress import Progress
     from autoseg.training.request import FoldRequest
 
@@ -165,7 +165,7 @@ def train(
 
 def _train_and_validate(
     request: FoldRequest, is_resumed: Callable[[], bool], command: Callable[[Sequence[str]], str], *, quiet: bool
-) -> Summary | None:
+) -> AnySummary | None:
     """Train, then predict the validation cases; return the scores, or None unless this is the first of the ranks."""
     from autoseg.training.fold import train_fold
     from autoseg.training.trainer import Console

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.arrays import Shape3
 from autoseg.core.errors import PlanError
-from autoseg.core.fingerprint import IntensityProperties
+from autoseg.core.fingerprint import IntensityProperties, TargetProperties
 from autoseg.core.geometry import Direction, Geometry
 from autoseg.core.orientation import VoxelOrder, order_towards
 
@@ -108,7 +108,10 @@ class Plan(_Frozen):
     """Direction cosines of the voxel order of most training files, to which every case is turned. None: cases are not
     turned."""
     crop: bool = True
-    """Whether images are cropped to their non-zero box. False if annotated foreground lies outside it."""
+    """Whether images are cropped to their non-zero box. False if annotated foreground lies outside it, and for
+    regression, whose predictions have a number in every voxel."""
+    targets: tuple[TargetProperties, ...] = ()
+    """Statistics of the targets of a regression, by which numbers are standardised; () for classes."""
 
     def prevailing_order(self, geometry: Geometry) -> VoxelOrder:
         """Return the voxel order that turns an array in the axes of a file to the order of most training files."""

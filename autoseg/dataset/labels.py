@@ -78,6 +78,11 @@ class Labels:
     """Whether every case has a mask of its annotated voxels (``dataset.json: valid_mask_folder``)."""
     task: str | None = None
     """Name of a user's task (``dataset.json: task``); None: that of the heads, see ``autoseg.tasks.task.task_of``."""
+    targets: tuple[str, ...] = ()
+    """For regression, the names of the numbers that label files hold for each voxel, one per channel; () for classes.
+    Then class 1 stands for "a number is known here", class 0 never occurs, and each target is a head of class 1."""
+    no_number: int | None = None
+    """For regression, the number of a voxel of which nothing is known, besides NaN; None if there is none."""
 
     @property
     def n_classes(self) -> int:
@@ -215,7 +220,7 @@ def painting_of(labels: Labels) -> Painting | None:
 
 def class_differences(first: Labels, second: Labels) -> tuple[str, ...]:
     """Return the names of the fields in which the classes and outputs of two data sets differ; empty if none does."""
-    fields = ("class_values", "class_names", "heads", "paint_values", "task")
+    fields = ("class_values", "class_names", "heads", "paint_values", "task", "targets")
     return tuple(name for name in fields if getattr(first, name) != getattr(second, name))
 
 

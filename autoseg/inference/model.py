@@ -20,7 +20,7 @@ from autoseg.dataset.labels import class_differences
 from autoseg.nn.architectures.network import Network
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
-from autoseg.tasks.task import task_of
+from autoseg.tasks.task import outputs_of
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def load_model(
     plan, dataset = loaded[first].plan, datasets[first]
     configuration = plan.configuration(loaded[first].configuration)
     n_channels = len(input_channels(plan, configuration, dataset.labels))
-    n_outputs = len(task_of(dataset.labels).outputs)
+    n_outputs = len(outputs_of(dataset.labels))
     networks = tuple(
         _network(paths[fold], item, configuration, n_channels, n_outputs).to(device) for fold, item in loaded.items()
     )

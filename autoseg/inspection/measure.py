@@ -29,6 +29,7 @@ from autoseg.dataset.labels import Labels, annotated_codes, foreground_codes, he
 from autoseg.inspection.annotation_outside import BorderAnnotation, border_annotation
 from autoseg.inspection.coverage import share_in_slices
 from autoseg.inspection.intensities import Sketch, Sketcher, knots_per_case, merge, properties, robust_properties
+from autoseg.inspection.target_sums import TargetSums, target_properties
 from autoseg.io.images import read_intensities
 from autoseg.preprocessing.crop import box_slices, content_box, count_outside, nonzero_mask
 from autoseg.preprocessing.freshness import file_stamp
@@ -69,6 +70,8 @@ class CaseMeasure:
     """Annotated voxels outside the box around all non-zero voxels."""
     intensities: tuple[Sketch | None, ...]
     """One sketch per channel; None without foreground."""
+    targets: tuple[TargetSums, ...] = ()
+    """One per target of a regression; () for classes."""
 
 
 def extract_fingerprint(
@@ -126,7 +129,7 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
     intensities, source = _intensities(dataset, cases, ordered, n_foreground, workers)
     direction = prevailing_direction(measure.geometry for measure in ordered)
     orders = [order_towards(measure.geometry, direction) for measure in ordered]
-    is_cropped = not any(measure.outside.foreground for measure in ordered)
+    is_cropped = not (dataset.labels.targets or any(measure.outside.foreground for measure in ordered))
     shapes = [measure.shape_after_crop if is_cropped else measure.shape for measure in ordered]
     return Fingerprint(
         spacings=tuple(order.permuted(item.geometry.spacing) for item, order in zip(ordered, orders, strict=True)),
@@ -158,6 +161,7 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
             for case, item in zip(cases, ordered, strict=True)
             if item.outside.background
         },
+        targets=target_properties(dataset.labels.targets, [measure.targets for measure in ordered]),
         source_hash=source_hash(dataset),
     )
 
@@ -229,6 +233,7 @@ def measure_arrays(
         n_foreground=n_foreground,
         outside=outside,
         intensities=tuple(sketcher.finish() for sketcher in sketchers),
+        targets=() if target is None or target.numbers is None else tuple(map(TargetSums.of, target.numbers)),
     )
 
 

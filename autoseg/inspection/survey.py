@@ -89,5 +89,5 @@ def _measured(case: CaseFiles, labels: Labels, n_channels: int, n_knots: int) ->
         return check, None
     if arrays.image is None or arrays.geometry is None or arrays.file_labels is None:
         return check, None
-    target = encode_target(arrays.file_labels, labels, case.name, valid=arrays.valid)
+    target = encode_target(arrays.file_labels, labels, case.name, valid=arrays.valid, numbers=arrays.numbers)
     return check, measure_arrays(arrays.image, arrays.geometry, target, labels, n_knots)

@@ -16,7 +16,7 @@ from autoseg.core.orientation import VoxelOrder
 from autoseg.core.plan import Configuration, Plan
 from autoseg.preprocessing.crop import box_slices, content_box, full_box
 from autoseg.preprocessing.label_set_unions import LabelSetUnions
-from autoseg.preprocessing.normalize import normalize
+from autoseg.preprocessing.normalize import normalize, standardized
 from autoseg.preprocessing.resample_codes import resample_codes
 from autoseg.preprocessing.resample_image import resample_image
 from autoseg.preprocessing.resample_layers import resample_layer
@@ -99,7 +99,9 @@ def preprocess(
     if inferred is not None:
         inferred = resample_codes(order.apply(inferred)[box], shape, unknown=None, separate_axis=separate_axis)
     layers = tuple(
-        resample_layer(replace(layer, array=order.apply(layer.array)[(..., *box)]), shape, separate_axis)
+        standardized(
+            resample_layer(replace(layer, array=order.apply(layer.array)[(..., *box)]), shape, separate_axis), plan
+        )
         for layer in case.layers
     )
     record = CaseRecord(

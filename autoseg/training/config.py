@@ -83,7 +83,8 @@ class TrainingConfig(BaseModel):
     batch_size: int | None = Field(default=None, ge=1)
     """Patches per step; None takes the plan's."""
     loss: str = "label_sets"
-    """label_sets (Dice and cross entropy of label sets), or package.module:attribute; see docs/extending.md."""
+    """label_sets (Dice and cross entropy of label sets); for regression l2 or l1 (mean squared or absolute error over
+    known voxels); or package.module:attribute, see docs/extending.md."""
     class_weights: ClassWeights | None = None
     """Weights of the classes (or regions) in the cross entropy: one for each, NAME=NUMBER for some (the others have 1),
     or auto: inverse to their annotated voxels, at most 10. Only ratios matter; the Dice is not weighted."""

@@ -19,16 +19,13 @@ from autoseg.nn.checkpoint import Checkpoint
 from autoseg.nn.compiling import compile_network, wants_compiling
 from autoseg.nn.deterministic import deterministic
 from autoseg.nn.device import select_device, tune_for_equal_shapes
-from autoseg.nn.losses.registry import named_loss
 from autoseg.nn.precision import choose_dtype
 from autoseg.nn.ranks import distributed_network
-from autoseg.tasks.task import task_of
+from autoseg.tasks.task import outputs_of
 from autoseg.training.batches import batch_size, monitor_batches, training_batches, validation_batches
-from autoseg.training.class_weights import output_weights
-from autoseg.training.evidence.loss import EvidenceLoss
 from autoseg.training.evidence.sources import evidence_sources
 from autoseg.training.loop import train
-from autoseg.training.objective import Objective
+from autoseg.training.objective import objective_of
 from autoseg.training.optim import build_optimization
 from autoseg.training.pretrained import Before, load_pretrained
 from autoseg.training.progress import Progress
@@ -36,6 +33,7 @@ from autoseg.training.request import FoldRequest
 from autoseg.training.run import Run
 from autoseg.training.run_checkpoints import load_latest
 from autoseg.training.run_lock import locked
+from autoseg.training.run_loss import run_loss, run_weights
 from autoseg.training.run_record import RunRecord
 from autoseg.training.run_state import RunState, restore
 from autoseg.training.trainer import Console, Hooks, Parts
@@ -121,32 +119,23 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     """Put together everything that :func:`autoseg.training.trainer.train` needs, weights drawn from the seed."""
     config, labels, configuration = request.config, request.dataset.labels, request.configuration
     device = select_device(request.device)
-    objective = Objective(task_of(labels), device)
+    objective = objective_of(labels, device)
     network = _network(request, device)
-    weights = output_weights(config.class_weights, config.loss, objective.task, request.train_entries)
+    weights = run_weights(request, objective)
     if weights is not None:
         pairs = zip(objective.task.outputs, weights, strict=True)
         log.info("weights in the cross entropy: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))
-    loss = named_loss(
-        config.loss,
-        objective.regions,
-        configuration.batch_dice,
-        request.ranks.sum,
-        n_outputs=len(objective.task.outputs),
-        n_dims=configuration.topology.n_dims,
-        weights=None if weights is None else torch.tensor(weights, device=device),
-        device=device,
-    )
+    strides = network.output_strides if config.deep_supervision else None
+    loss = run_loss(request, objective, weights, strides, device)
     optimization = build_optimization(network, config.optimizer, config.iterations)
     if optimization.settings.needs_closure and precision == "float16":
         raise ConfigError(
             f"optimizer {config.optimizer.name!r} and precision {precision!r}: this optimiser computes a step several "
             "times, which float16 cannot. Set precision=float32 or precision=bfloat16."
         )
-    strides = network.output_strides if config.deep_supervision else None
     return Parts(
         network=network,
-        loss=EvidenceLoss(loss, strides, labels.unknown),
+        loss=loss,
         optimization=optimization,
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16"),
         device=device,
@@ -171,7 +160,7 @@ def _network(request: FoldRequest, device: torch.device) -> Network:
     return build_network(
         request.configuration.topology,
         n_channels=len(input_channels(request.plan, request.configuration, labels)),
-        n_outputs=len(task_of(labels).outputs),
+        n_outputs=len(outputs_of(labels)),
         deep_supervision=request.config.deep_supervision,
     ).to(device)
 

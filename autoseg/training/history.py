@@ -30,6 +30,8 @@ class EpochRecord(BaseModel):
     train_loss: float
     validation_loss: float | None
     """Mean over the validation batches; a batch that decides nothing counts as 0."""
+    score: str = "Dice"
+    """What the fields named after Dice hold: Dice, or R2 of the targets of a regression."""
     dice: float | None
     """Mean over foreground heads, on decided voxels of validation patches; None if nothing was decided."""
     dice_per_head: dict[str, float | None]
@@ -98,7 +100,8 @@ def draw_history(path: Path, records: Sequence[EpochRecord]) -> None:
     waits = speed.twinx()
     waits.plot(iterations, _gaps([record.data_wait for record in records]), color="tab:red", linewidth=1)
     losses.set_ylabel("loss")
-    dice.set(ylabel=dice_name(records[-1]) if records else "Dice", ylim=(-0.02, 1.02))
+    lowest = min((record.dice for record in records if record.dice is not None), default=0.0)
+    dice.set(ylabel=dice_name(records[-1]) if records else "Dice", ylim=(max(-1.0, min(lowest, 0.0)) - 0.02, 1.02))
     rate.set(ylabel="learning rate")
     rate.ticklabel_format(axis="y", useOffset=False)
     rate.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -113,11 +116,12 @@ def draw_history(path: Path, records: Sequence[EpochRecord]) -> None:
 
 
 def dice_name(record: EpochRecord) -> str:
-    """Return the name of the online Dice: ``"Dice"`` of dense data, else with what qualifies it in brackets."""
-    qualifiers = [] if record.scored_on == "dense" else [str(record.scored_on)]
+    """Return the name of the online score: ``"Dice"`` of dense data, else with what qualifies it in brackets."""
+    is_qualified = record.scored_on != "dense" and record.score == "Dice"
+    qualifiers = [str(record.scored_on)] if is_qualified else []
     if record.seen_validation_cases:
         qualifiers.append(f"{record.seen_validation_cases} validation cases trained on")
-    return f"Dice ({'; '.join(qualifiers)})" if qualifiers else "Dice"
+    return f"{record.score} ({'; '.join(qualifiers)})" if qualifiers else record.score
 
 
 def _gaps(values: Sequence[float | None]) -> list[float]:

@@ -22,26 +22,25 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.measure import fingerprint_is_current
 from autoseg.inspection.statements import with_known_promises
 from autoseg.nn.device import select_device
-from autoseg.nn.losses.registry import CPU, named_loss
+from autoseg.nn.losses.registry import CPU
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.planning.network_options import NetworkOptions, refuse_network_settings, unplanned_options
 from autoseg.planning.plan_edits import PlanRecord, load_record
 from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold, warn_of_gaps
 from autoseg.preprocessing.runner import NO_FILES, stale_cases
-from autoseg.tasks.task import task_of
 from autoseg.training.batches import recipe
 from autoseg.training.cascade import previous_maps
 from autoseg.training.case_preview import preview_names
 from autoseg.training.check_task import check_task
-from autoseg.training.class_weights import output_weights
 from autoseg.training.config import TrainingConfig
-from autoseg.training.objective import Objective
+from autoseg.training.objective import objective_of
 from autoseg.training.optim import optimizer_settings
 from autoseg.training.pretrained import check_pretrained, pretrained_checkpoint
 from autoseg.training.request import FoldRequest
 from autoseg.training.resuming import find_run
 from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, PREVIOUS, has_checkpoint
 from autoseg.training.run_config import RunOptions, fold_config
+from autoseg.training.run_loss import run_loss, run_weights
 
 log = logging.getLogger(__name__)
 
@@ -230,12 +229,8 @@ def check_start(request: FoldRequest, *, resume: bool, overwrite: bool) -> None:
     recipe(request)
     optimizer_settings(config.optimizer, config.iterations)
     preview_names(request)
-    objective = Objective(task_of(request.dataset.labels), CPU)
-    output_weights(config.class_weights, config.loss, objective.task, request.train_entries)
-    named_loss(
-        config.loss, objective.regions, request.configuration.batch_dice,
-        n_outputs=len(objective.task.outputs), n_dims=request.configuration.topology.n_dims,
-    )  # fmt: skip
+    objective = objective_of(request.dataset.labels, CPU)
+    run_loss(request, objective, run_weights(request, objective), None, CPU)
     if request.pretrained is not None and not resume:
         check_pretrained(
             request.pretrained, request.folder, request.plan, request.configuration, request.dataset.labels,

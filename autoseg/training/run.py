@@ -208,7 +208,7 @@ Measured = tuple[float | None, list[float | None]]
 def _record(state: RunState, validated: Measured, monitored: Measured, rate: float, seconds: float) -> EpochRecord:
     """Return the line of the steps since the last one; ``seconds`` is what the measuring took."""
     (validation_loss, dice), parts, progress = validated, state.parts, state.progress
-    labels = parts.objective.task.labels
+    labels = parts.objective.labels
     mean = mean_known([dice[head] for head in labels.foreground_heads])
     past = progress.records[-1] if progress.records else None
     steps = progress.iteration - (past.iteration if past else 0)
@@ -218,6 +218,7 @@ def _record(state: RunState, validated: Measured, monitored: Measured, rate: flo
         iteration=progress.iteration,
         train_loss=progress.epoch_loss / counted,
         validation_loss=validation_loss,
+        score=parts.objective.score_name,
         dice=mean,
         dice_per_head={labels.heads[head].name: dice[head] for head in labels.foreground_heads},
         scored_on="dense" if parts.is_dense else "annotated voxels",

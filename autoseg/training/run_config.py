@@ -23,7 +23,7 @@ from autoseg.core.findings import listed
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
 from autoseg.dataset.dataset import Dataset
-from autoseg.dataset.labels import unknown_values
+from autoseg.dataset.labels import Labels, unknown_values
 from autoseg.planning.network_options import GROUP
 from autoseg.training.config import SCRIBBLED, SCRIBBLED_FRACTION, SMALL_ITERATIONS, TrainingConfig, resolve_config
 from autoseg.training.resuming import settings_of
@@ -106,7 +106,21 @@ def fold_config(
         per_epoch = resolve_config(levels, options.settings).config.iterations_per_epoch
         values = {"iterations": options.epochs * per_epoch, "iterations_per_epoch": per_epoch}
         levels.append(Level("--epochs", values))
-    return resolve_config(levels, options.settings)
+    return _without_evidence(resolve_config(levels, options.settings), dataset.labels)
+
+
+def _without_evidence(resolved: Resolved[TrainingConfig], labels: Labels) -> Resolved[TrainingConfig]:
+    """Return the settings; raise ``ConfigError`` for those about unannotated voxels if the task is regression."""
+    if not labels.targets:
+        return resolved
+    evidence = resolved.config.evidence
+    for key in ("background_prior", "teacher_weight"):
+        if getattr(evidence, key):
+            raise ConfigError(
+                f"{resolved.origins[f'evidence.{key}']}: evidence.{key} = {getattr(evidence, key):g}: the task of the "
+                "data set is regression, where nothing is inferred for unknown voxels. Leave it out."
+            )
+    return resolved
 
 
 def warn_of_other_settings(begun: Level, path: Path) -> None:
@@ -133,6 +147,8 @@ def _settings_of_training(path: Path) -> Level:
 def _levels_of_data(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> list[Level]:
     """Return the levels that follow from plan and data: runs with the ``small`` planner are short."""
     levels = [Level("planner small", {"iterations": SMALL_ITERATIONS})] if plan.planner == "small" else []
+    if dataset.labels.targets:
+        return [*levels, Level("task regression", {"loss": "l2"})]
     if not is_scribbled(dataset, fingerprint):
         return levels
     values = settings_for_scribbles(dataset)

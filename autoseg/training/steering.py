@@ -80,6 +80,7 @@ def _go_on(run: Run, argument: str) -> str:
 def _status(run: Run, argument: str) -> str:
     progress, config = run.state.progress, run.state.config
     record = progress.records[-1] if progress.records else None
+    score = f"{run.state.parts.objective.score_name} {_shown(None if record is None else record.dice, '.3f')}"
     steps = progress.iteration - (record.iteration if record else 0)
     rate = steps / progress.epoch_seconds if steps and progress.epoch_seconds else None
     if not rate and record is not None:
@@ -89,7 +90,7 @@ def _status(run: Run, argument: str) -> str:
         left = min(config.max_runtime - run.clock.seconds, left if left is not None else config.max_runtime)
     return (
         f"iteration {run.iteration} of {config.iterations}, loss {_shown(progress.smooth_loss, '.4f')}, "
-        f"Dice {_shown(None if record is None else record.dice, '.3f')}, learning rate {run.rate:.3g}, "
+        f"{score}, learning rate {run.rate:.3g}, "
         f"{_shown(rate, '.2f')} iterations per second, {_shown(left and max(left, 0) / 60, '.1f')} min left"
     )
 
@@ -198,10 +199,12 @@ def _batch(run: Run, argument: str) -> str:
 def _evaluate(run: Run, argument: str) -> str:
     with run.state.averaged():
         loss, dice = validate(run.state.parts, run.state.parts.validation_batches())
-    labels = run.state.parts.objective.task.labels
+    labels = run.state.parts.objective.labels
     each = ", ".join(f"{labels.heads[head].name} {_shown(dice[head], '.3f')}" for head in labels.foreground_heads)
     mean = mean_known([dice[head] for head in labels.foreground_heads])
-    return f"validation loss {_shown(loss, '.4f')}, Dice {_shown(mean, '.3f')} ({each})"
+    return (
+        f"validation loss {_shown(loss, '.4f')}, {run.state.parts.objective.score_name} {_shown(mean, '.3f')} ({each})"
+    )
 
 
 def _preview(run: Run, argument: str) -> str:

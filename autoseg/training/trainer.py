@@ -14,8 +14,8 @@ from autoseg.core.ranks import ONE_PROCESS, Ranks
 from autoseg.sampling.batch import Batch
 from autoseg.training.evidence.drawn import drawn_evidence
 from autoseg.training.evidence.source import Evidence, EvidenceSource, Step
-from autoseg.training.metrics import dice_per_head, mean_known
-from autoseg.training.objective import Objective
+from autoseg.training.metrics import mean_known
+from autoseg.training.objective import AnyObjective
 from autoseg.training.optim import Optimization
 from autoseg.training.progress import Progress
 from autoseg.training.weight_average import WeightAverage
@@ -40,7 +40,7 @@ class Parts:
     training_batches: Callable[[int], Iterator[Batch]]
     """First iteration -> that iteration's batch and all that follow; the same whenever it is asked."""
     validation_batches: Callable[[], Iterator[Batch]]
-    objective: Objective
+    objective: AnyObjective
     """Demands of the task on the network's outputs."""
     evidence: tuple[EvidenceSource, ...] = ()
     """Sources of evidence for unannotated voxels, in their order; () trains on annotation alone."""
@@ -145,7 +145,7 @@ def _without_bad_gradient(network: nn.Module, norm: Tensor, logits: Tensor) -> T
 
 @torch.inference_mode()
 def validate(parts: Parts, batches: Iterator[Batch]) -> tuple[float | None, list[float | None]]:
-    """Return the mean loss over batches and Dice per head, None where nothing was decided."""
+    """Return the mean loss over batches and the score of each row, None where nothing was decided."""
     parts.network.eval()  # no dropout, running statistics of batch norm; deep supervision stays on for the loss
     losses: list[float | None] = []
     counts: Tensor | None = None
@@ -153,12 +153,12 @@ def validate(parts: Parts, batches: Iterator[Batch]) -> tuple[float | None, list
         moved = batch.to(parts.device)
         logits = _logits(parts, parts.network, moved.network_input)
         loss = parts.loss(logits, parts.objective.target(drawn_evidence(moved)))
-        seen = parts.objective.count(logits[0], moved.codes, moved.table.drawn)
+        seen = parts.objective.count(logits[0], moved)
         counts = seen if counts is None else counts + seen
         losses.append(loss.item())
     if counts is None:
-        return None, [None] * parts.objective.task.labels.n_heads
-    return mean_known(losses), dice_per_head(parts.ranks.sum(counts).cpu())
+        return None, [None] * parts.objective.labels.n_heads
+    return mean_known(losses), list(parts.objective.score(parts.ranks.sum(counts).cpu()))
 
 
 def check_weights(network: nn.Module, iteration: int) -> None:

@@ -83,6 +83,8 @@ def test_a_good_task_passes_and_leaves_the_generator_as_it_was(of_a_user):
         (changed(probabilities=lambda values: values * 2), "probabilities returned values of"),
         (changed(probabilities=lambda values: values / 2), "do not add up to 1"),
         (changed(probabilities=lambda values: values.numpy()), "probabilities returned an object of ndarray"),
+        (changed(score=lambda dice: dice[:2]), r"score returned .*expected 3 numbers or None"),
+        (changed(score=lambda dice: dice[0]), r"score returned 0\.6.*expected 3 numbers or None"),
         (changed(outputs="abcd"), "outputs = 'abcd', expected a tuple of names"),
         (changed(outputs=("a",) * 4), "each once"),
         (changed(is_exclusive="yes"), "is_exclusive = 'yes'"),

@@ -36,6 +36,8 @@ class Evidence(NamedTuple):
     weights: Tensor | None = None
     """(B, N) float32, non-negative: how much a voxel of the code counts; None: each voxel counts 1."""
     terms: tuple[Term, ...] = ()
+    numbers: Tensor | None = None
+    """(B, R, *P) float32 targets of a regression, NaN where unknown; None for classes."""
 
     @property
     def code_weights(self) -> Tensor:

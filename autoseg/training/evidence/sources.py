@@ -16,7 +16,7 @@ from autoseg.training.request import FoldRequest
 def evidence_sources(request: FoldRequest, device: torch.device) -> tuple[EvidenceSource, ...]:
     """Return what infers more than the annotation; () if nothing. Promises first: others compare with their weights."""
     config, labels = request.config, request.dataset.labels
-    if labels.is_dense:
+    if labels.is_dense or labels.targets:
         return ()
     entries = request.train_entries
     totals = Totals.of(entries, labels)
