@@ -27,7 +27,7 @@ def run_weights(request: FoldRequest, objective: AnyObjective) -> tuple[float, .
         return output_weights(config.class_weights, config.loss, objective.task, request.train_entries)
     if config.class_weights is not None:
         raise ConfigError(
-            "class_weights: found weights for a regression, which has no classes, expected none. Set class_weights=none."
+            "class_weights: found weights for a regression, which has no classes. Set class_weights=none."
         )
     return None
 
