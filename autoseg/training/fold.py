@@ -23,6 +23,7 @@ from autoseg.nn.precision import choose_dtype
 from autoseg.nn.ranks import distributed_network
 from autoseg.tasks.task import task_of
 from autoseg.training.batches import batch_size, monitor_batches, training_batches, validation_batches
+from autoseg.training.commands import MAILBOX, Mailbox
 from autoseg.training.evidence.loss import EvidenceLoss
 from autoseg.training.evidence.sources import evidence_sources
 from autoseg.training.loop import train
@@ -89,6 +90,7 @@ def train_fold(
     if not request.ranks.is_first:
         return _train(request, resume, Hooks(lambda progress, loss, rate: None, should_stop))
     with locked(request.folder):
+        Mailbox(request.folder / MAILBOX).clear()  # at once: from now on others may send
         return _train(request, resume, Hooks(on_steps, should_stop, console))
 
 

@@ -43,6 +43,20 @@ def settings_of(folder: Path) -> dict[str, Any]:
         ) from error
 
 
+def is_finished(folder: Path, config: TrainingConfig) -> bool:
+    """Whether a fold is trained as far as ``config`` says, and scored, so that nothing is left to do.
+
+    A folder with weights alone, as it was copied to be used, is finished, too.
+    """
+    if not (folder / FINAL).is_file() or not (folder / "validation" / "summary.json").is_file():
+        return False
+    if not has_checkpoint(folder):
+        return True
+    progress = load_latest(folder).state["progress"]
+    is_late = config.max_runtime is not None and progress["seconds"] >= config.max_runtime
+    return bool(is_late or progress["iteration"] >= config.iterations)
+
+
 def may_change_text() -> str:
     """Name the settings of :data:`CHANGEABLE`, groups as a whole."""
     names = [key for key in CHANGEABLE if not key.startswith("monitoring.")]
