@@ -25,7 +25,8 @@ from autoseg.cli.common import (
     print_json,
 )
 from autoseg.cli.plain_lines import duration_text
-from autoseg.cli.processes import check_gpus, share_of_threads, share_of_workers
+from autoseg.cli.processes import check_gpus, share_of_workers
+from autoseg.cli.threads import share_of_threads
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import counted, listed
 
@@ -50,10 +51,11 @@ class Line:
     dataset: str
     """As it was typed."""
     options: tuple[str, ...]
-    """As they were typed, without --resume, --overwrite, --jobs, -j and --json."""
+    """As they were typed, without --resume, --overwrite, --jobs, --threads, -j and --json."""
     resume: bool
     overwrite: bool
     workers: int | None
+    threads: int | None
     as_json: bool
     device: str
     gpus: int | None
@@ -65,7 +67,7 @@ class Line:
     def of(cls, context: typer.Context) -> Line:
         """Return what was typed, as far as it is not a fold."""
         values = context.params
-        flags = {name: values[name] for name in ("resume", "overwrite", "workers", "as_json", "jobs")}
+        flags = {name: values[name] for name in ("resume", "overwrite", "workers", "threads", "as_json", "jobs")}
         options = given_options(context, without=flags)
         return cls(values["dataset"], options, **flags, device=values["device"], gpus=values["gpus"])
 
@@ -76,8 +78,9 @@ class Line:
     def command(self, folds: Sequence[str], *further: str) -> str:
         """Return the command line that trains some folds."""
         workers = [] if self.workers is None else ["-j", str(self.workers)]
+        threads = [] if self.threads is None else ["--threads", str(self.threads)]
         jobs = [] if self.jobs is None or len(folds) == 1 else ["--jobs", str(self.jobs)]
-        return shlex.join(["autoseg_train", *self.arguments(folds, *jobs, *workers, *further)])
+        return shlex.join(["autoseg_train", *self.arguments(folds, *jobs, *threads, *workers, *further)])
 
 
 def given_options(context: typer.Context, *, without: Mapping[str, object]) -> tuple[str, ...]:
@@ -242,7 +245,8 @@ class _Queue:
         flags = [*(["--resume"] if line.resume else []), *(["--overwrite"] if line.overwrite else [])]
         workers = str(share_of_workers(n_workers(line.workers), self.size))
         arguments = line.arguments([work.fold], "-j", workers, *flags)
-        threads = share_of_threads(self.size * (line.gpus or 1)) if self.size > 1 else {}
+        is_shared = self.size > 1 or line.threads is not None
+        threads = share_of_threads(self.size * (line.gpus or 1), line.threads) if is_shared else {}
         work.log.parent.mkdir(parents=True, exist_ok=True)
         with work.log.open("ab" if line.resume else "wb") as output:
             process = started.start(arguments, {**threads, **slot}, output=output)

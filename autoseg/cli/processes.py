@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from autoseg.cli.children import Child, children
 from autoseg.cli.common import EXIT_DONE, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USER, IncompleteError, StoppedError
+from autoseg.cli.threads import share_of_threads
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import counted
-from autoseg.core.parallel import available_cores
 
 if TYPE_CHECKING:
     from autoseg.training.request import FoldRequest
 
-THREADS = "OMP_NUM_THREADS"
 GRACE_SECONDS = 30.0
 """What the others get to end by themselves after one process has failed."""
 
@@ -34,6 +33,8 @@ class Place:
     """On this machine; the number of its GPU."""
     local_size: int = 1
     """Processes on this machine."""
+    size: int = 1
+    """All of them."""
     restarts: int = 0
     """How often torchrun has started all of them again."""
     is_started: bool = False
@@ -44,9 +45,9 @@ class Place:
         """Return what torchrun, or :func:`run_processes`, says of this process; without them it is the only one."""
         if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
             return cls()
-        names = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
-        rank, local_rank, local_size, restarts = (int(os.environ.get(name, 0)) for name in names)
-        return cls(rank, local_rank, max(local_size, 1), restarts, is_started=True)
+        names = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
+        rank, local_rank, local_size, size, restarts = (int(os.environ.get(name, 0)) for name in names)
+        return cls(rank, local_rank, max(local_size, 1), size, restarts, is_started=True)
 
     @property
     def is_first(self) -> bool:
@@ -69,14 +70,6 @@ class Place:
 def share_of_workers(n: int, size: int) -> int:
     """Return the share of ``n`` workers of one of ``size`` processes, at least one unless there shall be none."""
     return min(n, max(1, n // size))
-
-
-def share_of_threads(size: int) -> dict[str, str]:
-    """Return the variable by which each of ``size`` processes computes with its share of the cores.
-
-    Empty if the user has set it.
-    """
-    return {} if THREADS in os.environ else {THREADS: str(max(1, available_cores() // size))}
 
 
 @contextmanager
@@ -108,11 +101,11 @@ def check_gpus(n: int, device: str) -> None:
         )
 
 
-def run_processes(n: int, arguments: Sequence[str]) -> None:
+def run_processes(n: int, arguments: Sequence[str], threads: int | None = None) -> None:
     """Run ``autoseg_train ARGUMENTS`` as ``n`` processes of one training on this machine, until all have ended.
 
     SIGINT and SIGTERM reach each of them once, so that they save. If one fails, the others are ended. If this process
-    is killed, they save and end, too.
+    is killed, they save and end, too. They share ``threads``, or the cores.
 
     Raises
     ------
@@ -128,7 +121,7 @@ def run_processes(n: int, arguments: Sequence[str]) -> None:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n),
-        "TORCHELASTIC_USE_AGENT_STORE": "True", **share_of_threads(n),
+        "TORCHELASTIC_USE_AGENT_STORE": "True", **share_of_threads(n, threads),
     }  # fmt: skip
     with children() as started:
         for rank in range(n):

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,7 @@ from autoseg.cli.common import (
 from autoseg.cli.console import python_runner, signals
 from autoseg.cli.folds import Line, train_folds
 from autoseg.cli.processes import Place, check_gpus, joined, run_processes
+from autoseg.cli.threads import settle_threads
 from autoseg.core.errors import AutosegError, CacheError, ConfigError, UserError
 from autoseg.core.findings import listed
 from autoseg.dataset.commands import planning_command, training_command
@@ -49,8 +51,19 @@ if TYPE_CHECKING:
     from autoseg.training.request import FoldRequest
     from autoseg.training.run_config import RunOptions
 
-RunCode = Callable[[str, Mapping[str, object]], str]
-"""See ``autoseg.training.trainer.Console.run_code``."""
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """How this process trains and speaks, beside what the run is."""
+
+    place: Place
+    gpus: int | None
+    threads: int | None
+    overwrite: bool
+    run_code: Callable[[str, Mapping[str, object]], str] | None
+    """See ``autoseg.training.trainer.Console``."""
+    quiet: bool
+    as_json: bool
 
 
 def train(
@@ -113,6 +126,10 @@ def train(
         bool, typer.Option("--console-python", help="Let the console that Ctrl-C opens run Python; one fold only.")
     ] = False,
     root: RootOption = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, help="Threads that compute (default: on the CPU as many cores as are free)."),
+    ] = None,
     workers: WorkersOption = None,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -154,7 +171,7 @@ def train(
         folds[0], configuration, name, place.device(device), epochs, iterations,
         None if max_runtime is None else parse_duration(max_runtime),
         seed, pretrained, settings or [], place.workers(n_workers(workers)), resume, deterministic=deterministic,
-        user_file=files.user, run_file=files.run,
+        user_file=files.user, run_file=files.run, devices=place.size if place.is_started else gpus or 1,
     )  # fmt: skip
     if show_config:
         print_settings(resolve_settings(space, data, options), as_json=as_json)
@@ -163,27 +180,17 @@ def train(
         train_folds(space, data, options, folds, Line.of(context))
         return
     run_code = python_runner() if console_python else None
-    _train_one(space, data, options, place, gpus, run_code, overwrite=overwrite, quiet=quiet, as_json=as_json)
+    _train_one(space, data, options, Process(place, gpus, threads, overwrite, run_code, quiet, as_json))
 
 
-def _train_one(
-    space: Workspace,
-    data: Dataset,
-    options: RunOptions,
-    place: Place,
-    gpus: int | None,
-    run_code: RunCode | None,
-    *,
-    overwrite: bool,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+def _train_one(space: Workspace, data: Dataset, options: RunOptions, process: Process) -> None:
     """Train and score the fold of ``options``, as one process or as the starter of several."""
     from autoseg.core.ranks import Ranks
     from autoseg.sampling.loader import share_of_batch
     from autoseg.training.batches import batch_size
     from autoseg.training.prepare import check_folder, check_start, prepare_fold
 
+    place, gpus, overwrite = process.place, process.gpus, process.overwrite
     request = prepare_fold(space, data, options)
     check_start(request, resume=options.resume, overwrite=overwrite)
     _prepare_determinism(request)
@@ -204,35 +211,32 @@ def _train_one(
         check_gpus(gpus, options.device)
         share_of_batch(batch_size(request), Ranks(size=gpus))
         is_resumed()
-        run_processes(gpus, sys.argv[1:])
+        run_processes(gpus, sys.argv[1:], process.threads)
         return
+    threads = None if process.threads is None else max(1, process.threads // place.local_size)
+    settle_threads(threads, request, resume=options.resume, is_alone=not place.is_started)
     planning = planning_command(space, data, "-c", request.configuration.name)
     with saying_how_to_go_on(request, command, planning), joined(place, request) as shared:
-        summary = _train_and_validate(shared, is_resumed, command, run_code, quiet=quiet or not place.is_first)
+        summary = _train_and_validate(shared, is_resumed, command, process)
     if summary is None:
         return
     from autoseg.cli.evaluation_table import print_tables
 
-    if as_json:
+    if process.as_json:
         print_json(summary.as_json())
-    elif not quiet:
+    elif not process.quiet:
         print_tables(summary)
 
 
 def _train_and_validate(
-    request: FoldRequest,
-    is_resumed: Callable[[], bool],
-    command: Callable[[Sequence[str]], str],
-    run_code: RunCode | None,
-    *,
-    quiet: bool,
+    request: FoldRequest, is_resumed: Callable[[], bool], command: Callable[[Sequence[str]], str], process: Process
 ) -> Summary | None:
     """Train, then predict the validation cases; return the scores, or None unless this is the first of the ranks."""
     from autoseg.training.fold import train_fold
     from autoseg.training.trainer import Console
     from autoseg.training.validation import predict_validation, score_validation
 
-    ranks = request.ranks
+    ranks, quiet = request.ranks, process.quiet or not process.place.is_first
     resume = ranks.any(ranks.is_first and is_resumed())
     with signals() as received, steps_bar(request, quiet=quiet) as steps:
         result = train_fold(
@@ -240,7 +244,7 @@ def _train_and_validate(
             resume=resume,
             on_steps=steps,
             should_stop=lambda: received.should_stop,
-            console=Console(lambda: received.wants_console, received.talk, run_code),
+            console=Console(lambda: received.wants_console, received.talk, process.run_code),
         )
     if not result.is_finished:
         if not ranks.is_first:

@@ -33,7 +33,7 @@ from autoseg.training.pretrained import Before, load_pretrained
 from autoseg.training.progress import Progress
 from autoseg.training.request import FoldRequest
 from autoseg.training.run import Run
-from autoseg.training.run_checkpoints import load_latest
+from autoseg.training.run_checkpoints import load_latest, remove_unfinished
 from autoseg.training.run_lock import locked
 from autoseg.training.run_record import RunRecord
 from autoseg.training.run_state import RunState, restore
@@ -91,6 +91,7 @@ def train_fold(
         return _train(request, resume, Hooks(lambda progress, loss, rate: None, should_stop))
     with locked(request.folder):
         Mailbox(request.folder / MAILBOX).clear()  # at once: from now on others may send
+        remove_unfinished(request.folder)
         return _train(request, resume, Hooks(on_steps, should_stop, console))
 
 
@@ -170,9 +171,9 @@ def _network(request: FoldRequest, device: torch.device) -> Network:
 
 
 def _input_shape(request: FoldRequest) -> tuple[int, ...]:
-    """Return (B, C, *P) of a batch."""
+    """Return (B, C, *P) of this rank's share of a batch."""
     channels = input_channels(request.plan, request.configuration, request.dataset.labels)
-    return (batch_size(request), len(channels), *request.configuration.patch_size)
+    return (len(request.ranks.share(batch_size(request))), len(channels), *request.configuration.patch_size)
 
 
 def _precision(request: FoldRequest, latest: Checkpoint | None) -> str:

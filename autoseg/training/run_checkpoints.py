@@ -51,6 +51,12 @@ def load_latest(folder: Path) -> Checkpoint:
         return checkpoint
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes were writing: files as large as a checkpoint. Nobody may write there now."""
+    for path in (*folder.glob(".*.tmp.checkpoint_*"), *folder.glob(f".*.{PREVIOUS}")):
+        path.unlink(missing_ok=True)
+
+
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run can go on from a checkpoint in ``folder``; its content is not looked at."""
     return (folder / LATEST).is_file() or (folder / PREVIOUS).is_file()

@@ -56,6 +56,8 @@ class RunOptions:
     """TOML file with settings of this run; its tables ``data`` and ``network`` are passed over."""
     deterministic: bool = False
     """Take only operations that give the same numbers in every run."""
+    devices: int = 1
+    """Number of processes that will train the run together, each with a device of its own."""
 
 
 def fold_config(
