@@ -89,6 +89,7 @@ def kill_and_resume(
             if kill is None:
                 break
             done.append(kill)
+            print(f"killed {len(done)} times; goes on from iteration {kill.iteration}", file=sys.stderr, flush=True)
         run([*command, "--name", "killed", "--resume"])
         different = differences(whole, hurt)
     if as_json:

@@ -98,7 +98,7 @@ def train_fold(
 def _train(request: FoldRequest, resume: bool, hooks: Hooks) -> FoldResult:
     started = time.monotonic()
     tune_for_equal_shapes(select_device(request.device))
-    latest = load_latest(request.folder) if resume else None
+    latest = load_latest(request.folder, repairs=request.ranks.is_first) if resume else None
     precision = _precision(request, latest)
     parts = build_parts(request, precision)
     progress = Progress()
