@@ -24,8 +24,8 @@ VALIDATION_SEED_OFFSET = 1_000_003
 
 
 def batch_size(request: FoldRequest) -> int:
-    """Patches per step: as set, else the plan's."""
-    return request.config.batch_size or request.configuration.batch_size
+    """Patches per step of all devices together: as set, else the plan's, for each device if that is set."""
+    return (request.config.batch_size or request.configuration.batch_size) * request.batch_devices
 
 
 def recipe(request: FoldRequest) -> Recipe:

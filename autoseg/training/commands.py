@@ -48,6 +48,7 @@ COMMANDS: dict[str, Usage] = {
     "eval": Usage("", "validate now"),
     "preview": Usage("", "predict the preview cases and write them as pictures"),
     "print": Usage("ATTRIBUTE", "show an attribute of the run, such as config.optimizer or progress.iteration"),
+    "python": Usage("CODE", "run a line of Python, where the training is `run`; in a console with --console-python"),
     "help": Usage("", "list these commands"),
 }
 

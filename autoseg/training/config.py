@@ -81,7 +81,9 @@ class TrainingConfig(BaseModel):
     validation_iterations: int = Field(default=50, ge=1)
     """Batches of validation patches per epoch."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Patches per step; None takes the plan's."""
+    """Patches per step, of all devices together; None takes the plan's."""
+    batch_per_device: bool = False
+    """Whether each device of ``--gpus`` gets so many patches; the learning rate stays as it is."""
     loss: str = "label_sets"
     """label_sets (Dice and cross entropy of label sets); for regression l2 or l1 (mean squared or absolute error over
     known voxels); or package.module:attribute, see docs/extending.md."""

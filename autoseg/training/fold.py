@@ -23,6 +23,7 @@ from autoseg.nn.precision import choose_dtype
 from autoseg.nn.ranks import distributed_network
 from autoseg.tasks.task import outputs_of
 from autoseg.training.batches import batch_size, monitor_batches, training_batches, validation_batches
+from autoseg.training.commands import MAILBOX, Mailbox
 from autoseg.training.evidence.sources import evidence_sources
 from autoseg.training.loop import train
 from autoseg.training.objective import objective_of
@@ -31,7 +32,7 @@ from autoseg.training.pretrained import Before, load_pretrained
 from autoseg.training.progress import Progress
 from autoseg.training.request import FoldRequest
 from autoseg.training.run import Run
-from autoseg.training.run_checkpoints import load_latest
+from autoseg.training.run_checkpoints import load_latest, remove_unfinished
 from autoseg.training.run_lock import locked
 from autoseg.training.run_loss import run_loss, run_weights
 from autoseg.training.run_record import RunRecord
@@ -91,13 +92,15 @@ def train_fold(
     if not request.ranks.is_first:
         return _train(request, resume, Hooks(lambda progress, loss, rate: None, should_stop))
     with locked(request.folder):
+        Mailbox(request.folder / MAILBOX).clear()  # at once: from now on others may send
+        remove_unfinished(request.folder)
         return _train(request, resume, Hooks(on_steps, should_stop, console))
 
 
 def _train(request: FoldRequest, resume: bool, hooks: Hooks) -> FoldResult:
     started = time.monotonic()
     tune_for_equal_shapes(select_device(request.device))
-    latest = load_latest(request.folder) if resume else None
+    latest = load_latest(request.folder, repairs=request.ranks.is_first) if resume else None
     precision = _precision(request, latest)
     parts = build_parts(request, precision)
     progress = Progress()
@@ -166,9 +169,9 @@ def _network(request: FoldRequest, device: torch.device) -> Network:
 
 
 def _input_shape(request: FoldRequest) -> tuple[int, ...]:
-    """Return (B, C, *P) of a batch."""
+    """Return (B, C, *P) of this rank's share of a batch."""
     channels = input_channels(request.plan, request.configuration, request.dataset.labels)
-    return (batch_size(request), len(channels), *request.configuration.patch_size)
+    return (len(request.ranks.share(batch_size(request))), len(channels), *request.configuration.patch_size)
 
 
 def _precision(request: FoldRequest, latest: Checkpoint | None) -> str:

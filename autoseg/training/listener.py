@@ -28,11 +28,6 @@ class Listener:
         self._letters: list[Letter] = []
         self._looked = time.monotonic()
 
-    def begin(self) -> None:
-        """Forget what was sent to an earlier session."""
-        if self.is_open:
-            self.mailbox.clear()
-
     def end(self) -> None:
         """Answer what nobody will obey any more."""
         if self.is_open:

@@ -38,7 +38,7 @@ from autoseg.training.optim import optimizer_settings
 from autoseg.training.pretrained import check_pretrained, pretrained_checkpoint
 from autoseg.training.request import FoldRequest
 from autoseg.training.resuming import find_run
-from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, PREVIOUS, has_checkpoint
+from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, PREVIOUS, has_checkpoint, load_latest
 from autoseg.training.run_config import RunOptions, fold_config
 from autoseg.training.run_loss import run_loss, run_weights
 
@@ -106,6 +106,7 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         device=options.device,
         workers=options.workers,
         pretrained=pretrained_checkpoint(options.pretrained, options.fold),
+        batch_devices=_batch_devices(run.folder, options) if resolved.config.batch_per_device else 1,
         data_hash=fingerprint.source_hash,
     )
 
@@ -128,6 +129,13 @@ def _planning(workspace: Workspace, dataset: Dataset, options: RunOptions) -> st
 
 def _settings(run: _ChosenRun, dataset: Dataset, options: RunOptions) -> Resolved[TrainingConfig]:
     return fold_config(run.plan, dataset, run.fingerprint, options, run.folder)
+
+
+def _batch_devices(folder: Path, options: RunOptions) -> int:
+    """Return on how many devices a run was begun that goes on; that of a new one."""
+    if not (options.resume and has_checkpoint(folder)):
+        return options.devices
+    return int(load_latest(folder).state["batch_devices"])
 
 
 def _chosen_run(workspace: Workspace, dataset: Dataset, options: RunOptions, planning: str) -> _ChosenRun:

@@ -40,6 +40,8 @@ class FoldRequest:
     """The processes that train this fold together."""
     origins: Mapping[str, str] = field(default_factory=dict)
     """Dotted key of a setting -> level that set it; settings that nobody set are left out."""
+    batch_devices: int = 1
+    """Number of devices that each get the whole batch size, as the run was begun: 1 unless ``batch_per_device``."""
     data_hash: str = ""
     """Hash of the source files and dataset.json; "" where it is not known."""
 

@@ -64,7 +64,6 @@ class Run:
     def begin(self) -> None:
         """Write the files of the start, and let batches be built from where the run goes on."""
         limit = self.state.config.max_runtime
-        self.listener.begin()
         self.files.begin()
         self._has_no_time = limit is not None and self.state.progress.seconds >= limit
         if self._has_no_time:

@@ -66,6 +66,8 @@ class RunOptions:
     a warning names what is otherwise in it."""
     deterministic: bool = False
     """Take only operations that give the same numbers in every run."""
+    devices: int = 1
+    """Number of processes that will train the run together, each with a device of its own."""
 
 
 def fold_config(

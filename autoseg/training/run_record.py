@@ -23,7 +23,8 @@ class RunRecord:
     """Dotted key of a setting -> level that set it when the run was begun, or when it was last changed."""
     environments: tuple[Mapping[str, Any], ...]
     """Software and hardware of the run: an entry for its start, and for each time that it went on elsewhere or with
-    other versions. ``iteration`` is the number of steps that were done then, the rest an ``Environment``."""
+    other versions. ``iteration`` is the number of steps that were done then, ``threads`` the number that compute, the
+    rest an ``Environment``."""
     changes: tuple[Mapping[str, Any], ...]
     """Changes of settings when the run went on; see ``changes_so_far``."""
     data_hash: str
@@ -71,7 +72,7 @@ def _with(
     earlier: tuple[Mapping[str, Any], ...], environment: Environment, iteration: int
 ) -> tuple[Mapping[str, Any], ...]:
     """Return the environments so far, and the present one if it differs from the last."""
-    values = environment.model_dump()
+    values = {**environment.model_dump(), "threads": torch.get_num_threads()}
     if earlier and {key: value for key, value in earlier[-1].items() if key != "iteration"} == values:
         return earlier
     return (*earlier, {"iteration": iteration, **values})

@@ -16,7 +16,7 @@ from autoseg.training.optim import optimizer_name
 from autoseg.training.pretrained import Before
 from autoseg.training.progress import Progress
 from autoseg.training.request import FoldRequest
-from autoseg.training.resuming import forbidden_changes, may_change_text
+from autoseg.training.resuming import SETTINGS, forbidden_changes, may_change_text
 from autoseg.training.run_checkpoints import LATEST
 from autoseg.training.run_record import RunRecord
 from autoseg.training.trainer import Parts
@@ -69,6 +69,7 @@ class RunState:
                 "scaler": parts.scaler.state_dict(),
                 "progress": self.progress.to_dict(),
                 "precision": self.precision,
+                "batch_devices": request.batch_devices,
                 "evidence": {source.name: source.state() for source in parts.evidence},
                 "data": _data_of(request),
                 "pretrained": None if self.before.path is None else str(self.before.path),
@@ -97,7 +98,7 @@ class RunState:
             }
             | replace(self.record, changes=tuple(self.changes)).as_json()
         )
-        write_json(request.folder / "training.json", settings)
+        write_json(request.folder / SETTINGS, settings)
 
 
 def _data_of(request: FoldRequest) -> dict[str, Any]:

@@ -48,14 +48,17 @@ def talk(run: Run, console: Console) -> None:
     def obey(text: str) -> str:
         nonlocal is_left
         is_left = text.strip() == "q"
-        return execute(run, text)
+        return execute(run, text, console)
 
     console.talk(obey, lambda: is_left or bool(run.ending))
     run.clock.take()
 
 
-def execute(run: Run, text: str) -> str:
-    """Obey one command line; return the answer, one line. What is wrong with it is the answer, too."""
+def execute(run: Run, text: str, console: Console | None = None) -> str:
+    """Obey one command line; return the answer. What is wrong with it is the answer, too.
+
+    The answer is one line, except that of ``python``, which only a ``console`` obeys.
+    """
     try:
         command = parse_command(text)
         if run.state.parts.ranks.size > 1 and command.name not in FOR_SEVERAL:
@@ -63,7 +66,10 @@ def execute(run: Run, text: str) -> str:
                 f"{command.name}: this run has several processes, which obey {', '.join(FOR_SEVERAL)}. For others, "
                 "abort it and go on with --resume --set KEY=VALUE."
             )
-        answer = _ACTIONS[command.name](run, command.argument)
+        if command.name == "python":
+            answer = _python(run, command.argument, console)
+        else:
+            answer = _ACTIONS[command.name](run, command.argument)
     except Exception as error:  # whatever a command runs into, it must not end the training
         log.debug("where that was found", exc_info=True)
         reason = str(error) if isinstance(error, AutosegError) else f"{type(error).__name__}: {error}"
@@ -224,6 +230,16 @@ def _print(run: Run, argument: str) -> str:
         raise ConfigError(f"print {argument}: this is a function, and commands call none.")
     text = " ".join(repr(value).split())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+
+
+def _python(run: Run, argument: str, console: Console | None) -> str:
+    if console is None or console.run_code is None:
+        raise ConfigError(
+            "python: no command executes code here. Start the training on a terminal with --console-python, and type "
+            "it in the console that Ctrl-C opens."
+        )
+    _note(run.state, {"python": [None, argument]})  # before it may fail half-way
+    return console.run_code(argument, {"run": run})
 
 
 def _help(run: Run, argument: str) -> str:

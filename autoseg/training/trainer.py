@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -76,6 +76,8 @@ class Console:
     """Whether the user asked for it; asked after every step."""
     talk: Callable[[Callable[[str], str], Callable[[], bool]], None]
     """Talks with the user, given (command line -> answer, whether the console is to be left), until it returns."""
+    run_code: Callable[[str, Mapping[str, object]], str] | None = None
+    """(one line of Python, names that it may use) -> what it printed; None where the user did not allow that."""
 
 
 @dataclass(frozen=True, slots=True)
