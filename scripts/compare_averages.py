@@ -26,6 +26,7 @@ from autoseg.cases.layers import input_channels
 from autoseg.cli import common
 from autoseg.cli.plan_and_preprocess import plan_and_preprocess
 from autoseg.core.atomic import atomic_path, write_json
+from autoseg.core.errors import ConfigError
 from autoseg.dataset.dataset import Dataset
 from autoseg.inference import Predictor
 from autoseg.inference.model import Model
@@ -95,12 +96,17 @@ def run_seed(comparison: Comparison, seed: int, decays: Sequence[float], *, mirr
     request = comparison.request(folder.name, seed)
     parts = own_parts(request)
     trained = trained_weights(request, parts, decays, folder / "weights.pt")
-    scores = {}
-    for title, weights in trained["weights"].items():
+    titles, scores = (LAST, *map(title_of, decays)), {}
+    if missing := {*titles} - {*trained["weights"]}:
+        raise ConfigError(
+            f"{folder}: found a training without {', '.join(sorted(missing))}, expected those of --decays. Delete the "
+            "folder, or choose another --work."
+        )
+    for title in titles:
         output = folder / f"{title.replace(' ', '_')}{'' if mirrors else '_not_mirrored'}"
         result = output / "dice.json"
         if not result.is_file():
-            predict(request, parts, weights, comparison.cases, output, mirrors=mirrors)
+            predict(request, parts, trained["weights"][title], comparison.cases, output, mirrors=mirrors)
             write_json(result, score(comparison, output)["dense"])
         scores[title] = json.loads(result.read_text(encoding="utf-8"))
         log.info("seed %d, %s: %s", seed, title, scores[title])
@@ -120,6 +126,11 @@ def trained_weights(request: FoldRequest, parts: Parts, decays: Sequence[float],
     return values
 
 
+def title_of(decay: float) -> str:
+    """Name the mean of past weights of a decay."""
+    return f"mean, decay {decay}"
+
+
 def own_parts(request: FoldRequest) -> Parts:
     """Return the parts of the run, in the arithmetic that is fastest and right on this machine."""
     network = build_parts(request, "float32").network
@@ -131,7 +142,7 @@ def own_parts(request: FoldRequest) -> Parts:
 
 def train(request: FoldRequest, parts: Parts, decays: Sequence[float]) -> tuple[dict[str, Weights], float]:
     """Take all steps of the run; return title -> weights, and the seconds that one average took."""
-    averages = {f"mean, decay {decay}": WeightAverage(parts.network, decay) for decay in decays}
+    averages = {title_of(decay): WeightAverage(parts.network, decay) for decay in decays}
     averaging, clip = 0.0, request.config.optimizer.gradient_clip
     for iteration, batch in enumerate(parts.training_batches(0)):
         parts.optimization.set_learning_rate(iteration)

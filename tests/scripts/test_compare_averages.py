@@ -5,6 +5,8 @@ import torch
 from compare_averages import LAST, compare, markdown, trained_weights
 from toy import write_toy_dataset
 
+from autoseg.core.errors import ConfigError
+
 
 def test_one_training_gives_all_rows_and_is_not_done_again(tmp_path, capsys, monkeypatch):
     folder = write_toy_dataset(tmp_path / "toy", n_cases=5, shape=(8, 24, 24))
@@ -19,6 +21,8 @@ def test_one_training_gives_all_rows_and_is_not_done_again(tmp_path, capsys, mon
     monkeypatch.setattr("compare_averages.train", lambda *_: pytest.fail("trained again"))
     compare(folder, 2, **options)
     assert table.splitlines()[-1] == capsys.readouterr().out.splitlines()[-1]
+    with pytest.raises(ConfigError, match=r"without mean, decay 0\.25"):
+        compare(folder, 2, **options | {"decays": [0.25]})
 
 
 def test_weights_of_a_file_are_taken_as_they_are(tmp_path):
