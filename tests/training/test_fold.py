@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from autoseg.nn.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.nn.compiling import compile_network
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.training import fold as fold_module
+from autoseg.training import run_files
 from autoseg.training.batches import validation_batches
 from autoseg.training.fold import build_parts, train_fold
 from autoseg.training.prepare import check_folder, check_start, prepare_fold
@@ -136,6 +138,22 @@ def test_training_learns_the_toy_task_and_validation_scores_it(request_of):
     assert json.loads((request.folder / "validation" / "summary.json").read_text())["scored_on"] != "dense"
     for name in (LATEST, BEST, FINAL, "history.jsonl", "progress.png", "training.json"):
         assert (request.folder / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1e-9, [1, 3]), (1e9, [1, 2, 3])])
+def test_curves_show_the_first_line_and_the_last_and_others_as_their_share_of_time_allows(
+    request_of, monkeypatch, share, expected
+):
+    drawn = []
+
+    def draw(path, records):
+        time.sleep(0.001)
+        drawn.append(len(records))
+
+    monkeypatch.setattr(run_files, "draw_history", draw)
+    monkeypatch.setattr(run_files, "DRAWING_SHARE", share)
+    train_fold(request_of(iterations=12))
+    assert drawn == expected
 
 
 def test_time_that_is_up_ends_a_run_as_finished_and_counts_over_all_sessions(request_of, caplog):
