@@ -110,7 +110,7 @@ def throughput(parts: Parts, stream: Iterator[Batch], warmup: int, steps: int) -
                 clock.seconds.clear()
                 started = time.perf_counter()
             batch = clock.time("data", lambda: next(stream))
-            losses.append(training_step(parts, batch, index, 12.0))
+            losses.append(training_step(parts, batch, index, 12.0).loss)
         synchronise(parts.device)
     seconds = time.perf_counter() - started
     waited = clock.seconds["data"] - clock.seconds.get("augment", 0.0)
