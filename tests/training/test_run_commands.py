@@ -38,7 +38,12 @@ def test_letters_arrive_once_in_order_and_answers_return_to_their_sender(tmp_pat
     thread.join()
 
 
-def test_a_command_that_nobody_takes_is_taken_back(tmp_path):
+def test_a_command_is_obeyed_or_taken_back_and_never_both(tmp_path):
     mailbox = Mailbox(tmp_path)
-    assert mailbox.wait(mailbox.send("abort"), 0) is None
+    key = mailbox.send("abort")
+    assert mailbox.wait(key, 0) is None
+    assert mailbox.take_back(key)
     assert list(mailbox.receive()) == []
+    key = mailbox.send("abort")
+    assert [letter.text for letter in mailbox.receive()] == ["abort"]
+    assert not mailbox.take_back(key)
