@@ -152,10 +152,11 @@ class Mailbox:
         """Remove a command; return False if the training has taken it, and so obeys it."""
         return _remove(self.folder / f"{key}.command.json")
 
-    def clear(self) -> None:
-        """Remove what an earlier run did not take."""
+    def clear(self, before_ns: int) -> None:
+        """Remove the commands and answers of what was sent before a time, nanoseconds since 1970."""
         for path in self.folder.glob("*.json"):
-            path.unlink(missing_ok=True)
+            if path.name < f"{before_ns:020d}" and not path.name.startswith("."):
+                path.unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> bool:

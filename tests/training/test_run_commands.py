@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -47,3 +48,16 @@ def test_a_command_is_obeyed_or_taken_back_and_never_both(tmp_path):
     key = mailbox.send("abort")
     assert [letter.text for letter in mailbox.receive()] == ["abort"]
     assert not mailbox.take_back(key)
+
+
+def test_a_start_removes_what_was_sent_before_it_and_nothing_that_is_being_sent(tmp_path):
+    mailbox = Mailbox(tmp_path)
+    mailbox.send("abort")
+    mailbox.answer(mailbox.send("status"), "iteration 1")
+    begun = time.time_ns()
+    mailbox.send("setlr 0.1")
+    being_written = tmp_path / ".77.tmp.01795791008291248615-aee7ca42.command.json"
+    being_written.touch()
+    mailbox.clear(begun)
+    assert [letter.text for letter in mailbox.receive()] == ["setlr 0.1"]
+    assert [path.name for path in tmp_path.iterdir()] == [being_written.name]
