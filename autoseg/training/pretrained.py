@@ -189,8 +189,8 @@ def check_pretrained(
     """
     if overwrite and path.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(
-            f"--pretrained {path}: found a checkpoint of the run that --overwrite moves aside, expected another one. Give "
-            "the new run another --name, or copy the checkpoint elsewhere first."
+            f"--pretrained {path}: found a checkpoint of the run that --overwrite moves aside, expected another one. "
+            "Give the new run another --name, or copy the checkpoint elsewhere first."
         )
     checkpoint = load_checkpoint(path)
     own = _ends(plan, configuration, labels)

@@ -6,6 +6,7 @@ import pytest
 from autoseg.cases.cache import CaseCache, open_case, read_entry, remove_case, write_case
 from autoseg.cases.case import CaseRecord
 from autoseg.cases.entry import CacheEntry
+from autoseg.cases.layers import TARGETS, Kind, LayerInfo
 from autoseg.core.errors import CacheError
 from autoseg.core.geometry import Geometry
 
@@ -108,6 +109,24 @@ def test_voxels_that_nobody_wrote_are_named_when_they_are_read(tmp_path, kind, v
         case.read(kind, everything)
     case.read(kind, (slice(0, 1), *everything[1:]))
     assert case.read(kind, nothing).size == 0
+
+
+def test_numbers_of_a_regression_may_be_unknown_but_not_infinite(tmp_path):
+    shape, everything = (2, 3, 4), (slice(0, 2), slice(0, 3), slice(0, 4))
+    numbers = np.full((1, *shape), np.nan, np.float32)
+    info = LayerInfo(name=TARGETS, kind=Kind.NUMBERS, dtype="float32")
+    write_case(
+        tmp_path, "a", image=np.zeros((2, *shape), np.float32), codes=np.full(shape, 2, np.uint8),
+        locations=np.array((5, 0, 7), np.int32), layers={TARGETS: numbers},
+        entry=make_entry(shape).model_copy(update={"layers": (info,)}),
+    )  # fmt: skip
+    case = open_case(tmp_path, "a")
+    assert np.isnan(case.read(TARGETS, everything)).all()
+    array = np.load(tmp_path / f"a.{TARGETS}.npy", mmap_mode="r+")
+    array.flat[-1] = np.inf
+    array.flush()
+    with pytest.raises(CacheError, match=rf"a\.{TARGETS}\.npy: found infinite numbers"):
+        case.read(TARGETS, everything)
 
 
 def test_a_damaged_record_is_named(tmp_path):
