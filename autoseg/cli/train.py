@@ -89,7 +89,7 @@ def train(
         str | None, typer.Option(help="Name of the run; a folder of its own (default: default, or the run to resume).")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped, as it was begun.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete what the run left and start anew.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Move an earlier run aside and start anew.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     gpus: Annotated[
         int | None,

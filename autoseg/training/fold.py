@@ -113,8 +113,11 @@ def _train(request: FoldRequest, resume: bool, hooks: Hooks) -> FoldResult:
     run = Run(RunState(request, parts, progress, precision, before, record, [dict(item) for item in record.changes]))
     if wants_compiling(request.config.compile, parts.device, request.config.iterations):
         compile_network(parts.network, _input_shape(request), parts.device, parts.autocast_dtype)
-    with deterministic(is_on=request.config.deterministic):
-        train(run, hooks)
+    try:
+        with deterministic(is_on=request.config.deterministic):
+            train(run, hooks)
+    finally:
+        run.stop_workers()
     is_finished = run.finish(is_stopped=request.ranks.any(hooks.should_stop() or bool(run.ending)))
     return FoldResult(run.state.progress, is_finished, time.monotonic() - started, is_saved=run.ending != "kill")
 

@@ -40,6 +40,7 @@ from autoseg.training.request import FoldRequest
 from autoseg.training.resuming import find_run
 from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, PREVIOUS, has_checkpoint, load_latest
 from autoseg.training.run_config import RunOptions, fold_config
+from autoseg.training.run_lock import check_not_running
 from autoseg.training.run_loss import run_loss, run_weights
 
 log = logging.getLogger(__name__)
@@ -250,11 +251,13 @@ def check_folder(folder: Path, *, resume: bool, overwrite: bool, command: str = 
     """Make sure that a run neither destroys nor mixes with another; return whether there is something to resume.
 
     ``overwrite`` moves the folder aside, to ``old_fold_<k>_<time>`` beside it. Raises ``ConfigError`` if the folder
-    holds a run and neither flag is given, or
-    both are, or if ``resume`` finds only weights that cannot go on. ``command`` trains the fold, for the message.
+    holds a run and neither flag is given, or both are, if ``resume`` finds only weights that cannot go on, or if
+    ``overwrite`` finds a training that runs. ``command`` trains the fold, for the message.
     """
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite: found both, expected one. Leave one out.")
+    if overwrite:
+        check_not_running(folder)
     if overwrite and any(folder.glob("*.pt")):
         aside = folder.with_name(f"old_{folder.name}_{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}")
         folder.rename(aside)

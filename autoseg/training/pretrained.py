@@ -178,19 +178,19 @@ def check_pretrained(
     path
         The checkpoint.
     folder
-        Of the run; ``overwrite`` removes it.
+        Of the run; ``overwrite`` moves it aside.
 
     Raises
     ------
     ConfigError
-        If the checkpoint lies in the folder that is to be removed.
+        If the checkpoint lies in the folder that is to be moved aside.
     ModelError
         As :func:`load_pretrained`.
     """
     if overwrite and path.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(
-            f"--pretrained {path}: found a checkpoint of the run that --overwrite deletes, expected another one. Give "
-            "the new run another --name, or copy the checkpoint elsewhere first."
+            f"--pretrained {path}: found a checkpoint of the run that --overwrite moves aside, expected another one. "
+            "Give the new run another --name, or copy the checkpoint elsewhere first."
         )
     checkpoint = load_checkpoint(path)
     own = _ends(plan, configuration, labels)

@@ -174,6 +174,13 @@ class Run:
         self.listener.end()
         return is_finished
 
+    def stop_workers(self) -> None:
+        """Give up the batches that are built ahead, and with them the processes that build them.
+
+        A traceback that the console showed keeps this run until the interpreter ends, which would then wait for them.
+        """
+        self._batches = iter(())
+
     def _next_batch(self) -> Batch:
         """Return the batch of the next step. A dead worker is replaced once between two lines of the history."""
         try:

@@ -27,11 +27,11 @@ def save_latest(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_latest(folder: Path, *, repairs: bool = False) -> Checkpoint:
-    """Read the latest checkpoint of a run; if it is missing or damaged the previous one, with a warning.
+    """Read the latest checkpoint of a run; if it is missing or damaged the previous one.
 
-    ``repairs`` puts the previous one in the place of a damaged latest; otherwise the next save would replace the only
-    whole checkpoint by it. For the process that holds the folder. Raises ``ModelError`` if neither can be read: the
-    fault of the latest.
+    ``repairs`` puts the previous one in the place of a damaged latest, with a warning; otherwise the next save would
+    replace the only whole checkpoint by it. For the process that holds the folder. Raises ``ModelError`` if neither can
+    be read: the fault of the latest.
     """
     try:
         return load_checkpoint(folder / LATEST)
@@ -42,8 +42,10 @@ def load_latest(folder: Path, *, repairs: bool = False) -> Checkpoint:
             checkpoint = load_checkpoint(folder / PREVIOUS)
         except ModelError:
             raise error from None
-        log.warning("%s. Going on from %s, iteration %d", error, PREVIOUS, iteration_of(checkpoint))
         if repairs:
+            log.warning(
+                "%s. Going on from %s, iteration %d", str(error).rstrip("."), PREVIOUS, iteration_of(checkpoint)
+            )
             _put_in_place_of(folder / PREVIOUS, folder / LATEST)
         return checkpoint
 

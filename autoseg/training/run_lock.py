@@ -33,10 +33,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=PROBE_S)
     except Timeout:
-        raise ConfigError(
-            f"{folder}: another training runs here ({_owner(folder)}), expected none. Wait until it has ended, or give "
-            "this one another --name."
-        ) from None
+        raise _occupied(folder) from None
     try:
         write_json(folder / OWNER, {"process": os.getpid(), "host": socket.gethostname()})
         yield
@@ -56,6 +53,19 @@ def is_running(folder: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+def check_not_running(folder: Path) -> None:
+    """Raise ``ConfigError`` if a training holds the folder: moved aside or removed, it would lose its files."""
+    if is_running(folder):
+        raise _occupied(folder)
+
+
+def _occupied(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"{folder}: another training runs here ({_owner(folder)}), expected none. Wait until it has ended, or give "
+        "this one another --name."
+    )
 
 
 def _owner(folder: Path) -> str:

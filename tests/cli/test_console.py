@@ -73,7 +73,7 @@ class Terminal:
         self.text = ""
         environment = {**os.environ, "AUTOSEG_ROOT": str(root), "TERM": "dumb", "COLUMNS": "160"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "autoseg.cli.train", "7", "0", *arguments, *LONG],
+            [sys.executable, "-m", "autoseg.cli.train", "7", "0", *LONG, *arguments],
             stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
         )  # fmt: skip
         os.close(theirs)
@@ -134,7 +134,7 @@ def fold(root: Path, name: str) -> Path:
 
 @pytest.mark.slow
 def test_a_session_on_a_terminal(root):
-    terminal = Terminal(root, "--name", "talked", "--console-python")
+    terminal = Terminal(root, "--name", "talked", "--console-python", "-j", "1")
     folder = fold(root, "talked")
     terminal.wait_for_checkpoint(folder)
     terminal.interrupt()
@@ -145,7 +145,7 @@ def test_a_session_on_a_terminal(root):
             assert f": {line}: " in terminal.text, f"{line} was not logged"
     assert "n = 20" in terminal.type("python n = run.state.config.iterations_per_epoch; print(f'n = {n}')")
     assert "21" in terminal.type("python n + 1")
-    assert "ZeroDivisionError" in terminal.type("python 1 / 0")
+    assert "ZeroDivisionError" in terminal.type("python 1 / 0")  # its traceback must not hold the workers at the end
     os.write(terminal.own, b"q\n")
     terminal.wait_for("going on")
     assert "--console-python" in run_command("ctl", folder, "python 1").stderr

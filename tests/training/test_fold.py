@@ -26,6 +26,7 @@ from autoseg.training.request import FoldRequest
 from autoseg.training.resuming import settings_of
 from autoseg.training.run_checkpoints import BEST, FINAL, LATEST
 from autoseg.training.run_config import RunOptions, fold_config, is_scribbled, settings_for_scribbles
+from autoseg.training.run_lock import locked
 from autoseg.training.validation import validate_fold
 
 TIMES = ("seconds", "iterations_per_second", "data_wait", "memory_gb")
@@ -257,6 +258,19 @@ def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(request_of):
         assert "--resume" not in str(refused.value)
     assert not check_folder(request.folder, resume=False, overwrite=True)
     assert not request.folder.exists()
+
+
+@pytest.mark.parametrize("has_saved", [False, True])
+def test_the_folder_of_a_running_training_is_neither_moved_nor_removed(tmp_path, has_saved):
+    folder = tmp_path / "fold_0"
+    with locked(folder):
+        if has_saved:
+            (folder / LATEST).touch()
+        with pytest.raises(ConfigError, match="another training runs here"):
+            check_folder(folder, resume=False, overwrite=True)
+        assert list(tmp_path.iterdir()) == [folder]
+    assert not check_folder(folder, resume=False, overwrite=True)
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_another_network_or_a_run_that_is_to_be_deleted_is_refused_before_anythi
     toy_folder, toy_workspace, everything, tmp_path
 ):
     request = prepared(toy_folder, toy_workspace, "all", everything.parent.parent, pretrained=everything)
-    with pytest.raises(ConfigError, match=r"run that --overwrite deletes.*--name"):
+    with pytest.raises(ConfigError, match=r"run that --overwrite moves aside.*--name"):
         check_start(request, resume=False, overwrite=True)
     check_start(request, resume=False, overwrite=False)
     topology = request.configuration.topology
