@@ -11,15 +11,19 @@ from autoseg.core.errors import ConfigError
 
 
 def parse_duration(text: str) -> float:
-    """Turn ``90``, ``90s``, ``15m``, ``2h`` or ``1d`` into seconds; raise ``ConfigError`` on anything else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
+    """Turn ``90s``, ``15m``, ``2h`` or ``1d`` into seconds; raise ``ConfigError`` on anything else.
+
+    A number without a unit is refused, because people mean seconds, minutes or hours by it.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip().lower())
     if match is None or float(match[1]) <= 0:
         raise ConfigError(f"--max-runtime: found {text!r}, expected a positive time such as 90s, 15m, 2h or 1d.")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def _seconds(value: object) -> object:
-    if not isinstance(value, str):
+    """Return seconds from text; a number as it is, also written as text, since settings are printed as numbers."""
+    if not isinstance(value, str) or re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
         return value
     try:
         return parse_duration(value)

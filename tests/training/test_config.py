@@ -83,15 +83,20 @@ def test_all_wrong_settings_are_named_at_once():
     assert "batch_size" in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86400)])
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86400)])
 def test_durations(text, seconds):
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-5m", "0", "5 years"])
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "0s", "8", "5 years"])
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ConfigError, match="--max-runtime: found"):
         parse_duration(text)
+
+
+def test_settings_of_time_are_read_as_they_are_printed():
+    for text in ("90", "90.0", "1.5m"):
+        assert resolve_config({}, [f"max_runtime={text}"]).config.max_runtime == 90
 
 
 def test_what_is_inferred_needs_annotation_to_be_checked_on():
