@@ -25,6 +25,8 @@ class Fusion:
 
     codes: CodeArray
     """(*S) row of ``label_sets`` for each voxel. Codes below K are classes."""
+    code_of: NDArray[np.int64]
+    """(P,) row of ``label_sets`` for each pattern of votes."""
     label_sets: BoolArray
     """(N, K): the classes that a voxel of each code may be. Rows 0 to K - 1 are the single classes, row K (undecided)
     is all classes, and with ``sets`` further rows follow for the other sets of classes that experts named."""
@@ -149,7 +151,7 @@ def _fusion(
     label_sets = np.concatenate([single, everything, others])
     dtype = np.min_scalar_type(len(label_sets) - 1)
     codes = code_of.astype(dtype)[patterns.pattern_of]
-    return Fusion(codes, label_sets, patterns, probabilities, confusion, is_settled)
+    return Fusion(codes, code_of, label_sets, patterns, probabilities, confusion, is_settled)
 
 
 def _distinct(rows: BoolArray) -> tuple[BoolArray, NDArray[np.intp]]:
