@@ -1,4 +1,4 @@
-"""Distances between the surfaces of a prediction and its reference, in mm, over the voxels that the reference decides."""
+"""Distances between the surfaces of a prediction and its reference, in mm, over voxels that the reference decides."""
 
 from __future__ import annotations
 
