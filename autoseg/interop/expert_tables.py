@@ -19,6 +19,9 @@ from autoseg.core.atomic import write_json, write_text
 
 EXPERTS_CSV, MEAN_CSV, AGREEMENT_CSV, REPORT = "experts.csv", "experts_mean.csv", "agreement.csv", "experts.json"
 
+PRECISION = ("average_precision_50", "average_precision_50_95")
+"""Columns for instances."""
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
@@ -39,6 +42,9 @@ class Agreement:
     """Share of voxels with a single class, 0 to 1; 0 without voxels."""
     unknown: float
     """Share of voxels that may be any class, 0 to 1; 0 without voxels."""
+    precision: Float64Array | None
+    """(E, 2), 0 to 1: average precision of the instances of each expert against those of the fused mask, at an
+    intersection over union of 0.5, and its mean over 0.5 to 0.95; NaN without any. None if masks hold no instances."""
     is_settled: bool
     """False if STAPLE ended before its estimate had settled."""
 
@@ -136,6 +142,8 @@ def _rows(agreements: Iterable[Agreement], class_names: Sequence[str]) -> list[d
             tables = {"dice": item.dice, "sensitivity": item.sensitivity, "specificity": item.specificity}
             for score, table in tables.items():
                 row |= {f"{score}_{name}": float(value) for name, value in zip(names, table[index], strict=True)}
+            if item.precision is not None:
+                row |= dict(zip(PRECISION, item.precision[index].tolist(), strict=True))
             rows.append(row)
     return rows
 

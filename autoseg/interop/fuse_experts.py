@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,15 +11,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from autoseg.annotation.agreement import dice_between_experts, dice_with_fusion, foreground_mean
 from autoseg.annotation.fusion import Fusion, FusionMethod, fuse
+from autoseg.annotation.staple import Float64Array
 from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
 from autoseg.core.parallel import map_unordered
 from autoseg.core.progress import Progress, silent
+from autoseg.evaluation.instances import match_instances
 from autoseg.interop.expert_masks import MaskClasses, MaskSet, votes_of
 from autoseg.interop.expert_tables import Agreement
-from autoseg.io.images import read_header, read_image, write_labels
+from autoseg.io.images import read_header, read_image, read_labels, write_labels
 from autoseg.io.png import write_png
 from autoseg.report.expert_picture import draw_experts
 
@@ -175,5 +179,23 @@ def _fuse_one(
         foreground_mean(dice_between_experts(fusion.patterns)),
         float(shares[fusion.code_of < fusion.undecided].sum()),
         float(shares[fusion.code_of == fusion.undecided].sum()),
+        _precision(masks, fusion, settings.classes) if settings.classes.are_instances else None,
         fusion.is_settled,
     )
+
+
+def _precision(masks: MaskSet, fusion: Fusion, classes: MaskClasses) -> Float64Array:
+    """Return (E, 2): average precision of each expert's instances against the components of the fused mask.
+
+    Both have gaps between touching instances. Components include diagonal neighbours, as the gaps do.
+    """
+    connected = np.ones((3,) * fusion.codes.ndim, dtype=bool)
+    fused, _ = ndimage.label(fusion.codes == 1, structure=connected)
+    rows = []
+    for path in masks.files.values():
+        instances = read_labels(path)[0].astype(np.int64)
+        decided = (fusion.codes < fusion.undecided) & (instances != classes.unlabelled)
+        counts = match_instances(np.where(classes.votes(instances) == 1, instances, 0), fused, decided)
+        scores = (counts.average_precision(), counts.mean_average_precision)
+        rows.append([math.nan if score is None else score for score in scores])
+    return np.array(rows)

@@ -102,7 +102,8 @@ def test_touching_instances_stay_apart(tmp_path):
     votes = np.zeros((1, 2, 1, 9, 9), dtype=np.uint8)
     votes[0, :, 0, 1:4, 1:8], votes[0, :, 0, 4:8, 1:8] = 3, 9
     write_experts(tmp_path, votes, FLAT, ".png")
-    fused(tmp_path, instances=True)
+    (agreement,) = fused(tmp_path, instances=True)
+    assert agreement.precision.tolist() == [[1.0, 1.0], [1.0, 1.0]]
     labels, _ = read_labels(tmp_path / "new" / "labelsTr" / "1.png")
     assert labels[0, 1:4, 1:8].all() and not labels[0, 4, 1:8].any() and labels[0, 5:8, 1:8].all()
 
