@@ -53,6 +53,8 @@ TITLES = {
 Scores = Mapping[str, float | None]
 """``foreground`` and each class or region -> mean Dice over the cases, None where there is none."""
 SETTINGS = "settings.json"
+PREPARED = "prepared.json"
+"""How many seconds autoseg took from raw files to cases that it can train on, if nothing was there before."""
 OWN_SETTINGS: dict[str, tuple[str, ...]] = {"autoseg": (), "autoseg-sgd": ("optimizer=sgd",)}
 
 
@@ -109,7 +111,7 @@ def main() -> None:
     """Run the command on the process's arguments."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     systems = "|".join(sorted(TITLES, key=len, reverse=True))
-    common.run(compare, lists={"--seeds": r"\d+", "--systems": systems, "--set": r"[A-Za-z_]\w*=.*"})
+    common.run(compare, lists={"--seeds": r"\d+", "--systems": systems, "--set": r"[A-Za-z_][\w.]*=.*"})
 
 
 def compare(
@@ -174,10 +176,13 @@ def compare(
     comparison = Comparison(loaded, work.absolute(), folder, options, threads)
     asked = comparison.asked() | {"planner": planner}
     check_settings(work, asked)
+    started = time.monotonic()
     with redirect_stdout(sys.stderr):  # stdout is for the table
         plan_and_preprocess(
             str(dataset), configurations=[configuration], planner=planner, root=comparison.root, workers=workers
         )
+    if not (work / PREPARED).is_file():  # the second time most is there already
+        write_json(work / PREPARED, {"seconds": time.monotonic() - started})
     request = comparison.request("default", 0)
     comparison = replace(comparison, cases=request.val_cases[:fold_cases])
     check_references(comparison)
@@ -278,12 +283,21 @@ def run_autoseg(comparison: Comparison, request: FoldRequest, folder: Path) -> d
     trained = folder / "trained.json"
     if not trained.is_file():
         check_folder(request.folder, resume=False, overwrite=True)
+        computed = time.process_time()
         with common.progress(folder.name) as report_steps:
             total = request.config.iterations
             result = train_fold(
                 request, on_steps=lambda state, loss, rate: report_steps(state.iteration, total, f"loss {loss:.3f}")
             )
-        write_json(trained, {"iterations": result.progress.iteration, "training_seconds": result.seconds})
+        processor_seconds = time.process_time() - computed
+        write_json(
+            trained,
+            {
+                "iterations": result.progress.iteration,
+                "training_seconds": result.seconds,
+                "processor_seconds": processor_seconds,
+            },
+        )
     predictor = Predictor.load(request.folder.parent, folds=[request.fold], device=request.device)
     started = time.monotonic()
     predicted = predictor.predict_files(

@@ -34,6 +34,8 @@ class Run:
     """The same on the annotated voxels of the validation cases; None if the data set is dense."""
     dense_per_case: Mapping[str, Mapping[str, float | None]] | None = None
     """Case -> class or region -> Dice on its dense reference; None in results of earlier versions."""
+    processor_seconds: float | None = None
+    """Processor time of the training process, its workers not counted; None in results of earlier versions."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the run as plain values."""

@@ -102,11 +102,12 @@ def train(job: dict[str, Any]) -> None:
         trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
         trained = read_json(trained_path)
     else:
-        started = time.monotonic()
+        started, computed = time.monotonic(), time.process_time()
         trainer.run_training()
         trained = {
             "iterations": trainer.iteration,
             "training_seconds": time.monotonic() - started,
+            "processor_seconds": time.process_time() - computed,
             "n_parameters": sum(parameter.numel() for parameter in trainer.network.parameters()),
             "precision": "float16" if device.type == "cuda" else "float32",
         }

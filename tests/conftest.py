@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 settings.register_profile("autoseg", deadline=None)  # slow machines are no failures
 settings.load_profile("autoseg")
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # or trainings would take, and say, what the machine has free just then
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from autoseg.dataset.labels import Labels
+from autoseg.tasks.dice import dice_per_head
 from autoseg.tasks.semantic import Semantic
 
 EVEN, ODD = 1, 2
@@ -45,6 +46,9 @@ class Split:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return self.scores(logits).softmax(1)
+
+    def score(self, counts: Tensor) -> list[float | None]:
+        return dice_per_head(counts)
 
     def decode(self, logits: np.ndarray) -> np.ndarray:
         return self.labels.decode(self.scores(torch.from_numpy(logits)[None])[0].numpy())

@@ -165,6 +165,12 @@ def test_no_assert_in_the_package() -> None:
         assert not [node for node in ast.walk(parsed(module)) if isinstance(node, ast.Assert)], name_of(module)
 
 
+def test_docstrings_of_modules_begin_with_a_noun() -> None:
+    for module in MODULES:
+        first = (ast.get_docstring(parsed(module)) or "").partition(" ")[0]
+        assert first not in {"What", "How", "Where", "Who", "When", "Which", "Why"}, name_of(module)
+
+
 def test_files_functions_and_classes_are_short() -> None:
     for module in MODULES:
         assert module.read_text(encoding="utf-8").count("\n") <= 400, name_of(module)

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.core.arrays import Float32Array
+from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.core.chunks import chunks
 from autoseg.dataset.labels import (
     CaseStatement,
     Labels,
-    drawn_codes,
+    annotated_codes,
     drawn_sets,
     head_states,
     informative_codes,
-    open_row,
+    undrawn_code,
 )
 
 _BINNED_VALUES = 1 << 16
@@ -122,23 +122,42 @@ def drawn_unannotated(counts: Mapping[int, int], labels: Labels, case: str) -> d
     return {name: number for name, number in voxels.items() if number}
 
 
+def voxels_by_code(counts: Mapping[int, int], labels: Labels, case: str = "") -> tuple[NDArray[np.int64], BoolArray]:
+    """Return the voxels of each code of a case, (N,), and its label sets (N, K); undeclared values are ignored.
+
+    ``counts``: file value -> voxels.
+    """
+    values = labels.file_values()
+    codes, label_sets = labels.encode(np.array(values), case)
+    numbers = np.zeros(len(label_sets), dtype=np.int64)
+    np.add.at(numbers, codes, [counts.get(value, 0) for value in values])
+    return numbers, label_sets
+
+
+def annotated_values(labels: Labels, case: str = "") -> frozenset[int]:
+    """Return the file values of annotated voxels of ``case``; those of unannotated ones are left out.
+
+    The rule is :func:`autoseg.dataset.labels.annotated_codes`.
+    """
+    values = labels.file_values()
+    codes, label_sets = labels.encode(np.array(values), case)
+    is_annotated = annotated_codes(label_sets, undrawn_code(labels, case))[codes]
+    return frozenset(value for value, annotated in zip(values, is_annotated, strict=True) if annotated)
+
+
 def summarise_annotation(counts: Mapping[int, int], labels: Labels, case: str = "") -> CaseAnnotation:
     """Return the numbers of annotated voxels of a case, from ``counts`` (file value -> voxels).
 
     Undeclared values count as unannotated. Whether a voxel is informative, and which heads it decides, follows from the
     label sets alone (``dataset.labels.head_states``), never from the ignore value.
     """
-    sets = [(counts.get(value, 0), members) for value, members in labels.sets_by_value(case).items()]
-    numbers = np.array([number for number, _ in sets], dtype=np.int64)  # (N,)
-    table = np.zeros((len(sets), labels.n_classes), dtype=bool)
-    for row, (_, members) in enumerate(sets):
-        table[row, list(members)] = True
-    positive, negative = head_states(table, labels.regions)
+    numbers, label_sets = voxels_by_code(counts, labels, case)
+    positive, negative = head_states(label_sets, labels.regions)
     names = [head.name for head in labels.heads]
     return CaseAnnotation(
         voxels=sum(counts.values()),
-        informative=int(numbers[informative_codes(table)].sum()),
-        drawn=int(numbers[drawn_codes(table, open_row(labels, case))].sum()),
+        informative=int(numbers[informative_codes(label_sets)].sum()),
+        drawn=int(numbers[annotated_codes(label_sets, undrawn_code(labels, case))].sum()),
         positive=dict(zip(names, (numbers @ positive).tolist(), strict=True)),
         decided=dict(zip(names, (numbers @ (positive | negative)).tolist(), strict=True)),
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from autoseg.core.arrays import BoolArray
-from autoseg.dataset.labels import CaseStatement, Labels, drawn_codes, undrawn_set
+from autoseg.dataset.labels import CaseStatement, Labels, informative_codes, undrawn_set
 
 
 def promise_statement(labels: Labels, case: str) -> CaseStatement:
@@ -28,13 +28,14 @@ def promise_statement(labels: Labels, case: str) -> CaseStatement:
 def touched_classes(label_sets: BoolArray, statement: CaseStatement) -> BoolArray:
     """Return (N, K) bool: classes that a voxel of each code annotates. ``label_sets`` is (N, K).
 
-    A drawn set annotates each of its classes, because nobody knows which of them the annotator saw. The set of
-    unannotated voxels (all classes that are not absent from the case) annotates none.
+    A drawn set annotates each of its classes, because nobody knows which of them the annotator saw. All classes that
+    are not absent from the case together annotate none: the set adds nothing to ``statement``, whoever drew it.
     """
-    undrawn = np.ones(label_sets.shape[1], dtype=bool)
-    undrawn[list(statement.absent)] = False
-    single = label_sets.sum(axis=1, keepdims=True) == 1
-    touched: BoolArray = label_sets & (single | drawn_codes(label_sets, undrawn)[:, None])
+    possible = np.ones(label_sets.shape[1], dtype=bool)
+    possible[list(statement.absent)] = False
+    is_single = label_sets.sum(axis=1) == 1
+    says_more = informative_codes(label_sets) & (label_sets != possible).any(axis=1)
+    touched: BoolArray = label_sets & (is_single | says_more)[:, None]
     return touched
 
 

@@ -94,4 +94,4 @@ def exclude_untouched(
     n_codes = len(within.label_sets)
     codes = within.codes.astype(np.min_scalar_type(n_codes + len(rows) - 1))
     codes[untouched] = n_codes + kind_of.reshape(-1)
-    return Target(codes, np.concatenate([within.label_sets, rows]))
+    return Target(codes, np.concatenate([within.label_sets, rows]), within.undrawn)

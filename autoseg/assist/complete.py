@@ -229,7 +229,7 @@ def possible_classes(case: Case, dataset: Dataset) -> Target | None:
     if inference is None or case.target is None:
         return None
     paired = pair(case.target.codes, case.target.label_sets, inference.codes, inference.label_sets)
-    return Target(paired.codes, paired.inferred_sets)
+    return Target(paired.codes, paired.inferred_sets, case.target.undrawn)
 
 
 def _origins(

@@ -129,7 +129,7 @@ def as_source(box: Tensor, warp: Warp, centre: Sequence[float], patch: Sequence[
     return make_source(slices, warp.array[1:, 1:], centre[1:], patch[1:], fill)
 
 
-def cut(box: Tensor, centre: Sequence[float], patch: Sequence[int], fill: int) -> Tensor:
+def cut(box: Tensor, centre: Sequence[float], patch: Sequence[int], fill: float) -> Tensor:
     """Return (L, *patch): voxels of ``box`` (L, *box) around ``centre``, without interpolation, ``fill`` outside.
 
     This is ``box`` itself if nothing is cut off or added.

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.layers import ARRAYS
-from autoseg.cases.store import ArrayStore, Box, CaseSource
+from autoseg.cases.store import TARGET, ArrayStore, Box, CaseSource
 from autoseg.core.arrays import CodeArray, Float32Array
 from autoseg.core.atomic import atomic_paths, write_text
 from autoseg.core.errors import CacheError
@@ -62,8 +62,23 @@ class CachedCase:
         return self.arrays.locations
 
     def read(self, layer: str, box: Box) -> NDArray[Any]:
-        """Return a view of a box of a layer, (C, *box) or (*box); see :meth:`autoseg.cases.store.CaseStore.read`."""
-        return self.arrays.read(layer, box)
+        """Return a view of a box of a layer, (C, *box) or (*box); see :meth:`autoseg.cases.store.CaseStore.read`.
+
+        Raises ``CacheError`` naming the file if it holds what nobody wrote: intensities that are not finite, or codes
+        without a row in the table. That is noticed here and not when the case is opened, which reads no voxels.
+        """
+        part = self.arrays.read(layer, box)
+        if part.dtype.kind == "f" and not np.isfinite(part.sum()):  # a sum is faster than a look at each voxel
+            raise self._damaged(layer, "intensities that are not finite")
+        if layer == TARGET and part.max(initial=0) >= len(self.entry.table):
+            raise self._damaged(layer, f"code {part.max()} of {len(self.entry.table)} codes")
+        return part
+
+    def _damaged(self, layer: str, problem: str) -> CacheError:
+        return CacheError(
+            f"{_array_path(self.folder, self.name, layer)}: found {problem}: the file is damaged. Remove "
+            f"{_json_path(self.folder, self.name)}, so that the case is made anew. {REMEDY}"
+        )
 
     def locations_of(self, code: int) -> NDArray[np.integer[Any]]:
         """Return flat indices into *S, (n,) integers, of voxels with an informative code; empty if there is none."""

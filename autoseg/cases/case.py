@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.cases.layers import Layer
-from autoseg.core.arrays import BoolArray, CodeArray, Shape3
+from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, Shape3
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
 
@@ -22,14 +22,10 @@ class Target:
     """(*S) unsigned integers < N."""
     label_sets: BoolArray
     """(N, K) bool. Rows 0..K-1 are the single classes, row K is all classes ("unknown"), further rows other sets."""
-    undrawn: int = -1
-    """Code of unannotated voxels: :func:`autoseg.dataset.labels.undrawn_code` of the labels that encoded the map. If it
-    is not given (it is not needed for classes that promises leave), it is K."""
-
-    def __post_init__(self) -> None:
-        """Set the code of unannotated voxels to K, "unknown", if it is not given."""
-        if self.undrawn < 0:
-            object.__setattr__(self, "undrawn", self.label_sets.shape[1])
+    undrawn: int
+    """Code of unannotated voxels: :func:`autoseg.dataset.labels.undrawn_code` of the labels that encoded the map."""
+    numbers: Float32Array | None = None
+    """(R, *S) float32 targets of a regression, NaN where unknown; None for classes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray
-from autoseg.dataset.labels import drawn_codes, foreground_codes, head_states, informative_codes
+from autoseg.dataset.labels import annotated_codes, foreground_codes, head_states, informative_codes
 
 NO_ZONE = -1
 """Value of ``zone`` for codes without a distance zone."""
@@ -65,8 +65,8 @@ class CodeTable:
 
     @property
     def annotated(self) -> BoolArray:
-        """(N,): informative codes whose annotated set is not that of unannotated voxels; held-out codes included."""
-        return drawn_codes(self.drawn, self.drawn[self.undrawn])
+        """(N,): codes of annotated voxels (:func:`autoseg.dataset.labels.annotated_codes`), held-out ones included."""
+        return annotated_codes(self.drawn, self.undrawn)
 
     @property
     def foreground(self) -> BoolArray:

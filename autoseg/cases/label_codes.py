@@ -7,26 +7,49 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.cases.case import Target
 from autoseg.cases.layers import Layer, LayerInfo, class_indices
-from autoseg.core.arrays import BoolArray
+from autoseg.cases.target_numbers import is_known, read_numbers
+from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.core.errors import DatasetError, Fault, FileFormatError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import CaseFiles
+from autoseg.dataset.file_values import NAN_VALUE
 from autoseg.dataset.labels import Labels, undrawn_code, undrawn_set
 from autoseg.io.images import read_header, read_labels
+
+
+class LabelFile(NamedTuple):
+    """Content of a label file."""
+
+    drawn: NDArray[np.integer[Any]]
+    """(z, y, x) file values; of a regression, 1 where a number is known and ``NAN_VALUE`` elsewhere."""
+    geometry: Geometry
+    numbers: Float32Array | None = None
+    """(R, z, y, x) float32 targets of a regression, NaN where unknown; None for classes."""
+
+
+def read_label_file(path: Path, labels: Labels) -> LabelFile:
+    """Return the content of a label file of classes, or of the targets of a regression.
+
+    Raises ``FileFormatError`` if the file cannot be read faithfully, or does not hold the targets of ``labels``.
+    """
+    if not labels.targets:
+        return LabelFile(*read_labels(path, allow_nan=True))
+    numbers, geometry = read_numbers(path, labels)
+    return LabelFile(np.where(is_known(numbers), np.int16(1), np.int16(NAN_VALUE)), geometry, numbers)
 
 
 def read_annotation(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) -> Target:
     """Return the annotation of a case: codes (z, y, x), label sets (N, K), and the code of unannotated voxels.
 
-    Voxels outside the valid mask are unannotated, whatever the label file holds there: they may have any class that is
-    not absent from the case.
+    Also the numbers of a regression. Voxels outside the valid mask are unannotated, whatever the label file holds
+    there: they may have any class that is not absent from the case.
 
     Parameters
     ----------
@@ -41,10 +64,29 @@ def read_annotation(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) ->
         If there is no label file, a shape differs from that of the image, a value within the mask is not declared,
         or the mask is zero everywhere.
     """
-    drawn, _ = read_drawn(files, shape)
+    content = read_label_file(_label_path(files), labels)
+    _check_shape(files, content.drawn.shape, shape)
     valid = read_valid_mask(files, labels, shape)
-    codes, label_sets = labels.encode(drawn, files.name, valid=valid)
-    return Target(codes, label_sets, undrawn_code(labels, files.name, has_mask=valid is not None))
+    return encode_target(content.drawn, labels, files.name, valid=valid, numbers=content.numbers)
+
+
+def encode_target(
+    file_labels: NDArray[Any],
+    labels: Labels,
+    case: str = "",
+    *,
+    valid: BoolArray | None = None,
+    numbers: Float32Array | None = None,
+) -> Target:
+    """Return the target of file values (*S), with the code of unannotated voxels.
+
+    ``valid`` is (*S) bool, False for unannotated voxels; ``numbers`` (R, *S) as in :class:`LabelFile`. Parameters and
+    errors are those of :meth:`autoseg.dataset.labels.Labels.encode`.
+    """
+    codes, label_sets = labels.encode(file_labels, case, valid=valid)
+    if numbers is not None and valid is not None:
+        numbers = np.where(valid, numbers, np.float32(np.nan))
+    return Target(codes, label_sets, undrawn_code(labels, case, has_mask=valid is not None), numbers)
 
 
 def read_drawn(files: CaseFiles, shape: tuple[int, ...] | None = None) -> tuple[NDArray[np.integer[Any]], Geometry]:
@@ -62,17 +104,26 @@ def read_drawn(files: CaseFiles, shape: tuple[int, ...] | None = None) -> tuple[
     DatasetError
         If there is no label file, or its shape differs from that of the image.
     """
+    drawn, geometry = read_labels(_label_path(files), allow_nan=True)
+    _check_shape(files, drawn.shape, read_header(files.images[0])[0][1:] if shape is None else shape)
+    return drawn, geometry
+
+
+def _label_path(files: CaseFiles) -> Path:
+    """Return the label file of a case; raise ``DatasetError`` if it has none."""
     if files.label is None:
         raise DatasetError(
             [Fault(f"case {files.name!r}", "no label file", "one per training case", "Add it, or remove the image.")]
         )
-    drawn, geometry = read_labels(files.label, allow_nan=True)
-    expected = read_header(files.images[0])[0][1:] if shape is None else shape
-    if drawn.shape != expected:
-        where, shape_text = f"case {files.name!r}: {files.label.name}", f"labels of shape {drawn.shape}"
+    return files.label
+
+
+def _check_shape(files: CaseFiles, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raise ``DatasetError`` unless labels have the shape (z, y, x) of the image."""
+    if shape != expected:
+        where, shape_text = f"case {files.name!r}: {_label_path(files).name}", f"labels of shape {shape}"
         fix = "Export the labels on the grid of the image."
         raise DatasetError([Fault(where, shape_text, f"the shape of the image, {expected}", fix)])
-    return drawn, geometry
 
 
 def read_valid_mask(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) -> BoolArray | None:

@@ -21,6 +21,8 @@ from autoseg.dataset.labels import Labels
 
 ARRAYS = ("image", "target", "locations")
 """Names of the arrays of every case; no further layer may have one of these names."""
+TARGETS = "targets"
+"""Name of the layer with the numbers that a regression learns."""
 PREVIOUS = "previous"
 """Name of the layer with the classes predicted by the previous stage of a cascade."""
 
@@ -34,6 +36,9 @@ class Kind(StrEnum):
     """(*S) codes of an annotation: not interpolated; annotated voxels win over unannotated ones."""
     INSTANCES = "instances"
     """(*S) ids of objects: not interpolated; ids of different cases are unrelated."""
+    NUMBERS = "numbers"
+    """(C, *S) measurements that are known in some voxels, NaN in the others: numbers between voxels are interpolated
+    from known voxels alone, and no number where less than half of the weight is known; unknown outside the image."""
     CLASSES = "classes"
     """(*S) class indices in every voxel, as a network predicts them: not interpolated; 0 is background."""
 
@@ -49,7 +54,7 @@ class LayerInfo(BaseModel):
     dtype: str
     """NumPy's name of the dtype in the cache."""
     channels: int = 1
-    """INTENSITY: number of channels; CLASSES: number of classes without background; otherwise 1."""
+    """INTENSITY, NUMBERS: number of channels; CLASSES: number of classes without background; otherwise 1."""
     outside: int = 0
     """Value of voxels beyond the edge of the image: of padding, and of voxels that a warp moves in."""
     undrawn: int | None = None
@@ -69,7 +74,7 @@ class Layer:
 
     info: LayerInfo
     array: NDArray[Any]
-    """(C, *S) for INTENSITY, (*S) otherwise."""
+    """(C, *S) for INTENSITY and NUMBERS, (*S) otherwise."""
 
 
 def further_inputs(configuration: Configuration, n_classes: int) -> tuple[LayerInfo, ...]:
@@ -85,6 +90,13 @@ def further_inputs(configuration: Configuration, n_classes: int) -> tuple[LayerI
     if configuration.previous_stage is None:
         return ()
     return (classes_layer(PREVIOUS, n_classes),)
+
+
+def target_layers(labels: Labels) -> tuple[LayerInfo, ...]:
+    """Return the layers that a network learns from besides the codes: the targets of a regression; () for classes."""
+    if not labels.targets:
+        return ()
+    return (LayerInfo(name=TARGETS, kind=Kind.NUMBERS, dtype="float32", channels=len(labels.targets)),)
 
 
 def classes_layer(name: str, n_classes: int) -> LayerInfo:

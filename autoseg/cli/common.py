@@ -37,6 +37,13 @@ SPINS = "1000"
 milliseconds and takes the processor from the threads it waits for: see docs/decisions.md. Source: the value that GNU
 OpenMP itself takes when there are more threads than processors."""
 
+DatasetArgument = Annotated[
+    str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")
+]
+ModelConfigurationOption = Annotated[
+    str | None, typer.Option("-c", "--configuration", help="Of the model (default: the only trained one).")
+]
+CopyOption = Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")]
 RootOption = Annotated[
     Path | None,
     typer.Option(

@@ -25,11 +25,9 @@ ROWS_SHOWN = 20
 
 
 def complete(
-    dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
+    dataset: common.DatasetArgument,
     *,
-    configuration: Annotated[
-        str | None, typer.Option("-c", "--configuration", help="Of the model (default: the only trained one).")
-    ] = None,
+    configuration: common.ModelConfigurationOption = None,
     name: common.NameOption = "default",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder of the new data set (default: ROOT/raw/completed_*).")

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoseg.cli.common import print_json
-from autoseg.core.config_levels import Config, Resolved
+from autoseg.core.config_levels import Config, Resolved, value_text
 
 
 def print_settings(resolved: Resolved[Config], *, as_json: bool = False) -> None:
@@ -20,7 +20,7 @@ def print_settings(resolved: Resolved[Config], *, as_json: bool = False) -> None
         return
     table = Table("setting", "value", "from", box=None, pad_edge=False)
     for key, value, level in resolved.rows():
-        table.add_row(escape(key), "none" if value is None else escape(str(value)), escape(level))
+        table.add_row(escape(key), escape(value_text(value)), escape(level))
     Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200).print(table)
 
 

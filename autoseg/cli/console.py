@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from code import InteractiveInterpreter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 from autoseg.cli.common import log, without_bars
@@ -17,7 +19,7 @@ PROMPT = "autoseg> "
 
 
 class Signals:
-    """What SIGINT and SIGTERM asked for.
+    """Request of SIGINT and SIGTERM.
 
     On a terminal Ctrl-C asks for a console, and a second one within two seconds for an end. Otherwise each signal asks
     for an end. One more, once an end was asked for, interrupts at once.
@@ -84,6 +86,26 @@ def signals() -> Iterator[Signals]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def python_runner() -> Callable[[str, Mapping[str, object]], str]:
+    """Return a function that runs a line of Python with some names, and returns what it printed, tracebacks too.
+
+    Variables live on from line to line.
+    """
+    interpreter = InteractiveInterpreter()
+
+    def run_code(code: str, names: Mapping[str, object]) -> str:
+        interpreter.locals.update(names)
+        output = io.StringIO()
+        with redirect_stdout(output), redirect_stderr(output):
+            try:
+                is_incomplete = interpreter.runsource(code)
+            except SystemExit:
+                return "to end the training, type abort or kill"
+        return "the line is not complete; write it as one" if is_incomplete else output.getvalue().rstrip()
+
+    return run_code
 
 
 def _answer(line: str, execute: Callable[[str], str]) -> str:

@@ -11,7 +11,7 @@ import typer
 from autoseg.cli import common
 
 if TYPE_CHECKING:
-    from autoseg.evaluation import Summary
+    from autoseg.evaluation import AnySummary
 
 log = logging.getLogger("autoseg.evaluate_folder")
 
@@ -49,15 +49,16 @@ def evaluate_folder(
     """Score PREDICTIONS against REFERENCE: Dice, IoU, counts and volumes per class or region and case.
 
     Only voxels that the reference decides count. Dense and sparse references are scored separately; means have 95 %
-    intervals by bootstrap over cases. Missing and extra predictions are named. A case that cannot be scored does not
-    stop the others and makes the exit code 1 (with --strict: 2, and nothing is written).
+    intervals by bootstrap over cases. Of a regression: RMSE, MAE, Pearson and R2 on known voxels. Missing and extra
+    predictions are named. A case that cannot be scored does not stop the others and makes the exit code 1 (with
+    --strict: 2, and nothing is written).
     """
-    from autoseg.evaluation import evaluate_folder as evaluate  # readers of image formats would slow down --help
+    from autoseg.evaluation import score_folder  # readers of image formats would slow down --help
     from autoseg.evaluation.summary import means_path
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     with common.progress("evaluate", quiet=quiet) as report:
-        summary = evaluate(
+        summary = score_folder(
             reference,
             predictions,
             dataset_json,
@@ -79,12 +80,14 @@ def evaluate_folder(
         raise common.IncompleteError(f"{len(summary.faults)} of the cases could not be scored; {named} named above.")
 
 
-def _show(summary: Summary, *, as_json: bool, quiet: bool) -> None:
+def _show(summary: AnySummary, *, as_json: bool, quiet: bool) -> None:
     """Log warnings and faults to stderr; print the result to stdout."""
     from autoseg.cli.evaluation_table import print_tables
+    from autoseg.evaluation import NumberSummary
     from autoseg.evaluation.evaluator import unmatched_lines
 
-    left_out = () if summary.comparison is None else summary.comparison.left_out
+    comparison = None if isinstance(summary, NumberSummary) else summary.comparison
+    left_out = () if comparison is None else comparison.left_out
     compared = [f"--against: cases in one folder only are not compared: {', '.join(left_out)}."] if left_out else []
     for line in (*unmatched_lines(summary.missing, summary.extra), *summary.warnings, *compared):
         log.warning("%s", line)

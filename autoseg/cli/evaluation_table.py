@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from autoseg.cli.number_table import number_table
+from autoseg.evaluation import AnySummary, NumberSummary
 from autoseg.evaluation.bootstrap import Interval
 from autoseg.evaluation.cases import CaseMetrics, ScoredOn
 from autoseg.evaluation.comparison import CASES_FOR_A_VERDICT, Comparison, Difference
@@ -24,20 +26,25 @@ VOLUMES: dict[ScoredOn, tuple[str, str]] = {
 """Titles of the columns with reference and predicted volume."""
 
 
-def print_tables(summary: Summary, console: Console | None = None) -> None:
+def print_tables(summary: AnySummary, console: Console | None = None) -> None:
+    """Print the tables of an evaluation."""
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 150) if console is None else console
+    if not isinstance(summary, NumberSummary):
+        _print_classes(summary, out)
+        return
+    out.print(number_table(summary))
+    _print_remarks(summary, out)
+
+
+def _print_classes(summary: Summary, out: Console) -> None:
     """Print means per class or region, separately for dense references and annotated voxels, and further tables.
 
     These are: the reasons for classes without a score, false positives of absent classes, the difference to other
     predictions if there is a comparison and, for more than one case, the cases with the lowest Dice.
     """
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else 150) if console is None else console
     for kind, scores in summary.groups.items():
         out.print(mean_table(summary, kind, scores))
-    if summary.seen_in_training:
-        cases = escape(", ".join(summary.seen_in_training))
-        out.print(f"the model was trained on these cases, so their scores are too high: {cases}", soft_wrap=True)
-    for reason in summary.not_scored.values():
-        out.print(f"not scored: {escape(reason)}", soft_wrap=True)
+    _print_remarks(summary, out)
     if summary.absent:
         out.print(absent_table(summary))
     if summary.comparison is not None:
@@ -46,6 +53,15 @@ def print_tables(summary: Summary, console: Console | None = None) -> None:
             out.print(comparison_table(summary, summary.comparison, kind))
     if summary.n_cases > 1:
         out.print(worst_table(summary))
+
+
+def _print_remarks(summary: AnySummary, out: Console) -> None:
+    """Print the cases that the model was trained on, and the reasons for missing scores."""
+    if summary.seen_in_training:
+        cases = escape(", ".join(summary.seen_in_training))
+        out.print(f"the model was trained on these cases, so their scores are too high: {cases}", soft_wrap=True)
+    for reason in summary.not_scored.values():
+        out.print(f"not scored: {escape(reason)}", soft_wrap=True)
 
 
 def mean_table(summary: Summary, kind: ScoredOn, scores: Scores) -> Table:

@@ -28,7 +28,7 @@ def merge_datasets(
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the merged data set.", file_okay=False)],
     name: Annotated[str | None, typer.Option("--name", help="Its name (default: that of its folder).")] = None,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
+    copy: common.CopyOption = False,
     root: common.RootOption = None,
     workers: common.WorkersOption = None,
     json_: common.JsonOption = False,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autoseg.cli import common
+from autoseg.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from autoseg.core.errors import Fault
@@ -87,10 +87,21 @@ def plan_and_preprocess(
     Results go to ROOT/preprocessed/DATASET. A second run repeats only the work for files that have changed. It keeps
     the plan, with the edits of plans.json, unless another planner, memory or network, or --replan is given.
     """
-    from autoseg.core.config_levels import user_file
     from autoseg.dataset.dataset import Dataset
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
+    if check_only:
+        refuse_options_of_planning(
+            {
+                "-c": configurations,
+                "--planner": planner,
+                "--gpu-memory-gb": gpu_memory_gb,
+                "--plan-of": plan_of,
+                "--replan": replan,
+                "--set": settings,
+                "--config": config,
+            }
+        )
     space = common.workspace(root)
     described, faults = Dataset.examine(common.find_dataset(space, dataset))
     folder = space.preprocessed(described.name)
@@ -103,6 +114,7 @@ def plan_and_preprocess(
         return
     for warning in described.warnings:
         log.warning("%s", warning)
+    files = common.config_files(space, described, dataset, config)
     from autoseg.planning.plan_dataset import plan_dataset
     from autoseg.planning.plan_edits import PlanningOptions
     from autoseg.planning.preprocess_dataset import write_caches
@@ -110,7 +122,7 @@ def plan_and_preprocess(
 
     stages = common.stages(quiet=quiet)
     options = PlanningOptions(
-        planner, gpu_memory_gb, replan, model_plan(plan_of), settings or (), config, user_file(os.environ)
+        planner, gpu_memory_gb, replan, model_plan(plan_of), settings or (), files.run, files.user
     )
     made = plan_dataset(described, space, options, workers, stages, configurations=configurations)
     planned, chosen = made.plan, made.configurations
@@ -127,6 +139,16 @@ def plan_and_preprocess(
         )
     elif not quiet:
         print_planned(planned, chosen, folder)
+
+
+def refuse_options_of_planning(given: Mapping[str, object]) -> None:
+    """Raise ``ConfigError`` if one of the options is given; ``given``: option -> its value, None or False if not."""
+    names = [name for name, value in given.items() if value is not None and value is not False]
+    if names:
+        raise ConfigError(
+            f"{' '.join(names)}: found with --check-only, which plans nothing, expected without it. Leave out "
+            "--check-only to plan, or leave out the rest to check."
+        )
 
 
 def check(

@@ -37,7 +37,14 @@ def predict(
     ] = None,
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="Which weights: final or best.")] = "final",
     tta: common.MirrorOption = True,
-    step: Annotated[float, typer.Option("--step", help="Distance of windows as a share of the patch, 0 to 1.")] = 0.5,
+    step: Annotated[
+        float | None,
+        typer.Option("--step", help="Distance of windows as a share of the patch, 0 to 1 (0.5; with --fast 0.75)."),
+    ] = None,
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="No mirrored copies, wide steps, no windows without foreground at low resolution."),
+    ] = False,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also write <case>.npz with the probability of every head.")
     ] = False,
@@ -60,7 +67,9 @@ def predict(
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     with common.progress("predict", quiet=quiet) as report:
-        predictor = Predictor.load(folder, folds or None, device, checkpoint=checkpoint, mirror=tta, step=step)
+        predictor = Predictor.load(
+            folder, folds or None, device, checkpoint=checkpoint, mirror=tta, step=step, fast=fast
+        )
         result = predictor.predict_files(
             inputs,
             output,

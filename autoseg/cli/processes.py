@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from autoseg.cli.children import Child, children
 from autoseg.cli.common import EXIT_DONE, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_USER, IncompleteError, StoppedError
+from autoseg.cli.threads import share_of_threads
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import counted
-from autoseg.core.parallel import available_cores
 
 if TYPE_CHECKING:
     from autoseg.training.request import FoldRequest
 
-LIFELINE = "AUTOSEG_LIFELINE"
-"""Set for processes whose standard input is a pipe that their starter holds open."""
 GRACE_SECONDS = 30.0
-"""What the others get to end by themselves after one process has failed."""
+"""Time that the other processes have to end by themselves after one has failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which of the processes of a training this one is."""
+    """Place of this process among those of a training."""
 
     rank: int = 0
     local_rank: int = 0
     """On this machine; the number of its GPU."""
     local_size: int = 1
     """Processes on this machine."""
+    size: int = 1
+    """All of them."""
     restarts: int = 0
-    """How often torchrun has started all of them again."""
+    """Number of times that torchrun has started all of them again."""
     is_started: bool = False
     """Whether torchrun or :func:`run_processes` started this process, as one of several."""
 
@@ -46,9 +45,9 @@ class Place:
         """Return what torchrun, or :func:`run_processes`, says of this process; without them it is the only one."""
         if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
             return cls()
-        names = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
-        rank, local_rank, local_size, restarts = (int(os.environ.get(name, 0)) for name in names)
-        return cls(rank, local_rank, max(local_size, 1), restarts, is_started=True)
+        names = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
+        rank, local_rank, local_size, size, restarts = (int(os.environ.get(name, 0)) for name in names)
+        return cls(rank, local_rank, max(local_size, 1), size, restarts, is_started=True)
 
     @property
     def is_first(self) -> bool:
@@ -65,7 +64,12 @@ class Place:
 
     def workers(self, n: int) -> int:
         """Return this process's share of ``n`` workers, at least one unless there shall be none."""
-        return min(n, max(1, n // self.local_size))
+        return share_of_workers(n, self.local_size)
+
+
+def share_of_workers(n: int, size: int) -> int:
+    """Return the share of ``n`` workers of one of ``size`` processes, at least one unless there shall be none."""
+    return min(n, max(1, n // size))
 
 
 @contextmanager
@@ -78,7 +82,6 @@ def joined(place: Place, request: FoldRequest) -> Iterator[FoldRequest]:
 
     from autoseg.nn.ranks import process_group
 
-    _end_with_starter()
     with process_group(torch.device(request.device), place.restarts) as ranks:
         yield replace(request, ranks=ranks)
 
@@ -98,11 +101,11 @@ def check_gpus(n: int, device: str) -> None:
         )
 
 
-def run_processes(n: int, arguments: Sequence[str]) -> None:
+def run_processes(n: int, arguments: Sequence[str], threads: int | None = None) -> None:
     """Run ``autoseg_train ARGUMENTS`` as ``n`` processes of one training on this machine, until all have ended.
 
     SIGINT and SIGTERM reach each of them once, so that they save. If one fails, the others are ended. If this process
-    is killed, they save and end, too.
+    is killed, they save and end, too. They share ``threads``, or the cores.
 
     Raises
     ------
@@ -117,53 +120,18 @@ def run_processes(n: int, arguments: Sequence[str]) -> None:
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
-        **os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(n),
-        "LOCAL_WORLD_SIZE": str(n), "TORCHELASTIC_USE_AGENT_STORE": "True", LIFELINE: "1",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n),
+        "TORCHELASTIC_USE_AGENT_STORE": "True", **share_of_threads(n, threads),
     }  # fmt: skip
-    shared.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // n)))
-    processes: list[subprocess.Popen[bytes]] = []
-    received: list[int] = []
-
-    def pass_on(number: int, _: object) -> None:
-        received.append(number)
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with children() as started:
         for rank in range(n):
-            line = [sys.executable, "-m", "autoseg.cli.train", *arguments]
-            environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            processes.append(  # in a session of its own: Ctrl-C reaches it from here alone, once
-                subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
-            )
-        first = _wait(processes)
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            started.start(arguments, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        first = _wait(started.processes)
     if first is not None:
-        _end_as(first, processes[first].returncode, n, was_stopped=bool(received))
+        _end_as(first, started.processes[first].returncode, n, was_stopped=started.were_stopped)
 
 
-def _end_with_starter() -> None:
-    """Save and end when the process that started this one is gone: its end of the lifeline is then closed."""
-    if LIFELINE not in os.environ:
-        return
-
-    def wait() -> None:
-        while os.read(0, 1):  # nothing is ever written
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
+def _wait(processes: Sequence[Child]) -> int | None:
     """Wait for all processes; return which one ended first with a failure, None if none did."""
     first: int | None = None
     failed_at = 0.0

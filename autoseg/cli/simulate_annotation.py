@@ -27,7 +27,7 @@ def main() -> NoReturn:
 
 
 def simulate_annotation(
-    dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
+    dataset: common.DatasetArgument,
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the new data set.", file_okay=False)],
     scribbles: Annotated[
@@ -56,7 +56,7 @@ def simulate_annotation(
     axis: Annotated[
         int | None, typer.Option(help="Axis of the slices, 0 1 2 for z y x (default: the one whose spacing differs).")
     ] = None,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
+    copy: common.CopyOption = False,
     pictures: Annotated[int, typer.Option(min=0, metavar="N", help="Cases to draw into NEW/pictures.")] = 3,
     root: common.RootOption = None,
     workers: common.WorkersOption = None,

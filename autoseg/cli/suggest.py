@@ -29,11 +29,9 @@ def main() -> NoReturn:
 
 
 def suggest(
-    dataset: Annotated[str, typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, or nnU-Net's id.")],
+    dataset: common.DatasetArgument,
     *,
-    configuration: Annotated[
-        str | None, typer.Option("-c", "--configuration", help="Of the model (default: the only trained one).")
-    ] = None,
+    configuration: common.ModelConfigurationOption = None,
     name: common.NameOption = "default",
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Number of suggestions.")] = 20,
     by: Annotated[By, typer.Option("--by", help="Unit of annotation.")] = "slice",

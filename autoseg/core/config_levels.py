@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -61,8 +62,12 @@ def leaf_keys(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def resolve_levels(model: type[Config], levels: Sequence[Level]) -> Resolved[Config]:
+def resolve_levels(
+    model: type[Config], levels: Sequence[Level], words: Mapping[str, str] = MappingProxyType({})
+) -> Resolved[Config]:
     """Validate the values of all levels together; a later level wins over an earlier one, key by key.
+
+    ``words`` are what other programs call a setting -> its name here, for messages about keys that are not known.
 
     Raises
     ------
@@ -81,14 +86,13 @@ def resolve_levels(model: type[Config], levels: Sequence[Level]) -> Resolved[Con
                 values[matches[0]] = value
                 origins[matches[0]] = level.name
             else:
-                faults.append(_unknown_key(level.name, written, value, matches or _nearest(written, keys)))
+                word = words.get(written.rpartition(".")[2])
+                candidates = [word] if word and not matches else matches or _nearest(written, keys)
+                faults.append(_unknown_key(level.name, written, value, candidates))
     try:
         config = model.model_validate(nested(values))
     except ValidationError as error:
-        for item in error.errors():
-            key = _reported_key(item["loc"], keys)
-            message = item["msg"][:1].lower() + item["msg"][1:]
-            faults.append(f"{origins.get(key, PACKAGED)}: {key} = {item['input']!r}: {message}.")
+        faults += [_wrong_value(item["loc"], item["msg"], item["input"], origins, keys) for item in error.errors()]
     if faults:
         raise ConfigError("\n".join(faults))
     return Resolved(config, origins)
@@ -127,13 +131,32 @@ def assignment_level(assignments: Sequence[str], model: type[BaseModel], name: s
     return Level(name, values)
 
 
-def file_level(path: Path, *, without: Sequence[str] = ()) -> Level:
-    """Read a TOML file as a level; tables are groups, except those named in ``without``, which are passed over.
+def value_text(value: Any) -> str:
+    """Return a value as ``--set`` reads it: ``none``, ``true``, ``1,2``, ``3:0.1,5:0.01``, ``a=2``; ``""`` for ()."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={value_text(item)}" for name, item in value.items())
+    if isinstance(value, tuple):
+        return (
+            ",".join(
+                ":".join(value_text(part) for part in item) if isinstance(item, tuple) else value_text(item)
+                for item in value
+            )
+            or '""'
+        )
+    return str(value)
+
+
+def file_level(path: Path, *, without: Sequence[str] = (), leaves: Sequence[str] = ()) -> Level:
+    """Read a TOML file as a level.
+
+    Tables are groups. Those named in ``without`` are passed over, and those at a dotted key of ``leaves`` are values.
 
     Raises ``ConfigError`` if the file cannot be read or is not TOML.
     """
     content = read_toml(path)
-    return Level(str(path), flatten({key: value for key, value in content.items() if key not in without}))
+    return Level(str(path), flatten({key: value for key, value in content.items() if key not in without}, leaves))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -215,6 +238,19 @@ def _unknown_key(level: str, written: str, value: Any, candidates: Sequence[str]
     if not candidates:
         return f"{level}: {written} = {value!r}: no such setting. List all with --show-config."
     return f"{level}: {written} = {value!r}: no such setting, or not a whole name. Write {' or '.join(candidates)}."
+
+
+def _wrong_value(
+    location: Sequence[int | str], message: str, value: Any, origins: Mapping[str, str], keys: Sequence[str]
+) -> str:
+    """Return the fault of a value, with the level that set it; of settings that disagree, the levels of their group."""
+    key = _reported_key(location, keys)
+    text = message.removeprefix("Value error, ")
+    text = f"{text[:1].lower()}{text[1:].rstrip('.')}."
+    if key in keys:
+        return f"{origins.get(key, PACKAGED)}: {key} = {value!r}: {text}"
+    levels = dict.fromkeys(origins[each] for each in keys if each in origins and (not location or each.startswith(key)))
+    return f"{' and '.join(levels) or PACKAGED}: {key}: {text}"
 
 
 def _reported_key(location: Sequence[int | str], keys: Sequence[str]) -> str:

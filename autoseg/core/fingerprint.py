@@ -24,6 +24,24 @@ class IntensityProperties(BaseModel):
     percentile_00_5: float
 
 
+class TargetProperties(BaseModel):
+    """Statistics of one target of a regression over all voxels where it is known, in the units of the label files."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    n_voxels: int
+    """Known voxels of all cases; 0 if there is none, and then all statistics are 0."""
+
+    @property
+    def scale(self) -> float:
+        """What numbers are divided by: the standard deviation, or 1 if all numbers are the same."""
+        return self.std if self.std > 0 else 1.0
+
+
 class Fingerprint(BaseModel):
     """Content of ``dataset_fingerprint.json``: nnU-Net's keys, then further ones.
 
@@ -65,13 +83,18 @@ class Fingerprint(BaseModel):
     there is any, no case is cropped."""
     background_outside: dict[str, int] = Field(default_factory=dict)
     """Case -> number of voxels annotated as background outside that box, for cases that have any."""
+    targets: dict[str, TargetProperties] = Field(default_factory=dict)
+    """Name of each target of a regression -> its statistics; empty for classes."""
     source_hash: str = ""
     """Hash of the source files and dataset.json. A fingerprint with another hash is stale."""
 
     @property
     def crop(self) -> bool:
-        """Whether images can be cropped to their non-zero box without losing annotated foreground."""
-        return not self.foreground_outside
+        """Whether images can be cropped to their non-zero box without losing annotated foreground.
+
+        Never for regression, whose predictions have a number in every voxel.
+        """
+        return not (self.foreground_outside or self.targets)
 
     @property
     def informative_cases(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -13,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.connection import wait as wait_for_end
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any, TypeVar
 
 from autoseg.core.errors import AutosegError, Fault, WorkerError
@@ -27,6 +29,31 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_cores(watched_s: float = 0.5) -> int:
+    """Return how many of the cores that this process may use are left free by all others, rounded, at least 1.
+
+    Watches for ``watched_s`` seconds, in which this process rests. All cores where the system does not tell.
+    """
+    before = _idle_ticks()
+    time.sleep(watched_s)
+    after = _idle_ticks()
+    if before is None or after is None:
+        return available_cores()
+    passed = [(after[core][0] - before[core][0], after[core][1] - before[core][1]) for core in before.keys() & after]
+    return max(1, round(sum(idle / whole for idle, whole in passed if whole > 0)))
+
+
+def _idle_ticks() -> dict[int, tuple[int, int]] | None:
+    """Return core -> (ticks in which it had nothing to do, all ticks) since the start of the system; Linux only."""
+    try:
+        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+        usable = os.sched_getaffinity(0)
+    except (OSError, AttributeError):
+        return None
+    rows = {line.split()[0]: [int(ticks) for ticks in line.split()[1:9]] for line in lines if line.startswith("cpu")}
+    return {core: (sum(rows[f"cpu{core}"][3:5]), sum(rows[f"cpu{core}"])) for core in usable if f"cpu{core}" in rows}
 
 
 def is_running(process: int) -> bool:

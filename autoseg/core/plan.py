@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.arrays import Shape3
 from autoseg.core.errors import PlanError
-from autoseg.core.fingerprint import IntensityProperties
+from autoseg.core.fingerprint import IntensityProperties, TargetProperties
 from autoseg.core.geometry import Direction, Geometry
 from autoseg.core.orientation import VoxelOrder, order_towards
 
@@ -42,7 +42,7 @@ class Topology(_Frozen):
     normalization: FeatureNormalization = "instance"
     """Normalisation of the result of each convolution."""
     pooling: Downsampling = "strided"
-    """How a stage gets its resolution: by the stride of its first convolution, or by the maximum over that stride."""
+    """Reduction of the resolution of a stage: stride of its first convolution, or maximum over that stride."""
     dropout: tuple[float, ...] = ()
     """Probability, 0 to below 1, that a channel is set to 0 after a convolution in training; empty for no dropout."""
 
@@ -108,7 +108,10 @@ class Plan(_Frozen):
     """Direction cosines of the voxel order of most training files, to which every case is turned. None: cases are not
     turned."""
     crop: bool = True
-    """Whether images are cropped to their non-zero box. False if annotated foreground lies outside it."""
+    """Whether images are cropped to their non-zero box. False if annotated foreground lies outside it, and for
+    regression, whose predictions have a number in every voxel."""
+    targets: tuple[TargetProperties, ...] = ()
+    """Statistics of the targets of a regression, by which numbers are standardised; () for classes."""
 
     def prevailing_order(self, geometry: Geometry) -> VoxelOrder:
         """Return the voxel order that turns an array in the axes of a file to the order of most training files."""

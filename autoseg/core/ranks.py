@@ -14,7 +14,9 @@ def _as_it_is(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Which of how many processes this is, and how they agree. Every rank must make the same calls in the same order.
+    """Place of this process among those of a training, and the means to agree.
+
+    Every rank must make the same calls in the same order.
 
     The random numbers of a sample follow from (seed, iteration, sample), so ranks that build their shares of a batch
     build together the batch of one process.

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from autoseg.core.errors import ConfigError
+
+ALL: Final = "all"
+"""The fold that trains on every case."""
 
 
 @dataclass(frozen=True, slots=True)

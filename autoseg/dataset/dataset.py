@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,12 @@ from autoseg.core.findings import Findings, did_you_mean, listed
 from autoseg.dataset.case_files import TrainingFiles, find_masks, find_training_cases
 from autoseg.dataset.case_section import add_statements, entries_by_case
 from autoseg.dataset.dataset_json import check_number_of_cases, read_channels, read_dataset_json
-from autoseg.dataset.label_section import read_labels
 from autoseg.dataset.labels import Labels
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.dataset.protocol_section import read_protocol
 from autoseg.dataset.schema import CaseEntry
 from autoseg.dataset.schema_faults import read_schema
-from autoseg.dataset.task_section import read_task
+from autoseg.dataset.task_section import read_task_labels
 
 DATASET_JSON = "dataset.json"
 logger = logging.getLogger(__name__)
@@ -103,7 +102,7 @@ class Dataset:
         findings = Findings(json_path.name)
         content = read_dataset_json(json_path, findings)
         file = read_schema(content, findings)
-        schema, channels, labels = file.schema, read_channels(file, findings), read_labels(file, findings)
+        schema, channels, labels = file.schema, read_channels(file, findings), read_task_labels(file, findings)
         files: dict[str, TrainingFiles] = {}
         masks: dict[str, Path] = {}
         if schema.file_ending or "dataset" in content:
@@ -114,7 +113,6 @@ class Dataset:
             if schema.valid_mask_folder is not None:
                 masks = find_masks(folder, schema.valid_mask_folder, files, schema.file_ending, findings)
         if labels is not None:
-            labels = replace(labels, task=read_task(schema.task, labels, findings))
             labels = add_statements(labels, schema, files.keys() if files else None, findings)
         entries = entries_by_case(schema)
         dataset = cls(
@@ -142,9 +140,8 @@ class Dataset:
         findings = Findings(f"{DATASET_JSON} of {name}")
         without_files = {key: value for key, value in content.items() if key != "dataset"}
         file = read_schema(without_files, findings)
-        channels, labels = read_channels(file, findings), read_labels(file, findings)
+        channels, labels = read_channels(file, findings), read_task_labels(file, findings)
         if labels is not None:
-            labels = replace(labels, task=read_task(file.schema.task, labels, findings))
             labels = add_statements(labels, file.schema, None, findings)
         protocol = read_protocol(file.schema.annotation_protocol, labels, findings)
         if labels is None or findings.faults:

@@ -78,6 +78,11 @@ class Labels:
     """Whether every case has a mask of its annotated voxels (``dataset.json: valid_mask_folder``)."""
     task: str | None = None
     """Name of a user's task (``dataset.json: task``); None: that of the heads, see ``autoseg.tasks.task.task_of``."""
+    targets: tuple[str, ...] = ()
+    """For regression, the names of the numbers that label files hold for each voxel, one per channel; () for classes.
+    Then class 1 stands for "a number is known here", class 0 never occurs, and each target is a head of class 1."""
+    no_number: int | None = None
+    """For regression, the number of a voxel of which nothing is known, besides NaN; None if there is none."""
 
     @property
     def n_classes(self) -> int:
@@ -215,7 +220,7 @@ def painting_of(labels: Labels) -> Painting | None:
 
 def class_differences(first: Labels, second: Labels) -> tuple[str, ...]:
     """Return the names of the fields in which the classes and outputs of two data sets differ; empty if none does."""
-    fields = ("class_values", "class_names", "heads", "paint_values", "task")
+    fields = ("class_values", "class_names", "heads", "paint_values", "task", "targets")
     return tuple(name for name in fields if getattr(first, name) != getattr(second, name))
 
 
@@ -250,6 +255,11 @@ def undrawn_set(labels: Labels, case: str = "") -> frozenset[int]:
     return frozenset(range(labels.n_classes)) - labels.statements.get(case, CaseStatement()).absent
 
 
+def settled_cases(labels: Labels) -> frozenset[str]:
+    """Return the cases of which all classes but one are absent: the statement alone gives all voxels that class."""
+    return frozenset(case for case in labels.statements if len(undrawn_set(labels, case)) == 1)
+
+
 def undrawn_code(labels: Labels, case: str = "", *, has_mask: bool = False) -> int:
     """Return the code that :meth:`Labels.encode` gives to unannotated voxels of ``case``.
 
@@ -272,26 +282,18 @@ def undrawn_code(labels: Labels, case: str = "", *, has_mask: bool = False) -> i
     return _code_rows(labels, case, has_mask=has_mask)[0].index(undrawn)
 
 
-def undrawn_row(labels: Labels, case: str = "") -> BoolArray:
-    """Return (K,) bool: :func:`undrawn_set` as a row of a table of label sets."""
-    row: BoolArray = np.zeros(labels.n_classes, dtype=bool)
-    row[list(undrawn_set(labels, case))] = True
-    return row
+def annotated_codes(label_sets: BoolArray, undrawn: int) -> BoolArray:
+    """Return (N,) bool: codes of annotated voxels, those whose set is informative and not that of unannotated voxels.
 
-
-def open_row(labels: Labels, case: str = "") -> BoolArray:
-    """Return (K,) bool: classes that an unannotated voxel of ``case`` may have. Used to count annotated voxels.
-
-    Same as :func:`undrawn_row`, but all classes if only one is not absent: such voxels count as annotated.
+    Parameters
+    ----------
+    label_sets
+        (N, K) bool.
+    undrawn
+        Code of unannotated voxels, see :func:`undrawn_code`; other codes of the same set are not annotated either.
     """
-    row = undrawn_row(labels, case)
-    return row if row.sum() > 1 else np.ones_like(row)
-
-
-def drawn_codes(label_sets: BoolArray, undrawn: BoolArray) -> BoolArray:
-    """Return (N,) bool: codes of annotated voxels: informative rows of ``label_sets`` (N, K) but ``undrawn`` (K,)."""
-    drawn: BoolArray = informative_codes(label_sets) & (label_sets != undrawn).any(axis=1)
-    return drawn
+    annotated: BoolArray = informative_codes(label_sets) & (label_sets != label_sets[undrawn]).any(axis=1)
+    return annotated
 
 
 def informative_codes(label_sets: BoolArray) -> BoolArray:

@@ -33,6 +33,9 @@ IGNORE = "ignore"
 UNLABELLED = "unlabelled"
 ORDER = "regions_class_order"
 MASK_FOLDER = "valid_mask_folder"
+TARGETS = "targets"
+REGRESSION = "regression"
+"""Name of the task whose label files hold numbers instead of classes."""
 PROTOCOL = "annotation_protocol"
 LARGEST = sys.float_info.max
 
@@ -177,6 +180,7 @@ class DatasetSchema(Section):
     annotation_protocol: ProtocolSection = ProtocolSection()
     valid_mask_folder: Text | None = None
     task: Annotated[Text | None, Stated] = None
+    targets: Annotated[Annotated[list[Text], Field(min_length=1)], Single] = []
     dataset: Annotated[Named[Annotated[ListedCase, Single]], Field(min_length=1)] = {}
 
 
@@ -193,6 +197,7 @@ class DatasetFile:
 
 
 REQUIRED = ("channel_names", "file_ending", "labels")
+REQUIRED_OF_REGRESSION = ("channel_names", "file_ending", TARGETS)
 NNUNET_KEYS = frozenset({*REQUIRED, "modality", ORDER, "numTraining", "overwrite_image_reader_writer", "dataset"})
 OWN_KEYS = frozenset(DatasetSchema.model_fields) - NNUNET_KEYS
 

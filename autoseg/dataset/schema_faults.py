@@ -75,7 +75,8 @@ def read_schema(content: Mapping[str, Any], findings: Findings) -> DatasetFile:
 
 
 def _check_keys(content: Mapping[str, Any], findings: Findings) -> None:
-    for key in keys.REQUIRED:
+    is_regression = content.get("task") == keys.REGRESSION
+    for key in keys.REQUIRED_OF_REGRESSION if is_regression else keys.REQUIRED:
         if key not in content and not (key == "channel_names" and "modality" in content):
             expected, fix = _advice(Refusal((key,), None, "missing", content))
             findings.fault(key, found="no such key", expected=expected, fix=fix + did_you_mean(key, content))
@@ -214,9 +215,10 @@ _ADVICE: dict[str, tuple[str, Any]] = {  # key -> what is expected, and what to 
     ),
     "slice_axis": ('"z" (the last axis of a NIfTI file), "y" or "x" (the first), across the annotated slices', "z"),
     keys.MASK_FOLDER: ("the path of a folder as text; it starts at the folder of dataset.json", "masksTr"),
-    "task": ("the name of a task: semantic, regions, or package.module:attribute", "my_parts:Boundary"),
+    "task": ("the name of a task: semantic, regions, regression, or package.module:attribute", "my_parts:Boundary"),
+    keys.TARGETS: ("a list with a name for each channel of the label files, in their order", ["distance to membrane"]),
     "dataset": ('an object from case to "images" (a list of paths) and "label" (a path)', {"case_1": _FILES}),
 }  # fmt: skip
 _DEPTHS = {"labels": 1, "cases": 2, PROTOCOL: 1}
 """Key -> number of levels below it at which keys have advice of their own."""
-_NEEDED = {*keys.REQUIRED, "modality", BACKGROUND}
+_NEEDED = {*keys.REQUIRED, keys.TARGETS, "modality", BACKGROUND}

@@ -1,16 +1,85 @@
-"""The key ``task`` of a dataset.json: the meaning of the network's outputs, if labels alone do not determine it."""
+"""The keys ``task`` and ``targets`` of a dataset.json: the meaning of the network's outputs."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from autoseg.core.components import is_named
-from autoseg.core.findings import Findings, did_you_mean, shown
-from autoseg.dataset.labels import Labels
+from autoseg.core.findings import Findings, did_you_mean, listed, shown
+from autoseg.dataset.file_values import NAN_VALUE
+from autoseg.dataset.label_section import read_labels
+from autoseg.dataset.labels import Head, Labels
+from autoseg.dataset.schema import BACKGROUND, ORDER, PROTOCOL, REGRESSION, TARGETS, DatasetFile
 
-BUILT_IN = ("semantic", "regions")
-"""Tasks that follow from the labels; ``autoseg.tasks.task.TASKS`` has the same names."""
+BUILT_IN = ("semantic", "regions", REGRESSION)
+"""Tasks that follow from labels, as in ``autoseg.tasks.task.TASKS``; then the one of data sets with targets."""
+OF_CLASSES = ("labels", "label_sets", "lazy_semantics", ORDER, PROTOCOL)
+"""Keys that speak of classes, which regression has none of."""
 
 
-def read_task(name: str | None, labels: Labels, findings: Findings) -> str | None:
+def read_task_labels(file: DatasetFile, findings: Findings) -> Labels | None:
+    """Return the labels that a dataset.json declares, or the targets of a regression, with the name of a user's task.
+
+    Without ``label_sets`` and ``cases``. None after a fault in these keys.
+    """
+    if file.schema.task == REGRESSION:
+        return _read_targets(file, findings)
+    if TARGETS in file.content:
+        findings.fault(
+            TARGETS, found="the key beside another task", expected='"task": "regression", of which it is a part',
+            fix='Write "task": "regression" if label files hold numbers to be predicted; otherwise remove the key.',
+        )  # fmt: skip
+    labels = read_labels(file, findings)
+    return None if labels is None else replace(labels, task=_read_task(file.schema.task, labels, findings))
+
+
+def _read_targets(file: DatasetFile, findings: Findings) -> Labels | None:
+    """Return the labels of a regression; None after a fault in ``targets``."""
+    for key in OF_CLASSES:
+        if key in file.content:
+            findings.fault(
+                key, found="the key beside the task regression", expected="no classes: label files hold numbers",
+                fix='Remove it; if label files hold classes, remove "task" and "targets" instead.',
+            )  # fmt: skip
+    for case, entry in file.schema.cases.items():
+        if entry is not None and (entry.annotated is not None or entry.absent):
+            findings.fault(
+                f"cases.{case}", found="annotated or absent classes", expected="no classes: label files hold numbers",
+                fix="Remove annotated and absent; priority and group may stay.",
+            )  # fmt: skip
+    names = file.schema.targets
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        findings.fault(
+            TARGETS, found=f"{listed(repeated)} more than once", expected="a name of its own for each target",
+            fix="Rename all but one.",
+        )  # fmt: skip
+    if repeated or not names:
+        return None
+    return target_labels(tuple(names), file.schema.unlabelled)
+
+
+def target_labels(names: tuple[str, ...], no_number: int | None) -> Labels:
+    """Return the labels of a regression.
+
+    Parameters
+    ----------
+    names
+        One per channel of the label files, at least one.
+    no_number
+        Number of voxels of which nothing is known; NaN always is one.
+    """
+    return Labels(
+        class_values=(0, 1),
+        class_names=(BACKGROUND, "known"),
+        heads=tuple(Head(name, (1,), (1,)) for name in names),
+        unlabelled=NAN_VALUE,
+        targets=names,
+        no_number=None if no_number == NAN_VALUE else no_number,
+    )
+
+
+def _read_task(name: str | None, labels: Labels, findings: Findings) -> str | None:
     """Return the name of a user's task; None for a built-in task, which follows from the labels.
 
     A name that is unknown, or does not fit ``labels``, adds a fault to ``findings``. The module of a task is not

@@ -14,7 +14,6 @@ from autoseg.cases.label_codes import apply_mask, read_valid_mask
 from autoseg.core.errors import AutosegError, EvaluationError
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
-from autoseg.core.orientation import has_axes
 from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
@@ -22,7 +21,7 @@ from autoseg.dataset.file_values import NAN_VALUE
 from autoseg.dataset.labels import CaseStatement, Labels
 from autoseg.evaluation.cases import CaseMetrics, case_metrics, is_left_out
 from autoseg.evaluation.comparison import compare
-from autoseg.evaluation.grids import grid_difference, on_grid_of
+from autoseg.evaluation.grids import Grid, placed_on
 from autoseg.evaluation.matching import find_dataset_json, find_reference_masks, label_files, load_dataset
 from autoseg.evaluation.metrics import count
 from autoseg.evaluation.summary import Summary, summarise
@@ -118,7 +117,12 @@ def evaluate_folder(
     reference, predictions = Path(reference), Path(predictions)
     given = find_dataset_json(reference, predictions) if dataset_json is None else dataset_json
     dataset = load_dataset(given)
-    references = _chosen(label_files(reference, dataset.file_ending), cases, reference)
+    if dataset.labels.targets:
+        raise EvaluationError(
+            f"evaluation of classes: found the task regression (targets {listed(dataset.labels.targets)}), expected "
+            "labels. Use autoseg.evaluation.evaluate_numbers_folder, as autoseg_evaluate_folder does."
+        )
+    references = chosen(label_files(reference, dataset.file_ending), cases, reference)
     masks = find_reference_masks(given, dataset, references)
 
     folders = [
@@ -232,7 +236,7 @@ def _names(labels: Labels) -> dict[str, str]:
     return {head.key: head.name for head in map(labels.heads.__getitem__, labels.foreground_heads)}
 
 
-def _chosen(references: Mapping[str, Path], cases: Collection[str] | None, folder: Path) -> dict[str, Path]:
+def chosen(references: Mapping[str, Path], cases: Collection[str] | None, folder: Path) -> dict[str, Path]:
     """Return the references of ``cases``, or all if None. Raise ``EvaluationError`` if one of them is missing."""
     if cases is None:
         return dict(references)
@@ -273,18 +277,8 @@ def _compared(
     ``job.labels`` may not have.
     """
     try:
-        prediction, predicted_geometry = on_grid_of(geometry, *read_labels(prediction_file))
-        if reference.shape != prediction.shape:
-            raise EvaluationError(
-                f"prediction of case {job.case!r} ({prediction_file}): found shape {prediction.shape}, expected "
-                f"{reference.shape} (z, y, x) as in {job.reference}. Predict on the grid of the reference."
-            )
-        difference = grid_difference(predicted_geometry, geometry)
-        if difference is not None and has_axes(geometry) and has_axes(predicted_geometry):
-            raise EvaluationError(
-                f"prediction of case {job.case!r} ({prediction_file}): {difference} as in {job.reference}. It is not "
-                "scored: resample it to the grid of the reference, or write it with the geometry of its image."
-            )
+        grid = Grid(job.reference, reference.shape, geometry)
+        prediction, doubt = placed_on(grid, *read_labels(prediction_file), case=job.case, path=prediction_file)
         counts = count(reference, prediction, labels, job.case)
         if not any(counts[head].n_decided for head in labels.foreground_heads):
             raise EvaluationError(
@@ -302,7 +296,7 @@ def _compared(
         n_voxels=reference.size,
         voxel_volume=geometry.voxel_volume,
     )
-    warnings = (_geometry_warning(job, prediction_file, difference), _absence_warning(job, metrics))
+    warnings = (doubt, _absence_warning(job, metrics))
     return _Scored(metrics, tuple(warning for warning in warnings if warning is not None))
 
 
@@ -314,16 +308,6 @@ def _absence_warning(job: _Job, metrics: CaseMetrics) -> str | None:
     return (
         f"reference of case {job.case!r} ({job.reference}): found voxels of {', '.join(drawn)}, expected none because "
         f"of dataset.json: cases.{job.case}.absent. Correct one of the two."
-    )
-
-
-def _geometry_warning(job: _Job, prediction_file: Path, difference: str | None) -> str | None:
-    """Return a warning about a ``difference`` of geometries, of which one has no stated directions; None without it."""
-    if difference is None:
-        return None
-    return (
-        f"prediction of case {job.case!r} ({prediction_file}): {difference} as in {job.reference}. The arrays were "
-        "compared voxel by voxel. Write predictions with the geometry of their image."
     )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from autoseg.core.chunks import VOXELS, chunks
 from autoseg.core.errors import EvaluationError, Fault
 from autoseg.dataset.file_values import DECLARE_VALUES, value_name
-from autoseg.dataset.labels import Labels, drawn_codes, head_states, open_row
+from autoseg.dataset.labels import Labels, annotated_codes, head_states, undrawn_code
 
 SHORTEST_RUN = 4
 """Mean length of runs of equal voxels from which counting runs is faster than counting voxels."""
@@ -151,7 +151,7 @@ def count_heads(pairs: PairCounts, labels: Labels, case: str = "") -> tuple[Head
         raise EvaluationError("\n".join(str(fault) for fault in faults))
     codes, label_sets = labels.encode(pairs.reference_values, case)
     positive, negative = (table[codes] for table in head_states(label_sets, labels.regions))  # (A, H)
-    is_drawn = drawn_codes(label_sets, open_row(labels, case))[codes]
+    is_drawn = annotated_codes(label_sets, undrawn_code(labels, case))[codes]
     is_open = ~(positive | negative) & is_drawn[:, None]
     classes = [labels.class_values.index(value) for value in pairs.prediction_values.tolist()]
     inside = pairs.counts @ labels.regions[:, classes].T.astype(np.int64)  # (A, H) voxels predicted as the head

@@ -116,8 +116,8 @@ class Summary(BaseModel):
 
         Scores on annotated voxels have separate columns. Null is an empty cell.
         """
-        _write_rows(Path(path), _case_rows(self))
-        _write_rows(means_path(Path(path)), _mean_rows(self))
+        write_rows(Path(path), _case_rows(self))
+        write_rows(means_path(Path(path)), _mean_rows(self))
 
 
 def means_path(path: Path) -> Path:
@@ -230,7 +230,8 @@ def _score_columns(kind: ScoredOn | None, values: Mapping[str, object]) -> dict[
     }
 
 
-def _write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+def write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write rows with the same keys as CSV, atomically; without rows, an empty line."""
     listed = list(rows)
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(listed[0]) if listed else [])

@@ -39,10 +39,21 @@ class Ensemble:
     def __call__(self, patches: Tensor) -> Tensor:
         """Return the summed logits (B, O, *P) float32 of patches (B, C, *P).
 
-        A patch that overflows in mixed precision is computed again in float32. Raises ``ModelError`` if logits are NaN
-        or infinite in float32 too.
+        Patches for which the memory of a GPU does not suffice together are computed in two halves. A patch that
+        overflows in mixed precision is computed again in float32. Raises ``ModelError`` if logits are NaN or infinite
+        in float32 too.
         """
         patches = patches.to(self.device)
+        try:
+            return self._finite_sum(patches)
+        except torch.cuda.OutOfMemoryError:
+            if len(patches) == 1:
+                raise
+        half = len(patches) // 2  # outside of the handler, which would keep the memory of the failed pass
+        return torch.cat((self(patches[:half]), self(patches[half:])))
+
+    def _finite_sum(self, patches: Tensor) -> Tensor:
+        """Return the sum (B, O, *P) float32 over members and mirrored copies of (B, C, *P), all finite."""
         total = self._sum(patches, self.autocast_dtype)
         if _is_finite(total):
             return total

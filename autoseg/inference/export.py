@@ -77,14 +77,14 @@ def decide(
     """
     task = task_of(labels)
 
-    def decided(part: _Part) -> tuple[int, LabelMap]:
-        slab = _resampled(part, record)
+    def decided(part: Part) -> tuple[int, LabelMap]:
+        slab = resampled(part, record)
         values = decoded(task, slab.numpy())
         if keep is not None:
             keep(part.first, _probabilities(slab, task))
         return part.first, values if amend is None else amend(values, scores(slab, task).numpy(), part.first)
 
-    parts = _parts(_checked(logits, record, task), record, slab_values)
+    parts = parts_of(checked_slabs(logits, record, len(task.outputs)), record, slab_values)
     whole: LabelMap | None = None
     for first, values in map(decided, parts) if pool is None else map_in_background(pool, decided, parts):
         if whole is None:
@@ -106,8 +106,8 @@ def probabilities(
     """
     task = task_of(labels)
     result = np.zeros((labels.n_heads, *record.shape_after_crop), dtype=np.float32)
-    for part in _parts(_checked(logits, record, task), record, slab_values):
-        result[:, part.first : part.stop] = _probabilities(_resampled(part, record), task)
+    for part in parts_of(checked_slabs(logits, record, len(task.outputs)), record, slab_values):
+        result[:, part.first : part.stop] = _probabilities(resampled(part, record), task)
     restored: Float32Array = restore(result, record, fill=0)
     for values, own, fill in zip(restored, result, outside_probabilities(labels), strict=True):
         if fill:
@@ -129,8 +129,8 @@ def resampled_slabs(
     logits: Logits, record: CaseRecord, *, slab_values: int = SLAB_VALUES
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield ``(first plane, logits (O, planes, y, x) float32)`` on the grid between crop and resampling, in order."""
-    for part in _parts(_as_slabs(logits), record, slab_values):
-        yield part.first, _resampled(part, record)
+    for part in parts_of(_as_slabs(logits), record, slab_values):
+        yield part.first, resampled(part, record)
 
 
 def _as_slabs(logits: Logits) -> Iterable[Slab]:
@@ -138,10 +138,10 @@ def _as_slabs(logits: Logits) -> Iterable[Slab]:
     return [(0, logits)] if isinstance(logits, np.ndarray) else logits
 
 
-def _checked(logits: Logits, record: CaseRecord, task: Task) -> Iterator[Slab]:
+def checked_slabs(logits: Logits, record: CaseRecord, n_outputs: int) -> Iterator[Slab]:
     """Yield the slabs; raise ``PlanError`` unless they cover the planes of the record's grid in order."""
     n_planes, *plane = record.shape
-    n_outputs, done = len(task.outputs), 0
+    done = 0
     for first, slab in _as_slabs(logits):
         planes = slab.shape[1]
         if (len(slab), *slab.shape[2:]) != (n_outputs, *plane) or first != done or done + planes > n_planes:
@@ -166,7 +166,7 @@ def _probabilities(slab: Tensor, task: Task) -> Float32Array:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """Planes of the grid between crop and resampling, with the source planes that they are resampled from."""
 
     first: int
@@ -179,7 +179,7 @@ class _Part:
     """Index of the first source plane."""
 
 
-def _parts(slabs: Iterable[Slab], record: CaseRecord, slab_values: int) -> Iterator[_Part]:
+def parts_of(slabs: Iterable[Slab], record: CaseRecord, slab_values: int) -> Iterator[Part]:
     """Cut slabs into parts that can be resampled alone; planes that the next part also needs stay in memory."""
     shape = record.shape_after_crop
     taps = _taps(record.shape[0], shape[0], nearest=_coarse_axis(record) == 0)
@@ -193,13 +193,13 @@ def _parts(slabs: Iterable[Slab], record: CaseRecord, slab_values: int) -> Itera
         while done < ready:
             stop = min(done + most, ready)
             low, high = int(taps.lower[done]), int(taps.upper[stop - 1]) + 1
-            yield _Part(done, stop, buffer[:, low - buffer_first : high - buffer_first], low)
+            yield Part(done, stop, buffer[:, low - buffer_first : high - buffer_first], low)
             done = stop
         keep_from = min(end, int(taps.lower[done])) if done < shape[0] else end
         buffer, buffer_first = buffer[:, keep_from - buffer_first :], keep_from
 
 
-def _resampled(part: _Part, record: CaseRecord) -> Tensor:
+def resampled(part: Part, record: CaseRecord) -> Tensor:
     """Return the logits (O, planes, y, x) float32 of a part on the grid between crop and resampling."""
     shape, coarse = record.shape_after_crop, _coarse_axis(record)
     slab = _taps(record.shape[0], shape[0], nearest=coarse == 0).take(

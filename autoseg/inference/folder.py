@@ -22,9 +22,11 @@ from autoseg.core.progress import Progress, silent
 from autoseg.dataset.case_files import find_image_cases
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.folder_files import has_ending, passed_over, strays, visible
+from autoseg.dataset.labels import Labels
 from autoseg.inference.export import Keep, Logits
 from autoseg.inference.inputs import check_inputs
 from autoseg.inference.model import Model
+from autoseg.inference.numbers import decide_numbers
 from autoseg.inference.probability_buffer import ProbabilityBuffer
 from autoseg.inference.run_cases import run_cases
 from autoseg.inference.window import Slab
@@ -34,10 +36,11 @@ from autoseg.io.images import (
     read_image,
     write_labels,
     write_probabilities,
+    write_values,
     written_ending,
 )
 from autoseg.preprocessing import Preprocessed
-from autoseg.tasks.task import task_of
+from autoseg.tasks.task import outputs_of, refuse_regression
 
 
 class CasePredictor(Protocol):
@@ -54,8 +57,8 @@ class CasePredictor(Protocol):
     def prepare(self, case: Case) -> Preprocessed:
         """Return a case on the grid of the network."""
 
-    def slabs(self, image: Float32Array) -> Iterator[Slab]:
-        """Yield logits (O, planes, y, x) of a preprocessed image (C, *S)."""
+    def slabs(self, image: Float32Array, case: str = "image") -> Iterator[Slab]:
+        """Yield logits (O, planes, y, x) of a preprocessed image (C, *S); ``case`` is its name in the log."""
 
     def decide(
         self, logits: Logits, record: CaseRecord, *, keep: Keep | None = None, pool: Executor | None = None
@@ -151,15 +154,16 @@ def predict_files(
     if not cases:
         raise DatasetError([Fault("inputs", "no cases", "at least one", "Name the files of a case.")])
     _check_output_folder(output_folder, cases)
-    largest = max(dataset.labels.file_values())
-    jobs = [_job(name, files, output_folder, save_probabilities, largest) for name, files in cases.items()]
+    if save_probabilities:
+        refuse_regression(dataset.labels, "saving probabilities")
+    jobs = [_job(name, files, output_folder, save_probabilities, dataset.labels) for name, files in cases.items()]
     skipped = tuple(job.name for job in jobs if job.is_done and not overwrite)
     todo = [job for job in jobs if job.name not in skipped]
     check = check_inputs(
         {job.name: job.files for job in todo},
         predictor.model.plan,
         predictor.model.configuration,
-        n_outputs=len(task_of(dataset.labels).outputs),
+        n_outputs=len(outputs_of(dataset.labels)),
         workers=workers,
     )
     if todo and len(check.faults) == len(todo):
@@ -181,11 +185,14 @@ def predict_files(
 
 @dataclass(frozen=True, slots=True)
 class _Prediction:
-    """Label map and probabilities of a case, before they are written."""
+    """Label map (or numbers) and probabilities of a case, before they are written."""
 
-    labels: LabelMap
+    labels: LabelMap | None
+    """(z, y, x) file values; None for a regression."""
     record: CaseRecord
     probabilities: ProbabilityBuffer | None
+    numbers: Float32Array | None = None
+    """(R, z, y, x) numbers of a regression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +214,13 @@ class _Steps:
         """Return the label map of a case, decided while the network computes, and its probabilities if saved."""
         prepared = predictor.prepare(content) if isinstance(content, Case) else content
         record, labels, probabilities = prepared.record, predictor.model.dataset.labels, self.jobs[case].probabilities
+        if labels.targets:
+            slabs = predictor.slabs(prepared.image)
+            numbers = decide_numbers(slabs, record, labels, predictor.model.plan.targets, pool=self.decider)
+            return _Prediction(None, record, None, numbers)
         buffer = None if probabilities is None else ProbabilityBuffer(probabilities.parent, record, labels)
         try:
-            slabs = predictor.slabs(prepared.image)
+            slabs = predictor.slabs(prepared.image, case)
             keep = None if buffer is None else buffer.keep
             return _Prediction(predictor.decide(slabs, record, keep=keep, pool=self.decider), record, buffer)
         except BaseException:
@@ -222,7 +233,10 @@ class _Steps:
         if job.probabilities is not None and prediction.probabilities is not None:
             with closing(prediction.probabilities) as buffer:
                 write_probabilities(job.probabilities, buffer.heads(), self.predictor.model.dataset.labels.n_heads)
-        write_labels(job.output, prediction.labels, prediction.record.geometry)
+        if prediction.numbers is not None:
+            write_values(job.output, prediction.numbers, prediction.record.geometry)
+        if prediction.labels is not None:
+            write_labels(job.output, prediction.labels, prediction.record.geometry)
 
 
 def _gather(inputs: Inputs, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
@@ -289,9 +303,10 @@ def _ending_in(folder: Path, preferred: str) -> str:
     return next(iter(numbered), preferred)
 
 
-def _job(name: str, files: tuple[Path, ...], folder: Path, save_probabilities: bool, largest: int) -> _Job:
-    """Return the job of a case; ``largest`` is the largest file value of a label map, which its format must hold."""
-    output = folder / f"{name}{written_ending(ending_of(files[0]), largest)}"
+def _job(name: str, files: tuple[Path, ...], folder: Path, save_probabilities: bool, labels: Labels) -> _Job:
+    """Return the job of a case, whose format must hold the largest file value of ``labels``, or numbers."""
+    largest, has_numbers = max(labels.file_values()), bool(labels.targets)
+    output = folder / f"{name}{written_ending(ending_of(files[0]), largest, has_numbers=has_numbers)}"
     return _Job(name, files, output, folder / name if save_probabilities else None)
 
 

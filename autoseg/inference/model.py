@@ -14,12 +14,13 @@ from torch import nn
 from autoseg.cases.layers import input_channels
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.plan import Configuration, Plan
+from autoseg.core.workspace import ALL
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import class_differences
 from autoseg.nn.architectures.network import Network
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
-from autoseg.tasks.task import task_of
+from autoseg.tasks.task import outputs_of
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def load_model(
     plan, dataset = loaded[first].plan, datasets[first]
     configuration = plan.configuration(loaded[first].configuration)
     n_channels = len(input_channels(plan, configuration, dataset.labels))
-    n_outputs = len(task_of(dataset.labels).outputs)
+    n_outputs = len(outputs_of(dataset.labels))
     networks = tuple(
         _network(paths[fold], item, configuration, n_channels, n_outputs).to(device) for fold, item in loaded.items()
     )
@@ -137,7 +138,7 @@ def find_checkpoints(folder: Path, folds: Sequence[str | int] | None, checkpoint
             f"{folder}: found {content}, expected a fold with checkpoint_final.pt or checkpoint_best.pt. Train a fold."
         )
     _report_unfinished(fold_folders, checkpoints)
-    return {name: path for name, path in checkpoints.items() if name != "all"} or checkpoints
+    return {name: path for name, path in checkpoints.items() if name != ALL} or checkpoints
 
 
 def _checkpoint(fold: Path, checkpoint: str) -> Path | None:

@@ -11,13 +11,12 @@ from pathlib import Path
 
 from autoseg.core.errors import ModelError
 from autoseg.core.findings import listed
+from autoseg.core.workspace import ALL
 from autoseg.inference.model import find_checkpoints
 from autoseg.inference.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
-ALL = "all"
-"""The fold that trains on every case."""
 TRAINING_FILE = "training.json"
 
 
@@ -209,7 +208,7 @@ def _missing_folds(
     missing = sorted({left_out_by[case] for case in cases if case in left_out_by and left_out_by[case] not in folds})
     command = command or (lambda fold: f"autoseg_train {folder.parent.name} {fold} {flags}")
     commands = [command(fold) for fold in missing or ["FOLD"]]
-    finished = ", ".join(folds) or "only 'all', which trains on every case"
+    finished = ", ".join(folds) or f"only {ALL!r}, which trains on every case"
     leaking = sorted(fold for fold, item in folds.items() if any(case not in item.train for case in cases))
     pretrained = ""
     if leaking:

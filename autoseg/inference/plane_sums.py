@@ -57,6 +57,42 @@ class PlaneSums:
             yield first, planes
 
 
+class PartialPlaneSums:
+    """Weighted means of windows that leave voxels uncovered, taken plane by plane as from :class:`PlaneSums`.
+
+    Weights are summed like one more output, because without all windows of a grid their sum is not a product over axes.
+    """
+
+    def __init__(self, profiles: Sequence[Tensor], shape: Shape3, elsewhere: Tensor, device: torch.device) -> None:
+        """Allocate the buffer.
+
+        Parameters
+        ----------
+        profiles
+            Weights of a window's voxels along its axes, (z,), (y,) and (x,), above 0; windows come multiplied by them.
+        shape
+            Shape (z, y, x) of the image.
+        elsewhere
+            (O,): value of each output at voxels that no window covers.
+        device
+            Where sums are kept if they take at most half of its free memory.
+        """
+        self._window_weights = outer(profiles)[None]
+        window = (len(elsewhere) + 1, *self._window_weights.shape[1:])
+        self._sums = PlaneSums(window, [torch.ones(edge) for edge in shape], device)
+        self._elsewhere = elsewhere[:, None, None, None]
+
+    def add(self, corner: Shape3, window: Tensor) -> None:
+        """Add a window (O, *patch); see :meth:`PlaneSums.add`."""
+        self._sums.add(corner, torch.cat((window, self._window_weights.to(window.device))))
+
+    def take(self, stop: int, n_values: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield ``(first plane, weighted means (O, planes, y, x) float32)``; see :meth:`PlaneSums.take`."""
+        for first, planes in self._sums.take(stop, n_values):
+            sums, weights = planes[:-1], planes[-1:]
+            yield first, torch.where(weights > 0, sums / weights, self._elsewhere.to(planes.device))
+
+
 def outer(profiles: Sequence[Tensor]) -> Tensor:
     """Return the outer product of n profiles, each (size,), as a tensor with n axes: (n0, n1, ...)."""
     first, *others = profiles

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,12 +19,17 @@ from autoseg.core.progress import Progress, silent
 from autoseg.inference.export import Keep, Logits, decide, probabilities
 from autoseg.inference.folder import PredictionReport, predict_files
 from autoseg.inference.inputs import header_faults, image_fault
+from autoseg.inference.low_resolution import select_windows
 from autoseg.inference.model import Model, check_same_classes, load_model, previous_folder
 from autoseg.inference.window import Slab, check_window_settings, join_slabs, stream_logits
 from autoseg.nn.device import select_device
 from autoseg.nn.precision import choose_dtype
 from autoseg.preprocessing import Preprocessed, preprocess
 from autoseg.sampling.input_channels import with_channels
+from autoseg.tasks.task import task_of
+
+STEP, FAST_STEP = 0.5, 0.75
+"""Largest distance of neighbouring windows as a share of the patch, and that of a fast prediction."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,14 @@ class Predictor:
     """Type for mixed precision; None computes in float32."""
     mirror: bool = True
     """Average over mirrored copies along the axes that the training mirrored."""
-    step: float = 0.5
+    step: float = STEP
     """Largest distance of neighbouring windows as a share of the patch."""
     batch_size: int | None = None
     """Windows per forward pass; None chooses by patch size and device."""
     previous: Predictor | None = None
     """Model of the previous stage of a cascade; it predicts the classes of cases that do not have them as a layer."""
+    leaves_out_windows: bool = False
+    """Leave out windows without foreground in a low-resolution pass; see :mod:`autoseg.inference.low_resolution`."""
 
     def __post_init__(self) -> None:
         check_window_settings(self.step, self.batch_size)
@@ -55,7 +63,8 @@ class Predictor:
         *,
         checkpoint: str = "final",
         mirror: bool = True,
-        step: float = 0.5,
+        step: float | None = None,
+        fast: bool = False,
         batch_size: int | None = None,
     ) -> Predictor:
         """Load a model folder; only its ``fold_<k>`` folders with checkpoints are needed.
@@ -73,8 +82,13 @@ class Predictor:
             ``auto``, ``cpu``, ``cuda``, ``cuda:<index>`` or ``mps``.
         checkpoint
             ``"final"`` or ``"best"``; if it is missing, the other one is taken, with a warning.
-        mirror, step, batch_size
+        mirror, batch_size
             See the fields of the class.
+        step
+            See the field of the class; None is 0.5, and 0.75 with ``fast``.
+        fast
+            Do not mirror, whatever ``mirror`` is, take wide steps, and leave out windows without foreground in a
+            low-resolution pass: several times faster, slightly less accurate (docs/performance.md).
 
         Raises
         ------
@@ -83,19 +97,21 @@ class Predictor:
         ModelError
             If the folder or a fold is missing, a fold is unfinished or corrupt, or the folds do not belong together.
         """
+        mirror = mirror and not fast
+        step = (FAST_STEP if fast else STEP) if step is None else step
         check_window_settings(step, batch_size)
         chosen = select_device(device)
         model = load_model(model_folder, folds, chosen, checkpoint)
         stage, previous = previous_folder(model_folder, model.configuration), None
         if stage is not None:
             previous = cls.load(
-                stage, folds, device, checkpoint=checkpoint, mirror=mirror, step=step, batch_size=batch_size
+                stage, folds, device, checkpoint=checkpoint, mirror=mirror, step=step, fast=fast, batch_size=batch_size
             )
             check_same_classes(stage, previous.model, model)
         channels = input_channels(model.plan, model.configuration, model.dataset.labels)
         shape = (1, len(channels), *model.configuration.patch_size)
         dtype = choose_dtype(lambda: model.networks[0], shape, chosen)
-        return cls(model, chosen, dtype, mirror, step, batch_size, previous)
+        return cls(model, chosen, dtype, mirror, step, batch_size, previous, fast)
 
     def predict_array(self, image: Float32Array, geometry: Geometry) -> LabelMap:
         """Return the label map (z, y, x) of an image (C, z, y, x) float32 as read from its file.
@@ -110,7 +126,7 @@ class Predictor:
     def predict_case(self, case: Case) -> LabelMap:
         """Return the label map (z, y, x) of a case, in the file's axes; its target is not used."""
         prepared = self.prepare(case)
-        return self.decide(self.slabs(prepared.image), prepared.record)
+        return self.decide(self.slabs(prepared.image, case.name), prepared.record)
 
     def predict_probabilities(self, image: Float32Array, geometry: Geometry) -> tuple[LabelMap, Float32Array]:
         """Return the label map (z, y, x) and the probability (H, z, y, x) float32 in [0, 1] of each head."""
@@ -172,18 +188,26 @@ class Predictor:
         values = self.previous.predict_case(replace(case, target=None, layers=()))
         return Layer(info, class_indices(values, self.previous.model.dataset.labels))
 
-    def slabs(self, image: Float32Array) -> Iterator[Slab]:
-        """Yield the logits (O, planes, y, x) of a preprocessed image (C, *S) slab by slab; see ``stream_logits``."""
-        return stream_logits(
-            self.model.networks,
-            image,
-            self.model.configuration,
-            mirror_axes=self.model.mirror_axes if self.mirror else (),
+    def slabs(self, image: Float32Array, case: str = "image") -> Iterator[Slab]:
+        """Yield the logits (O, planes, y, x) of a preprocessed image (C, *S) slab by slab; see ``stream_logits``.
+
+        ``case`` is its name in the log.
+        """
+        model = self.model
+        windows = partial(
+            stream_logits,
+            model.networks,
+            configuration=model.configuration,
+            mirror_axes=model.mirror_axes if self.mirror else (),
             step=self.step,
             device=self.device,
             batch_size=self.batch_size,
             autocast_dtype=self.autocast_dtype,
         )
+        if not self.leaves_out_windows:
+            return windows(image)
+        task = task_of(model.dataset.labels)
+        return windows(image, selection=select_windows(image, model.configuration, task, self.step, windows, case=case))
 
     def logits(self, image: Float32Array) -> Float32Array:
         """Return the logits (O, *S) float32 of a preprocessed image (C, *S)."""

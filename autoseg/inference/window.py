@@ -17,7 +17,7 @@ from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.plan import Configuration
 from autoseg.core.progress import Progress, silent
 from autoseg.inference.ensemble import Ensemble, mirrorings
-from autoseg.inference.plane_sums import PlaneSums, outer
+from autoseg.inference.plane_sums import PartialPlaneSums, PlaneSums, outer
 
 Slab = tuple[int, Float32Array]
 """Index of the first plane, and logits (O, planes, y, x) float32 from that plane on; the receiver may change them."""
@@ -39,6 +39,26 @@ class WindowGrid:
     """Shape after padding, at least that of the patch."""
     positions: tuple[tuple[int, ...], ...]
     """Index of the first voxel of the windows along each axis; the windows are all combinations."""
+
+    @property
+    def n_windows(self) -> int:
+        """Number of windows."""
+        return math.prod(map(len, self.positions))
+
+    def corners(self) -> Iterator[Shape3]:
+        """Return the first voxel (z, y, x) of every window of a grid with three axes, the last axis fastest."""
+        along_z, along_y, along_x = self.positions
+        return itertools.product(along_z, along_y, along_x)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class WindowSelection:
+    """Those of the windows over an image that are predicted, and the logits where none of them lies."""
+
+    corners: tuple[Shape3, ...]
+    """First voxels (z, y, x) in the padded image, at least one, in the order of :meth:`WindowGrid.corners`."""
+    elsewhere: Tensor
+    """(O,) float32 on the CPU: logits of every voxel that no selected window covers."""
 
 
 def window_positions(size: int, patch: int, step: float) -> tuple[int, ...]:
@@ -143,6 +163,7 @@ def stream_logits(
     autocast_dtype: torch.dtype | None = None,
     progress: Progress = silent,
     slab_values: int = SLAB_VALUES,
+    selection: WindowSelection | None = None,
 ) -> Iterator[Slab]:
     """Yield the logits of a preprocessed image, slab by slab: Gaussian-weighted means of overlapping windows.
 
@@ -171,6 +192,8 @@ def stream_logits(
         Called with (windows done, windows in all, "windows").
     slab_values
         Approximate number of logits of a slab; at least one plane of all outputs.
+    selection
+        Windows to predict, of those that ``step`` gives; None predicts all. The others do not count in the means.
 
     Yields
     ------
@@ -191,33 +214,50 @@ def stream_logits(
     device = device or torch.device("cpu")
     ensemble = Ensemble(members, mirrorings(mirror_axes), device, autocast_dtype)
     n_windows = batch_size or default_batch(configuration.patch_size, device)
-    return _stream(ensemble, image, configuration.patch_size, step, n_windows, progress, slab_values)
+    volume = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
+    grid = volume_grid(volume.shape[1:], configuration.patch_size, step)
+    return _stream(ensemble, volume, grid, configuration.patch_size, selection, n_windows, progress, slab_values)
 
 
 @torch.inference_mode()
 def _stream(
     ensemble: Ensemble,
-    image: Float32Array | Tensor,
+    volume: Tensor,
+    grid: WindowGrid,
     patch_size: Sequence[int],
-    step: float,
+    selection: WindowSelection | None,
     batch_size: int,
     progress: Progress,
     slab_values: int,
 ) -> Iterator[Slab]:
     """Yield slabs of logits (O, planes, y, x) of an image (C, *S); see :func:`stream_logits`."""
-    volume = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
-    grid = _grid(volume.shape[1:], patch_size, step)
     inside = tuple(slice(low, low + size) for low, size in zip(grid.pad_low, volume.shape[1:], strict=True))
     volume = pad_nd_image(volume, grid.padded)  # zeros, the odd voxel on the high side
-    sums: PlaneSums | None = None
-    for corner, window in _weighted_windows(ensemble, volume, grid, patch_size, batch_size, progress):
+    corners = tuple(grid.corners()) if selection is None else selection.corners
+    sums: PlaneSums | PartialPlaneSums | None = None
+    for corner, window in _weighted_windows(ensemble, volume, corners, patch_size, batch_size, progress):
         if sums is None:
-            sums = PlaneSums(window.shape, _weights(grid, patch_size), ensemble.device)
+            sums = _sums(window, grid, patch_size, selection, ensemble.device)
         yield from _cut(sums.take(corner[0], slab_values), inside)
         sums.add(corner, window)
         del window  # frees its memory before the networks compute the next
     if sums is not None:
         yield from _cut(sums.take(grid.padded[0], slab_values), inside)
+
+
+def _sums(
+    window: Tensor,
+    grid: WindowGrid,
+    patch_size: Sequence[int],
+    selection: WindowSelection | None,
+    device: torch.device,
+) -> PlaneSums | PartialPlaneSums:
+    """Return empty sums for windows like ``window`` (O, *patch): the plain ones if all windows are predicted."""
+    if selection is None or len(selection.corners) == grid.n_windows:
+        return PlaneSums(window.shape, _weights(grid, patch_size), device)
+    profiles = [gaussian_profile(edge) for edge in window_shape(patch_size)]
+    z, y, x = grid.padded
+    return PartialPlaneSums(profiles, (z, y, x), selection.elsewhere, device)
 
 
 def _cut(slabs: Iterable[tuple[int, Tensor]], inside: tuple[slice, ...]) -> Iterator[Slab]:
@@ -229,7 +269,7 @@ def _cut(slabs: Iterable[tuple[int, Tensor]], inside: tuple[slice, ...]) -> Iter
             yield low - inside[0].start, cut.cpu().numpy()
 
 
-def _grid(shape: Sequence[int], patch_size: Sequence[int], step: float) -> WindowGrid:
+def volume_grid(shape: Sequence[int], patch_size: Sequence[int], step: float) -> WindowGrid:
     """Return windows with three axes over an image of ``shape`` (z, y, x); 2-D windows are one plane deep."""
     if len(patch_size) == 3:
         return window_grid(shape, patch_size, step)
@@ -238,7 +278,7 @@ def _grid(shape: Sequence[int], patch_size: Sequence[int], step: float) -> Windo
     return WindowGrid((0, *across.pad_low), (shape[0], *across.padded), (every_plane, *across.positions))
 
 
-def _patch(patch_size: Sequence[int]) -> Shape3:
+def window_shape(patch_size: Sequence[int]) -> Shape3:
     """Return the shape of a window with three axes; a 2-D window is one plane deep."""
     z, y, x = (*[1] * (3 - len(patch_size)), *patch_size)
     return (z, y, x)
@@ -259,21 +299,21 @@ class _Content:
 def _weighted_windows(
     ensemble: Ensemble,
     volume: Tensor,
-    grid: WindowGrid,
+    corners: Sequence[Shape3],
     patch_size: Sequence[int],
     batch_size: int,
     progress: Progress,
 ) -> Iterator[tuple[Shape3, Tensor]]:
-    """Yield ``(first voxel, logits (O, *patch) times the weights of the voxels)`` of every window, in order.
+    """Yield ``(first voxel, logits (O, *patch) times the weights of the voxels)`` of the windows at ``corners``.
 
     Windows whose logits are already computed do not count for a batch, so all batches but the last are full.
     """
-    patch = _patch(patch_size)
+    patch = window_shape(patch_size)
     importance = outer([gaussian_profile(edge) for edge in patch]).div_(ensemble.n_copies).to(ensemble.device)
-    n_windows = math.prod(map(len, grid.positions))
+    n_windows = len(corners)
     batch: list[_Content] = []
     waiting: list[tuple[Shape3, _Content]] = []
-    for number, (corner, content) in enumerate(_contents(volume, grid, patch), 1):
+    for number, (corner, content) in enumerate(_contents(volume, corners, patch), 1):
         waiting.append((corner, content))
         if content.logits is None and content not in batch:
             batch.append(content)
@@ -296,14 +336,14 @@ def _fill(batch: Sequence[_Content], ensemble: Ensemble, importance: Tensor, pat
         item.logits = own
 
 
-def _contents(volume: Tensor, grid: WindowGrid, patch: Shape3) -> Iterator[tuple[Shape3, _Content]]:
-    """Yield first voxel and content of every window of ``volume`` (C, z, y, x), in order.
+def _contents(volume: Tensor, corners: Sequence[Shape3], patch: Shape3) -> Iterator[tuple[Shape3, _Content]]:
+    """Yield first voxel and content of the windows of ``volume`` (C, z, y, x) at ``corners``, in order.
 
     A constant window shares the content of the previous constant window if the values are equal. Only the previous one
     is remembered, to bound memory.
     """
     last: _Content | None = None
-    for z, y, x in itertools.product(*grid.positions):
+    for z, y, x in corners:
         voxels = volume[:, z : z + patch[0], y : y + patch[1], x : x + patch[2]]
         content = _Content(voxels, _constant_values(voxels))
         if content.constant is not None:
@@ -329,7 +369,7 @@ def _weights(grid: WindowGrid, patch_size: Sequence[int]) -> tuple[Tensor, ...]:
     axis, and no map of weights is needed.
     """
     weights = []
-    for positions, edge, size in zip(grid.positions, _patch(patch_size), grid.padded, strict=True):
+    for positions, edge, size in zip(grid.positions, window_shape(patch_size), grid.padded, strict=True):
         profile = gaussian_profile(edge).double()
         total = torch.zeros(size, dtype=torch.float64)
         for first in positions:

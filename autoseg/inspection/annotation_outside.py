@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoseg.annotation.label_counts import voxels_by_code
 from autoseg.core.arrays import BoolArray
 from autoseg.core.findings import listed
 from autoseg.dataset.labels import Labels, foreground_codes
@@ -33,11 +34,8 @@ def border_annotation(counts: Mapping[int, int], label_sets: BoolArray) -> Borde
 
 def border_annotation_of_values(counts: Mapping[int, int], labels: Labels, case: str) -> BorderAnnotation:
     """Return the numbers for ``counts`` (file value -> voxels outside the box); undeclared values are ignored."""
-    sets = labels.sets_by_value(case)
-    table = np.zeros((len(sets), labels.n_classes), dtype=bool)
-    for row, members in enumerate(sets.values()):
-        table[row, list(members)] = True
-    return border_annotation({row: counts[value] for row, value in enumerate(sets) if value in counts}, table)
+    numbers, label_sets = voxels_by_code(counts, labels, case)
+    return border_annotation(dict(enumerate(numbers.tolist())), label_sets)
 
 
 def foreground_warning(name: str, cases: Mapping[str, BorderAnnotation]) -> str | None:

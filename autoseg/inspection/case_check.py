@@ -26,8 +26,8 @@ from autoseg.annotation.label_counts import (
     summarise_annotation,
     undeclared_values,
 )
-from autoseg.cases.label_codes import apply_mask, read_valid_mask
-from autoseg.core.arrays import BoolArray
+from autoseg.cases.label_codes import apply_mask, read_label_file, read_valid_mask
+from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatError
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
@@ -38,7 +38,7 @@ from autoseg.dataset.labels import Labels
 from autoseg.inspection.annotation_outside import BorderAnnotation, border_annotation_of_values
 from autoseg.inspection.coverage import annotated_parts
 from autoseg.inspection.voxel_sizes import VoxelSize
-from autoseg.io.images import read_header, read_intensities, read_labels, read_remarks
+from autoseg.io.images import read_header, read_intensities, read_remarks
 from autoseg.preprocessing.crop import content_box, count_outside
 
 
@@ -49,7 +49,7 @@ class CaseCheck:
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
     annotation: CaseAnnotation | None = None
-    """How much is annotated; None if the labels cannot be read."""
+    """Numbers of annotated voxels; None if the labels cannot be read."""
     undeclared: Mapping[int, int] = field(default_factory=dict)
     """File value that dataset.json does not declare -> voxels."""
     parts: JsonBool | None = None
@@ -77,6 +77,8 @@ class CaseArrays:
     """Geometry of the image."""
     file_labels: NDArray[np.integer[Any]] | None = None
     """(*S) integers: values of the label file."""
+    numbers: Float32Array | None = None
+    """(R, *S) float32 targets of a regression, NaN where unknown; None for classes."""
     valid: BoolArray | None = None
     """(*S) bool, True where the case is annotated; also None if it has no mask."""
 
@@ -105,9 +107,9 @@ def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[
         faults.append(_fault_of(f"image of case {case.name!r}", error))
     try:
         if case.label is not None:
-            file_labels, label_geometry = read_labels(case.label, allow_nan=True)
-            arrays = replace(arrays, file_labels=file_labels)
-            remarks += [f"labels: {text}" for text in read_remarks(case.label, as_labels=True)]
+            file_labels, label_geometry, numbers = read_label_file(case.label, labels)
+            arrays = replace(arrays, file_labels=file_labels, numbers=numbers)
+            remarks += [f"labels: {text}" for text in read_remarks(case.label, as_labels=numbers is None)]
     except FileFormatError as error:
         faults.append(_fault_of(f"label file of case {case.name!r}", error))
     faults += _mismatch_faults(case, arrays, label_geometry)

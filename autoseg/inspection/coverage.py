@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.annotation.label_counts import annotated_values
 from autoseg.core.arrays import BoolArray, CodeArray
 from autoseg.core.orientation import VoxelOrder
-from autoseg.dataset.labels import Labels, drawn_sets
+from autoseg.dataset.labels import Labels
 
 N_BINS = 20
 """Number of parts of equal length into which each axis is divided."""
@@ -35,11 +36,11 @@ def annotated_parts(
     counts
         File value -> voxels of ``file_labels``.
     labels, case
-        Meaning of the values. A class that is only stated to be absent from the case does not count as annotation.
+        Meaning of the values. A class that is only stated to be absent from the case is not an annotation, unless a
+        single class remains.
     """
-    sets = drawn_sets(labels, case)
-    drawn = {value for value, members in sets.items() if 0 < len(members) < labels.n_classes}
-    undrawn = [value for value in counts if value not in drawn]
+    annotated = annotated_values(labels, case)
+    undrawn = [value for value in counts if value not in annotated]
     if not undrawn:
         return np.ones((3, N_BINS), dtype=bool)
     along_z = np.zeros(len(file_labels), dtype=bool)

@@ -121,7 +121,7 @@ def report_on(dataset: Dataset, checks: Mapping[str, CaseCheck], known_faults: S
     warnings += [*unread_masks(dataset), *painting_warnings(dataset, class_voxels)]
     used = {name: item for name, item in ordered.items() if item.annotation is not None and item.annotation.informative}
     geometries = {name: item.geometry for name, item in used.items() if item.geometry is not None}
-    outside = {name: item.outside for name, item in used.items()}
+    outside = {} if dataset.labels.targets else {name: item.outside for name, item in used.items()}  # never cropped
     warnings += order_warnings(dataset.name, geometries)
     warnings += filter(None, [foreground_warning(dataset.name, outside)])
     warnings += _blind_spots(dataset, ordered, prevailing_orders(geometries))
@@ -159,22 +159,25 @@ def _blind_spots(dataset: Dataset, checks: Mapping[str, CaseCheck], orders: Mapp
     """
     if dataset.protocol.excludes_far_classes:
         return []
+    advice = "Add numbers there" if dataset.labels.targets else "Annotate a few cases there; background is enough"
     places = describe_gaps(
         turned_parts(item.parts, orders.get(name, AS_STORED)) for name, item in checks.items() if item.parts is not None
     )
     return [
         f"{dataset.name}: no case is annotated at {where} of the length of axis {axis} ({'zyx'[axis]}). Predictions "
-        "are not reliable there. Annotate a few cases there; background is enough"
+        f"are not reliable there. {advice}"
         for axis, where in places.items()
     ]
 
 
 def _other_ending_note(dataset: Dataset) -> list[str]:
     """Return a warning if label maps get another ending, since the format of the data set cannot hold them."""
-    ending, written = dataset.file_ending, written_ending(dataset.file_ending)
+    has_numbers = bool(dataset.labels.targets)
+    ending, written = dataset.file_ending, written_ending(dataset.file_ending, has_numbers=has_numbers)
     if written == ending:
         return []
-    return [f"{dataset.name}: label maps are written as {written}, one file each, not as {ending}; both can be read"]
+    what = "predictions" if has_numbers else "label maps"
+    return [f"{dataset.name}: {what} are written as {written}, one file each, not as {ending}; both can be read"]
 
 
 def ending_fault(dataset: Dataset) -> Fault | None:

@@ -25,10 +25,11 @@ from autoseg.core.orientation import order_towards, orientation_name, prevailing
 from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
-from autoseg.dataset.labels import Labels, drawn_codes, foreground_codes, head_states, informative_codes, open_row
+from autoseg.dataset.labels import Labels, annotated_codes, foreground_codes, head_states, informative_codes
 from autoseg.inspection.annotation_outside import BorderAnnotation, border_annotation
 from autoseg.inspection.coverage import share_in_slices
 from autoseg.inspection.intensities import Sketch, Sketcher, knots_per_case, merge, properties, robust_properties
+from autoseg.inspection.target_sums import TargetSums, target_properties
 from autoseg.io.images import read_intensities
 from autoseg.preprocessing.crop import box_slices, content_box, count_outside, nonzero_mask
 from autoseg.preprocessing.freshness import file_stamp
@@ -58,7 +59,7 @@ class CaseMeasure:
     annotated: float
     """Share of informative voxels, 0 to 1: their label set excludes a class."""
     drawn: float
-    """Share of voxels that somebody annotated, 0 to 1, see :func:`autoseg.dataset.labels.drawn_codes`."""
+    """Share of voxels that somebody annotated, 0 to 1, see :func:`autoseg.dataset.labels.annotated_codes`."""
     in_slices: float
     """Share of these in slices annotated as a whole, see :func:`autoseg.inspection.coverage.share_in_slices`."""
     heads: tuple[int, ...]
@@ -69,6 +70,8 @@ class CaseMeasure:
     """Annotated voxels outside the box around all non-zero voxels."""
     intensities: tuple[Sketch | None, ...]
     """One sketch per channel; None without foreground."""
+    targets: tuple[TargetSums, ...] = ()
+    """One per target of a regression; () for classes."""
 
 
 def extract_fingerprint(
@@ -126,7 +129,7 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
     intensities, source = _intensities(dataset, cases, ordered, n_foreground, workers)
     direction = prevailing_direction(measure.geometry for measure in ordered)
     orders = [order_towards(measure.geometry, direction) for measure in ordered]
-    is_cropped = not any(measure.outside.foreground for measure in ordered)
+    is_cropped = not (dataset.labels.targets or any(measure.outside.foreground for measure in ordered))
     shapes = [measure.shape_after_crop if is_cropped else measure.shape for measure in ordered]
     return Fingerprint(
         spacings=tuple(order.permuted(item.geometry.spacing) for item, order in zip(ordered, orders, strict=True)),
@@ -158,6 +161,7 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
             for case, item in zip(cases, ordered, strict=True)
             if item.outside.background
         },
+        targets=target_properties(dataset.labels.targets, [measure.targets for measure in ordered]),
         source_hash=source_hash(dataset),
     )
 
@@ -180,11 +184,11 @@ def measure_case(case: CaseFiles, labels: Labels, n_knots: int) -> CaseMeasure:
     image, geometry = read_intensities(case.images)
     z, y, x = image.shape[1:]
     target = None if case.label is None else read_annotation(case, labels, (z, y, x))
-    return measure_arrays(image, geometry, target, labels, n_knots, case=case.name)
+    return measure_arrays(image, geometry, target, labels, n_knots)
 
 
 def measure_arrays(
-    image: NDArray[Any], geometry: Geometry, target: Target | None, labels: Labels, n_knots: int, *, case: str
+    image: NDArray[Any], geometry: Geometry, target: Target | None, labels: Labels, n_knots: int
 ) -> CaseMeasure:
     """Measure an image (C, *S) and its target, slab by slab, without further arrays of their size.
 
@@ -194,8 +198,6 @@ def measure_arrays(
         Codes (*S) and label sets (N, K); None for a case without annotation.
     n_knots
         Largest number of points of each channel's sketch.
-    case
-        Name of the case, for its statements in dataset.json.
     """
     low, high = content_box(image)
     outside = (
@@ -205,7 +207,7 @@ def measure_arrays(
     )
     # either all cases are cropped or none; if this one forbids it, statistics are those of the whole image
     window = (slice(None),) * 3 if outside.foreground else box_slices(low, high)
-    annotated, drawn, in_slices, heads = (0.0, 0.0, 0.0, ()) if target is None else _annotation(target, labels, case)
+    annotated, drawn, in_slices, heads = (0.0, 0.0, 0.0, ()) if target is None else _annotation(target, labels)
     z, y, x = image.shape[1:]
     after_z, after_y, after_x = (stop - start for start, stop in zip(low, high, strict=True))
     n_foreground = 0
@@ -231,6 +233,7 @@ def measure_arrays(
         n_foreground=n_foreground,
         outside=outside,
         intensities=tuple(sketcher.finish() for sketcher in sketchers),
+        targets=() if target is None or target.numbers is None else tuple(map(TargetSums.of, target.numbers)),
     )
 
 
@@ -247,11 +250,11 @@ def measure_body(case: CaseFiles, n_knots: int) -> tuple[Sketch | None, ...]:
     return tuple(sketcher.finish() for sketcher in sketchers)
 
 
-def _annotation(target: Target, labels: Labels, case: str) -> tuple[float, float, float, tuple[int, ...]]:
+def _annotation(target: Target, labels: Labels) -> tuple[float, float, float, tuple[int, ...]]:
     """Return the shares of informative, of annotated voxels, of these in whole slices, and the heads with a voxel."""
     voxels = count_values(target.codes)
     is_informative = informative_codes(target.label_sets)
-    is_drawn = drawn_codes(target.label_sets, open_row(labels, case))
+    is_drawn = annotated_codes(target.label_sets, target.undrawn)
     informative, drawn = (
         sum(number for code, number in voxels.items() if counts[code]) / max(target.codes.size, 1)
         for counts in (is_informative, is_drawn)

@@ -280,7 +280,8 @@ def _check_case(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol) 
     reference: Mapping[str, PromiseCounts] = {}
     if target.codes.size and int(target.codes.max()) < labels.n_classes:
         drawn = annotate(target.codes, spacing, Style(scribbles=True, axis=axis), seed=0, case=files.name)
-        scribbled = Target(np.where(drawn, target.codes, labels.unknown).astype(target.codes.dtype), target.label_sets)
+        codes = np.where(drawn, target.codes, labels.unknown).astype(target.codes.dtype)
+        scribbled = Target(codes, target.label_sets, labels.unknown)
         reference = _count_by_promise(scribbled, spacing, protocol, CaseStatement(), dense=target)
     kept_open = find_kept_open(target.codes, target.label_sets, spacing, protocol, statement=statement)
     reach = resolve_reach(protocol, labels.n_classes)

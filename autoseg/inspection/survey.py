@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from autoseg.cases.case import Target
+from autoseg.cases.label_codes import encode_target
 from autoseg.core.errors import AutosegError
 from autoseg.core.parallel import map_unordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
-from autoseg.dataset.labels import Labels, undrawn_code
+from autoseg.dataset.labels import Labels
 from autoseg.inspection.case_check import CaseCheck, check_case_files, naming_case
 from autoseg.inspection.integrity import IntegrityReport, check_dataset, ending_fault, report_on, unchecked_case
 from autoseg.inspection.intensities import knots_per_case
@@ -89,6 +89,5 @@ def _measured(case: CaseFiles, labels: Labels, n_channels: int, n_knots: int) ->
         return check, None
     if arrays.image is None or arrays.geometry is None or arrays.file_labels is None:
         return check, None
-    undrawn = undrawn_code(labels, case.name, has_mask=arrays.valid is not None)
-    target = Target(*labels.encode(arrays.file_labels, case.name, valid=arrays.valid), undrawn)
-    return check, measure_arrays(arrays.image, arrays.geometry, target, labels, n_knots, case=case.name)
+    target = encode_target(arrays.file_labels, labels, case.name, valid=arrays.valid, numbers=arrays.numbers)
+    return check, measure_arrays(arrays.image, arrays.geometry, target, labels, n_knots)

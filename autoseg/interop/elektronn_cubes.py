@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoseg.core.errors import ConfigError
+from autoseg.core.findings import counted
 from autoseg.io.hdf5 import parse_array
 from autoseg.io.volumes import VOLUME_ENDINGS
 
@@ -86,7 +87,7 @@ def pair_cubes(
     for key, given in {"labels": labels, "priorities": priorities, "case_names": names}.items():
         if given and len(given) != len(images):
             raise ConfigError(
-                f"{written(key)}: found {len(given)} entries, expected {len(images)}, one for each of "
+                f"{written(key)}: found {counted(len(given), 'value')}, expected {len(images)}, one for each of "
                 f"{written('images')}. Correct it."
             )
     if priorities and not (all(0 <= priority < float("inf") for priority in priorities) and any(priorities)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +37,8 @@ class DataTable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: tuple[str, ...] = Field(min_length=1)
-    """``file.h5:key``, one per cube; ``*`` in a file name stands for all such files, in the order of their names."""
+    """``file.h5:key``, one per cube; ``*`` in a file name stands for all such files, in the order of their
+    names, ``raw_2`` before ``raw_10``."""
     labels: tuple[str, ...] = Field(min_length=1)
     """In the same order."""
     name: str | None = Field(default=None, pattern=r"^[^./\\][^/\\]*$")
@@ -44,7 +46,7 @@ class DataTable(BaseModel):
     classes: tuple[str, ...] | None = None
     """Names of the classes 0, 1, ..., first background; None: background, class_1, ..."""
     priorities: tuple[float, ...] | None = None
-    """How often cubes are sampled, relative to each other; None: all cases alike."""
+    """Relative sampling frequency of each cube; None: all cases alike."""
     validation: tuple[int | str, ...] = ()
     """Cubes that validate, by index from 0 or by case name; (): five folds."""
     case_names: tuple[str, ...] | None = None
@@ -160,10 +162,15 @@ def _expanded(text: str, path: Path, key: str) -> list[str]:
     folder = path.resolve().parent
     if not any(sign in str(file) for sign in "*?["):
         return [f"{folder / file.expanduser()}{suffix}"]
-    files = sorted(folder.glob(str(file)))
+    files = sorted(folder.glob(str(file)), key=lambda item: _counting(str(item)))
     if not files:
         raise ConfigError(f"{path}: {DATA_TABLE}.{key}: found no file {file} in {folder}. Correct the pattern.")
     return [f"{item}{suffix}" for item in files]
+
+
+def _counting(text: str) -> list[tuple[int, str]]:
+    """Return what sorts file names as one counts: ``raw_2`` before ``raw_10``, as ELEKTRONN's lists are written."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", text)]
 
 
 def _validating(table: DataTable, cubes: Sequence[Cube], path: Path) -> frozenset[str]:

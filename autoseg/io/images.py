@@ -22,14 +22,15 @@ from autoseg.core.errors import AutosegError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.file_values import NAN_VALUE
 from autoseg.io.file_contents import Shape4, StoredHeader, StoredImage, unreadable
-from autoseg.io.itk import read_itk, read_itk_header, write_itk
-from autoseg.io.nifti import read_nifti, read_nifti_header, write_nifti
+from autoseg.io.itk import read_itk, read_itk_header, write_itk, write_itk_values
+from autoseg.io.nifti import read_nifti, read_nifti_header, write_nifti, write_nifti_values
 from autoseg.io.raster import read_raster, read_raster_header, write_raster
-from autoseg.io.tiff import read_tiff, read_tiff_header, read_tiff_labels, write_tiff
+from autoseg.io.tiff import read_tiff, read_tiff_header, read_tiff_labels, write_tiff, write_tiff_values
 
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 """Endings of lossy formats. Images may have them; labels may not, because compression changes their values."""
 _WRITTEN = dict.fromkeys(LOSSY_ENDINGS, ".png") | {".mhd": ".mha"}
+_NUMBERS_WRITTEN = dict.fromkeys((".png", ".bmp", *LOSSY_ENDINGS), ".tif") | dict.fromkeys((".mhd", ".gipl"), ".mha")
 UNEVEN_EDGES = 50
 """Ratio of the longest to the shortest edge of a voxel above which a wrong unit is suspected."""
 
@@ -39,14 +40,16 @@ class _Format(NamedTuple):
     header: Callable[[Path], StoredHeader]
     write: Callable[[Path, NDArray[np.unsignedinteger], Geometry], None]
     """Arguments: path, labels (z, y, x), geometry."""
+    write_values: Callable[[Path, Float32Array, Geometry], None] | None
+    """Arguments: path, numbers (C, z, y, x), geometry; None if the format has only integers."""
     read_labels: Callable[[Path], StoredImage] | None = None
     """Reader of label files; None if ``read`` reads them too."""
 
 
-_NIFTI = _Format(read_nifti, read_nifti_header, write_nifti)
-_ITK = _Format(read_itk, read_itk_header, write_itk)
-_RASTER = _Format(read_raster, read_raster_header, write_raster, partial(read_raster, as_labels=True))
-_TIFF = _Format(read_tiff, read_tiff_header, write_tiff, read_tiff_labels)
+_NIFTI = _Format(read_nifti, read_nifti_header, write_nifti, write_nifti_values)
+_ITK = _Format(read_itk, read_itk_header, write_itk, write_itk_values)
+_RASTER = _Format(read_raster, read_raster_header, write_raster, None, partial(read_raster, as_labels=True))
+_TIFF = _Format(read_tiff, read_tiff_header, write_tiff, write_tiff_values, read_tiff_labels)
 _FORMATS = {
     ".nii.gz": _NIFTI,
     ".nii": _NIFTI,
@@ -181,12 +184,15 @@ def _uneven(shape: Sequence[int], geometry: Geometry) -> tuple[str, ...]:
     )
 
 
-def written_ending(ending: str, largest: int = 0) -> str:
+def written_ending(ending: str, largest: int = 0, *, has_numbers: bool = False) -> str:
     """Return the ending of label maps for images with ``ending``: the same, unless that format cannot hold them.
 
     Lossy formats get ``.png``, as does ``.bmp`` if the ``largest`` label is above 255. ``.mhd`` (header and data in two
-    files) gets ``.mha`` (both in one file).
+    files) gets ``.mha`` (both in one file). Numbers (``has_numbers``) get ``.tif`` where the format has only integers,
+    and ``.mha`` where it has one channel.
     """
+    if has_numbers:
+        return _NUMBERS_WRITTEN.get(ending.lower(), ending)
     if ending.lower() == ".bmp" and largest > np.iinfo(np.uint8).max:
         return ".png"
     return _WRITTEN.get(ending.lower(), ending)
@@ -204,6 +210,20 @@ def write_labels(path: str | Path, labels: NDArray[np.unsignedinteger], geometry
     if labels.dtype.kind not in "ub":
         raise ValueError(f"labels of type {labels.dtype}, expected unsigned integers")
     _format(path).write(path, labels, geometry)
+
+
+def write_values(path: str | Path, values: Float32Array, geometry: Geometry) -> None:
+    """Write numbers (C, z, y, x) as float32, NaN as it is, atomically, with the geometry (and header) of their image.
+
+    Raises ``ValueError`` if the format, which follows from the ending of ``path``, has only integers.
+    """
+    path = Path(path)
+    if values.ndim != 4 or (geometry.ndim == 2 and values.shape[1] != 1):
+        raise ValueError(f"numbers of shape {values.shape}, expected (C, z, y, x), z = 1 if the geometry is 2-D")
+    write = _format(path).write_values
+    if write is None:
+        raise ValueError(f"{path}: a format without floating-point numbers, expected the ending of written_ending")
+    write(path, values.astype(np.float32, copy=False), geometry)
 
 
 def write_probabilities(path: str | Path, heads: Iterable[NDArray[np.floating]], n_heads: int) -> Path:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.core.arrays import Float32Array
 from autoseg.core.atomic import atomic_path
 from autoseg.core.errors import FileFormatError
 from autoseg.core.geometry import Geometry
@@ -87,9 +88,20 @@ def _size_remarks(path: Path) -> tuple[tuple[str, ...], str]:
 
 def write_itk(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
     """Write labels (z, y, x) atomically, compressed if the format allows it."""
-    _check_lower_case(path)
     array = smallest_unsigned(labels)
-    image = simple_itk().GetImageFromArray(array[0] if geometry.ndim == 2 else array)
+    _write(path, simple_itk().GetImageFromArray(array[0] if geometry.ndim == 2 else array), geometry)
+
+
+def write_itk_values(path: Path, values: Float32Array, geometry: Geometry) -> None:
+    """Write numbers (C, z, y, x) float32 as :func:`write_itk` does; several channels as components of a voxel."""
+    is_vector = len(values) > 1
+    array = np.moveaxis(values, 0, -1) if is_vector else values[0]
+    _write(path, simple_itk().GetImageFromArray(array[0] if geometry.ndim == 2 else array, is_vector), geometry)
+
+
+def _write(path: Path, image: sitk.Image, geometry: Geometry) -> None:
+    """Write an image with 2 or 3 axes and the given geometry, atomically."""
+    _check_lower_case(path)
     n = image.GetDimension()
     image.SetSpacing([float(edge) for edge in geometry.spacing[::-1][:n]])
     image.SetOrigin([float(value) for value in geometry.origin[:n]])

@@ -22,6 +22,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.core.arrays import Float32Array
 from autoseg.core.atomic import atomic_path
 from autoseg.core.chunks import chunks
 from autoseg.core.errors import FileFormatError
@@ -96,7 +97,19 @@ def read_nifti_header(path: Path) -> StoredHeader:
 def write_nifti(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
     """Write labels (z, y, x) atomically, with the header of the source image or, if there is none, of ``geometry``."""
     array = smallest_unsigned(labels)
-    header = _label_header(array, geometry)
+    _write(path, array, _written_header(array, geometry))
+
+
+def write_nifti_values(path: Path, values: Float32Array, geometry: Geometry) -> None:
+    """Write numbers (C, z, y, x) float32 as :func:`write_nifti` does; several channels as the fourth axis."""
+    header = _written_header(values[0], geometry)
+    if len(values) > 1:
+        header.set_data_shape((*values.shape[:0:-1], len(values)))
+    _write(path, np.ascontiguousarray(values), header)
+
+
+def _write(path: Path, array: NDArray[Any], header: Any) -> None:
+    """Write an array (..., y, x) after its header, atomically."""
     with atomic_path(path) as temporary, temporary.open("wb") as raw:
         if path.name.lower().endswith(".gz"):
             with gzip.GzipFile("", "wb", compresslevel=GZIP_LEVEL, fileobj=raw, mtime=0) as file:
@@ -327,8 +340,8 @@ def _orthonormalised(path: Path, header: Any) -> Geometry:
     )
 
 
-def _label_header(labels: NDArray[np.unsignedinteger], geometry: Geometry) -> Any:
-    """Return the header for a file of labels (z, y, x): that of the source image, or one made from ``geometry``."""
+def _written_header(labels: NDArray[Any], geometry: Geometry) -> Any:
+    """Return the header for a file of labels or numbers (z, y, x): of the source image, or made from ``geometry``."""
     shape = labels.shape[::-1][: geometry.ndim]
     header = _source_header(shape, geometry) or _made_header(shape, geometry)
     header.set_data_dtype(labels.dtype)

@@ -19,6 +19,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from autoseg.core.arrays import Float32Array
 from autoseg.core.atomic import atomic_path
 from autoseg.core.errors import FileFormatError
 from autoseg.core.geometry import Geometry
@@ -87,6 +88,18 @@ def write_tiff(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geomet
             temporary, array[0] if geometry.ndim == 2 else array, compression="zlib", photometric="minisblack"
         )
     if geometry.ndim == 3:
+        write_spacing(path, geometry.spacing)
+
+
+def write_tiff_values(path: Path, values: Float32Array, geometry: Geometry) -> None:
+    """Write numbers (C, z, y, x) float32 as :func:`write_tiff` does; of several channels, the first axis."""
+    is_flat = geometry.ndim == 2
+    array, axes = (values[:, 0], "CYX") if is_flat else (values, "CZYX")
+    if len(values) == 1:
+        array, axes = array[0], axes[1:]
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(temporary, array, compression="zlib", photometric="minisblack", metadata={"axes": axes})
+    if not is_flat:
         write_spacing(path, geometry.spacing)
 
 

@@ -18,8 +18,8 @@ from autoseg.core.ranks import ONE_PROCESS, Ranks
 from autoseg.nn.device import select_device
 
 LONGEST_WAIT = timedelta(hours=12)
-"""How long a rank waits for the others. The first one saves, draws and evaluates while the others wait; ranks that died
-are noticed by whoever started them, not by this."""
+"""Longest time that a rank waits for the others, while the first one saves, draws and evaluates. A rank that died is
+noticed by the process that started it."""
 
 
 def current_ranks() -> Ranks:

@@ -15,6 +15,17 @@ from autoseg.core.plan import Activation, Downsampling, FeatureNormalization
 GROUP = "network"
 """Group of these options in files and assignments."""
 
+ELEKTRONN_WORDS = {
+    "activation_func": "network.activation",
+    "desired_input": "network.patch_size",
+    "dropout_rates": "network.dropout",
+    "filters": "network.kernels",
+    "nof_filters": "network.features",
+    "pool": "network.strides",
+    "pooling_mode": "network.pooling",
+}
+"""ELEKTRONN's option -> ours."""
+
 
 def _listed(value: Any) -> Any:
     """Turn ``"16,32"`` or a single value into a list; anything else stays."""
@@ -99,7 +110,10 @@ class NetworkOptions(BaseModel):
             lengths["levels"] = self.levels
         if len(set(lengths.values())) > 1:
             counts = ", ".join(f"{name} {count}" for name, count in lengths.items())
-            yield f"numbers of levels differ ({counts}), expected the same, or a single entry for all levels"
+            yield (
+                f"numbers of levels differ ({counts}), expected the same, or a single entry for all levels. Write none "
+                "to take back what an earlier plan was made with"
+            )
 
     def _per_level(self) -> dict[str, Sequence[Any]]:
         names = ("dropout", "features", "kernels", "strides")
@@ -155,7 +169,7 @@ def resolve_network(
     """
     levels = [] if user is None else [network_level(user)]
     levels += [before, *map(network_level, files), assignment_level(assignments, PlanSettings)]
-    return resolve_levels(PlanSettings, levels)
+    return resolve_levels(PlanSettings, levels, ELEKTRONN_WORDS)
 
 
 def network_level(path: Path) -> Level:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autoseg.core.config_levels import Level, Resolved
-from autoseg.core.errors import PlanError
+from autoseg.core.errors import ConfigError, PlanError
 from autoseg.core.findings import listed
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
@@ -18,7 +18,7 @@ from autoseg.dataset.commands import planning_command
 from autoseg.dataset.dataset import Dataset
 from autoseg.planning.files import PLAN_FILE, load_plan, save_plan
 from autoseg.planning.measure_dataset import current_fingerprint
-from autoseg.planning.network_options import PlanSettings, resolve_network, set_options
+from autoseg.planning.network_options import PlanSettings, network_level, resolve_network, set_options
 from autoseg.planning.network_plan import network_notes
 from autoseg.planning.plan_edits import (
     PlanChoice,
@@ -32,8 +32,7 @@ from autoseg.planning.plan_edits import (
 from autoseg.planning.plan_like import plan_like
 from autoseg.planning.planner import network_budget, plan
 from autoseg.planning.presets import planner_settings
-from autoseg.planning.splits import load_or_make_splits, refuse_forgotten_cases
-from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
+from autoseg.planning.splits import load_or_make_splits, refuse_forgotten_cases, warn_of_gaps
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +92,7 @@ def plan_dataset(
         choice.plan.configuration(name)
     splits = load_or_make_splits(dataset, folder, fingerprint.informative_cases, fingerprint)
     refuse_forgotten_cases(dataset, folder, fingerprint.informative_cases)
-    heads = [head.name for head in dataset.labels.heads]
-    for gap in find_gaps([(fold.train, fold.val) for fold in splits], profiles_from_fingerprint(fingerprint), heads):
-        log.warning("%s", gap)
+    warn_of_gaps(splits, dataset, fingerprint)
     save_plan(choice.plan, folder / PLAN_FILE)
     chosen = () if configurations == () else choose_configurations(choice.plan, configurations, former.record)
     used = () if former.record is None else former.record.configurations
@@ -111,8 +108,12 @@ def network_settings(former: Former, options: PlanningOptions) -> Resolved[PlanS
     """Return the options of the network, each with where it came from; what ``options`` do not name is as before.
 
     Options of an earlier run keep the name of the place that set them. Raises ``ConfigError`` that names every fault.
+    There are none if the plan follows that of a model.
     """
     record = former.record
+    if options.followed(record) is not None:
+        _say_that_the_model_decides(options)
+        return Resolved(PlanSettings(), {})
     before = Level("the present plan", {} if record is None else set_options(record.network))
     user = options.user_file if record is None or options.replan else None
     files = [] if options.run_file is None else [options.run_file]
@@ -120,6 +121,21 @@ def network_settings(former: Former, options: PlanningOptions) -> Resolved[PlanS
     places = {} if record is None else record.network_origins
     origins = {key: places.get(key, name) if name == before.name else name for key, name in network.origins.items()}
     return Resolved(network.config, origins)
+
+
+def _say_that_the_model_decides(options: PlanningOptions) -> None:
+    """Raise ``ConfigError`` for options of the network on the command line; name those of the run's file."""
+    if options.settings:
+        raise ConfigError(
+            f"--set {options.settings[0]}: the plan follows that of a model (--plan-of), which decides about the "
+            "network. Leave out --set, or plan from the data again with --planner default"
+        )
+    keys = [] if options.run_file is None else list(network_level(options.run_file).values)
+    if keys:
+        log.warning(
+            "%s: %s not taken: the plan follows that of a model, which decides about the network",
+            options.run_file, listed(keys),
+        )  # fmt: skip
 
 
 def former_plan(folder: Path, command: str, options: PlanningOptions) -> Former:

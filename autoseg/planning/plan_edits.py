@@ -52,7 +52,7 @@ class PlanRecord(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PlanningOptions:
-    """What the user asks for; None means: as before."""
+    """Options of planning that the user gave; None means: as before."""
 
     planner: str | None = None
     gpu_memory_gb: float | None = None
@@ -186,6 +186,8 @@ def _reason_to_replan(fresh: Plan, present: Plan, record: PlanRecord | None, opt
     """Return why the present plan cannot be used; None if it can."""
     if fresh.channel_names != present.channel_names:
         return f"the channels are now {list(fresh.channel_names)}"
+    if len(fresh.targets) != len(present.targets):
+        return f"there are now {len(fresh.targets)} targets of a regression, not {len(present.targets)}"
     if present.crop and not fresh.crop:
         return "the present plan crops the empty border of images, where foreground is annotated"
     followed, followed_before = options.followed(record), None if record is None else record.model_plan

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoseg.core.errors import PlanError
-from autoseg.core.findings import listed
+from autoseg.core.findings import counted, listed
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import Dataset
@@ -33,7 +33,7 @@ def plan_like(model: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
     """
     if len(model.channel_names) != len(dataset.channels):
         raise PlanError(
-            f"--plan-of: the model was trained on {len(model.channel_names)} channels "
+            f"--plan-of: the model was trained on {counted(len(model.channel_names), 'channel')} "
             f"({listed(model.channel_names)}), but {dataset.name} has {len(dataset.channels)} "
             f"({listed(dataset.channels)}). Take a model with as many channels, or plan without --plan-of: "
             "--pretrained adapts the first convolution if the rest of the network is the same."

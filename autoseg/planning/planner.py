@@ -18,7 +18,7 @@ from autoseg.planning.network_options import NetworkOptions
 from autoseg.planning.network_plan import NetworkBudget, with_network
 from autoseg.planning.presets import PlannerSettings, planner_settings
 from autoseg.planning.target_spacing import median_resampled_shape, target_spacing, transpose_axes
-from autoseg.tasks.task import task_of
+from autoseg.tasks.task import outputs_of, task_of
 
 _NORMALIZATION_OF_CHANNEL: Mapping[str, Normalization] = {
     "ct": "ct",
@@ -52,6 +52,8 @@ class PlannerInput:
     """Number of training cases."""
     n_outputs: int
     """Output channels of the network that count for its memory."""
+    has_cascade: bool = True
+    """Whether a second stage can learn from the classes that a first one predicts; not for regression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ def plan(
         relative_size_after_cropping=fingerprint.median_relative_size_after_cropping,
         n_cases=_n_cases(dataset, fingerprint),
         n_outputs=_n_outputs(dataset),
+        has_cascade=not dataset.labels.targets,
     )
     settings = planner_settings(planner)
     decisions = make_decisions(facts, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))
@@ -133,6 +136,7 @@ def plan(
         configurations=configurations,
         direction=fingerprint.direction,
         crop=fingerprint.crop,
+        targets=tuple(fingerprint.targets[name] for name in dataset.labels.targets),
     )
 
 
@@ -151,8 +155,8 @@ def _n_cases(dataset: Dataset, fingerprint: Fingerprint) -> int:
 
 def _n_outputs(dataset: Dataset) -> int:
     """Return the outputs that count for the memory, as in nnU-Net, which counts background with regions."""
-    task = task_of(dataset.labels)
-    return len(task.outputs) + int(not task.is_exclusive)
+    n_outputs = len(outputs_of(dataset.labels))
+    return n_outputs + int(not (dataset.labels.targets or task_of(dataset.labels).is_exclusive))
 
 
 def make_decisions(facts: PlannerInput, settings: PlannerSettings, *, budget_scale: float = 1.0) -> Decisions:
@@ -195,6 +199,8 @@ class _Search:
         lowres = self._lowres(fullres)
         if lowres is None:
             return {"2d": flat, "3d_fullres": fullres}
+        if not self.facts.has_cascade:
+            return {"2d": flat, "3d_lowres": lowres, "3d_fullres": fullres}
         fullres = fullres.model_copy(update={"batch_dice": True})
         cascade = fullres.model_copy(update={"name": "3d_cascade_fullres", "previous_stage": "3d_lowres"})
         return {"2d": flat, "3d_lowres": lowres, "3d_fullres": fullres, "3d_cascade_fullres": cascade}

@@ -19,9 +19,10 @@ from autoseg.core.atomic import write_json
 from autoseg.core.errors import ConfigError, DatasetError, Fault
 from autoseg.core.findings import counted, listed
 from autoseg.core.fingerprint import Fingerprint
+from autoseg.core.workspace import ALL
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.folder_files import normal_name
-from autoseg.planning.strata import CaseProfile, profiles_from_fingerprint, spread
+from autoseg.planning.strata import CaseProfile, find_gaps, profiles_from_fingerprint, spread
 
 _log = logging.getLogger(__name__)
 
@@ -181,6 +182,15 @@ def refuse_forgotten_cases(dataset: Dataset, folder: Path, names: Sequence[str])
         raise DatasetError([fault])
 
 
+def warn_of_gaps(splits: Sequence[Split], dataset: Dataset, fingerprint: Fingerprint, fold: int | None = None) -> None:
+    """Warn of the classes and densities of annotation that the folds lack, or that ``fold`` lacks."""
+    heads = [head.name for head in dataset.labels.heads]
+    profiles = profiles_from_fingerprint(fingerprint)
+    for gap in find_gaps([(split.train, split.val) for split in splits], profiles, heads):
+        if fold is None or gap.fold == fold:
+            _log.warning("%s", gap)
+
+
 def select_fold(splits: Sequence[Split], fold: int | Literal["all"], names: Sequence[str] | None = None) -> Split:
     """Return one fold; ``"all"`` trains and validates on every case.
 
@@ -195,7 +205,7 @@ def select_fold(splits: Sequence[Split], fold: int | Literal["all"], names: Sequ
     ConfigError
         If there is no such fold; names the folds that exist.
     """
-    if fold == "all":
+    if fold == ALL:
         every = {name for split in splits for name in (*split.train, *split.val)} if names is None else set(names)
         everything = tuple(sorted(every - {name for split in splits for name in split.left_out}))
         return Split(everything, everything)

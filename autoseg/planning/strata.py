@@ -31,7 +31,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class CaseProfile:
-    """What is annotated in one case."""
+    """Annotation of one case."""
 
     heads: frozenset[int]
     """Indices of the heads (classes or regions) that certainly have a voxel."""

@@ -111,20 +111,23 @@ def _plan_part(plan: Plan, configuration: Configuration) -> Any:
         list(plan.intensities[index].model_dump().values()) if scheme == "ct" else None
         for index, scheme in enumerate(configuration.normalization)
     ]
-    decided = [
+    decided: list[Any] = [
         plan.transpose_forward,
         configuration.spacing,
         configuration.normalization,
         configuration.use_mask_for_norm,
         intensities,
     ]
+    if plan.targets:
+        decided.append([[target.mean, target.scale] for target in plan.targets])
     return decided if plan.crop else [*decided, "not cropped"]
 
 
 def _labels_part(labels: Labels, case: str) -> Any:
     sets = [[value, sorted(members)] for value, members in sorted(labels.sets_by_value(case).items())]
     # is_dense: what is said of one case makes padding unknown in all; the last: what a mask leaves open
-    return [labels.n_classes, sets, labels.is_dense, sorted(undrawn_set(labels, case))]
+    part = [labels.n_classes, sets, labels.is_dense, sorted(undrawn_set(labels, case))]
+    return [*part, labels.targets, labels.no_number] if labels.targets else part
 
 
 def file_stamp(path: Path) -> Sequence[Any]:

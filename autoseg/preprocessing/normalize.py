@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.cases.layers import Kind, Layer
 from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.core.chunks import slabs
 from autoseg.core.errors import Fault, FileFormatError, PlanError
@@ -61,6 +63,25 @@ def normalize(image: NDArray[Any], plan: Plan, configuration: Configuration) -> 
         used = mask if is_masked else None
         SCHEMES[scheme](image[index], result[index], plan.intensities[index], used)
     return result
+
+
+def standardized(layer: Layer, plan: Plan) -> Layer:
+    """Return the targets of a regression in units of their deviation from their mean; any other layer as it is.
+
+    Raises ``PlanError`` if the plan was made for other targets.
+    """
+    if layer.info.kind is not Kind.NUMBERS:
+        return layer
+    if len(plan.targets) != layer.info.channels:
+        raise PlanError(
+            f"plan of {plan.dataset_name}: it has {len(plan.targets)} targets, expected {layer.info.channels}, as "
+            "dataset.json. Plan again with --replan."
+        )
+    numbers = np.empty(layer.array.shape, dtype=np.float32)
+    for values, target, out in zip(layer.array, plan.targets, numbers, strict=True):
+        np.subtract(values, np.float32(target.mean), out=out)
+        out /= np.float32(target.scale)
+    return replace(layer, array=numbers)
 
 
 def mean_and_std(values: NDArray[Any]) -> tuple[float, float]:

@@ -15,11 +15,11 @@ from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, Shape3
 from autoseg.core.orientation import VoxelOrder
 from autoseg.core.plan import Configuration, Plan
 from autoseg.preprocessing.crop import box_slices, content_box, full_box
-from autoseg.preprocessing.normalize import normalize
+from autoseg.preprocessing.label_set_unions import LabelSetUnions
+from autoseg.preprocessing.normalize import normalize, standardized
 from autoseg.preprocessing.resample_codes import resample_codes
 from autoseg.preprocessing.resample_image import resample_image
 from autoseg.preprocessing.resample_layers import resample_layer
-from autoseg.preprocessing.tied_sets import TiedSets
 
 ANISOTROPY = 3.0
 """If the largest spacing is more than this times the smallest, the coarsest axis is resampled separately."""
@@ -34,7 +34,7 @@ class Preprocessed:
     codes: CodeArray | None
     """(*S) unsigned integers < N'; None for a case without annotation."""
     record: CaseRecord
-    """What preprocessing did, for :func:`restore`."""
+    """Description of the preprocessing, for :func:`restore`."""
     inferred: CodeArray | None = None
     """(*S) codes of the classes that promises leave; None if nothing is inferred."""
     label_sets: BoolArray | None = None
@@ -93,13 +93,15 @@ def preprocess(
     separate_axis = anisotropic_axis(spacing_before, spacing)
     codes = label_sets = None
     if case.target is not None:
-        drawn, unions = order.apply(case.target.codes)[box], TiedSets(case.target.label_sets)
+        drawn, unions = order.apply(case.target.codes)[box], LabelSetUnions(case.target.label_sets)
         codes = resample_codes(drawn, shape, unknown=unknown, separate_axis=separate_axis, unions=unions)
         label_sets = unions.label_sets
     if inferred is not None:
         inferred = resample_codes(order.apply(inferred)[box], shape, unknown=None, separate_axis=separate_axis)
     layers = tuple(
-        resample_layer(replace(layer, array=order.apply(layer.array)[(..., *box)]), shape, separate_axis)
+        standardized(
+            resample_layer(replace(layer, array=order.apply(layer.array)[(..., *box)]), shape, separate_axis), plan
+        )
         for layer in case.layers
     )
     record = CaseRecord(

@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 from autoseg.core.chunks import CACHED_VOXELS, VOXELS, chunks
 from autoseg.preprocessing.axes import IndexArray, linear_taps, mapped_positions, nearest_indices, positions
 from autoseg.preprocessing.keep_small_annotation import rescue_classes
+from autoseg.preprocessing.label_set_unions import LabelSetUnions
+from autoseg.preprocessing.neighbour_weights import (
+    axis_neighbours,
+    gather_neighbours,
+    heaviest_code,
+    heaviest_known_code,
+)
+from autoseg.preprocessing.one_hot_interpolation import decide_by_one_hot
 from autoseg.preprocessing.resample_image import check_shape
-from autoseg.preprocessing.tied_sets import TiedSets
-from autoseg.preprocessing.vote_by_corner import collect_votes, corner_table, known_winner, winner
-from autoseg.preprocessing.vote_by_interpolation import decide_by_scores
 
 Codes = NDArray[Any]
 
@@ -25,7 +30,7 @@ def resample_codes(
     *,
     unknown: int | None,
     separate_axis: int | None = None,
-    unions: TiedSets | None = None,
+    unions: LabelSetUnions | None = None,
 ) -> Codes:
     """Resample a map of codes to another number of voxels in the same field of view.
 
@@ -56,7 +61,7 @@ def resample_codes(
     unknown
         Code of unannotated voxels, or None.
     separate_axis
-        Axis along which the nearest slice is taken instead of the linear vote (known before unknown, as above).
+        Axis along which the nearest slice is taken instead of linear weights (known before unknown, as above).
     unions
         Label sets of the codes; those of the ties are added to it. Has no effect on dense maps.
 
@@ -73,9 +78,9 @@ def resample_codes(
     -----
     Source of the rule for dense maps: ``batchgenerators.augmentations.utils.resize_segmentation`` 0.25.5 with order
     1, and nnU-Net's ``default_resampling.py:resample_data_or_seg`` for ``separate_axis``. The rule for unknown
-    voxels is ours: with the rule for dense maps a scribble one voxel wide vanishes at half the resolution. Votes
-    are counted only where neighbouring source voxels differ; where that is nearly everywhere and codes are few,
-    weights are summed code by code.
+    voxels is ours: with the rule for dense maps a scribble one voxel wide vanishes at half the resolution. Weights
+    are summed only where neighbouring source voxels differ; where that is nearly everywhere and codes are few, they are
+    summed code by code.
     """
     shape = check_shape(codes.shape, shape, separate_axis)
     if codes.size == 0:
@@ -89,7 +94,7 @@ def resample_codes(
     if unknown is not None and not (source == unknown).any():
         unknown = None
     result = _nearest(source, full) if unknown is None else _nearest_known(source, full, unknown)
-    _decide_by_votes(source, result, unknown, separate, unions)
+    _decide_by_weights(source, result, unknown, separate, unions)
     if unknown is not None:
         rescue_classes(source, result, unknown)
     return result.reshape(shape)
@@ -144,15 +149,15 @@ def _extent(n: int, m: int) -> list[tuple[IndexArray, IndexArray]]:
     return [(owners[rank == step], members[rank == step]) for step in range(int(rank.max(initial=-1)) + 1)]
 
 
-def _decide_by_votes(
-    source: Codes, result: Codes, unknown: int | None, separate: int | None, unions: TiedSets | None
+def _decide_by_weights(
+    source: Codes, result: Codes, unknown: int | None, separate: int | None, unions: LabelSetUnions | None
 ) -> None:
-    """Overwrite ``result`` (z', y', x') with the winners of the linear vote where ``source`` (z, y, x) varies."""
+    """Overwrite ``result`` (z', y', x') with the codes of most linear weight where ``source`` (z, y, x) varies."""
     axes = [axis for axis in range(3) if source.shape[axis] != result.shape[axis] and axis != separate]
     contested = _cells_that_differ(source, axes)
     if contested is None:
         return
-    tables = [corner_table(source.shape, result.shape, axis, is_linear=axis in axes) for axis in range(3)]
+    tables = [axis_neighbours(source.shape, result.shape, axis, is_linear=axis in axes) for axis in range(3)]
     for axis in _cheapest_order(source.shape, result.shape):
         lower = (
             linear_taps(source.shape[axis], result.shape[axis])[0]
@@ -161,18 +166,18 @@ def _decide_by_votes(
         )
         contested = contested.take(lower, axis=axis)
     if unknown is None:
-        decide_by_scores(source, result, contested, axes)
+        decide_by_one_hot(source, result, contested, axes)
     flat_source, flat_result, flat_contested = (
         np.ascontiguousarray(source).reshape(-1),
         result.reshape(-1),
         contested.reshape(-1),
     )
     for chosen in _pieces(flat_contested):
-        ballot = collect_votes(flat_source, chosen, result.shape, tables)
+        neighbours = gather_neighbours(flat_source, chosen, result.shape, tables)
         if unknown is None:
-            flat_result[chosen] = winner(ballot)
+            flat_result[chosen] = heaviest_code(neighbours)
         else:
-            flat_result[chosen] = known_winner(ballot, flat_result[chosen], unknown, unions)
+            flat_result[chosen] = heaviest_known_code(neighbours, flat_result[chosen], unknown, unions)
 
 
 def _pieces(flat: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]]:

@@ -18,6 +18,7 @@ from autoseg.core.arrays import Shape3
 from autoseg.preprocessing.axes import nearest_indices
 from autoseg.preprocessing.resample_codes import resample_codes
 from autoseg.preprocessing.resample_image import resample_image
+from autoseg.preprocessing.resample_numbers import resample_numbers
 
 Resample = Callable[[NDArray[Any], Shape3, int | None, LayerInfo], NDArray[Any]]
 """(array, new *S, axis that is resampled on its own or None, layer) -> array."""
@@ -59,7 +60,7 @@ def _intensity(array: NDArray[Any], shape: Shape3, separate_axis: int | None, in
 
 
 def _codes(array: NDArray[Any], shape: Shape3, separate_axis: int | None, info: LayerInfo) -> NDArray[Any]:
-    """Return codes (*S) resampled to ``shape`` by a vote."""
+    """Return codes (*S) resampled to ``shape`` by linear weights."""
     return resample_codes(array, shape, unknown=info.undrawn, separate_axis=separate_axis)
 
 
@@ -68,10 +69,16 @@ def _nearest(array: NDArray[Any], shape: Shape3, separate_axis: int | None, info
     return resample_nearest(array, shape)
 
 
+def _numbers(array: NDArray[Any], shape: Shape3, separate_axis: int | None, info: LayerInfo) -> NDArray[Any]:
+    """Return numbers (C, *S) resampled to (C, *shape) from known voxels alone."""
+    return resample_numbers(array, shape, separate_axis=separate_axis)
+
+
 RESAMPLE: Mapping[Kind, Resample] = {
     Kind.INTENSITY: _intensity,
     Kind.LABEL_SETS: _codes,
     Kind.INSTANCES: _nearest,
+    Kind.NUMBERS: _numbers,
     Kind.CLASSES: _codes,
 }
 """Rule of each kind. Classes are a dense map of codes: the largest sum of linear weights wins, as in nnU-Net."""

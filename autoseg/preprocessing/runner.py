@@ -17,7 +17,7 @@ from autoseg.cases.cache import CaseCache, is_of_another_version, remove_case, w
 from autoseg.cases.case import Case
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.label_codes import read_annotation, read_class_map
-from autoseg.cases.layers import Layer, further_inputs
+from autoseg.cases.layers import Layer, further_inputs, target_layers
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError, DatasetError, Fault, StorageError
 from autoseg.core.parallel import is_running, map_unordered
@@ -186,7 +186,8 @@ def read_case(files: CaseFiles, labels: Labels) -> Case:
     """
     image, geometry = read_intensities(files.images)
     target = read_annotation(files, labels, image.shape[1:])
-    return Case(name=files.name, image=image, geometry=geometry, target=target)
+    layers = () if target.numbers is None else tuple(Layer(info, target.numbers) for info in target_layers(labels))
+    return Case(name=files.name, image=image, geometry=geometry, target=target, layers=layers)
 
 
 def infer_case(case: Case, labels: Labels, protocol: AnnotationProtocol) -> Inference | None:
@@ -236,7 +237,7 @@ def _run(job: _Job) -> None:
     """Preprocess one case and write it."""
     with contextlib.nullcontext() if job.is_alone else threadpool_limits(1):
         case = read_case(job.files, job.labels)
-        case = replace(case, layers=_further_layers(job, case.image.shape[1:]))
+        case = replace(case, layers=(*case.layers, *_further_layers(job, case.image.shape[1:])))
         if case.target is None:
             raise DatasetError([Fault(f"case {case.name!r}", "no annotation", "a label file", "Add it.")])
         unknown = None if job.labels.is_dense else case.target.undrawn

@@ -136,16 +136,33 @@ def patch_panels(view: PatchView, z: int, labels: Labels, channel_names: Sequenc
         base = np.stack([enlarge(to_grey(channel, shown), scale) for channel in image[:3]], axis=-1)
         panels = [Panel("image", base)]
     large = enlarge(codes, scale)
-    is_filled, is_exclusive = _is_filled(codes, view), task_of(labels).is_exclusive
+    is_filled, is_exclusive = _is_filled(codes, view), _is_exclusive(labels)
     paints = [meaning_paint(meaning, labels, is_filled=is_filled) for meaning in view.meanings]
     over = _blended(base, paint(large, paints, over_image=True))
     for mask, colour in _outlines(view, labels) if is_filled or not is_exclusive else []:
         over[outline(mask[large])] = colour
     return [
         *panels,
+        *(
+            Panel(target, _grey_numbers(numbers if numbers.ndim == 2 else numbers[z], scale))
+            for target, numbers in zip(labels.targets, view.numbers, strict=True)
+        ),
         Panel("label", paint(large, paints)[..., :3]),
         Panel(f"label over {channel_names[0] if len(panels) > 1 else 'image'}", over),
     ]
+
+
+def _is_exclusive(labels: Labels) -> bool:
+    """Whether a voxel has one class, or, of a regression, is known or not: there are no outlines of regions."""
+    return bool(labels.targets) or task_of(labels).is_exclusive
+
+
+def _grey_numbers(numbers: Float32Array, scale: tuple[int, int]) -> Float32Array:
+    """Return (rows, columns, 3): a target (y, x) in grey, black where unknown."""
+    known = numbers[np.isfinite(numbers)]
+    shown = display_range(known) if known.size else (0.0, 1.0)
+    grey = to_grey(np.nan_to_num(numbers, nan=shown[0]), shown)
+    return np.stack([enlarge(grey, scale)] * 3, axis=-1)
 
 
 def pixels_per_voxel(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int]:
@@ -186,7 +203,7 @@ def legend(views: Sequence[PatchView], labels: Labels) -> list[_Key]:
     for meaning in sorted(holders, key=lambda m: (order[m.kind], len(m.classes), sorted(m.classes))):
         text = f"{meaning.text(labels)} ({holders[meaning]} of {len(views)})"
         keys.append(_Key(text, paint(codes, [meaning_paint(meaning, labels)])[..., :3]))
-    if not task_of(labels).is_exclusive:
+    if not _is_exclusive(labels):
         for head, colour in zip(labels.heads, region_colours(labels), strict=True):
             swatch = np.ones((*_SWATCH, 3), dtype=np.float32)
             swatch[[0, 1, -2, -1]] = swatch[:, [0, 1, -2, -1]] = colour
@@ -209,7 +226,7 @@ def _outlines(view: PatchView, labels: Labels) -> list[tuple[BoolArray, Rgb]]:
     """Return for each region or foreground class (N,) bool, the codes that lie certainly inside, and its colour."""
     of_class = class_colours(labels)
     colours = [of_class.get(head.values[0], BACKGROUND_COLOUR) for head in labels.heads]
-    if not task_of(labels).is_exclusive:
+    if not _is_exclusive(labels):
         colours = region_colours(labels)
     inside = []
     for index in labels.foreground_heads:

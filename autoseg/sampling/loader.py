@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -142,7 +142,9 @@ def make_loader(
         **options,
     )
     checked = _checked(iter(loader), batches, workers, held)
-    return checked if device is None else _finished(checked, batches, device)  # type: ignore[return-value]
+    if device is None:
+        return cast("Iterator[Batch]", checked)
+    return _finished(cast("Iterator[RawBatch]", checked), batches, device)
 
 
 def share_of_batch(batch_size: int, ranks: Ranks) -> range:
@@ -157,7 +159,7 @@ def share_of_batch(batch_size: int, ranks: Ranks) -> range:
 
 @dataclass(frozen=True)
 class Failure:
-    """What a worker hands back instead of a batch: an exception would reach the user wrapped in a traceback."""
+    """Result of a worker instead of a batch: an exception would reach the user wrapped in a traceback."""
 
     message: str
     kind: type[AutosegError]
@@ -301,17 +303,45 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _finished(batches: Iterator[Batch | RawBatch], builder: BatchBuilder, device: torch.device) -> Iterator[Batch]:
+def _finished(batches: Iterator[RawBatch], builder: BatchBuilder, device: torch.device) -> Iterator[Batch]:
     """Move and augment the patches of raw batches on ``device``."""
-    for iteration, raw in enumerate(batches, builder.start):
-        batch = raw.to(device, non_blocking=True)
-        if isinstance(batch, RawBatch):
-            batch = batch.moved()
+    for iteration, raw in enumerate(_copied(batches, device), builder.start):
+        batch = raw.moved()
         if builder.augments_intensity and builder.recipe is not None:
             generators = intensity_generators(builder.seed, iteration, builder.samples)
             images = augment_intensity(batch.images, builder.recipe, generators)
             batch = replace(batch, images=images)
         yield batch
+
+
+def _copied(batches: Iterator[RawBatch], device: torch.device) -> Iterator[RawBatch]:
+    """Yield the batches on ``device``; on CUDA the next is copied, on a stream of its own, during the step on this one.
+
+    So it is asked for one step earlier.
+    """
+    if device.type != "cuda":
+        yield from (batch.to(device) for batch in batches)
+        return
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ahead: RawBatch | None = None
+    for batch in batches:
+        if ahead is not None:
+            _hand_over(ahead, copying, device)
+        with torch.cuda.stream(copying):
+            following = batch.to(device, non_blocking=True)
+        if ahead is not None:
+            yield ahead
+        ahead = following
+    if ahead is not None:
+        _hand_over(ahead, copying, device)
+        yield ahead
+
+
+def _hand_over(batch: RawBatch, copying: torch.cuda.Stream, device: torch.device) -> None:
+    """Let the present stream wait for all copies so far, and the allocator keep the batch until it has been used."""
+    computing = torch.cuda.current_stream(device)
+    computing.wait_stream(copying)
+    batch.record_stream(computing)
 
 
 def _checked(

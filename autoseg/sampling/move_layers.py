@@ -12,6 +12,7 @@ from torch import Tensor
 
 from autoseg.augmentation.move_labels import move_codes
 from autoseg.augmentation.move_nearest import move_nearest
+from autoseg.augmentation.move_numbers import move_numbers
 from autoseg.augmentation.warp import Warp, move_image
 from autoseg.cases.layers import Kind, LayerInfo
 
@@ -58,6 +59,11 @@ def _instances(box: Tensor, view: View, info: LayerInfo) -> Tensor:
     return move_nearest(box, *view, outside=info.outside)
 
 
+def _numbers(box: Tensor, view: View, info: LayerInfo) -> Tensor:
+    """Return the patch (C, *P) of numbers (C, *box), interpolated linearly between known voxels; NaN where unknown."""
+    return move_numbers(box, *view)
+
+
 def _classes(box: Tensor, view: View, info: LayerInfo) -> Tensor:
     """Return the patch (*P) of class indices (*box), by a vote."""
     return move_codes(box, *view, unknown=info.channels + 1, outside=info.outside)  # no voxel has this code
@@ -72,6 +78,8 @@ MOVE: Mapping[Kind, Move] = {
     Kind.INTENSITY: _intensity,
     Kind.LABEL_SETS: _label_sets,
     Kind.INSTANCES: _instances,
+    Kind.NUMBERS: _numbers,
     Kind.CLASSES: _classes,
 }
-"""Rule of each kind: linear between voxels, a vote in which annotated codes win, the nearest voxel, a vote."""
+"""Rule of each kind: linear between voxels, a vote in which annotated codes win, the nearest voxel, linear between
+known voxels, a vote."""

@@ -84,6 +84,8 @@ class PatchView:
     origin: Origin
     centre_in_file: tuple[float, float, float]
     """Point (z, y, x) of the patch's centre, in voxels of the file."""
+    numbers: tuple[Float32Array, ...] = ()
+    """Of a regression, each target as the network learns it, (*P), NaN where unknown."""
 
     def where(self, *kinds: MeaningKind) -> BoolArray:
         """Return (*P) bool: voxels whose code is of one of these kinds."""

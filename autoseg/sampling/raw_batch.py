@@ -121,6 +121,15 @@ class RawBatch:
         """Return the boxes and tables on ``device``; base codes stay on the CPU, where they are read."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keep the memory of tensors that another CUDA stream copied until ``stream`` has used them."""
+
+        def keep(tensor: Tensor) -> Tensor:
+            tensor.record_stream(stream)
+            return tensor
+
+        self._each(keep)
+
     def pin_memory(self) -> RawBatch:
         """Return the boxes and tables in page-locked memory, from which copies to a GPU are asynchronous."""
         return self._each(Tensor.pin_memory)

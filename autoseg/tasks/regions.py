@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, LabelMap
 from autoseg.dataset.labels import Labels
+from autoseg.tasks.dice import dice_per_head
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +41,10 @@ class Regions:
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return one sigmoid per region, (B, R, *P) in [0, 1], of logits of the same shape."""
         return logits.sigmoid()
+
+    def score(self, counts: Tensor) -> list[float | None]:
+        """Return the Dice of each of the regions from counts (3, R); None where it shows nowhere."""
+        return dice_per_head(counts)
 
     def decode(self, logits: NDArray[np.floating[Any]]) -> LabelMap:
         """Return the file values (*S) that the predicted regions are painted with, from logits (R, *S)."""

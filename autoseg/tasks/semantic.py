@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.arrays import LabelMap
 from autoseg.dataset.labels import Labels
+from autoseg.tasks.dice import dice_per_head
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +37,10 @@ class Semantic:
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the softmax over classes, (B, K, *P) in [0, 1], of logits of the same shape."""
         return logits.softmax(1)
+
+    def score(self, counts: Tensor) -> list[float | None]:
+        """Return the Dice of each of the classes from counts (3, K); None where it shows nowhere."""
+        return dice_per_head(counts)
 
     def decode(self, logits: NDArray[np.floating[Any]]) -> LabelMap:
         """Return the file values (*S) of the classes with the largest logits (K, *S)."""

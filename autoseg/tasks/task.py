@@ -7,7 +7,7 @@ of this package imports torch, since methods of tensors suffice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from autoseg.core.arrays import BoolArray, LabelMap
 from autoseg.core.components import call_component, resolve
 from autoseg.core.errors import ConfigError
+from autoseg.core.findings import listed
 from autoseg.dataset.labels import Labels
 from autoseg.tasks.regions import Regions
 from autoseg.tasks.semantic import Semantic
@@ -82,6 +83,14 @@ class Task(Protocol):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probability of each row, (B, R, *P) in [0, 1], from the logits of outputs (B, O, *P)."""
 
+    def score(self, counts: Tensor) -> Sequence[float | None]:
+        """Return the online score of each row, higher is better, from counts (3, R) int64 on decided voxels.
+
+        Counts are true positives, false positives and false negatives, summed over the patches of a validation and over
+        ranks. None for a row of which they say nothing. The best checkpoint is the one with the highest mean score of
+        the foreground.
+        """
+
     def decode(self, logits: NDArray[np.floating[Any]]) -> LabelMap:
         """Return file values (*S) from the logits of outputs (O, *S), which may be of any part of a case."""
 
@@ -91,15 +100,32 @@ class Task(Protocol):
 
 TASKS: dict[str, Callable[[Labels], Task]] = {"semantic": Semantic, "regions": Regions}
 """Built-in tasks by name: labels -> task."""
-NEEDS = ("labels", "outputs", "is_exclusive", "regions", "refinement", "scores", "probabilities", "decode", "finish")
+METHODS = ("scores", "probabilities", "score", "decode", "finish")
+NEEDS = ("labels", "outputs", "is_exclusive", "regions", "refinement", *METHODS)
 """Attributes of a task."""
+
+
+def outputs_of(labels: Labels) -> tuple[str, ...]:
+    """Return (O,) names of the outputs of the networks of a data set, whatever its task; raises as :func:`task_of`."""
+    return labels.targets or task_of(labels).outputs
+
+
+def refuse_regression(labels: Labels, what: str) -> None:
+    """Raise ``ConfigError`` if the task of a data set is regression; ``what`` is for classes alone."""
+    if labels.targets:
+        raise ConfigError(
+            f"{what}: found the task regression ({listed(labels.targets)}), expected classes: this is for "
+            "segmentations alone. Give a data set, or a model, with labels."
+        )
 
 
 def task_of(labels: Labels) -> Task:
     """Return the task that ``labels.task`` names; if it is None, the task of the heads: classes or regions.
 
-    Raises ``ConfigError`` if a user's task cannot be imported, or lacks a member of :class:`Task`.
+    Raises ``ConfigError`` if a user's task cannot be imported, or lacks a member of :class:`Task`, or if the data set
+    has no classes, since its task is regression.
     """
+    refuse_regression(labels, "a task of classes")
     name = labels.task or ("regions" if labels.has_regions else "semantic")
     task = call_component("task", name, resolve("task", name, TASKS, needs=("__call__",)), labels)
     missing = [attribute for attribute in NEEDS if not hasattr(task, attribute)]
@@ -108,7 +134,7 @@ def task_of(labels: Labels) -> Task:
             f"task {name!r}: found {type(task).__name__} without {', '.join(missing)}, expected a class made from "
             "labels that has them. See docs/extending.md for an example."
         )
-    for attribute in ("scores", "probabilities", "decode", "finish"):
+    for attribute in METHODS:
         if not callable(getattr(task, attribute)):
             raise ConfigError(
                 f"task {name!r}: found {attribute} = {getattr(task, attribute)!r}, expected a method. See "

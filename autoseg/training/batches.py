@@ -8,6 +8,7 @@ import torch
 
 from autoseg.augmentation.recipes import Recipe, named_recipe
 from autoseg.cases.entry import CacheEntry
+from autoseg.cases.layers import target_layers
 from autoseg.cases.store import CaseSource
 from autoseg.sampling.batch import Batch
 from autoseg.sampling.config import SamplingConfig
@@ -23,8 +24,8 @@ VALIDATION_SEED_OFFSET = 1_000_003
 
 
 def batch_size(request: FoldRequest) -> int:
-    """Patches per step: as set, else the plan's."""
-    return request.config.batch_size or request.configuration.batch_size
+    """Patches per step of all devices together: as set, else the plan's, for each device if that is set."""
+    return (request.config.batch_size or request.configuration.batch_size) * request.batch_devices
 
 
 def recipe(request: FoldRequest) -> Recipe:
@@ -52,6 +53,7 @@ def training_batches(request: FoldRequest, device: torch.device, start: int) -> 
         batch_size=batch_size(request),
         device=None if device.type == "cpu" else device,
         extra_codes=_extra_codes(request),
+        layers=target_layers(request.dataset.labels),
         ranks=request.ranks,
     )
 
@@ -90,6 +92,7 @@ def _fixed_batches(request: FoldRequest, names: Sequence[str], number: int) -> I
         stop=number,
         seed=config.seed + VALIDATION_SEED_OFFSET,
         batch_size=batch_size(request),
+        layers=target_layers(request.dataset.labels),
         ranks=request.ranks,
     )
 
@@ -97,7 +100,8 @@ def _fixed_batches(request: FoldRequest, names: Sequence[str], number: int) -> I
 def _extra_codes(request: FoldRequest) -> ExtraCodeRule | None:
     """Return what is held out and which distance zones there are; None where no source of evidence needs them."""
     config, configuration = request.config, request.configuration
-    if request.dataset.labels.is_dense or not (config.evidence.background_prior or config.evidence.teacher_weight):
+    labels = request.dataset.labels
+    if labels.is_dense or labels.targets or not (config.evidence.background_prior or config.evidence.teacher_weight):
         return None
     patch = configuration.patch_size
     edges = [1] * (3 - len(patch)) + [max(1, edge // HELD_OUT_BLOCKS) for edge in patch]

@@ -1,4 +1,4 @@
-"""What the second stage of a cascade learns from: predictions of the first one on cases that it did not train on."""
+"""The input of the second stage of a cascade: predictions of the first one on cases that it did not train on."""
 
 from __future__ import annotations
 
@@ -8,21 +8,15 @@ from pathlib import Path
 from autoseg.core.errors import ModelError
 from autoseg.core.findings import counted, listed
 from autoseg.core.plan import Configuration
-from autoseg.core.workspace import Workspace
+from autoseg.core.workspace import ALL, Workspace
 from autoseg.dataset.commands import planning_command, training_command
-from autoseg.dataset.dataset import CaseFiles, Dataset
-from autoseg.dataset.labels import Labels
-from autoseg.inference.out_of_fold import ALL, read_fold_cases
-from autoseg.io.images import ending_of, written_ending
+from autoseg.dataset.dataset import Dataset
+from autoseg.inference.out_of_fold import read_fold_cases
 from autoseg.planning.files import FINGERPRINT_FILE, load_fingerprint
 from autoseg.planning.preprocess_dataset import PreviousMaps
 from autoseg.planning.splits import Split, load_or_make_splits
 from autoseg.training.run_checkpoints import FINAL
-
-
-def validation_file(fold: Path, files: CaseFiles, labels: Labels) -> Path:
-    """Return the label map that a fold predicts of a case of its validation, whether it is there or not."""
-    return fold / "validation" / f"{files.name}{written_ending(ending_of(files.images[0]), max(labels.file_values()))}"
+from autoseg.training.validation import validation_file
 
 
 def previous_maps(

@@ -1,19 +1,26 @@
-"""Whole cases as the network of a run predicts them at this moment, as pictures."""
+"""Pictures of whole cases with the present prediction of a run."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from autoseg.cases.case import Case
+from autoseg.cases.target_numbers import read_numbers
+from autoseg.core.arrays import Float32Array
 from autoseg.core.errors import AutosegError, ConfigError
 from autoseg.core.findings import listed
+from autoseg.dataset.dataset import CaseFiles
+from autoseg.dataset.labels import Labels
 from autoseg.inference import Predictor
 from autoseg.inference.model import Model, previous_folder
+from autoseg.inference.predict_numbers import predict_numbers
 from autoseg.io.images import read_image, read_labels
 from autoseg.io.png import write_png
+from autoseg.report.number_sheet import NumberColumn, draw_numbers
 from autoseg.report.overlay import Layer, choose_slices, draw_overlay
 from autoseg.training.request import FoldRequest
 from autoseg.training.trainer import Parts
@@ -68,6 +75,14 @@ def draw_previews(request: FoldRequest, parts: Parts, seconds: float) -> list[Pa
 def _draw(request: FoldRequest, predictor: Predictor, name: str, path: Path, seconds: float) -> None:
     files, labels = request.dataset.case(name), request.dataset.labels
     image, geometry = read_image(files.images)
+    title = f"{name}, after {seconds / 3600:.2f} h of training"
+    if labels.targets:
+        with torch.inference_mode():
+            numbers = predict_numbers(predictor, image, geometry)
+        columns = _number_columns(files, labels, numbers)
+        slices = choose_slices(np.isfinite(columns[0].numbers), N_SLICES)
+        write_png(path, draw_numbers(image, columns, geometry.spacing, slices, title=title))
+        return
     with torch.inference_mode():
         predicted = predictor.predict_case(Case(name, image, geometry))
     layers = [Layer("prediction", predicted)]
@@ -76,8 +91,18 @@ def _draw(request: FoldRequest, predictor: Predictor, name: str, path: Path, sec
         if annotation.shape == predicted.shape:
             layers.insert(0, Layer("annotation", annotation))
     slices = choose_slices(layers[0].labels != 0, N_SLICES)
-    title = f"{name}, after {seconds / 3600:.2f} h of training"
     write_png(path, draw_overlay(image, layers, labels, geometry.spacing, title=title, slices=slices))
+
+
+def _number_columns(files: CaseFiles, labels: Labels, predicted: Float32Array) -> list[NumberColumn]:
+    """Return the columns of a picture of predicted numbers (R, z, y, x): for each target what is known comes first."""
+    known = [] if files.label is None else [("known", read_numbers(files.label, labels)[0])]
+    return [
+        NumberColumn(f"{target}, {what}", target, numbers[index])
+        for index, target in enumerate(labels.targets)
+        for what, numbers in (*known, ("predicted", predicted))
+        if numbers.shape == predicted.shape
+    ]
 
 
 def _predictor(request: FoldRequest, parts: Parts) -> Predictor:

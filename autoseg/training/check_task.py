@@ -38,6 +38,7 @@ def check_task(labels: Labels) -> None:
         codes = torch.randint(labels.n_classes + 1, (2, *shape), generator=generator).to(torch.uint8)
         with torch.random.fork_rng(devices=[]):
             _check_scores(task, logits)
+            _check_score(task)
             if task.refinement is not None:
                 _check_rules(task, objective, codes)
             values = decoded(task, logits[0].numpy())
@@ -76,6 +77,19 @@ def _check_scores(task: Task, logits: Tensor) -> None:
     if task.is_exclusive and not torch.allclose(values.sum(1), torch.ones(()), atol=1e-3):
         raise _unexpected(
             task, "probabilities of the classes of a voxel do not add up to 1", "a sum of 1, since is_exclusive is True"
+        )  # fmt: skip
+
+
+def _check_score(task: Task) -> None:
+    """Check ``score`` of counts in which every row has 2 true positives, 1 false positive and 1 false negative."""
+    n_rows = task.labels.n_heads
+    counts = torch.tensor([[2], [1], [1]]).expand(3, n_rows)
+    values: Any = call_component("task", str(task.labels.task), task.score, counts)
+    is_sequence = isinstance(values, list | tuple) and len(values) == n_rows
+    if not is_sequence or not all(value is None or isinstance(value, int | float) for value in values):
+        raise _unexpected(
+            task, f"score returned {values!r} for counts {tuple(counts.shape)}",
+            f"{n_rows} numbers or None in a list, one for each class or region",
         )  # fmt: skip
 
 

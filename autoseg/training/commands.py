@@ -24,7 +24,7 @@ POLL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How a command is written, and what it does."""
+    """Spelling and effect of a command."""
 
     argument: str
     """Empty if the command takes none; in brackets if it may be left out."""
@@ -48,6 +48,7 @@ COMMANDS: dict[str, Usage] = {
     "eval": Usage("", "validate now"),
     "preview": Usage("", "predict the preview cases and write them as pictures"),
     "print": Usage("ATTRIBUTE", "show an attribute of the run, such as config.optimizer or progress.iteration"),
+    "python": Usage("CODE", "run a line of Python, where the training is `run`; in a console with --console-python"),
     "help": Usage("", "list these commands"),
 }
 

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from autoseg.core.config_levels import Level, Resolved, assignment_level, flatten, leaf_keys, matching_keys, nested
 from autoseg.core.config_levels import resolve_levels as resolve_values
 from autoseg.core.errors import ConfigError
+from autoseg.planning.network_options import ELEKTRONN_WORDS as NETWORK_WORDS
 from autoseg.sampling.config import SamplingConfig
+from autoseg.training.class_weights import ClassWeights
 from autoseg.training.evidence.config import EvidenceConfig
 from autoseg.training.monitoring import MonitoringConfig, Seconds
 from autoseg.training.optim import OptimizerConfig
@@ -23,7 +25,27 @@ SCRIBBLED_FRACTION = 0.05
 annotation."""
 
 SCRIBBLED: dict[str, Any] = {"evidence.background_prior": 0.5, "sampling.context_fraction": 0.7}
-"""What scribbled data are trained with unless told otherwise: see docs/results.md."""
+"""Defaults for scribbled data; docs/results.md has their comparison."""
+
+ELEKTRONN_WORDS = {
+    **NETWORK_WORDS,
+    "LR_decay": "optimizer.decay_per_1000",
+    "LR_schedule": "optimizer.table",
+    "LR": "optimizer.learning_rate",
+    "cube_prios": "priorities in [data]",
+    "epochs": "iterations, or the option --epochs",
+    "example_ignore_threshold": "sampling.min_annotated",
+    "flip_data": "augmentation.mirror",
+    "label_prop_thresh": "evidence.teacher_weight",
+    "n_steps": "iterations",
+    "param_file": "the option --pretrained",
+    "preview_data_path": "monitoring.preview_cases",
+    "save_name": "the option --name",
+    "save_path": "the option --root",
+    "valid_cubes": "validation in [data]",
+    "warp_on": "augmentation.name",
+}
+"""ELEKTRONN's option, or another thing that users look for -> what to write here; docs/elektronn.md has them all."""
 
 SMALL_ITERATIONS = 2_000
 """Length of a run with the ``small`` planner unless told otherwise: minutes on two CPU cores."""
@@ -59,9 +81,15 @@ class TrainingConfig(BaseModel):
     validation_iterations: int = Field(default=50, ge=1)
     """Batches of validation patches per epoch."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Patches per step; None takes the plan's."""
+    """Patches per step, of all devices together; None takes the plan's."""
+    batch_per_device: bool = False
+    """Whether each device of ``--gpus`` gets so many patches; the learning rate stays as it is."""
     loss: str = "label_sets"
-    """label_sets (Dice and cross entropy of label sets), or package.module:attribute; see docs/extending.md."""
+    """label_sets (Dice and cross entropy of label sets); for regression l2 or l1 (mean squared or absolute error over
+    known voxels); or package.module:attribute, see docs/extending.md."""
+    class_weights: ClassWeights | None = None
+    """Weights of the classes (or regions) in the cross entropy: one for each, NAME=NUMBER for some (the others have 1),
+    or auto: inverse to their annotated voxels, at most 10. Only ratios matter; the Dice is not weighted."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the network's arithmetic; auto takes a 16-bit type where the device computes faster with it."""
     compile: bool | Literal["auto"] = "auto"
@@ -126,7 +154,8 @@ def resolve_config(
         Names every unknown key and every value out of range, with the level that set it.
     """
     levels = [Level("default", defaults)] if isinstance(defaults, Mapping) else list(defaults)
-    resolved = resolve_values(TrainingConfig, [*levels, assignment_level(assignments, TrainingConfig)])
+    levels = [*levels, assignment_level(assignments, TrainingConfig)]
+    resolved = resolve_values(TrainingConfig, levels, ELEKTRONN_WORDS)
     config, origins = resolved.config, dict(resolved.origins)
     evidence = config.evidence
     if evidence.held_out_fraction == 0 and (evidence.background_prior or evidence.teacher_weight):

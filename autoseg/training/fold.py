@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,33 +19,35 @@ from autoseg.nn.checkpoint import Checkpoint
 from autoseg.nn.compiling import compile_network, wants_compiling
 from autoseg.nn.deterministic import deterministic
 from autoseg.nn.device import select_device, tune_for_equal_shapes
-from autoseg.nn.losses.registry import named_loss
 from autoseg.nn.precision import choose_dtype
 from autoseg.nn.ranks import distributed_network
-from autoseg.tasks.task import task_of
+from autoseg.tasks.task import outputs_of
 from autoseg.training.batches import batch_size, monitor_batches, training_batches, validation_batches
-from autoseg.training.evidence.loss import EvidenceLoss
+from autoseg.training.commands import MAILBOX, Mailbox
 from autoseg.training.evidence.sources import evidence_sources
 from autoseg.training.loop import train
-from autoseg.training.objective import Objective
+from autoseg.training.objective import objective_of
 from autoseg.training.optim import build_optimization
 from autoseg.training.pretrained import Before, load_pretrained
 from autoseg.training.progress import Progress
 from autoseg.training.request import FoldRequest
 from autoseg.training.run import Run
-from autoseg.training.run_checkpoints import load_latest
+from autoseg.training.run_checkpoints import load_latest, remove_unfinished
 from autoseg.training.run_lock import locked
+from autoseg.training.run_loss import run_loss, run_weights
 from autoseg.training.run_record import RunRecord
 from autoseg.training.run_state import RunState, restore
 from autoseg.training.trainer import Console, Hooks, Parts
 from autoseg.training.weight_average import WeightAverage
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
 class FoldResult:
-    """How a call of :func:`train_fold` ended."""
+    """Result of a call of :func:`train_fold`."""
 
     progress: Progress
     is_finished: bool
@@ -89,13 +92,15 @@ def train_fold(
     if not request.ranks.is_first:
         return _train(request, resume, Hooks(lambda progress, loss, rate: None, should_stop))
     with locked(request.folder):
+        Mailbox(request.folder / MAILBOX).clear()  # at once: from now on others may send
+        remove_unfinished(request.folder)
         return _train(request, resume, Hooks(on_steps, should_stop, console))
 
 
 def _train(request: FoldRequest, resume: bool, hooks: Hooks) -> FoldResult:
     started = time.monotonic()
     tune_for_equal_shapes(select_device(request.device))
-    latest = load_latest(request.folder) if resume else None
+    latest = load_latest(request.folder, repairs=request.ranks.is_first) if resume else None
     precision = _precision(request, latest)
     parts = build_parts(request, precision)
     progress = Progress()
@@ -117,27 +122,23 @@ def build_parts(request: FoldRequest, precision: str) -> Parts:
     """Put together everything that :func:`autoseg.training.trainer.train` needs, weights drawn from the seed."""
     config, labels, configuration = request.config, request.dataset.labels, request.configuration
     device = select_device(request.device)
-    objective = Objective(task_of(labels), device)
+    objective = objective_of(labels, device)
     network = _network(request, device)
-    loss = named_loss(
-        config.loss,
-        objective.regions,
-        configuration.batch_dice,
-        request.ranks.sum,
-        n_outputs=len(objective.task.outputs),
-        n_dims=configuration.topology.n_dims,
-        device=device,
-    )
+    weights = run_weights(request, objective)
+    if weights is not None:
+        pairs = zip(objective.task.outputs, weights, strict=True)
+        log.info("weights in the cross entropy: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in pairs))
+    strides = network.output_strides if config.deep_supervision else None
+    loss = run_loss(request, objective, weights, strides, device)
     optimization = build_optimization(network, config.optimizer, config.iterations)
     if optimization.settings.needs_closure and precision == "float16":
         raise ConfigError(
             f"optimizer {config.optimizer.name!r} and precision {precision!r}: this optimiser computes a step several "
             "times, which float16 cannot. Set precision=float32 or precision=bfloat16."
         )
-    strides = network.output_strides if config.deep_supervision else None
     return Parts(
         network=network,
-        loss=EvidenceLoss(loss, strides, labels.unknown),
+        loss=loss,
         optimization=optimization,
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16"),
         device=device,
@@ -162,15 +163,15 @@ def _network(request: FoldRequest, device: torch.device) -> Network:
     return build_network(
         request.configuration.topology,
         n_channels=len(input_channels(request.plan, request.configuration, labels)),
-        n_outputs=len(task_of(labels).outputs),
+        n_outputs=len(outputs_of(labels)),
         deep_supervision=request.config.deep_supervision,
     ).to(device)
 
 
 def _input_shape(request: FoldRequest) -> tuple[int, ...]:
-    """Return (B, C, *P) of a batch."""
+    """Return (B, C, *P) of this rank's share of a batch."""
     channels = input_channels(request.plan, request.configuration, request.dataset.labels)
-    return (batch_size(request), len(channels), *request.configuration.patch_size)
+    return (len(request.ranks.share(batch_size(request))), len(channels), *request.configuration.patch_size)
 
 
 def _precision(request: FoldRequest, latest: Checkpoint | None) -> str:

@@ -1,4 +1,4 @@
-"""What happened in each epoch: one JSON line each, and a picture.
+"""The history of a run: one JSON line for each epoch, and a picture.
 
 An epoch is what lies between two lines, whatever their number of steps.
 """
@@ -11,6 +11,7 @@ from typing import Literal
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.atomic import atomic_path, write_text
@@ -29,11 +30,13 @@ class EpochRecord(BaseModel):
     train_loss: float
     validation_loss: float | None
     """Mean over the validation batches; a batch that decides nothing counts as 0."""
+    score: str = "Dice"
+    """What the fields named after Dice hold: Dice, or R2 of the targets of a regression."""
     dice: float | None
     """Mean over foreground heads, on decided voxels of validation patches; None if nothing was decided."""
     dice_per_head: dict[str, float | None]
     scored_on: Literal["dense", "annotated voxels"] = "annotated voxels"
-    """What Dice was counted on; in dense data all voxels are annotated."""
+    """Voxels that the Dice was counted on; in dense data all voxels are annotated."""
     seen_validation_cases: int = 0
     """Validation cases that the weights had been trained on, here or before they came: Dice says little of these."""
     dice_smooth: float | None
@@ -41,7 +44,7 @@ class EpochRecord(BaseModel):
     learning_rate: float
     seconds: float
     smooth_loss: float | None = None
-    """Exponential mean of the training loss over steps."""
+    """Exponential mean of the training loss over steps, the plain mean of the first 200."""
     gradient_norm: float | None = None
     """Mean norm of the gradient before it is clipped."""
     monitor_loss: float | None = None
@@ -97,8 +100,11 @@ def draw_history(path: Path, records: Sequence[EpochRecord]) -> None:
     waits = speed.twinx()
     waits.plot(iterations, _gaps([record.data_wait for record in records]), color="tab:red", linewidth=1)
     losses.set_ylabel("loss")
-    dice.set(ylabel=dice_name(records[-1]) if records else "Dice", ylim=(-0.02, 1.02))
+    lowest = min((record.dice for record in records if record.dice is not None), default=0.0)
+    dice.set(ylabel=dice_name(records[-1]) if records else "Dice", ylim=(max(-1.0, min(lowest, 0.0)) - 0.02, 1.02))
     rate.set(ylabel="learning rate")
+    rate.ticklabel_format(axis="y", useOffset=False)
+    rate.xaxis.set_major_locator(MaxNLocator(integer=True))
     speed.set(ylabel="iterations per second", xlabel="iteration")
     waits.set(ylabel="share of waiting for data (red)", ylim=(0, 1))
     for axes in (losses, dice):
@@ -110,11 +116,12 @@ def draw_history(path: Path, records: Sequence[EpochRecord]) -> None:
 
 
 def dice_name(record: EpochRecord) -> str:
-    """Return the name of the online Dice: ``"Dice"`` of dense data, else with what qualifies it in brackets."""
-    qualifiers = [] if record.scored_on == "dense" else [str(record.scored_on)]
+    """Return the name of the online score: ``"Dice"`` of dense data, else with what qualifies it in brackets."""
+    is_qualified = record.scored_on != "dense" and record.score == "Dice"
+    qualifiers = [str(record.scored_on)] if is_qualified else []
     if record.seen_validation_cases:
         qualifiers.append(f"{record.seen_validation_cases} validation cases trained on")
-    return f"Dice ({'; '.join(qualifiers)})" if qualifiers else "Dice"
+    return f"{record.score} ({'; '.join(qualifiers)})" if qualifiers else record.score
 
 
 def _gaps(values: Sequence[float | None]) -> list[float]:

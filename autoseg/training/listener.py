@@ -12,7 +12,7 @@ LISTEN_SECONDS = 0.5
 
 
 class Listener:
-    """Where the commands of a run come from.
+    """Source of the commands of a run.
 
     Parameters
     ----------
@@ -27,11 +27,6 @@ class Listener:
         self.is_open = is_open
         self._letters: list[Letter] = []
         self._looked = time.monotonic()
-
-    def begin(self) -> None:
-        """Forget what was sent to an earlier session."""
-        if self.is_open:
-            self.mailbox.clear()
 
     def end(self) -> None:
         """Answer what nobody will obey any more."""

@@ -1,4 +1,4 @@
-"""The training loop, readable top to bottom: step, read losses, write, obey, stop."""
+"""The training loop: step, read losses, write, obey, stop."""
 
 from __future__ import annotations
 

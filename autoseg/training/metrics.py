@@ -75,15 +75,6 @@ def painted_classes(logits: Tensor, painting: Painting) -> Tensor:
     return torch.where(states > 0, torch.from_numpy(classes).to(logits.device)[states], painted)
 
 
-def dice_per_head(counts: Tensor) -> list[float | None]:
-    """Turn (3, H) counts into Dice; None for a head that neither reference nor prediction shows on decided voxels."""
-    dice: list[float | None] = []
-    for true_positive, false_positive, false_negative in counts.T.tolist():
-        total = 2 * true_positive + false_positive + false_negative
-        dice.append(2 * true_positive / total if total else None)
-    return dice
-
-
 def mean_known(values: list[float | None]) -> float | None:
     """Mean of the values that exist; None if there is none."""
     known = [value for value in values if value is not None]

@@ -31,8 +31,17 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 """A time in seconds, also written as 90s, 15m, 2h or 1d."""
 
 
+def _names(value: object) -> object:
+    """Return the names in ``a,b`` as a tuple; anything else as it is."""
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""Names, also written as one text with commas between them, as on the command line."""
+
+
 class MonitoringConfig(BaseModel):
-    """What is measured and kept while a run trains. All of it may change when the run goes on, or while it runs."""
+    """Measurements and copies that are made in a training; may change when the run goes on, or while it runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,8 +58,8 @@ class MonitoringConfig(BaseModel):
     """Hours of training before the first preview: cases predicted whole, as pictures in previews/. None draws none."""
     prev_save_h: float = Field(default=3.0, gt=0)
     """Hours of training between two previews."""
-    preview_cases: tuple[str, ...] = ()
-    """Cases of the previews; () takes the first validation case."""
+    preview_cases: Names = ()
+    """Cases of the previews (a,b); () takes the first validation case."""
     batch_picture: int = Field(default=8, ge=0)
     """Patches in the picture of training batches that is drawn at the start; 0 draws none."""
     tensorboard: bool = False

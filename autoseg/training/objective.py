@@ -1,23 +1,28 @@
-"""What a task asks of a network in training: the target of a batch, the classes of each output, the online scores."""
+"""The demands of a task on a network in training: target of a batch, classes of each output, online scores."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from autoseg.cases.layers import TARGETS
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import ConfigError
-from autoseg.dataset.labels import painting_of
-from autoseg.tasks.task import Refinement, Task
+from autoseg.dataset.labels import Labels, painting_of
+from autoseg.sampling.batch import Batch
+from autoseg.tasks.regression import Regression
+from autoseg.tasks.task import Refinement, Task, task_of
 from autoseg.training.evidence.source import Evidence
 from autoseg.training.metrics import count_heads
 
 
 class Objective:
-    """The tensors of a task on the device of a training.
+    """The tensors of a task of classes on the device of a training.
 
     Parameters
     ----------
@@ -31,6 +36,8 @@ class Objective:
     ConfigError
         If the regions of a user's task have another shape, or its refinement contradicts itself.
     """
+
+    score_name = "Dice"
 
     def __init__(self, task: Task, device: torch.device) -> None:
         self.task = task
@@ -79,12 +86,55 @@ class Objective:
         n_allowed = torch.einsum("bnk,mko->bmno", label_sets.float(), self._sets.float())
         return (n_allowed > 0).flatten(1, 2)
 
-    def count(self, logits: Tensor, codes: Tensor, label_sets: Tensor) -> Tensor:
+    @property
+    def labels(self) -> Labels:
+        """Labels of the data set."""
+        return self.task.labels
+
+    def count(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return (3, R) int64: true positives, false positives and false negatives per row on decided voxels.
 
-        Parameters as for :func:`autoseg.training.metrics.count_heads`, logits (B, O, *P).
+        ``logits`` are (B, O, *P), full resolution.
         """
-        return count_heads(self.task.scores(logits), codes, label_sets, self._rows, self._painting)
+        scores = self.task.scores(logits)
+        return count_heads(scores, batch.codes, batch.table.drawn, self._rows, self._painting)
+
+    def score(self, counts: Tensor) -> Sequence[float | None]:
+        """Return the online score of each row from the sum of its counts (3, R)."""
+        return self.task.score(counts)
+
+
+@dataclass(frozen=True)
+class NumberObjective:
+    """What a regression asks of a network in training; see :class:`Objective`."""
+
+    task: Regression
+    score_name: ClassVar[str] = Regression.score_name
+
+    @property
+    def labels(self) -> Labels:
+        """Labels of the data set."""
+        return self.task.labels
+
+    def target(self, evidence: Evidence) -> Evidence:
+        """Return what outputs are to say: the numbers of the evidence, as they are."""
+        return evidence
+
+    def count(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return (4, R) sums over known voxels, of outputs (B, R, *P) at full resolution."""
+        return self.task.count(logits, batch.layers[TARGETS])
+
+    def score(self, counts: Tensor) -> Sequence[float | None]:
+        """Return R2 of each target from the sum of its counts (4, R)."""
+        return self.task.score(counts)
+
+
+AnyObjective = Objective | NumberObjective
+
+
+def objective_of(labels: Labels, device: torch.device) -> AnyObjective:
+    """Return what the task of a data set asks of a network; raises as :class:`Objective` and ``task_of``."""
+    return NumberObjective(Regression(labels)) if labels.targets else Objective(task_of(labels), device)
 
 
 def _checked_regions(task: Task) -> BoolArray | None:

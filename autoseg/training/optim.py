@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -178,6 +179,17 @@ class Optimization:
             if "betas" in group:
                 group["betas"] = (momentum, group["betas"][1])
 
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of the optimiser of a checkpoint, which may come from another device.
+
+        Whether one kernel updates all weights (``fused``) stays as built, because it depends on the device.
+        """
+        groups = [
+            {**stored, "fused": own["fused"]} if "fused" in own else stored
+            for stored, own in zip(state["param_groups"], self.optimizer.param_groups, strict=False)
+        ]
+        self.optimizer.load_state_dict({**state, "param_groups": groups})
+
     def set_learning_rate(self, iteration: int, time_share: float = 0.0) -> float:
         """Set the rate of step ``iteration`` (from 0) and return it; see :meth:`learning_rate_at`."""
         rate = self.learning_rate_at(iteration, time_share)
@@ -213,15 +225,26 @@ def _unexpected(name: str, found: str, expected: str) -> ConfigError:
 
 
 def _sgd(groups: Iterable[Any], rate: float, decay: float, momentum: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, rate, momentum=momentum, nesterov=momentum > 0, weight_decay=decay)
+    return _fused(torch.optim.SGD, groups, rate, momentum=momentum, nesterov=momentum > 0, weight_decay=decay)
 
 
 def _adamw(groups: Iterable[Any], rate: float, decay: float, momentum: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, rate, betas=(momentum, 0.999), weight_decay=decay)
+    return _fused(torch.optim.AdamW, groups, rate, betas=(momentum, 0.999), weight_decay=decay)
 
 
 def _adam(groups: Iterable[Any], rate: float, decay: float, momentum: float) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, rate, betas=(momentum, 0.999), weight_decay=decay)
+    return _fused(torch.optim.Adam, groups, rate, betas=(momentum, 0.999), weight_decay=decay)
+
+
+def _fused(
+    optimizer: Callable[..., torch.optim.Optimizer], groups: Iterable[Any], rate: float, **options: Any
+) -> torch.optim.Optimizer:
+    """Return the optimiser that updates all weights in one kernel if they are on CUDA and this torch has it."""
+    groups = list(groups)
+    on_cuda = all(weight.device.type == "cuda" for group in groups for weight in group["params"])
+    if on_cuda and "fused" in inspect.signature(optimizer).parameters:
+        options["fused"] = True
+    return optimizer(groups, rate, **options)
 
 
 def _muon(groups: Iterable[Any], rate: float, decay: float, momentum: float) -> torch.optim.Optimizer:

@@ -16,28 +16,31 @@ from autoseg.core.errors import CacheError, ConfigError
 from autoseg.core.findings import counted, listed
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Configuration, Plan
-from autoseg.core.workspace import Workspace
+from autoseg.core.workspace import ALL, Workspace
 from autoseg.dataset.commands import PLANNING, planning_command
 from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.measure import fingerprint_is_current
 from autoseg.inspection.statements import with_known_promises
 from autoseg.nn.device import select_device
+from autoseg.nn.losses.registry import CPU
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.planning.network_options import NetworkOptions, refuse_network_settings, unplanned_options
 from autoseg.planning.plan_edits import PlanRecord, load_record
-from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold
-from autoseg.planning.strata import find_gaps, profiles_from_fingerprint
+from autoseg.planning.splits import Split, load_or_make_splits, refuse_forgotten_cases, select_fold, warn_of_gaps
 from autoseg.preprocessing.runner import NO_FILES, stale_cases
 from autoseg.training.batches import recipe
 from autoseg.training.cascade import previous_maps
+from autoseg.training.case_preview import preview_names
 from autoseg.training.check_task import check_task
 from autoseg.training.config import TrainingConfig
+from autoseg.training.objective import objective_of
 from autoseg.training.optim import optimizer_settings
 from autoseg.training.pretrained import check_pretrained, pretrained_checkpoint
 from autoseg.training.request import FoldRequest
 from autoseg.training.resuming import find_run
-from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, PREVIOUS, has_checkpoint
+from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, PREVIOUS, has_checkpoint, load_latest
 from autoseg.training.run_config import RunOptions, fold_config
+from autoseg.training.run_loss import run_loss, run_weights
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         A case of the fold is not preprocessed, or its cache is stale; says which and why.
     """
     preprocessed = workspace.preprocessed(dataset.name)
-    planning = planning_command(workspace, dataset)
+    planning = _planning(workspace, dataset, options)
     fold = parse_fold(options.fold)
     options = replace(options, fold=str(fold))  # "00" is fold 0
     refuse_network_settings(options.settings, planning)
@@ -80,12 +83,9 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     names = fingerprint.informative_cases
     splits = load_or_make_splits(dataset, preprocessed, names, fingerprint)
     split = select_fold(splits, fold, names)
-    if fold != "all":
+    if fold != ALL:
         refuse_forgotten_cases(dataset, preprocessed, names)
-    heads = [head.name for head in dataset.labels.heads]
-    for gap in find_gaps([(each.train, each.val) for each in splits], profiles_from_fingerprint(fingerprint), heads):
-        if gap.fold == fold:
-            log.warning("%s", gap)
+        warn_of_gaps(splits, dataset, fingerprint, fold)
     resolved = _settings(run, with_known_promises(dataset, preprocessed), options)
     cache = CaseCache.read(preprocessed / configuration.name, [*split.train, *split.val, *dataset.case_names])
     previous = previous_maps(workspace, dataset, configuration, splits, options.fold)
@@ -106,6 +106,7 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
         device=options.device,
         workers=options.workers,
         pretrained=pretrained_checkpoint(options.pretrained, options.fold),
+        batch_devices=_batch_devices(run.folder, options) if resolved.config.batch_per_device else 1,
         data_hash=fingerprint.source_hash,
     )
 
@@ -116,12 +117,25 @@ def resolve_settings(workspace: Workspace, dataset: Dataset, options: RunOptions
     Raises the errors of :func:`prepare_fold`, except those about folds and caches.
     """
     options = replace(options, fold=str(parse_fold(options.fold)))
-    run = _chosen_run(workspace, dataset, options, planning_command(workspace, dataset))
+    run = _chosen_run(workspace, dataset, options, _planning(workspace, dataset, options))
     return _settings(run, with_known_promises(dataset, workspace.preprocessed(dataset.name)), options)
+
+
+def _planning(workspace: Workspace, dataset: Dataset, options: RunOptions) -> str:
+    """Return the command that plans the data set, with the network that the run's file asks for."""
+    network = [] if options.run_file is None else ["--config", str(options.run_file)]
+    return planning_command(workspace, dataset, *network)
 
 
 def _settings(run: _ChosenRun, dataset: Dataset, options: RunOptions) -> Resolved[TrainingConfig]:
     return fold_config(run.plan, dataset, run.fingerprint, options, run.folder)
+
+
+def _batch_devices(folder: Path, options: RunOptions) -> int:
+    """Return on how many devices a run was begun that goes on; that of a new one."""
+    if not (options.resume and has_checkpoint(folder)):
+        return options.devices
+    return int(load_latest(folder).state["batch_devices"])
 
 
 def _chosen_run(workspace: Workspace, dataset: Dataset, options: RunOptions, planning: str) -> _ChosenRun:
@@ -147,15 +161,15 @@ def warn_of_other_network(run_file: Path | None, record: PlanRecord | None, plan
     options = [] if run_file is None else unplanned_options(run_file, record.network if record else NetworkOptions())
     if options:
         log.warning(
-            "%s: the plan was made without %s, so the network does not have it. Plan anew, then train: %s --config %s",
-            run_file, listed(options), planning, run_file,
+            "%s: the plan was made without %s, so the network does not have it. Plan anew, then train: %s",
+            run_file, listed(options), planning,
         )  # fmt: skip
 
 
 def parse_fold(text: str) -> int | Literal["all"]:
     """Turn the argument FOLD into a number or ``"all"``; raise ``ConfigError`` on anything else."""
-    if text == "all":
-        return "all"
+    if text == ALL:
+        return ALL
     if not (text.isascii() and text.isdecimal()):
         raise ConfigError(f"fold: found {text!r}, expected a number from 0 or 'all'. Write for example 0.")
     return int(text)
@@ -217,10 +231,14 @@ def check_start(request: FoldRequest, *, resume: bool, overwrite: bool) -> None:
 
     See :func:`autoseg.training.pretrained.check_pretrained`. A resumed run needs these weights no more.
     """
+    config = request.config
     select_device(request.device)
     check_task(request.dataset.labels)
     recipe(request)
-    optimizer_settings(request.config.optimizer, request.config.iterations)
+    optimizer_settings(config.optimizer, config.iterations)
+    preview_names(request)
+    objective = objective_of(request.dataset.labels, CPU)
+    run_loss(request, objective, run_weights(request, objective), None, CPU)
     if request.pretrained is not None and not resume:
         check_pretrained(
             request.pretrained, request.folder, request.plan, request.configuration, request.dataset.labels,

@@ -22,7 +22,7 @@ from autoseg.inference.model import find_checkpoints
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
 from autoseg.nn.transfer import Ends, Transfer, transfer
-from autoseg.tasks.task import task_of
+from autoseg.tasks.task import outputs_of, task_of
 from autoseg.training.run_checkpoints import FINAL
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ SHOWN_TENSORS = 3
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What the weights of a run had seen before it began."""
+    """Training of the weights of a run before it began."""
 
     path: Path | None
     """Checkpoint that the run started from."""
@@ -91,7 +91,7 @@ class Before:
 
 
 class Loaded(NamedTuple):
-    """What became of the weights that a run starts from."""
+    """Result of loading the weights that a run starts from."""
 
     trained_on: tuple[TrainedCase, ...] | None
     """Cases that they were trained on; None where the checkpoint does not say it."""
@@ -195,15 +195,15 @@ def check_pretrained(
     checkpoint = load_checkpoint(path)
     own = _ends(plan, configuration, labels)
     with torch.device("meta"):
-        network = build_network(configuration.topology, len(own.channels), len(task_of(labels).outputs))
+        network = build_network(configuration.topology, len(own.channels), len(outputs_of(labels)))
     given = {name: tensor.to("meta") for name, tensor in checkpoint.weights.items()}
     result = transfer(network.state_dict(), given, own, _given_ends(checkpoint, path))
     _refuse_other_network(path, checkpoint, plan.dataset_name, configuration, result)
 
 
 def _ends(plan: Plan, configuration: Configuration, labels: Labels) -> Ends:
-    task = task_of(labels)
-    return Ends(input_channels(plan, configuration, labels), task.outputs, not task.is_exclusive)
+    has_own_outputs = bool(labels.targets) or not task_of(labels).is_exclusive
+    return Ends(input_channels(plan, configuration, labels), outputs_of(labels), has_own_outputs)
 
 
 def _given_ends(checkpoint: Checkpoint, path: Path) -> Ends:

@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 import torch
 
+from autoseg.cases.layers import TARGETS
 from autoseg.core.errors import ConfigError
 from autoseg.preprocessing.file_point import point_in_file
 from autoseg.sampling.batch import Batch
@@ -59,4 +60,5 @@ def view_sample(batch: Batch, sample: int, iteration: int, request: FoldRequest)
         spacing=request.configuration.spacing,
         origin=origin,
         centre_in_file=origin.centre if entry is None else point_in_file(entry.record, origin.centre),
+        numbers=tuple(batch.layers[TARGETS][sample].numpy()) if TARGETS in batch.layers else (),
     )

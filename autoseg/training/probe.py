@@ -1,4 +1,4 @@
-"""How long a step of a run takes on this machine, measured on a few steps of that run."""
+"""Seconds per step of a run on this machine, measured on a few of its steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a run is."""
+"""The progress of a run: iteration, seconds, and the best score so far."""
 
 from __future__ import annotations
 
@@ -7,10 +7,25 @@ from typing import Any
 
 from autoseg.training.history import EpochRecord
 
+SMOOTHING = 0.995
+"""Weight of the past in the smoothed loss, per step. Source: ELEKTRONN."""
+
+
+def smoothed(past: float | None, loss: float, steps: int) -> float:
+    """Return the smoothed loss after a step, from that before it (``past``) and the ``loss`` of the step.
+
+    An exponential mean. It is the plain mean of the first 200 steps, where ``steps`` before this one are fewer than
+    ``SMOOTHING`` remembers; differs in this from ELEKTRONN, whose mean stays near the loss of the first step for long.
+    """
+    if past is None:
+        return loss
+    weight = min(SMOOTHING, steps / (steps + 1))
+    return weight * past + (1 - weight) * loss
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is; with weights and optimiser all that is needed to go on.
+    """Progress of a run; with weights and optimiser all that is needed to go on.
 
     What is counted since the last line of history.jsonl starts again with each line.
     """
@@ -32,7 +47,7 @@ class Progress:
     seconds: float = 0.0
     """Training time of all sessions, without the time spent in a console."""
     smooth_loss: float | None = None
-    """Exponential mean of the loss over steps; None before the first."""
+    """Mean of the loss over steps, see :func:`smoothed`; None before the first."""
     bad_steps: int = 0
     """Steps in a row, up to now, that were left out."""
     snapshots: int = 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoseg.cases.cache import CaseCache
+from autoseg.cases.entry import CacheEntry
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.ranks import ONE_PROCESS, Ranks
 from autoseg.dataset.dataset import Dataset
@@ -15,7 +16,7 @@ from autoseg.training.config import TrainingConfig
 
 @dataclass(frozen=True, slots=True)
 class FoldRequest:
-    """What to train, on what, and where it goes."""
+    """One training: its network, data, settings and folder."""
 
     dataset: Dataset
     plan: Plan
@@ -39,5 +40,12 @@ class FoldRequest:
     """The processes that train this fold together."""
     origins: Mapping[str, str] = field(default_factory=dict)
     """Dotted key of a setting -> level that set it; settings that nobody set are left out."""
+    batch_devices: int = 1
+    """Number of devices that each get the whole batch size, as the run was begun: 1 unless ``batch_per_device``."""
     data_hash: str = ""
     """Hash of the source files and dataset.json; "" where it is not known."""
+
+    @property
+    def train_entries(self) -> tuple[CacheEntry, ...]:
+        """Entries of the training cases that are in the cache."""
+        return tuple(self.cache.entries[name] for name in self.train_cases if name in self.cache.entries)

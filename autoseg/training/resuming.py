@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from autoseg.training.monitoring import MonitoringConfig
 from autoseg.training.optim import optimizer_settings
 from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, has_checkpoint, iteration_of, load_latest
 
+SETTINGS = "training.json"
+"""File with the settings of a run."""
 STEERABLE = (
     "max_runtime",
     *(f"optimizer.{name}" for name in ("learning_rate", "momentum", "weight_decay", "gradient_clip")),
@@ -41,6 +44,29 @@ def settings_of(folder: Path) -> dict[str, Any]:
             f"{folder / LATEST}: it has settings that this version does not know ({error.error_count()}). Go on with "
             "the version that began the run, or start anew with --overwrite."
         ) from error
+
+
+def threads_of(folder: Path) -> int | None:
+    """Return the number of threads that a run last computed with; None where there is no run, or it did not say."""
+    try:
+        environments = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["environments"]
+        return int(environments[-1]["threads"])
+    except (OSError, ValueError, LookupError):
+        return None
+
+
+def is_finished(folder: Path, config: TrainingConfig) -> bool:
+    """Whether a fold is trained as far as ``config`` says, and scored, so that nothing is left to do.
+
+    A folder with weights alone, as it was copied to be used, is finished, too.
+    """
+    if not (folder / FINAL).is_file() or not (folder / "validation" / "summary.json").is_file():
+        return False
+    if not has_checkpoint(folder):
+        return True
+    progress = load_latest(folder).state["progress"]
+    is_late = config.max_runtime is not None and progress["seconds"] >= config.max_runtime
+    return bool(is_late or progress["iteration"] >= config.iterations)
 
 
 def may_change_text() -> str:

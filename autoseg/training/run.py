@@ -17,7 +17,7 @@ from autoseg.training.clock import Clock
 from autoseg.training.history import EpochRecord
 from autoseg.training.listener import Listener
 from autoseg.training.metrics import mean_known, smooth
-from autoseg.training.progress import Progress
+from autoseg.training.progress import Progress, smoothed
 from autoseg.training.run_files import RunFiles
 from autoseg.training.run_state import RunState
 from autoseg.training.speed import Stopwatch, memory_in_use_gb
@@ -29,8 +29,6 @@ READ_EVERY = 10
 """Steps between two readings of the loss, each of which makes a GPU wait."""
 READ_SECONDS = 10.0
 """Time after which the loss is read, however few steps that were, so that slow machines report, too."""
-SMOOTHING = 0.995
-"""Weight of the past in the smoothed loss, per step. Source: ELEKTRONN."""
 
 OnSteps = Callable[[Progress, float, float], None]
 
@@ -66,7 +64,6 @@ class Run:
     def begin(self) -> None:
         """Write the files of the start, and let batches be built from where the run goes on."""
         limit = self.state.config.max_runtime
-        self.listener.begin()
         self.files.begin()
         self._has_no_time = limit is not None and self.state.progress.seconds >= limit
         if self._has_no_time:
@@ -123,13 +120,12 @@ class Run:
                 progress = replace(progress, bad_steps=progress.bad_steps + 1, epoch_skipped=progress.epoch_skipped + 1)
                 self._leave_out(iteration, loss, norm, progress.bad_steps)
                 continue
-            past = progress.smooth_loss
             progress = replace(
                 progress,
                 bad_steps=0,
                 epoch_loss=progress.epoch_loss + loss,  # in order, so that a resumed sum is the same sum
                 epoch_norm=progress.epoch_norm + norm,
-                smooth_loss=loss if past is None else SMOOTHING * past + (1 - SMOOTHING) * loss,
+                smooth_loss=smoothed(progress.smooth_loss, loss, iteration),
             )
         self._pending.clear()
         passed, now = self.clock.take(), self.iteration
@@ -211,7 +207,7 @@ Measured = tuple[float | None, list[float | None]]
 def _record(state: RunState, validated: Measured, monitored: Measured, rate: float, seconds: float) -> EpochRecord:
     """Return the line of the steps since the last one; ``seconds`` is what the measuring took."""
     (validation_loss, dice), parts, progress = validated, state.parts, state.progress
-    labels = parts.objective.task.labels
+    labels = parts.objective.labels
     mean = mean_known([dice[head] for head in labels.foreground_heads])
     past = progress.records[-1] if progress.records else None
     steps = progress.iteration - (past.iteration if past else 0)
@@ -221,6 +217,7 @@ def _record(state: RunState, validated: Measured, monitored: Measured, rate: flo
         iteration=progress.iteration,
         train_loss=progress.epoch_loss / counted,
         validation_loss=validation_loss,
+        score=parts.objective.score_name,
         dice=mean,
         dice_per_head={labels.heads[head].name: dice[head] for head in labels.foreground_heads},
         scored_on="dense" if parts.is_dense else "annotated voxels",

@@ -22,21 +22,16 @@ def save_latest(folder: Path, checkpoint: Checkpoint) -> None:
     """
     latest, previous = folder / LATEST, folder / PREVIOUS
     if latest.is_file():
-        link = folder / f".{os.getpid()}.{PREVIOUS}"
-        link.unlink(missing_ok=True)
-        try:
-            os.link(latest, link)
-        except OSError:  # a file system without hard links: a moment without the latest, but never without the previous
-            latest.replace(previous)
-        else:
-            link.replace(previous)
+        _put_in_place_of(latest, previous)
     save_checkpoint(latest, checkpoint)
 
 
-def load_latest(folder: Path) -> Checkpoint:
+def load_latest(folder: Path, *, repairs: bool = False) -> Checkpoint:
     """Read the latest checkpoint of a run; if it is missing or damaged the previous one, with a warning.
 
-    Raises ``ModelError`` if neither can be read: the fault of the latest.
+    ``repairs`` puts the previous one in the place of a damaged latest; otherwise the next save would replace the only
+    whole checkpoint by it. For the process that holds the folder. Raises ``ModelError`` if neither can be read: the
+    fault of the latest.
     """
     try:
         return load_checkpoint(folder / LATEST)
@@ -48,7 +43,15 @@ def load_latest(folder: Path) -> Checkpoint:
         except ModelError:
             raise error from None
         log.warning("%s. Going on from %s, iteration %d", error, PREVIOUS, iteration_of(checkpoint))
+        if repairs:
+            _put_in_place_of(folder / PREVIOUS, folder / LATEST)
         return checkpoint
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes were writing: files as large as a checkpoint. Nobody may write there now."""
+    for path in (*folder.glob(".*.tmp.checkpoint_*"), *folder.glob(f".*.{PREVIOUS}")):
+        path.unlink(missing_ok=True)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -64,3 +67,15 @@ def iteration_of(checkpoint: Checkpoint) -> int:
 def snapshot_name(hours: float) -> str:
     """Return the name of a checkpoint that is kept for good, after so many hours of training: ``checkpoint_3h.pt``."""
     return f"checkpoint_{hours:g}h.pt"
+
+
+def _put_in_place_of(path: Path, other: Path) -> None:
+    """Let ``other`` be the file ``path``, which stays where the file system has hard links."""
+    link = path.with_name(f".{os.getpid()}.{PREVIOUS}")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a moment without the latest, but never without the previous, or the other way round
+        path.replace(other)
+    else:
+        link.replace(other)

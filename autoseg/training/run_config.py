@@ -9,12 +9,21 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from autoseg.core.config_levels import DATA_TABLE, Level, Resolved, file_level
+from autoseg.core.config_levels import (
+    DATA_TABLE,
+    Level,
+    Resolved,
+    file_level,
+    leaf_keys,
+    resolve_levels,
+    value_text,
+)
 from autoseg.core.errors import ConfigError
+from autoseg.core.findings import listed
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
 from autoseg.dataset.dataset import Dataset
-from autoseg.dataset.labels import unknown_values
+from autoseg.dataset.labels import Labels, unknown_values
 from autoseg.planning.network_options import GROUP
 from autoseg.training.config import SCRIBBLED, SCRIBBLED_FRACTION, SMALL_ITERATIONS, TrainingConfig, resolve_config
 from autoseg.training.resuming import settings_of
@@ -30,7 +39,7 @@ NOT_OF_TRAINING = (DATA_TABLE, GROUP)
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a user may say about a run, as on the command line."""
+    """Options of a run that a user may give, as on the command line."""
 
     fold: str
     """``"0"`` .. or ``"all"``."""
@@ -53,9 +62,12 @@ class RunOptions:
     user_file: Path | None = None
     """TOML file with settings for all runs of a user; not read when a run is resumed."""
     run_file: Path | None = None
-    """TOML file with settings of this run; its tables ``data`` and ``network`` are passed over."""
+    """TOML file with settings of this run; its tables ``data`` and ``network`` are passed over. When a run is resumed,
+    a warning names what is otherwise in it."""
     deterministic: bool = False
     """Take only operations that give the same numbers in every run."""
+    devices: int = 1
+    """Number of processes that will train the run together, each with a device of its own."""
 
 
 def fold_config(
@@ -79,12 +91,11 @@ def fold_config(
         raise ConfigError("--epochs and --iterations: both are given. Leave one out.")
     if options.resume and has_checkpoint(folder):
         levels = [Level(CHECKPOINT_LEVEL, settings_of(folder))]
+        if options.run_file is not None:
+            warn_of_other_settings(levels[0], options.run_file)
     else:
-        levels = _levels_of_data(plan, dataset, fingerprint)
-        if options.user_file is not None:
-            levels.append(file_level(options.user_file, without=NOT_OF_TRAINING))
-    if options.run_file is not None:
-        levels.append(file_level(options.run_file, without=NOT_OF_TRAINING))
+        files = [path for path in (options.user_file, options.run_file) if path is not None]
+        levels = [*_levels_of_data(plan, dataset, fingerprint), *map(_settings_of_training, files)]
     if options.seed is not None:
         levels.append(Level("--seed", {"seed": options.seed}))
     if options.deterministic:
@@ -97,12 +108,49 @@ def fold_config(
         per_epoch = resolve_config(levels, options.settings).config.iterations_per_epoch
         values = {"iterations": options.epochs * per_epoch, "iterations_per_epoch": per_epoch}
         levels.append(Level("--epochs", values))
-    return resolve_config(levels, options.settings)
+    return _without_evidence(resolve_config(levels, options.settings), dataset.labels)
+
+
+def _without_evidence(resolved: Resolved[TrainingConfig], labels: Labels) -> Resolved[TrainingConfig]:
+    """Return the settings; raise ``ConfigError`` for those about unannotated voxels if the task is regression."""
+    if not labels.targets:
+        return resolved
+    evidence = resolved.config.evidence
+    for key in ("background_prior", "teacher_weight"):
+        if getattr(evidence, key):
+            raise ConfigError(
+                f"{resolved.origins[f'evidence.{key}']}: evidence.{key} = {getattr(evidence, key):g}: the task of the "
+                "data set is regression, where nothing is inferred for unknown voxels. Leave it out."
+            )
+    return resolved
+
+
+def warn_of_other_settings(begun: Level, path: Path) -> None:
+    """Name what the file of a run sets otherwise than the run that goes on has it, from flags or steered since.
+
+    ``begun`` are the settings of the checkpoint, which hold: otherwise a flag of the first start would be lost.
+    """
+    before, wanted = (
+        {key: value for key, value, _ in resolve_levels(TrainingConfig, levels).rows()}
+        for levels in ([begun], [begun, _settings_of_training(path)])
+    )
+    others = [f"{key}={value_text(wanted[key])}" for key in wanted if wanted[key] != before[key]]
+    if others:
+        log.warning(
+            "%s: %s not taken, since the run goes on with the settings of its checkpoint. Change them with --set",
+            path, listed(others),
+        )  # fmt: skip
+
+
+def _settings_of_training(path: Path) -> Level:
+    return file_level(path, without=NOT_OF_TRAINING, leaves=leaf_keys(TrainingConfig))
 
 
 def _levels_of_data(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> list[Level]:
     """Return the levels that follow from plan and data: runs with the ``small`` planner are short."""
     levels = [Level("planner small", {"iterations": SMALL_ITERATIONS})] if plan.planner == "small" else []
+    if dataset.labels.targets:
+        return [*levels, Level("task regression", {"loss": "l2"})]
     if not is_scribbled(dataset, fingerprint):
         return levels
     values = settings_for_scribbles(dataset)

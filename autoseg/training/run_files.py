@@ -1,4 +1,4 @@
-"""What a run writes: checkpoints, history, pictures. Of several ranks only the first writes."""
+"""Files of a run: checkpoints, history, pictures. Of several ranks only the first writes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from autoseg.training.trainer import check_weights
 log = logging.getLogger(__name__)
 
 HISTORY, CURVES, PICTURE = "history.jsonl", "progress.png", "training_batches.png"
+DRAWING_SHARE = 0.02
+"""Largest share of the time of a run that goes into its curves; drawn at each line they took a third of short runs."""
 
 
 class RunFiles:
@@ -29,6 +31,10 @@ class RunFiles:
         self.state = state
         self.is_writer = state.request.ranks.is_first
         self._saved = time.monotonic()
+        self._n_drawn = 0
+        """Lines of the history that the curves show; 0 before this session drew any."""
+        self._may_draw = 0.0
+        """When the curves may be drawn again, on the clock of ``time.monotonic``."""
 
     def begin(self) -> None:
         """Write the settings, the history that belongs to the checkpoint, and the picture of the first batches."""
@@ -57,7 +63,7 @@ class RunFiles:
             save_checkpoint(self.state.request.folder / name, checkpoint)
 
     def end_line(self, *, is_best: bool) -> None:
-        """Write checkpoints, history and curves after a line was added."""
+        """Write checkpoints and history after a line was added; draw the curves if they were not drawn just before."""
         if not self.is_writer:
             return
         if is_best:  # before the latest: a kill between the two repeats the steps of the line, and neither is lost
@@ -65,7 +71,8 @@ class RunFiles:
         self.save(LATEST)
         folder, records = self.state.request.folder, self.state.progress.records
         write_history(folder / HISTORY, records)
-        draw_history(folder / CURVES, records)
+        if time.monotonic() >= self._may_draw:
+            self._draw_curves()
         if self.state.config.monitoring.tensorboard:
             write_tensorboard(folder, records[-1])
 
@@ -113,9 +120,18 @@ class RunFiles:
         return path.name
 
     def finish(self, *, is_finished: bool, saves: bool) -> None:
-        """Write the last checkpoints."""
+        """Write the last checkpoints, and draw what the curves lack."""
         if saves:
             check_weights(self.state.parts.network, self.state.progress.iteration)
             self.save(LATEST)
         if is_finished:
             self.save(FINAL)
+        if self.is_writer and self._n_drawn < len(self.state.progress.records):
+            self._draw_curves()
+
+    def _draw_curves(self) -> None:
+        """Draw progress.png, and reckon when its next drawing keeps to ``DRAWING_SHARE``."""
+        started, records = time.monotonic(), self.state.progress.records
+        draw_history(self.state.request.folder / CURVES, records)
+        self._n_drawn = len(records)
+        self._may_draw = time.monotonic() + (time.monotonic() - started) / DRAWING_SHARE

@@ -1,4 +1,4 @@
-"""What is recorded of a run beside its settings: where these came from, and where it was computed."""
+"""The record of a run beside its settings: the origin of each setting, and software and hardware."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class RunRecord:
     origins: Mapping[str, str]
     """Dotted key of a setting -> level that set it when the run was begun, or when it was last changed."""
     environments: tuple[Mapping[str, Any], ...]
-    """Where the run was computed: an entry for its start, and for each time that it went on elsewhere or with other
-    versions. ``iteration`` is the number of steps that were done then, the rest an ``Environment``."""
+    """Software and hardware of the run: an entry for its start, and for each time that it went on elsewhere or with
+    other versions. ``iteration`` is the number of steps that were done then, ``threads`` the number that compute, the
+    rest an ``Environment``."""
     changes: tuple[Mapping[str, Any], ...]
-    """How settings changed when the run went on; see ``changes_so_far``."""
+    """Changes of settings when the run went on; see ``changes_so_far``."""
     data_hash: str
     """Hash of the source files and dataset.json."""
     pretrained_report: Mapping[str, Any] | None
@@ -71,7 +72,7 @@ def _with(
     earlier: tuple[Mapping[str, Any], ...], environment: Environment, iteration: int
 ) -> tuple[Mapping[str, Any], ...]:
     """Return the environments so far, and the present one if it differs from the last."""
-    values = environment.model_dump()
+    values = {**environment.model_dump(), "threads": torch.get_num_threads()}
     if earlier and {key: value for key, value in earlier[-1].items() if key != "iteration"} == values:
         return earlier
     return (*earlier, {"iteration": iteration, **values})

@@ -16,7 +16,7 @@ from autoseg.training.optim import optimizer_name
 from autoseg.training.pretrained import Before
 from autoseg.training.progress import Progress
 from autoseg.training.request import FoldRequest
-from autoseg.training.resuming import forbidden_changes, may_change_text
+from autoseg.training.resuming import SETTINGS, forbidden_changes, may_change_text
 from autoseg.training.run_checkpoints import LATEST
 from autoseg.training.run_record import RunRecord
 from autoseg.training.trainer import Parts
@@ -33,11 +33,11 @@ class RunState:
     precision: str
     """Key of ``training.fold.PRECISIONS``."""
     before: Before
-    """What the weights had seen before the run."""
+    """Training of the weights before the run."""
     record: RunRecord
-    """Where settings came from, and where the run was computed."""
+    """Origins of the settings, and the software and hardware of the run."""
     changes: list[dict[str, Any]]
-    """How settings changed on the way: the iteration then, and key -> [before, after]."""
+    """Changes of settings during the run: the iteration, and key -> [before, after]."""
 
     @property
     def config(self) -> TrainingConfig:
@@ -69,6 +69,7 @@ class RunState:
                 "scaler": parts.scaler.state_dict(),
                 "progress": self.progress.to_dict(),
                 "precision": self.precision,
+                "batch_devices": request.batch_devices,
                 "evidence": {source.name: source.state() for source in parts.evidence},
                 "data": _data_of(request),
                 "pretrained": None if self.before.path is None else str(self.before.path),
@@ -97,7 +98,7 @@ class RunState:
             }
             | replace(self.record, changes=tuple(self.changes)).as_json()
         )
-        write_json(request.folder / "training.json", settings)
+        write_json(request.folder / SETTINGS, settings)
 
 
 def _data_of(request: FoldRequest) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress:
 def load_weights(parts: Parts, checkpoint: Checkpoint) -> None:
     """Put weights, their average, optimiser and scaler of a checkpoint of the same run into ``parts``."""
     parts.network.load_state_dict(checkpoint.weights)
-    parts.optimization.optimizer.load_state_dict(checkpoint.state["optimizer"])
+    parts.optimization.load_state(checkpoint.state["optimizer"])
     if checkpoint.state["scaler"]:  # empty where the arithmetic was another one
         parts.scaler.load_state_dict(checkpoint.state["scaler"])
     if parts.average is not None:

@@ -1,4 +1,4 @@
-"""Where the time of training steps goes, and how much memory they take."""
+"""Time and memory of training steps: seconds of each part, bytes in use."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Stopwatch:
         if not self._has_warned and self._processor < BUSY_SHARE * self._computed:
             log.warning(
                 "the training waits for the processor more than it computes (%.0f of %.0f s): other work holds it. "
-                "Training is fastest when fewer programs compute at a time, or with fewer workers (-j)",
+                "Training is fastest when fewer programs compute at a time, or with fewer --threads and workers (-j)",
                 self._computed - self._processor, self._computed,
             )  # fmt: skip
             self._has_warned = True

@@ -14,6 +14,7 @@ from autoseg.core.atomic import write_text
 from autoseg.core.config_levels import Level, assignment_level, leaf_keys, matching_keys, resolve_levels
 from autoseg.core.errors import AutosegError, ConfigError
 from autoseg.nn.checkpoint import load_checkpoint
+from autoseg.training.case_preview import preview_names
 from autoseg.training.commands import COMMANDS, parse_command
 from autoseg.training.config import TrainingConfig
 from autoseg.training.metrics import mean_known
@@ -47,14 +48,17 @@ def talk(run: Run, console: Console) -> None:
     def obey(text: str) -> str:
         nonlocal is_left
         is_left = text.strip() == "q"
-        return execute(run, text)
+        return execute(run, text, console)
 
     console.talk(obey, lambda: is_left or bool(run.ending))
     run.clock.take()
 
 
-def execute(run: Run, text: str) -> str:
-    """Obey one command line; return the answer, one line. What is wrong with it is the answer, too."""
+def execute(run: Run, text: str, console: Console | None = None) -> str:
+    """Obey one command line; return the answer. What is wrong with it is the answer, too.
+
+    The answer is one line, except that of ``python``, which only a ``console`` obeys.
+    """
     try:
         command = parse_command(text)
         if run.state.parts.ranks.size > 1 and command.name not in FOR_SEVERAL:
@@ -62,7 +66,10 @@ def execute(run: Run, text: str) -> str:
                 f"{command.name}: this run has several processes, which obey {', '.join(FOR_SEVERAL)}. For others, "
                 "abort it and go on with --resume --set KEY=VALUE."
             )
-        answer = _ACTIONS[command.name](run, command.argument)
+        if command.name == "python":
+            answer = _python(run, command.argument, console)
+        else:
+            answer = _ACTIONS[command.name](run, command.argument)
     except Exception as error:  # whatever a command runs into, it must not end the training
         log.debug("where that was found", exc_info=True)
         reason = str(error) if isinstance(error, AutosegError) else f"{type(error).__name__}: {error}"
@@ -79,6 +86,7 @@ def _go_on(run: Run, argument: str) -> str:
 def _status(run: Run, argument: str) -> str:
     progress, config = run.state.progress, run.state.config
     record = progress.records[-1] if progress.records else None
+    score = f"{run.state.parts.objective.score_name} {_shown(None if record is None else record.dice, '.3f')}"
     steps = progress.iteration - (record.iteration if record else 0)
     rate = steps / progress.epoch_seconds if steps and progress.epoch_seconds else None
     if not rate and record is not None:
@@ -88,7 +96,7 @@ def _status(run: Run, argument: str) -> str:
         left = min(config.max_runtime - run.clock.seconds, left if left is not None else config.max_runtime)
     return (
         f"iteration {run.iteration} of {config.iterations}, loss {_shown(progress.smooth_loss, '.4f')}, "
-        f"Dice {_shown(None if record is None else record.dice, '.3f')}, learning rate {run.rate:.3g}, "
+        f"{score}, learning rate {run.rate:.3g}, "
         f"{_shown(rate, '.2f')} iterations per second, {_shown(left and max(left, 0) / 60, '.1f')} min left"
     )
 
@@ -170,6 +178,7 @@ def _set(run: Run, argument: str) -> str:
     level = assignment_level([f"{key}={text.strip()}"], TrainingConfig, "set")
     before = run.state.config.flat()[key]
     config = _resolved(run.state.config, level)
+    preview_names(replace(run.state.request, config=config))  # a misspelt case is said now, not with the next preview
     _configure(run, config)
     if key in ("optimizer.momentum", "optimizer.weight_decay"):
         run.state.parts.optimization.apply_settings()
@@ -196,10 +205,12 @@ def _batch(run: Run, argument: str) -> str:
 def _evaluate(run: Run, argument: str) -> str:
     with run.state.averaged():
         loss, dice = validate(run.state.parts, run.state.parts.validation_batches())
-    labels = run.state.parts.objective.task.labels
+    labels = run.state.parts.objective.labels
     each = ", ".join(f"{labels.heads[head].name} {_shown(dice[head], '.3f')}" for head in labels.foreground_heads)
     mean = mean_known([dice[head] for head in labels.foreground_heads])
-    return f"validation loss {_shown(loss, '.4f')}, Dice {_shown(mean, '.3f')} ({each})"
+    return (
+        f"validation loss {_shown(loss, '.4f')}, {run.state.parts.objective.score_name} {_shown(mean, '.3f')} ({each})"
+    )
 
 
 def _preview(run: Run, argument: str) -> str:
@@ -219,6 +230,16 @@ def _print(run: Run, argument: str) -> str:
         raise ConfigError(f"print {argument}: this is a function, and commands call none.")
     text = " ".join(repr(value).split())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+
+
+def _python(run: Run, argument: str, console: Console | None) -> str:
+    if console is None or console.run_code is None:
+        raise ConfigError(
+            "python: no command executes code here. Start the training on a terminal with --console-python, and type "
+            "it in the console that Ctrl-C opens."
+        )
+    _note(run.state, {"python": [None, argument]})  # before it may fail half-way
+    return console.run_code(argument, {"run": run})
 
 
 def _help(run: Run, argument: str) -> str:

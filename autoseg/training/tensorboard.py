@@ -28,6 +28,6 @@ def write_tensorboard(folder: Path, record: EpochRecord) -> None:
 
 def scalars(record: EpochRecord) -> dict[str, float]:
     """Return the numbers of a line by name; classes as ``dice/NAME``; what was not measured is left out."""
-    values = record.model_dump(exclude={"epoch", "iteration", "scored_on", "dice_per_head"})
+    values = record.model_dump(exclude={"epoch", "iteration", "score", "scored_on", "dice_per_head"})
     values |= {f"dice/{name}": value for name, value in record.dice_per_head.items()}
     return {name: float(value) for name, value in values.items() if value is not None}

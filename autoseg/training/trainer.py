@@ -1,8 +1,8 @@
-"""The training loop, readable top to bottom: step, measure, save, listen, stop; and what one step does."""
+"""Steps of a training: one optimisation step, a validation, and the check of the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,8 +14,8 @@ from autoseg.core.ranks import ONE_PROCESS, Ranks
 from autoseg.sampling.batch import Batch
 from autoseg.training.evidence.drawn import drawn_evidence
 from autoseg.training.evidence.source import Evidence, EvidenceSource, Step
-from autoseg.training.metrics import dice_per_head, mean_known
-from autoseg.training.objective import Objective
+from autoseg.training.metrics import mean_known
+from autoseg.training.objective import AnyObjective
 from autoseg.training.optim import Optimization
 from autoseg.training.progress import Progress
 from autoseg.training.weight_average import WeightAverage
@@ -40,10 +40,10 @@ class Parts:
     training_batches: Callable[[int], Iterator[Batch]]
     """First iteration -> that iteration's batch and all that follow; the same whenever it is asked."""
     validation_batches: Callable[[], Iterator[Batch]]
-    objective: Objective
-    """What the task asks of the network's outputs."""
+    objective: AnyObjective
+    """Demands of the task on the network's outputs."""
     evidence: tuple[EvidenceSource, ...] = ()
-    """What is inferred for unannotated voxels, by which sources, in their order; () trains on annotation alone."""
+    """Sources of evidence for unannotated voxels, in their order; () trains on annotation alone."""
     is_dense: bool = False
     """Whether every voxel is annotated, so that the online Dice needs no qualification."""
     seen_validation_cases: int = 0
@@ -61,7 +61,7 @@ class Parts:
 
 
 class StepResult(NamedTuple):
-    """What one step showed: scalars on the device, detached."""
+    """Results of one step: scalars on the device, detached."""
 
     loss: Tensor
     gradient_norm: Tensor
@@ -70,17 +70,19 @@ class StepResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """Where a user may give commands while the run waits between two steps."""
+    """Place where a user may give commands while the run waits between two steps."""
 
     is_wanted: Callable[[], bool]
     """Whether the user asked for it; asked after every step."""
     talk: Callable[[Callable[[str], str], Callable[[], bool]], None]
     """Talks with the user, given (command line -> answer, whether the console is to be left), until it returns."""
+    run_code: Callable[[str, Mapping[str, object]], str] | None = None
+    """(one line of Python, names that it may use) -> what it printed; None where the user did not allow that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the caller wants to hear of a run, and how it steers one."""
+    """Functions of the caller that hear of a run and steer it."""
 
     on_steps: Callable[[Progress, float, float], None]
     """After some steps: (progress, latest loss, learning rate)."""
@@ -145,7 +147,7 @@ def _without_bad_gradient(network: nn.Module, norm: Tensor, logits: Tensor) -> T
 
 @torch.inference_mode()
 def validate(parts: Parts, batches: Iterator[Batch]) -> tuple[float | None, list[float | None]]:
-    """Return the mean loss over batches and Dice per head, None where nothing was decided."""
+    """Return the mean loss over batches and the score of each row, None where nothing was decided."""
     parts.network.eval()  # no dropout, running statistics of batch norm; deep supervision stays on for the loss
     losses: list[float | None] = []
     counts: Tensor | None = None
@@ -153,12 +155,12 @@ def validate(parts: Parts, batches: Iterator[Batch]) -> tuple[float | None, list
         moved = batch.to(parts.device)
         logits = _logits(parts, parts.network, moved.network_input)
         loss = parts.loss(logits, parts.objective.target(drawn_evidence(moved)))
-        seen = parts.objective.count(logits[0], moved.codes, moved.table.drawn)
+        seen = parts.objective.count(logits[0], moved)
         counts = seen if counts is None else counts + seen
         losses.append(loss.item())
     if counts is None:
-        return None, [None] * parts.objective.task.labels.n_heads
-    return mean_known(losses), dice_per_head(parts.ranks.sum(counts).cpu())
+        return None, [None] * parts.objective.labels.n_heads
+    return mean_known(losses), list(parts.objective.score(parts.ranks.sum(counts).cpu()))
 
 
 def check_weights(network: nn.Module, iteration: int) -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 from autoseg.core.errors import AutosegError
 from autoseg.core.findings import counted, listed
 from autoseg.core.progress import Progress, silent
-from autoseg.evaluation import Summary, evaluate_files
+from autoseg.core.workspace import ALL
+from autoseg.dataset.dataset import CaseFiles
+from autoseg.dataset.labels import Labels
+from autoseg.evaluation import AnySummary, evaluate_files, evaluate_numbers
 from autoseg.inference import Predictor
-from autoseg.inference.out_of_fold import ALL, read_fold_cases
-from autoseg.training.cascade import validation_file
+from autoseg.inference.out_of_fold import read_fold_cases
+from autoseg.io.images import ending_of, written_ending
 from autoseg.training.request import FoldRequest
 
 log = logging.getLogger(__name__)
@@ -25,7 +28,7 @@ class TrainedFold:
 
     folder: Path
     """``ROOT/results/DATASET/<name>__<configuration>/fold_<k>``: checkpoints, history, pictures, validation."""
-    summary: Summary
+    summary: AnySummary
     """Scores of the validation cases; empty if the fold has none."""
 
     @property
@@ -34,7 +37,14 @@ class TrainedFold:
         return self.folder.parent
 
 
-def validate_fold(request: FoldRequest, *, workers: int = 1, progress: Progress = silent) -> Summary:
+def validation_file(fold: Path, files: CaseFiles, labels: Labels) -> Path:
+    """Return the file that a fold predicts of a case of its validation, whether it is there or not."""
+    largest, has_numbers = max(labels.file_values()), bool(labels.targets)
+    ending = written_ending(ending_of(files.images[0]), largest, has_numbers=has_numbers)
+    return fold / "validation" / f"{files.name}{ending}"
+
+
+def validate_fold(request: FoldRequest, *, workers: int = 1, progress: Progress = silent) -> AnySummary:
     """Do :func:`predict_validation`, then :func:`score_validation`."""
     predict_validation(request, workers=workers, progress=progress)
     return score_validation(request, workers=workers)
@@ -52,7 +62,7 @@ def predict_validation(request: FoldRequest, *, workers: int = 1, progress: Prog
     request.ranks.any(False)  # waits for the others
 
 
-def score_validation(request: FoldRequest, *, workers: int = 1) -> Summary:
+def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary:
     """Score all predictions in ``validation/`` and write ``summary.json`` beside them.
 
     Classes of which no validation case has a voxel are named in a warning. Cases that the weights were trained on (fold
@@ -66,7 +76,9 @@ def score_validation(request: FoldRequest, *, workers: int = 1) -> Summary:
     }
     masks = {name: case.valid_mask for name, case in cases.items() if case.valid_mask is not None}
     seen = read_fold_cases(request.folder).seen_cases
-    summary = evaluate_files(pairs, request.dataset.labels, masks=masks, workers=workers).model_copy(
+    labels = request.dataset.labels
+    evaluate = evaluate_numbers if labels.targets else evaluate_files
+    summary: AnySummary = evaluate(pairs, labels, masks=masks, workers=workers).model_copy(
         update={"seen_in_training": tuple(name for name in sorted(pairs) if name in seen)}
     )
     summary.write(request.folder / "validation" / "summary.json")

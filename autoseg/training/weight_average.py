@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,7 +21,9 @@ class WeightAverage:
     Parameters
     ----------
     network
-        Its parameters are averaged, in float32; buffers are not (instance norm has none).
+        Its parameters are averaged, and its buffers of floating-point numbers, which are the running statistics of
+        batch norm: those of the last step do not fit the mean of past weights. Other buffers (counters) and those that
+        no checkpoint holds stay as they are.
     decay
         d, 0 to 1.
 
@@ -32,14 +35,20 @@ class WeightAverage:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.steps = 0
-        self.weights = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+        saved = network.state_dict()
+        self.weights = {
+            name: values.detach().clone()
+            for name, values in _parameters_and_buffers(network).items()
+            if name in saved and values.is_floating_point()
+        }
+        """Name -> mean, of the shape and type of what it is the mean of."""
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Add the weights of one more step."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        weights = dict(network.named_parameters())
+        weights = _parameters_and_buffers(network)
         torch._foreach_lerp_(list(self.weights.values()), [weights[name].detach() for name in self.weights], 1 - decay)
 
     @contextmanager
@@ -55,8 +64,9 @@ class WeightAverage:
     def restart(self, network: nn.Module) -> None:
         """Forget the past: begin with the present weights, as after they were loaded from a file."""
         self.steps = 0
-        for name, weight in network.named_parameters():
-            self.weights[name].copy_(weight)
+        weights = _parameters_and_buffers(network)
+        for name, mean in self.weights.items():
+            mean.copy_(weights[name])
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs."""
@@ -70,7 +80,13 @@ class WeightAverage:
 
     @torch.no_grad()
     def _swap(self, network: nn.Module) -> None:
-        for name, weight in network.named_parameters():
-            own: Tensor = weight.detach().clone()
-            weight.copy_(self.weights[name])
-            self.weights[name].copy_(own)
+        weights = _parameters_and_buffers(network)
+        for name, mean in self.weights.items():
+            own = weights[name].detach().clone()
+            weights[name].copy_(mean)
+            mean.copy_(own)
+
+
+def _parameters_and_buffers(network: nn.Module) -> dict[str, Tensor]:
+    """Return name -> tensor; one that the network has under several names once."""
+    return dict(chain(network.named_parameters(), network.named_buffers()))

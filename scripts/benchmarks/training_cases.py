@@ -18,9 +18,13 @@ from autoseg.planning.fit_memory import ConfigurationInput, fit
 from autoseg.planning.presets import PLANNERS
 
 N_CLASSES = 4
-MEDIAN_SHAPES = {"3d_fullres": (160, 192, 192), "2d": (20, 512, 512)}
-"""Of the generated cases; the planner gives nnU-Net's largest patches for them: 128^3 and 512^2."""
-QUICK_SHAPES = {"3d_fullres": (24, 40, 40), "2d": (6, 64, 64)}
+MEDIAN_SHAPES = {
+    "default": {"3d_fullres": (160, 192, 192), "2d": (20, 512, 512)},
+    "small": {"3d_fullres": (36, 50, 35), "2d": (9, 256, 216)},
+    "quick": {"3d_fullres": (24, 40, 40), "2d": (6, 64, 64)},
+}
+"""Size -> shapes of the generated cases. The default planner gives nnU-Net's largest patches for them, 128^3 and 512^2;
+those of the small planner are a hippocampus and a heart, which a CPU can train on."""
 
 
 def labels() -> Labels:
@@ -30,18 +34,18 @@ def labels() -> Labels:
     return Labels(tuple(range(N_CLASSES)), names, heads, ignore=N_CLASSES)
 
 
-def planned(name: str, *, quick: bool) -> Configuration:
-    """Return the configuration that the default planner gives (quick: the small one), which fills 8 GB."""
-    shape = (QUICK_SHAPES if quick else MEDIAN_SHAPES)[name]
+def planned(name: str, size: str) -> Configuration:
+    """Return the configuration of the default planner, which fills 8 GB, or of the small one if ``size`` is another."""
+    shape = MEDIAN_SHAPES[size][name]
     axes = shape if name != "2d" else shape[1:]
-    settings = PLANNERS["small" if quick else "default"]
+    settings = PLANNERS["default" if size == "default" else "small"]
     start = ConfigurationInput((1.0,) * len(axes), tuple(map(float, axes)), 1e9, N_CLASSES)
     chosen = fit(start, settings)
     return Configuration(
         name=name,
         spacing=start.spacing,
         patch_size=chosen.patch_size,
-        batch_size=min(chosen.batch_size, 2) if quick else chosen.batch_size,
+        batch_size=min(chosen.batch_size, 2) if size == "quick" else chosen.batch_size,
         median_shape=start.median_shape,
         normalization=("zscore",),
         use_mask_for_norm=(False,),
@@ -50,9 +54,9 @@ def planned(name: str, *, quick: bool) -> Configuration:
     )
 
 
-def write_cases(folder: Path, name: str, *, quick: bool, n_cases: int = 2) -> list[CaseSource]:
+def write_cases(folder: Path, name: str, size: str, *, n_cases: int = 2) -> list[CaseSource]:
     """Write cases with blobs of each class, brighter than what is around them; four voxels of five are unannotated."""
-    shape = (QUICK_SHAPES if quick else MEDIAN_SHAPES)[name]
+    shape = MEDIAN_SHAPES[size][name]
     sources = []
     for index in range(n_cases):
         case = f"{name}_{index}"

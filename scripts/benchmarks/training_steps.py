@@ -96,27 +96,28 @@ def batches(
 
 
 def throughput(parts: Parts, stream: Iterator[Batch], warmup: int, steps: int) -> dict[str, Any]:
-    """Return iterations per second of ``steps`` free-running steps, and losses.
+    """Return iterations per second of ``steps`` free-running steps, the processor time of one in s, and losses.
 
     Also the share of time in which the program waited for workers, what it does itself with a batch not counted: at
     most so long a GPU was without work.
     """
     losses: list[Tensor] = []
-    started, clock = 0.0, Clock(parts.device, waits=False)
+    started, computed, clock = 0.0, 0.0, Clock(parts.device, waits=False)
     with timed_augmentation(clock):
         for index in range(warmup + steps):
             if index == warmup:
                 synchronise(parts.device)
                 clock.seconds.clear()
-                started = time.perf_counter()
+                started, computed = time.perf_counter(), time.process_time()
             batch = clock.time("data", lambda: next(stream))
-            losses.append(training_step(parts, batch, index, 12.0))
+            losses.append(training_step(parts, batch, index, 12.0).loss)
         synchronise(parts.device)
-    seconds = time.perf_counter() - started
+    seconds, processor_seconds = time.perf_counter() - started, time.process_time() - computed
     waited = clock.seconds["data"] - clock.seconds.get("augment", 0.0)
     values = torch.stack(losses).tolist()
     return {
         "iterations_per_s": steps / seconds,
+        "processor_s": processor_seconds / steps,
         "data_wait_share": waited / seconds,
         "first_loss": values[0],
         "last_loss": sum(values[-3:]) / len(values[-3:]),

@@ -172,7 +172,7 @@ def test_touched_objects_keep_their_class_and_classes_that_nobody_looked_for(see
         if index in looked:
             untouched |= (objects > 0) & ~np.isin(objects, hit)
     prediction = np.where(untouched, 0, drawn.truth)  # the promise is true of what is left
-    target = Target(drawn.codes, drawn.label_sets)
+    target = Target(drawn.codes, drawn.label_sets, K)
     left = exclude_untouched(prediction, target, target, drawn.statement)
     remaining = target if left is None else left
     in_set = np.take_along_axis(remaining.label_sets[remaining.codes], prediction[..., None], axis=3)[..., 0]

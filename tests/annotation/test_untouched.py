@@ -58,7 +58,7 @@ def test_an_untouched_object_may_be_every_class_but_the_one_predicted(shape):
     prediction[0, 4, 1:3] = 1
     prediction[0, 4, 7] = 2
     codes[0, 4, 2] = COARSE - 4  # drawn as background: certain, whatever is predicted
-    drawn = Target(codes, SETS)
+    drawn = Target(codes, SETS, 3)
     left = exclude_untouched(prediction, drawn, drawn)
     actual = left.label_sets[left.codes]
     expected = SETS[codes].copy()
@@ -72,15 +72,15 @@ def test_where_all_objects_are_touched_nothing_is_excluded():
     codes[0, 0, 0] = 1
     prediction = np.zeros((1, 4, 4), np.uint8)
     prediction[0, :2, :2] = 1
-    drawn = Target(codes, SETS)
+    drawn = Target(codes, SETS, 3)
     assert exclude_untouched(prediction, drawn, drawn) is None
     assert exclude_untouched(np.zeros_like(prediction), drawn, drawn) is None
 
 
 def test_a_set_of_the_predicted_class_alone_stays():
     prediction = np.ones((1, 2, 2), np.uint8)
-    only = Target(np.ones((1, 2, 2), np.uint8), SETS)
-    assert exclude_untouched(prediction, Target(blank(1, 2, 2), SETS), only) is None
+    only = Target(np.ones((1, 2, 2), np.uint8), SETS, 3)
+    assert exclude_untouched(prediction, Target(blank(1, 2, 2), SETS, 3), only) is None
 
 
 @pytest.mark.parametrize("shape", [(1, 12, 10), (5, 12, 10)], ids=["2d", "3d"])
@@ -89,7 +89,7 @@ def test_classes_that_are_not_annotated_in_a_case_stay(shape):
     codes = np.full(shape, 4, np.uint8)
     prediction = np.zeros(shape, np.uint8)
     prediction[0, 1:3, 1:3], prediction[0, 5:7, 1:3], prediction[0, 9:11, 1:3] = 1, 2, 3
-    drawn = Target(codes, sets)
+    drawn = Target(codes, sets, 4)
     for annotated in (frozenset({1}), frozenset({0, 2}), frozenset()):
         left = exclude_untouched(prediction, drawn, drawn, CaseStatement(annotated=annotated))
         remaining = drawn if left is None else left

@@ -7,6 +7,7 @@ from autoseg.annotation.untouched import untouched_components
 from autoseg.assist.complete_case import complete_case
 from autoseg.assist.keep_annotation import Restriction
 from autoseg.cases.case import CaseRecord, Target
+from autoseg.cases.label_codes import encode_target
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.labels import CaseStatement, Head, Labels
 from autoseg.evaluation.disagreement import set_names
@@ -57,7 +58,7 @@ def random_case(place, labels, case, seed=0):
     values = list(labels.sets_by_value(case))
     drawn = rng.choice(values, size=file_shape(place)).astype(np.uint8)
     logits = rng.normal(scale=3, size=(labels.n_heads, *place.shape)).astype(np.float32)
-    return drawn, Target(*labels.encode(drawn, case)), logits
+    return drawn, encode_target(drawn, labels, case), logits
 
 
 @EVERY_RECORD
@@ -92,7 +93,7 @@ def test_a_set_gets_its_most_probable_class(place):
 @EVERY_LABELS
 def test_with_nothing_drawn_the_completion_is_the_prediction(place, labels):
     logits = random_case(place, labels, "x")[2]
-    nothing = Target(*labels.encode(np.full(file_shape(place), 9, dtype=np.uint8)))
+    nothing = encode_target(np.full(file_shape(place), 9, dtype=np.uint8), labels)
     made = complete_case(logits, place, labels, nothing, review=True)
     np.testing.assert_array_equal(made.labels, made.predicted)
     assert not len(made.disputed.index)
@@ -106,7 +107,7 @@ def test_where_every_object_was_touched_no_other_one_is_made(place, labels):
     drawn = np.full(file_shape(place), values[0], dtype=np.uint8)
     corner = tuple(slice(max(1, edge // 2)) for edge in drawn.shape)
     drawn[corner] = rng.choice([0, labels.class_values[1]], size=drawn[corner].shape)
-    target = Target(*labels.encode(drawn, "x"))
+    target = encode_target(drawn, labels, "x")
     logits = random_case(place, labels, "x")[2]
     free = complete_case(logits, place, labels, target).labels
     made = complete_case(logits, place, labels, target, touches_all=True).labels
@@ -125,7 +126,7 @@ def test_promises_narrow_what_is_left_but_not_what_was_drawn(labels):
     drawn, target, logits = random_case(place, labels, "x")
     sets = target.label_sets.copy()
     sets[labels.unknown, 1:] = False  # whatever nobody drew is background
-    made = complete_case(logits, place, labels, target, within=Target(target.codes, sets)).labels
+    made = complete_case(logits, place, labels, target, within=Target(target.codes, sets, target.undrawn)).labels
     assert (made[drawn == 9] == 0).all()
     assert (made[drawn == labels.class_values[1]] == labels.class_values[1]).all()
 
@@ -165,7 +166,7 @@ def test_regions_are_disputed_with_the_confidence_of_the_surest_region_that_diff
     place = record((1, 1, 3), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (1, 1, 3), (0, 0, 0))
     drawn = np.array([[[1, 2, 0]]], dtype=np.uint8)
     logits = np.array([[4, 4, -1], [2, 2, -1], [-3, -3, -1]], dtype=np.float32).reshape(3, 1, 1, 3)
-    made = complete_case(logits, place, REGIONS, Target(*REGIONS.encode(drawn)), review=True)
+    made = complete_case(logits, place, REGIONS, encode_target(drawn, REGIONS), review=True)
     np.testing.assert_array_equal(made.disputed.index, [(0, 0, 0)])  # core where oedema was drawn
     np.testing.assert_allclose(made.disputed.probability, [1 / (1 + np.exp(-2))])
     np.testing.assert_array_equal(made.labels, drawn)
@@ -175,7 +176,7 @@ def test_an_object_that_the_annotator_says_is_not_there_is_disputed():
     place = record((1, 1, 3), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (1, 1, 3), (0, 0, 0))
     sets = np.vstack([np.eye(3, dtype=bool), np.ones((1, 3), bool), [[1, 0, 1]], [[0, 1, 1]]]).astype(bool)
     labels = Labels((0, 1, 7), ("background", "liver", "tumour"), HEADS[:3], ignore=9)
-    target = Target(np.array([[[4, 5, 3]]], dtype=np.uint8), sets)
+    target = Target(np.array([[[4, 5, 3]]], dtype=np.uint8), sets, 3)
     logits = np.array([[0, 5, 0], [3, 0, 3], [1, 1, 1]], dtype=np.float32).reshape(3, 1, 1, 3)
     made = complete_case(logits, place, labels, target, review=True)
     assert made.disputed.index.tolist() == [[0, 0, 0], [0, 0, 1]]

@@ -199,7 +199,7 @@ def test_a_foreign_or_the_own_data_set_is_not_written_into(source, model_folder,
     foreign = write_source(tmp_path / "foreign")
     (tmp_path / "file").write_text("")
     for output in (source.folder, foreign.folder):
-        with pytest.raises(ConfigError, match="found a data set in it, expected a new folder"):
+        with pytest.raises(ConfigError, match="expected a new folder"):
             complete_dataset(source, model_folder, FOLDS, output, QUICK)
     with pytest.raises(ConfigError, match="found a file, expected a folder"):
         complete_dataset(source, model_folder, FOLDS, tmp_path / "file", QUICK)
@@ -253,9 +253,7 @@ def test_the_completion_of_another_data_set_or_of_other_labels_is_not_gone_on_wi
     with pytest.raises(ConfigError, match=r"found the completion of 'source', expected .*'other'"):
         complete_dataset(other, model_folder, FOLDS, output, QUICK)
     relabelled = write_source(tmp_path / "source", labels={"background": 0, "other organ": 1, "ignore": 2})
-    with pytest.raises(
-        ConfigError, match="found other labels, expected the completion of 'source' with its present labels"
-    ):
+    with pytest.raises(ConfigError, match="completion of 'source' with its present labels"):
         complete_dataset(relabelled, model_folder, FOLDS, output, QUICK)
 
 

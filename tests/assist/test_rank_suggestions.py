@@ -8,7 +8,6 @@ import pytest
 
 from autoseg.assist.suggest import Units, default_patch, load_maps, members_of, rank
 from autoseg.assist.suggest_case import Selection
-from autoseg.cases.case import Target
 from autoseg.core.errors import AutosegError, ConfigError, ModelError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import CaseFiles, Dataset
@@ -88,7 +87,7 @@ def test_what_promises_settle_is_not_suggested(trained, tmp_path):
     def left(case):
         codes = case.target.codes.copy()
         codes[4:] = 0  # a promise that nothing but background lies there
-        return Target(codes, case.target.label_sets)
+        return replace(case.target, codes=codes)
 
     ranking = rank(cases, models, labels, Units(), Selection(9, case_share=1.0), left=left)
     assert {item.low[0] for item in ranking.suggestions} == {1, 2, 3}
@@ -142,7 +141,7 @@ def test_a_model_of_other_classes_is_refused(trained, tmp_path):
     cases = {"a": write_case(tmp_path, "a")}
     models = CaseModels(trained, members_of(trained, ["a"]), "cpu")
     other = labels_with(labels={"background": 0, "liver": 1, "ignore": 2})
-    with pytest.raises(ModelError, match="found a model of the classes background, organ, expected those"):
+    with pytest.raises(ModelError, match="model of the classes background, organ"):
         rank(cases, models, other, Units(), Selection(2))
 
 

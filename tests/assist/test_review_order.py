@@ -7,7 +7,8 @@ import pytest
 from scipy import ndimage
 
 from autoseg.assist.complete_case import complete_case
-from autoseg.cases.case import CaseRecord, Target
+from autoseg.cases.case import CaseRecord
+from autoseg.cases.label_codes import encode_target
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.labels import Head, Labels
 from autoseg.evaluation.disagreement import group_disputed, set_names
@@ -66,7 +67,7 @@ def test_planted_slips_come_before_large_regions_of_which_the_model_is_unsure(sh
         drawn[dab] = (drawn[dab] + 1 + rng.integers(2)) % 3
     drawn[~slips & (rng.random(shape) < 0.2)] = 3  # not everything is annotated
 
-    target = Target(*LABELS.encode(drawn))
+    target = encode_target(drawn, LABELS)
     made = complete_case(np.log(shares).astype(np.float32), place_of(shape), LABELS, target, review=True)
     groups = group_disputed("x", made.disputed, set_names(target.label_sets, NAMES), NAMES)
     is_slip = [bool(slips[group.z, group.y, group.x]) for group in groups]

@@ -88,6 +88,28 @@ def test_a_damaged_array_is_named(tmp_path, change):
         open_case(tmp_path, "a")
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "problem"),
+    [
+        ("image", np.nan, "intensities that are not finite"),
+        ("image", -np.inf, "intensities that are not finite"),
+        ("target", 250, "code 250 of"),
+    ],
+)
+def test_voxels_that_nobody_wrote_are_named_when_they_are_read(tmp_path, kind, value, problem):
+    write(tmp_path)
+    case = open_case(tmp_path, "a")
+    everything, nothing = (slice(0, 2), slice(0, 3), slice(0, 4)), (slice(0, 0), slice(0, 3), slice(0, 4))
+    case.read(kind, everything)
+    array = np.load(tmp_path / f"a.{kind}.npy", mmap_mode="r+")
+    array.flat[-1] = value
+    array.flush()
+    with pytest.raises(CacheError, match=rf"a\.{kind}\.npy: found {problem}.* Remove .*a\.json"):
+        case.read(kind, everything)
+    case.read(kind, (slice(0, 1), *everything[1:]))
+    assert case.read(kind, nothing).size == 0
+
+
 def test_a_damaged_record_is_named(tmp_path):
     write(tmp_path)
     (tmp_path / "a.json").write_text('{"n_classes": 2}')

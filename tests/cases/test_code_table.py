@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 
+from autoseg.annotation.label_counts import count_values, summarise_annotation
 from autoseg.cases.code_table import CodeTable
+from autoseg.dataset.labels import CaseStatement, Head, Labels, undrawn_code
+from autoseg.inspection.coverage import annotated_parts
+from autoseg.training.evidence.totals import Totals
 
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1], [1, 1, 0]], bool)
 
@@ -33,6 +39,25 @@ def test_the_questions_to_a_table_by_hand():
 
 def test_a_set_as_wide_as_can_be_is_annotated_where_no_voxel_is_unannotated():
     assert CodeTable.of_sets(SETS, SETS, 3).annotated.tolist() == [True, True, True, False, True, True]
+
+
+def test_annotated_voxels_are_counted_alike_in_a_file_and_in_its_code_table():
+    """A set of all classes but the absent one is annotated only if no file value means "unannotated"."""
+    statements = {"x": CaseStatement(absent=frozenset({2}))}
+    heads = tuple(Head(name, (k,), (k,), is_background=k == 0) for k, name in enumerate("bac"))
+    for ignore, n_annotated in ((None, 7), (9, 3)):
+        labels = Labels(
+            (0, 1, 2), ("b", "a", "c"), heads, ignore=ignore, set_values={5: frozenset({0, 1})}, statements=statements
+        )
+        file_labels = np.array([0, 1, 1, 5, 5, 5, 5])
+        codes, label_sets = labels.encode(file_labels, "x")
+        table = CodeTable.of_sets(label_sets, label_sets, undrawn_code(labels, "x"))
+        assert int(table.annotated[codes].sum()) == n_annotated
+        assert summarise_annotation(count_values(file_labels), labels, "x").drawn == n_annotated
+        parts = annotated_parts(file_labels[:, None, None], count_values(file_labels), labels, "x")
+        assert parts[0].sum() == (20 if ignore is None else 9)  # 3 of 7 slices reach into 9 of 20 parts
+        entry = SimpleNamespace(table=table, code_counts=count_values(codes), record=SimpleNamespace(case="x"))
+        assert Totals.of([entry], labels).n_drawn == n_annotated
 
 
 def test_extra_codes_come_after_those_of_the_case():

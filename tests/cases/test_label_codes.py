@@ -106,7 +106,7 @@ def test_a_mask_must_have_the_shape_of_the_image(masked):
 def test_a_mask_without_a_voxel_is_an_error_unless_a_class_is_absent(masked):
     files, labels = masked
     rewrite(files.valid_mask, np.zeros((4, 6, 8), np.uint8))
-    with pytest.raises(DatasetError, match=r"valid mask of case 'a': .*found 0 everywhere.*remove the case"):
+    with pytest.raises(DatasetError, match=r"'a': .*0 everywhere.*remove the case"):
         read_annotation(files, labels, (4, 6, 8))
     content = {"channel_names": {"0": "x"}, "labels": LABELS, "file_ending": ".png", "valid_mask_folder": "m"}
     said = Dataset.from_json(content | {"cases": {"a": {"absent": ["liver"]}}}, name="toy", folder=None).labels
@@ -125,7 +125,7 @@ def test_a_case_without_label_file_or_of_another_shape_is_an_error(masked):
     files, labels = masked
     with pytest.raises(DatasetError, match="case 'a': found no label file"):
         read_annotation(replace(files, label=None), labels, (4, 6, 8))
-    with pytest.raises(DatasetError, match=r"case 'a': a\.nii\.gz: found labels of shape \(4, 6, 8\)"):
+    with pytest.raises(DatasetError, match=r"a\.nii\.gz: found labels .*\(4, 6, 8\)"):
         read_annotation(files, labels, (4, 6, 9))
 
 

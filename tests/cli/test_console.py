@@ -19,11 +19,50 @@ from autoseg.cli.console import TWICE_S, Signals
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.nn.checkpoint import load_checkpoint
+from autoseg.training.commands import COMMANDS
+from autoseg.training.run_lock import is_running
 
 LONG = (
     "--iterations", "100000", "--device", "cpu", "-j", "0", "--set", "iterations_per_epoch=20",
     "validation_iterations=1", "precision=float32",
 )  # fmt: skip
+SESSION = (
+    ("status", "iterations per second"),
+    ("optimizer sgd", "sgd, its state new"),
+    ("setlr 0.001", "learning rate 0.001"),
+    ("setmom 0.5", "optimizer.momentum is 0.5"),
+    ("sethist 15", "monitoring.history_freq is 15"),
+    ("set weight_decay 0.125", "optimizer.weight_decay is 0.125"),
+    ("save mine", "saved mine.pt"),
+    ("load mine", "those of mine.pt"),
+    ("params", "weights in"),
+    ("batch", "the next batch is in batch_"),
+    ("eval", "validation loss"),
+    ("preview", "drawn in previews"),
+    ("print config.optimizer.momentum", "0.5"),
+    ("print progress", "Progress(iteration="),
+    ("help", "setlr RATE"),
+    ("setrl 0.1", "no such command"),
+    ("setlr none", "a number above 0"),
+    ("print config.model_dump()", "names joined by dots"),
+)
+"""Command lines, and what their answers have; all commands but those that end the training or leave the console."""
+KEPT = {
+    "print config.optimizer.name": "'sgd'", "print config.optimizer.momentum": "0.5",
+    "print config.optimizer.weight_decay": "0.125", "print config.monitoring.history_freq": "15",
+}  # fmt: skip
+CHANGED = {"optimizer.name", "optimizer.learning_rate", "optimizer.momentum", "optimizer.weight_decay"} | {
+    "monitoring.history_freq", "load",
+}  # fmt: skip
+
+
+def changed_keys(folder: Path) -> set[str]:
+    changes = load_checkpoint(folder / "checkpoint_latest.pt").state["changes"]
+    return {key for change in changes for key in change} - {"iteration"}
+
+
+def test_the_sessions_have_every_command():
+    assert {line.split()[0] for line, _ in SESSION} - {"setrl"} == set(COMMANDS) - {"q", "abort", "kill", "python"}
 
 
 class Terminal:
@@ -59,6 +98,13 @@ class Terminal:
         os.write(self.own, f"{line}\n".encode())
         return self.wait_for("autoseg> ")
 
+    def wait_for_checkpoint(self, folder: Path) -> None:
+        """Read until the training has written its first checkpoint."""
+        while not (folder / "checkpoint_latest.pt").exists():
+            if select.select([self.own], [], [], 0.2)[0]:
+                self.text += os.read(self.own, 4096).decode(errors="replace")
+            assert self.process.poll() is None, self.text
+
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
@@ -88,47 +134,73 @@ def fold(root: Path, name: str) -> Path:
 
 @pytest.mark.slow
 def test_a_session_on_a_terminal(root):
-    terminal = Terminal(root, "--name", "talked")
+    terminal = Terminal(root, "--name", "talked", "--console-python")
     folder = fold(root, "talked")
-    while not (folder / "checkpoint_latest.pt").exists():
-        if select.select([terminal.own], [], [], 0.2)[0]:
-            terminal.text += os.read(terminal.own, 4096).decode(errors="replace")
-        assert terminal.process.poll() is None, terminal.text
+    terminal.wait_for_checkpoint(folder)
     terminal.interrupt()
     assert "iteration" in terminal.wait_for("autoseg> ")
-    assert "learning rate 0.001" in terminal.type("setlr 0.001")
-    assert "no such command" in terminal.type("setrl 0.1")
-    assert "setlr RATE" in terminal.type("help")
-    assert "saved mine.pt" in terminal.type("save mine")
+    for line, answer in SESSION:
+        assert answer in terminal.type(line), line
+        if answer.startswith(("sgd", "learning rate", "optimizer", "monitoring", "those of")):
+            assert f": {line}: " in terminal.text, f"{line} was not logged"
+    assert "n = 20" in terminal.type("python n = run.state.config.iterations_per_epoch; print(f'n = {n}')")
+    assert "21" in terminal.type("python n + 1")
+    assert "ZeroDivisionError" in terminal.type("python 1 / 0")
     os.write(terminal.own, b"q\n")
     terminal.wait_for("going on")
-
-    asked = run_command("ctl", folder, "print config.optimizer.learning_rate")
-    assert asked.returncode == 0, asked.stderr
-    assert float(asked.stdout) > 0
-    wrong = run_command("ctl", folder, "setlr none")
-    assert wrong.returncode == 2 and "a number above 0" in wrong.stderr
+    assert "--console-python" in run_command("ctl", folder, "python 1").stderr
 
     time.sleep(TWICE_S + 0.1)
     terminal.interrupt()
     terminal.wait_for("autoseg> ")
     os.write(terminal.own, b"abort\n")
     assert terminal.end() == 130
-    assert "--resume" in terminal.text and "Traceback" not in terminal.text
-    latest = load_checkpoint(folder / "checkpoint_latest.pt")
-    assert "optimizer.learning_rate" in latest.state["changes"][0]
+    assert "--resume" in terminal.text
+    assert changed_keys(folder) == CHANGED | {"python"}
     drawn = run_command("plot", folder, "-o", folder / "again.png")
     assert drawn.returncode == 0 and (folder / "again.png").stat().st_size > 0
+
+    terminal = Terminal(root, "--name", "talked", "--resume")
+    terminal.wait_for("training")
+    terminal.interrupt()
+    terminal.wait_for("autoseg> ")
+    for line, answer in KEPT.items():
+        assert answer in terminal.type(line), line
+    assert "no command executes code here" in terminal.type("python 1")
+    os.write(terminal.own, b"kill\n")
+    assert terminal.end() == 130
+    assert "without saving" in terminal.text and "Traceback" not in terminal.text
+    assert changed_keys(folder) == CHANGED | {"python"}
+
+
+@pytest.mark.slow
+def test_the_same_session_from_another_process(root):
+    terminal = Terminal(root, "--name", "steered")
+    folder = fold(root, "steered")
+    terminal.wait_for_checkpoint(folder)
+    for line, answer in (*SESSION, *KEPT.items(), ("python 1", "--console-python"), ("q", "going on")):
+        asked = run_command("ctl", folder, line)
+        is_wrong = line in ("setrl 0.1", "setlr none", "print config.model_dump()", "python 1")
+        assert asked.returncode == (2 if is_wrong else 0), asked.stderr
+        assert answer in (asked.stderr if is_wrong else asked.stdout), line
+        while select.select([terminal.own], [], [], 0)[0]:  # or the training waits for its output
+            terminal.text += os.read(terminal.own, 4096).decode(errors="replace")
+    assert "saving and ending" in run_command("ctl", folder, "abort").stdout
+    assert terminal.end() == 130
+    assert changed_keys(folder) == CHANGED
+    resumed = Terminal(root, "--name", "steered", "--resume")
+    while not is_running(folder):
+        time.sleep(0.05)
+    for line, answer in (*KEPT.items(), ("kill", "without saving")):
+        assert answer in run_command("ctl", folder, line).stdout, line
+    assert resumed.end() == 130
+    assert changed_keys(folder) == CHANGED
 
 
 @pytest.mark.slow
 def test_ctrl_c_twice_saves_and_exits(root):
     terminal = Terminal(root, "--name", "twice")
-    while not (fold(root, "twice") / "checkpoint_latest.pt").exists():
-        time.sleep(0.1)
-        if select.select([terminal.own], [], [], 0)[0]:
-            terminal.text += os.read(terminal.own, 4096).decode(errors="replace")
-        assert terminal.process.poll() is None, terminal.text
+    terminal.wait_for_checkpoint(fold(root, "twice"))
     terminal.interrupt()
     time.sleep(0.3)
     terminal.interrupt()

@@ -63,7 +63,7 @@ def test_a_users_mistake_is_named_and_nothing_is_written(tmp_path):
     new = tmp_path / "new"
     uneven = run("convert_elektronn", "-o", new, "--images", *images, "--labels", *labels[:2])
     assert uneven.returncode == 2
-    assert "--labels: found 2 entries, expected 3" in uneven.stderr
+    assert "--labels: found 2 values, expected 3" in uneven.stderr
     wrong = run("convert_elektronn", "-o", new, "--images", *images, "--labels", *(f"{name}x" for name in labels))
     assert wrong.returncode == 2
     assert wrong.stderr.count("expected a data set 'labelsx'") == 3

@@ -1,4 +1,4 @@
-"""Whoever watches a log sees a sign of life every 20 seconds, however long one step, epoch or case takes."""
+"""A log shows a sign of life every 20 seconds, however long one step, epoch or case takes."""
 
 from __future__ import annotations
 

@@ -47,6 +47,19 @@ def test_a_killed_worker_costs_its_case_which_is_named_at_the_end(tmp_path):
     assert not list(cache.glob("toy_001*")) and not list(cache.glob(".*"))
 
 
+@pytest.mark.parametrize(
+    "options",
+    ["-c 2d", "--planner nonsense", "--gpu-memory-gb 8", "--plan-of .", "--replan", "--set network.levels=4"],
+)
+def test_a_check_refuses_options_that_only_planning_uses(options, tmp_path, monkeypatch, capsys):
+    line = ["autoseg_plan_and_preprocess", str(tmp_path), "--check-only", *options.split()]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit) as left:
+        command.main()
+    assert left.value.code == 2
+    assert f"{options.split()[0]}: found with --check-only" in capsys.readouterr().err
+
+
 def test_a_touched_label_has_its_case_read_and_preprocessed_and_no_other(tmp_path, monkeypatch, capsys):
     raw = write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=3, shape=(20, 30, 30), sparse=False)
     arguments = ["autoseg_plan_and_preprocess", str(raw), "--root", str(tmp_path / "root"), "-j", "1", "-c", "2d"]

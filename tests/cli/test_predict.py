@@ -189,3 +189,15 @@ def test_one_image_is_no_folder_and_the_message_says_what_to_type(run, workspace
     subprocess.run(["bash", "-c", command], check=True)
     assert run("-i", folder, *arguments) == 0
     assert [path.name for path in (workspace / "out").glob("*.mha")] == ["a.mha"]
+
+
+def test_fast_predicts_without_mirrored_copies_in_wide_steps(run, workspace):
+    model = workspace / "results" / "Toy" / "default__3d_fullres"
+    line = ("-i", workspace / "in", "-m", model, "--device", "cpu", "-q")
+    options = {"slow": (), "fast": ("--fast",), "same": ("--no-tta", "--step", "0.75")}
+    maps = {}
+    for name, given in options.items():
+        assert run(*line, "-o", workspace / name, *given) == 0
+        maps[name] = sitk.GetArrayFromImage(sitk.ReadImage(str(workspace / name / "a.mha")))
+    assert np.array_equal(maps["fast"], maps["same"])
+    assert not np.array_equal(maps["fast"], maps["slow"])

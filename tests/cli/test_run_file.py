@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from command_line import run_command
 
+from autoseg.planning.files import PLAN_FILE, load_plan
+
 CPU = ("--device", "cpu", "-j", "0", "-q")
 
 
@@ -43,6 +45,18 @@ def test_each_setting_is_printed_with_the_level_that_it_came_from(
     assert not (toy_workspace.root / "results").exists()
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_as_it_was_begun_whatever_its_file_says(toy_folder, toy_workspace, tmp_path, no_user_file):
+    run = tmp_path / "run.toml"
+    run.write_text("iterations = 50\nseed = 3\n[monitoring]\nbatch_picture = 0\n")
+    options = ("--config", run, "--name", "goes_on", "--set", "precision=float32", *CPU)
+    begun = run_command("train", toy_folder, "0", "--iterations", "2", *options, root=toy_workspace.root)
+    assert begun.returncode == 0, begun.stderr
+    again = run_command("train", toy_folder, "0", "--resume", *options, root=toy_workspace.root)
+    assert again.returncode == 0, again.stderr
+    assert f"{run}: iterations=50 not taken" in again.stderr
+
+
 def test_an_unknown_key_is_refused_with_its_file_and_the_nearest_name(
     toy_folder, toy_workspace, tmp_path, no_user_file
 ):
@@ -66,11 +80,15 @@ def test_a_folder_of_cubes_is_trained_with_one_file(tmp_path, no_user_file):
     run.write_text(
         'iterations = 2\nbatch_size = 1\nprecision = "float32"\nvalidation_iterations = 1\n[augmentation]\n'
         'mirror = false\n[data]\nimages = ["raw_*.h5:raw"]\nlabels = ["lab_*.h5:labels"]\nvalidation = [0]\n'
+        "[network]\nfeatures = [4, 8]\n"
     )
     planned = run_command("plan_and_preprocess", run, "--planner", "small", "-c", "2d", "-j", "1", "-q", root=root)
     assert planned.returncode == 0, planned.stderr
+    plan = load_plan(root / "preprocessed" / "run" / PLAN_FILE)
+    assert plan.configurations["2d"].topology.features == (4, 8)
     trained = run_command("train", run, "0", *CPU, root=root)
     assert trained.returncode == 0, trained.stderr
+    assert "the plan was made without" not in trained.stderr
     fold = root / "results" / "run" / "default__2d" / "fold_0"
     content = json.loads((fold / "training.json").read_text())
     assert content["val_cases"] == ["raw_0"] and content["origins"]["batch_size"] == str(run)

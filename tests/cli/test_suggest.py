@@ -140,5 +140,5 @@ def test_a_users_mistake_is_named(root, flags, message):
 
 
 def test_a_data_set_is_not_written_into(toy_folder):
-    with pytest.raises(ConfigError, match="found a data set, expected a folder for suggestions"):
+    with pytest.raises(ConfigError, match="expected a folder for suggestions"):
         refuse_data_sets(toy_folder)

@@ -82,7 +82,7 @@ def test_components_that_lack_an_attribute_are_named():
 
 
 def test_a_class_in_the_place_of_an_object_is_named_with_what_to_write():
-    with pytest.raises(ConfigError, match=r"Counts is a class, expected an object. Write NAME = Counts\(\)"):
+    with pytest.raises(ConfigError, match=r"Counts is a class.* NAME = Counts\(\)"):
         feature_map_values(topology("parts_of_a_user:Counts"), (8, 8), 2)
 
 
@@ -108,7 +108,7 @@ def test_an_exception_of_a_user_is_chained_with_file_and_line_of_the_user():
 def test_a_wrong_signature_is_named_with_the_place_of_the_function():
     import parts_of_a_user
 
-    with pytest.raises(ConfigError, match=r"missing 1 required.*parts_of_a_user\.py, line 10.*called with 0 arguments"):
+    with pytest.raises(ConfigError, match=r"parts_of_a_user\.py, line 10.*with 0 arguments"):
         call_component("loss", "parts_of_a_user:one_argument", parts_of_a_user.one_argument)
 
 

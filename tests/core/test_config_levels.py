@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from autoseg.core.config_levels import (
     Level,
@@ -11,6 +11,7 @@ from autoseg.core.config_levels import (
     matching_keys,
     resolve_levels,
     user_file,
+    value_text,
 )
 from autoseg.core.errors import ConfigError
 
@@ -25,10 +26,22 @@ class Monitor(BaseModel, extra="forbid"):
     name: str = "plain"
 
 
+class Range(BaseModel, extra="forbid"):
+    low: int = 0
+    high: int = 9
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.low > self.high:
+            raise ValueError("low is above high. Exchange them")
+        return self
+
+
 class Settings(BaseModel, extra="forbid"):
     seed: int = Field(default=0, ge=0)
     optimizer: Optimizer = Optimizer()
     monitor: Monitor = Monitor()
+    range: Range = Range()
 
 
 def resolved(*levels):
@@ -46,6 +59,8 @@ def test_a_later_level_wins_key_by_key_and_each_value_knows_its_level():
         ("optimizer.learning_rate", 0.5, "--set"),
         ("monitor.every", 10, "default"),
         ("monitor.name", "plain", "default"),
+        ("range.low", 0, "default"),
+        ("range.high", 9, "default"),
     ]
 
 
@@ -93,3 +108,18 @@ def test_the_users_file_is_the_variable_or_lies_in_the_home_folder(tmp_path):
     path.touch()
     assert user_file({"HOME": str(tmp_path)}) == path
     assert user_file({"HOME": str(tmp_path), "AUTOSEG_CONFIG": "elsewhere.toml"}).name == "elsewhere.toml"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "none"), (True, "true"), (0.5, "0.5"), ("sgd", "sgd"), ((1, 2), "1,2"), ((), '""'), ({"a": 2}, "a=2"),
+     (((3, 0.1), (5, 0.01)), "3:0.1,5:0.01")],
+)  # fmt: skip
+def test_a_value_is_printed_as_it_is_assigned(value, text):
+    assert value_text(value) == text
+
+
+def test_settings_that_disagree_are_named_with_the_levels_that_set_them():
+    with pytest.raises(ConfigError) as caught:
+        resolved(Level("run.toml", {"range.low": 5, "seed": 1}), Level("--set", {"range.high": 2}))
+    assert str(caught.value) == "run.toml and --set: range: low is above high. Exchange them."

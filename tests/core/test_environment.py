@@ -1,4 +1,4 @@
-"""What is recorded of software and hardware."""
+"""The record of software and hardware."""
 
 from __future__ import annotations
 

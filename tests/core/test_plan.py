@@ -48,5 +48,5 @@ def test_a_plan_survives_json(plan):
 
 
 def test_a_configuration_that_is_not_there_is_named_with_those_that_are(plan):
-    with pytest.raises(PlanError, match=r"no configuration '2d', expected one of \['3d_fullres', '3d_cascade"):
+    with pytest.raises(PlanError, match=r"'2d', expected .*'3d_fullres', '3d_cascade"):
         plan.configuration("2d")

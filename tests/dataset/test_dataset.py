@@ -56,7 +56,7 @@ def test_cases_are_sorted_and_their_channels_too(two_cases: Path):
 
 
 def test_an_unknown_case_is_an_error(two_cases: Path):
-    with pytest.raises(DatasetError, match=r"no case 'A_7', expected a_7, b\. Check the name\. Did you mean 'a_7'"):
+    with pytest.raises(DatasetError, match=r"no case 'A_7'.* mean 'a_7'"):
         Dataset.load(two_cases).case("A_7")
 
 

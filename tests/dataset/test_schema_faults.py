@@ -31,6 +31,7 @@ SOUND: dict[str, Any] = {
     },
     "valid_mask_folder": "masks",
     "task": "semantic",
+    "targets": ["depth"],
     "dataset": {"a": {"images": ["a_0000.png"], "label": "a.png"}},
 }
 MISTAKES: dict[tuple[str, ...], Any] = {
@@ -55,6 +56,7 @@ MISTAKES: dict[tuple[str, ...], Any] = {
     ("annotation_protocol", "slice_axis"): 0,
     ("valid_mask_folder",): " ",
     ("task",): 1,
+    ("targets",): [],
     ("dataset", "a"): {"images": []},
 }
 """A key of ``SOUND`` -> a value that it cannot have, in such a way that no other key is faulty then."""

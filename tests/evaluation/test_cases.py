@@ -1,4 +1,4 @@
-"""What a score was measured on follows from the reference alone, class by class."""
+"""The voxels behind a score follow from the reference alone, class by class."""
 
 from __future__ import annotations
 

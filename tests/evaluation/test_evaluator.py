@@ -57,6 +57,7 @@ def test_counts_and_volumes_come_from_the_files(folders: tuple[Path, Path]) -> N
     assert seen == [(1, 2, "one"), (2, 2, "two")]
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_summary(folders: tuple[Path, Path]) -> None:
     assert evaluate_folder(*folders, CONTENT, workers=2) == evaluate_folder(*folders, CONTENT)
 
@@ -211,7 +212,7 @@ def test_nothing_to_score_is_an_error(folders: tuple[Path, Path], tmp_path: Path
     with pytest.raises(EvaluationError, match="nowhere: no such folder"):
         evaluate_folder(reference, tmp_path / "nowhere", CONTENT)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(EvaluationError, match=r"empty: found no label map, expected files ending in '.nii.gz'"):
+    with pytest.raises(EvaluationError, match=r"empty: found no label map"):
         evaluate_folder(tmp_path / "empty", predictions, CONTENT)
 
 
@@ -308,7 +309,7 @@ def test_other_predictions_of_the_same_cases_are_subtracted(folders: tuple[Path,
         evaluate_folder(reference, predictions, CONTENT, against=tmp_path / "better", strict=True)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_other_predictions_may_lack_cases_and_be_broken_on_their_own(
     folders: tuple[Path, Path], tmp_path: Path, workers: int
 ) -> None:
@@ -378,7 +379,7 @@ def test_every_reference_is_scored_or_named(folders: tuple[Path, Path]) -> None:
 
 def test_one_file_given_as_folder_is_told_its_folder(folders: tuple[Path, Path]) -> None:
     reference, predictions = folders
-    with pytest.raises(EvaluationError, match=rf"one.nii.gz: found a file, expected a folder .* {predictions};"):
+    with pytest.raises(EvaluationError, match=rf"one.nii.gz: found a file.* {predictions};"):
         evaluate_folder(reference, predictions / "one.nii.gz", CONTENT)
 
 

@@ -201,5 +201,5 @@ def test_shapes_must_agree() -> None:
 
 def test_images_are_not_counted_as_label_maps() -> None:
     values = np.arange(5000).reshape(1, 50, 100)
-    with pytest.raises(EvaluationError, match="found 5000 values in the reference and 5000 in the prediction"):
+    with pytest.raises(EvaluationError, match=r"5000 .*reference and 5000 .*prediction"):
         count_pairs(values, values)

@@ -1,4 +1,4 @@
-"""What is written is nnU-Net's summary as valid JSON; nulls stay out of every mean."""
+"""A summary is that of nnU-Net as valid JSON; nulls stay out of every mean."""
 
 from __future__ import annotations
 

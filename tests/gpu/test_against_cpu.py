@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from autoseg.sampling.batch import Batch
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.loader import make_loader
 from autoseg.training.fold import build_parts, train_fold
+from autoseg.training.optim import OptimizerConfig, build_optimization
 from autoseg.training.prepare import prepare_fold
 from autoseg.training.request import FoldRequest
 from autoseg.training.run_checkpoints import FINAL
@@ -87,6 +89,40 @@ def test_patches_are_those_of_the_cpu(request_of, device, with_noise):
         assert (one.codes == other.codes.cpu()).float().mean() > 0.999  # a tie may fall to either side
 
 
+def test_batches_are_whole_however_long_the_device_computes(request_of, device):
+    request = request_of("ahead")
+
+    def batches(where: torch.device | None) -> Iterator[Batch]:
+        sources = [request.cache.source(name) for name in request.train_cases]
+        options = {"labels": request.dataset.labels, "start": 0, "stop": 8, "seed": 3, "device": where}
+        return make_loader(sources, request.configuration, SamplingConfig(), moving(share=0.8), **options)
+
+    work, images = torch.full((1024, 1024), 1e-3, device=device), []
+    for batch in batches(device):
+        for _ in range(20 if device.type == "cuda" else 1):
+            work = (work @ work).clamp(max=1e-3)
+        images.append(batch.images.clone())  # computed after the products, while the next batch is copied
+    for one, other in zip(batches(None), images, strict=True):
+        assert torch.allclose(one.images, other.cpu(), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_all_weights_are_updated_in_one_kernel_as_on_the_cpu(device, name):
+    results = []
+    for where in (CPU, device):
+        torch.manual_seed(0)
+        network = torch.nn.Conv3d(2, 8, 3).to(where)
+        built = build_optimization(network, OptimizerConfig(name=name, learning_rate=0.1), 10)
+        for step in range(3):
+            for weight in network.parameters():
+                weight.grad = torch.full_like(weight, 0.1 * (step + 1))
+            built.optimizer.step()
+        if where.type == "cuda":
+            assert all(group["fused"] for group in built.optimizer.param_groups)
+        results.append(torch.cat([weight.detach().cpu().flatten() for weight in network.parameters()]))
+    assert torch.allclose(*results, rtol=1e-4, atol=1e-5)
+
+
 def test_a_step_of_training_does_what_it_does_on_the_cpu(request_of, device):
     changes = []
     for where in (CPU, device):
@@ -149,3 +185,13 @@ def test_the_type_that_is_chosen_predicts_nearly_what_float32_does(model_folder:
     chosen = Predictor.load(model_folder, device=str(device))
     exact = replace(chosen, autocast_dtype=None)
     assert (chosen.predict_case(case) == exact.predict_case(case)).mean() > 0.98
+
+
+def test_a_fast_prediction_is_that_of_the_cpu(model_folder: Path, device):
+    image = np.random.default_rng(2).normal(size=(1, 12, 20, 18)).astype(np.float32)
+    geometry = Geometry(spacing=(2.0, 1.0, 1.0))
+    results = []
+    for where in (CPU, device):
+        predictor = replace(Predictor.load(model_folder, device=str(where), fast=True), autocast_dtype=None)
+        results.append(predictor.predict_probabilities(image, geometry)[1])
+    assert np.allclose(*results, atol=2e-3)

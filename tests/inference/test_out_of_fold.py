@@ -34,7 +34,7 @@ def test_a_case_that_no_fold_was_given_is_unseen_by_all(folds):
 
 def test_being_validated_on_is_not_enough_when_the_case_was_trained_on_too(folds):
     tell(folds, 0, ["a", "b"], train=["a", "c", "d"])
-    with pytest.raises(ModelError, match="found 1 cases that no finished fold left out of its training: a "):
+    with pytest.raises(ModelError, match=r"no finished fold left out .*: a "):
         out_of_fold_models(folds, CASES)
 
 
@@ -43,7 +43,7 @@ def test_a_fold_that_started_from_weights_that_saw_the_case_is_not_unseen(folds)
     path = folds / "fold_0" / "training.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"seen_cases": ["a"]}))
     assert out_of_fold_models(folds, ["b", "c", "d"]) == {"b": "0", "c": "1", "d": "1"}
-    with pytest.raises(ModelError, match=r"found 1 cases .*: a .*Fold 0 left .*--pretrained.* 0 -c \S+ --overwrite"):
+    with pytest.raises(ModelError, match=r": a .*Fold 0 .*--pretrained.* 0 .*--overwrite"):
         out_of_fold_models(folds, CASES, left_out_by={"a": "0", "b": "0", "c": "1", "d": "1"})
     chosen = out_of_fold_models(folds, CASES, allow_seen=True)
     assert chosen == {"a": "0", "b": "0", "c": "1", "d": "1"}  # marked, and still the fold that saw least of it
@@ -65,7 +65,7 @@ def test_a_pretrained_fold_of_an_earlier_version_that_does_not_say_what_it_saw_i
 def test_a_missing_fold_is_named_with_its_cases_and_the_command(folds):
     (folds / "fold_1" / "checkpoint_final.pt").unlink()
     splits = {"a": "0", "b": "0", "c": "1", "d": "1"}
-    with pytest.raises(ModelError, match=r"training: c, d .*autoseg_train \S+ 1 -c 3d_fullres, or add --seen"):
+    with pytest.raises(ModelError, match=r": c, d .*autoseg_train \S+ 1 .*--seen"):
         out_of_fold_models(folds, CASES, left_out_by=splits)
     with pytest.raises(ModelError, match=r"autoseg_train \S+ FOLD -c 3d_fullres"):
         out_of_fold_models(folds, CASES)

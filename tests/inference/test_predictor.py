@@ -67,17 +67,17 @@ def test_an_unfinished_fold_is_left_out_and_named(model_folder, caplog):
     with caplog.at_level(logging.WARNING, logger="autoseg"):
         assert Predictor.load(model_folder, device="cpu").model.folds == ("0",)
     assert "left out: 1" in caplog.text
-    with pytest.raises(ModelError, match=r"no finished fold 1, expected one of the finished folds: 0\."):
+    with pytest.raises(ModelError, match=r"fold 1, expected .* folds: 0\."):
         Predictor.load(model_folder, ["1"], "cpu")
 
 
 def test_a_missing_folder_or_fold_is_named(model_folder, tmp_path):
-    with pytest.raises(ModelError, match="nowhere: found no such folder, expected a model folder"):
+    with pytest.raises(ModelError, match="nowhere: found no such folder"):
         Predictor.load(tmp_path / "nowhere", device="cpu")
-    with pytest.raises(ModelError, match=r"no finished fold 3, 4, expected one of the finished folds: 0, 1\."):
+    with pytest.raises(ModelError, match=r"fold 3, 4, expected .* 0, 1\."):
         Predictor.load(model_folder, [0, 3, 4], "cpu")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match=r"found no fold_<k> folder, expected a fold with checkpoint_final.pt"):
+    with pytest.raises(ModelError, match=r"no fold_<k> folder, expected .*checkpoint_final.pt"):
         Predictor.load(tmp_path / "empty", device="cpu")
     for fold in ("0", "1"):
         final = model_folder / f"fold_{fold}" / "checkpoint_final.pt"
@@ -119,7 +119,7 @@ def test_folds_are_mirrored_only_where_all_were_trained_so(model_folder, checkpo
 def test_weights_of_another_network_are_refused(model_folder, checkpoint_maker):
     other = checkpoint_maker("1", n_channels=2).weights
     save_checkpoint(model_folder / "fold_1" / "checkpoint_final.pt", replace(checkpoint_maker("1"), weights=other))
-    with pytest.raises(ModelError, match=r"fold_1.*weights that do not fit the network of its plan"):
+    with pytest.raises(ModelError, match=r"fold_1.*do not fit the network"):
         Predictor.load(model_folder, device="cpu")
 
 
@@ -194,7 +194,7 @@ def test_a_trained_network_predicts_labels_of_the_images_shape(model_folder):
 def test_an_image_with_nan_or_inf_is_refused(threshold_predictor, value):
     image = random_image()
     image[0, 1, 2, 3] = value
-    with pytest.raises(DatasetError, match="found 1 voxels that are NaN or infinite"):
+    with pytest.raises(DatasetError, match="1 voxels that are NaN"):
         threshold_predictor().predict_array(image, GEOMETRY)
 
 

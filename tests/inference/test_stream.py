@@ -282,6 +282,29 @@ def test_only_the_patches_that_overflow_are_computed_again():
     assert network.last == 1
 
 
+class TooLarge(nn.Module):
+    """Needs more memory than there is for more than ``most`` patches; remembers the sizes of batches that fitted."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most, self.sizes = most, []
+
+    def forward(self, images):
+        if len(images) > self.most:
+            raise torch.cuda.OutOfMemoryError
+        self.sizes.append(len(images))
+        return 2 * images
+
+
+def test_patches_that_need_too_much_memory_together_are_computed_in_parts():
+    network, patches = TooLarge(2), torch.arange(7.0 * 4).view(7, 1, 2, 2)
+    with torch.inference_mode():
+        assert torch.equal(Ensemble((network,), ((),), CPU)(patches), 2 * patches)
+    assert network.sizes == [1, 2, 2, 2]
+    with torch.inference_mode(), pytest.raises(torch.cuda.OutOfMemoryError):
+        Ensemble((TooLarge(0),), ((),), CPU)(patches)
+
+
 def test_an_ensemble_is_summed_over_members_and_mirrored_copies():
     patches = torch.arange(8.0).view(1, 1, 2, 4)
     ensemble = Ensemble((Fixed(1.0, -2.0), Fixed(5.0, 1.0), Fixed(0.0, 4.0)), mirrorings((0, 1)), CPU)

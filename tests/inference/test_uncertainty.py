@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.cases.case import CaseRecord, Target
+from autoseg.cases.case import CaseRecord
+from autoseg.cases.label_codes import encode_target
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
 from autoseg.inference.box_sums import slice_grid
@@ -77,7 +78,7 @@ def test_an_annotated_voxel_is_no_reason_to_annotate(names, transpose):
     drawn = np.full(shape, 3, dtype=np.uint8)
     drawn[1] = 1
     drawn[2, :2] = 0
-    target = Target(*labels.encode(drawn, "a"))
+    target = encode_target(drawn, labels, "a")
     record = record_of(shape, transpose=transpose)
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(labels.n_heads, *record.shape)).astype(np.float32)
@@ -113,6 +114,6 @@ def test_the_sums_are_those_of_the_maps():
 
 def test_partly_known_voxels_are_open():
     labels = labels_of(CLASSES, cases={"a": {"absent": ["tumour"]}})
-    target = Target(*labels.encode(np.array([[[0, 1, 3]]]), "a"))
+    target = encode_target(np.array([[[0, 1, 3]]]), labels, "a")
     assert open_voxels(target, labels, (1, 1, 3)).ravel().tolist() == [False, False, True]
     assert open_voxels(None, labels, (1, 1, 3)).all()

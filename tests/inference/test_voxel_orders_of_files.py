@@ -1,4 +1,4 @@
-"""Whatever the order of a file: its prediction, completion, review and suggestions are those of the same anatomy."""
+"""Prediction, completion, review and suggestions are those of the anatomy, in any voxel order of the file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from autoseg.assist.complete_case import complete_case
 from autoseg.assist.suggest import default_patch
-from autoseg.cases.case import Case, Target
+from autoseg.cases.case import Case
+from autoseg.cases.label_codes import encode_target
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
 from autoseg.dataset.dataset import Dataset
@@ -76,7 +77,7 @@ def test_completion_and_review_are_in_the_order_of_the_file(predictor, order):
         file_labels = where.apply(drawn).copy()
         case = Case("a", where.apply(image_of()).copy(), where.turned(LPS, SHAPE))
         prepared = predictor.prepare(case)
-        target = Target(*LABELS.encode(file_labels, "a"))
+        target = encode_target(file_labels, LABELS, "a")
         done = complete_case(predictor.logits(prepared.image), prepared.record, LABELS, target, review=True)
         np.testing.assert_array_equal(done.labels[file_labels < 2], file_labels[file_labels < 2])
         places = np.zeros(file_labels.shape, np.float32)
@@ -100,7 +101,7 @@ def test_suggestions_name_slices_and_boxes_of_the_file(predictor, order, by):
         case = Case("a", where.apply(image_of()).copy(), where.turned(LPS, SHAPE))
         prepared = predictor.prepare(case)
         grid = slice_grid(shape, where.axes.index(0)) if by == "slice" else patch_grid(shape, where.permuted((2, 5, 4)))
-        target = Target(*LABELS.encode(file_labels, "a"))
+        target = encode_target(file_labels, LABELS, "a")
         found[where] = measure(predictor.logits(prepared.image), prepared.record, LABELS, target, grid)
     (boxes, maps), (expected, expected_maps) = found[order], found[VoxelOrder()]
     for name in ("entropy", "labels", "is_open"):

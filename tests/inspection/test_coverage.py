@@ -1,4 +1,4 @@
-"""Where no case is annotated, worked out by hand."""
+"""Places where no case is annotated, worked out by hand."""
 
 from __future__ import annotations
 

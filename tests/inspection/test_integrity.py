@@ -83,6 +83,7 @@ def test_the_report_is_valid_json(folder: Path):
     assert value["cases"]["a"]["positive_fraction"].keys() == {"background", "liver", "tumour"}
 
 
+@pytest.mark.slow
 def test_workers_and_progress_change_nothing(tmp_path):
     folder = lay_out(tmp_path / "toy", SHAPES["3d"])
     seen: list[tuple[int, int, str]] = []
@@ -412,6 +413,7 @@ def test_a_lost_worker_names_its_case(folder: Path, monkeypatch):
     assert only_fault(folder) == ("case 'a': found its worker process dead, expected a result. Use fewer workers.")
 
 
+@pytest.mark.slow
 def test_real_scribbles_pass_and_are_as_sparse_as_they_are_said_to_be(real_data: Path):
     dataset = Dataset.load(real_data / "Dataset027_ACDC" / "dataset_scribble.json")
     report = check_dataset(dataset)

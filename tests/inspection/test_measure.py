@@ -152,6 +152,7 @@ def test_every_channel_has_its_statistics(tmp_path):
     assert found["1"].mean == pytest.approx(900, rel=0.01)
 
 
+@pytest.mark.slow
 def test_workers_change_nothing_and_skipped_cases_are_left_out(tmp_path):
     dataset = make_dataset(tmp_path, {name: toy_case(seed) for seed, name in enumerate("abc")})
     seen = []
@@ -180,7 +181,7 @@ def test_failing_case_is_named(tmp_path):
 def test_labels_of_another_shape_are_refused_for_all_cases_at_once(tmp_path):
     image, labels = toy_case(10)
     dataset = make_dataset(tmp_path, {"a": (image, labels[1:]), "b": (image, labels[:, 1:])})
-    with pytest.raises(DatasetError, match=r"case 'a': a\.nii\.gz: found labels of shape \(23, 16, 20\)") as error:
+    with pytest.raises(DatasetError, match=r"'a': a\.nii\.gz: .*\(23, 16, 20\)") as error:
         extract_fingerprint(dataset)
     assert len(error.value.faults) == 2
 
@@ -191,6 +192,7 @@ def test_nothing_to_measure_is_refused(tmp_path):
         extract_fingerprint(dataset, skip=frozenset("a"))
 
 
+@pytest.mark.slow
 def test_real_scribbles_have_the_statistics_of_the_dense_labels(real_data):
     folder = real_data / "Dataset027_ACDC"
     scribbles = sorted(folder.glob("dataset_*.json"))

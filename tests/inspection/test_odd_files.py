@@ -1,4 +1,4 @@
-"""What single files of a data set say, lack or break is told by the check, and never ends it."""
+"""A single odd or damaged file of a data set is reported by the check and never ends it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from autoseg.io import images
 from autoseg.io.images import write_labels
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", [(12, 20, 18), (1, 40, 50)], ids=["3d", "2d"])
 def test_it_finds_and_measures_what_two_passes_do(tmp_path, shape, workers):
     dataset = Dataset.load(write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=3, shape=shape))

@@ -258,7 +258,7 @@ def test_minus_one_as_an_unsigned_number_is_not_a_class(tmp_path, dtype):
     labels = np.ones((6, 5, 4), dtype=dtype)
     labels[0] = np.iinfo(dtype).max
     cube = write_cube(tmp_path, labels=labels)
-    with pytest.raises(DatasetError, match=f"found the label {np.iinfo(dtype).max}, and neither --names nor info"):
+    with pytest.raises(DatasetError, match=f"label {np.iinfo(dtype).max}, and neither --names"):
         convert([cube], tmp_path / "new", ConversionSettings())
     assert not (tmp_path / "new").exists()
 
@@ -266,6 +266,6 @@ def test_minus_one_as_an_unsigned_number_is_not_a_class(tmp_path, dtype):
 @pytest.mark.parametrize("name", ["../escaped", "a/b", "..", ".hidden", " "])
 def test_a_case_name_must_be_one_that_files_can_have(tmp_path, name):
     cube = replace(write_cube(tmp_path), name=name)
-    with pytest.raises(DatasetError, match=r"found the case name .*, expected a name that files"):
+    with pytest.raises(DatasetError, match=r"found the case name"):
         convert([cube], tmp_path / "new", ConversionSettings(class_names=NAMES))
     assert not (tmp_path / "new").exists()

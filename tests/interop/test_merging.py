@@ -111,7 +111,7 @@ def test_equal_case_names_get_the_name_of_their_data_set(tmp_path):
 
 def test_names_that_still_collide_are_an_error(tmp_path):
     folders = [write(tmp_path / "A", LIVER, ("b", "B_b")), write(tmp_path / "B", LIVER, ("b",))]
-    with pytest.raises(DatasetError, match="found 2 cases that would be named 'B_b'"):
+    with pytest.raises(DatasetError, match=r"2 cases .* 'B_b'"):
         plan_merger([Dataset.load(folder) for folder in folders], "x")
 
 
@@ -269,7 +269,7 @@ def test_fewer_than_two_data_sets_or_one_twice_are_errors(tmp_path):
 
 def test_wrong_label_files_are_all_named_and_nothing_is_left(tmp_path):
     folders = [write(tmp_path / "A", LIVER, corner=9), write(tmp_path / "B", LIVER, ("c",))]
-    with pytest.raises(DatasetError, match=r"case 'a': found undeclared values 9 \(4 voxels\)") as error:
+    with pytest.raises(DatasetError, match=r"'a': .*values 9 \(4 voxels\)") as error:
         merge(*folders)
     assert len(error.value.faults) == 2 and not (tmp_path / "merged").exists()
 
@@ -292,7 +292,7 @@ def test_labels_of_another_shape_than_their_image_are_refused(tmp_path):
     first, second = write(tmp_path / "one", LIVER), write(tmp_path / "two", KIDNEY, names=("c",))
     wrong = np.zeros((3, 4, 5), dtype=np.uint8)
     write_labels(second / "labelsTr/c.nii.gz", wrong, Geometry(spacing=(2.0, 1.0, 1.0)))
-    with pytest.raises(DatasetError, match=r"case 'c': c.nii.gz: found labels of shape \(3, 4, 5\)"):
+    with pytest.raises(DatasetError, match=r"'c': c.nii.gz: .*\(3, 4, 5\)"):
         merge(first, second)
     assert not (tmp_path / "merged" / "dataset.json").exists()
 

@@ -17,7 +17,7 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.interop.run_data import check_same_dataset, dataset_of_run_file, read_table
 from autoseg.io.images import read_image, read_labels
 from autoseg.planning import extract_fingerprint, plan
-from autoseg.planning.splits import load_or_make_splits
+from autoseg.planning.splits import NNUNET_SPLITS_FILE, load_or_make_splits
 
 N_CUBES = 3
 TABLE = """
@@ -46,6 +46,15 @@ def written(folder: Path, more: str = "", name: str = "run.toml") -> Path:
     path = folder / name
     path.write_text(TABLE + more)
     return path
+
+
+def test_a_pattern_counts_as_a_loop_does(cubes):
+    for kind in ("raw", "lab"):
+        (cubes / "cubes" / f"{kind}_1.h5").rename(cubes / "cubes" / f"{kind}_10.h5")
+    space = Workspace(cubes / "root")
+    folder = dataset_of_run_file(written(cubes, "priorities = [1, 2, 3]\nvalidation = [1]"), space)
+    assert {case.name: case.priority for case in Dataset.load(folder).cases} == {"raw_0": 1, "raw_2": 2, "raw_10": 3}
+    assert json.loads((folder / NNUNET_SPLITS_FILE).read_text()) == [{"train": ["raw_0", "raw_10"], "val": ["raw_2"]}]
 
 
 def test_cubes_become_a_data_set_with_labels_in_their_centre(cubes):
@@ -120,7 +129,7 @@ def test_a_data_set_of_another_origin_is_not_replaced(cubes):
         ("priorites = [0]", "data.priorites: no such key.*Did you mean 'priorities'"),
         ("validation = [3]", "data.validation: found 3, expected numbers from 0 to 2"),
         ("validation = [0, 1, 2]", "data.validation: found all cubes"),
-        ("priorities = [1]", "data.priorities: found 1 entries, expected 3"),
+        ("priorities = [1]", "data.priorities: found 1 value, expected 3"),
         ('axes = "xyt"', "axes: 'xyt'"),
         ("spacing = [1, 1]", r"data.spacing"),
     ],

@@ -34,7 +34,7 @@ def test_the_ending_is_what_must_be_cut_off(name, ending):
 
 
 def test_endings_that_are_not_supported_are_named_with_those_that_are():
-    with pytest.raises(FileFormatError, match=r"case\.dcm: found the ending '\.dcm', expected one of \.nii\.gz"):
+    with pytest.raises(FileFormatError, match=r"case\.dcm: .*'\.dcm', expected one of \.nii\.gz"):
         ending_of("case.dcm")
     assert ".gz" not in SUPPORTED_ENDINGS
 

@@ -173,7 +173,7 @@ def test_the_data_of_an_mhd_file_may_begin_later_and_must_be_whole(tmp_path, is_
     data = zlib.compress(SMALL.tobytes()) if is_compressed else SMALL.tobytes()
     lines = [f"CompressedData = {is_compressed}", "HeaderSize = 64", "ElementDataFile = a.data"]
     path = meta(tmp_path / "a.mhd", *lines, data=b"")
-    with pytest.raises(FileFormatError, match=r"data file 'a\.data', which is not there.*Copy it beside a\.mhd"):
+    with pytest.raises(FileFormatError, match=r"'a\.data', .*not there.*beside a\.mhd"):
         read_image([path])
     (tmp_path / "a.data").write_bytes(b"#" * 64 + data)
     np.testing.assert_array_equal(read_image([path])[0][0], SMALL)

@@ -92,7 +92,7 @@ def test_grey_saved_as_colour_is_one_label_map_and_colours_are_not(tmp_path):
     for name, opacity in {"opaque": np.full_like(GREY, 255), "clear where 0": (GREY > 0) * np.uint8(255)}.items():
         alpha = save(tmp_path / f"{name}.png", np.stack([GREY, GREY, GREY, opacity], axis=-1))
         np.testing.assert_array_equal(read_labels(alpha)[0][0], GREY)
-    with pytest.raises(FileFormatError, match="alpha channel that differs among voxels of one value"):
+    with pytest.raises(FileFormatError, match="alpha channel that differs"):
         read_labels(save(tmp_path / "d.png", np.stack([GREY // 255, COLOUR[..., 3]], axis=-1)))
     with pytest.raises(FileFormatError, match=r"3 channels that differ.*Save class numbers"):
         read_labels(save(tmp_path / "b.png", COLOUR[..., :3]))
@@ -135,7 +135,7 @@ def test_labels_come_back(tmp_path, dtype):
 
 
 def test_labels_that_a_picture_cannot_hold_are_refused(tmp_path):
-    with pytest.raises(FileFormatError, match="found 2 slices to write, expected one 2-D slice"):
+    with pytest.raises(FileFormatError, match="found 2 slices to write"):
         write_labels(tmp_path / "p.png", np.zeros((2, 5, 7), np.uint8), assumed_geometry(3))
     with pytest.raises(FileFormatError, match="keeps every value"):
         write_labels(tmp_path / "p.bmp", np.full((1, 5, 7), 300, np.uint16), assumed_geometry(2))

@@ -58,7 +58,7 @@ def test_spacing_comes_from_the_sidecar_then_imagej_then_ome(tmp_path):
     (tmp_path / "a.json").write_text('{"spacing": [3, 2]}')
     assert read_header(tmp_path / "a_0000.tif")[1].spacing == (1.0, 3.0, 2.0)
     (tmp_path / "a.json").write_text('{"spacing": [3, 0, 2]}')
-    with pytest.raises(FileFormatError, match=r"a\.json: found no spacing of 3 edges above 0"):
+    with pytest.raises(FileFormatError, match=r"a\.json: found no spacing"):
         read_image([tmp_path / "a_0000.tif"])
 
 
@@ -212,7 +212,7 @@ def test_labels_with_channels_are_refused_by_name(tmp_path, n_channels, options)
 
 def test_labels_hidden_in_an_alpha_channel_are_refused(tmp_path):
     Image.fromarray(np.stack([MASK, 255 - 9 * STACK[1].astype(np.uint8)], -1), "LA").save(tmp_path / "a.tif")
-    with pytest.raises(FileFormatError, match="alpha channel that differs among voxels of one value"):
+    with pytest.raises(FileFormatError, match="alpha channel that differs"):
         read_labels(tmp_path / "a.tif")
     Image.fromarray(np.stack([MASK, np.full_like(MASK, 255)], -1), "LA").save(tmp_path / "b.tif")
     np.testing.assert_array_equal(read_labels(tmp_path / "b.tif")[0][0], MASK)
@@ -278,10 +278,10 @@ def test_planes_in_other_files_are_refused_not_read_as_zeros(tmp_path):
 
 def test_unsupported_axes_are_refused(tmp_path):
     write(tmp_path / "t.tif", STACK.reshape(2, 2, 30, 20), imagej=True, metadata={"axes": "TZYX"})
-    with pytest.raises(FileFormatError, match=r"found axes TZYX \(2, 2, 30, 20\).*one time point per file"):
+    with pytest.raises(FileFormatError, match=r"TZYX .*one time point per file"):
         read_image([tmp_path / "t.tif"])
     write(tmp_path / "only.tif", STACK, imagej=True, metadata={"axes": "TYX"})
-    with pytest.raises(FileFormatError, match=r"found axes TYX .*T is time.*Image > Properties"):
+    with pytest.raises(FileFormatError, match=r"TYX .*T is time.*Properties"):
         read_image([tmp_path / "only.tif"])
     write(tmp_path / "q.tif", STACK.reshape(2, 2, 30, 20))
     with pytest.raises(FileFormatError, match=r"found axes QQYX .*Name the axes"):

@@ -22,8 +22,8 @@ def test_written_values_are_read_back(tmp_path, ending, values):
 
 
 def test_values_that_a_format_cannot_hold_are_refused(tmp_path):
-    with pytest.raises(FileFormatError, match=r"found the ending .png, expected one of .nii.gz"):
+    with pytest.raises(FileFormatError, match=r"ending .png, expected one of .nii.gz"):
         write_volume(tmp_path / "a.png", np.zeros((1, 2, 2)), GEOMETRY)
-    with pytest.raises(FileFormatError, match="found values from 0 to 8589934592, expected at most 32 bits"):
+    with pytest.raises(FileFormatError, match="8589934592, expected at most 32 bits"):
         write_volume(tmp_path / "a.nii.gz", np.array([[[0, 2**33]]]), GEOMETRY)
     assert not list(tmp_path.iterdir())

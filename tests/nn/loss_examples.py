@@ -86,6 +86,8 @@ def every_loss(example):
     yield lambda *a: label_set_dice(*a, regions=regions, batch=True), heads_as_logits(example)
     yield lambda *a: label_set_bce(*a, regions), heads_as_logits(example)
     yield LabelSetLoss(regions, False), heads_as_logits(example)
+    yield LabelSetLoss(None, True, weights=torch.linspace(0, 2, example.logits.shape[1])), example.logits
+    yield LabelSetLoss(regions, True, weights=torch.linspace(0, 2, len(regions))), heads_as_logits(example)
 
 
 def sets_of(example):

@@ -45,8 +45,9 @@ def naive_dice(logits, codes, label_sets, regions=None, *, batch, voxel_weights=
     return (1 - dice)[known > 0].mean() if (known > 0).any() else scores.sum() * 0
 
 
-def naive_bce(logits, codes, label_sets, regions, voxel_weights=None):
+def naive_bce(logits, codes, label_sets, regions, weights=None, voxel_weights=None):
     scores = logits.double().flatten(2)
+    importance = torch.ones(len(regions)).double() if weights is None else weights.double()
     sets = admissible(codes, label_sets)
     evidence = torch.ones(codes.shape) if voxel_weights is None else voxel_weights
     total, norm = scores.sum() * 0, 0.0
@@ -59,6 +60,7 @@ def naive_bce(logits, codes, label_sets, regions, voxel_weights=None):
                 if weight == 0 or not members.any() or not (is_positive or not (members & region).any()):
                     continue
                 z = scores[sample, head, voxel]
-                total = total + weight * torch.nn.functional.softplus(-z if is_positive else z)
-                norm += weight
+                factor = weight * float(importance[head])
+                total = total + factor * torch.nn.functional.softplus(-z if is_positive else z)
+                norm += factor
     return total / norm if norm else total

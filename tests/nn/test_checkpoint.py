@@ -154,7 +154,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_truncated_file_is_named(path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ModelError, match=r"checkpoint_final\.pt: found (an empty|a truncated) file.*Copy it again"):
+    with pytest.raises(ModelError, match=r"checkpoint_final\.pt: .*(empty|truncated).*Copy it again"):
         load_checkpoint(path)
 
 
@@ -174,13 +174,13 @@ def test_a_flipped_bit_is_found(path, place):
 )
 def test_a_file_of_another_format_is_refused(tmp_path, content):
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(ModelError, match="found a file of another format, expected an autoseg checkpoint"):
+    with pytest.raises(ModelError, match="found a file of another format"):
         load_checkpoint(tmp_path / "a.pt")
 
 
 def test_weights_of_another_program_are_refused(tmp_path):
     torch.save({"network_weights": {}}, tmp_path / "a.pt")
-    with pytest.raises(ModelError, match="found weights of another program, expected an autoseg checkpoint"):
+    with pytest.raises(ModelError, match="found weights of another program"):
         load_checkpoint(tmp_path / "a.pt")
 
 
@@ -200,7 +200,7 @@ def test_another_version_is_refused(path):
 )
 def test_a_malformed_part_is_refused(path, changes):
     rewrite(path, **changes)
-    with pytest.raises(ModelError, match="found a checkpoint with a part missing or malformed"):
+    with pytest.raises(ModelError, match="a part missing or malformed"):
         load_checkpoint(path)
 
 
@@ -218,9 +218,7 @@ class Malicious:
 def test_code_in_a_checkpoint_is_refused_and_not_run(path, tmp_path, key):
     target = tmp_path / "executed"
     rewrite(path, **{key: {"x": Malicious(target)}})
-    with pytest.raises(
-        ModelError, match=r"found content that is not only tensors and plain values.*It was not executed"
-    ):
+    with pytest.raises(ModelError, match=r"not only tensors.*not executed"):
         load_checkpoint(path)
     assert not target.exists()
     pickle.loads(pickle.dumps(Malicious(target))).close()  # noqa: S301 - proves that the trap works

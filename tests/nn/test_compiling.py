@@ -23,6 +23,7 @@ def network():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_weights_names_outputs_and_random_numbers_stay_and_copies_are_plain(network):
     before = copy.deepcopy(network.state_dict())
     torch.manual_seed(3)

@@ -21,6 +21,7 @@ from autoseg.nn.losses.label_sets import LabelSetLoss
 
 K = 3
 UNKNOWN = 3
+UNDRAWN = torch.tensor([UNKNOWN])
 LABEL_SETS = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1]], dtype=torch.bool)[None]
 
 
@@ -40,7 +41,7 @@ def test_dense_codes_come_out_as_nearest_exact(shape, stride, dtype):
     codes = torch.randint(0, K, (2, *shape), generator=torch.Generator().manual_seed(0))
     size = [edge // step for edge, step in zip(shape, stride, strict=True)]
     expected = functional.interpolate(codes[:, None].float(), size=size, mode="nearest-exact")[:, 0]
-    actual = downsample_codes(codes.to(dtype), LABEL_SETS.expand(2, -1, -1), stride, UNKNOWN)
+    actual = downsample_codes(codes.to(dtype), LABEL_SETS.expand(2, -1, -1), stride, UNKNOWN, UNDRAWN)
     assert actual.dtype == dtype
     assert torch.equal(actual.long(), expected.long())
 
@@ -59,7 +60,7 @@ def test_a_coarse_voxel_is_annotated_exactly_if_one_of_its_voxels_is(sizes, seed
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(0, len(LABEL_SETS[0]), (1, *shape), generator=generator)
     codes = torch.where(torch.rand(codes.shape, generator=generator) < share, codes, UNKNOWN).to(dtype)
-    coarse = downsample_codes(codes, LABEL_SETS, stride, UNKNOWN)
+    coarse = downsample_codes(codes, LABEL_SETS, stride, UNKNOWN, UNDRAWN)
     assert coarse.shape[1:] == tuple(-(-edge // step) for edge, step in zip(shape, stride, strict=True))
     for index in torch.cartesian_prod(*(torch.arange(edge) for edge in coarse.shape[1:])):
         cell = codes[(0, *(slice(i * step, (i + 1) * step) for i, step in zip(index.tolist(), stride, strict=True)))]
@@ -71,7 +72,7 @@ def test_a_one_voxel_wide_scribble_survives_at_every_scale():
     codes = torch.full((1, 16, 32, 32), UNKNOWN)
     codes[0, 4, 6, :] = 1
     for stride in [(1, 2, 2), (2, 4, 4), (4, 8, 8), (8, 16, 16)]:
-        coarse = downsample_codes(codes, LABEL_SETS, stride, UNKNOWN)
+        coarse = downsample_codes(codes, LABEL_SETS, stride, UNKNOWN, UNDRAWN)
         assert (coarse == 1).sum() == 32 // stride[2]
         assert ((coarse == 1) | (coarse == UNKNOWN)).all()
 
@@ -80,7 +81,7 @@ def test_a_sample_is_judged_by_its_own_table():
     codes = torch.tensor([[4, 4, 4, 1], [4, 4, 4, 1]])[:, None].expand(2, 2, 4)
     tables = LABEL_SETS.repeat(2, 1, 1)
     tables[1, 4] = True  # for the second sample code 4 says nothing
-    coarse = downsample_codes(codes, tables, (2, 4), UNKNOWN)
+    coarse = downsample_codes(codes, tables, (2, 4), UNKNOWN, UNDRAWN)
     assert coarse.flatten().tolist() == [4, 1]
 
 
@@ -90,11 +91,11 @@ def test_a_pyramid_yields_each_scale():
     codes = torch.where(torch.rand(codes.shape, generator=generator) < 0.1, codes, UNKNOWN)
     strides = [(1, 1), (1, 2), (2, 4), (4, 8)]
     tables = LABEL_SETS.expand(2, -1, -1)
-    levels = list(code_pyramid(codes, tables, strides, UNKNOWN))
+    levels = list(code_pyramid(codes, tables, strides, UNKNOWN, UNDRAWN))
     assert torch.equal(levels[0], codes)
-    assert torch.equal(levels[1], downsample_codes(codes, tables, (1, 2), UNKNOWN))
+    assert torch.equal(levels[1], downsample_codes(codes, tables, (1, 2), UNKNOWN, UNDRAWN))
     for level, stride in zip(levels, strides, strict=True):
-        direct = downsample_codes(codes, tables, stride, UNKNOWN)
+        direct = downsample_codes(codes, tables, stride, UNKNOWN, UNDRAWN)
         assert torch.equal(level == UNKNOWN, direct == UNKNOWN)
 
 
@@ -116,12 +117,16 @@ def test_deep_supervision_is_the_weighted_sum_over_used_heads(strides, shapes):
     codes = torch.randint(0, 4, (2, *shapes[0]), generator=torch.Generator().manual_seed(1))
     tables = LABEL_SETS.expand(2, -1, -1)
     loss = LabelSetLoss(None, batch_dice=True)
-    total = DeepSupervisionLoss(loss, output_strides(strides), UNKNOWN)(logits, codes, tables)
+    total = DeepSupervisionLoss(loss, output_strides(strides), UNKNOWN)(
+        logits, codes, tables, undrawn=UNDRAWN.expand(2)
+    )
     expected = torch.zeros(())
     for output, weight in zip(logits, deep_supervision_weights(len(shapes)), strict=True):
         if weight:
             stride = [full // low for full, low in zip(shapes[0], output.shape[2:], strict=True)]
-            expected = expected + weight * loss(output, downsample_codes(codes, tables, stride, UNKNOWN), tables)
+            expected = expected + weight * loss(
+                output, downsample_codes(codes, tables, stride, UNKNOWN, UNDRAWN), tables
+            )
     torch.testing.assert_close(total, expected)
     total.backward()
     assert logits[0].grad is not None
@@ -135,7 +140,7 @@ def test_infinite_logits_of_an_unused_head_do_no_harm():
     logits[1] = torch.full_like(logits[1], torch.inf)
     codes = torch.zeros(2, 8, 8, dtype=torch.uint8)
     loss = DeepSupervisionLoss(LabelSetLoss(None, False), ((1, 1), (2, 2)), UNKNOWN)
-    assert loss(logits, codes, LABEL_SETS.expand(2, -1, -1)).isfinite()
+    assert loss(logits, codes, LABEL_SETS.expand(2, -1, -1), undrawn=UNDRAWN.expand(2)).isfinite()
 
 
 @pytest.mark.parametrize("strides", [((1, 1),), ((1, 1), (2, 2))], ids=["one stage", "two stages"])
@@ -146,14 +151,15 @@ def test_a_single_head_has_weight_one(strides):
     loss = LabelSetLoss(None, False)
     expected = loss(logits[0], codes, tables)
     torch.testing.assert_close(
-        DeepSupervisionLoss(loss, output_strides(strides), UNKNOWN)(logits, codes, tables), expected
+        DeepSupervisionLoss(loss, output_strides(strides), UNKNOWN)(logits, codes, tables, undrawn=UNDRAWN.expand(2)),
+        expected,
     )
 
 
 def test_another_number_of_heads_is_refused():
     loss = DeepSupervisionLoss(LabelSetLoss(None, False), ((1, 1), (2, 2)), UNKNOWN)
     with pytest.raises(ValueError, match="found 1 heads, expected 2"):
-        loss(outputs([(8, 8)]), torch.zeros(2, 8, 8), LABEL_SETS)
+        loss(outputs([(8, 8)]), torch.zeros(2, 8, 8), LABEL_SETS, undrawn=UNDRAWN)
 
 
 @pytest.mark.parametrize("shape", [(16, 32), (8, 16, 32)], ids=["2d", "3d"])
@@ -173,7 +179,7 @@ def test_scribbles_survive_among_voxels_that_only_exclude_absent_classes(shape):
 
 def test_a_batch_of_wide_sets_only_comes_out_as_nearest_exact():
     codes = torch.full((1, 8, 8), 4)
-    assert (downsample_codes(codes, LABEL_SETS, (2, 4), UNKNOWN) == 4).all()
+    assert (downsample_codes(codes, LABEL_SETS, (2, 4), UNKNOWN, UNDRAWN) == 4).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -184,7 +190,9 @@ def test_no_scale_of_a_pyramid_loses_or_invents_annotation(example, strides):
     unknown = tables.shape[2]
     informative = informative_codes(tables)
     steps = [(1, *(stride,) * (codes.ndim - 2)) for stride in strides]  # the first axis keeps its resolution
-    for stride, coarse in zip(steps, code_pyramid(codes, tables, steps, unknown), strict=True):
+    for stride, coarse in zip(
+        steps, code_pyramid(codes, tables, steps, unknown, torch.full((len(codes),), unknown)), strict=True
+    ):
         for place in torch.cartesian_prod(*(torch.arange(edge) for edge in coarse.shape)).tolist():
             sample, *cell = place
             around = tuple(slice(i * step, (i + 1) * step) for i, step in zip(cell, stride, strict=True))

@@ -219,6 +219,26 @@ def test_scale_of_the_weights_does_not_matter_and_weight_zero_is_unknown():
     torch.testing.assert_close(label_set_cross_entropy(logits, without, label_sets, weights=weights), value)
 
 
+def test_a_set_has_the_mean_weight_of_its_classes_and_the_sum_of_weights_divides():
+    logits = torch.zeros(1, K, 1, 3)
+    weights = torch.tensor([1.0, 2.0, 6.0, 5.0])
+    label_sets = table({1, 2})[None]  # code K + 1; each class has probability 1/4
+    codes = torch.tensor([[[0, K + 1, K]]])  # class 0, one of 1 and 2, unannotated
+    expected = (1 * math.log(4) + 4 * math.log(2)) / (1 + 4)
+    assert label_set_cross_entropy(logits, codes, label_sets, weights=weights).item() == pytest.approx(expected)
+
+
+def test_each_region_has_its_weight_where_it_is_decided():
+    regions = torch.tensor([[False, True, True, False], [False, False, True, False]])
+    label_sets = table({1, 2})[None]  # inside the first region; undecided for the second
+    logits = torch.tensor([1.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 1, 3)
+    codes = torch.tensor([[[2, K + 1, K]]])
+    inside = [math.log1p(math.exp(-1.0)), math.log1p(math.exp(2.0))]
+    expected = (3 * 2 * inside[0] + 5 * inside[1]) / (3 * 2 + 5)
+    value = label_set_bce(logits, codes, label_sets, regions, weights=torch.tensor([3.0, 5.0]))
+    assert value.item() == pytest.approx(expected)
+
+
 def test_a_wrong_class_with_a_huge_margin_keeps_its_full_gradient():
     logits = torch.tensor([[100.0, 0.0, 0.0, 0.0]]).view(1, K, 1, 1)
     label_sets = table({1, 2, 3})[None]

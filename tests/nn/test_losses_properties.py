@@ -29,6 +29,7 @@ def check_all(example, logits, scores, weights, *, rtol=1e-4):
     check(label_set_cross_entropy, naive_cross_entropy, logits)
     check(label_set_cross_entropy, naive_cross_entropy, logits, weights=torch.linspace(0.5, 2, logits.shape[1]))
     check(label_set_bce, naive_bce, scores, regions=regions)
+    check(label_set_bce, naive_bce, scores, regions=regions, weights=torch.linspace(0.5, 2, len(regions)))
     for batch in (False, True):
         check(label_set_dice, naive_dice, logits, batch=batch)
         check(label_set_dice, naive_dice, scores, batch=batch, regions=regions)
@@ -74,10 +75,11 @@ def test_hand_written_gradients_are_those_of_finite_differences(example, is_weig
 def test_deep_supervision_is_the_naive_loss_of_every_resolution(example, batch):
     strides = ((1,) * (example.codes.ndim - 1), (2,) * (example.codes.ndim - 1), (2,) * (example.codes.ndim - 1))
     unknown = example.logits.shape[1]
-    coarse = downsample_codes(example.codes, example.label_sets, strides[1], unknown)
+    undrawn = torch.full((len(example.codes),), unknown)
+    coarse = downsample_codes(example.codes, example.label_sets, strides[1], unknown, undrawn)
     low = torch.randn(*example.logits.shape[:2], *coarse.shape[1:], generator=torch.Generator().manual_seed(0))
     total = DeepSupervisionLoss(LabelSetLoss(None, batch), output_strides(strides), unknown)(
-        [example.logits, low], example.codes, example.label_sets
+        [example.logits, low], example.codes, example.label_sets, undrawn=undrawn
     )
     expected = sum(
         weight * (naive_cross_entropy(z, c, example.label_sets) + naive_dice(z, c, example.label_sets, batch=batch))

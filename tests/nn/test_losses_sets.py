@@ -80,6 +80,7 @@ def test_the_cross_entropy_falls_as_sets_grow_and_excludes_classes_jointly(examp
             assert joint == pytest.approx(each.item(), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 @FEW
 @given(n_classes=st.integers(3, 6), excluded=st.integers(0, 2), seed=st.integers(0, 1000))
 def test_descent_on_an_exclusion_drives_its_class_out_and_keeps_equal_ones_equal(n_classes, excluded, seed):

@@ -1,4 +1,4 @@
-"""What the weight of a voxel's evidence means, for every partial loss."""
+"""The weight of a voxel's evidence has the same meaning in every partial loss."""
 
 from __future__ import annotations
 

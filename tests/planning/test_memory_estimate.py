@@ -1,4 +1,4 @@
-"""What a case needs, by hand; of many cases the largest counts."""
+"""Memory of a case, by hand; of many cases the largest counts."""
 
 from __future__ import annotations
 

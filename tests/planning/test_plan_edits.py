@@ -1,4 +1,4 @@
-"""Which plan it will be: the present one with its edits, unless told otherwise, and no edit is lost by the way."""
+"""The present plan stays, with its edits, until another one is asked for; no edit is lost."""
 
 from __future__ import annotations
 

@@ -102,3 +102,17 @@ def test_a_plan_goes_on_to_follow_the_model_until_a_planner_is_named(toy, tmp_pa
     assert features(PlanningOptions("small")) == first
     with pytest.raises(ConfigError, match="--plan-of: the model decides"):
         replace(PlanningOptions("small"), model_plan=model)
+
+
+def test_options_of_the_network_say_that_a_model_decides(toy, tmp_path, caplog):
+    dataset, fingerprint = toy
+    model = model_of(plan(dataset, fingerprint, "small"))
+    space, run = Workspace(tmp_path), tmp_path / "run.toml"
+    run.write_text("iterations = 5\n[network]\nfeatures = [4, 8]\n")
+    made = plan_dataset(dataset, space, PlanningOptions(model_plan=model, run_file=run), 1)
+    assert made.plan.configuration("2d").topology.features == model.configuration("2d").topology.features
+    assert f"{run}: network.features not taken" in caplog.text
+    with pytest.raises(ConfigError, match=r"--set network\.levels=2: the plan follows that of a model"):
+        plan_dataset(dataset, space, PlanningOptions(settings=["network.levels=2"]), 1)
+    alone = plan_dataset(dataset, space, PlanningOptions("small", settings=["network.features=4,8"]), 1)
+    assert alone.plan.configuration("2d").topology.features == (4, 8)

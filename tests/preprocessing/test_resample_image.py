@@ -94,11 +94,11 @@ def test_an_image_without_voxels_gives_zeros():
 
 def test_a_shape_that_does_not_fit_is_refused():
     image = np.zeros((1, 4, 4), np.float32)
-    with pytest.raises(ValueError, match=r"new shape \(4, 4, 4\) .*spatial shape \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"\(4, 4, 4\) .*spatial shape \(4, 4\)"):
         resample_image(image, (4, 4, 4))
     with pytest.raises(ValueError, match="one length of at least 1"):
         resample_image(image, (0, 4))
-    with pytest.raises(ValueError, match="separate_axis is 2, expected None or 0 to 1"):
+    with pytest.raises(ValueError, match="separate_axis is 2, expected None"):
         resample_image(image, (5, 5), separate_axis=2)
     with pytest.raises(ValueError, match=r"spline order 2 .*expected one of"):
         resample_image(image, (5, 5), order=2)

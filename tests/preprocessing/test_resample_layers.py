@@ -30,7 +30,7 @@ def a_case(shape, *, empty_border=True):
         Layer(LayerInfo(name="twin", kind=Kind.INTENSITY, dtype="float32"), image[None]),
         Layer(LayerInfo(name="other_target", kind=Kind.LABEL_SETS, dtype="uint8"), classes),
     )
-    target = Target(classes, np.concatenate([np.eye(3, dtype=bool), np.ones((1, 3), bool)]))
+    target = Target(classes, np.concatenate([np.eye(3, dtype=bool), np.ones((1, 3), bool)]), 3)
     return Case("a", image[None], Geometry(spacing=(3.0, 1.0, 1.5)), target, layers)
 
 
@@ -70,7 +70,7 @@ def test_the_grid_of_the_file_comes_back(make_plan):
 def test_a_layer_on_another_grid_than_the_image_is_refused():
     case = a_case((9, 20, 20))
     other = replace(case.layers[0], array=case.layers[0].array[1:])
-    with pytest.raises(ValueError, match=r"case a: found the layer 'previous' of shape \(8, 20, 20\)"):
+    with pytest.raises(ValueError, match=r"case a: .*'previous' .*\(8, 20, 20\)"):
         replace(case, layers=(other,))
 
 

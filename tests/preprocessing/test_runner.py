@@ -59,7 +59,7 @@ def plan(make_plan):
     return make_plan(spacing=(1.5, 1.2, 1.2))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_cache_holds_what_preprocess_gives(folder, cache, plan, workers):
     dataset = Dataset.load(folder)
     seen = []

@@ -1,4 +1,4 @@
-"""What nobody drew is known from the files on: a drawn set never gives way as if it were unannotated."""
+"""The code of unannotated voxels is carried from the files on: a drawn set never gives way as if unannotated."""
 
 from __future__ import annotations
 

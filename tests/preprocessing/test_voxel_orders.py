@@ -32,13 +32,13 @@ def as_trained(shape, direction) -> Case:
     image[:, :, 2:8, 3:10] = rng.normal(10, 3, image[:, :, 2:8, 3:10].shape)
     codes = rng.integers(0, 3, shape).astype(np.uint8)
     geometry = Geometry(spacing=(2.5, 1.0, 1.3), origin=(3.0, -4.0, 5.0), direction=direction)
-    return Case("toy", image, geometry, Target(codes, LABEL_SETS))
+    return Case("toy", image, geometry, Target(codes, LABEL_SETS, 2))
 
 
 def stored(case: Case, order: VoxelOrder) -> Case:
     image, codes = order.apply(case.image).copy(), order.apply(case.target.codes).copy()
     geometry = order.turned(case.geometry, case.image.shape[1:])
-    return Case(case.name, image, geometry, Target(codes, LABEL_SETS))
+    return Case(case.name, image, geometry, Target(codes, LABEL_SETS, 2))
 
 
 @EVERY_ORDER

@@ -128,7 +128,7 @@ def test_the_shares_of_ranks_are_together_the_batch_of_one_process(load, patch, 
 
 
 def test_fewer_samples_than_ranks_are_refused_with_the_remedy(load):
-    with pytest.raises(ConfigError, match=r"found 2 patches .* 3 processes.*--gpus 2.*--set batch_size=3"):
+    with pytest.raises(ConfigError, match=r"2 patches .* 3 processes.*--gpus 2.*batch_size=3"):
         load(batch_size=2, ranks=Ranks(0, 3))
 
 
@@ -166,7 +166,7 @@ def test_a_case_that_vanishes_is_named(load, write, tmp_path):
 def test_any_other_fault_of_a_case_is_named(load, write, tmp_path, workers):
     case = write("broken", scribbled(1))
     np.save(tmp_path / "broken.locations.npy", np.full(15, 10**9))
-    with pytest.raises(WorkerError, match=r"^case broken: ValueError: index 1000000000 is out of bounds"):
+    with pytest.raises(WorkerError, match=r"^case broken: ValueError: index 1000000000"):
         next(load(given=[case.source], workers=workers))
 
 
@@ -177,7 +177,7 @@ def test_a_killed_worker_is_reported_with_the_cases_in_flight(load):
     for child in multiprocessing.active_children():
         child.kill()
         child.join()
-    with pytest.raises(WorkerError, match=r"a worker process died .* One of the cases \['case"):
+    with pytest.raises(WorkerError, match=r"worker process died .* cases \['case"):
         for _ in batches:
             pass
 
@@ -191,5 +191,5 @@ class Replaces:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_operation_of_a_user_that_breaks_its_contract_is_an_error_of_the_user(load, workers):
-    with pytest.raises(ConfigError, match=r"^operation '.*:Replaces': change_ returned an object of Tensor"):
+    with pytest.raises(ConfigError, match=r"^operation '.*:Replaces': change_ returned"):
         next(load(recipe=Recipe((Replaces(),)), workers=workers))

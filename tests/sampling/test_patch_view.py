@@ -1,4 +1,4 @@
-"""What is told of a training patch: where it comes from, how it was moved, what its codes mean."""
+"""The description of a training patch: its position, its transform, and the meaning of its codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where patches lie: information, balance over the data set, and inside the image."""
+"""Positions of patches: informative, balanced over the data set, and inside the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What survives each stage, counted by hand and on whole data sets."""
+"""Annotated voxels that survive each stage, counted by hand and on whole data sets."""
 
 from __future__ import annotations
 

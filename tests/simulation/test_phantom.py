@@ -7,7 +7,7 @@ import pytest
 
 from autoseg.simulation.phantom import CLASSES, IGNORE, Phantom, phantom_case
 
-SEEDS = range(6)
+SEEDS = range(4)
 
 
 @pytest.fixture(scope="module")

@@ -94,10 +94,11 @@ def test_statistics_count_unannotated_and_held_out_voxels_apart():
 def test_where_a_class_is_absent_the_prior_speaks_if_it_says_more():
     """Unannotated voxels of a case without class 1: background by the prior, or "not 1", whichever weighs more."""
     statements = {"x": CaseStatement(absent=frozenset({1}))}
-    one = replace(batch(torch.full((1, 4, 4), 4)), table=table(1, zone=[-1, -1, -1, -1, 1, -1]))
+    of_case = table(1, zone=[-1, -1, -1, -1, 1, -1])._replace(undrawn=torch.tensor([4]))
+    one = replace(batch(torch.full((1, 4, 4), 4)), table=of_case)
     totals = replace(TOTALS, n_promised=10_000, n_unknown=0)
     for promise_weight, expected in ((0.0, [True, False, False]), (50.0, [True, False, True])):
-        promises, prior = Promises(promise_weight, labels(statements), totals, CPU), make(statements, totals)
+        promises, prior = Promises(promise_weight, totals), make(statements, totals)
         evidence: Evidence = drawn_evidence(one)
         for source in (promises, prior):
             evidence = source.adjust(evidence, one, silent())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from autoseg.core.config_levels import Resolved, value_text
 from autoseg.core.errors import ConfigError
 from autoseg.sampling.config import SamplingConfig
 from autoseg.training.config import TrainingConfig, resolve_config
@@ -15,6 +16,20 @@ def test_assignments_win_over_flags_and_types_are_converted():
     assert (config.optimizer.learning_rate, config.optimizer.name) == (None, "sgd")
 
 
+@pytest.mark.parametrize(
+    ("text", "names"), [("a", ("a",)), ("case_1, case_2", ("case_1", "case_2")), ("", ())], ids=repr
+)
+def test_cases_of_the_previews_are_assigned_with_commas(text, names):
+    assert resolve_config({}, [f"preview_cases={text}"]).config.monitoring.preview_cases == names
+
+
+def test_every_default_can_be_assigned_as_it_is_printed():
+    """Also what is a list, or empty: ``--show-config`` shows nothing that ``--set`` does not read."""
+    rows = [(key, value_text(value)) for key, value, _ in Resolved(TrainingConfig(), {}).rows()]
+    given = [f"{key}={text.strip(chr(34))}" for key, text in rows]
+    assert resolve_config({}, given).config == TrainingConfig()
+
+
 def test_short_runs_still_have_ten_epochs_and_long_ones_nnunets():
     assert resolve_config({"iterations": 100}).config.iterations_per_epoch == 10
     assert resolve_config({"iterations": 3}).config.iterations_per_epoch == 1
@@ -26,6 +41,9 @@ def test_short_runs_still_have_ten_epochs_and_long_ones_nnunets():
     ("assignment", "message"),
     [
         ("learning_rat=1", "--set: learning_rat = '1': .*optimizer.learning_rate"),
+        ("n_steps=5", r"--set: n_steps = '5': no such setting.* Write iterations\."),
+        ("LR_decay=0.9", r"Write optimizer\.decay_per_1000\."),
+        ("nof_filters=8", r"Write network\.features\."),
         ("seed", "--set seed: expected KEY=VALUE"),
         ("seed=-1", "--set: seed = '-1'"),
         ("forced_fraction=2", "--set: sampling.forced_fraction = '2'"),
@@ -41,6 +59,11 @@ def test_wrong_settings_are_named(assignment, message):
 def test_a_short_key_is_the_setting_of_that_name_in_its_group():
     sampling = resolve_config({"context_fraction": 0.7}, ["forced_fraction=0.5", "max_attempts=3"]).config.sampling
     assert sampling == SamplingConfig(forced_fraction=0.5, context_fraction=0.7, max_attempts=3)
+
+
+def test_cases_of_previews_are_listed_with_commas():
+    for text, names in (("case_1", ("case_1",)), ("case_1, case_2", ("case_1", "case_2"))):
+        assert resolve_config({}, [f"preview_cases={text}"]).config.monitoring.preview_cases == names
 
 
 def test_settings_without_groups_as_earlier_versions_wrote_them_are_read():

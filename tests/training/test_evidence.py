@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from evidence_examples import CPU, SETS, TOTALS, UNKNOWN, K, batch, labels, silent, table
 
-from autoseg.dataset.labels import CaseStatement
+from autoseg.cases.code_table import CodeTable
+from autoseg.dataset.labels import CaseStatement, settled_cases
 from autoseg.nn.losses.label_sets import LabelSetLoss
 from autoseg.sampling.batch import Batch
 from autoseg.training.evidence.background_prior import BackgroundPrior
@@ -19,8 +21,8 @@ from autoseg.training.evidence.source import Evidence, Term
 from autoseg.training.evidence.totals import Totals
 
 
-def promised(one: Batch, weight: float = 2.5, statements: dict | None = None, totals: Totals = TOTALS) -> Evidence:
-    return Promises(weight, labels(statements), totals, CPU).adjust(drawn_evidence(one), one, silent())
+def promised(one: Batch, weight: float = 2.5, totals: Totals = TOTALS) -> Evidence:
+    return Promises(weight, totals).adjust(drawn_evidence(one), one, silent())
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 5), (2, 4, 6, 5)], ids=["2d", "3d"])
@@ -65,14 +67,28 @@ def test_a_promise_weighs_as_much_as_it_may_against_all_annotation():
     # 2.5 x 200 annotated voxels spread over 1000 promised ones
     assert promised(batch(torch.zeros(1, 2, 2).long(), promised=True)).weights[0].tolist() == [1, 1, 1, 0, 1, 0.5]
     few = replace(TOTALS, n_promised=10)
-    assert Promises(2.5, labels(), few, CPU).weight == 1  # never more than what was annotated
+    assert Promises(2.5, few).weight == 1  # never more than what was annotated
 
 
 def test_what_is_absent_from_a_whole_case_does_not_drown_the_annotation():
-    statements = {"healthy": CaseStatement(None, frozenset({2}))}
     codes = torch.zeros(1, 2, 2, dtype=torch.long)
-    sets = torch.cat([SETS, torch.tensor([[True, True, False]])])
-    one = replace(batch(codes, name="healthy"), table=table(1, drawn=sets))
-    assert promised(one, statements=statements).weights[0, 6] == 0.5
-    other = replace(one, cases=("x",))  # the same set in a case where it was annotated
-    assert promised(other, statements=statements).weights[0, 6] == 1
+    healthy = table(1, drawn=torch.cat([SETS, torch.tensor([[True, True, False]])]))
+    absent = healthy._replace(undrawn=torch.tensor([6]))  # the set of its unannotated voxels: "not class 2"
+    assert promised(replace(batch(codes), table=absent)).weights[0, 6] == 0.5
+    assert promised(replace(batch(codes), table=healthy)).weights[0, 6] == 1  # the same set, annotated
+
+
+def test_a_statement_that_leaves_one_class_weighs_as_a_promise():
+    """Otherwise all voxels of a healthy case would count as much as voxels that were drawn by hand."""
+    codes = torch.zeros(1, 2, 2, dtype=torch.long)
+    healthy = {"healthy": CaseStatement(absent=frozenset({1, 2}))}
+    settled = settled_cases(labels({**healthy, "x": CaseStatement(absent=frozenset({1}))}))
+    assert settled == {"healthy"}
+    source = Promises(2.5, TOTALS, settled)
+    for name, weight in (("healthy", 0.5), ("x", 1)):
+        one = batch(codes, name=name)
+        assert source.adjust(drawn_evidence(one), one, silent()).weights[0, 0] == weight
+    codes = CodeTable.of_sets(SETS[:4].numpy(), SETS[:4].numpy(), UNKNOWN)
+    stated = SimpleNamespace(table=codes, code_counts={0: 7}, record=SimpleNamespace(case="healthy"))
+    totals = Totals.of([stated], labels(healthy))
+    assert (totals.n_drawn, totals.n_promised, totals.n_open) == (0, 7, 7)

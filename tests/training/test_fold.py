@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from autoseg.nn.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.nn.compiling import compile_network
 from autoseg.planning.files import FINGERPRINT_FILE, PLAN_FILE, load_fingerprint, load_plan
 from autoseg.training import fold as fold_module
+from autoseg.training import run_files
 from autoseg.training.batches import validation_batches
 from autoseg.training.fold import build_parts, train_fold
 from autoseg.training.prepare import check_folder, check_start, prepare_fold
@@ -138,6 +140,22 @@ def test_training_learns_the_toy_task_and_validation_scores_it(request_of):
         assert (request.folder / name).stat().st_size > 0
 
 
+@pytest.mark.parametrize(("share", "expected"), [(1e-9, [1, 3]), (1e9, [1, 2, 3])])
+def test_curves_show_the_first_line_and_the_last_and_others_as_their_share_of_time_allows(
+    request_of, monkeypatch, share, expected
+):
+    drawn = []
+
+    def draw(path, records):
+        time.sleep(0.001)
+        drawn.append(len(records))
+
+    monkeypatch.setattr(run_files, "draw_history", draw)
+    monkeypatch.setattr(run_files, "DRAWING_SHARE", share)
+    train_fold(request_of(iterations=12))
+    assert drawn == expected
+
+
 def test_time_that_is_up_ends_a_run_as_finished_and_counts_over_all_sessions(request_of, caplog):
     request = request_of(iterations=10_000, max_runtime_s=1e-6)
     result = train_fold(request)
@@ -242,8 +260,13 @@ def test_a_folder_with_a_run_is_neither_overwritten_nor_mixed(request_of):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"device": "cuda:99"}, {"settings": ["augmentation=strong"]}, {"settings": ["optimizer=adm"]}], ids=str
-)
+    "wrong",
+    [
+        {"device": "cuda:99"}, {"settings": ["augmentation=strong"]}, {"settings": ["optimizer=adm"]},
+        {"settings": ["preview_cases=nobody"]}, {"settings": ["loss=focal"]}, {"settings": ["class_weights=1,2"]},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_what_cannot_start_is_refused_before_a_run_is_overwritten(toy_folder, toy_workspace, wrong):
     request = prepare_fold(toy_workspace, Dataset.load(toy_folder), RunOptions("0", workers=0, **wrong))
     with pytest.raises(ConfigError):
@@ -347,7 +370,7 @@ def test_resume_refuses_other_cases_and_other_classes(request_of):
     request = request_of()
     train_fold(request, should_stop=stop_after(2))
     moved = replace(request, train_cases=request.train_cases[1:], val_cases=request.train_cases[:1])
-    with pytest.raises(ModelError, match="training cases of the data set changed; validation cases of the data set"):
+    with pytest.raises(ModelError, match=r"training cases .*changed; validation cases"):
         train_fold(moved, resume=True)
     labels = request.dataset.labels
     renamed = replace(labels, class_names=(labels.class_names[0], *reversed(labels.class_names[1:])))

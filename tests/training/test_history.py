@@ -5,6 +5,7 @@ import json
 import pytest
 
 from autoseg.training.history import EpochRecord, dice_name, draw_history, write_history
+from autoseg.training.progress import SMOOTHING, smoothed
 
 
 def record(**more):
@@ -36,3 +37,11 @@ def test_lines_and_picture_carry_the_name(tmp_path, monkeypatch, kind, label):
 def test_a_run_without_an_epoch_is_drawn(tmp_path):
     draw_history(tmp_path / "progress.png", [])
     assert (tmp_path / "progress.png").stat().st_size > 0
+
+
+def test_the_smoothed_loss_is_the_plain_mean_first_and_then_forgets():
+    value, losses = None, [float(step) for step in range(100)]
+    for step, loss in enumerate(losses):
+        value = smoothed(value, loss, step)
+    assert value == pytest.approx(sum(losses) / 100)
+    assert smoothed(2.0, 1.0, 5000) == pytest.approx(SMOOTHING * 2 + (1 - SMOOTHING))

@@ -131,8 +131,8 @@ def test_scores_during_training_are_counted_per_class_however_many_outputs_there
     batch = evidence(shape)
     logits = random_logits(shape, K).detach()
     wide = torch.from_numpy(np.stack([split_logits(item.numpy()) for item in logits]))
-    counts = Objective(Semantic(labels()), CPU).count(logits, batch.codes, batch.table.drawn)
-    assert torch.equal(Objective(Split(labels()), CPU).count(wide, batch.codes, batch.table.drawn), counts)
+    counts = Objective(Semantic(labels()), CPU).count(logits, batch)
+    assert torch.equal(Objective(Split(labels()), CPU).count(wide, batch), counts)
 
 
 @pytest.mark.parametrize(

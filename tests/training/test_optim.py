@@ -49,6 +49,23 @@ def test_an_unknown_optimizer_is_named_with_the_known_ones():
         optimization(optimizer="sdg")
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_checkpoint_of_another_device_does_not_change_how_weights_are_updated(name):
+    trained, fresh = optimization(optimizer=name), optimization(optimizer=name)
+    weights = [weight for group in trained.optimizer.param_groups for weight in group["params"]]
+    for weight in weights:
+        weight.grad = torch.ones_like(weight)
+    trained.optimizer.step()
+    state = trained.optimizer.state_dict()
+    as_built = [group["fused"] for group in fresh.optimizer.param_groups]
+    fresh.load_state({**state, "param_groups": [group | {"fused": True, "lr": 0.3} for group in state["param_groups"]]})
+    assert [group["fused"] for group in fresh.optimizer.param_groups] == as_built
+    assert all(group["lr"] == 0.3 for group in fresh.optimizer.param_groups)
+    loaded = fresh.optimizer.state_dict()["state"]
+    for index, moments in state["state"].items():
+        assert all(torch.equal(value, loaded[index][key]) for key, value in moments.items())
+
+
 def test_biases_and_norms_do_not_decay():
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.InstanceNorm2d(4, affine=True))
     built = build_optimization(network, OptimizerConfig(name="adamw", weight_decay=0.1), 10)

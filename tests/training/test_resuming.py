@@ -1,4 +1,4 @@
-"""What is said after a training that ended with an error."""
+"""Messages after a training that ended with an error."""
 
 from __future__ import annotations
 

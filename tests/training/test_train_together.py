@@ -86,10 +86,10 @@ def history(folder: Path) -> list[dict]:
 @pytest.mark.parametrize(
     ("size", "settings"),
     [
-        (2, ("batch_size=2",)),
+        (2, ("batch_size=2", "class_weights=0.5,1,5")),
         (3, ("batch_size=4", "teacher_weight=0.5", "teacher_start=0.2", "teacher_confidence=0.51")),
     ],
-    ids=["two ranks", "three ranks, four samples, a teacher"],
+    ids=["two ranks, class weights", "three ranks, four samples, a teacher"],
 )
 def test_ten_steps_of_several_processes_are_those_of_one(data, tmp_path, size, settings):
     train_together(size, data, tmp_path / "together", *settings)

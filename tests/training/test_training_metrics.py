@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from autoseg.dataset.labels import Head, Labels, painting_of
-from autoseg.training.metrics import count_heads, dice_per_head, mean_known, painted_classes, smooth
+from autoseg.tasks.dice import dice_per_head
+from autoseg.training.metrics import count_heads, mean_known, painted_classes, smooth
 
 SETS = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1]], dtype=torch.bool)  # codes 0..4
 

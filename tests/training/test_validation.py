@@ -1,4 +1,4 @@
-"""What validation says of classes that its cases do not have."""
+"""Classes that no validation case has are named."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ MAX_GROUPS = 8
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What a stage has around its convolutions."""
+    """Layers of a stage around its convolutions."""
 
     activation: Activation = "leaky_relu"
     normalization: FeatureNormalization = "instance"

@@ -76,16 +76,14 @@ def informative_codes(label_sets: Tensor) -> Tensor:
     return label_sets.any(-1) & ~label_sets.all(-1)
 
 
-def annotated_codes(label_sets: Tensor, undrawn: Tensor | None) -> Tensor:
+def annotated_codes(label_sets: Tensor, undrawn: Tensor) -> Tensor:
     """(B, N) bool: informative codes whose set (B, N, K) is not that of unannotated voxels.
 
-    ``undrawn`` (B,) int64 is the code of unannotated voxels in each sample; None: "nothing known" in all.
+    ``undrawn`` (B,) int64 is the code of unannotated voxels in each sample. Same rule as
+    :func:`autoseg.dataset.labels.annotated_codes`.
     """
-    informative = informative_codes(label_sets)
-    if undrawn is None:
-        return informative
     row = label_sets[torch.arange(len(label_sets), device=label_sets.device), undrawn.to(label_sets.device)]  # (B, K)
-    return informative & (label_sets != row[:, None]).any(dim=2)
+    return informative_codes(label_sets) & (label_sets != row[:, None]).any(dim=2)
 
 
 def head_states(label_sets: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:

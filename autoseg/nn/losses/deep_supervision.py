@@ -24,9 +24,7 @@ def deep_supervision_weights(n: int) -> list[float]:
     return [weight / sum(weights) for weight in weights] + [0.0] * (n - len(weights))
 
 
-def downsample_codes(
-    codes: Tensor, label_sets: Tensor, stride: Sequence[int], unknown: int, undrawn: Tensor | None = None
-) -> Tensor:
+def downsample_codes(codes: Tensor, label_sets: Tensor, stride: Sequence[int], unknown: int, undrawn: Tensor) -> Tensor:
     """Return codes on a coarser grid, without losing annotated voxels.
 
     A coarse voxel takes the code of the voxel that nearest-exact interpolation selects, if that voxel is annotated.
@@ -45,7 +43,7 @@ def downsample_codes(
     unknown
         Code of the set of all classes (K).
     undrawn
-        (B,) int64: code of unannotated voxels, per sample. None: ``unknown`` in all samples.
+        (B,) int64: code of unannotated voxels, per sample.
 
     Returns
     -------
@@ -62,7 +60,7 @@ def downsample_codes(
 
 
 def code_pyramid(
-    codes: Tensor, label_sets: Tensor, strides: Sequence[Sequence[int]], unknown: int, undrawn: Tensor | None = None
+    codes: Tensor, label_sets: Tensor, strides: Sequence[Sequence[int]], unknown: int, undrawn: Tensor
 ) -> Iterator[Tensor]:
     """Yield :func:`downsample_codes`, (B, *ceil(P / stride)), for increasing strides, with shared work.
 
@@ -117,7 +115,7 @@ class DeepSupervisionLoss:
         codes: Tensor,
         label_sets: Tensor,
         *tables: Tensor,
-        undrawn: Tensor | None = None,
+        undrawn: Tensor,
     ) -> Tensor:
         """Return the scalar loss.
 

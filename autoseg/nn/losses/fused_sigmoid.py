@@ -22,6 +22,7 @@ def sigmoid_sums(
     codes: Tensor,
     label_sets: Tensor,
     regions: Tensor,
+    region_weights: Tensor | None = None,
     voxel_weights: Tensor | None = None,
 ) -> LossSums:
     """Return the sums over voxels for binary cross entropy and Dice of region heads, differentiable in the logits.
@@ -34,6 +35,8 @@ def sigmoid_sums(
         (B, *P) integers < N and (B, N, K) bool.
     regions
         (R, K) bool.
+    region_weights
+        (R,) factors of the likelihood of each region's head. None: all 1.
     voxel_weights
         (B, *P), non-negative factors in every sum. None: all 1.
 
@@ -50,13 +53,14 @@ def sigmoid_sums(
     counts = count_codes(voxels, sets.shape[1], flat_weights).to(dtype)
     positive, negative = head_states(sets, regions.to(sets.device))
     sides = negative.to(dtype) - positive.to(dtype)
+    head_weights = None if region_weights is None else region_weights.to(sides)
     likelihood, overlap, predicted = _SigmoidSums.apply(  # type: ignore[no-untyped-call]
-        logits.flatten(2), voxels, flat_weights, sides
+        logits.flatten(2), voxels, flat_weights, sides, head_weights
     )
     known = (counts[..., None] * (positive | negative)).sum(1)
     return LossSums(
         likelihood=likelihood,
-        weight=known.sum(),
+        weight=(known if head_weights is None else known * head_weights).sum(),
         overlap=overlap,
         predicted=predicted,
         true=(counts[..., None] * positive).sum(1),
@@ -83,10 +87,18 @@ class _SigmoidSums(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, scores: Tensor, codes: Tensor, flat_weights: Tensor | None, sides: Tensor
+        context: Any,
+        scores: Tensor,
+        codes: Tensor,
+        flat_weights: Tensor | None,
+        sides: Tensor,
+        head_weights: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the sums for logits ``scores`` (B, R, V), ``codes`` and weights (B, V), and ``sides`` (B, N, R)."""
-        context.save_for_backward(scores, codes, flat_weights, sides)
+        """Return the sums for logits ``scores`` (B, R, V).
+
+        ``codes`` and weights are (B, V), ``sides`` (B, N, R), ``head_weights`` (R,).
+        """
+        context.save_for_backward(scores, codes, flat_weights, sides, head_weights)
         likelihood = sides.new_zeros(())
         overlap, predicted = sides.new_zeros(2, *scores.shape[:2])
         scratch = Scratch(sides)
@@ -97,7 +109,8 @@ class _SigmoidSums(torch.autograd.Function):
                 if inputs.flat_weights is not None:
                     weights *= inputs.flat_weights
                 costs = functional.softplus(inputs.sides * inputs.z)  # -log of the probability of the decided side
-                likelihood += costs.mul_(weights).sum()
+                costs *= weights
+                likelihood += costs.sum() if head_weights is None else costs.sum((0, 2)) @ head_weights
                 probabilities = inputs.z.sigmoid().mul_(weights)
                 predicted[samples] += probabilities.sum(2)
                 overlap[samples] += probabilities.mul_(inputs.sides < 0).sum(2)
@@ -107,8 +120,10 @@ class _SigmoidSums(torch.autograd.Function):
     @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient (B, R, V) of the logits, for the gradients of the sums, (), (B, R) and (B, R)."""
-        scores, codes, flat_weights, sides = context.saved_tensors
+        scores, codes, flat_weights, sides, head_weights = context.saved_tensors
         likelihood, overlap, predicted = gradients
+        if head_weights is not None:
+            likelihood = (likelihood * head_weights)[:, None]  # (R, 1)
         slopes = sides.abs() * predicted[:, None] + (sides < 0) * overlap[:, None]  # (B, N, R), with respect to p
         result = torch.empty_like(scores)
         scratch = Scratch(sides)
@@ -122,7 +137,7 @@ class _SigmoidSums(torch.autograd.Function):
                 result[samples, :, columns] = (
                     gradient if inputs.flat_weights is None else gradient.mul_(inputs.flat_weights)
                 )
-        return result, None, None, None
+        return result, None, None, None, None
 
 
 def _block_inputs(

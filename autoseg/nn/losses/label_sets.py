@@ -126,7 +126,7 @@ def label_set_dice(
     if regions is None:
         sums = softmax_sums(logits, codes, label_sets, None, voxel_weights).heads(1)
     else:
-        sums = sigmoid_sums(logits, codes, label_sets, regions, voxel_weights)
+        sums = sigmoid_sums(logits, codes, label_sets, regions, None, voxel_weights)
     return _dice(sums, batch, smooth, all_reduce)
 
 
@@ -136,6 +136,7 @@ def label_set_bce(
     label_sets: Tensor,
     regions: Tensor,
     *,
+    weights: Tensor | None = None,
     voxel_weights: Tensor | None = None,
     all_reduce: AllReduce = no_reduction,
 ) -> Tensor:
@@ -149,6 +150,8 @@ def label_set_bce(
         (B, *P) integers < N and (B, N, K) bool.
     regions
         (R, K) bool.
+    weights
+        (R,) non-negative weights of the regions; the mean is weighted by them. None: all 1.
     voxel_weights
         (B, *P) non-negative weight of each voxel. A voxel of weight 0 counts as unannotated. None: all 1.
     all_reduce
@@ -164,7 +167,7 @@ def label_set_bce(
     Source: nnU-Net ``DC_and_BCE_loss``. Differs in the divisor: with an ignore label, nnU-Net divides the sum over R
     regions by the number of voxels, so that the loss is R times larger than without the label.
     """
-    sums = sigmoid_sums(logits, codes, label_sets, regions, voxel_weights)
+    sums = sigmoid_sums(logits, codes, label_sets, regions, weights, voxel_weights)
     return _mean(sums.likelihood, sums.weight, all_reduce)
 
 
@@ -192,7 +195,8 @@ class LabelSetLoss:
     all_reduce
         Sums over ranks, see :data:`AllReduce`.
     weights
-        (K,) class weights of the cross entropy. Not used with regions.
+        (H,) weights of the classes or regions in the cross entropy, which is divided by their sum over the voxels that
+        it counts. The Dice is not weighted. None: all 1.
     smooth
         Smoothing term of the Dice, in voxels.
     """
@@ -222,7 +226,7 @@ class LabelSetLoss:
         if self.regions is None:
             sums = softmax_sums(logits, codes, label_sets, self.weights, voxel_weights).heads(1)
         else:
-            sums = sigmoid_sums(logits, codes, label_sets, self.regions, voxel_weights)
+            sums = sigmoid_sums(logits, codes, label_sets, self.regions, self.weights, voxel_weights)
         likelihood = _mean(sums.likelihood, sums.weight, self.all_reduce)
         return likelihood + _dice(sums, self.batch_dice, self.smooth, self.all_reduce)
 

@@ -13,11 +13,15 @@ from torch import Tensor
 from autoseg.core.components import call_component, resolve
 from autoseg.core.errors import ConfigError
 from autoseg.nn.losses.label_sets import AllReduce, LabelSetLoss, VoxelLoss, no_reduction
+from autoseg.nn.losses.numbers import AbsoluteError, NumberLoss, SquaredError
 
 log = logging.getLogger(__name__)
 
-LOSSES: dict[str, Callable[[Tensor | None, bool, AllReduce], VoxelLoss]] = {"label_sets": LabelSetLoss}
-"""(regions (O, K) bool or None for a softmax over outputs, whether Dice pools the batch, sum over ranks) -> loss."""
+LOSSES: dict[str, Callable[..., VoxelLoss]] = {"label_sets": LabelSetLoss}
+"""(regions (O, K) bool or None for a softmax over outputs, whether Dice pools the batch, sum over ranks, and by keyword
+the weights (O,) of the outputs or None) -> loss."""
+NUMBER_LOSSES: dict[str, Callable[[AllReduce], NumberLoss]] = {"l2": SquaredError, "l1": AbsoluteError}
+"""Losses of a regression: (sum over ranks) -> loss."""
 CPU = torch.device("cpu")
 TRIAL_EDGE = 8
 """Edge of the patches with which a user's loss is tried, voxels."""
@@ -31,6 +35,7 @@ def named_loss(
     *,
     n_outputs: int,
     n_dims: int,
+    weights: Tensor | None = None,
     device: torch.device = CPU,
 ) -> VoxelLoss:
     """Return the loss ``name``: built in, an entry point, or ``package.module:attribute``.
@@ -51,6 +56,8 @@ def named_loss(
         Outputs of the network, O.
     n_dims
         Axes of a patch, 2 or 3.
+    weights
+        (O,) weights of the outputs in the cross entropy of a built-in loss; others take none. None: all 1.
     device
         Where logits will lie, and ``regions`` do.
 
@@ -59,11 +66,27 @@ def named_loss(
     ConfigError
         If there is no such loss, or if the trial fails.
     """
+    if name in LOSSES:
+        return LOSSES[name](regions, batch_dice, all_reduce, weights=weights)
     factory = resolve("loss", name, LOSSES, needs=("__call__",))
-    if name not in LOSSES:
-        trial = call_component("loss", name, factory, regions, batch_dice, no_reduction)
-        try_loss(name, trial, regions, n_outputs, n_dims, device)
+    trial = call_component("loss", name, factory, regions, batch_dice, no_reduction)
+    try_loss(name, trial, regions, n_outputs, n_dims, device)
     loss: VoxelLoss = call_component("loss", name, factory, regions, batch_dice, all_reduce)
+    return loss
+
+
+def named_number_loss(
+    name: str, all_reduce: AllReduce = no_reduction, *, n_outputs: int, n_dims: int, device: torch.device = CPU
+) -> NumberLoss:
+    """Return the loss ``name`` of a regression: l2, l1, an entry point, or ``package.module:attribute``.
+
+    Parameters and errors as for :func:`named_loss`. A loss that is not built in is tried on a tiny batch, with and
+    without known voxels.
+    """
+    factory = resolve("loss", name, NUMBER_LOSSES, needs=("__call__",))
+    if name not in NUMBER_LOSSES:
+        _try_number_loss(name, call_component("loss", name, factory, no_reduction), n_outputs, n_dims, device)
+    loss: NumberLoss = call_component("loss", name, factory, all_reduce)
     return loss
 
 
@@ -112,23 +135,52 @@ def try_loss(
             )  # fmt: skip
 
 
+def _try_number_loss(name: str, loss: Any, n_outputs: int, n_dims: int, device: torch.device) -> None:
+    """Call a user's loss of a regression on random outputs of a tiny batch; warn if unknown voxels change its value."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, n_outputs, *(TRIAL_EDGE,) * n_dims)
+    outputs, noise, numbers = (torch.randn(shape, generator=generator).to(device) for _ in range(3))
+    is_unknown = (torch.rand(shape, generator=generator) < 0.5).to(device)
+    partial_numbers = numbers.masked_fill(is_unknown, torch.nan)
+    values = [
+        _checked_value(name, loss, "a batch", tried.clone().requires_grad_(), partial_numbers)
+        for tried in (outputs, outputs + noise * is_unknown)
+    ]
+    unknown = torch.full_like(numbers, torch.nan)
+    _checked_value(name, loss, "a batch of which nothing is known", outputs.requires_grad_(), unknown, may_rest=True)
+    if abs(values[1] - values[0]) > 1e-4 * max(1.0, abs(values[0])):
+        log.warning(
+            "loss %r: found %.6g, and %.6g with other outputs where no number is known (NaN), expected the same. Leave "
+            "these voxels out of its sums.", name, *values,
+        )  # fmt: skip
+
+
 def _try_once(name: str, loss: Any, logits: Tensor, codes: Tensor, label_sets: Tensor, *weights: Tensor) -> float:
     """Return the loss of logits (B, O, *P); raise ``ConfigError`` unless it is a number that they can be trained by.
 
     Parameters as for :class:`VoxelLoss`. Where nothing is known of any voxel, the gradient may be 0.
     """
-    given = f"{'a batch' if codes.min() < codes.max() else 'a batch of which nothing is known'}, " + (
+    is_annotated = bool(codes.min() < codes.max())
+    given = f"{'a batch' if is_annotated else 'a batch of which nothing is known'}, " + (
         "with voxel_weights" if weights else "without voxel_weights"
     )
+    return _checked_value(name, loss, given, logits, codes, label_sets, *weights, may_rest=not is_annotated)
+
+
+def _checked_value(name: str, loss: Any, given: str, logits: Tensor, *target: Tensor, may_rest: bool = False) -> float:
+    """Return the loss of logits; raise ``ConfigError`` unless it is a number that they can be trained by.
+
+    ``given`` describes the ``target``; with ``may_rest``, the gradient may be 0.
+    """
     devices = [logits.device] if logits.is_cuda else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
-        value = call_component("loss", name, loss, logits, codes, label_sets, *weights)
+        value = call_component("loss", name, loss, logits, *target)
         found = _fault(value)
         if not found:
             gradient = call_component("loss", name, partial(torch.autograd.grad, allow_unused=True), value, logits)[0]
             if gradient is not None and not bool(torch.isfinite(gradient).all()):
                 found = "a number whose gradient is not finite"
-            elif codes.min() < codes.max() and (gradient is None or not gradient.any()):
+            elif not may_rest and (gradient is None or not gradient.any()):
                 found = "a number that does not depend on the logits, by which nothing would be trained"
     if found:
         raise ConfigError(

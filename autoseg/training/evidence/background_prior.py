@@ -16,7 +16,7 @@ from autoseg.training.evidence.source import DECAY, Evidence, EvidenceSource, St
 from autoseg.training.evidence.totals import Totals
 
 LARGEST_MASS = 30.0
-"""What unannotated voxels may weigh as background, all together, relative to all annotated ones."""
+"""Largest weight of all unannotated voxels together as background, relative to all annotated ones."""
 ZONE_BORDERS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Borders of the distance zones around foreground annotation, as shares of a patch's longest edge."""
 N_ZONES = len(ZONE_BORDERS) + 1

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class EvidenceConfig(BaseModel):
-    """What is learnt of unannotated voxels, and how it is checked."""
+    """Settings of what is learnt of unannotated voxels, and of its check."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -9,7 +9,29 @@ from torch import Tensor
 from autoseg.nn.losses.code_tables import flat_codes, look_up
 from autoseg.nn.losses.deep_supervision import DeepSupervisionLoss
 from autoseg.nn.losses.label_sets import VoxelLoss
+from autoseg.nn.losses.numbers import NumberLoss, NumberSupervision
 from autoseg.training.evidence.source import Evidence
+
+
+class NumbersLoss:
+    """The loss of a regression: that of the numbers of evidence at every resolution.
+
+    Parameters
+    ----------
+    loss
+        The loss of one resolution.
+    scales
+        As for :class:`EvidenceLoss`.
+    """
+
+    def __init__(self, loss: NumberLoss, scales: Sequence[Sequence[int]] | None) -> None:
+        self.supervised = NumberSupervision(loss, scales)
+
+    def __call__(self, outputs: list[Tensor], evidence: Evidence) -> Tensor:
+        """Return the scalar loss of outputs per resolution, full resolution first."""
+        if evidence.numbers is None:
+            raise ValueError("loss of numbers: the batch has no layer of targets")
+        return self.supervised(outputs, evidence.numbers)
 
 
 class EvidenceLoss:

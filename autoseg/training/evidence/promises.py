@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autoseg.dataset.labels import Labels, undrawn_row
-from autoseg.nn.losses.code_tables import informative_codes
+from autoseg.nn.losses.code_tables import annotated_codes, informative_codes
 from autoseg.sampling.batch import Batch
 from autoseg.training.evidence.source import Evidence, EvidenceSource, Step
 from autoseg.training.evidence.totals import Totals
@@ -18,38 +17,32 @@ class Promises(EvidenceSource):
     ----------
     promise_weight
         Weight of all promised voxels together, relative to that of the annotated ones; see :attr:`weight`.
-    labels
-        Of the data set.
     totals
         Of the training cases.
-    device
-        Where batches lie.
+    settled
+        Cases of which no voxel counts as annotated: :func:`autoseg.dataset.labels.settled_cases`.
     """
 
     name = "promises"
 
-    def __init__(self, promise_weight: float, labels: Labels, totals: Totals, device: torch.device) -> None:
+    def __init__(self, promise_weight: float, totals: Totals, settled: frozenset[str] = frozenset()) -> None:
         self.promise_weight = promise_weight
         self.totals = totals
-        self.absences = {
-            case: torch.from_numpy(undrawn_row(labels, case)).to(device)
-            for case, statement in labels.statements.items()
-            if statement.absent
-        }
-        """Case -> (K,) bool: classes of an unannotated voxel, where some are absent."""
+        self.settled = settled
 
     def adjust(self, evidence: Evidence, batch: Batch, step: Step) -> Evidence:
         """Return evidence of the learnt classes of the batch: annotated codes count 1, promised ones :attr:`weight`.
 
-        Codes of which only the absence of a class is known count as promised. Held-out codes count 0.
+        Codes of which only the absence of classes is known count as promised, even if a single class is left. Held-out
+        codes count 0.
         """
-        drawn = batch.table.visible
-        is_drawn, is_known = informative_codes(drawn), informative_codes(batch.table.learnt)
+        table = batch.table
+        is_annotated = annotated_codes(table.visible, table.undrawn)
         for sample, case in enumerate(batch.cases):
-            if case in self.absences:
-                is_drawn[sample] &= (drawn[sample] != self.absences[case]).any(1)
-        weights = torch.where(is_drawn, 1.0, self.weight * is_known)
-        return evidence._replace(table=evidence.table._replace(learnt=batch.table.learnt), weights=weights)
+            if case in self.settled:
+                is_annotated[sample] = False
+        weights = torch.where(is_annotated, 1.0, self.weight * informative_codes(table.learnt))
+        return evidence._replace(table=evidence.table._replace(learnt=table.learnt), weights=weights)
 
     @property
     def weight(self) -> float:

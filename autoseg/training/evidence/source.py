@@ -26,7 +26,7 @@ class Term(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What the loss of one batch is computed from."""
+    """Classes and weights of codes from which the loss of one batch is computed."""
 
     codes: Tensor
     """(B, *P) integers < N."""
@@ -36,6 +36,8 @@ class Evidence(NamedTuple):
     weights: Tensor | None = None
     """(B, N) float32, non-negative: how much a voxel of the code counts; None: each voxel counts 1."""
     terms: tuple[Term, ...] = ()
+    numbers: Tensor | None = None
+    """(B, R, *P) float32 targets of a regression, NaN where unknown; None for classes."""
 
     @property
     def code_weights(self) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from autoseg.dataset.labels import settled_cases
 from autoseg.training.evidence.background_prior import BackgroundPrior
 from autoseg.training.evidence.promises import Promises
 from autoseg.training.evidence.source import EvidenceSource
@@ -15,14 +16,14 @@ from autoseg.training.request import FoldRequest
 def evidence_sources(request: FoldRequest, device: torch.device) -> tuple[EvidenceSource, ...]:
     """Return what infers more than the annotation; () if nothing. Promises first: others compare with their weights."""
     config, labels = request.config, request.dataset.labels
-    if labels.is_dense:
+    if labels.is_dense or labels.targets:
         return ()
-    entries = [request.cache.entries[name] for name in request.train_cases if name in request.cache.entries]
+    entries = request.train_entries
     totals = Totals.of(entries, labels)
     infers = totals.n_promised > 0 and config.evidence.promise_weight > 0
     if not (infers or config.evidence.background_prior or config.evidence.teacher_weight):
         return ()
-    sources: list[EvidenceSource] = [Promises(config.evidence.promise_weight, labels, totals, device)]
+    sources: list[EvidenceSource] = [Promises(config.evidence.promise_weight, totals, settled_cases(labels))]
     if config.evidence.background_prior:
         sources.append(BackgroundPrior(config.evidence.background_prior, labels, totals, device, request.ranks))
     if config.evidence.teacher_weight:

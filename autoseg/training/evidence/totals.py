@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from autoseg.cases.entry import CacheEntry
-from autoseg.dataset.labels import Labels, drawn_codes, informative_codes, undrawn_row
+from autoseg.dataset.labels import Labels, informative_codes, settled_cases
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class Totals:
     n_drawn: int
     """Annotated voxels."""
     n_promised: int
-    """Voxels of which only promises say something, or that a class is absent from their case."""
+    """Voxels of which only promises say something, or that classes are absent from their case."""
     n_unknown: int
     """Voxels of which nothing is known."""
     n_open: int
@@ -28,17 +30,19 @@ class Totals:
     def of(cls, entries: Iterable[CacheEntry], labels: Labels) -> Totals:
         """Count over cached cases; all 0 if there is none."""
         n_drawn = n_promised = n_unknown = n_open = 0
-        drawn_as = [0] * labels.n_heads
+        drawn_as, settled = [0] * labels.n_heads, settled_cases(labels)
         for entry in entries:
             table = entry.table
-            undrawn = undrawn_row(labels, entry.record.case)
-            drawn, narrowed = drawn_codes(table.drawn, undrawn), informative_codes(table.learnt)
-            is_open = (table.learnt == undrawn).all(axis=1)
+            narrowed = informative_codes(table.learnt)
+            if entry.record.case in settled:
+                annotated, is_open = np.zeros_like(narrowed), narrowed
+            else:
+                annotated, is_open = table.annotated, (table.learnt == table.drawn[table.undrawn]).all(axis=1)
             positive, _ = table.head_states(labels.regions)
             for code, count in entry.code_counts.items():
-                n_drawn += count * bool(drawn[code])
-                n_promised += count * bool(narrowed[code] and not drawn[code])
-                n_unknown += count * bool(not narrowed[code] and not drawn[code])
-                n_open += count * bool(is_open[code] and not drawn[code])
+                n_drawn += count * bool(annotated[code])
+                n_promised += count * bool(narrowed[code] and not annotated[code])
+                n_unknown += count * bool(not narrowed[code] and not annotated[code])
+                n_open += count * bool(is_open[code] and not annotated[code])
                 drawn_as = [total + count * bool(hit) for total, hit in zip(drawn_as, positive[code], strict=True)]
         return cls(n_drawn, n_promised, n_unknown, n_open, tuple(drawn_as))

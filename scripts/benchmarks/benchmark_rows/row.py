@@ -1,4 +1,4 @@
-"""What a row of the benchmark is: inputs from a seed, the two sides that are timed on them, and the check of both."""
+"""A row of the benchmark: inputs from a seed, the two sides that are timed on them, and the check of both."""
 
 from __future__ import annotations
 

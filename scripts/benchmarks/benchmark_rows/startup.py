@@ -1,4 +1,4 @@
-"""How long a person waits for ``--help`` and for being told of a mistake."""
+"""Seconds until ``--help`` and until the message of a mistake."""
 
 from __future__ import annotations
 

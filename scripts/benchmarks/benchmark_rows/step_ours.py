@@ -56,7 +56,7 @@ def steps(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
 
     def run() -> list[float]:
         return [
-            float(training_step(parts, batch, index, config.optimizer.gradient_clip))
+            float(training_step(parts, batch, index, config.optimizer.gradient_clip).loss)
             for index in range(settings["steps"])
         ]
 

@@ -7,7 +7,7 @@ import pytest
 
 from autoseg.preprocessing import resample_codes
 from autoseg.preprocessing.keep_small_annotation import find_survivors
-from autoseg.preprocessing.tied_sets import TiedSets
+from autoseg.preprocessing.label_set_unions import LabelSetUnions
 
 UNKNOWN = 3
 SETS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1]], dtype=bool)
@@ -29,7 +29,7 @@ def halves(left: int, right: int, n_dims: int) -> np.ndarray:
     ids=["a set there is", "nested", "nested too", "a new set", "all classes"],
 )
 def test_a_voxel_halfway_between_two_sets_may_be_either(left, right, expected, n_dims):
-    unions = TiedSets(SETS)
+    unions = LabelSetUnions(SETS)
     codes = halves(left, right, n_dims)
     result = resample_codes(codes, (6,) * n_dims, unknown=UNKNOWN, unions=unions)
     columns = result.reshape(-1, 6)[0]
@@ -48,11 +48,11 @@ def test_without_a_tie_and_in_dense_maps_nothing_changes(n_dims):
     codes = rng.integers(0, 3, (12,) * n_dims).astype(np.uint8)
     for unknown in (None, UNKNOWN):
         expected = resample_codes(codes, (6,) * n_dims, unknown=unknown)
-        found = resample_codes(codes, (6,) * n_dims, unknown=unknown, unions=TiedSets(SETS))
+        found = resample_codes(codes, (6,) * n_dims, unknown=unknown, unions=LabelSetUnions(SETS))
         np.testing.assert_array_equal(found, expected)
     codes[rng.random(codes.shape) < 0.5] = UNKNOWN
     expected = resample_codes(codes, (17,) * n_dims, unknown=UNKNOWN)
-    unions = TiedSets(SETS)
+    unions = LabelSetUnions(SETS)
     found = resample_codes(codes, (17,) * n_dims, unknown=UNKNOWN, unions=unions)
     assert (found != expected).mean() < 0.02  # ties are rare where the grids do not fit
     assert (unions.label_sets[found] | ~SETS[expected]).all()  # a set only ever grows
@@ -67,7 +67,7 @@ def test_annotated_voxels_still_find_their_class(shape):
         codes = coarse.repeat(5, 0).repeat(5, 1).repeat(5, 2)[tuple(map(slice, shape))]
         codes[:, rng.random(shape[1]) < 0.6] = UNKNOWN
         after = tuple(max(1, edge // 2) for edge in shape)
-        for kind, unions in (("with", TiedSets(SETS)), ("without", None)):
+        for kind, unions in (("with", LabelSetUnions(SETS)), ("without", None)):
             result = resample_codes(codes, after, unknown=UNKNOWN, unions=unions)
             lost[kind] += int((~find_survivors(codes, result, UNKNOWN)[1]).sum())
         assert unions is None and find_survivors(codes, result, UNKNOWN)[0].size > 100
@@ -75,11 +75,11 @@ def test_annotated_voxels_still_find_their_class(shape):
 
 
 def test_unions_share_rows_and_end_where_codes_do():
-    unions = TiedSets(SETS)
+    unions = LabelSetUnions(SETS)
     assert unions.code_of([1, 2]) == 4
     assert unions.code_of([0, 2]) == unions.code_of([2, 0]) == 5
     assert unions.code_of([5, 0]) == 5
-    full = TiedSets(np.concatenate([np.eye(255, dtype=bool), np.ones((1, 255), dtype=bool)]))
+    full = LabelSetUnions(np.concatenate([np.eye(255, dtype=bool), np.ones((1, 255), dtype=bool)]))
     assert full.code_of([3, 4]) is None
     assert full.code_of([3, 3]) == 3
     assert full.label_sets.shape == (256, 255)

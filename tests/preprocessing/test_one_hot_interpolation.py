@@ -1,4 +1,4 @@
-"""Summing the vote code by code decides as counting votes does, and is done only where it pays."""
+"""Weights summed code by code decide as those of neighbours do, and are used only where it pays."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import pytest
 from batchgenerators.augmentations.utils import resize_segmentation
 from scipy import ndimage
 
-from autoseg.preprocessing import resample_codes
-from autoseg.preprocessing import vote_by_interpolation as scores
+from autoseg.preprocessing import one_hot_interpolation, resample_codes
 
 CASES = [
     ((31,), (20,)),
@@ -29,14 +28,14 @@ def _crumbs(shape, n_codes, dtype=np.uint8, seed=0):
 @pytest.mark.parametrize("separate_axis", [None, 0])
 @pytest.mark.parametrize("n_codes", [2, 3, 7])
 @pytest.mark.parametrize(("before", "after"), CASES, ids=str)
-def test_scores_and_votes_decide_alike(before, after, n_codes, separate_axis, monkeypatch):
+def test_one_hot_maps_and_neighbours_decide_alike(before, after, n_codes, separate_axis, monkeypatch):
     codes = _crumbs(before, n_codes)
-    monkeypatch.setattr(scores, "_VOTE_COST", 0)
-    votes = resample_codes(codes, after, unknown=None, separate_axis=separate_axis)
-    monkeypatch.setattr(scores, "_VOTE_COST", 10**9)
-    monkeypatch.setattr(scores, "CACHED_VOXELS", 125)
+    monkeypatch.setattr(one_hot_interpolation, "_NEIGHBOUR_COST", 0)
+    by_neighbours = resample_codes(codes, after, unknown=None, separate_axis=separate_axis)
+    monkeypatch.setattr(one_hot_interpolation, "_NEIGHBOUR_COST", 10**9)
+    monkeypatch.setattr(one_hot_interpolation, "CACHED_VOXELS", 125)
     summed = resample_codes(codes, after, unknown=None, separate_axis=separate_axis)
-    np.testing.assert_array_equal(summed, votes)
+    np.testing.assert_array_equal(summed, by_neighbours)
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int64])
@@ -55,7 +54,7 @@ def test_only_slabs_where_it_pays_are_decided():
     contested = np.zeros(result.shape, bool)
     contested[:30, 0, 0] = True
     contested[31:] = True
-    scores.decide_by_scores(source, result, contested, (0, 1, 2))
+    one_hot_interpolation.decide_by_one_hot(source, result, contested, (0, 1, 2))
     assert (result[:9] == 9).all() and contested[:9, 0, 0].all(), "too few contested voxels"
     assert set(np.unique(result[36:])) == {0, 1, 2}
     assert contested[36:].mean() < 0.05, "only close calls are left"
@@ -64,5 +63,5 @@ def test_only_slabs_where_it_pays_are_decided():
 def test_with_many_codes_votes_are_left_to_be_counted():
     source = np.random.default_rng(0).integers(0, 60, (12, 12, 12)).astype(np.uint8)
     result, contested = np.zeros((15, 15, 15), np.uint8), np.ones((15, 15, 15), bool)
-    scores.decide_by_scores(source, result, contested, (0, 1, 2))
+    one_hot_interpolation.decide_by_one_hot(source, result, contested, (0, 1, 2))
     assert contested.all() and not result.any()

@@ -12,7 +12,7 @@ MAX_CODES = 256
 """Number of codes that fit a map of 8 bits; beyond it, no union gets a new code."""
 
 
-class TiedSets:
+class LabelSetUnions:
     """Label sets of a case; unions are added when they are asked for.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Linear vote by one interpolation per code: cheaper than counting votes where nearly all voxels are contested."""
+"""Linear interpolation of codes, code by code: cheaper than voxel by voxel where nearly all source voxels differ."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from autoseg.core.chunks import CACHED_VOXELS, chunks
 from autoseg.preprocessing.axes import Block, IndexArray, linear_taps, nearest_indices, operator
 
 Codes = NDArray[Any]
-_CLOSE = 1e-5  # scores nearer to each other than this are left to the exact vote
+_CLOSE = 1e-5  # scores nearer to each other than this are left to exact weights
 _OUTPUT_COST = 4  # cost of an output voxel relative to a source voxel when a code is interpolated
-_VOTE_COST = 80  # cost of counting the votes of one contested voxel, in the same unit
+_NEIGHBOUR_COST = 80  # cost of weighing the neighbours of one contested voxel, in the same unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class _Axis:
         return _Axis(lower - first, upper - first, weight, ()), slice(first, last)
 
 
-def decide_by_scores(source: Codes, result: Codes, contested: BoolArray, axes: Sequence[int]) -> None:
-    """Decide the slabs of a dense map that are so fragmented that interpolation costs less than votes.
+def decide_by_one_hot(source: Codes, result: Codes, contested: BoolArray, axes: Sequence[int]) -> None:
+    """Decide the slabs of a dense map that are so fragmented that interpolation costs less than weighing neighbours.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def decide_by_scores(source: Codes, result: Codes, contested: BoolArray, axes: S
         part, needed = (None, slab) if first is None else first.part(slab)
         piece = source[needed]
         effort = piece.size + _OUTPUT_COST * result[slab].size
-        n_affordable = _VOTE_COST * int(np.count_nonzero(contested[slab])) // effort
+        n_affordable = _NEIGHBOUR_COST * int(np.count_nonzero(contested[slab])) // effort
         codes = _distinct(piece, n_affordable) if n_affordable > 1 else ()
         if codes:
             result[slab], contested[slab] = _highest(piece, codes, (part, *others), result[slab].shape)

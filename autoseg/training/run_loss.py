@@ -1,0 +1,73 @@
+"""The loss of a run: that of the task of its data set, with the weights that its configuration gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from autoseg.core.errors import ConfigError
+from autoseg.nn.losses.registry import named_loss, named_number_loss
+from autoseg.training.class_weights import output_weights
+from autoseg.training.evidence.loss import EvidenceLoss, NumbersLoss
+from autoseg.training.evidence.source import Evidence
+from autoseg.training.objective import AnyObjective, NumberObjective
+from autoseg.training.request import FoldRequest
+
+
+def run_weights(request: FoldRequest, objective: AnyObjective) -> tuple[float, ...] | None:
+    """Return the weight of each output in the cross entropy, (O,); None if all are alike.
+
+    Raises ``ConfigError`` as :func:`autoseg.training.class_weights.output_weights`, and if weights are set for a
+    regression.
+    """
+    config = request.config
+    if not isinstance(objective, NumberObjective):
+        return output_weights(config.class_weights, config.loss, objective.task, request.train_entries)
+    if config.class_weights is not None:
+        raise ConfigError(
+            "class_weights: found weights for a regression, which has no classes. Set class_weights=none."
+        )
+    return None
+
+
+def run_loss(
+    request: FoldRequest,
+    objective: AnyObjective,
+    weights: Sequence[float] | None,
+    strides: Sequence[Sequence[int]] | None,
+    device: torch.device,
+) -> Callable[[list[Tensor], Evidence], Tensor]:
+    """Return the loss of a run.
+
+    Parameters
+    ----------
+    weights
+        Those of :func:`run_weights`.
+    strides
+        Strides of the outputs, for deep supervision; None without it.
+    device
+        Where logits will lie.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such loss, or a user's loss fails when it is tried.
+    """
+    config, n_outputs = request.config, len(objective.task.outputs)
+    n_dims = request.configuration.topology.n_dims
+    if isinstance(objective, NumberObjective):
+        loss = named_number_loss(config.loss, request.ranks.sum, n_outputs=n_outputs, n_dims=n_dims, device=device)
+        return NumbersLoss(loss, strides)
+    of_sets = named_loss(
+        config.loss,
+        objective.regions,
+        request.configuration.batch_dice,
+        request.ranks.sum,
+        n_outputs=n_outputs,
+        n_dims=n_dims,
+        weights=None if weights is None else torch.tensor(weights, device=device),
+        device=device,
+    )
+    return EvidenceLoss(of_sets, strides, request.dataset.labels.unknown)
