@@ -1,4 +1,4 @@
-"""What annotation says beyond the voxels that are drawn: fusion of experts, promises, counts."""
+"""Meaning of annotation beyond the annotated voxels: fusion of experts, promises, counts."""
 
 from autoseg.annotation.fusion import Fusion, fuse
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from html import escape
-from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from autoseg.io.png import png_bytes
 
 Cell = str | float | int | None
 """Content of a table; None is shown as a dash, and sorts last."""
@@ -105,9 +105,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, is_sortable
 
 def picture(pixels: NDArray[np.uint8], caption: str = "") -> str:
     """Return a picture (y, x, 3) uint8 with its caption; the pixels are part of the page."""
-    stream = BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG", optimize=True)
-    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    data = base64.b64encode(png_bytes(pixels)).decode("ascii")
     text = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">{text}</figure>'
 
