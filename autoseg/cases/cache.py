@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from autoseg.cases.entry import CacheEntry
-from autoseg.cases.layers import ARRAYS
+from autoseg.cases.layers import ARRAYS, Kind
 from autoseg.cases.store import TARGET, ArrayStore, Box, CaseSource
 from autoseg.core.arrays import CodeArray, Float32Array
 from autoseg.core.atomic import atomic_paths, write_text
@@ -64,11 +64,15 @@ class CachedCase:
     def read(self, layer: str, box: Box) -> NDArray[Any]:
         """Return a view of a box of a layer, (C, *box) or (*box); see :meth:`autoseg.cases.store.CaseStore.read`.
 
-        Raises ``CacheError`` naming the file if it holds what nobody wrote: intensities that are not finite, or codes
-        without a row in the table. That is noticed here and not when the case is opened, which reads no voxels.
+        Raises ``CacheError`` naming the file if it holds what nobody wrote: intensities that are not finite, infinite
+        numbers (NaN is unknown), or codes without a row in the table. That is noticed here and not when the case is
+        opened, which reads no voxels.
         """
         part = self.arrays.read(layer, box)
-        if part.dtype.kind == "f" and not np.isfinite(part.sum()):  # a sum is faster than a look at each voxel
+        if any(info.name == layer and info.kind is Kind.NUMBERS for info in self.entry.layers):
+            if np.isinf(part).any():
+                raise self._damaged(layer, "numbers that are infinite")
+        elif part.dtype.kind == "f" and not np.isfinite(part.sum()):  # a sum is faster than a look at each voxel
             raise self._damaged(layer, "intensities that are not finite")
         if layer == TARGET and part.max(initial=0) >= len(self.entry.table):
             raise self._damaged(layer, f"code {part.max()} of {len(self.entry.table)} codes")

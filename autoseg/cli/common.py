@@ -247,11 +247,14 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def progress(title: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """Yield a progress function: a bar with the remaining time on a terminal, otherwise lines at most 20 s apart."""
+    """Yield a progress function: a bar with the remaining time on a terminal, otherwise lines at most 20 s apart.
+
+    A terminal on which nothing can be drawn over (TERM=dumb) gets lines, too.
+    """
     console = Console(stderr=True)
     if quiet:
         yield silent
-    elif console.is_terminal:
+    elif console.is_terminal and not console.is_dumb_terminal:
         columns = (
             bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(),
             bars.TimeElapsedColumn(), bars.TimeRemainingColumn(), bars.TextColumn("{task.fields[what]}"),

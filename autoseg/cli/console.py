@@ -39,6 +39,8 @@ class Signals:
         self._clock = clock
         self._last = -TWICE_S
         self._is_talking = False
+        self._is_waiting = False
+        """Whether the console waits for a line, and no command is being obeyed."""
 
     def receive(self, number: int, _: object) -> None:
         """Take note of a signal; as a handler, which runs between two instructions of the training."""
@@ -52,8 +54,8 @@ class Signals:
             return
         self.should_stop = True
         log.info("stopping after this step; once more to stop at once")
-        if self._is_talking:
-            raise KeyboardInterrupt  # ends the wait for a command
+        if self._is_waiting:
+            raise KeyboardInterrupt  # ends the wait; a command is obeyed to its end, or weights could be half loaded
 
     def talk(self, execute: Callable[[str], str], is_over: Callable[[], bool]) -> None:
         """Read commands and print their answers until the console is left, closed, or the training is to end."""
@@ -63,15 +65,23 @@ class Signals:
             with without_bars():
                 print(execute("status"), "q goes on, abort saves and ends, help lists all commands.", sep="\n")
                 while not is_over() and not self.should_stop:
-                    line = input(PROMPT)
+                    line = self._line()
                     if line.strip():
                         print(_answer(line, execute))
         except EOFError:
             print("going on")
-        except KeyboardInterrupt:
-            self.should_stop = True
         finally:
             self._is_talking = False
+
+    def _line(self) -> str:
+        """Return the next line; an empty one if a signal ended the wait for it."""
+        try:
+            self._is_waiting = True
+            return input(PROMPT)
+        except KeyboardInterrupt:
+            return ""
+        finally:
+            self._is_waiting = False
 
 
 @contextmanager

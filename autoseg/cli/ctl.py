@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,9 @@ import typer
 
 from autoseg.cli.common import IncompleteError, run
 from autoseg.core.errors import ConfigError
+
+LOOK_S = 5.0
+"""Seconds between two looks whether the training still runs."""
 
 
 def ctl(
@@ -28,9 +32,14 @@ def ctl(
     if not is_running(folder):
         raise ConfigError(f"{folder}: found no training that runs here, expected one. Give the folder of its fold.")
     mailbox = Mailbox(folder / MAILBOX)
-    answer = mailbox.wait(mailbox.send(command), wait)
-    if answer is None:
-        raise IncompleteError(f"no answer within {wait:g} s; the command was taken back. It may be in a long step")
+    key, end = mailbox.send(command), time.monotonic() + wait
+    while (answer := mailbox.wait(key, min(LOOK_S, max(0.0, end - time.monotonic())))) is None:
+        has_ended = not is_running(folder)
+        if not has_ended and time.monotonic() < end:
+            continue
+        why = "the training has ended" if has_ended else "it may be in a long step"
+        what = "was taken back" if mailbox.take_back(key) else "is no longer waiting: it was, or is being, obeyed"
+        raise IncompleteError(f"no answer within {wait:g} s; {why}. The command {what}")
     if answer.startswith("error: "):
         raise ConfigError(answer.removeprefix("error: "))
     print(answer)

@@ -29,6 +29,7 @@ from autoseg.cli.processes import check_gpus, share_of_workers
 from autoseg.cli.threads import share_of_threads
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import counted, listed
+from autoseg.tasks.regression import Regression
 
 if TYPE_CHECKING:
     import typer
@@ -122,7 +123,7 @@ def train_folds(space: Workspace, dataset: Dataset, options: RunOptions, folds: 
     if line.as_json:
         print_json({work.fold: work.scores() for work in works})
     else:
-        _print_table(works)
+        _print_table(works, Regression.score_name if dataset.labels.targets else "Dice")
     unfinished = [work.fold for work in works if not work.is_finished]
     if not unfinished:
         return
@@ -254,18 +255,18 @@ class _Queue:
         self._running.append((work, process, slot, time.monotonic()))
 
 
-def _print_table(works: Sequence[_Work]) -> None:
-    """Print the result of each fold: how it ended, its mean Dice over foreground classes, how long it ran."""
+def _print_table(works: Sequence[_Work], metric: str) -> None:
+    """Print the result of each fold: how it ended, its mean ``metric`` over foreground or targets, how long it ran."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     table = Table("fold", "result")
-    for title in ("Dice", "time"):
+    for title in (metric, "time"):
         table.add_column(title, justify="right")
     for work in works:
-        dice = ((work.scores() or {}).get("foreground_mean") or {}).get("Dice")
-        shown = ["-" if dice is None else f"{dice:.4f}", "-" if work.seconds is None else duration_text(work.seconds)]
+        score = ((work.scores() or {}).get("foreground_mean") or {}).get(metric)
+        shown = ["-" if score is None else f"{score:.4f}", "-" if work.seconds is None else duration_text(work.seconds)]
         table.add_row(work.fold, escape(work.result), *shown)
     Console(highlight=False, width=None if sys.stdout.isatty() else 150).print(table)
 

@@ -204,9 +204,10 @@ class Predictor:
             batch_size=self.batch_size,
             autocast_dtype=self.autocast_dtype,
         )
-        if not self.leaves_out_windows:
+        labels = model.dataset.labels
+        if labels.targets or not self.leaves_out_windows:  # a regression has a number everywhere, and no background
             return windows(image)
-        task = task_of(model.dataset.labels)
+        task = task_of(labels)
         return windows(image, selection=select_windows(image, model.configuration, task, self.step, windows, case=case))
 
     def logits(self, image: Float32Array) -> Float32Array:

@@ -73,8 +73,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "training": json.dumps(dict(checkpoint.training)),
         "state": _plain(checkpoint.state, "state"),
     }
-    with atomic_path(Path(path)) as temporary:
-        torch.save(content, temporary)
+    with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)  # given a path, torch would hide why it cannot write
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:

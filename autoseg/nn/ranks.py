@@ -86,6 +86,9 @@ def process_group(device: torch.device, restarts: int = 0) -> Iterator[Ranks]:
             raise
         message = f"process {current_ranks().rank}: another process of this training has ended"
         raise LostRankError(message) from error
+    except SystemExit:  # a rank that has nothing to say ends so
+        end_process_group()
+        raise
     end_process_group()
 
 

@@ -50,7 +50,8 @@ def draw_previews(request: FoldRequest, parts: Parts, seconds: float) -> list[Pa
     """Predict the preview cases with the present weights, and draw each into ``previews/CASE_<hours>h.png``.
 
     Slices and range of intensities of a case are the same in all its pictures, so that they can be compared. A case
-    that cannot be predicted is named in a warning. Predictions are not mirrored.
+    that cannot be predicted, or needs more memory than the training leaves, is named in a warning. Predictions are not
+    mirrored.
     """
     predictor = _predictor(request, parts)
     network, paths = parts.network, []
@@ -62,7 +63,7 @@ def draw_previews(request: FoldRequest, parts: Parts, seconds: float) -> list[Pa
             path = request.folder / FOLDER / f"{name}_{seconds / 3600:07.3f}h.png"
             try:
                 _draw(request, predictor, name, path, seconds)
-            except (AutosegError, OSError) as error:
+            except (AutosegError, OSError, MemoryError, torch.cuda.OutOfMemoryError) as error:
                 log.warning("preview of case %s: %s", name, error)
             else:
                 paths.append(path)

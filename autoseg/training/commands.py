@@ -121,12 +121,15 @@ class Mailbox:
             if path.name.startswith("."):  # being written
                 continue
             try:
-                letters.append(
-                    Letter(path.name.removesuffix(".command.json"), str(json.loads(path.read_text("utf-8"))))
-                )
+                text = str(json.loads(path.read_text("utf-8")))
+            except FileNotFoundError:  # taken back meanwhile
+                continue
             except (OSError, ValueError) as error:
                 log.warning("%s: no command (%s), removed", path, error)
-            path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+                continue
+            if _remove(path):
+                letters.append(Letter(path.name.removesuffix(".command.json"), text))
         return letters
 
     def answer(self, key: str, text: str) -> None:
@@ -134,22 +137,35 @@ class Mailbox:
         write_text(self.folder / f"{key}.answer.json", json.dumps(text))
 
     def wait(self, key: str, timeout_s: float) -> str | None:
-        """Take the answer to a command; None if none comes in time. The command is then taken back."""
+        """Take the answer to a command; None if none comes in time."""
         path = self.folder / f"{key}.answer.json"
         end = time.monotonic() + timeout_s
         while not path.is_file():
             if time.monotonic() >= end:
-                (self.folder / f"{key}.command.json").unlink(missing_ok=True)
                 return None
             time.sleep(POLL_S)
         text = str(json.loads(path.read_text(encoding="utf-8")))
         path.unlink()
         return text
 
-    def clear(self) -> None:
-        """Remove what an earlier run did not take."""
+    def take_back(self, key: str) -> bool:
+        """Remove a command; return False if the training has taken it, and so obeys it."""
+        return _remove(self.folder / f"{key}.command.json")
+
+    def clear(self, before_ns: int) -> None:
+        """Remove the commands and answers of what was sent before a time, nanoseconds since 1970."""
         for path in self.folder.glob("*.json"):
-            path.unlink(missing_ok=True)
+            if path.name < f"{before_ns:020d}" and not path.name.startswith("."):
+                path.unlink(missing_ok=True)
+
+
+def _remove(path: Path) -> bool:
+    """Remove a file; return whether it was there, which of two processes only one is told."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _advice(nearest: Sequence[str]) -> str:

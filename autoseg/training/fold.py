@@ -91,8 +91,9 @@ def train_fold(
     """
     if not request.ranks.is_first:
         return _train(request, resume, Hooks(lambda progress, loss, rate: None, should_stop))
-    with locked(request.folder):
-        Mailbox(request.folder / MAILBOX).clear()  # at once: from now on others may send
+    begun_ns = time.time_ns()
+    with locked(request.folder):  # from now on others may send
+        Mailbox(request.folder / MAILBOX).clear(begun_ns)
         remove_unfinished(request.folder)
         return _train(request, resume, Hooks(on_steps, should_stop, console))
 

@@ -27,7 +27,8 @@ class EpochRecord(BaseModel):
     """From 1."""
     iteration: int
     """Optimiser steps done."""
-    train_loss: float
+    train_loss: float | None
+    """Mean over the steps since the line before; None if all of them were left out."""
     validation_loss: float | None
     """Mean over the validation batches; a batch that decides nothing counts as 0."""
     score: str = "Dice"

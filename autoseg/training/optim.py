@@ -56,6 +56,13 @@ class OptimizerConfig(BaseModel):
     def _table_from_text(cls, value: Any) -> Any:
         return parse_table(value) if isinstance(value, str) and value else value or ()
 
+    @field_validator("table")
+    @classmethod
+    def _in_order(cls, table: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+        if len({step for step, _ in table}) < len(table):
+            raise ValueError("expected each step once")
+        return tuple(sorted(table))
+
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSettings:

@@ -50,10 +50,10 @@ class Progress:
     """Mean of the loss over steps, see :func:`smoothed`; None before the first."""
     bad_steps: int = 0
     """Steps in a row, up to now, that were left out."""
-    snapshots: int = 0
-    """Checkpoints kept for good that were due so far."""
-    previews: int = 0
-    """Previews that were due so far."""
+    snapshot_seconds: float = 0.0
+    """Training time at the last checkpoint that is kept for good; 0 before the first."""
+    preview_seconds: float | None = None
+    """Training time at the last preview that was due; None before the first."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""

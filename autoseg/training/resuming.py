@@ -106,10 +106,11 @@ def find_run(results: Path, fold: str, name: str | None, configuration: str | No
     Runs that are not finished go first. Raises ``ConfigError`` naming them if there are several.
     """
     runs = []
-    for path in sorted(results.glob(f"*__*/fold_{fold}/{LATEST}")):
-        of_name, _, of_configuration = path.parent.parent.name.rpartition("__")
-        if name in (None, of_name) and configuration in (None, of_configuration):
-            runs.append((of_name, of_configuration, (path.parent / FINAL).exists()))
+    for folder in sorted(results.glob(f"*__*/fold_{fold}")):
+        of_name, _, of_configuration = folder.parent.name.rpartition("__")
+        is_meant = name in (None, of_name) and configuration in (None, of_configuration)
+        if is_meant and has_checkpoint(folder):
+            runs.append((of_name, of_configuration, (folder / FINAL).exists()))
     unfinished = [run for run in runs if not run[2]] or runs
     if len(unfinished) > 1:
         flags = listed((f"--name {run[0]} -c {run[1]}" for run in unfinished), len(unfinished))

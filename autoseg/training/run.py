@@ -158,19 +158,18 @@ class Run:
             seconds=progress.seconds + passed,
             smooth_loss=progress.smooth_loss,
             bad_steps=progress.bad_steps,
-            snapshots=progress.snapshots,
-            previews=progress.previews,
+            snapshot_seconds=progress.snapshot_seconds,
+            preview_seconds=progress.preview_seconds,
         )
         self._may_restart = True
         self.files.end_line(is_best=is_best)
 
     def finish(self, *, is_stopped: bool) -> bool:
         """Write the last checkpoints; return whether the run is finished, by its length or its time."""
-        ranks, progress = self.state.parts.ranks, self.state.progress
+        ranks = self.state.parts.ranks
         is_late = ranks.any(self.clock.is_out)
         is_finished = self.iteration >= self.state.config.iterations or (is_late and not is_stopped)
-        is_saved = bool(progress.records) and progress.records[-1].iteration == progress.iteration
-        self.files.finish(is_finished=is_finished, saves=not is_saved and self.ending != "kill")
+        self.files.finish(is_finished=is_finished, saves=self.ending != "kill")
         ranks.any(False)  # waits until the files are there
         self.listener.end()
         return is_finished
@@ -211,11 +210,11 @@ def _record(state: RunState, validated: Measured, monitored: Measured, rate: flo
     mean = mean_known([dice[head] for head in labels.foreground_heads])
     past = progress.records[-1] if progress.records else None
     steps = progress.iteration - (past.iteration if past else 0)
-    counted = max(1, steps - progress.epoch_skipped)
+    counted = steps - progress.epoch_skipped
     return EpochRecord(
         epoch=len(progress.records) + 1,
         iteration=progress.iteration,
-        train_loss=progress.epoch_loss / counted,
+        train_loss=progress.epoch_loss / counted if counted else None,
         validation_loss=validation_loss,
         score=parts.objective.score_name,
         dice=mean,
@@ -226,7 +225,7 @@ def _record(state: RunState, validated: Measured, monitored: Measured, rate: flo
         learning_rate=rate,
         seconds=progress.epoch_seconds + seconds,
         smooth_loss=progress.smooth_loss,
-        gradient_norm=progress.epoch_norm / counted if math.isfinite(progress.epoch_norm) else None,
+        gradient_norm=progress.epoch_norm / counted if counted and math.isfinite(progress.epoch_norm) else None,
         monitor_loss=monitored[0],
         monitor_dice=mean_known([monitored[1][head] for head in labels.foreground_heads]),
         skipped=progress.epoch_skipped,

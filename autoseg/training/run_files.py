@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import replace
 
@@ -35,6 +36,8 @@ class RunFiles:
         """Lines of the history that the curves show; 0 before this session drew any."""
         self._may_draw = 0.0
         """When the curves may be drawn again, on the clock of ``time.monotonic``."""
+        self._latest: tuple[int, int] | None = None
+        """Content of the latest checkpoint that was written, see :attr:`_now`."""
 
     def begin(self) -> None:
         """Write the settings, the history that belongs to the checkpoint, and the picture of the first batches."""
@@ -57,7 +60,7 @@ class RunFiles:
             return
         if name == LATEST:
             save_latest(self.state.request.folder, self.state.checkpoint())
-            self._saved = time.monotonic()
+            self._saved, self._latest = time.monotonic(), self._now
         else:
             checkpoint = self.state.checkpoint(averaged=name in (BEST, FINAL))
             save_checkpoint(self.state.request.folder / name, checkpoint)
@@ -92,14 +95,16 @@ class RunFiles:
         if self.is_checkpoint_due:
             check_weights(state.parts.network, state.progress.iteration)
             self.save(LATEST)
-        hours, every, first = state.progress.seconds / 3600, monitoring.param_save_h, monitoring.initial_prev_h
-        snapshots = 0 if every is None else int(hours / every)
-        if every is not None and snapshots > state.progress.snapshots:
-            state.progress = replace(state.progress, snapshots=snapshots)
-            self.save(snapshot_name(snapshots * every))
-        previews = 0 if first is None or hours < first else 1 + int((hours - first) / monitoring.prev_save_h)
-        if previews > state.progress.previews:
-            state.progress = replace(state.progress, previews=previews)
+        before, now = state.progress, state.progress.seconds
+        every, first = monitoring.param_save_h, monitoring.initial_prev_h
+        if every is not None and _turn(now, every) > _turn(before.snapshot_seconds, every):
+            state.progress = replace(state.progress, snapshot_seconds=now)
+            self.save(snapshot_name(_turn(now, every) * every))
+        if first is None or now < 3600 * first:
+            return
+        last, pause = before.preview_seconds, monitoring.prev_save_h
+        if last is None or _turn(now, pause, first) > _turn(last, pause, first):
+            state.progress = replace(state.progress, preview_seconds=now)
             self.preview()
 
     def preview(self) -> list[str]:
@@ -120,8 +125,8 @@ class RunFiles:
         return path.name
 
     def finish(self, *, is_finished: bool, saves: bool) -> None:
-        """Write the last checkpoints, and draw what the curves lack."""
-        if saves:
+        """Write the last checkpoints, the latest only if it would change, and draw what the curves lack."""
+        if saves and self._latest != self._now:
             check_weights(self.state.parts.network, self.state.progress.iteration)
             self.save(LATEST)
         if is_finished:
@@ -135,3 +140,13 @@ class RunFiles:
         draw_history(self.state.request.folder / CURVES, records)
         self._n_drawn = len(records)
         self._may_draw = time.monotonic() + (time.monotonic() - started) / DRAWING_SHARE
+
+    @property
+    def _now(self) -> tuple[int, int]:
+        """Steps done, and number of changes of settings: the latest checkpoint is to hold both."""
+        return self.state.progress.iteration, len(self.state.changes)
+
+
+def _turn(seconds: float, every_h: float, first_h: float = 0.0) -> int:
+    """Return the number of whole intervals of ``every_h`` hours between ``first_h`` and a training time."""
+    return math.floor((seconds / 3600 - first_h) / every_h)

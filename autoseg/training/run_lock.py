@@ -18,6 +18,9 @@ LOCK, OWNER = "run.lock", "run.json"
 """Files of a running training: the lock, which the system gives back when the process ends however it does, and who
 holds it."""
 
+PROBE_S = 1.0
+"""Time that a training waits for the lock, which :func:`is_running` of another process holds for a moment."""
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
@@ -28,7 +31,7 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PROBE_S)
     except Timeout:
         raise ConfigError(
             f"{folder}: another training runs here ({_owner(folder)}), expected none. Wait until it has ended, or give "

@@ -131,18 +131,21 @@ def restore(parts: Parts, request: FoldRequest, latest: Checkpoint) -> Progress:
             "--overwrite, or use --pretrained to build on its weights."
         )
     load_weights(parts, latest)
-    before = TrainingConfig.model_validate(dict(latest.training)).optimizer
-    if any(getattr(before, name) != getattr(request.config.optimizer, name) for name in ("momentum", "weight_decay")):
-        parts.optimization.apply_settings()
     for source in parts.evidence:
         source.restore(evidence[source.name], parts.network)
     return Progress.from_dict(latest.state["progress"])
 
 
 def load_weights(parts: Parts, checkpoint: Checkpoint) -> None:
-    """Put weights, their average, optimiser and scaler of a checkpoint of the same run into ``parts``."""
+    """Put weights, their average, optimiser and scaler of a checkpoint of the same run into ``parts``.
+
+    Momentum and weight decay stay those of ``parts``, if they have changed since the checkpoint.
+    """
+    before, now = TrainingConfig.model_validate(dict(checkpoint.training)).optimizer, parts.optimization.config
     parts.network.load_state_dict(checkpoint.weights)
     parts.optimization.load_state(checkpoint.state["optimizer"])
+    if any(getattr(before, name) != getattr(now, name) for name in ("momentum", "weight_decay")):
+        parts.optimization.apply_settings()
     if checkpoint.state["scaler"]:  # empty where the arithmetic was another one
         parts.scaler.load_state_dict(checkpoint.state["scaler"])
     if parts.average is not None:

@@ -18,7 +18,7 @@ from autoseg.training.case_preview import preview_names
 from autoseg.training.commands import COMMANDS, parse_command
 from autoseg.training.config import TrainingConfig
 from autoseg.training.metrics import mean_known
-from autoseg.training.optim import build_optimization, optimizer_settings
+from autoseg.training.optim import build_optimization, optimizer_name, optimizer_settings
 from autoseg.training.resuming import STEERABLE
 from autoseg.training.run import Run
 from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, PREVIOUS
@@ -121,13 +121,18 @@ def _save(run: Run, argument: str) -> str:
 
 def _load(run: Run, argument: str) -> str:
     name = _file_name(argument)
-    checkpoint = load_checkpoint(run.state.request.folder / name)
-    if checkpoint.plan != run.state.request.plan or "optimizer" not in checkpoint.state:
+    request = run.state.request
+    checkpoint = load_checkpoint(request.folder / name)
+    is_of_run = (checkpoint.plan, checkpoint.configuration) == (request.plan, request.configuration.name)
+    if not is_of_run or "optimizer" not in checkpoint.state:
         raise ConfigError(f"load {argument}: this is no checkpoint of this run. Choose one of its folder.")
-    try:
-        load_weights(run.state.parts, checkpoint)
-    except ValueError as error:  # of torch, for the state of another optimiser
-        raise ConfigError(f"load {argument}: the state of another optimiser ({error}).") from error
+    before, now = TrainingConfig.model_validate(dict(checkpoint.training)), run.state.config
+    its, own = (optimizer_name(config.optimizer, config.iterations) for config in (before, now))
+    if its != own:  # its state means nothing to the present one
+        raise ConfigError(
+            f"load {argument}: found the state of the optimiser {its}, expected {own}. Type optimizer {its}, then load."
+        )
+    load_weights(run.state.parts, checkpoint)
     _note(run.state, {"load": [None, name]})
     run.files.save(LATEST)
     return f"weights and optimiser are those of {name}, iteration {checkpoint.state['progress']['iteration']}"
@@ -162,10 +167,10 @@ def _optimizer(run: Run, argument: str) -> str:
     settings = optimizer_settings(config, run.state.config.iterations)
     if settings.needs_closure and run.state.parts.scaler.is_enabled():
         raise ConfigError(f"optimizer {argument}: it computes a step several times, which float16 cannot.")
-    _configure(run, run.state.config.model_copy(update={"optimizer": config}))
     parts = run.state.parts
-    built = build_optimization(parts.network, config, run.state.config.iterations)
+    built = build_optimization(parts.network, config, run.state.config.iterations)  # may fail: nothing has changed yet
     run.state.parts = replace(parts, optimization=built)
+    _configure(run, run.state.config.model_copy(update={"optimizer": config}))
     return f"{argument}, its state new; learning rate {built.learning_rate_at(run.iteration, run.clock.share):.3g}"
 
 
@@ -255,7 +260,7 @@ _ACTIONS: dict[str, Callable[[Run, str], str]] = {
 
 
 def _configure(run: Run, config: TrainingConfig) -> None:
-    """Let the run have other settings: noted, in training.json, and in the latest checkpoint at once."""
+    """Let the run have other settings: in training.json at once, and in the checkpoints from the next one on."""
     state = run.state
     before, now = state.config.flat(), config.flat()
     changed = {key: [before[key], now[key]] for key in now if now[key] != before[key]}

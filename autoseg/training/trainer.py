@@ -94,7 +94,8 @@ class Hooks:
 def training_step(parts: Parts, batch: Batch, iteration: int, gradient_clip: float) -> StepResult:
     """Do one optimiser step; return its loss and the norm of its gradient.
 
-    If the gradient is not finite, the weights stay as they are: with float16 the scaler sees to that.
+    If the gradient is not finite, it adds nothing: the step is not done on the CPU, and by the scaler with float16;
+    elsewhere it is done with a gradient of 0, so that momentum and weight decay still move the weights.
     """
     batch = batch.to(parts.device)
     parts.network.train()

@@ -6,6 +6,7 @@ import pytest
 from autoseg.cases.cache import CaseCache, open_case, read_entry, remove_case, write_case
 from autoseg.cases.case import CaseRecord
 from autoseg.cases.entry import CacheEntry
+from autoseg.cases.layers import Kind, LayerInfo
 from autoseg.core.errors import CacheError
 from autoseg.core.geometry import Geometry
 
@@ -108,6 +109,24 @@ def test_voxels_that_nobody_wrote_are_named_when_they_are_read(tmp_path, kind, v
         case.read(kind, everything)
     case.read(kind, (slice(0, 1), *everything[1:]))
     assert case.read(kind, nothing).size == 0
+
+
+def test_numbers_may_be_unknown_but_not_infinite(tmp_path):
+    numbers = np.full((1, 2, 3, 4), np.nan, np.float32)
+    numbers[..., 0] = 1.5
+    info = LayerInfo(name="targets", kind=Kind.NUMBERS, dtype="float32")
+    codes, entry = np.full((2, 3, 4), 2, np.uint8), make_entry((2, 3, 4)).model_copy(update={"layers": (info,)})
+    for array in (numbers, np.where(np.isnan(numbers), np.float32(np.inf), numbers)):
+        write_case(
+            tmp_path, "a", image=np.zeros((1, 2, 3, 4), np.float32), codes=codes, locations=np.zeros(3, np.int32),
+            entry=entry, layers={"targets": array},
+        )  # fmt: skip
+        case, box = open_case(tmp_path, "a"), (slice(0, 2), slice(0, 3), slice(0, 4))
+        if np.isnan(array).any():
+            np.testing.assert_array_equal(case.read("targets", box), numbers)
+        else:
+            with pytest.raises(CacheError, match=r"a\.targets\.npy: found numbers that are infinite"):
+                case.read("targets", box)
 
 
 def test_a_damaged_record_is_named(tmp_path):

@@ -19,8 +19,8 @@ from autoseg.cli.console import TWICE_S, Signals
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.nn.checkpoint import load_checkpoint
-from autoseg.training.commands import COMMANDS
-from autoseg.training.run_lock import is_running
+from autoseg.training.commands import COMMANDS, MAILBOX, Mailbox
+from autoseg.training.run_lock import is_running, locked
 
 LONG = (
     "--iterations", "100000", "--device", "cpu", "-j", "0", "--set", "iterations_per_epoch=20",
@@ -232,6 +232,25 @@ def test_other_signals_end_and_once_more_interrupts(number, is_terminal):
         signals.receive(number, None)
 
 
+def test_an_end_ends_the_wait_for_a_line_but_not_a_command(monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda _: "load mine")
+    signals, done = Signals(is_terminal=True), []
+
+    def execute(text):
+        if text == "load mine":
+            signals.receive(signal.SIGTERM, None)
+        done.append(text)
+        return text
+
+    signals.talk(execute, lambda: False)
+    assert done == ["status", "load mine"] and signals.should_stop
+
+    signals = Signals(is_terminal=True)
+    monkeypatch.setattr("builtins.input", lambda _: signals.receive(signal.SIGTERM, None))
+    signals.talk(str, lambda: False)
+    assert signals.should_stop
+
+
 def test_a_closed_input_leaves_the_console(monkeypatch, capsys):
     def closed(_):
         raise EOFError
@@ -249,3 +268,17 @@ def test_ctl_and_plot_say_where_no_training_is(tmp_path):
     assert "setlr RATE" in run_command("ctl", tmp_path, "help").stdout
     drawn = run_command("plot", tmp_path)
     assert drawn.returncode == 2 and "history.jsonl" in drawn.stderr
+
+
+def test_ctl_does_not_wait_for_a_training_that_has_ended(tmp_path):
+    with locked(tmp_path):
+        asking = subprocess.Popen(
+            [sys.executable, "-m", "autoseg.cli.ctl", str(tmp_path), "status", "--wait", "100"],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        mailbox = Mailbox(tmp_path / MAILBOX)
+        while not list(mailbox.folder.glob("*.command.json")):
+            time.sleep(0.05)
+    _, errors = asking.communicate(timeout=60)
+    assert asking.returncode == 1 and "the training has ended. The command was taken back" in errors
+    assert list(mailbox.receive()) == []

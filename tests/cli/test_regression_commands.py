@@ -38,7 +38,10 @@ def test_the_four_commands_learn_partly_unknown_numbers(is_flat, tmp_path):
     model = tmp_path / "results" / folder.name / f"default__{name}"
     last = read_history(model / "fold_0" / "history.jsonl")[-1]
     assert last.score == "R2" and last.dice > BAR and last.dice_per_head == {"depth": last.dice}
-    succeed("predict", "-i", folder / "imagesTs", "-o", tmp_path / "out", "-m", model, "-j", 0, "--device", "cpu")
+    predict = ("predict", "-i", folder / "imagesTs", "-m", model, "-j", 0, "--device", "cpu")
+    succeed(*predict, "-o", tmp_path / "out")
+    succeed(*predict, "-o", tmp_path / "fast", "--fast")
+    assert {path.name for path in (tmp_path / "fast").iterdir()} == {path.name for path in (tmp_path / "out").iterdir()}
     shown = succeed("evaluate_folder", folder / "labelsTs", tmp_path / "out", "-j", 1)
     assert "Pearson" in shown and "depth" in shown
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

@@ -83,6 +83,12 @@ def test_schedules_are_their_formulas(schedule, factor):
     assert built.learning_rate_at(500) == pytest.approx(2 * factor)
 
 
+def test_a_table_from_a_file_is_in_order_and_has_each_step_once():
+    assert OptimizerConfig(table=[[100, 0.5], [10, 0.25]]).table == ((10, 0.25), (100, 0.5))
+    with pytest.raises(ValueError, match="each step once"):
+        OptimizerConfig(table=[[10, 0.5], [10, 0.25]])
+
+
 def test_a_table_sets_the_rate_from_its_steps_on_and_an_exponential_decay_goes_on_from_there():
     table = "100:0.5,10:0.25"
     built = optimization(optimizer="sgd", schedule="constant", table=table, learning_rate=2)

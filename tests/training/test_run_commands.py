@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -38,7 +39,25 @@ def test_letters_arrive_once_in_order_and_answers_return_to_their_sender(tmp_pat
     thread.join()
 
 
-def test_a_command_that_nobody_takes_is_taken_back(tmp_path):
+def test_a_command_is_obeyed_or_taken_back_and_never_both(tmp_path):
     mailbox = Mailbox(tmp_path)
-    assert mailbox.wait(mailbox.send("abort"), 0) is None
+    key = mailbox.send("abort")
+    assert mailbox.wait(key, 0) is None
+    assert mailbox.take_back(key)
     assert list(mailbox.receive()) == []
+    key = mailbox.send("abort")
+    assert [letter.text for letter in mailbox.receive()] == ["abort"]
+    assert not mailbox.take_back(key)
+
+
+def test_a_start_removes_what_was_sent_before_it_and_nothing_that_is_being_sent(tmp_path):
+    mailbox = Mailbox(tmp_path)
+    mailbox.send("abort")
+    mailbox.answer(mailbox.send("status"), "iteration 1")
+    begun = time.time_ns()
+    mailbox.send("setlr 0.1")
+    being_written = tmp_path / ".77.tmp.01795791008291248615-aee7ca42.command.json"
+    being_written.touch()
+    mailbox.clear(begun)
+    assert [letter.text for letter in mailbox.receive()] == ["setlr 0.1"]
+    assert [path.name for path in tmp_path.iterdir()] == [being_written.name]

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
+from filelock import FileLock
 
 from autoseg.core.errors import ConfigError
-from autoseg.training.run_lock import is_running, locked
+from autoseg.training.run_lock import LOCK, is_running, locked
 
 HOLD = """
 import sys, time
@@ -29,3 +32,19 @@ def test_a_second_training_is_refused_until_the_first_is_gone_however_it_went(tm
     assert not is_running(tmp_path)
     with locked(tmp_path):
         pass
+
+
+def test_a_look_at_the_lock_while_a_training_starts_does_not_refuse_it(tmp_path):
+    is_held = threading.Event()
+
+    def look():
+        with FileLock(tmp_path / LOCK):
+            is_held.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    is_held.wait()
+    with locked(tmp_path):
+        pass
+    thread.join()

@@ -20,11 +20,17 @@ from autoseg.nn.checkpoint import load_checkpoint
 from autoseg.nn.losses.registry import TRIAL_EDGE
 from autoseg.training import speed
 from autoseg.training.commands import COMMANDS, MAILBOX, Mailbox
-from autoseg.training.fold import train_fold
+from autoseg.training.fold import build_parts, train_fold
+from autoseg.training.history import read_history
 from autoseg.training.prepare import prepare_fold
+from autoseg.training.pretrained import Before
+from autoseg.training.progress import Progress
 from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, PREVIOUS, load_latest
 from autoseg.training.run_config import RunOptions
+from autoseg.training.run_files import RunFiles
 from autoseg.training.run_lock import is_running
+from autoseg.training.run_record import RunRecord
+from autoseg.training.run_state import RunState
 from autoseg.training.trainer import Console
 
 SETTINGS = ("precision=float32", "iterations_per_epoch=4", "validation_iterations=1", "batch_picture=0")
@@ -112,6 +118,27 @@ def test_a_steered_run_that_is_resumed_has_the_weights_of_one_that_was_not(reque
     train_fold(replace(request_of(*(f"{key}={optimizer[key]}" for key in keys)), folder=parted.folder), resume=True)
     one, other = (load_checkpoint(request.folder / FINAL).weights for request in (whole, parted))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_change_right_after_a_line_of_the_history_is_saved_when_the_run_ends(request_of):
+    request = request_of()
+    result, _ = steered(request, {4: ("setmom 0.5", "abort")})
+    assert [record.iteration for record in result.progress.records] == [4]
+    assert load_checkpoint(request.folder / LATEST).training["optimizer"]["momentum"] == 0.5
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused_and_one_of_another_momentum_takes_the_present_one(request_of):
+    request = request_of("optimizer.name=adamw")
+    visits = {
+        2: ("save mine", "setmom 0.5", "load mine", "save momentum"),
+        4: ("optimizer sgd", "load mine ", "optimizer adamw"),
+    }
+    result, answers = steered(request, visits)
+    assert result.is_finished
+    assert answers["load mine"].startswith("weights and optimiser are those of mine.pt")
+    groups = load_checkpoint(request.folder / "momentum.pt").state["optimizer"]["param_groups"]
+    assert [group["betas"][0] for group in groups] == [0.5, 0.5]
+    assert "state of the optimiser adamw, expected sgd" in answers["load mine "]
 
 
 def test_the_learning_rate_is_the_one_that_was_set_and_the_schedule_goes_on_from_it(request_of):
@@ -270,6 +297,36 @@ def test_bad_steps_that_are_not_in_a_row_do_not_end_the_run(request_of, monkeypa
     assert train().is_finished
 
 
+def test_a_line_all_of_whose_steps_were_left_out_has_no_training_loss(request_of, monkeypatch):
+    request, train = train_with_bad_steps(request_of, monkeypatch, {2}, "history_freq=1")
+    train()
+    records = read_history(request.folder / "history.jsonl")
+    assert [(record.train_loss is None, record.gradient_norm is None) for record in records[:3]] == [
+        (False, False), (True, True), (False, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before_h", "now_h", "is_due"), [(10.01, 14.9, False), (10.01, 15.01, True), (10.01, 16.0, True)]
+)
+def test_an_interval_that_was_changed_counts_from_then_on(request_of, before_h, now_h, is_due):
+    """Ten checkpoints were kept, one an hour; then one in five hours is asked for."""
+    request = request_of("param_save_h=5", "initial_prev_h=0", "prev_save_h=5")
+    files = run_files(
+        request, Progress(seconds=3600 * now_h, snapshot_seconds=3600 * before_h, preview_seconds=3600 * before_h)
+    )
+    files.write_what_is_due()
+    assert [path.name for path in request.folder.glob("checkpoint_*h.pt")] == ["checkpoint_15h.pt"] * is_due
+    assert (files.state.progress.preview_seconds == 3600 * now_h) is is_due
+
+
+def run_files(request, progress):
+    parts = build_parts(request, "float32")
+    before = Before.of(None, None, request.dataset.name, {}, request.train_cases, request.val_cases)
+    record = RunRecord.of(request, parts.device, None, None)
+    return RunFiles(RunState(request, parts, progress, "float32", before, record, []))
+
+
 def test_checkpoints_are_written_by_time_and_kept_for_good_by_the_hour(request_of):
     seconds = 1e-6
     request = request_of(
@@ -363,8 +420,11 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from dataclasses import replace
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
-from autoseg.training.fold import train_fold
+from autoseg.training.fold import build_parts, train_fold
+from autoseg.training.history import read_history
 from autoseg.training.prepare import prepare_fold
+from autoseg.training.pretrained import Before
+from autoseg.training.progress import Progress
 from autoseg.training.run_config import RunOptions
 import torch
 torch.set_num_threads(1)
