@@ -18,8 +18,10 @@ import pytest
 from command_line import run_command
 from toy import write_toy_dataset
 
+from autoseg.core.geometry import Geometry
 from autoseg.core.progress import Progress, silent_stages
 from autoseg.core.workspace import Workspace
+from autoseg.io.images import write_labels
 
 GOLDEN = Path(__file__).parent / "golden"
 QUICK = ("--set", "validation_iterations=1", "batch_size=2", "precision=float32")
@@ -175,6 +177,40 @@ def test_convert_elektronn(matches, root):
             file["labels"] = np.arange(960, dtype=np.int16).reshape(12, 10, 8) % 2
     line = ("-o", root / "converted", "--images", *images, "--labels", *labels)
     matches("convert_elektronn", line, line, (*line[:-1],))
+
+
+@pytest.fixture(scope="module")
+def pictures(root: Path) -> Path:
+    """Folder with two pictures in ``images``, and the masks of two experts in ``experts``."""
+    flat = Geometry(spacing=(1.0, 1.0, 1.0), ndim=2)
+    grey = np.arange(80, dtype=np.uint8).reshape(1, 8, 10)
+    for name in ("1", "10"):
+        write_labels(root / "pictures" / "images" / f"{name}.png", grey, flat)
+        for expert, limit in (("anna", 30), ("ben", 40)):
+            mask = 255 * (grey > limit).astype(np.uint8)
+            write_labels(root / "pictures" / "experts" / expert / f"{name}_mask.png", mask, flat)
+    return root / "pictures"
+
+
+def test_fuse_experts(matches, pictures):
+    line = ("-o", pictures / "fused", "--images", pictures / "images", "-j", "1")
+    matches(
+        "fuse_experts",
+        (pictures / "experts", *line),
+        (pictures / "experts", *line),
+        (pictures / "images", *line[2:], "-o", "new"),
+    )
+
+
+def test_import_images(matches, pictures):
+    line = ("-o", pictures / "imported", "-j", "1")
+    masks = pictures / "experts" / "anna"
+    matches(
+        "import_images",
+        (pictures / "images", masks, *line),
+        (pictures / "images", masks, *line),
+        ("nowhere", masks, "-o", "new"),
+    )
 
 
 def test_ctl(matches, root):

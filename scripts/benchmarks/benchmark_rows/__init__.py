@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from benchmark_rows import evaluation, export, measuring, patches, preprocessing, resampling, startup, step, window
+from benchmark_rows import (
+    evaluation,
+    export,
+    fusion,
+    measuring,
+    patches,
+    preprocessing,
+    resampling,
+    startup,
+    step,
+    window,
+)
 from benchmark_rows.row import Row
 
 ROWS: dict[str, Row] = {
@@ -20,6 +31,7 @@ ROWS: dict[str, Row] = {
     "export": export.EXPORT,
     "export_memory": export.MEMORY,
     "evaluation": evaluation.EVALUATION,
+    "fusion": fusion.FUSION,
     "startup": startup.HELP,
     "startup_others": startup.OTHERS,
     "training_step": step.STEP,

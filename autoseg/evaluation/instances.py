@@ -1,0 +1,124 @@
+"""How well predicted instances match those of a reference: average precision and panoptic quality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from autoseg.core.arrays import BoolArray
+
+THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
+"""Intersection over union from which two instances match: 0.5, 0.55, ..., 0.95."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceCounts:
+    """Matches of the instances of one class. Counts of several cases add up."""
+
+    matched: tuple[int, ...]
+    """Number of matched pairs at each of ``THRESHOLDS``."""
+    n_predicted: int
+    n_reference: int
+    matched_iou: float
+    """Sum of the intersection over union of the pairs that match at 0.5."""
+
+    def __add__(self, other: InstanceCounts) -> InstanceCounts:
+        return InstanceCounts(
+            tuple(one + two for one, two in zip(self.matched, other.matched, strict=True)),
+            self.n_predicted + other.n_predicted,
+            self.n_reference + other.n_reference,
+            self.matched_iou + other.matched_iou,
+        )
+
+    def average_precision(self, threshold: float = 0.5) -> float | None:
+        """Return ``TP / (TP + FP + FN)`` at one of ``THRESHOLDS``, 0 to 1; None without any instance."""
+        matched = self.matched[THRESHOLDS.index(threshold)]
+        either = self.n_predicted + self.n_reference - matched
+        return matched / either if either else None
+
+    @property
+    def mean_average_precision(self) -> float | None:
+        """Mean of the average precision over ``THRESHOLDS``, 0 to 1; None without any instance."""
+        scores = [self.average_precision(threshold) for threshold in THRESHOLDS]
+        known = [score for score in scores if score is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
+    def panoptic_quality(self) -> float | None:
+        """``sum of IoU / (TP + FP / 2 + FN / 2)`` at 0.5, 0 to 1; None without any instance."""
+        either = (self.n_predicted + self.n_reference) / 2
+        return self.matched_iou / either if either else None
+
+
+def match_instances(
+    prediction: NDArray[np.integer[Any]], reference: NDArray[np.integer[Any]], decided: BoolArray | None = None
+) -> InstanceCounts:
+    """Match the instances of two maps one to one, so that as many as possible match at each threshold.
+
+    Parameters
+    ----------
+    prediction, reference
+        (*S) numbers of instances, 0 for background, any integers. Equal numbers are one instance, connected or not.
+    decided
+        (*S) mask of voxels that the reference decides; None: all. At other voxels there are no instances, so nothing
+        depends on what is predicted there.
+
+    Notes
+    -----
+    Source: average precision of StarDist ``matching.py`` and cellpose ``metrics.py``, panoptic quality of Kirillov et
+    al., arXiv 1801.00868. Only pairs that overlap are looked at, so the time grows with voxels, not with the product of
+    the numbers of instances.
+    """
+    if decided is not None:
+        prediction, reference = np.where(decided, prediction, 0), np.where(decided, reference, 0)
+    predicted, sizes = _numbered(prediction)
+    truth, true_sizes = _numbered(reference)
+    shape = (len(sizes), len(true_sizes))
+    both = (predicted > 0) & (truth > 0)
+    rows, columns = predicted[both] - 1, truth[both] - 1
+    overlap = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=shape).tocsr().tocoo()
+    iou = overlap.data / (sizes[overlap.row] + true_sizes[overlap.col] - overlap.data)
+    pairs = sparse.coo_array((iou, (overlap.row, overlap.col)), shape=shape)
+    matched = tuple(_n_matched(pairs, threshold) for threshold in THRESHOLDS)
+    return InstanceCounts(matched, *shape, _matched_iou(pairs))
+
+
+def add_counts(counts: Sequence[InstanceCounts]) -> InstanceCounts:
+    """Return the counts of several cases together; all 0 without cases."""
+    return sum(counts, InstanceCounts((0,) * len(THRESHOLDS), 0, 0, 0.0))
+
+
+def _numbered(instances: NDArray[np.integer[Any]]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Return (V,) consecutive numbers of instances from 1, 0 for background; and (n,) their numbers of voxels."""
+    values, numbers, sizes = np.unique(instances, return_inverse=True, return_counts=True)
+    flat = numbers.reshape(-1)
+    (background,) = np.nonzero(values == 0)
+    if len(background):
+        place = int(background[0])
+        flat = np.where(flat == place, 0, flat + (flat < place))
+        return flat, np.delete(sizes, place)
+    return flat + 1, sizes
+
+
+def _n_matched(pairs: sparse.coo_array, threshold: float) -> int:
+    """Return the largest number of pairs with at least ``threshold`` in which no instance occurs twice."""
+    match = pairs.data >= threshold
+    if not match.any():
+        return 0
+    graph = sparse.csr_array((np.ones(match.sum()), (pairs.row[match], pairs.col[match])), shape=pairs.shape)
+    return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
+
+
+def _matched_iou(pairs: sparse.coo_array) -> float:
+    """Return the sum of the IoU of the pairs that match at 0.5.
+
+    Above 0.5 no instance is in two pairs. At exactly 0.5 it can be, and whichever pair is taken has the same IoU.
+    """
+    above = pairs.data > THRESHOLDS[0]
+    return float(pairs.data[above].sum()) + THRESHOLDS[0] * (_n_matched(pairs, THRESHOLDS[0]) - int(above.sum()))

@@ -1,0 +1,204 @@
+"""Folders with the masks of several experts: which masks belong to one image, and what their values mean."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.annotation.instance_gaps import separated
+from autoseg.annotation.label_counts import count_values
+from autoseg.annotation.votes import NO_VOTE
+from autoseg.core.errors import AutosegError, DatasetError, Fault
+from autoseg.core.findings import listed
+from autoseg.core.parallel import map_unordered
+from autoseg.core.progress import Progress, silent
+from autoseg.dataset.folder_files import has_ending, visible
+from autoseg.dataset.pairing import bare_name
+from autoseg.io.images import SUPPORTED_ENDINGS, read_labels
+
+MOST_CLASSES = 50
+"""Number of different values of masks above which they are taken for instances."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSet:
+    """The masks that experts made of one image."""
+
+    name: str
+    """Name of the masks, without ending."""
+    files: Mapping[str, Path]
+    """Expert -> mask, sorted by expert; at least one."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskClasses:
+    """What the values of masks mean."""
+
+    names: tuple[str, ...]
+    """Names of the K classes, the first one background."""
+    values: tuple[int, ...]
+    """(K,) value of each class in the masks, ascending. Without meaning for instances."""
+    unlabelled: int | None = None
+    """Value of voxels that an expert left unlabelled; None if there is none."""
+    are_instances: bool = False
+    """Whether values above 0 are numbers of instances of the second class."""
+
+    def votes(self, values: NDArray[np.integer]) -> NDArray[np.int16]:
+        """Return class indices (*S) of a mask (*S), ``NO_VOTE`` where it is unlabelled.
+
+        Instances lose the voxels that touch another instance (see :func:`autoseg.annotation.instance_gaps.separated`).
+        """
+        if self.unlabelled is None:
+            return self._indices(values)
+        is_unlabelled = values == self.unlabelled
+        return np.where(is_unlabelled, np.int16(NO_VOTE), self._indices(np.where(is_unlabelled, 0, values)))
+
+    def _indices(self, values: NDArray[np.integer]) -> NDArray[np.int16]:
+        if self.are_instances:
+            return separated(values).astype(np.int16)
+        table = np.zeros(self.values[-1] + 1, dtype=np.int16)
+        table[list(self.values)] = np.arange(len(self.values))
+        indices: NDArray[np.int16] = table[values]
+        return indices
+
+
+def find_mask_sets(folder: Path) -> tuple[MaskSet, ...]:
+    """Return the masks in ``folder``, which holds a folder for each expert, sorted by name.
+
+    Masks of one image have the same name in all folders; their endings may differ. An expert may lack some.
+
+    Raises
+    ------
+    DatasetError
+        If there is no folder of an expert, one of them holds no mask or two of one name, or no name is in two folders
+        although there are several experts.
+    """
+    if not folder.is_dir():
+        raise DatasetError([Fault(str(folder), "no folder", "a folder that holds one for each expert", "Correct it.")])
+    experts = [path for path in visible(folder) if path.is_dir()]
+    if not experts:
+        masks = [path for path in visible(folder) if _is_mask(path)]
+        found = f"{len(masks)} masks, but no folders" if masks else "nothing"
+        fix = "Put the masks of each expert into a folder of their own."
+        raise DatasetError([Fault(str(folder), found, "one folder for each expert", fix)])
+    files: dict[str, dict[str, Path]] = {}
+    faults: list[Fault] = []
+    for expert in experts:
+        masks = [path for path in visible(expert) if _is_mask(path)]
+        if not masks:
+            expected = f"masks ({', '.join(SUPPORTED_ENDINGS)})"
+            faults.append(Fault(str(expert), "no mask", expected, "Add them, or remove the folder."))
+        for name, number in Counter(map(bare_name, masks)).items():
+            if number > 1:
+                found = f"{number} masks named {name!r} with different endings"
+                faults.append(Fault(str(expert), found, "one", "Remove all but one."))
+        for path in masks:
+            files.setdefault(bare_name(path), {})[expert.name] = path
+    if len(experts) > 1 and not faults and all(len(masks_of) == 1 for masks_of in files.values()):
+        shown = listed(sorted(files))
+        fix = "Give the masks of one image the same name in all folders."
+        faults.append(Fault(str(folder), f"no name that two experts share ({shown})", "equal names", fix))
+    if faults:
+        raise DatasetError(faults)
+    return tuple(MaskSet(name, dict(sorted(files[name].items()))) for name in sorted(files))
+
+
+def read_classes(
+    sets: Sequence[MaskSet],
+    *,
+    names: Sequence[str] | None = None,
+    unlabelled: int | None = None,
+    are_instances: bool = False,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> MaskClasses:
+    """Return the classes of masks, from the values that occur in all of them.
+
+    0 is background. With two values (0 and 255) masks are binary. With ``names`` for all values from 0 to the largest,
+    a value is the index of its class; otherwise the classes are the values that occur, ascending.
+
+    Parameters
+    ----------
+    names
+        Of the classes, background first; None makes them from the values.
+    unlabelled
+        Value of voxels that an expert left unlabelled.
+    are_instances
+        Whether values above 0 are numbers of instances.
+
+    Raises
+    ------
+    DatasetError
+        If masks cannot be read, masks of one image differ in shape, or their values do not fit ``names``.
+    """
+    values: set[int] = {0}
+    faults: list[Fault] = []
+    survey = partial(_survey, unlabelled=unlabelled, keep_values=not are_instances)
+    for done, (index, result) in enumerate(map_unordered(survey, sets, workers=workers), 1):
+        if isinstance(result, DatasetError):
+            faults.extend(result.faults)
+        elif isinstance(result, AutosegError):
+            raise result
+        else:
+            values |= result
+        progress(done, len(sets), sets[index].name)
+    if faults:
+        raise DatasetError(sorted(faults, key=lambda fault: fault.where))
+    if are_instances:
+        values = {0, 1}
+    if len(values) > MOST_CLASSES:
+        found, expected = f"{len(values)} different values", f"at most {MOST_CLASSES} classes"
+        fix = "If values are numbers of instances, add --instances."
+        raise DatasetError([Fault("masks", found, expected, fix)])
+    return _classes(sorted(values), names, unlabelled, are_instances=are_instances)
+
+
+def votes_of(masks: MaskSet, classes: MaskClasses) -> Iterator[NDArray[np.int16]]:
+    """Yield the votes (z, y, x) of each expert for the classes, in the order of ``masks.files``."""
+    for path in masks.files.values():
+        yield classes.votes(read_labels(path)[0])
+
+
+def _is_mask(path: Path) -> bool:
+    return path.is_file() and any(has_ending(path.name, ending) for ending in SUPPORTED_ENDINGS)
+
+
+def _survey(masks: MaskSet, *, unlabelled: int | None, keep_values: bool) -> set[int]:
+    """Return the values of the masks of one image; raise ``DatasetError`` if their shapes differ."""
+    values: set[int] = set()
+    shapes: dict[str, tuple[int, ...]] = {}
+    for expert, path in masks.files.items():
+        labels, _ = read_labels(path)
+        shapes[expert] = labels.shape
+        if keep_values:
+            values |= count_values(labels).keys() - {unlabelled}
+    if len(set(shapes.values())) > 1:
+        found = f"masks of different shapes (z, y, x): {listed(f'{name} {shape}' for name, shape in shapes.items())}"
+        fix = "Export the masks of one image on the same grid."
+        raise DatasetError([Fault(masks.name, found, "equal shapes", fix)])
+    return values
+
+
+def _classes(
+    values: Sequence[int], names: Sequence[str] | None, unlabelled: int | None, *, are_instances: bool
+) -> MaskClasses:
+    """Return the classes with these values (ascending, 0 included)."""
+    if min(values) < 0:
+        fix = f"If voxels with this value are unlabelled, add --unlabelled {min(values)}."
+        raise DatasetError([Fault("masks", f"the value {min(values)}", "classes from 0", fix)])
+    if names is None and len(values) <= 2:
+        names = ("background", "foreground")
+    if names is None:
+        names = ("background", *(f"class_{value}" for value in values[1:]))
+    if len(values) < len(names) and max(values) < len(names):
+        values = range(len(names))
+    if len(values) != len(names):
+        found, expected = f"the values {listed(values, 20)}", f"one for each of the names {listed(names, 20)}"
+        raise DatasetError([Fault("masks", found, expected, "Give --names for all classes, background first.")])
+    return MaskClasses(tuple(names), tuple(values), unlabelled, are_instances)

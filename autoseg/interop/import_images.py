@@ -1,0 +1,138 @@
+"""A data set from a folder of images and a folder of masks, paired by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.annotation.votes import NO_VOTE
+from autoseg.core.atomic import write_json
+from autoseg.core.errors import AutosegError, DatasetError, Fault
+from autoseg.core.findings import listed
+from autoseg.core.parallel import map_unordered
+from autoseg.core.progress import Progress, silent
+from autoseg.dataset.dataset import DATASET_JSON, Dataset
+from autoseg.dataset.pairing import Affixes, pair_by_name
+from autoseg.interop.expert_masks import MaskClasses, MaskSet, read_classes
+from autoseg.interop.image_folder import LABELS, ImageFolder, check_new, dataset_json, find_images, image_folder
+from autoseg.io.images import ending_of, read_header, read_labels, write_labels
+from autoseg.io.raw_layout import put_file
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """Images with their masks, found and checked; nothing is written yet."""
+
+    images: ImageFolder
+    masks: Mapping[str, Path]
+    """Case -> mask."""
+    classes: MaskClasses
+    mask_names: Affixes
+    """What names of masks have around those of images."""
+    remarks: tuple[str, ...]
+    """What is left out."""
+
+
+def prepare_import(
+    images: Path,
+    masks: Path,
+    *,
+    names: tuple[str, ...] | None = None,
+    unlabelled: int | None = None,
+    are_instances: bool = False,
+    mask_suffix: str | None = None,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> Import:
+    """Find images and masks, pair them by name, and read what the masks hold.
+
+    Parameters
+    ----------
+    images, masks
+        Folders.
+    names
+        Of the classes, background first; None makes them from the values.
+    unlabelled
+        Value of masks where nothing is labelled.
+    are_instances
+        Whether values above 0 are numbers of objects; touching ones are then separated by a gap of background.
+    mask_suffix
+        What names of masks have behind those of images; None finds it.
+
+    Raises
+    ------
+    DatasetError
+        If there are no pairs, or files cannot be read or do not fit each other.
+    """
+    pairing = pair_by_name(find_images(images), find_images(masks), suffix=mask_suffix)
+    if not pairing.pairs:
+        found = f"no name that fits the images in {images.name}"
+        fix = "Name masks after their images (0001.png and 0001_mask.png), or give --mask-suffix."
+        raise DatasetError([Fault(str(masks), found, "a mask for each image", fix)])
+    folder = image_folder({case: image for case, (image, _) in pairing.pairs.items()})
+    mask_of = {case: mask for case, (_, mask) in pairing.pairs.items()}
+    faults = []
+    for case, mask in mask_of.items():
+        shape, other = read_header(folder.images[case])[0][1:], read_header(mask)[0][1:]
+        if shape != other:
+            fix = "Export the mask on the grid of the image."
+            faults.append(Fault(str(mask), f"shape {other} (z, y, x)", f"{shape}, as the image", fix))
+    if faults:
+        raise DatasetError(faults)
+    sets = [MaskSet(case, {"": mask}) for case, mask in mask_of.items()]
+    classes = read_classes(
+        sets, names=names, unlabelled=unlabelled, are_instances=are_instances, workers=workers, progress=progress
+    )
+    alone = {"images without mask": pairing.images_alone, "masks without image": pairing.masks_alone}
+    remarks = [f"{what} are left out: {listed(path.name for path in paths)}" for what, paths in alone.items() if paths]
+    return Import(folder, mask_of, classes, pairing.mask, tuple(remarks))
+
+
+def write_import(
+    prepared: Import,
+    output: Path,
+    *,
+    channel_names: tuple[str, ...] | None = None,
+    copy: bool = False,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> Dataset:
+    """Write the data set into a new folder, dataset.json last; return it, loaded from there.
+
+    Images are linked, and so are masks whose values and format are those of label files; other masks are rewritten.
+
+    Raises
+    ------
+    ConfigError
+        If ``output`` is not empty, or the number of ``channel_names`` is not that of the channels.
+    """
+    check_new(output)
+    has_unknown = prepared.classes.unlabelled is not None
+    content = dataset_json(prepared.images, prepared.classes, has_unknown=has_unknown, channel_names=channel_names)
+    prepared.images.put(output, copy=copy)
+    cases = list(prepared.masks)
+    (output / LABELS).mkdir(parents=True, exist_ok=True)
+    put = partial(_put_mask, prepared=prepared, folder=output / LABELS, copy=copy)
+    for done, (index, result) in enumerate(map_unordered(put, cases, workers=workers), 1):
+        if isinstance(result, AutosegError):
+            raise result
+        progress(done, len(cases), cases[index])
+    write_json(output / DATASET_JSON, content)
+    return Dataset.load(output)
+
+
+def _put_mask(case: str, *, prepared: Import, folder: Path, copy: bool) -> None:
+    mask, classes = prepared.masks[case], prepared.classes
+    n_classes = len(classes.names)
+    target = folder / f"{case}{prepared.images.label_ending}"
+    is_label_file = classes.values == tuple(range(n_classes)) and classes.unlabelled in (None, n_classes)
+    if is_label_file and not classes.are_instances and ending_of(mask).lower() == target.name[len(case) :]:
+        put_file(mask, target, copy=copy)
+        return
+    votes = classes.votes(read_labels(mask)[0])
+    labels = np.where(votes == NO_VOTE, n_classes, votes).astype(np.uint16)
+    write_labels(target, labels, read_header(prepared.images.images[case])[1])
