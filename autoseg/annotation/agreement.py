@@ -1,4 +1,4 @@
-"""How well experts agree: with the fused labels and with each other, as Dice scores per class."""
+"""Agreement of experts, with the fused labels and with each other, as Dice scores per class."""
 
 from __future__ import annotations
 

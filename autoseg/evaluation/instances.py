@@ -1,4 +1,4 @@
-"""How well predicted instances match those of a reference: average precision and panoptic quality."""
+"""Matches of predicted instances with those of a reference: average precision and panoptic quality."""
 
 from __future__ import annotations
 
