@@ -84,11 +84,18 @@ def iteration(folder: Path) -> int:
     return int(load_checkpoint(folder / LATEST).state["progress"]["iteration"])
 
 
-def test_a_killed_worker_is_replaced_and_a_second_training_refused(root):
-    process = start(root, "hurt", 60, "-j", "2")
-    wait_for((fold(root, "hurt") / LATEST).is_file, process)
-    second = run_command("train", "1", "0", "--name", "hurt", "--resume", "--device", "cpu", "-j", "0", root=root)
+def test_a_second_training_in_the_same_folder_is_refused(root):
+    process = start(root, "held", 100_000, "-j", "0")
+    wait_for((fold(root, "held") / LATEST).is_file, process)
+    second = run_command("train", "1", "0", "--name", "held", "--resume", "--device", "cpu", "-j", "0", root=root)
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 130
     assert second.returncode == 2 and f"process {process.pid} on" in second.stderr
+
+
+def test_a_killed_worker_is_replaced(root):
+    process = start(root, "hurt", 60, "-j", "2")
+    wait_for(lambda: workers(process.pid), process)
     os.kill(workers(process.pid)[0], signal.SIGKILL)
     code, errors = finish(process)
     assert code == 0, errors

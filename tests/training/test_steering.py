@@ -394,11 +394,11 @@ def test_a_full_disk_in_a_save_keeps_the_checkpoint_before(request_of, monkeypat
 
     original, saves = torch.save, iter(range(100))
 
-    def save(content, path):
+    def save(content, file):
         if next(saves) >= 3:  # best and latest of the first line, best of the second
-            Path(path).write_bytes(b"PK\x03\x04 half")
+            file.write(b"PK\x03\x04 half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        original(content, path)
+        original(content, file)
 
     monkeypatch.setattr(checkpoint.torch, "save", save)
     with pytest.raises(StorageError, match="Existing files are unchanged"):

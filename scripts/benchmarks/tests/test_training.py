@@ -10,8 +10,8 @@ from training_steps import batches, build, split, throughput
 
 @pytest.mark.slow
 def test_steps_are_timed_as_a_whole_and_part_by_part(tmp_path):
-    device, configuration = torch.device("cpu"), planned("2d", quick=True)
-    sources = write_cases(tmp_path, "2d", quick=True)
+    device, configuration = torch.device("cpu"), planned("2d", "quick")
+    sources = write_cases(tmp_path, "2d", "quick")
     parts, _ = build(configuration, device, compiles=False)
     row = throughput(parts, batches(sources, configuration, device, 0, 0, 3), 1, 2)
     assert row["iterations_per_s"] > 0 and 0 <= row["data_wait_share"] <= 1
