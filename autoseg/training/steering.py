@@ -75,8 +75,7 @@ def execute(run: Run, text: str, console: Console | None = None) -> str:
         reason = str(error) if isinstance(error, AutosegError) else f"{type(error).__name__}: {error}"
         return "error: " + " ".join(reason.split())
     if command.name not in ("q", "status", "help", "print"):
-        level = logging.INFO if console is None else logging.DEBUG  # a console shows the answer itself
-        log.log(level, "iteration %d: %s: %s", run.iteration, text.strip(), answer)
+        log.info("iteration %d: %s: %s", run.iteration, text.strip(), answer)
     return answer
 
 

@@ -116,7 +116,7 @@ def test_both_commands_make_data_sets_that_can_be_planned(tmp_path):
     def run(module, *arguments):
         line = [sys.executable, "-m", f"autoseg.cli.{module}", *map(str, arguments)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run(line, capture_output=True, text=True, check=False, env=environment, timeout=120)
+        return subprocess.run(line, capture_output=True, encoding="utf-8", check=False, env=environment, timeout=120)
 
     generator = np.random.default_rng(0)
     images = arrays(generator, [(1, 40, 30)] * 2, 255)
