@@ -1,9 +1,8 @@
 """The commands as functions: each takes a data set, does one step, and returns its result.
 
-Functions import what they need when they are called, so that ``import autoseg`` is quick. ``workers`` is a number of
-processes: if it is above 1 (in :func:`train`: above 0), a script must guard its calls with
-``if __name__ == "__main__":``. Nothing is printed; warnings go to the logger ``autoseg``. Mistakes of the user raise
-:class:`autoseg.core.errors.UserError`.
+Functions import what they need when they are called, so that ``import autoseg`` is quick. If ``workers``, a number of
+processes, is above 1 (in :func:`train`: above 0), a script must guard its calls with ``if __name__ == "__main__":``.
+Nothing is printed; warnings go to the logger ``autoseg``. Mistakes of the user raise ``UserError``.
 """
 
 from __future__ import annotations
@@ -250,16 +249,18 @@ def evaluate(
     output: str | Path | None = None,
     against: str | Path | None = None,
     strict: bool = False,
+    tolerance_mm: float | None = None,
     workers: int = 1,
 ) -> AnySummary:
-    """Score a folder of predictions on the voxels that the references decide; return the summary.
+    """Score predictions on the voxels that the references decide, as ``autoseg_evaluate_folder``; return the summary.
 
-    Same as ``autoseg_evaluate_folder``. ``output``: JSON file for the summary; None writes none. Other parameters and
-    errors: :func:`autoseg.evaluation.evaluate_folder`. Of a regression the summary is a ``NumberSummary``.
+    ``output``: JSON file for the summary, or None. Others, and errors: :func:`autoseg.evaluation.score_folder`.
     """
     from autoseg.evaluation import score_folder
 
-    summary = score_folder(reference, predictions, dataset_json, against=against, workers=workers, strict=strict)
+    summary = score_folder(
+        reference, predictions, dataset_json, against=against, workers=workers, strict=strict, tolerance_mm=tolerance_mm
+    )
     if output is not None:
         summary.write(output)
     return summary

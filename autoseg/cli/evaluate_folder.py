@@ -38,6 +38,12 @@ def evaluate_folder(
     against: Annotated[
         Path | None, typer.Option(help="Folder of other predictions: show the paired difference to them.")
     ] = None,
+    surface: Annotated[
+        bool, typer.Option("--surface", help="Also HD95, ASSD and normalised surface Dice, of surfaces in mm.")
+    ] = False,
+    tolerance_mm: Annotated[
+        float, typer.Option("--tolerance-mm", min=0, help="Distance that the surface Dice accepts, mm.")
+    ] = 1.0,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse missing and extra files, other shapes and other geometries.")
     ] = False,
@@ -65,6 +71,7 @@ def evaluate_folder(
             against=against,
             workers=common.n_workers(workers),
             strict=strict,
+            tolerance_mm=tolerance_mm if surface else None,
             progress=report,
         )
     written = output or predictions / "summary.json"

@@ -44,6 +44,8 @@ def _print_classes(summary: Summary, out: Console) -> None:
     """
     for kind, scores in summary.groups.items():
         out.print(mean_table(summary, kind, scores))
+        if kind in summary.surface:
+            out.print(surface_table(summary, kind))
     _print_remarks(summary, out)
     if summary.absent:
         out.print(absent_table(summary))
@@ -62,6 +64,22 @@ def _print_remarks(summary: AnySummary, out: Console) -> None:
         out.print(f"the model was trained on these cases, so their scores are too high: {cases}", soft_wrap=True)
     for reason in summary.not_scored.values():
         out.print(f"not scored: {escape(reason)}", soft_wrap=True)
+
+
+def surface_table(summary: Summary, kind: ScoredOn) -> Table:
+    """Return one row per class or region: means of its surface scores on ``kind`` of reference."""
+    title = f"surfaces, scored on {_scored_on(summary, kind)}"
+    caption = "one-sided: only reference or only prediction has a surface; no distance, surface Dice 0"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table.add_column("class")
+    shown = ("HD95, mm", "ASSD, mm", f"surface Dice at {summary.tolerance_mm:g} mm", "cases", "one-sided")
+    for column in shown:
+        table.add_column(column, justify="right")
+    for key, means in summary.surface[kind].items():
+        numbers = (means.HD95, means.ASSD, means.NSD)
+        texts = ["-" if number is None else f"{number:.4g}" for number in numbers]
+        table.add_row(escape(summary.names[key]), *texts, str(means.n_cases), str(means.n_one_sided))
+    return table
 
 
 def mean_table(summary: Summary, kind: ScoredOn, scores: Scores) -> Table:

@@ -11,15 +11,18 @@ the head is declared absent from a case that is not dense. Its false positives a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.dataset.labels import CaseStatement, Head, Labels
 from autoseg.evaluation.metrics import HeadCounts
+from autoseg.evaluation.surface_scores import SurfaceScores
 
 ScoredOn = Literal["dense", "annotated voxels"]
+_NO_SURFACE: Mapping[str, SurfaceScores] = MappingProxyType({})
 
 
 class HeadMetrics(BaseModel):
@@ -69,6 +72,8 @@ class CaseMetrics(BaseModel):
     """Key of a foreground head -> kind of reference behind its Dice and IoU. None if it has no Dice and IoU."""
     absent: dict[str, FalsePositives] = {}
     """Key of a head -> false positives, for heads all of whose classes are in ``cases.<case>.absent``."""
+    surface: dict[str, SurfaceScores] = {}
+    """Key of a foreground head -> surface scores, if they were asked for; heads without Dice are left out."""
 
 
 def case_metrics(
@@ -80,11 +85,12 @@ def case_metrics(
     *,
     n_voxels: int,
     voxel_volume: float,
+    surface: Mapping[str, SurfaceScores] = _NO_SURFACE,
 ) -> CaseMetrics:
     """Return the metrics of a case, computed from the counts of every head.
 
     ``n_voxels`` is the number of voxels of the label map, ``voxel_volume`` is in mm³ (mm² in 2-D). An empty label map
-    counts as dense.
+    counts as dense. ``surface``: key of a head -> surface scores.
     """
     foreground = [(labels.heads[index], counts[index]) for index in labels.foreground_heads]
     statement = labels.statements.get(case, CaseStatement())
@@ -114,6 +120,7 @@ def case_metrics(
             for head, head_counts in foreground
             if statement.absent.issuperset(head.classes)
         },
+        surface={key: scores for key, scores in surface.items() if scored_on[key] is not None},
     )
 
 

@@ -25,6 +25,7 @@ from autoseg.evaluation.grids import Grid, placed_on
 from autoseg.evaluation.matching import find_dataset_json, find_reference_masks, label_files, load_dataset
 from autoseg.evaluation.metrics import count
 from autoseg.evaluation.summary import Summary, summarise
+from autoseg.evaluation.surface_scores import SurfaceScores, surface_scores
 from autoseg.io.images import read_labels
 
 LISTED = 50
@@ -42,6 +43,8 @@ class _Job:
     labels: Labels
     mask: Path | None = None
     """Valid mask of the reference; None if it has none."""
+    tolerance_mm: float | None = None
+    """Of surface scores; None computes none."""
 
     def __repr__(self) -> str:
         return self.case
@@ -66,6 +69,7 @@ def evaluate_folder(
     against: str | Path | None = None,
     workers: int = 1,
     strict: bool = False,
+    tolerance_mm: float | None = None,
     progress: Progress = silent,
 ) -> Summary:
     """Score predictions against references, over the voxels that each reference decides.
@@ -98,6 +102,8 @@ def evaluate_folder(
     strict
         Whether to raise, instead of scoring the other cases, if any prediction is missing, extra, unreadable, or
         differs in shape or geometry.
+    tolerance_mm
+        Also compute surface scores (HD95, ASSD, NSD), with this distance for the NSD, mm. None computes none.
     progress
         Called with (number of scored cases, number of all cases, name) after each case.
 
@@ -129,7 +135,7 @@ def evaluate_folder(
         label_files(Path(folder), dataset.file_ending) for folder in (predictions, against) if folder is not None
     ]
     jobs = [
-        _Job(name, path, tuple(files.get(name) for files in folders), dataset.labels, masks.get(name))
+        _Job(name, path, tuple(files.get(name) for files in folders), dataset.labels, masks.get(name), tolerance_mm)
         for name, path in references.items()
         if any(name in files for files in folders)
     ]
@@ -147,7 +153,8 @@ def evaluate_folder(
         for index, files in enumerate(folders)
     )
     notes = (_left_out_note(summary, dataset.labels), _masks_note(dataset.labels, references, masks))
-    summary = summary.model_copy(update={"warnings": (*summary.warnings, *(note for note in notes if note))})
+    warnings = (*summary.warnings, *(note for note in notes if note))
+    summary = summary.model_copy(update={"warnings": warnings, "tolerance_mm": tolerance_mm})
     for other in others:
         comparison = compare(summary.metric_per_case, other.metric_per_case, list(summary.names), str(against))
         summary = summary.model_copy(update={"comparison": comparison})
@@ -287,6 +294,9 @@ def _compared(
             )
     except AutosegError as error:
         return error
+    surface: Mapping[str, SurfaceScores] = {}
+    if job.tolerance_mm is not None:
+        surface = surface_scores(reference, prediction, labels, geometry.spacing, job.tolerance_mm, case=job.case)
     metrics = case_metrics(
         job.case,
         str(job.reference),
@@ -295,6 +305,7 @@ def _compared(
         counts,
         n_voxels=reference.size,
         voxel_volume=geometry.voxel_volume,
+        surface=surface,
     )
     warnings = (doubt, _absence_warning(job, metrics))
     return _Scored(metrics, tuple(warning for warning in warnings if warning is not None))

@@ -95,16 +95,22 @@ def score_folder(
     against: str | Path | None = None,
     workers: int = 1,
     strict: bool = False,
+    tolerance_mm: float | None = None,
     progress: Progress = silent,
 ) -> Summary | NumberSummary:
     """Score a folder of predictions of whatever task; parameters and errors as for ``evaluate_folder``.
 
-    Also raises ``EvaluationError`` for ``against`` and a regression, since it compares Dice.
+    Also raises ``EvaluationError`` for a regression with ``against``, since it compares Dice, or ``tolerance_mm``.
     """
     given = find_dataset_json(Path(reference), Path(predictions)) if dataset_json is None else dataset_json
     if not load_dataset(given).labels.targets:
         return evaluate_folder(
-            reference, predictions, given, against=against, workers=workers, strict=strict, progress=progress
+            reference, predictions, given, against=against, workers=workers, strict=strict, tolerance_mm=tolerance_mm,
+            progress=progress,
+        )  # fmt: skip
+    if tolerance_mm is not None:
+        raise EvaluationError(
+            "--surface: found a data set of the task regression, expected classes, which have surfaces. Leave it out."
         )
     if against is not None:
         raise EvaluationError(

@@ -39,6 +39,7 @@ from autoseg.evaluation.scores import (
     not_scored,
     scored_groups,
 )  # fmt: skip
+from autoseg.evaluation.surface_scores import SurfaceMeans, SurfaceScores, mean_surface_scores
 
 __all__ = ["AbsentScores", "CaseMetrics", "HeadMetrics", "Summary", "case_metrics", "score_name", "summarise"]
 
@@ -90,6 +91,10 @@ class Summary(BaseModel):
     """Key of a head without a mean Dice -> reason."""
     absent: dict[str, AbsentScores]
     """Key of a head that ``dataset.json: cases`` declares absent somewhere -> false positives there."""
+    surface: dict[ScoredOn, dict[str, SurfaceMeans]] = {}
+    """Kind of reference -> key of a head -> means of surface scores, if they were asked for."""
+    tolerance_mm: float | None = None
+    """Distance of the NSD, mm; None without surface scores."""
     missing: tuple[str, ...] = ()
     """Cases with a reference but without a prediction; not scored."""
     extra: tuple[str, ...] = ()
@@ -163,11 +168,27 @@ def summarise(
         groups=groups,
         not_scored=not_scored(ordered, names, groups),
         absent={key: scores for key in names if (scores := _absent_scores(ordered, key)) is not None},
+        surface=_surface_means(ordered, list(names), kinds),
         missing=tuple(missing),
         extra=tuple(extra),
         faults=tuple(faults),
         warnings=tuple(warnings),
     )
+
+
+def _surface_means(
+    cases: Sequence[CaseMetrics], keys: Sequence[str], kinds: Sequence[ScoredOn]
+) -> dict[ScoredOn, dict[str, SurfaceMeans]]:
+    """Return kind of reference -> key of a head -> means over the cases in which the head is scored on that kind."""
+    if not any(case.surface for case in cases):
+        return {}
+    return {
+        kind: mean_surface_scores(
+            [{key: scores for key, scores in case.surface.items() if case.scored_on[key] == kind} for case in cases],
+            keys,
+        )
+        for kind in kinds
+    }
 
 
 def _only_group(groups: Mapping[ScoredOn, Scores], key: str) -> Scores | None:
@@ -197,6 +218,7 @@ def _case_rows(summary: Summary) -> Iterator[dict[str, object]]:
                 "case": case.case, "key": key, "name": summary.names[key], "scored_on": case.scored_on[key],
                 **_score_columns(case.scored_on[key], {score: getattr(metrics, score) for score in SCORES}),
                 **metrics.model_dump(exclude={*SCORES}),
+                **_surface_columns(summary, case.surface.get(key)),
                 "absent": "" if absent is None else "yes",
                 "false_positive_mm3": None if absent is None else absent.volume_mm3,
             }  # fmt: skip
@@ -217,7 +239,15 @@ def _mean_rows(summary: Summary) -> Iterator[dict[str, object]]:
                 **_score_columns(kind, values),
                 "n_cases": group.n_cases_per_head.get(key, group.n_cases),
                 "n_decided": group.n_decided_per_head.get(key),
+                **_surface_columns(summary, summary.surface.get(kind, {}).get(key)),
             }  # fmt: skip
+
+
+def _surface_columns(summary: Summary, scores: SurfaceScores | SurfaceMeans | None) -> dict[str, object]:
+    """Return the columns of surface scores; none if they were not asked for, empty cells without ``scores``."""
+    if summary.tolerance_mm is None:
+        return {}
+    return {name: None if scores is None else getattr(scores, name) for name in SurfaceScores.model_fields}
 
 
 def _score_columns(kind: ScoredOn | None, values: Mapping[str, object]) -> dict[str, object]:
