@@ -178,7 +178,7 @@ def machine() -> dict[str, Any]:
         "import json, torch; c = torch.cuda.is_available(); print(json.dumps({'torch': torch.__version__, "
         "'cudnn': torch.backends.cudnn.version(), 'gpu': torch.cuda.get_device_name() if c else None}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     known = json.loads(done.stdout) if done.returncode == 0 else {"torch": None}
     return known | {"python": sys.version.split()[0], "cores": len(os.sched_getaffinity(0))}
 

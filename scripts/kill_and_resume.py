@@ -118,7 +118,9 @@ def training(space: Workspace, iterations: int, workers: int) -> list[str]:
 
 def run(command: list[str]) -> None:
     """Run a command to its end; raise ``IncompleteError`` with what it said if it fails."""
-    done = subprocess.run(command, check=False, env=environment(), capture_output=True, text=True, timeout=LONGEST_S)
+    done = subprocess.run(
+        command, check=False, env=environment(), capture_output=True, encoding="utf-8", timeout=LONGEST_S
+    )
     if done.returncode:
         raise common.IncompleteError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
 

@@ -50,7 +50,7 @@ class NnunetSide:
         """Return the version of nnunetv2 that the interpreter has; raise ``ConfigError`` if it has none."""
         code = "import importlib.metadata as m; print(m.version('nnunetv2'))"
         try:
-            asked = subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=True)
+            asked = subprocess.run([self.python, "-c", code], capture_output=True, encoding="utf-8", check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise ConfigError(
                 f"--nnunet-python {self.python}: found no interpreter with nnunetv2, expected one. Make one: "

@@ -150,7 +150,7 @@ class NnunetRule:
             asked, answered = Path(folder, "job.npz"), Path(folder, "result.npz")
             np.savez(asked, **job)
             command = [str(self.python), str(DRIVER), what, str(asked), str(answered)]
-            done = subprocess.run(command, capture_output=True, text=True)
+            done = subprocess.run(command, capture_output=True, encoding="utf-8")
             if done.returncode != 0:
                 raise AutosegError(f"{self.python}: nnU-Net failed to {what}:\n{done.stderr[-2000:]}")
             with np.load(answered) as found:

@@ -213,5 +213,5 @@ def test_torch_free_packages_do_not_import_torch() -> None:
     ]
     check = "importlib.import_module(name); 'torch' in sys.modules and sys.exit(name)"
     code = f"import sys, importlib\nfor name in {names}: {check}"
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr

@@ -28,7 +28,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(place: Path, command: str, *arguments: str, refused: bool = False) -> str:
     line = [sys.executable, "-m", f"autoseg.cli.{command}", *arguments, "--root", str(place)]
     path = os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(line, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        line, env={**os.environ, "PYTHONPATH": path}, capture_output=True, encoding="utf-8", check=False
+    )
     assert done.returncode == (2 if refused else 0), done.stderr
     return done.stderr if refused else done.stdout
 

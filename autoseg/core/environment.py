@@ -76,7 +76,11 @@ def _git(folder: Path, arguments: Sequence[str]) -> str | None:
         return None
     try:
         done = subprocess.run(  # noqa: S603 (git alone, with arguments of this module)
-            [git, "-C", str(folder), *arguments], capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True
+            [git, "-C", str(folder), *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            timeout=GIT_TIMEOUT_S,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -110,7 +110,7 @@ def theirs(
     }  # fmt: skip
     script = Path(__file__).with_name("training_theirs.py")
     command = [options.nnunetv2_python, str(script), json.dumps(settings)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=folder)
     if done.returncode:
         return {"theirs_failed": (done.stderr.strip().splitlines() or ["no reason given"])[-1]}
     return {"theirs": json.loads(done.stdout.strip().splitlines()[-1])}

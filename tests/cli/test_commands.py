@@ -43,14 +43,14 @@ def autoseg(command: str, *arguments: str | Path, root: Path | None = None) -> s
         os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "160"} | ({"AUTOSEG_ROOT": str(root)} if root else {})
     )
     line = [str(SCRIPTS / f"autoseg_{command}"), *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    return subprocess.run(line, capture_output=True, encoding="utf-8", check=False, env=environment, timeout=300)
 
 
 def test_commands_import_no_large_library_before_they_run():
     """All in one process: the first command after which one of them is loaded is named."""
     check = "importlib.import_module(f'autoseg.cli.{name}'); large & set(sys.modules) and sys.exit(name)"
     code = f"import importlib, sys\nlarge = {LARGE}\nfor name in {COMMANDS}: {check}"
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
 
 
@@ -116,7 +116,7 @@ def test_from_raw_files_to_evaluated_predictions(tmp_path, shape):
 def start_training(root: Path, *flags: str) -> subprocess.Popen[str]:
     line = [str(SCRIPTS / "autoseg_train"), "Dataset007_Toy", "0", "-j", "1", "-q", *flags]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "AUTOSEG_ROOT": str(root)}
-    return subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, encoding="utf-8")
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -35,7 +35,7 @@ def complete(root: Path, *arguments: str | Path) -> subprocess.CompletedProcess[
     command = [str(SCRIPT)] if SCRIPT.is_file() else [sys.executable, "-m", "autoseg.cli.complete"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "160", "AUTOSEG_ROOT": str(root)}
     line = [*command, *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    return subprocess.run(line, capture_output=True, encoding="utf-8", check=False, env=environment, timeout=300)
 
 
 def merge_foreground(raw: Path) -> None:

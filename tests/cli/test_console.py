@@ -274,7 +274,7 @@ def test_ctl_does_not_wait_for_a_training_that_has_ended(tmp_path):
     with locked(tmp_path):
         asking = subprocess.Popen(
             [sys.executable, "-m", "autoseg.cli.ctl", str(tmp_path), "status", "--wait", "100"],
-            stderr=subprocess.PIPE, text=True,
+            stderr=subprocess.PIPE, encoding="utf-8",
         )  # fmt: skip
         mailbox = Mailbox(tmp_path / MAILBOX)
         while not list(mailbox.folder.glob("*.command.json")):

@@ -18,7 +18,7 @@ from autoseg.io.images import read_header
 def run(module, *arguments):
     line = [sys.executable, "-m", f"autoseg.cli.{module}", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    return subprocess.run(line, capture_output=True, encoding="utf-8", check=False, env=environment, timeout=120)
 
 
 def write_cubes(folder, n=3):

@@ -106,7 +106,7 @@ def test_a_signal_saves_all_folds_that_run_and_begins_no_other(root, number):
     command = [sys.executable, "-m", "autoseg.cli.train", "1", "0", "1", "2", "--jobs", "2", "--name", name]
     process = subprocess.Popen(
         [*command, *ENDLESS, "--root", str(root)], env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", start_new_session=True,
     )  # fmt: skip
     latest = [run_of(root, name) / f"fold_{fold}" / "checkpoint_latest.pt" for fold in (0, 1)]
     end = time.monotonic() + 120

@@ -36,7 +36,7 @@ def test_a_killed_worker_costs_its_case_which_is_named_at_the_end(tmp_path):
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
     arguments = [sys.executable, str(script), str(raw), "--root", str(tmp_path / "root"), "-j", "2", "-c", "3d_fullres"]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    done = subprocess.run(arguments, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 1
     assert "3d_fullres: 3 cases preprocessed, 0 were up to date" in done.stderr
     *_, summary, missing = done.stderr.splitlines()

@@ -153,7 +153,7 @@ def test_help_does_not_import_torch():
     )
     start = time.perf_counter()
     wide = {**os.environ, "COLUMNS": "120"}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=wide)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False, env=wide)
     assert result.returncode == 0
     assert "--save-probabilities" in result.stdout
     assert time.perf_counter() - start < 10

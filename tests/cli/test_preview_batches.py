@@ -13,7 +13,7 @@ from PIL import Image
 def preview(*arguments, root):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "AUTOSEG_ROOT": str(root)}
     line = [sys.executable, "-m", "autoseg.cli.preview_batches", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    return subprocess.run(line, capture_output=True, encoding="utf-8", check=False, env=environment, timeout=120)
 
 
 @pytest.mark.slow

@@ -107,6 +107,8 @@ use_threads(3)
 print(json.dumps([library["num_threads"] for library in threadpool_info()] + [torch.get_num_threads()]))
 """
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, encoding="utf-8", check=True
+    )
     numbers = json.loads(done.stdout)
     assert len(numbers) > 1 and set(numbers) == {3}

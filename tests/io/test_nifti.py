@@ -429,6 +429,6 @@ else:
 @pytest.mark.slow
 def test_nifti_training_and_prediction_need_no_simpleitk_and_other_formats_say_so(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_ITK], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", WITHOUT_ITK], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False
     )
     assert done.returncode == 0, done.stderr

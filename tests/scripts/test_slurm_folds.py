@@ -40,7 +40,7 @@ def start(place: Path, task: int, *arguments: str) -> subprocess.Popen[str]:
     }  # fmt: skip
     return subprocess.Popen(
         ["bash", str(SCRIPT), *arguments], cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def start(root: Path, name: str, iterations: int, *options: str) -> subprocess.P
     line = ["1", "0", "--root", str(root), "--name", name, "--device", "cpu", "--iterations", str(iterations)]
     return subprocess.Popen(
         [sys.executable, "-m", "autoseg.cli.train", *line, *options, *SETTINGS],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
     )  # fmt: skip
 
 

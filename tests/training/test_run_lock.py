@@ -23,7 +23,9 @@ with locked(Path(sys.argv[1])):
 
 def test_a_second_training_is_refused_until_the_first_is_gone_however_it_went(tmp_path):
     assert not is_running(tmp_path)
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as first:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, encoding="utf-8"
+    ) as first:
         assert first.stdout.readline() == "held\n"
         assert is_running(tmp_path)
         with pytest.raises(ConfigError, match=rf"process {first.pid} on "), locked(tmp_path):

@@ -441,7 +441,7 @@ run = RunOptions("0", iterations=10, settings={SETTINGS!r}, workers=0, device="c
 request = prepare_fold(Workspace(pathlib.Path({str(toy_workspace.root)!r})), Dataset.load({str(toy_folder)!r}), run)
 train_fold(replace(request, folder=pathlib.Path({str(hurt.folder)!r})))
 """
-    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, encoding="utf-8")
     assert done.returncode == 9, done.stderr
     assert train_fold(hurt, resume=True).is_finished
     one, other = (load_checkpoint(request.folder / FINAL).weights for request in (whole, hurt))

@@ -96,7 +96,7 @@ def check_second_run(folder: Path, settings: Settings) -> Finding:
     write_dataset(folder / "other", [(image, labels)], (1.0, 1.0, 1.0), "MR")
     name = "labelsTr/case_000.nii.gz"
     (folder / "other" / DATASET / name).replace(folder / DATASET / name)
-    run = subprocess.run(command(folder), capture_output=True, text=True, check=False)
+    run = subprocess.run(command(folder), capture_output=True, encoding="utf-8", check=False)
     counts = re.findall(r"(\w+): (\d+) cases preprocessed, (\d+) were up to date", run.stderr)
     redone = {name: int(done) for name, done, _ in counts}
     text = "redone after a change: " + (", ".join(f"{name} {n}" for name, n in redone.items()) or "nothing")

@@ -48,7 +48,7 @@ def again(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
     """Run the command on a workspace that is kept; return the number of cached cases."""
 
     def run() -> int:
-        subprocess.run(command(folder), check=True, capture_output=True, text=True)
+        subprocess.run(command(folder), check=True, capture_output=True, encoding="utf-8")
         return len(list((folder / ROOT / "preprocessed" / DATASET / CONFIGURATION).glob("*.json")))
 
     return run

@@ -62,7 +62,7 @@ def command_line(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
 
     def run() -> int:
         shutil.rmtree(preprocessed, ignore_errors=True)
-        subprocess.run(arguments, check=True, capture_output=True, text=True, env=environment)
+        subprocess.run(arguments, check=True, capture_output=True, encoding="utf-8", env=environment)
         return len(list((preprocessed / DATASET / f"nnUNetPlans_{CONFIGURATION}").glob("*.pkl")))
 
     return run

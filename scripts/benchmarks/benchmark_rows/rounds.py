@@ -57,7 +57,7 @@ class Side:
         self._log = (folder / f"{which}.log").open("w+")
         self._name = name
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, encoding="utf-8", env=environment
         )
 
     def __enter__(self) -> Side:

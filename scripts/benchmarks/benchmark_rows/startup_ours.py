@@ -17,7 +17,7 @@ def answer(folder: Path, settings: dict[str, Any], side: str = SIDE) -> Callable
     command = [str(Path(sys.executable).parent / program), *arguments]
 
     def run() -> tuple[int, str]:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=folder)
         return done.returncode, done.stdout + done.stderr
 
     return run
