@@ -84,7 +84,7 @@ def test_a_fold_that_fails_does_not_stop_the_others_and_resume_does_the_rest(roo
     assert "1 of 3 folds not finished: fold 1. Go on" in done.stderr
     rows = {cells[1].strip(): cells[2:] for row in done.stdout.splitlines() if len(cells := row.split("│")) > 4}
     assert [rows[fold][0].split()[0] for fold in "012"] == ["finished", "error:", "finished"], done.stdout
-    assert "trained 2 iterations" in (run_of(root, "some") / "fold_0.log").read_text()
+    assert "trained 2 iterations" in (run_of(root, "some") / "fold_0.log").read_text(encoding="utf-8")
     command = done.stderr.strip().rpartition("Go on with what is not finished: autoseg_train ")[2].split()
     assert command[:2] == ["1", "1"] and "--resume" in command
 
@@ -120,6 +120,6 @@ def test_a_signal_saves_all_folds_that_run_and_begins_no_other(root, number):
     assert out.count("stopped") == 2 and out.count("not begun") == 1
     assert "Not finished: folds 0, 1, 2" in errors and "Traceback" not in errors
     for path in latest:
-        text = path.parent.with_suffix(".log").read_text()
+        text = path.parent.with_suffix(".log").read_text(encoding="utf-8")
         assert text.count("Saved after iteration") == 1
         assert f"Saved after iteration {load_checkpoint(path).state['progress']['iteration']} " in text
