@@ -23,12 +23,11 @@ fold=$SLURM_ARRAY_TASK_ID
 if [ "$fold" = 5 ]; then fold=all; fi
 at_limit=
 
-trap 'at_limit=yes; kill -TERM "$training"' USR1
-trap 'kill -TERM "$training"' TERM INT
+trap 'at_limit=yes; kill -TERM "$!"' USR1
+trap 'kill -TERM "$!"' TERM INT
 autoseg_train "$1" "$fold" "${@:2}" --resume &
-training=$!
-while kill -0 "$training" 2>/dev/null; do wait "$training"; done # a signal ends the wait, not the training
-wait "$training"
+while kill -0 "$!" 2>/dev/null; do wait "$!"; done # a signal ends the wait, not the training
+wait "$!"
 code=$?
 
 if [ -n "$at_limit" ] && [ "$code" != 0 ]; then
