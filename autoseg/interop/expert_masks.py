@@ -120,8 +120,9 @@ def read_classes(
 ) -> MaskClasses:
     """Return the classes of masks, from the values that occur in all of them.
 
-    0 is background. With two values (0 and 255) masks are binary. With ``names`` for all values from 0 to the largest,
-    a value is the index of its class; otherwise the classes are the values that occur, ascending.
+    0 is background; if 0 is ``unlabelled``, the lowest value is. With two values (0 and 255) masks are binary. With
+    ``names`` for all values from 0 to the largest, a value is the index of its class; otherwise the classes are the
+    values that occur, ascending.
 
     Parameters
     ----------
@@ -137,7 +138,7 @@ def read_classes(
     DatasetError
         If masks cannot be read, masks of one image differ in shape, or their values do not fit ``names``.
     """
-    values: set[int] = {0}
+    values: set[int] = set() if unlabelled == 0 else {0}
     faults: list[Fault] = []
     survey = partial(_survey, unlabelled=unlabelled, keep_values=not are_instances)
     for done, (index, result) in enumerate(map_unordered(survey, sets, workers=workers), 1):
@@ -156,7 +157,7 @@ def read_classes(
         found, expected = f"{len(values)} different values", f"at most {MOST_CLASSES} classes"
         fix = "If values are numbers of instances, add --instances."
         raise DatasetError([Fault("masks", found, expected, fix)])
-    return _classes(sorted(values), names, unlabelled, are_instances=are_instances)
+    return _classes(sorted(values or {0}), names, unlabelled, are_instances=are_instances)
 
 
 def votes_of(masks: MaskSet, classes: MaskClasses) -> Iterator[NDArray[np.int16]]:

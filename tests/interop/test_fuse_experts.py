@@ -118,6 +118,18 @@ def test_what_an_expert_left_out_is_no_vote(tmp_path):
     np.testing.assert_array_equal(labels[0, :, 0], [1, 2, 0, 1])
 
 
+def test_0_may_be_what_is_unlabelled_and_background_another_value(tmp_path):
+    votes = np.zeros((1, 1, 1, 4, 4), dtype=np.uint8)
+    votes[0, 0, 0, 0], votes[0, 0, 0, 1] = 1, 2
+    write_experts(tmp_path, votes, FLAT, ".png")
+    fused(tmp_path, unlabelled=0)
+    labels, _ = read_labels(tmp_path / "new" / "labelsTr" / "1.png")
+    np.testing.assert_array_equal(labels[0, :, 0], [0, 1, 2, 2])
+    write_experts(tmp_path, np.zeros_like(votes), FLAT, ".png")
+    fused(tmp_path, unlabelled=0, output=tmp_path / "nothing")
+    assert (read_labels(tmp_path / "nothing" / "labelsTr" / "1.png")[0] == 2).all()
+
+
 def test_an_expert_may_lack_images(tmp_path):
     write_experts(tmp_path, random_votes((1, 8, 8), 2, n_images=3), FLAT, ".png")
     (tmp_path / "masks" / "expert_0" / "1.png").unlink()
