@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from autoseg.cli import common
+from autoseg.cli.mask_options import LISTS, ChannelNamesOption, InstancesOption, MaskSuffixOption, NamesOption
 from autoseg.core.findings import counted, listed
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ log = logging.getLogger("autoseg.fuse_experts")
 
 def main() -> NoReturn:
     """Entry point of the command."""
-    common.run(fuse_experts, lists=dict.fromkeys(("--names", "--channel-names"), r"[^-].*"))
+    common.run(fuse_experts, lists=LISTS)
 
 
 def fuse_experts(
@@ -38,23 +39,14 @@ def fuse_experts(
         str,
         typer.Option("--undecided", metavar="ignore|CLASS", help="Of voxels without a single best class."),
     ] = "ignore",
-    instances: Annotated[
-        bool, typer.Option("--instances", help="Values above 0 are numbers of objects; touching ones get a gap.")
-    ] = False,
+    instances: InstancesOption = False,
     unlabelled: Annotated[
         int | None, typer.Option("--unlabelled", metavar="VALUE", help="Value where an expert labelled nothing.")
     ] = None,
-    names: Annotated[
-        list[str] | None, typer.Option("--names", metavar="NAME ...", help="Of the classes, background first.")
-    ] = None,
-    channel_names: Annotated[
-        list[str] | None, typer.Option("--channel-names", metavar="NAME ...", help="Of the images.")
-    ] = None,
-    mask_suffix: Annotated[
-        str | None,
-        typer.Option("--mask-suffix", help="What names of masks have behind those of images (default: found)."),
-    ] = None,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
+    names: NamesOption = None,
+    channel_names: ChannelNamesOption = None,
+    mask_suffix: MaskSuffixOption = None,
+    copy: common.CopyOption = False,
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="A picture for each image.")] = True,
     workers: common.WorkersOption = None,
     json_: common.JsonOption = False,

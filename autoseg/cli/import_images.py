@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from autoseg.cli import common
+from autoseg.cli.mask_options import LISTS, ChannelNamesOption, InstancesOption, MaskSuffixOption, NamesOption
 from autoseg.core.findings import counted
 
 log = logging.getLogger("autoseg.import_images")
@@ -16,7 +17,7 @@ log = logging.getLogger("autoseg.import_images")
 
 def main() -> NoReturn:
     """Entry point of the command."""
-    common.run(import_images, lists=dict.fromkeys(("--names", "--channel-names"), r"[^-].*"))
+    common.run(import_images, lists=LISTS)
 
 
 def import_images(
@@ -24,22 +25,13 @@ def import_images(
     masks: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder of masks, named after the images.")],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the new data set.", file_okay=False)],
-    names: Annotated[
-        list[str] | None, typer.Option("--names", metavar="NAME ...", help="Of the classes, background first.")
-    ] = None,
-    channel_names: Annotated[
-        list[str] | None, typer.Option("--channel-names", metavar="NAME ...", help="Of the images.")
-    ] = None,
-    instances: Annotated[
-        bool, typer.Option("--instances", help="Values above 0 are numbers of objects; touching ones get a gap.")
-    ] = False,
+    names: NamesOption = None,
+    channel_names: ChannelNamesOption = None,
+    instances: InstancesOption = False,
     unlabelled: Annotated[
         int | None, typer.Option("--unlabelled", metavar="VALUE", help="Value of masks where nothing is labelled.")
     ] = None,
-    mask_suffix: Annotated[
-        str | None,
-        typer.Option("--mask-suffix", help="What names of masks have behind those of images (default: found)."),
-    ] = None,
+    mask_suffix: MaskSuffixOption = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy files instead of linking to them.")] = False,
     workers: common.WorkersOption = None,
     verbose: common.VerboseOption = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +19,4 @@ def write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
         raise ValueError(f"picture of shape {rgb.shape} and type {rgb.dtype}, expected (y, x, 3) uint8 with pixels")
     with atomic_path(path) as temporary:
-        temporary.write_bytes(png_bytes(rgb))
-
-
-def png_bytes(rgb: NDArray[np.uint8]) -> bytes:
-    """Return an RGB picture (y, x, 3) uint8 as the content of a PNG file."""
-    stream = BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(stream, format="PNG")
-    return stream.getvalue()
+        Image.fromarray(np.ascontiguousarray(rgb)).save(temporary, format="PNG")

@@ -33,7 +33,7 @@ class RunFiles:
         self.is_writer = state.request.ranks.is_first
         self._saved = time.monotonic()
         self._n_drawn = 0
-        """Lines of the history that the curves show; 0 before this session drew any."""
+        """Lines of the history that the curves show; 0 before this process drew any."""
         self._may_draw = 0.0
         """When the curves may be drawn again, on the clock of ``time.monotonic``."""
         self._latest: tuple[int, int] | None = None
