@@ -1,0 +1,179 @@
+"""Predicted quality of segmentations without a reference: what is known of a model, and what it says of a case."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from autoseg.core.atomic import write_text
+from autoseg.evaluation.likeness import CaseFeatures, Likeness, Verdict
+from autoseg.evaluation.predicted_dice import DiceCurve
+from autoseg.evaluation.summary import write_rows
+
+QUALITY_FOLDER, QUALITY_TABLE = "quality", "quality.csv"
+"""Folder of the records of cases, one JSON file each, and the table made of them, beside predictions."""
+TARGETS = {"dense": "Dice", "annotated voxels": "Dice on annotated voxels"}
+"""Name of what is predicted, by the references behind it."""
+
+Unit = Literal["ml", "pixels"]
+
+
+class Quality(BaseModel):
+    """Section ``quality`` of a calibration: results of a model in cases that it was not trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    curves: tuple[DiceCurve, ...]
+    """One per foreground head of the data set, in order."""
+    likeness: Likeness
+    folds: tuple[str, ...]
+    """Folds whose validation was used."""
+    n_cases: int
+    """Cases with a Dice behind the curves."""
+
+    def curve(self, name: str) -> DiceCurve | None:
+        """Return the curve of a class or region; None if it is not known."""
+        return next((curve for curve in self.curves if curve.name == name), None)
+
+
+class HeadQuality(BaseModel):
+    """Predicted quality of one class or region of a case."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    """As in summary.json."""
+    name: str
+    soft_dice_confidence: float | None
+    """0 to 1; None if its probability is 0 everywhere."""
+    pairwise_dice: float | None
+    """Mean Dice of pairs of members, 0 to 1; None with one member, or if members were not compared."""
+    n_voxels: int
+    """Voxels predicted as it."""
+    volume: float
+    unit: Unit
+    predicted_dice: float | None = None
+    """0 to 1; None if nothing is predicted as it, or too few cases are known."""
+    low: float | None = None
+    """Lower end of the 90 % interval."""
+    high: float | None = None
+    target: str = TARGETS["dense"]
+    """Name of what ``predicted_dice`` predicts: a Dice on annotated voxels says nothing of the others."""
+    occurrence: float | None = None
+    """Share of the scored training cases in which it occurs."""
+
+    @property
+    def expected(self) -> float:
+        """Number by which cases are sorted: the predicted Dice, otherwise the confidence.
+
+        Where nothing is predicted, the Dice is 0 if the class is there and undefined if it is not; then it is the share
+        of the training cases in which the class does not occur.
+        """
+        if self.n_voxels == 0:
+            return 0.0 if self.occurrence is None else 1 - self.occurrence
+        known = self.soft_dice_confidence if self.predicted_dice is None else self.predicted_dice
+        return 0.0 if known is None else known
+
+
+class CaseQuality(BaseModel):
+    """Record of the predicted quality of a case, ``quality/<case>.json`` beside its prediction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case: str
+    file: str
+    """Name of the prediction."""
+    n_members: int
+    """Networks whose mean predicts the case."""
+    heads: tuple[HeadQuality, ...]
+    """One per foreground head."""
+    features: CaseFeatures
+    verdict: Verdict | None = None
+    """Likeness to the training cases; None if it is not known."""
+
+    def head(self, name: str) -> HeadQuality | None:
+        """Return the quality of a class or region by name; None if there is no such."""
+        return next((head for head in self.heads if head.name == name), None)
+
+    def write(self, folder: Path) -> None:
+        """Write the record beside the predictions in ``folder``, atomically."""
+        write_text(folder / QUALITY_FOLDER / f"{self.case}.json", self.model_dump_json(indent=1) + "\n")
+
+
+def judged(record: CaseQuality, quality: Quality | None) -> CaseQuality:
+    """Return a record with what the model's quality says of it; without one, as it is."""
+    if quality is None:
+        return record
+    heads = []
+    for head in record.heads:
+        curve = quality.curve(head.name)
+        if curve is None:
+            heads.append(head)
+            continue
+        confidence = head.soft_dice_confidence
+        estimate = None if confidence is None or head.n_voxels == 0 else curve.estimate(confidence)
+        dice, low, high = (None, None, None) if estimate is None else estimate
+        known = {"predicted_dice": dice, "low": low, "high": high, "target": TARGETS[curve.scored_on]}
+        heads.append(head.model_copy(update={**known, "occurrence": curve.occurrence}))
+    return record.model_copy(update={"heads": tuple(heads), "verdict": quality.likeness.judge(record.features)})
+
+
+def read_records(folder: Path) -> tuple[CaseQuality, ...]:
+    """Return the records beside the predictions in ``folder``, by name; () without any.
+
+    A record that cannot be read, or whose prediction is no longer there, is left out.
+    """
+    records = []
+    for path in sorted((folder / QUALITY_FOLDER).glob("*.json")):
+        try:
+            record = CaseQuality.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if (folder / record.file).is_file():
+            records.append(record)
+    return tuple(records)
+
+
+def worst_first(records: Iterable[CaseQuality]) -> list[tuple[CaseQuality, HeadQuality]]:
+    """Return every class of every case, sorted by :attr:`HeadQuality.expected`, then by the pairwise Dice, ascending.
+
+    Classes without pairwise Dice come after those of the same expectation that have one.
+    """
+
+    def key(row: tuple[CaseQuality, HeadQuality]) -> tuple[float, float, str]:
+        record, head = row
+        return head.expected, math.inf if head.pairwise_dice is None else head.pairwise_dice, record.case
+
+    return sorted(((record, head) for record in records for head in record.heads), key=key)
+
+
+def write_quality_table(path: Path, records: Sequence[CaseQuality]) -> None:
+    """Write ``quality.csv``: a row per case and class, worst first; unknown numbers are empty cells."""
+    write_rows(path, [_row(record, head) for record, head in worst_first(records)])
+
+
+def _row(record: CaseQuality, head: HeadQuality) -> dict[str, object]:
+    verdict = record.verdict
+    return {
+        "case": record.case,
+        "class": head.name,
+        "target": head.target,
+        "predicted_dice": _rounded(head.predicted_dice),
+        "low": _rounded(head.low),
+        "high": _rounded(head.high),
+        "soft_dice_confidence": _rounded(head.soft_dice_confidence),
+        "pairwise_dice": _rounded(head.pairwise_dice),
+        "volume": f"{head.volume:.6g}",
+        "unit": head.unit,
+        "unlike_training": None if verdict is None else _rounded(verdict.score),
+        "is_unlike": None if verdict is None else "yes" if verdict.is_unlike else "no",
+        "reason": None if verdict is None else verdict.reason,
+    }
+
+
+def _rounded(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"
