@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.core.chunks import VOXELS
 from autoseg.dataset.labels import Labels, background_value, head_states
 from autoseg.inference.box_sums import BoxGrid, box_sums, count_in_boxes
+from autoseg.inference.entropy import binary_entropies, entropy
 from autoseg.inference.export import resampled_slabs, scores
 from autoseg.preprocessing import restore
 from autoseg.tasks.task import task_of
@@ -97,12 +97,12 @@ def measure(
     decided: NDArray[np.unsignedinteger] = np.zeros(record.shape_after_crop, dtype=np.uint8)
     for first, slab in resampled_slabs(logits, record, slab_values=VOXELS):
         undecided = _slab_of_undecided(target, labels, record, first, slab.shape[1])
-        entropy, weighted, predicted = entropies(scores(slab, task), undecided, labels)
-        maps = np.concatenate([entropy[None], weighted[foreground], predicted[foreground]])
+        total, weighted, predicted = entropies(scores(slab, task), undecided, labels)
+        maps = np.concatenate([total[None], weighted[foreground], predicted[foreground]])
         corner = (record.crop_low[0] + first, record.crop_low[1], record.crop_low[2])
         sums += box_sums(maps, turned, corner)
         stop = first + slab.shape[1]
-        shades[first:stop] = np.rint(entropy * SHADES)
+        shades[first:stop] = np.rint(total * SHADES)
         values = task.decode(slab.numpy())
         decided = decided.astype(values.dtype, copy=False)
         decided[first:stop] = values
@@ -143,17 +143,16 @@ def entropies(
     is_open_anywhere = is_open.any(dim=0)
     if not task_of(labels).is_exclusive:
         probability = torch.sigmoid(logits)
-        each = (torch.special.entr(probability) + torch.special.entr(1 - probability)) / math.log(2) * is_open
-        entropy, weighted = each.mean(dim=0), each * probability
+        each = binary_entropies(probability) * is_open
+        total, weighted = each.mean(dim=0).clamp(0, 1), each * probability
         predicted = (logits > 0) & is_open
     else:
         inside = torch.where(is_open, logits, -torch.inf)
         probability = torch.where(is_open_anywhere, torch.softmax(inside, dim=0), 0.0)
-        entropy = torch.special.entr(probability).sum(dim=0) / math.log(max(2, len(logits)))
-        weighted = entropy * probability
+        total = entropy(probability, is_exclusive=True)
+        weighted = total * probability
         predicted = torch.nn.functional.one_hot(inside.argmax(dim=0), len(logits)).movedim(-1, 0) * is_open_anywhere
-    entropy = entropy.clamp(0, 1)
-    return entropy.numpy(), weighted.numpy(), predicted.float().numpy()
+    return total.numpy(), weighted.numpy(), predicted.float().numpy()
 
 
 def _undecided(label_sets: BoolArray, labels: Labels) -> BoolArray:
