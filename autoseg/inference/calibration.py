@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from autoseg.core.arrays import Float32Array
 from autoseg.core.atomic import write_text
 from autoseg.core.errors import ModelError
+from autoseg.evaluation.quality import Quality
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -69,6 +70,7 @@ class Calibration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: Temperature | None = None
+    quality: Quality | None = None
 
     def temperatures(self, heads: Sequence[str]) -> Float32Array:
         """Return (H,) float32: the temperature of each head of ``heads``, by name; 1 for heads that are not known."""
