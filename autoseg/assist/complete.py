@@ -31,9 +31,12 @@ from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.labels import class_differences
 from autoseg.evaluation.disagreement import Disagreement, group_disputed, set_names, surest_first
+from autoseg.evaluation.quality import Quality
+from autoseg.inference.calibration import read_calibration
 from autoseg.inference.model import find_checkpoints
 from autoseg.inference.out_of_fold import CaseModels
 from autoseg.inference.predictor import Predictor
+from autoseg.inference.quality_output import case_dice
 from autoseg.inference.run_cases import run_cases
 from autoseg.io.images import write_labels
 from autoseg.preprocessing.merge_inferred import pair
@@ -61,7 +64,7 @@ class CompletionReport:
     seen_cases: tuple[str, ...] = ()
     """Cases whose fold was trained on them, here or in a pretraining."""
     disagreements: tuple[Disagreement, ...] | None = None
-    """Disagreements of all cases, highest probability first; None without a review."""
+    """Disagreements of all cases, likely faults of the annotation first; None without a review."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ def complete_dataset(
         (output / DATASET_JSON).unlink(missing_ok=True)  # no data set until every case is done or failed
     write_source(dataset, output)
     earlier = {} if options.overwrite else _earlier(dataset, output, todo)
-    steps = _Steps(dataset, output, origins, earlier, options)
+    steps = _Steps(dataset, output, origins, earlier, options, read_calibration(model_folder).quality)
     models = CaseModels(
         model_folder, {name: (fold,) for name, fold in todo.items()}, options.device, mirror=options.mirror
     )
@@ -173,6 +176,8 @@ class _Steps:
     earlier: Mapping[str, CaseCompletion]
     """Records of cases that have labels and lack only the review."""
     options: CompletionOptions
+    quality: Quality | None
+    """What is known of the folds' predictions; None without a calibration."""
 
     def checked(self, predictor: Predictor) -> Predictor:
         _check_labels(predictor, self.dataset)
@@ -209,6 +214,7 @@ class _Steps:
                 labels.class_names,
                 case.geometry.spacing,
                 seen_in_training=was_trained_on,
+                dice_of=case_dice(logits, record, labels, self.quality),
             )
         origin = self.origins[name] if earlier is None else earlier.origin
         made = CaseCompletion(case=name, origin=origin, seen_in_training=was_trained_on, disagreements=disagreements)

@@ -1,4 +1,4 @@
-"""Disagreements of an annotation with a model that was not trained on it: groups of voxels, surest first."""
+"""Disagreements of an annotation with a model that was not trained on it: likely faults of the annotation first."""
 
 from __future__ import annotations
 
@@ -59,6 +59,13 @@ class Disagreement(BaseModel):
     """Of the predicted class over the group, 0 to 1: how sure the model is that the annotation is wrong."""
     seen_in_training: bool = False
     """Whether the model was trained on the case: it then agrees with annotation that it has learnt by heart."""
+    predicted_dice: float | None = None
+    """Of the model in this case, the lower of the two classes, 0 to 1: how far it can be trusted; None if unknown."""
+
+    @property
+    def doubt(self) -> float:
+        """How likely the annotation is at fault: the mean probability, times the predicted Dice if it is known."""
+        return self.mean_probability * (1.0 if self.predicted_dice is None else self.predicted_dice)
 
 
 def set_names(label_sets: BoolArray, class_names: Sequence[str]) -> tuple[str, ...]:
@@ -80,6 +87,7 @@ def group_disputed(
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     *,
     seen_in_training: bool = False,
+    dice_of: Sequence[float | None] = (),
 ) -> tuple[Disagreement, ...]:
     """Join disputed voxels that touch (by face, edge or corner), drawn and predicted alike; see :func:`surest_first`.
 
@@ -93,6 +101,9 @@ def group_disputed(
         mm per z, y, x: for the voxel nearest to the centre.
     seen_in_training
         Whether the model was trained on the case.
+    dice_of
+        Predicted Dice of each class in this case, by class index; None for background and where it is unknown. () if
+        all are unknown.
     """
     groups: list[Disagreement] = []
     pairs = np.stack((voxels.drawn, voxels.predicted), axis=-1)
@@ -107,23 +118,30 @@ def group_disputed(
                     case=case, z=z, y=y, x=x,
                     drawn=drawn_names[drawn], predicted=class_names[predicted], n_voxels=len(members),
                     mean_probability=float(voxels.probability[members].mean(dtype=np.float64)),
-                    seen_in_training=seen_in_training,
+                    seen_in_training=seen_in_training, predicted_dice=_lower(dice_of, (int(drawn), int(predicted))),
                 )
             )  # fmt: skip
     return surest_first(groups)
 
 
 def surest_first(groups: Iterable[Disagreement]) -> tuple[Disagreement, ...]:
-    """Sort by the mean probability, to three digits as tables show it; then larger groups first; then case and place.
+    """Sort by :attr:`Disagreement.doubt`, to three digits; then larger groups first; then case and place.
 
     Confidence comes before size, or large regions of which the model is unsure would hide the small slips of which it
-    is sure.
+    is sure. In a case that the model segments poorly it is often sure and wrong, so that its faults there would fill
+    the top of the list if the predicted Dice did not count.
     """
 
     def key(group: Disagreement) -> tuple[float, int, str, int, int, int]:
-        return (-round(group.mean_probability, 3), -group.n_voxels, group.case, group.z, group.y, group.x)
+        return (-round(group.doubt, 3), -group.n_voxels, group.case, group.z, group.y, group.x)
 
     return tuple(sorted(groups, key=key))
+
+
+def _lower(dice_of: Sequence[float | None], classes: Sequence[int]) -> float | None:
+    """Return the lowest known Dice of those of ``classes`` that have one; codes of further label sets have none."""
+    known = [dice for index in classes if index < len(dice_of) and (dice := dice_of[index]) is not None]
+    return min(known, default=None)
 
 
 def _components(index: NDArray[np.integer[Any]]) -> NDArray[np.int32]:

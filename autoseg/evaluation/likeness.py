@@ -108,7 +108,9 @@ class Likeness(BaseModel):
         ratios = {distance.name: distance.ratio(features) / self.level for distance in self.distances}
         score = max(ratios.values())
         named = [name for name, ratio in sorted(ratios.items(), key=lambda item: -item[1]) if ratio > 1]
-        return Verdict(score=score, is_unlike=score > 1, reason="; ".join(self._reason(name, features) for name in named))
+        return Verdict(
+            score=score, is_unlike=score > 1, reason="; ".join(self._reason(name, features) for name in named)
+        )
 
     def _reason(self, name: str, features: CaseFeatures) -> str:
         """Return the name of a distance, and the feature that lies farthest from the training cases, with its value."""
@@ -197,7 +199,8 @@ def shrunk_covariance(standardised: Array) -> Array:
     sample = standardised.T @ standardised / n
     target = np.trace(sample) / p * np.eye(p)
     spread = float(((sample - target) ** 2).sum())
-    noise = sum(float(((np.outer(row, row) - sample) ** 2).sum()) for row in standardised) / n**2
+    lengths = (standardised**2).sum(axis=1)
+    noise = (float((lengths**2).sum()) / n - float((sample**2).sum())) / n  # mean of |row row' - sample|^2, over n
     weight = 1.0 if spread == 0 else min(1.0, noise / spread)
     shrunk: Array = weight * target + (1 - weight) * sample
     return shrunk

@@ -108,18 +108,22 @@ def judged(record: CaseQuality, quality: Quality | None) -> CaseQuality:
     """Return a record with what the model's quality says of it; without one, as it is."""
     if quality is None:
         return record
-    heads = []
-    for head in record.heads:
-        curve = quality.curve(head.name)
-        if curve is None:
-            heads.append(head)
-            continue
-        confidence = head.soft_dice_confidence
-        estimate = None if confidence is None or head.n_voxels == 0 else curve.estimate(confidence)
-        dice, low, high = (None, None, None) if estimate is None else estimate
-        known = {"predicted_dice": dice, "low": low, "high": high, "target": TARGETS[curve.scored_on]}
-        heads.append(head.model_copy(update={**known, "occurrence": curve.occurrence}))
-    return record.model_copy(update={"heads": tuple(heads), "verdict": quality.likeness.judge(record.features)})
+    verdict = quality.likeness.judge(record.features)
+    return record.model_copy(update={"heads": judged_heads(record.heads, quality), "verdict": verdict})
+
+
+def judged_heads(heads: Sequence[HeadQuality], quality: Quality | None) -> tuple[HeadQuality, ...]:
+    """Return the heads of a case with their predicted Dice; as they are where the model's quality is not known."""
+    curves = [None if quality is None else quality.curve(head.name) for head in heads]
+    return tuple(head if curve is None else _with_dice(head, curve) for head, curve in zip(heads, curves, strict=True))
+
+
+def _with_dice(head: HeadQuality, curve: DiceCurve) -> HeadQuality:
+    confidence = head.soft_dice_confidence
+    estimate = None if confidence is None or head.n_voxels == 0 else curve.estimate(confidence)
+    dice, low, high = (None, None, None) if estimate is None else estimate
+    known = {"predicted_dice": dice, "low": low, "high": high, "target": TARGETS[curve.scored_on]}
+    return head.model_copy(update={**known, "occurrence": curve.occurrence})
 
 
 def read_records(folder: Path) -> tuple[CaseQuality, ...]:

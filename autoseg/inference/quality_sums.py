@@ -33,12 +33,14 @@ class QualitySums:
     ----------
     needs_members
         Whether the pairwise Dice of members is measured, too.
+    heads
+        The foreground heads, in the order of the labels.
     """
 
     def __init__(self, labels: Labels, *, needs_members: bool = False) -> None:
         self.needs_members = needs_members
         self._heads = labels.foreground_heads
-        self._values = [np.array(labels.heads[head].values) for head in self._heads]
+        self.heads = tuple(labels.heads[head] for head in self._heads)
         self._is_exclusive = task_of(labels).is_exclusive
         self._sums = np.zeros((3, len(self._heads)))
         self._sizes: NDArray[np.int64] = np.zeros((0, len(self._heads)), dtype=np.int64)
@@ -46,11 +48,12 @@ class QualitySums:
 
     def __call__(self, slab: DecidedSlab) -> None:
         """Add a slab."""
-        for index, (head, values) in enumerate(zip(self._heads, self._values, strict=True)):
+        for index, (number, head) in enumerate(zip(self._heads, self.heads, strict=True)):
+            values = head.values
             predicted = slab.values == values[0] if len(values) == 1 else np.isin(slab.values, values)
-            probability = slab.probabilities[head]
-            inside = float(probability.sum(where=predicted, dtype=np.float64))
-            self._sums[:, index] += (inside, float(probability.sum(dtype=np.float64)), int(predicted.sum()))
+            probability = slab.probabilities[number]
+            inside = float(probability[predicted].sum(dtype=np.float64))
+            self._sums[:, index] += (inside, float(probability.sum(dtype=np.float64)), np.count_nonzero(predicted))
         if self.needs_members and len(slab.members) > 1:
             self._add_members(slab.members)
 
@@ -65,8 +68,8 @@ class QualitySums:
             masks: list[BoolArray] = (
                 [most == head for most in chosen] if self._is_exclusive else [member[head] > 0.5 for member in members]
             )
-            self._sizes[:, index] += [int(mask.sum()) for mask in masks]
-            self._shared[:, index] += [int((masks[first] & masks[second]).sum()) for first, second in pairs]
+            self._sizes[:, index] += [np.count_nonzero(mask) for mask in masks]
+            self._shared[:, index] += [np.count_nonzero(masks[first] & masks[second]) for first, second in pairs]
 
     def confidences(self) -> tuple[HeadConfidence, ...]:
         """Return the confidence in each foreground head of the slabs so far, in the order of the labels.

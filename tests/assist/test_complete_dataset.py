@@ -173,13 +173,14 @@ def test_no_data_set_is_left_when_every_case_fails(source, model_folder, tmp_pat
     assert not (tmp_path / "new" / "dataset.json").exists()
 
 
-def test_a_review_lists_the_groups_of_all_cases_surest_first(source, model_folder, tmp_path):
+def test_a_review_lists_likely_faults_of_the_annotation_of_all_cases_first(source, model_folder, tmp_path):
     options = replace(QUICK, review=True)
     report = complete_dataset(source, model_folder, FOLDS, tmp_path / "new", options)
     groups = report.disagreements
     assert {group.case for group in groups} == set(CASES)
-    ranks = [(round(group.mean_probability, 3), group.n_voxels) for group in groups]
+    ranks = [(round(group.mean_probability * group.predicted_dice, 3), group.n_voxels) for group in groups]
     assert ranks == sorted(ranks, reverse=True)
+    assert all(0 < group.predicted_dice < 1 for group in groups)
     for group in groups:
         drawn = read_labels(source.case(group.case).label)[0][group.z, group.y, group.x]
         said = read_labels(tmp_path / "new" / "review" / f"{group.case}.nii.gz")[0][group.z, group.y, group.x]

@@ -1,0 +1,116 @@
+"""The output ``quality/<case>.json`` beside a prediction: how sure the model is of a case, and how good it may be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from autoseg.cases.case import CaseRecord
+from autoseg.dataset.labels import Labels
+from autoseg.evaluation.likeness import CaseFeatures
+from autoseg.evaluation.quality import CaseQuality, HeadQuality, Quality, judged, judged_heads
+from autoseg.inference.case_features import case_features
+from autoseg.inference.decided import DecidedSlab
+from autoseg.inference.export import Logits, decide
+from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.quality_sums import QualitySums
+from autoseg.preprocessing import Preprocessed
+
+MM3_PER_ML = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedQuality:
+    """The record of every case of a folder; see :mod:`autoseg.inference.outputs`."""
+
+    quality: Quality | None = None
+    """What is known of the model; None writes confidence and features alone, as for the validation of a fold."""
+    compares_members: bool = False
+    """Whether the members' own predictions are compared, which takes memory for each of them."""
+    name: ClassVar[str] = "predicted quality"
+
+    def is_written(self, output: Path) -> bool:
+        """Return True: a case is not predicted again for its record, which others may lack."""
+        return True
+
+    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> CaseSums:
+        """Return the observer of a case."""
+        model = predictor.models[0]
+        own_channels = prepared.image[: len(model.plan.channel_names)]
+        features = case_features(own_channels, prepared.record, model.configuration)
+        n_members = sum(len(item.networks) for item in predictor.models)
+        sums = QualitySums(predictor.dataset.labels, needs_members=self.compares_members and n_members > 1)
+        return CaseSums(output, prepared.record, features, sums, n_members, self.quality)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseSums:
+    """Observer of one case that writes its record."""
+
+    output: Path
+    record: CaseRecord
+    features: CaseFeatures
+    sums: QualitySums
+    n_members: int
+    quality: Quality | None
+
+    @property
+    def needs_members(self) -> bool:
+        """Whether the probabilities of each member are needed."""
+        return self.sums.needs_members
+
+    def __call__(self, slab: DecidedSlab) -> None:
+        """Add a slab."""
+        self.sums(slab)
+
+    def write(self) -> None:
+        """Write the record."""
+        heads = head_qualities(self.sums, self.record)
+        record = CaseQuality(
+            case=self.record.case, file=self.output.name, n_members=self.n_members, heads=heads, features=self.features
+        )
+        judged(record, self.quality).write(self.output.parent)
+
+    def close(self) -> None:
+        """Do nothing: no file is open."""
+
+
+def head_qualities(sums: QualitySums, record: CaseRecord) -> tuple[HeadQuality, ...]:
+    """Return confidence and volume of each foreground head of a case, from the sums of all its slabs.
+
+    The volume is in ml, and in pixels for an image of two dimensions, whose file often states no spacing.
+    """
+    is_2d = record.geometry.ndim == 2
+    of_voxel = 1.0 if is_2d else math.prod(record.spacing_before) / MM3_PER_ML
+    return tuple(
+        HeadQuality(
+            key=head.key,
+            name=head.name,
+            soft_dice_confidence=confidence.soft_dice,
+            pairwise_dice=confidence.pairwise_dice,
+            n_voxels=confidence.n_voxels,
+            volume=confidence.n_voxels * of_voxel,
+            unit="pixels" if is_2d else "ml",
+        )
+        for head, confidence in zip(sums.heads, sums.confidences(), strict=True)
+    )
+
+
+def case_dice(logits: Logits, record: CaseRecord, labels: Labels, quality: Quality | None) -> tuple[float | None, ...]:
+    """Return the Dice to expect of each class of a case, by class index; None for background.
+
+    It is the lowest of the heads that hold the class: :attr:`autoseg.evaluation.quality.HeadQuality.expected`, which
+    without ``quality`` is the soft Dice confidence. ``logits`` as for :func:`autoseg.inference.export.decide`.
+    """
+    sums = QualitySums(labels)
+    decide(logits, record, labels, observers=(sums,))
+    heads = judged_heads(head_qualities(sums, record), quality)
+    expected: list[float | None] = [None] * labels.n_classes
+    for head, found in zip(sums.heads, heads, strict=True):
+        for index in head.classes:
+            if index:
+                known = expected[index]
+                expected[index] = found.expected if known is None else min(known, found.expected)
+    return tuple(expected)
