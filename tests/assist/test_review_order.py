@@ -11,7 +11,8 @@ from autoseg.cases.case import CaseRecord
 from autoseg.cases.label_codes import encode_target
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.labels import Head, Labels
-from autoseg.evaluation.disagreement import group_disputed, set_names
+from autoseg.evaluation.disagreement import group_disputed, set_names, surest_first
+from autoseg.inference.quality_output import case_dice
 
 NAMES = ("background", "organ", "vessel")
 LABELS = Labels((0, 1, 2), NAMES, tuple(Head(name, (k,), (k,), k == 0) for k, name in enumerate(NAMES)), ignore=3)
@@ -73,3 +74,44 @@ def test_planted_slips_come_before_large_regions_of_which_the_model_is_unsure(sh
     is_slip = [bool(slips[group.z, group.y, group.x]) for group in groups]
     assert is_slip == [True] * N_SLIPS + [False] * (len(groups) - N_SLIPS)
     assert max(group.n_voxels for group in groups[N_SLIPS:]) > 5 * max(group.n_voxels for group in groups[:N_SLIPS])
+
+
+def poor(truth, rng):
+    """Return probabilities (K, *shape) of a model that sees little of a case: soft everywhere, sure of some faults."""
+    shares = np.stack([ndimage.gaussian_filter((truth == k).astype(np.float64), (0, 2.5, 2.5)) for k in range(3)]) + 0.02
+    shares /= shares.sum(axis=0)
+    for y, x in rng.integers(0, 40, (12, 2)):
+        place = (slice(None), slice(y, y + 5), slice(x, x + 5))
+        shares[(slice(None), *place)] = np.array([0.005, 0.005, 0.005])[:, None, None, None]
+        shares[(int(rng.integers(1, 3)), *place)] = 0.99
+    return shares
+
+
+@pytest.mark.parametrize("shape", [(1, 48, 48), (8, 48, 48)], ids=["2d", "3d"])
+@pytest.mark.parametrize("seed", range(3))
+def test_slips_in_a_good_case_come_before_the_faults_of_the_model_in_a_poor_one(shape, seed):
+    rng = np.random.default_rng(seed)
+    truth, shares, unsure = simulated(shape, rng)
+    drawn = truth.astype(np.uint8)
+    slips = np.zeros(shape, dtype=bool)
+    for y, x in [(y, x) for y in (16, 24) for x in (0, 8, 32)]:
+        if not unsure[0, y + 2, x + 2]:
+            slips[:, y + 3 : y + 5, x + 3 : x + 5] = True
+    drawn[slips] = (drawn[slips] + 1) % 3
+
+    groups = []
+    for name, annotated, logits in (("good", drawn, np.log(shares)), ("poor", truth, np.log(poor(truth, rng)))):
+        logits, target = logits.astype(np.float32), encode_target(annotated.astype(np.uint8), LABELS)
+        made = complete_case(logits, place_of(shape), LABELS, target, review=True)
+        names, dice = set_names(target.label_sets, NAMES), case_dice(logits, place_of(shape), LABELS, None)
+        groups += group_disputed(name, made.disputed, names, NAMES, dice_of=dice)
+
+    n_slips = ndimage.label(slips)[1]
+
+    def precision(ranked):
+        is_slip = [group.case == "good" and bool(slips[group.z, group.y, group.x]) for group in ranked[:n_slips]]
+        return sum(is_slip) / n_slips
+
+    by_probability = sorted(groups, key=lambda group: (-round(group.mean_probability, 3), -group.n_voxels))
+    assert precision(surest_first(groups)) == 1.0
+    assert precision(by_probability) < 0.5
