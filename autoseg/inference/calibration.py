@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from autoseg.core.arrays import Float32Array
 from autoseg.core.atomic import write_text
 from autoseg.core.errors import ModelError
 from autoseg.evaluation.quality import Quality
@@ -72,10 +70,10 @@ class Calibration(BaseModel):
     temperature: Temperature | None = None
     quality: Quality | None = None
 
-    def temperatures(self, heads: Sequence[str]) -> Float32Array:
-        """Return (H,) float32: the temperature of each head of ``heads``, by name; 1 for heads that are not known."""
+    def temperatures(self, heads: Sequence[str]) -> tuple[float, ...]:
+        """Return the temperature of each of ``heads``, by name; 1 for heads that are not known."""
         known = {} if self.temperature is None else {item.name: item.temperature for item in self.temperature.heads}
-        return np.array([known.get(name, 1.0) for name in heads], dtype=np.float32)
+        return tuple(known.get(name, 1.0) for name in heads)
 
     def write(self, model_folder: Path) -> None:
         """Write the file into a model folder, atomically."""

@@ -36,7 +36,7 @@ class CaseSample:
 def load_sample(path: Path, labels: Labels) -> CaseSample:
     """Return a saved sample; raise ``ModelError`` if it is damaged, or its heads are not those of ``labels``."""
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             heads = content["heads"].tolist()
             sample = CaseSample(content["scores"], content["states"], content["weights"])
     except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:

@@ -65,14 +65,9 @@ class _Job:
     files: tuple[Path, ...]
     output: Path
 
-    @property
-    def stem(self) -> Path:
-        """Path of the output without its ending, for further outputs."""
-        return self.output.with_name(self.name)
-
     def is_done(self, further: Sequence[FurtherOutput]) -> bool:
         """Whether the label map exists, and the further outputs."""
-        return self.output.is_file() and all(output.is_written(self.stem) for output in further)
+        return self.output.is_file() and all(output.is_written(self.output) for output in further)
 
 
 def predict_files(
@@ -188,7 +183,7 @@ class _Steps:
         with ExitStack() as on_failure:
             outputs = []
             for output in self.further:
-                outputs.append(output.begin(self.jobs[case].stem, record, predictor))
+                outputs.append(output.begin(self.jobs[case].output, record, predictor))
                 on_failure.callback(outputs[-1].close)
             label_map = predictor.label_map(prepared, observers=outputs, pool=self.decider)
             on_failure.pop_all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.core.workspace import ALL
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import class_differences
+from autoseg.inference.calibration import Calibration, read_calibration
 from autoseg.nn.architectures.network import Network
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
@@ -42,6 +43,8 @@ class Model:
     """Patch axes along which every fold was trained with mirroring."""
     folds: tuple[str, ...]
     """Names of the folds, in the order of ``networks``."""
+    calibration: Calibration = field(default_factory=Calibration)
+    """What the validation of the folds tells about their probabilities; empty without one."""
 
 
 def load_model(
@@ -61,7 +64,8 @@ def load_model(
         _network(paths[fold], item, configuration, n_channels, n_outputs).to(device) for fold, item in loaded.items()
     )
     common = set.intersection(*(set(item.mirror_axes) for item in loaded.values()))
-    return Model(plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded))
+    calibration = read_calibration(Path(folder))
+    return Model(plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded), calibration)
 
 
 def previous_folder(model_folder: str | Path, configuration: Configuration) -> Path | None:

@@ -27,8 +27,8 @@ class FurtherOutput(Protocol):
     def name(self) -> str:
         """What is saved, for messages."""
 
-    def is_written(self, stem: Path) -> bool:
-        """Whether its files of a case exist; ``stem`` is the path of the label map without its ending."""
+    def is_written(self, output: Path) -> bool:
+        """Whether its files of a case exist; ``output`` is the path of the label map."""
 
-    def begin(self, stem: Path, record: CaseRecord, predictor: PredictorGroup) -> CaseOutput:
-        """Return the observer of a case, whose files begin with ``stem``."""
+    def begin(self, output: Path, record: CaseRecord, predictor: PredictorGroup) -> CaseOutput:
+        """Return the observer of a case, whose label map will be ``output``."""

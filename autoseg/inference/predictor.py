@@ -21,8 +21,10 @@ from autoseg.inference.folder import Inputs, PredictionReport, predict_files
 from autoseg.inference.inputs import header_faults, image_fault
 from autoseg.inference.low_resolution import select_windows
 from autoseg.inference.model import Model, check_same_classes, load_model, previous_folder
+from autoseg.inference.outputs import FurtherOutput
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.probability_buffer import SavedProbabilities
+from autoseg.inference.uncertainty_files import SavedUncertainty
 from autoseg.inference.window import Slab, check_window_settings, join_slabs, stream_logits
 from autoseg.nn.device import select_device
 from autoseg.nn.precision import choose_dtype
@@ -142,18 +144,30 @@ class Predictor:
         *,
         overwrite: bool = False,
         save_probabilities: bool = False,
+        save_uncertainty: bool = False,
+        further: Sequence[FurtherOutput] = (),
         workers: int = 1,
         progress: Progress = silent,
     ) -> PredictionReport:
         """Predict files and write ``<case><ending>`` for each; see :func:`autoseg.inference.folder.predict_files`.
 
-        With ``save_probabilities`` also ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32.
+        With ``save_probabilities`` also ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32, with
+        ``save_uncertainty`` also the folder of :mod:`autoseg.inference.uncertainty_files`, and the ``further`` outputs.
         """
-        further = (SavedProbabilities(),) if save_probabilities else ()
+        folder, outputs = Path(output_folder), [*further]
+        if save_probabilities:
+            outputs.append(SavedProbabilities())
+        if save_uncertainty:
+            outputs.append(SavedUncertainty.beside(folder))
         return predict_files(
-            PredictorGroup((self,)), inputs, Path(output_folder), overwrite=overwrite, further=further, workers=workers,
+            PredictorGroup((self,)), inputs, folder, overwrite=overwrite, further=outputs, workers=workers,
             progress=progress,
         )  # fmt: skip
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether predictions are means over mirrored copies of the image."""
+        return self.mirror and bool(self.model.mirror_axes)
 
     def prepare(self, case: Case) -> Preprocessed:
         """Check and preprocess a case (crop, normalise, resample), exactly as for training.

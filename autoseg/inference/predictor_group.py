@@ -30,6 +30,10 @@ class CasePredictor(Protocol):
     def previous(self) -> object | None:
         """Predictor of the previous stage of a cascade, with which :meth:`prepare` predicts; otherwise None."""
 
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether predictions are means over mirrored copies of the image."""
+
     def prepare(self, case: Case) -> Preprocessed:
         """Return a case on the grid of the network."""
 
@@ -61,6 +65,11 @@ class PredictorGroup:
     def member_kind(self) -> MemberKind:
         """How the networks of all models differ."""
         return member_kind([model.folds for model in self.models])
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether predictions are means over mirrored copies of the image, in any of the models."""
+        return any(predictor.is_mirrored for predictor in self.predictors)
 
     @property
     def needs_network_to_prepare(self) -> bool:

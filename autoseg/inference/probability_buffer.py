@@ -1,24 +1,20 @@
-"""Buffer of probabilities in a temporary file: written as slabs of planes of all heads, read head by head."""
+"""The output ``--save-probabilities``: the probabilities of every case, as one file of all heads."""
 
 from __future__ import annotations
 
-import math
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
-
-import numpy as np
 
 from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import Float32Array
 from autoseg.dataset.labels import Labels
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.export import outside_probabilities
+from autoseg.inference.map_buffer import MapBuffer
 from autoseg.inference.predictor_group import PredictorGroup
-from autoseg.io.images import write_probabilities
-from autoseg.preprocessing import restore
+from autoseg.io.images import ending_of, write_probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,43 +26,33 @@ class SavedProbabilities:
 
     name: ClassVar[str] = "probabilities"
 
-    def is_written(self, stem: Path) -> bool:
+    def is_written(self, output: Path) -> bool:
         """Whether the file of a case exists."""
+        stem = _stem(output)
         return stem.with_name(f"{stem.name}.npz").is_file()
 
-    def begin(self, stem: Path, record: CaseRecord, predictor: PredictorGroup) -> ProbabilityBuffer:
+    def begin(self, output: Path, record: CaseRecord, predictor: PredictorGroup) -> ProbabilityBuffer:
         """Return the buffer of a case, which writes the file from a temporary one beside it."""
-        return ProbabilityBuffer(stem, record, predictor.dataset.labels)
+        return ProbabilityBuffer(_stem(output), record, predictor.dataset.labels)
 
 
 class ProbabilityBuffer:
-    """Observer that keeps the probabilities (H, *S) float32 of a case in a temporary file without name.
-
-    The prediction yields them plane by plane for all heads, and the output file takes them head by head. The temporary
-    file lies in the output folder and vanishes when it is closed. Memory holds one head at most. The file is written,
-    not memory-mapped: writing to a map on a full disk kills the process.
-    """
+    """Observer that keeps the probabilities (H, *S) float32 of a case in a :class:`~.map_buffer.MapBuffer`."""
 
     needs_members: ClassVar[bool] = False
 
     def __init__(self, stem: Path, record: CaseRecord, labels: Labels) -> None:
         """Open the temporary file beside ``<stem>.npz``."""
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        self._stem = stem
-        self._file = tempfile.TemporaryFile(dir=stem.parent)  # noqa: SIM115 (open as long as the buffer)
-        self._record = record
-        self._labels = labels
+        self._stem, self._labels = stem, labels
+        self._buffer = MapBuffer(stem.parent, record)
 
     def close(self) -> None:
         """Give the disk space back."""
-        self._file.close()
+        self._buffer.close()
 
     def __call__(self, slab: DecidedSlab) -> None:
         """Write the probabilities of a slab."""
-        depth, *plane = self._record.shape_after_crop
-        for head, planes in enumerate(slab.probabilities):
-            self._file.seek(4 * (head * depth + slab.first) * math.prod(plane))
-            self._file.write(np.ascontiguousarray(planes).data)
+        self._buffer.keep(slab.first, slab.probabilities)
 
     def write(self) -> None:
         """Write ``<stem>.npz``."""
@@ -77,10 +63,9 @@ class ProbabilityBuffer:
 
         Raises ``OSError`` if the temporary file is shorter than a head needs.
         """
-        self._file.seek(0)
-        for fill in outside_probabilities(self._labels):
-            values = np.empty(self._record.shape_after_crop, dtype=np.float32)
-            if self._file.readinto(values.data.cast("B")) != values.nbytes:
-                raise OSError(f"case {self._record.case}: found the temporary file of the probabilities cut short")
-            restored: Float32Array = restore(values, self._record, fill=fill)
-            yield restored
+        return self._buffer.maps(outside_probabilities(self._labels))
+
+
+def _stem(output: Path) -> Path:
+    """Return the path of a label map without its ending."""
+    return output.with_name(output.name.removesuffix(ending_of(output)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,13 +39,13 @@ def tempered(scores: Tensor, temperatures: Tensor, *, is_exclusive: bool) -> Ten
     return scaled.softmax(dim=0) if is_exclusive else scaled.sigmoid()
 
 
-def calibrated(probabilities: Float32Array, temperatures: Float32Array, *, is_exclusive: bool) -> Float32Array:
+def calibrated(probabilities: Float32Array, temperatures: Sequence[float], *, is_exclusive: bool) -> Float32Array:
     """Return the calibrated probabilities (H, *S) float32 of heads (H, *S); see :func:`tempered`.
 
-    With all temperatures (H,) at 1 they are ``probabilities`` themselves.
+    With all H temperatures at 1 they are ``probabilities`` themselves.
     """
-    if (temperatures == 1).all():
+    if all(temperature == 1 for temperature in temperatures):
         return probabilities
     scores = log_scores(torch.from_numpy(probabilities), is_exclusive=is_exclusive)
-    values: Float32Array = tempered(scores, torch.from_numpy(temperatures), is_exclusive=is_exclusive).numpy()
+    values: Float32Array = tempered(scores, torch.tensor(temperatures), is_exclusive=is_exclusive).numpy()
     return values

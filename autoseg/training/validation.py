@@ -17,6 +17,7 @@ from autoseg.evaluation import AnySummary, evaluate_files, evaluate_numbers
 from autoseg.inference import Predictor
 from autoseg.inference.out_of_fold import read_fold_cases
 from autoseg.io.images import ending_of, written_ending
+from autoseg.training.calibration import ValidationSamples, is_sampled, refit_calibration
 from autoseg.training.request import FoldRequest
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def predict_validation(request: FoldRequest, *, workers: int = 1, progress: Prog
 
 
 def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary:
-    """Score all predictions in ``validation/`` and write ``summary.json`` beside them.
+    """Score all predictions in ``validation/`` and write ``summary.json`` beside them; fit the calibration anew.
 
     Classes of which no validation case has a voxel are named in a warning. Cases that the weights were trained on (fold
     "all", or a pretraining) are named in the summary.
@@ -89,6 +90,8 @@ def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary:
         )  # fmt: skip
     for reason in (*summary.faults, *summary.not_scored.values()):
         log.warning("fold %s: not scored: %s", request.fold, reason)
+    if is_sampled(request):
+        refit_calibration(request.folder.parent, labels)
     return summary
 
 
@@ -99,6 +102,7 @@ def _predict(request: FoldRequest, names: Sequence[str], workers: int, progress:
         {name: request.dataset.case(name).images for name in names},
         request.folder / "validation",
         overwrite=True,
+        further=(ValidationSamples(request),) if is_sampled(request) else (),
         workers=workers,
         progress=progress,
     )

@@ -42,6 +42,6 @@ def test_a_buffer_leaves_nothing_behind(tmp_path):
 def test_what_was_not_kept_is_not_made_up(tmp_path):
     with closing(ProbabilityBuffer(tmp_path / "x", RECORDS["same"], CLASSES)) as buffer:
         buffer(slab_of(np.ones((3, 2, 9, 10), np.float32)))
-        buffer._file.truncate(100)
-        with pytest.raises(OSError, match=r"case x: .*probabilities"):
+        buffer._buffer._file.truncate(100)
+        with pytest.raises(OSError, match=r"case x: .*maps cut short"):
             list(buffer.heads())

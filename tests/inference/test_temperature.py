@@ -42,28 +42,28 @@ def drawn(rng, probabilities):
 
 def test_calibrated_probabilities_of_classes_by_hand():
     given = np.array([0.8, 0.15, 0.05], dtype=np.float32).reshape(3, 1, 1, 1)
-    result = calibrated(given, np.array([2, 1, 0.5], dtype=np.float32), is_exclusive=True)
+    result = calibrated(given, [2, 1, 0.5], is_exclusive=True)
     powers = np.array([0.8**0.5, 0.15, 0.05**2])
     np.testing.assert_allclose(result.ravel(), powers / powers.sum(), rtol=1e-5)
 
 
 def test_one_temperature_for_all_classes_divides_the_logits():
     logits = np.random.default_rng(0).normal(0, 4, size=(4, 2, 3, 5)).astype(np.float32)
-    result = calibrated(softmax(logits, axis=0), np.full(4, 1.7, dtype=np.float32), is_exclusive=True)
+    result = calibrated(softmax(logits, axis=0), [1.7] * 4, is_exclusive=True)
     np.testing.assert_allclose(result, softmax(logits / 1.7, axis=0), atol=1e-6)
 
 
 def test_calibrated_probabilities_of_regions_by_hand():
     given = np.array([0.9, 0.2], dtype=np.float32).reshape(2, 1, 1)
-    result = calibrated(given, np.array([2, 0.5], dtype=np.float32), is_exclusive=False)
+    result = calibrated(given, [2, 0.5], is_exclusive=False)
     np.testing.assert_allclose(result.ravel(), expit(logit([0.9, 0.2]) / [2, 0.5]), rtol=1e-5)
 
 
 @pytest.mark.parametrize("is_exclusive", [True, False])
 def test_temperatures_of_1_change_nothing_and_certain_voxels_stay_finite(is_exclusive):
     certain = np.array([[1, 0], [0, 1]], dtype=np.float32).reshape(2, 2, 1, 1)
-    assert calibrated(certain, np.ones(2, dtype=np.float32), is_exclusive=is_exclusive) is certain
-    softer = calibrated(certain, np.full(2, 3, dtype=np.float32), is_exclusive=is_exclusive)
+    assert calibrated(certain, [1, 1], is_exclusive=is_exclusive) is certain
+    softer = calibrated(certain, [3, 3], is_exclusive=is_exclusive)
     assert np.isfinite(softer).all()
     np.testing.assert_allclose(softer, certain, atol=0.01)
 

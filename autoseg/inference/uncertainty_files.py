@@ -1,0 +1,190 @@
+"""Files of ``--save-uncertainty``: three maps per case as images, and the means of all cases as one JSON file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from autoseg.cases.case import CaseRecord
+from autoseg.core.atomic import write_text
+from autoseg.core.errors import ConfigError
+from autoseg.inference.decided import DecidedSlab
+from autoseg.inference.map_buffer import MapBuffer
+from autoseg.inference.members import MemberKind
+from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.temperature import calibrated
+from autoseg.inference.uncertainty_maps import MAPS, MeanUncertainty, UncertaintySums, uncertainty_maps
+from autoseg.io.images import ending_of, write_values, written_ending
+from autoseg.tasks.task import task_of
+
+FOLDER, TABLE = "uncertainty", "uncertainty.json"
+ALONE = (
+    "one network cannot disagree with itself: its mutual information is 0, and entropy and expected entropy are the "
+    "same. Predict with several folds or seeds."
+)
+
+
+class Members(BaseModel):
+    """The networks whose probabilities the maps follow from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: MemberKind
+    """How they differ."""
+    number: int
+    mirrored: bool
+    """Whether each is the mean over mirrored copies of the image."""
+    temperatures: tuple[dict[str, float], ...]
+    """Temperature of each head, one table for each model folder."""
+    remark: str | None = None
+    """What the maps cannot show; None if there is nothing to say."""
+
+
+class CaseUncertainty(BaseModel):
+    """Means of the maps over the voxels of one case."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    members: Members
+    image: MeanUncertainty
+    """Over the whole image."""
+    foreground: MeanUncertainty
+    """Over the voxels predicted as any class but background."""
+    classes: dict[str, MeanUncertainty]
+    """Over the voxels predicted as each foreground class or region."""
+
+
+class UncertaintyTable(BaseModel):
+    """Content of ``uncertainty.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cases: dict[str, CaseUncertainty] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedUncertainty:
+    """The output ``uncertainty/`` beside the label maps; see :mod:`autoseg.inference.outputs`.
+
+    Its files lie in folders of their own, so that none can be taken for a prediction, or have the name of another case.
+    Meanwhile the uncompressed maps of up to two cases are needed on the disk of the output folder.
+    """
+
+    known: frozenset[str]
+    """Cases whose means the table held when the prediction began."""
+    name: ClassVar[str] = "uncertainty"
+
+    @classmethod
+    def beside(cls, output_folder: Path) -> SavedUncertainty:
+        """Return the output for label maps in a folder; raise ``ConfigError`` if the table there is damaged."""
+        return cls(frozenset(read_table(output_folder / FOLDER).cases))
+
+    def is_written(self, output: Path) -> bool:
+        """Whether the maps of a case exist, and its means."""
+        case, ending = _case_and_ending(output)
+        folder = output.parent / FOLDER
+        return case in self.known and all((folder / name / f"{case}{ending}").is_file() for name in MAPS)
+
+    def begin(self, output: Path, record: CaseRecord, predictor: PredictorGroup) -> CaseMaps:
+        """Return the observer of a case."""
+        return CaseMaps(output, record, predictor)
+
+
+class CaseMaps:
+    """Observer that makes the maps and means of one case. Memory holds one map at most."""
+
+    needs_members: ClassVar[bool] = True
+
+    def __init__(self, output: Path, record: CaseRecord, predictor: PredictorGroup) -> None:
+        """Open the temporary file for the maps of the case with the label map ``output``."""
+        self._folder, self._record = output.parent / FOLDER, record
+        self._case, self._ending = _case_and_ending(output)
+        self._labels = predictor.dataset.labels
+        self._members = _members(predictor)
+        self._temperatures = _temperatures(predictor)
+        self._is_exclusive = task_of(self._labels).is_exclusive
+        self._sums = UncertaintySums(self._labels)
+        self._buffer = MapBuffer(self._folder, record)
+
+    def __call__(self, slab: DecidedSlab) -> None:
+        """Compute the maps of a slab."""
+        members = [
+            calibrated(member, temperatures, is_exclusive=self._is_exclusive)
+            for member, temperatures in zip(slab.members, self._temperatures, strict=True)
+        ]
+        maps = uncertainty_maps(members, is_exclusive=self._is_exclusive)
+        self._buffer.keep(slab.first, maps)
+        self._sums.add(slab.values, maps)
+
+    def write(self) -> None:
+        """Write the maps, 0 outside the crop, and then the means into the table."""
+        for name, values in zip(MAPS, self._buffer.maps([0.0] * len(MAPS)), strict=True):
+            path = self._folder / name / f"{self._case}{self._ending}"
+            write_values(path, values[None], self._record.geometry)
+        labels, sums = self._labels, self._sums
+        means = CaseUncertainty(
+            members=self._members,
+            image=sums.of_image(int(np.prod(self._record.shape_before_crop))),
+            foreground=sums.of_foreground(),
+            classes={labels.heads[head].name: sums.of_head(labels.heads[head]) for head in labels.foreground_heads},
+        )
+        _add(self._folder, self._case, means)
+
+    def close(self) -> None:
+        """Give the temporary file back."""
+        self._buffer.close()
+
+
+def read_table(folder: Path) -> UncertaintyTable:
+    """Return the table in a folder ``uncertainty``; an empty one if there is none.
+
+    Raises ``ConfigError`` if it is damaged.
+    """
+    path = folder / TABLE
+    if not path.is_file():
+        return UncertaintyTable()
+    try:
+        return UncertaintyTable.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: found no table that can be read ({str(error).splitlines()[0]}), expected what an earlier "
+            "prediction wrote. Remove it: the cases of this prediction are then predicted again."
+        ) from error
+
+
+def _members(predictor: PredictorGroup) -> Members:
+    """Return what the table says about the networks of a prediction."""
+    heads = [head.name for head in predictor.dataset.labels.heads]
+    each = [model.calibration.temperatures(heads) for model in predictor.models]
+    number = sum(len(model.networks) for model in predictor.models)
+    return Members(
+        kind=predictor.member_kind,
+        number=number,
+        mirrored=predictor.is_mirrored,
+        temperatures=tuple(dict(zip(heads, values, strict=True)) for values in each),
+        remark=ALONE if number == 1 else None,
+    )
+
+
+def _temperatures(predictor: PredictorGroup) -> tuple[tuple[float, ...], ...]:
+    """Return the temperatures of each member, in the order of the members of a slab."""
+    heads = [head.name for head in predictor.dataset.labels.heads]
+    return tuple(model.calibration.temperatures(heads) for model in predictor.models for _ in model.networks)
+
+
+def _add(folder: Path, case: str, means: CaseUncertainty) -> None:
+    """Add a case to the table; predictions that write into the same folder at the same time wait for each other."""
+    with FileLock(folder / f".{TABLE}.lock"):
+        table = UncertaintyTable(cases=dict(sorted({**read_table(folder).cases, case: means}.items())))
+        write_text(folder / TABLE, table.model_dump_json(indent=2) + "\n")
+
+
+def _case_and_ending(output: Path) -> tuple[str, str]:
+    """Return the name of a case and the ending of its maps, from the path of its label map."""
+    ending = ending_of(output)
+    return output.name.removesuffix(ending), written_ending(ending, has_numbers=True)
