@@ -35,6 +35,18 @@ class Quality(BaseModel):
     n_cases: int
     """Cases with a Dice behind the curves."""
 
+    def __str__(self) -> str:
+        """Return a line for the log."""
+        widths = [
+            f"{curve.name} +-{curve.half_width:.3f} ({TARGETS[curve.scored_on]})"
+            if curve.half_width is not None
+            else f"{curve.name} unknown ({curve.reason})"
+            for curve in self.curves
+        ]
+        like = self.likeness
+        known = f"likeness from {like.n_cases} cases" if like.reason is None else f"likeness unknown ({like.reason})"
+        return f"predicted Dice: {', '.join(widths)}; {known}"
+
     def curve(self, name: str) -> DiceCurve | None:
         """Return the curve of a class or region; None if it is not known."""
         return next((curve for curve in self.curves if curve.name == name), None)

@@ -183,7 +183,7 @@ class _Steps:
         with ExitStack() as on_failure:
             outputs = []
             for output in self.further:
-                outputs.append(output.begin(self.jobs[case].output, record, predictor))
+                outputs.append(output.begin(self.jobs[case].output, prepared[0], predictor))
                 on_failure.callback(outputs[-1].close)
             label_map = predictor.label_map(prepared, observers=outputs, pool=self.decider)
             on_failure.pop_all()

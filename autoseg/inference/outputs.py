@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from autoseg.cases.case import CaseRecord
 from autoseg.inference.decided import Observer
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.preprocessing import Preprocessed
 
 
 class CaseOutput(Observer, Protocol):
@@ -30,5 +30,5 @@ class FurtherOutput(Protocol):
     def is_written(self, output: Path) -> bool:
         """Whether its files of a case exist; ``output`` is the path of the label map."""
 
-    def begin(self, output: Path, record: CaseRecord, predictor: PredictorGroup) -> CaseOutput:
-        """Return the observer of a case, whose label map will be ``output``."""
+    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> CaseOutput:
+        """Return the observer of a case, whose label map will be ``output``; ``prepared`` is it for the first model."""

@@ -24,6 +24,7 @@ from autoseg.inference.model import Model, check_same_classes, load_model, previ
 from autoseg.inference.outputs import FurtherOutput
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.probability_buffer import SavedProbabilities
+from autoseg.inference.quality_output import PredictedQuality, conclude_quality
 from autoseg.inference.uncertainty_files import SavedUncertainty
 from autoseg.inference.window import Slab, check_window_settings, join_slabs, stream_logits
 from autoseg.nn.device import select_device
@@ -145,6 +146,7 @@ class Predictor:
         overwrite: bool = False,
         save_probabilities: bool = False,
         save_uncertainty: bool = False,
+        predict_quality: bool = True,
         further: Sequence[FurtherOutput] = (),
         workers: int = 1,
         progress: Progress = silent,
@@ -152,17 +154,24 @@ class Predictor:
         """Predict files and write ``<case><ending>`` for each; see :func:`autoseg.inference.folder.predict_files`.
 
         With ``save_probabilities`` also ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32, with
-        ``save_uncertainty`` also the folder of :mod:`autoseg.inference.uncertainty_files`, and the ``further`` outputs.
+        ``save_uncertainty`` also the folder of :mod:`autoseg.inference.uncertainty_files`, with ``predict_quality``
+        ``quality.csv`` (of classes, not of regression), and the ``further`` outputs.
         """
         folder, outputs = Path(output_folder), [*further]
         if save_probabilities:
             outputs.append(SavedProbabilities())
         if save_uncertainty:
             outputs.append(SavedUncertainty.beside(folder))
-        return predict_files(
+        has_quality = predict_quality and not self.model.dataset.labels.targets
+        if has_quality:
+            outputs.append(PredictedQuality(self.model.calibration.quality))
+        report = predict_files(
             PredictorGroup((self,)), inputs, folder, overwrite=overwrite, further=outputs, workers=workers,
             progress=progress,
         )  # fmt: skip
+        if has_quality:
+            conclude_quality(folder, report.done)
+        return report
 
     @property
     def is_mirrored(self) -> bool:

@@ -15,6 +15,7 @@ from autoseg.inference.export import outside_probabilities
 from autoseg.inference.map_buffer import MapBuffer
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.io.images import ending_of, write_probabilities
+from autoseg.preprocessing import Preprocessed
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,9 @@ class SavedProbabilities:
         stem = _stem(output)
         return stem.with_name(f"{stem.name}.npz").is_file()
 
-    def begin(self, output: Path, record: CaseRecord, predictor: PredictorGroup) -> ProbabilityBuffer:
+    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> ProbabilityBuffer:
         """Return the buffer of a case, which writes the file from a temporary one beside it."""
-        return ProbabilityBuffer(_stem(output), record, predictor.dataset.labels)
+        return ProbabilityBuffer(_stem(output), prepared.record, predictor.dataset.labels)
 
 
 class ProbabilityBuffer:

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from autoseg.cases.case import CaseRecord
+from autoseg.core.findings import counted, listed
 from autoseg.dataset.labels import Labels
 from autoseg.evaluation.likeness import CaseFeatures
-from autoseg.evaluation.quality import CaseQuality, HeadQuality, Quality, judged, judged_heads
+from autoseg.evaluation.quality import (
+    QUALITY_TABLE,
+    CaseQuality,
+    HeadQuality,
+    Quality,
+    judged,
+    judged_heads,
+    read_records,
+    write_quality_table,
+)
 from autoseg.inference.case_features import case_features
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.export import Logits, decide
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.quality_sums import QualitySums
 from autoseg.preprocessing import Preprocessed
+from autoseg.tasks.task import outputs_of
+
+log = logging.getLogger(__name__)
 
 MM3_PER_ML = 1000.0
+MEMBER_BYTES = 2**31
+"""Size of the planes of all members of a prediction, in bytes, up to which their pairwise Dice is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +44,6 @@ class PredictedQuality:
 
     quality: Quality | None = None
     """What is known of the model; None writes confidence and features alone, as for the validation of a fold."""
-    compares_members: bool = False
-    """Whether the members' own predictions are compared, which takes memory for each of them."""
     name: ClassVar[str] = "predicted quality"
 
     def is_written(self, output: Path) -> bool:
@@ -41,7 +56,7 @@ class PredictedQuality:
         own_channels = prepared.image[: len(model.plan.channel_names)]
         features = case_features(own_channels, prepared.record, model.configuration)
         n_members = sum(len(item.networks) for item in predictor.models)
-        sums = QualitySums(predictor.dataset.labels, needs_members=self.compares_members and n_members > 1)
+        sums = QualitySums(predictor.dataset.labels, needs_members=_compares_members(prepared.record, predictor))
         return CaseSums(output, prepared.record, features, sums, n_members, self.quality)
 
 
@@ -75,6 +90,34 @@ class CaseSums:
 
     def close(self) -> None:
         """Do nothing: no file is open."""
+
+
+def conclude_quality(folder: Path, cases: Collection[str]) -> None:
+    """Write ``quality.csv`` from all records in a folder of predictions; name those of ``cases`` that are unlike.
+
+    Without a record no table is written.
+    """
+    records = read_records(folder)
+    if not records:
+        return
+    write_quality_table(folder / QUALITY_TABLE, records)
+    unlike = [record.case for record in records if record.case in cases and record.verdict and record.verdict.is_unlike]
+    if unlike:
+        log.warning(
+            "%s of %d are unlike the training images, so that their predicted Dice may be wrong: %s. Reasons: %s",
+            counted(len(unlike), "case"), len(cases), listed(unlike), folder / QUALITY_TABLE,
+        )  # fmt: skip
+
+
+def _compares_members(record: CaseRecord, predictor: PredictorGroup) -> bool:
+    """Whether there are several members, whose planes take at most ``MEMBER_BYTES`` of memory."""
+    numbers = [len(model.networks) for model in predictor.models]
+    if sum(numbers) < 2:
+        return False
+    n_outputs = len(outputs_of(predictor.dataset.labels))
+    depths = [model.configuration.patch_size[0] if not model.configuration.is_2d else 1 for model in predictor.models]
+    plane = 4 * n_outputs * math.prod(record.shape_after_crop[1:])
+    return sum(n * depth * plane for n, depth in zip(numbers, depths, strict=True)) <= MEMBER_BYTES
 
 
 def head_qualities(sums: QualitySums, record: CaseRecord) -> tuple[HeadQuality, ...]:

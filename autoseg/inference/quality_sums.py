@@ -32,7 +32,7 @@ class QualitySums:
     Attributes
     ----------
     needs_members
-        Whether the pairwise Dice of members is measured, too.
+        Whether it asks for the members. Their pairwise Dice is measured wherever a slab has several of them.
     heads
         The foreground heads, in the order of the labels.
     """
@@ -53,8 +53,9 @@ class QualitySums:
             predicted = slab.values == values[0] if len(values) == 1 else np.isin(slab.values, values)
             probability = slab.probabilities[number]
             inside = float(probability[predicted].sum(dtype=np.float64))
-            self._sums[:, index] += (inside, float(probability.sum(dtype=np.float64)), np.count_nonzero(predicted))
-        if self.needs_members and len(slab.members) > 1:
+            total, size = float(probability.sum(dtype=np.float64)), int(np.count_nonzero(predicted))
+            self._sums[:, index] += (inside, total, size)
+        if len(slab.members) > 1:
             self._add_members(slab.members)
 
     def _add_members(self, members: tuple[Float32Array, ...]) -> None:

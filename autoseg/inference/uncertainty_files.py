@@ -20,6 +20,7 @@ from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.temperature import calibrated
 from autoseg.inference.uncertainty_maps import MAPS, MeanUncertainty, UncertaintySums, uncertainty_maps
 from autoseg.io.images import ending_of, write_values, written_ending
+from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import task_of
 
 FOLDER, TABLE = "uncertainty", "uncertainty.json"
@@ -90,9 +91,9 @@ class SavedUncertainty:
         folder = output.parent / FOLDER
         return case in self.known and all((folder / name / f"{case}{ending}").is_file() for name in MAPS)
 
-    def begin(self, output: Path, record: CaseRecord, predictor: PredictorGroup) -> CaseMaps:
+    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> CaseMaps:
         """Return the observer of a case."""
-        return CaseMaps(output, record, predictor)
+        return CaseMaps(output, prepared.record, predictor)
 
 
 class CaseMaps:

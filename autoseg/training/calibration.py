@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,8 +21,10 @@ from autoseg.inference.calibration_sample import CaseSample, load_sample
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.out_of_fold import TRAINING_FILE, read_fold_cases
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.quality_section import quality_section
 from autoseg.inference.temperature_fit import fit_temperature
 from autoseg.inference.voxel_sampler import VoxelSampler, voxels_per_case
+from autoseg.preprocessing import Preprocessed
 from autoseg.training.request import FoldRequest
 
 log = logging.getLogger(__name__)
@@ -48,9 +50,9 @@ class ValidationSamples:
         """Return False: they are written anew with every prediction."""
         return False
 
-    def begin(self, output: Path, record: CaseRecord, predictor: PredictorGroup) -> CaseSampling:
+    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> CaseSampling:
         """Return what samples a case; of one without annotation, or whose annotation cannot be read, nothing."""
-        request = self.request
+        request, record = self.request, prepared.record
         labels = request.dataset.labels
         path = request.folder / SAMPLES / f"{record.case}.npz"
         target = _annotation(request, record)
@@ -99,8 +101,8 @@ def _annotation(request: FoldRequest, record: CaseRecord) -> Target | None:
         return None
 
 
-def refit_calibration(model_folder: Path, labels: Labels) -> Calibration:
-    """Fit the calibration to the samples of all folds, write it into the model folder, and return it.
+def refit_calibration(model_folder: Path, labels: Labels, channels: Sequence[str]) -> Calibration:
+    """Fit the calibration to samples and records of all folds, write it into the model folder, and return it.
 
     Samples of cases that the weights of their fold were trained on are left out, and so are files that cannot be read,
     with a warning. Folds that end at the same time wait for each other, so that the last one sees the samples of all.
@@ -113,9 +115,12 @@ def refit_calibration(model_folder: Path, labels: Labels) -> Calibration:
             folds=list(dict.fromkeys(fold for fold, _ in samples)),
             basis="dense" if labels.is_dense else "annotated voxels",
         )
-        calibration = read_calibration(model_folder).model_copy(update={"temperature": temperature})
+        quality = quality_section(model_folder, labels, channels)
+        calibration = read_calibration(model_folder).model_copy(update={"temperature": temperature, "quality": quality})
         calibration.write(model_folder)
     log.info("%s", _line(temperature))
+    if quality is not None:
+        log.info("%s", quality)
     return calibration
 
 

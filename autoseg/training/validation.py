@@ -16,6 +16,7 @@ from autoseg.dataset.labels import Labels
 from autoseg.evaluation import AnySummary, evaluate_files, evaluate_numbers
 from autoseg.inference import Predictor
 from autoseg.inference.out_of_fold import read_fold_cases
+from autoseg.inference.quality_output import PredictedQuality
 from autoseg.io.images import ending_of, written_ending
 from autoseg.training.calibration import ValidationSamples, is_sampled, refit_calibration
 from autoseg.training.request import FoldRequest
@@ -91,7 +92,7 @@ def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary:
     for reason in (*summary.faults, *summary.not_scored.values()):
         log.warning("fold %s: not scored: %s", request.fold, reason)
     if is_sampled(request):
-        refit_calibration(request.folder.parent, labels)
+        refit_calibration(request.folder.parent, labels, request.dataset.channels)
     return summary
 
 
@@ -102,7 +103,8 @@ def _predict(request: FoldRequest, names: Sequence[str], workers: int, progress:
         {name: request.dataset.case(name).images for name in names},
         request.folder / "validation",
         overwrite=True,
-        further=(ValidationSamples(request),) if is_sampled(request) else (),
+        predict_quality=False,
+        further=(ValidationSamples(request), PredictedQuality()) if is_sampled(request) else (),
         workers=workers,
         progress=progress,
     )

@@ -78,7 +78,9 @@ def test_planted_slips_come_before_large_regions_of_which_the_model_is_unsure(sh
 
 def poor(truth, rng):
     """Return probabilities (K, *shape) of a model that sees little of a case: soft everywhere, sure of some faults."""
-    shares = np.stack([ndimage.gaussian_filter((truth == k).astype(np.float64), (0, 2.5, 2.5)) for k in range(3)]) + 0.02
+    shares = (
+        np.stack([ndimage.gaussian_filter((truth == k).astype(np.float64), (0, 2.5, 2.5)) for k in range(3)]) + 0.02
+    )
     shares /= shares.sum(axis=0)
     for y, x in rng.integers(0, 40, (12, 2)):
         place = (slice(None), slice(y, y + 5), slice(x, x + 5))

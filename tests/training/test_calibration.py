@@ -120,7 +120,7 @@ def test_cases_that_the_weights_have_seen_and_damaged_samples_are_left_out(copy,
     labels = trained[0].dataset.labels
     training = json.loads((copy / "fold_0" / "training.json").read_text())
     (copy / "fold_0" / "training.json").write_text(json.dumps({**training, "seen_cases": training["val_cases"]}))
-    one = refit_calibration(copy, labels).temperature
+    one = refit_calibration(copy, labels, ["MR"]).temperature
     assert (one.folds, one.n_cases) == (("1",), 1)
     assert all(head.temperature == 1 and "in 1 cases, expected at least" in head.reason for head in one.heads)
     (path,) = (copy / "fold_1" / SAMPLES).iterdir()
@@ -128,7 +128,7 @@ def test_cases_that_the_weights_have_seen_and_damaged_samples_are_left_out(copy,
     logger = logging.getLogger("autoseg.training.calibration")
     logger.addHandler(caplog.handler)
     try:
-        none = refit_calibration(copy, labels).temperature
+        none = refit_calibration(copy, labels, ["MR"]).temperature
     finally:
         logger.removeHandler(caplog.handler)
     assert none.n_cases == 0 and none.ece_before is None
@@ -141,6 +141,6 @@ def test_folds_that_end_together_leave_a_whole_calibration(copy, trained):
     expected = read_calibration(copy)
     (copy / CALIBRATION_FILE).unlink()
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda _: refit_calibration(copy, labels), range(4)))
+        results = list(pool.map(lambda _: refit_calibration(copy, labels, ["MR"]), range(4)))
     assert results == [expected] * 4 and read_calibration(copy) == expected
     assert not list(copy.glob(".*.tmp.*"))
