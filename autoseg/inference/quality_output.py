@@ -104,8 +104,8 @@ def conclude_quality(folder: Path, cases: Collection[str]) -> None:
     unlike = [record.case for record in records if record.case in cases and record.verdict and record.verdict.is_unlike]
     if unlike:
         log.warning(
-            "%s of %d are unlike the training images, so that their predicted Dice may be wrong: %s. Reasons: %s",
-            counted(len(unlike), "case"), len(cases), listed(unlike), folder / QUALITY_TABLE,
+            "%d of %s are unlike the training images, so that their predicted Dice may be wrong: %s. Reasons: %s",
+            len(unlike), counted(len(cases), "case"), listed(unlike), folder / QUALITY_TABLE,
         )  # fmt: skip
 
 

@@ -91,6 +91,14 @@ def test_calibration_of_all_folds_lies_in_the_model_folder(trained):
         assert head.ece_before == pytest.approx(np.abs(gaps).sum() / len(states), abs=1e-6)
 
 
+def test_quality_of_all_folds_lies_there_too_and_says_that_two_cases_are_too_few(trained):
+    quality = read_calibration(trained[0].folder.parent).quality
+    assert (quality.folds, quality.n_cases, quality.likeness.n_cases) == (("0", "1"), 2, 2)
+    assert [curve.name for curve in quality.curves] == ["bright", "brighter"]
+    assert all(curve.half_width is None and "at least 10" in curve.reason for curve in quality.curves)
+    assert not (trained[0].folder / "validation" / "quality.csv").exists()
+
+
 def test_prediction_takes_the_calibration_along_and_a_damaged_one_is_named(copy, trained):
     expected = read_calibration(trained[0].folder.parent)
     assert Predictor.load(copy, device="cpu").model.calibration == expected
