@@ -213,6 +213,7 @@ def predict(
     mirror: bool = True,
     fast: bool = False,
     save_probabilities: bool = False,
+    save_uncertainty: bool = False,
     overwrite: bool = False,
     workers: int = 1,
 ) -> PredictionReport:
@@ -229,16 +230,15 @@ def predict(
     fast
         Several times faster for slightly less accuracy, without mirroring; see :meth:`autoseg.Predictor.load`.
 
-    Returns
-    -------
-    Report of the predicted, skipped and failed cases (with reasons). A failed case does not stop the others.
+    Returns the predicted, skipped and failed cases (with reasons). A failed case does not stop the others.
     """
     from autoseg.inference.predictor import Predictor
 
     loaded = model if isinstance(model, Predictor) else Predictor.load(model, folds, device, mirror=mirror, fast=fast)
     return loaded.predict_files(
-        inputs, output, overwrite=overwrite, save_probabilities=save_probabilities, workers=workers
-    )
+        inputs, output, overwrite=overwrite, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty,
+        workers=workers,
+    )  # fmt: skip
 
 
 def evaluate(

@@ -48,6 +48,9 @@ def predict(
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also write <case>.npz with the probability of every head.")
     ] = False,
+    save_uncertainty: Annotated[
+        bool, typer.Option("--save-uncertainty", help="Also write maps and means of the uncertainty to uncertainty/.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict cases again whose output exists.")] = False,
     device: common.DeviceOption = "auto",
     workers: common.WorkersOption = None,
@@ -75,6 +78,7 @@ def predict(
             output,
             overwrite=overwrite,
             save_probabilities=save_probabilities,
+            save_uncertainty=save_uncertainty,
             workers=common.n_workers(workers),
             progress=report,
         )

@@ -13,6 +13,7 @@ from scipy.optimize import Bounds, minimize
 from torch import Tensor
 
 from autoseg.core.arrays import BoolArray
+from autoseg.core.findings import counted
 from autoseg.dataset.labels import Labels
 from autoseg.inference.calibration import Basis, HeadTemperature, Temperature
 from autoseg.inference.calibration_sample import CaseSample
@@ -137,8 +138,8 @@ def _reason(n_voxels: int, n_cases: int) -> str | None:
     if n_voxels >= MIN_VOXELS and n_cases >= MIN_CASES:
         return None
     return (
-        f"found {n_voxels} sampled voxels that certainly belong to it, in {n_cases} cases, expected at least "
-        f"{MIN_VOXELS} in {MIN_CASES}"
+        f"found {counted(n_voxels, 'sampled voxel')} that certainly belong to it, in {counted(n_cases, 'case')}, "
+        f"expected at least {MIN_VOXELS} in {MIN_CASES}"
     )
 
 

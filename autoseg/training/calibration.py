@@ -147,8 +147,12 @@ def _line(temperature: Temperature) -> str:
     on = f"{counted(temperature.n_cases, 'case')} of {counted(len(temperature.folds), 'fold')}{where}"
     if temperature.ece_before is None or temperature.ece_after is None:
         return f"calibration: nothing to fit temperatures to ({on})"
+    before, after = temperature.ece_before, temperature.ece_after
+    if all(head.reason for head in temperature.heads):
+        return (
+            f"calibration: temperatures stay 1, too few voxels or cases so far; calibration error {before:.4f} ({on})"
+        )
     values = ", ".join(
         f"{head.name} {head.temperature:.2f}{' (not fitted)' if head.reason else ''}" for head in temperature.heads
     )
-    before, after = temperature.ece_before, temperature.ece_after
     return f"calibration: temperatures {values}; calibration error {before:.4f} -> {after:.4f} ({on})"

@@ -158,7 +158,7 @@ def test_too_little_annotation_keeps_1_and_says_why():
     assert all(head.reason is None and head.temperature != 1 for head in fitted)
     assert tumour.temperature == 1 and "found 0 sampled voxels that certainly belong to it" in tumour.reason
     one_case = fit_temperature(samples[:1], labels_of(CLASSES))
-    assert {head.temperature for head in one_case.heads} == {1} and "in 1 cases" in one_case.heads[0].reason
+    assert {head.temperature for head in one_case.heads} == {1} and "in 1 case" in one_case.heads[0].reason
     nothing = fit_temperature([], labels_of(CLASSES))
     assert {head.temperature for head in nothing.heads} == {1}
     assert (nothing.ece_before, nothing.log_loss_after, nothing.n_voxels) == (None, None, 0)

@@ -130,7 +130,7 @@ def test_cases_that_the_weights_have_seen_and_damaged_samples_are_left_out(copy,
     (copy / "fold_0" / "training.json").write_text(json.dumps({**training, "seen_cases": training["val_cases"]}))
     one = refit_calibration(copy, labels, ["MR"]).temperature
     assert (one.folds, one.n_cases) == (("1",), 1)
-    assert all(head.temperature == 1 and "in 1 cases, expected at least" in head.reason for head in one.heads)
+    assert all(head.temperature == 1 and "in 1 case, expected at least" in head.reason for head in one.heads)
     (path,) = (copy / "fold_1" / SAMPLES).iterdir()
     path.write_bytes(b"PK")
     logger = logging.getLogger("autoseg.training.calibration")
