@@ -43,6 +43,8 @@ class Model:
     """Patch axes along which every fold was trained with mirroring."""
     folds: tuple[str, ...]
     """Names of the folds, in the order of ``networks``."""
+    folder: Path
+    """Model folder."""
     calibration: Calibration = field(default_factory=Calibration)
     """What the validation of the folds tells about their probabilities; empty without one."""
 
@@ -65,7 +67,8 @@ def load_model(
     )
     common = set.intersection(*(set(item.mirror_axes) for item in loaded.values()))
     calibration = read_calibration(Path(folder))
-    return Model(plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded), calibration)
+    mirrored = tuple(sorted(common))
+    return Model(plan, configuration, dataset, networks, mirrored, tuple(loaded), Path(folder), calibration)
 
 
 def previous_folder(model_folder: str | Path, configuration: Configuration) -> Path | None:

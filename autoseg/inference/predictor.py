@@ -17,15 +17,13 @@ from autoseg.core.geometry import Geometry
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.progress import Progress, silent
 from autoseg.inference.export import decide, probabilities
-from autoseg.inference.folder import Inputs, PredictionReport, predict_files
+from autoseg.inference.folder import Inputs, PredictionReport
 from autoseg.inference.inputs import header_faults, image_fault
 from autoseg.inference.low_resolution import select_windows
 from autoseg.inference.model import Model, check_same_classes, load_model, previous_folder
 from autoseg.inference.outputs import FurtherOutput
+from autoseg.inference.predict_group import predict_group
 from autoseg.inference.predictor_group import PredictorGroup
-from autoseg.inference.probability_buffer import SavedProbabilities
-from autoseg.inference.quality_output import PredictedQuality, conclude_quality
-from autoseg.inference.uncertainty_files import SavedUncertainty
 from autoseg.inference.window import Slab, check_window_settings, join_slabs, stream_logits
 from autoseg.nn.device import select_device
 from autoseg.nn.precision import choose_dtype
@@ -151,27 +149,12 @@ class Predictor:
         workers: int = 1,
         progress: Progress = silent,
     ) -> PredictionReport:
-        """Predict files and write ``<case><ending>`` for each; see :func:`autoseg.inference.folder.predict_files`.
-
-        With ``save_probabilities`` also ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32, with
-        ``save_uncertainty`` also the folder of :mod:`autoseg.inference.uncertainty_files`, with ``predict_quality``
-        ``quality.csv`` (of classes, not of regression), and the ``further`` outputs.
-        """
-        folder, outputs = Path(output_folder), [*further]
-        if save_probabilities:
-            outputs.append(SavedProbabilities())
-        if save_uncertainty:
-            outputs.append(SavedUncertainty.beside(folder))
-        has_quality = predict_quality and not self.model.dataset.labels.targets
-        if has_quality:
-            outputs.append(PredictedQuality(self.model.calibration.quality))
-        report = predict_files(
-            PredictorGroup((self,)), inputs, folder, overwrite=overwrite, further=outputs, workers=workers,
-            progress=progress,
+        """Predict files and write ``<case><ending>`` for each; see :func:`~.predict_group.predict_group`."""
+        return predict_group(
+            PredictorGroup((self,)), inputs, Path(output_folder), overwrite=overwrite,
+            save_probabilities=save_probabilities, save_uncertainty=save_uncertainty, predict_quality=predict_quality,
+            further=further, workers=workers, progress=progress,
         )  # fmt: skip
-        if has_quality:
-            conclude_quality(folder, report.done)
-        return report
 
     @property
     def is_mirrored(self) -> bool:

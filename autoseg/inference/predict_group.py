@@ -1,0 +1,70 @@
+"""Prediction of images by a group of models, with the further outputs that a user asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoseg.core.progress import Progress, silent
+from autoseg.evaluation.quality import Quality
+from autoseg.inference.folder import Inputs, PredictionReport, predict_files
+from autoseg.inference.outputs import FurtherOutput
+from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.probability_buffer import SavedProbabilities
+from autoseg.inference.quality_output import PredictedQuality, conclude_quality
+from autoseg.inference.uncertainty_files import SavedUncertainty
+
+
+def predict_group(
+    group: PredictorGroup,
+    inputs: Inputs,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    save_probabilities: bool = False,
+    save_uncertainty: bool = False,
+    predict_quality: bool = True,
+    further: Sequence[FurtherOutput] = (),
+    workers: int = 1,
+    progress: Progress = silent,
+) -> PredictionReport:
+    """Predict images and write ``<case><ending>`` for each to the folder ``output``, with further outputs.
+
+    Parameters
+    ----------
+    group
+        The model, or the models.
+    inputs, overwrite, workers, progress
+        As for :func:`autoseg.inference.folder.predict_files`.
+    save_probabilities
+        Also write ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32.
+    save_uncertainty
+        Also write the folder of :mod:`autoseg.inference.uncertainty_files`.
+    predict_quality
+        Also write ``quality.csv`` and the records in ``quality/`` that it is made of; not for regression.
+    further
+        What else to write.
+    """
+    outputs, has_quality = [*further], predict_quality and not group.dataset.labels.targets
+    if save_probabilities:
+        outputs.append(SavedProbabilities())
+    if save_uncertainty:
+        outputs.append(SavedUncertainty.beside(output))
+    if has_quality:
+        outputs.append(PredictedQuality(_quality(group)))
+    report = predict_files(
+        group, inputs, output, overwrite=overwrite, further=outputs, workers=workers, progress=progress
+    )
+    if has_quality:
+        conclude_quality(output, report.done)
+    return report
+
+
+def _quality(group: PredictorGroup) -> Quality | None:
+    """Return the quality of the only model; of several models the likeness to the training cases of the first.
+
+    The Dice of a mean of models follows other curves than that of each.
+    """
+    first, *others = group.models
+    quality = first.calibration.quality
+    return quality.model_copy(update={"curves": ()}) if others and quality is not None else quality
