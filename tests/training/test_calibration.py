@@ -33,9 +33,8 @@ def trained(toy_folder, toy_workspace, tmp_path_factory):
     model = tmp_path_factory.mktemp("run") / "default__3d_fullres"
     requests = []
     for fold in ("0", "1"):
-        options = RunOptions(
-            fold, iterations=1, settings=("precision=float32", "validation_iterations=1"), workers=0, device="cpu"
-        )
+        settings = ("precision=float32", "validation_iterations=1", "mirror=false")
+        options = RunOptions(fold, iterations=1, settings=settings, workers=0, device="cpu")
         request = prepare_fold(toy_workspace, Dataset.load(toy_folder), options)
         request = replace(request, folder=model / f"fold_{fold}")
         train_fold(request)
