@@ -55,7 +55,7 @@ def complete(
     exit code is 1. With --seen, the output names the cases that the model was trained on.
 
     With --review, review.csv, review.png and a table list the annotated places where the model predicts another class,
-    highest probability first. Their annotation is kept; review/ holds the prediction without regard to annotation.
+    likely faults of the annotation first (docs/quality.md). Their annotation is kept; review/ holds the prediction without regard to annotation.
     """
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
@@ -119,17 +119,21 @@ def _print_table(groups: Sequence[Disagreement]) -> None:
     table = Table(
         title=f"where the model disagrees with the annotation: {min(len(groups), ROWS_SHOWN)} of {len(groups)} places",
         title_justify="left",
-        caption="probability: of the predicted class, mean over the place; voxels are counted from 0",
+        caption=(
+            "probability: of the predicted class, mean over the place; predicted Dice: of the model's classes in this "
+            "case; sorted by their product; voxels are counted from 0"
+        ),
     )
     for column in ("case", "voxel (z, y, x)", "annotated", "predicted"):
         table.add_column(column)
-    for column in ("mean probability", "voxels"):
+    for column in ("mean probability", "predicted Dice", "voxels"):
         table.add_column(column, justify="right")
     for group in groups[:ROWS_SHOWN]:
         seen = " (trained on)" if group.seen_in_training else ""
         table.add_row(
             escape(group.case) + seen, f"{group.z}, {group.y}, {group.x}", escape(group.drawn),
-            escape(group.predicted), f"{group.mean_probability:.3f}", str(group.n_voxels),
+            escape(group.predicted), f"{group.mean_probability:.3f}",
+            "" if group.predicted_dice is None else f"{group.predicted_dice:.2f}", str(group.n_voxels),
         )  # fmt: skip
     Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 QUANTILES = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
 """Quantiles of the normalised intensities of a channel."""
-LEAST_CASES = 5
+LEAST_CASES = 4
 """Number of training cases from which others are compared with them."""
 FALSE_ALARMS = 0.05
 """Share of images like the training images that may be flagged."""
