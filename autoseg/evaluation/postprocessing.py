@@ -6,7 +6,7 @@ through faces. In 2-D images both lie in the plane.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -94,7 +94,7 @@ class Parts(NamedTuple):
 class Change:
     """The parts that a step may change, and the class that voxels of each class become there."""
 
-    labels: Labels
+    labels: Labels = field(compare=False)
     heads: tuple[int, ...]
     """Indices of the heads that the step is about."""
     fills: bool
