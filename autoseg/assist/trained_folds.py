@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autoseg.core.errors import ConfigError, EvaluationError, ModelError
 from autoseg.core.findings import listed
-from autoseg.core.workspace import ALL, Workspace
+from autoseg.core.workspace import Workspace
 from autoseg.dataset.commands import training_command
 from autoseg.dataset.dataset import Dataset
 from autoseg.evaluation.matching import label_files
@@ -83,11 +83,17 @@ def find_trained_models(
     """
     splits = known_splits(workspace.preprocessed(dataset.name), dataset)
     wanted = tuple(folds) or tuple(str(fold) for fold in range(len(splits)))
-    unknown = [fold for fold in wanted if splits and (fold == ALL or not fold.isdigit() or int(fold) >= len(splits))]
-    if unknown or not splits:
+    if not splits:
+        command = training_command(workspace, dataset, "0", configuration=None)
         raise ConfigError(
-            f"folds: found {listed(unknown) if splits else 'no folds of the data set'}, expected some of 0 to "
-            f"{len(splits) - 1}, the folds of its split. Correct --folds, or train folds first."
+            f"{workspace.preprocessed(dataset.name)}: found no folds of the data set, expected those that a model was "
+            f"trained on. Train first: {command}"
+        )
+    unknown = [fold for fold in wanted if not fold.isdigit() or int(fold) >= len(splits)]
+    if unknown:
+        raise ConfigError(
+            f"folds: found {listed(unknown)}, expected some of 0 to {len(splits) - 1}, the folds of the split. "
+            "Correct --folds."
         )
     cases = frozenset(case for fold in wanted for case in splits[int(fold)].val) & _annotated(workspace, dataset)
     folders = _folders(workspace, dataset, configurations, names)
@@ -153,12 +159,13 @@ def _read_model(
     fold_of: dict[str, str] = {}
     predictions: dict[str, Path] = {}
     commands: list[str] = []
-    reasons: list[str] = []
+    unusable: dict[str, list[str]] = {}
     for fold in folds:
         option, reason = _read_fold(dataset, folder / f"fold_{fold}", fold, fold_of, predictions)
         if reason is not None:
-            reasons.append(f"fold {fold} {reason}")
+            unusable.setdefault(reason, []).append(fold)
             commands.append(training_command(workspace, dataset, fold, *option, configuration=configuration, name=name))
+    reasons = [f"fold {', '.join(those)} {reason}" for reason, those in unusable.items()]
     if not reasons and {*fold_of} != cases:
         other = sorted({*fold_of} ^ cases)
         reasons.append(f"its folds left out other cases than those of the split: {listed(other, 10)}")
@@ -167,7 +174,10 @@ def _read_model(
             for fold in folds
         ]
     if reasons:
-        return f"found that {'; '.join(reasons)}, expected every fold to be finished. Train: {'; '.join(commands)}"
+        expected = f"expected the finished folds {', '.join(folds)}"
+        return (
+            f"found that {'; '.join(reasons)}, {expected}. Choose others with --folds, or train: {'; '.join(commands)}"
+        )
     return TrainedModel(folder, fold_of, predictions)
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoseg.cli import common
-from autoseg.core.findings import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +83,7 @@ def _show(result: FindBest, folder: Path, *, as_json: bool, quiet: bool) -> None
     log.info("chosen: %s: %s", " + ".join(choice.chosen), choice.why)
     if result.decisions:
         steps = [step_text(step) for step in result.postprocessing.steps]
-        log.info("post-processing: %s", "; ".join(steps) or f"none of {counted(len(result.decisions), 'step')} tried")
+        log.info("post-processing: %s", "; ".join(steps) or f"no step is taken ({len(result.decisions)} were tried)")
     log.info("written: %s: find_best.json, postprocessing.json, predict_command.txt", folder)
 
 

@@ -26,7 +26,6 @@ from autoseg.evaluation.postprocessing import (
     RemoveSmallerThan,
     Step,
     change_of,
-    step_text,
     unit_of,
 )
 from autoseg.evaluation.postprocessing_effects import CaseEffects, ScoredFiles, measure_effects

@@ -151,6 +151,12 @@ def test_complete(matches, root, model):
 
 
 @pytest.mark.slow
+def test_find_best(matches, root, model):
+    line = ("900", "--root", root, "-j", "0", *CPU)
+    matches("find_best", line, (*line, "-f", "0"), (*line, "-c", "2d"), ("902", *line[1:]))
+
+
+@pytest.mark.slow
 def test_suggest(matches, root, model):
     line = ("900", "--name", "golden", "-n", "2", "-o", root / "suggested", "--no-tta", "-j", "0", *CPU)
     matches("suggest", line, (*line, "--patch-size", "1", "2", "3"), (*line, "-f", "5"))
