@@ -42,6 +42,8 @@ class Model:
     """Patch axes along which every fold was trained with mirroring."""
     folds: tuple[str, ...]
     """Names of the folds, in the order of ``networks``."""
+    folder: Path
+    """Model folder."""
 
 
 def load_model(
@@ -61,7 +63,7 @@ def load_model(
         _network(paths[fold], item, configuration, n_channels, n_outputs).to(device) for fold, item in loaded.items()
     )
     common = set.intersection(*(set(item.mirror_axes) for item in loaded.values()))
-    return Model(plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded))
+    return Model(plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded), Path(folder))
 
 
 def previous_folder(model_folder: str | Path, configuration: Configuration) -> Path | None:
