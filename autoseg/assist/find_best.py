@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.assist.pair_predictions import PairPredictions, predict_pairs
 from autoseg.assist.trained_folds import TrainedModel, find_trained_models
 from autoseg.core.atomic import write_text
-from autoseg.core.errors import EvaluationError
+from autoseg.core.errors import EvaluationError, ModelError
 from autoseg.core.json_models import save_model
 from autoseg.core.progress import Progress, Stages, silent_stages
 from autoseg.core.workspace import Workspace
@@ -23,6 +24,8 @@ from autoseg.evaluation.ensemble_folders import BUILT_IN
 from autoseg.evaluation.model_choice import Members, ModelChoice, choose_model
 from autoseg.evaluation.postprocessing import POSTPROCESSING_JSON, Postprocessing
 from autoseg.evaluation.postprocessing_effects import ScoredFiles
+from autoseg.inference.agreement import check_agreement
+from autoseg.inference.model import load_model
 from autoseg.tasks.task import refuse_regression
 
 FIND_BEST_JSON, COMMAND_FILE = "find_best.json", "predict_command.txt"
@@ -140,28 +143,43 @@ def prediction_commands(
 ) -> tuple[str, ...]:
     """Return the command lines that predict the images in ``new_images`` by one model or a pair.
 
+    Models whose plans agree in axes and crop are averaged by ``autoseg_predict``, others by ``autoseg_ensemble``.
+
     Parameters
     ----------
     model_folders
-        One or two.
+        One, or the two whose probabilities are averaged.
     folds
-        The folds that were compared.
+        The folds that were compared; all of them are finished.
     postprocessing
         Path of postprocessing.json; None without steps.
     """
-    raw = PREDICTIONS if postprocessing is None else f"{PREDICTIONS}_raw"
-    several = len(model_folders) > 1
-    outputs = [f"{PREDICTIONS}_{folder.name}" for folder in model_folders] if several else [raw]
-    lines = [
-        ["autoseg_predict", "-i", IMAGES, "-o", output, "-m", str(folder.resolve()), "-f", *folds]
-        + (["--save-probabilities"] if several else [])
-        for folder, output in zip(model_folders, outputs, strict=True)
-    ]
-    if several:
-        lines.append(["autoseg_ensemble", *outputs, "-o", raw])
+    output = PREDICTIONS if postprocessing is None else f"{PREDICTIONS}_raw"
+    predict = ["autoseg_predict", "-i", IMAGES, "-o"]
+    models = [str(folder.resolve()) for folder in model_folders]
+    if _are_averaged_at_once(model_folders, folds[0]):
+        lines = [[*predict, output, "-m", *models, "-f", *folds]]
+    else:
+        parts = [f"{PREDICTIONS}_{folder.name}" for folder in model_folders]
+        lines = [
+            [*predict, part, "-m", model, "-f", *folds, "--save-probabilities"]
+            for part, model in zip(parts, models, strict=True)
+        ]
+        lines.append(["autoseg_ensemble", *parts, "-o", output])
     if postprocessing is not None:
-        lines.append(["autoseg_postprocess", raw, "-o", PREDICTIONS, "-p", str(postprocessing.resolve())])
+        lines.append(["autoseg_postprocess", output, "-o", PREDICTIONS, "-p", str(postprocessing.resolve())])
     return tuple(map(shlex.join, lines))
+
+
+def _are_averaged_at_once(model_folders: Sequence[Path], fold: str) -> bool:
+    """Whether ``autoseg_predict`` averages the models; it needs the same axes and crop in their plans."""
+    if len(model_folders) == 1:
+        return True
+    try:
+        check_agreement([load_model(folder, [fold], torch.device("cpu")) for folder in model_folders])
+    except ModelError:
+        return False
+    return True
 
 
 def command_text(result: FindBest) -> str:
