@@ -26,6 +26,7 @@ from autoseg.evaluation.postprocessing import POSTPROCESSING_JSON, Postprocessin
 from autoseg.evaluation.postprocessing_effects import ScoredFiles
 from autoseg.inference.agreement import check_agreement
 from autoseg.inference.model import load_model
+from autoseg.nn.device import select_device
 from autoseg.tasks.task import refuse_regression
 
 FIND_BEST_JSON, COMMAND_FILE = "find_best.json", "predict_command.txt"
@@ -88,13 +89,15 @@ def find_best(
     Raises
     ------
     ConfigError, ModelError
-        See :func:`autoseg.assist.trained_folds.find_trained_models`; also if the task is regression.
+        See :func:`autoseg.assist.trained_folds.find_trained_models`; also if the task is regression, or there is no
+        such device.
     EvaluationError
         If no case of a model can be scored.
     AutosegError
         If a case cannot be predicted or read.
     """
     refuse_regression(dataset.labels, "finding the best model")
+    select_device(options.device)  # so that a wrong name is found before hours of work
     trained = find_trained_models(
         workspace, dataset, configurations=options.configurations, names=options.names, folds=options.folds
     )

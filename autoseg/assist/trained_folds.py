@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.core.errors import ConfigError, EvaluationError, ModelError
-from autoseg.core.findings import listed
+from autoseg.core.findings import did_you_mean, listed
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.commands import training_command
 from autoseg.dataset.dataset import Dataset
@@ -125,17 +125,11 @@ def _folders(
     results = workspace.results(dataset.name)
     there = [path for path in results.glob("*__*") if path.is_dir() and any(path.glob("fold_*"))]
     parts = {path: path.name.rpartition("__")[::2] for path in there}
-    for which, index, given in (("-c", 1, configurations), ("--name", 0, names)):
-        missing = [word for word in given if word not in {part[index] for part in parts.values()}]
-        if missing:
-            commands = "; ".join(
-                training_command(workspace, dataset, "0", configuration=word) for word in missing if index == 1
-            )
-            raise ConfigError(
-                f"{results}: found no model of {which} {listed(missing)}, expected one of "
-                f"{listed(sorted({part[index] for part in parts.values()}), 20)}. Correct {which}, or train it first"
-                f"{': ' + commands if commands else ''}."
-            )
+    for option, index, given in (("-c", 1, configurations), ("--name", 0, names)):
+        known = sorted({part[index] for part in parts.values()})
+        for word in given:
+            if word not in known:
+                raise ConfigError(_not_trained(workspace, dataset, option, word, known))
     chosen = [
         path
         for path, (name, configuration) in parts.items()
@@ -145,6 +139,17 @@ def _folders(
         command = training_command(workspace, dataset, "0", configuration=None)
         raise ConfigError(f"{results}: found no such model, expected <name>__<configuration>. Train first: {command}")
     return sorted(chosen, key=lambda path: (_cost(parts[path][1]), path.name))
+
+
+def _not_trained(workspace: Workspace, dataset: Dataset, option: str, word: str, known: Sequence[str]) -> str:
+    """Return the message for a configuration or name of which there is no model."""
+    fix = f"Correct {option}."
+    if word in CHEAPEST_FIRST and option == "-c":
+        fix = f"Train it first: {training_command(workspace, dataset, '0', configuration=word)}"
+    return (
+        f"{workspace.results(dataset.name)}: found no model of {option} {word}, expected one of {listed(known, 20)}. "
+        f"{fix}{did_you_mean(word, known)}"
+    )
 
 
 def _cost(configuration: str) -> int:

@@ -24,7 +24,7 @@ from autoseg.dataset.folder_files import has_ending, stem_of, visible
 from autoseg.dataset.labels import Labels, background_value
 from autoseg.evaluation.grids import grid_difference
 from autoseg.evaluation.matching import label_files, load_dataset
-from autoseg.evaluation.prediction_folder import FolderReport, output_path, prepare_output, report_of
+from autoseg.evaluation.prediction_folder import FolderReport, check_input, output_path, prepare_output, report_of
 from autoseg.io.images import read_header, read_labels, write_labels, write_probabilities
 from autoseg.io.probabilities import PROBABILITIES_ENDING, ProbabilityFile, read_probability_shape
 
@@ -222,8 +222,7 @@ def _combine(job: _Job) -> int:
 
 def _read_member(folder: Path) -> Member:
     """Return a folder of predictions; raise ``EvaluationError`` if a file is missing in it."""
-    if not folder.is_dir():
-        raise EvaluationError(f"{folder}: no such folder, expected a folder of predictions. Correct the path.")
+    check_input(folder)
     if not (folder / DATASET_JSON).is_file():
         raise EvaluationError(
             f"{folder}: found no {DATASET_JSON}, expected that of the model, which gives the meaning of its heads. "

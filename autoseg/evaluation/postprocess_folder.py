@@ -16,7 +16,7 @@ from autoseg.dataset.dataset import DATASET_JSON
 from autoseg.dataset.labels import Labels
 from autoseg.evaluation.matching import label_files, load_dataset
 from autoseg.evaluation.postprocessing import Postprocessing, change_of, check_unit, postprocess
-from autoseg.evaluation.prediction_folder import FolderReport, output_path, prepare_output, report_of
+from autoseg.evaluation.prediction_folder import FolderReport, check_input, output_path, prepare_output, report_of
 from autoseg.io.images import read_header, read_labels, write_labels
 
 
@@ -78,8 +78,7 @@ def postprocess_folder(
         If a step does not fit the data set or the images, or the output folder cannot be used; see
         :func:`autoseg.evaluation.prediction_folder.prepare_output`.
     """
-    if not inputs.is_dir():
-        raise EvaluationError(f"{inputs}: no such folder, expected a folder of label maps. Correct the path.")
+    check_input(inputs)
     if dataset_json is None and not (inputs / DATASET_JSON).is_file():
         raise EvaluationError(
             f"{inputs}: found no {DATASET_JSON}, which gives the meaning of the values, expected one as "

@@ -28,34 +28,37 @@ Unit = Literal["mm3", "mm2"]
 """Unit of sizes: of volumes, and of 2-D images."""
 
 
-class _Step(BaseModel):
-    """What all steps have."""
+Heads = Annotated[tuple[str, ...], Field(min_length=1)]
+"""Names of classes or regions, which are treated as one object; never background."""
+
+
+class KeepLargestComponent(BaseModel):
+    """Remove every component except the largest; of several largest ones all stay."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    of: tuple[str, ...] = Field(min_length=1)
-    """Names of classes or regions, which are treated as one object; never background."""
-
-
-class KeepLargestComponent(_Step):
-    """Remove every component except the largest; of several largest ones all stay."""
-
     operation: Literal["keep_largest_component"] = "keep_largest_component"
+    of: Heads
 
 
-class RemoveSmallerThan(_Step):
+class RemoveSmallerThan(BaseModel):
     """Remove every component that is smaller than a physical size."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     operation: Literal["remove_smaller_than"] = "remove_smaller_than"
+    of: Heads
     size: float = Field(gt=0, allow_inf_nan=False)
     unit: Unit
 
 
-class FillHoles(_Step):
+class FillHoles(BaseModel):
     """Fill every hole as far as it holds background or, of a region, regions that enclose it."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     operation: Literal["fill_holes"] = "fill_holes"
-    of: tuple[str, ...] = Field(min_length=1, max_length=1)
+    of: Annotated[tuple[str, ...], Field(min_length=1, max_length=1)]
     """Name of one class or region."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoseg.core.atomic import write_json, write_text
-from autoseg.core.errors import AutosegError, ConfigError
+from autoseg.core.errors import AutosegError, ConfigError, EvaluationError
 from autoseg.core.findings import counted, listed
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.folder_files import refuse_dataset_folder
@@ -33,6 +33,17 @@ def report_of(names: Iterable[str], results: Iterable[int | AutosegError]) -> Fo
         {name: result for name, result in pairs.items() if not isinstance(result, AutosegError)},
         {name: str(result) for name, result in pairs.items() if isinstance(result, AutosegError)},
     )
+
+
+def check_input(folder: Path) -> None:
+    """Raise ``EvaluationError`` unless a folder of predictions exists."""
+    if folder.is_dir():
+        return
+    if folder.exists():
+        problem, fix = "found a file, expected a folder of predictions", f"Give its folder, {folder.parent}."
+    else:
+        problem, fix = "no such folder, expected a folder of predictions", "Correct the path."
+    raise EvaluationError(f"{folder}: {problem}. {fix}")
 
 
 def output_path(folder: Path, case: str, label_map: Path, dataset: Dataset) -> Path:

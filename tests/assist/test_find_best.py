@@ -249,6 +249,7 @@ def test_a_model_of_other_folds_is_not_compared(workspace):
 
 @pytest.mark.parametrize(("options", "match"), [
     ({"configurations": ("2d",)}, r"no model of -c 2d, expected one of 3d_fullres.*autoseg_train \S+ 0 -c 2d"),
+    ({"configurations": ("3D_fullres",)}, r"expected one of 3d_fullres. Correct -c. Did you mean '3d_fullres'"),
     ({"names": ("deep",)}, r"no model of --name deep, expected one of default"),
     ({"folds": ("7",)}, r"folds: found 7, expected some of 0 to 1"),
     ({"folds": ("all",)}, r"folds: found all, expected some of 0 to 1"),

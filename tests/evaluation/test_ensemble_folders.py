@@ -226,6 +226,7 @@ def test_one_folder_or_the_same_twice_is_refused(two, tmp_path):
 
 def test_a_folder_of_something_else_is_refused(two, tmp_path):
     refused((two[0], tmp_path / "nowhere"), tmp_path, "no such folder")
+    refused((two[0], two[1] / "one.npz"), tmp_path, r"one.npz: found a file, expected a folder.*Give its folder, .*B")
     (two[1] / "dataset.json").unlink()
     refused(two, tmp_path, r"B: found no dataset\.json")
     regression = {"channel_names": {"0": "MR"}, "task": "regression", "targets": ["t"], "file_ending": ".nii.gz"}
