@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,6 +212,13 @@ def test_a_written_file_is_read_back(tmp_path):
     ))  # fmt: skip
     (tmp_path / "p.json").write_text(steps.model_dump_json())
     assert load_postprocessing(tmp_path / "p.json") == steps
+
+
+def test_the_example_in_the_documents_is_a_file(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "find_best.md").read_text(encoding="utf-8")
+    (tmp_path / "p.json").write_text(text.partition("```json\n")[2].partition("```")[0])
+    operations = [step.operation for step in load_postprocessing(tmp_path / "p.json").steps]
+    assert operations == ["keep_largest_component", "remove_smaller_than", "fill_holes"]
 
 
 @pytest.fixture
