@@ -14,6 +14,7 @@ from pathlib import Path
 from autoseg.assist.trained_folds import TrainedModel
 from autoseg.core.errors import AutosegError, ModelError
 from autoseg.core.progress import Progress, silent
+from autoseg.core.workspace import FoldName
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import class_differences
 from autoseg.evaluation.ensemble_folders import HeadDecider, combine
@@ -91,8 +92,11 @@ def predict_pairs(
 
 
 def _load(model: TrainedModel, fold: str, dataset: Dataset, device: str) -> Predictor:
-    """Return one fold of a model; raise ``ModelError`` if its classes are not those of the data set."""
-    predictor = Predictor.load(model.folder, [fold], device)
+    """Return the network that predicted the validation of a fold, without further seeds.
+
+    Raises ``ModelError`` if its classes are not those of the data set.
+    """
+    predictor = Predictor.load(model.folder, [FoldName(fold).alone], device)
     different = class_differences(predictor.model.dataset.labels, dataset.labels)
     if different:
         raise ModelError(

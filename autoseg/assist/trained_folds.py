@@ -9,7 +9,7 @@ from pathlib import Path
 
 from autoseg.core.errors import ConfigError, EvaluationError, ModelError
 from autoseg.core.findings import did_you_mean, listed
-from autoseg.core.workspace import Workspace
+from autoseg.core.workspace import Workspace, fold_folder, fold_folders
 from autoseg.dataset.commands import training_command
 from autoseg.dataset.dataset import Dataset
 from autoseg.evaluation.matching import label_files
@@ -41,7 +41,7 @@ class TrainedModel:
 
     def checkpoint(self, case: str) -> Path:
         """Return the weights of the fold that left a case out."""
-        return self.folder / f"fold_{self.fold_of[case]}" / FINAL
+        return fold_folder(self.folder, self.fold_of[case]) / FINAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def _folders(
 ) -> list[Path]:
     """Return the model folders that are asked for, cheapest configuration first."""
     results = workspace.results(dataset.name)
-    there = [path for path in results.glob("*__*") if path.is_dir() and any(path.glob("fold_*"))]
+    there = [path for path in results.glob("*__*") if fold_folders(path)]
     parts = {path: path.name.rpartition("__")[::2] for path in there}
     for option, index, given in (("-c", 1, configurations), ("--name", 0, names)):
         known = sorted({part[index] for part in parts.values()})
@@ -166,7 +166,7 @@ def _read_model(
     commands: list[str] = []
     unusable: dict[str, list[str]] = {}
     for fold in folds:
-        option, reason = _read_fold(dataset, folder / f"fold_{fold}", fold, fold_of, predictions)
+        option, reason = _read_fold(dataset, fold_folder(folder, fold), fold, fold_of, predictions)
         if reason is not None:
             unusable.setdefault(reason, []).append(fold)
             commands.append(training_command(workspace, dataset, fold, *option, configuration=configuration, name=name))

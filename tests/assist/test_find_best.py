@@ -128,11 +128,13 @@ def test_a_pair_is_the_mean_of_the_folds_that_left_the_case_out(tmp_path, n_dims
         shape = {"spacing": (FLAT_SPACING, 1.0, 1.0), "ending": ".png"} if n_dims == 2 else {}
         other = make_checkpoint("7", n_dims=n_dims, **shape)
         save_checkpoint(folders[1] / f"fold_{fold}" / "checkpoint_final.pt", other)
+    further = make_checkpoint("9", n_dims=n_dims, **shape)  # no part of the validation of fold 0
+    save_checkpoint(folders[0] / "fold_0_seed1" / "checkpoint_final.pt", further)
     found = run(workspace)
     pair = tuple(folder.name for folder in folders)
     assert {model.members for model in found.choice.ranking} == {pair, pair[:1], pair[1:]}
     assert len(found.choice.chosen) == 1  # random networks do not improve anything
-    for case, fold in (("case1", "0"), ("case6", "1")):
+    for case, fold in (("case1", "0_seed0"), ("case6", "1_seed0")):
         predict_images({case: dataset.case(case).images}, tmp_path / "expected", folders, folds=[fold], device="cpu")
         (written,) = (results(workspace) / "find_best" / "+".join(pair)).glob(f"{case}.*")
         expected, geometry = read_labels(tmp_path / "expected" / written.name)
