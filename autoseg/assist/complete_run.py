@@ -18,7 +18,7 @@ from autoseg.inference.out_of_fold import out_of_fold_models, seen_cases
 from autoseg.inspection.statements import with_known_promises
 from autoseg.io.images import read_image, read_labels
 from autoseg.io.png import write_png
-from autoseg.planning.splits import NNUNET_SPLITS_FILE, SPLITS_FILE, read_splits
+from autoseg.planning.splits import known_splits
 from autoseg.report.review_picture import draw_disagreements
 
 REVIEW_TABLE, REVIEW_PICTURE = "review.csv", "review.png"
@@ -72,9 +72,7 @@ def fold_per_case(workspace: Workspace, dataset: Dataset, model_folder: Path, *,
 
     See :func:`autoseg.inference.out_of_fold.out_of_fold_models`, also for the error if a fold is missing.
     """
-    preprocessed = workspace.preprocessed(dataset.name)
-    paths = (preprocessed / NNUNET_SPLITS_FILE, dataset.folder / NNUNET_SPLITS_FILE, preprocessed / SPLITS_FILE)
-    splits = next((read_splits(path) for path in paths if path.is_file()), [])
+    splits = known_splits(workspace.preprocessed(dataset.name), dataset)
     left_out_by = {case: str(fold) for fold, split in enumerate(splits) for case in split.val}
     groups = {case.name: case.group for case in dataset.cases}
     name, _, configuration = model_folder.name.rpartition("__")

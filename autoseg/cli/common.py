@@ -62,6 +62,7 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="RUN.toml", help="Settings of this run, over those of the user.", dir_okay=False),
 ]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Write label maps again that exist.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 log = logging.getLogger("autoseg")

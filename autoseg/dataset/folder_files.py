@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoseg.core.errors import Fault
+from autoseg.core.errors import ConfigError, Fault
 from autoseg.core.findings import listed
 
 VOLUME_ENDINGS = (
@@ -157,3 +157,17 @@ def renaming(folder: Path, pairs: Iterable[tuple[str, str]], loop: str) -> str:
     """
     moves = [f"mv -n {shlex.quote(old)} {shlex.quote(new)}" for old, new in pairs]
     return f"cd {shlex.quote(str(folder))} && {loop if loop and len(moves) > 2 else ' && '.join(moves)}"
+
+
+def refuse_dataset_folder(folder: Path) -> None:
+    """Raise ``ConfigError`` if an output folder is a data set, or its folder of images or labels."""
+    target = folder.resolve()
+    if (target.parent / "dataset.json").is_file() and re.match(r"(labels|images)Tr(_|$)", target.name):
+        raise ConfigError(
+            f"output folder {folder}: found a folder of the data set in {target.parent}, expected a folder for "
+            "predictions. Change -o."
+        )
+    if (folder / "imagesTr").is_dir():
+        raise ConfigError(
+            f"output folder {folder}: found a data set in it, expected a folder for predictions. Change -o."
+        )

@@ -264,12 +264,24 @@ def _run(jobs: Sequence[_Job], workers: int, progress: Progress) -> list[tuple[_
     ]
 
 
+def read_reference(
+    case: str, path: Path, labels: Labels, mask: Path | None
+) -> tuple[NDArray[np.integer[Any]], Geometry, Labels]:
+    """Return file values (z, y, x) of a reference, its geometry, and the meaning of the values.
+
+    Where its valid mask is 0 the reference has an ignore value, which ``labels`` may not have. Raises
+    ``FileFormatError`` if a file cannot be read, and ``DatasetError`` if the mask does not fit.
+    """
+    has_nan = NAN_VALUE in labels.file_values()
+    values, geometry = read_labels(path, allow_nan=True) if has_nan else read_labels(path)
+    valid = read_valid_mask(CaseFiles(case, (), label=path, valid_mask=mask), labels, values.shape)
+    values, labels = apply_mask(values, valid, labels)
+    return values, geometry, labels
+
+
 def _score(job: _Job) -> tuple[_Outcome, ...]:
     """Read each file of a case once, and score its predictions."""
-    has_nan = NAN_VALUE in job.labels.file_values()
-    reference, geometry = read_labels(job.reference, allow_nan=True) if has_nan else read_labels(job.reference)
-    files = CaseFiles(job.case, (), label=job.reference, valid_mask=job.mask)
-    reference, labels = apply_mask(reference, read_valid_mask(files, job.labels, reference.shape), job.labels)
+    reference, geometry, labels = read_reference(job.case, job.reference, job.labels, job.mask)
     return tuple(
         None if path is None else _compared(job, path, reference, geometry, labels) for path in job.predictions
     )

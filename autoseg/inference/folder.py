@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -19,8 +18,8 @@ from autoseg.core.errors import ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.case_files import find_image_cases
-from autoseg.dataset.dataset import DATASET_JSON, Dataset
-from autoseg.dataset.folder_files import has_ending, passed_over, strays, visible
+from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.folder_files import has_ending, passed_over, refuse_dataset_folder, strays, visible
 from autoseg.dataset.labels import Labels
 from autoseg.inference.inputs import check_inputs
 from autoseg.inference.outputs import CaseOutput, FurtherOutput
@@ -279,15 +278,7 @@ def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> N
     target = folder.resolve()
     if any(file.resolve().parent == target for files in cases.values() for file in files):
         raise ConfigError(f"output folder {folder}: found the input images in it, expected another folder. Change -o.")
-    if (target.parent / DATASET_JSON).is_file() and re.match(r"(labels|images)Tr(_|$)", target.name):
-        raise ConfigError(
-            f"output folder {folder}: found a folder of the data set in {target.parent}, expected a folder for "
-            "predictions. Change -o."
-        )
-    if (folder / "imagesTr").is_dir():
-        raise ConfigError(
-            f"output folder {folder}: found a data set in it, expected a folder for predictions. Change -o."
-        )
+    refuse_dataset_folder(folder)
 
 
 def _write_model_files(predictor: PredictorGroup, folder: Path, jobs: Sequence[_Job]) -> None:

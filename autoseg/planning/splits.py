@@ -148,6 +148,15 @@ def given_splits(dataset: Dataset, folder: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def known_splits(folder: Path, dataset: Dataset) -> list[Split]:
+    """Return the folds of a data set as :func:`load_or_make_splits` found them; [] if there are none yet.
+
+    ``folder`` is that of the preprocessed data set. Raises ``ConfigError`` if the file does not hold folds.
+    """
+    path = given_splits(dataset, folder) or folder / SPLITS_FILE
+    return read_splits(path) if path.is_file() else []
+
+
 def forgotten_cases(dataset: Dataset, folder: Path, names: Sequence[str]) -> Fault | None:
     """Return a fault if annotated cases are in no fold of the user's ``splits_final.json``; None otherwise.
 

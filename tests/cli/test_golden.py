@@ -18,10 +18,11 @@ import pytest
 from command_line import run_command
 from toy import write_toy_dataset
 
+from autoseg.core.atomic import write_json
 from autoseg.core.geometry import Geometry
 from autoseg.core.progress import Progress, silent_stages
 from autoseg.core.workspace import Workspace
-from autoseg.io.images import write_labels
+from autoseg.io.images import write_labels, write_probabilities
 
 GOLDEN = Path(__file__).parent / "golden"
 QUICK = ("--set", "validation_iterations=1", "batch_size=2", "precision=float32")
@@ -150,6 +151,12 @@ def test_complete(matches, root, model):
 
 
 @pytest.mark.slow
+def test_find_best(matches, root, model):
+    line = ("900", "--root", root, "-j", "0", *CPU)
+    matches("find_best", line, (*line, "-f", "0"), (*line, "-c", "2d"), ("902", *line[1:]))
+
+
+@pytest.mark.slow
 def test_suggest(matches, root, model):
     line = ("900", "--name", "golden", "-n", "2", "-o", root / "suggested", "--no-tta", "-j", "0", *CPU)
     matches("suggest", line, (*line, "--patch-size", "1", "2", "3"), (*line, "-f", "5"))
@@ -210,6 +217,42 @@ def test_import_images(matches, pictures):
         (pictures / "images", masks, *line),
         (pictures / "images", masks, *line),
         ("nowhere", masks, "-o", "new"),
+    )
+
+
+@pytest.fixture(scope="module")
+def predictions(root: Path) -> tuple[Path, Path]:
+    """Two folders as autoseg_predict --save-probabilities writes them."""
+    folders = root / "first model", root / "second model"
+    for seed, folder in enumerate(folders):
+        values = np.random.default_rng(seed).random((2, 3, 8, 9)).astype(np.float32)
+        write_labels(folder / "toy_000.nii.gz", values.argmax(0).astype(np.uint8), Geometry(spacing=(2.0, 1.0, 1.0)))
+        write_probabilities(folder / "toy_000", values / values.sum(0), 2)
+        content = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "bright": 1}, "file_ending": ".nii.gz"}
+        write_json(folder / "dataset.json", content)
+    return folders
+
+
+def test_ensemble(matches, root, predictions):
+    line = (*predictions, "-o", root / "combined", "-j", "1")
+    matches("ensemble", (*line, "--weights", "2", "1"), line, (*predictions[:1], "-o", root / "one"))
+
+
+def test_postprocess(matches, root, predictions):
+    steps = [
+        {"operation": "keep_largest_component", "of": ["bright"]},
+        {"operation": "remove_smaller_than", "of": ["bright"], "size": 4, "unit": "mm3"},
+        {"operation": "fill_holes", "of": ["bright"]},
+    ]
+    write_json(root / "steps.json", {"steps": steps})
+    write_json(root / "wrong.json", {"steps": [{"operation": "keep_largest_component", "of": ["dark"]}]})
+    line = (predictions[0], "-o", root / "processed", "-j", "1")
+    matches(
+        "postprocess",
+        (*line, "-p", root / "steps.json"),
+        (*line, "-p", root / "steps.json"),
+        (*line, "-p", root / "wrong.json"),
+        (*line, "-p", "nowhere.json"),
     )
 
 

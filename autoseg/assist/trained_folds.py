@@ -1,0 +1,208 @@
+"""The finished models of a data set: the folds that left each case out, and what they predicted of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoseg.core.errors import ConfigError, EvaluationError, ModelError
+from autoseg.core.findings import did_you_mean, listed
+from autoseg.core.workspace import Workspace, fold_folder, fold_folders
+from autoseg.dataset.commands import training_command
+from autoseg.dataset.dataset import Dataset
+from autoseg.evaluation.matching import label_files
+from autoseg.inference.out_of_fold import read_fold_cases
+from autoseg.planning.files import FINGERPRINT_FILE, load_fingerprint
+from autoseg.planning.splits import known_splits
+
+log = logging.getLogger(__name__)
+
+CHEAPEST_FIRST = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
+"""Configurations in the order in which equally good ones are preferred; others follow by name."""
+FINAL = "checkpoint_final.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A model folder whose folds are all finished."""
+
+    folder: Path
+    fold_of: Mapping[str, str]
+    """Case -> fold that left it out."""
+    predictions: Mapping[str, Path]
+    """Case -> label map that this fold predicted in its validation."""
+
+    @property
+    def name(self) -> str:
+        """Name of its folder, ``<name>__<configuration>``."""
+        return self.folder.name
+
+    def checkpoint(self, case: str) -> Path:
+        """Return the weights of the fold that left a case out."""
+        return fold_folder(self.folder, self.fold_of[case]) / FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModels:
+    """The models of a data set that can be compared, and those that cannot."""
+
+    models: tuple[TrainedModel, ...]
+    """Cheapest first; each left out the same cases."""
+    folds: tuple[str, ...]
+    left_out: Mapping[str, str]
+    """Name of a model folder that cannot be compared -> reason, with commands."""
+
+
+def find_trained_models(
+    workspace: Workspace,
+    dataset: Dataset,
+    *,
+    configurations: Collection[str] = (),
+    names: Collection[str] = (),
+    folds: Sequence[str] = (),
+) -> TrainedModels:
+    """Return the models of a data set of which all folds are finished and validated.
+
+    Parameters
+    ----------
+    configurations, names
+        Only these; empty: all. A model folder is ``ROOT/results/DATASET/<name>__<configuration>``.
+    folds
+        Only these folds, and only the cases that they left out; empty: all folds of the split. ``all`` is no fold that
+        could be scored.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such model folder.
+    ModelError
+        If none of them can be compared, or one that is named by ``configurations`` or ``names`` cannot. The message
+        names what is missing, with the commands that train it.
+    """
+    splits = known_splits(workspace.preprocessed(dataset.name), dataset)
+    wanted = tuple(folds) or tuple(str(fold) for fold in range(len(splits)))
+    if not splits:
+        command = training_command(workspace, dataset, "0", configuration=None)
+        raise ConfigError(
+            f"{workspace.preprocessed(dataset.name)}: found no folds of the data set, expected those that a model was "
+            f"trained on. Train first: {command}"
+        )
+    unknown = [fold for fold in wanted if not fold.isdigit() or int(fold) >= len(splits)]
+    if unknown:
+        raise ConfigError(
+            f"folds: found {listed(unknown)}, expected some of 0 to {len(splits) - 1}, the folds of the split. "
+            "Correct --folds."
+        )
+    cases = frozenset(case for fold in wanted for case in splits[int(fold)].val) & _annotated(workspace, dataset)
+    folders = _folders(workspace, dataset, configurations, names)
+    models: list[TrainedModel] = []
+    left_out: dict[str, str] = {}
+    for folder in folders:
+        model = _read_model(workspace, dataset, folder, wanted, cases)
+        if isinstance(model, str):
+            left_out[folder.name] = model
+        else:
+            models.append(model)
+    if not models or (left_out and (configurations or names)):
+        raise ModelError("\n".join(f"{folder.parent / name}: {reason}" for name, reason in left_out.items()))
+    for name, reason in left_out.items():
+        log.warning("%s is left out: %s", name, reason)
+    return TrainedModels(tuple(models), wanted, left_out)
+
+
+def _annotated(workspace: Workspace, dataset: Dataset) -> frozenset[str]:
+    """Return the cases that can be in folds: those with annotation, as far as that is known."""
+    path = workspace.preprocessed(dataset.name) / FINGERPRINT_FILE
+    return frozenset(load_fingerprint(path).informative_cases if path.is_file() else dataset.case_names)
+
+
+def _folders(
+    workspace: Workspace, dataset: Dataset, configurations: Collection[str], names: Collection[str]
+) -> list[Path]:
+    """Return the model folders that are asked for, cheapest configuration first."""
+    results = workspace.results(dataset.name)
+    there = [path for path in results.glob("*__*") if fold_folders(path)]
+    parts = {path: path.name.rpartition("__")[::2] for path in there}
+    for option, index, given in (("-c", 1, configurations), ("--name", 0, names)):
+        known = sorted({part[index] for part in parts.values()})
+        for word in given:
+            if word not in known:
+                raise ConfigError(_not_trained(workspace, dataset, option, word, known))
+    chosen = [
+        path
+        for path, (name, configuration) in parts.items()
+        if (not names or name in names) and (not configurations or configuration in configurations)
+    ]
+    if not chosen:
+        command = training_command(workspace, dataset, "0", configuration=None)
+        raise ConfigError(f"{results}: found no such model, expected <name>__<configuration>. Train first: {command}")
+    return sorted(chosen, key=lambda path: (_cost(parts[path][1]), path.name))
+
+
+def _not_trained(workspace: Workspace, dataset: Dataset, option: str, word: str, known: Sequence[str]) -> str:
+    """Return the message for a configuration or name of which there is no model."""
+    fix = f"Correct {option}."
+    if word in CHEAPEST_FIRST and option == "-c":
+        fix = f"Train it first: {training_command(workspace, dataset, '0', configuration=word)}"
+    return (
+        f"{workspace.results(dataset.name)}: found no model of {option} {word}, expected one of {listed(known, 20)}. "
+        f"{fix}{did_you_mean(word, known)}"
+    )
+
+
+def _cost(configuration: str) -> int:
+    return CHEAPEST_FIRST.index(configuration) if configuration in CHEAPEST_FIRST else len(CHEAPEST_FIRST)
+
+
+def _read_model(
+    workspace: Workspace, dataset: Dataset, folder: Path, folds: Sequence[str], cases: frozenset[str]
+) -> TrainedModel | str:
+    """Return a model, or the reason why it cannot be compared."""
+    name, _, configuration = folder.name.rpartition("__")
+    fold_of: dict[str, str] = {}
+    predictions: dict[str, Path] = {}
+    commands: list[str] = []
+    unusable: dict[str, list[str]] = {}
+    for fold in folds:
+        option, reason = _read_fold(dataset, fold_folder(folder, fold), fold, fold_of, predictions)
+        if reason is not None:
+            unusable.setdefault(reason, []).append(fold)
+            commands.append(training_command(workspace, dataset, fold, *option, configuration=configuration, name=name))
+    reasons = [f"fold {', '.join(those)} {reason}" for reason, those in unusable.items()]
+    if not reasons and {*fold_of} != cases:
+        other = sorted({*fold_of} ^ cases)
+        reasons.append(f"its folds left out other cases than those of the split: {listed(other, 10)}")
+        commands += [
+            training_command(workspace, dataset, fold, "--overwrite", configuration=configuration, name=name)
+            for fold in folds
+        ]
+    if reasons:
+        expected = f"expected the finished folds {', '.join(folds)}"
+        return (
+            f"found that {'; '.join(reasons)}, {expected}. Choose others with --folds, or train: {'; '.join(commands)}"
+        )
+    return TrainedModel(folder, fold_of, predictions)
+
+
+def _read_fold(
+    dataset: Dataset, folder: Path, fold: str, fold_of: dict[str, str], predictions: dict[str, Path]
+) -> tuple[tuple[str, ...], str | None]:
+    """Add the cases of a fold; return the options of the command that completes it, and the reason why it must be."""
+    if not (folder / FINAL).is_file():
+        return (("--resume",) if (folder / "checkpoint_latest.pt").is_file() else ()), "is not finished"
+    of_fold = read_fold_cases(folder)
+    seen = sorted(of_fold.val & of_fold.seen_cases)
+    if seen:
+        return ("--overwrite",), f"was trained on cases of its validation ({listed(seen)})"
+    try:
+        files = label_files(folder / "validation", dataset.file_ending)
+    except EvaluationError:
+        files = {}
+    missing = sorted(case for case in of_fold.val if case not in files)
+    if missing:
+        return ("--resume",), f"has no predictions of {listed(missing)} in validation/"
+    fold_of |= dict.fromkeys(sorted(of_fold.val), fold)
+    predictions |= {case: files[case] for case in sorted(of_fold.val)}
+    return (), None
