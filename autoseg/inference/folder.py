@@ -13,11 +13,14 @@ from itertools import repeat
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.atomic import write_json, write_text
 from autoseg.core.errors import ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
+from autoseg.core.prediction_record import record_prediction
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.case_files import find_image_cases
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
@@ -39,6 +42,7 @@ from autoseg.io.images import (
     write_values,
     written_ending,
 )
+from autoseg.nn.device import device_name
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import outputs_of, refuse_regression
 
@@ -49,6 +53,10 @@ class CasePredictor(Protocol):
     @property
     def model(self) -> Model:
         """Networks, and the data set and plan that they were trained on."""
+
+    @property
+    def device(self) -> torch.device:
+        """What computes."""
 
     @property
     def previous(self) -> object | None:
@@ -118,7 +126,8 @@ def predict_files(
     """Predict every case and write ``<case><ending>``, each atomically, in the geometry and header of its image.
 
     All headers are checked before anything is computed. A case that cannot be predicted does not stop the others.
-    The output folder also gets the model's dataset.json and plans.json, which the evaluation reads.
+    The output folder also gets the model's dataset.json and plans.json, which the evaluation reads, and
+    prediction.json: command, versions and images of each case.
 
     Parameters
     ----------
@@ -173,6 +182,9 @@ def predict_files(
         log.warning("%s", text)
     _write_model_files(predictor, output_folder, jobs)
     good = [job for job in todo if job.name not in check.faults]
+    record_prediction(
+        output_folder, _described(predictor.model), device_name(predictor.device), {job.name: job.files for job in good}
+    )
     with ThreadPoolExecutor(1) as decider:
         steps = _Steps(predictor, {job.name: job for job in good}, decider if workers > 0 else None)
         errors = run_cases(
@@ -324,6 +336,11 @@ def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> N
         raise ConfigError(
             f"output folder {folder}: found a data set in it, expected a folder for predictions. Change -o."
         )
+
+
+def _described(model: Model) -> str:
+    folds = f"{'fold' if len(model.folds) == 1 else 'folds'} {', '.join(model.folds)}"
+    return f"{model.dataset.name}, {model.configuration.name}, {folds}"
 
 
 def _write_model_files(predictor: CasePredictor, folder: Path, jobs: Sequence[_Job]) -> None:
