@@ -213,6 +213,16 @@ def test_import_images(matches, pictures):
     )
 
 
+def test_report(matches, root):
+    dataset, predictions = root / "raw/Dataset901_Dense", root / "predictions"
+    shutil.copytree(dataset / "labelsTr", predictions)
+    shutil.copy(dataset / "dataset.json", predictions)
+    line = (predictions, "-i", dataset / "imagesTr")
+    matches(
+        "report", line, (*line, "--json"), (predictions,), (dataset,), ("nowhere",), (*line, "--summary", "nowhere")
+    )
+
+
 def test_ctl(matches, root):
     matches("ctl", (root, "help"), (root, "status"), (root, "setrl 1"))
 
