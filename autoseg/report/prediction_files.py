@@ -52,12 +52,14 @@ def find_predictions(folder: Path, places: Places, references: Mapping[str, Path
     ConfigError
         If a given place does not exist, or holds no images.
     EvaluationError
-        If the folder holds no label maps, or several of one case.
+        If a folder holds several label maps of one case, or that of the references none.
     """
     dataset = _dataset(folder, places, references)
     if dataset is None:
         remark = "no pictures: found no dataset.json, which gives the meaning of the labels; give it with -d"
         return Predictions(None, {}, (remark,))
+    if not any(path.name.lower().endswith(SUPPORTED_ENDINGS) for path in visible(folder)):
+        return Predictions(dataset, {}, (f"no pictures: {folder} holds no label maps",))
     predicted = label_files(folder, dataset.file_ending)
     known = {case: path for case, path in references.items() if path.is_file()}
     if places.references is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from autoseg.core.errors import ConfigError
 from autoseg.core.findings import counted, listed
 from autoseg.core.prediction_record import read_prediction_record
 from autoseg.evaluation import AnySummary
@@ -38,10 +39,20 @@ def prediction_page(folder: Path, summary: AnySummary | None, places: Places, n_
         Where images, references and dataset.json lie, if not where they are looked for.
     n_each
         Number of worst, of median and of best cases in pictures.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to show: neither scores nor the meaning of the labels.
     """
     scores = None if summary is None else scores_of({"": summary})
     references = {} if scores is None else {case.case: case.reference for case in scores.cases}
     found = find_predictions(folder, places, references)
+    if found.dataset is None and summary is None:
+        raise ConfigError(
+            f"{folder}: found neither dataset.json nor summary.json, expected what autoseg_predict or "
+            "autoseg_evaluate_folder wrote. If these are predictions, give the meaning of their labels with -d."
+        )
     quality, doubts = read_quality(folder), read_uncertainty(folder)
     ranked_by, ranked = _ranking(scores, quality, doubts, found)
     files = {("", case): own for case, own in found.cases.items()}

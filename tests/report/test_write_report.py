@@ -66,8 +66,27 @@ def test_a_page_without_anything_but_predictions(tmp_path):
     assert {*panels_of(reader)} == {"prediction"} and "Scores" not in reader.text_of("h2")
     assert "give their folder with -i" in remarks[0]
     (folder / "dataset.json").unlink()
+    with pytest.raises(ConfigError, match=r"neither dataset.json nor summary.json.*with -d"):
+        write_report(folder)
+    dataset = tmp_path / "Dataset007_Toy" / "dataset.json"
+    assert "prediction" in panels_of(page_of(folder, places=Places(dataset_json=dataset))[0])
+
+
+def test_scores_without_the_meaning_of_labels_have_no_pictures(tmp_path):
+    folder = predictions(tmp_path)
+    (folder / "dataset.json").unlink()
+    (tmp_path / "Dataset007_Toy" / "dataset.json").unlink()
     reader, remarks = page_of(folder)
-    assert not panels_of(reader) and "give it with -d" in remarks[0]
+    assert not panels_of(reader) and "give it with -d" in remarks[0] and "Scores" in reader.text_of("h2")
+
+
+def test_a_summary_alone_has_a_page(tmp_path):
+    folder = predictions(tmp_path)
+    for path in folder.glob("*.nii.gz"):
+        path.unlink()
+    reader, remarks = page_of(folder)
+    assert remarks == (f"no pictures: {folder} holds no label maps",) and "Scores" in reader.text_of("h2")
+    assert [text for text in reader.text_of("td") if text.startswith("toy")] == ["toy_000", "toy_001", "toy_002"]
 
 
 def test_images_are_those_that_the_prediction_read(tmp_path):
