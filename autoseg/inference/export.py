@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.errors import PlanError
 from autoseg.core.pipelined import map_in_background
 from autoseg.dataset.labels import Labels, background_value
+from autoseg.inference.decided import DecidedSlab, Observer
 from autoseg.inference.window import SLAB_VALUES, Slab
 from autoseg.preprocessing import anisotropic_axis, restore
 from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
@@ -28,9 +29,6 @@ Logits = Float32Array | Iterable[Slab]
 Amend = Callable[[LabelMap, Float32Array, int], LabelMap]
 """Function that returns a changed slab of file values (planes, y, x), given the slab, the scores of heads
 (H, planes, y, x) and the index of the first plane."""
-Keep = Callable[[int, Float32Array], None]
-"""Function that receives the index of a slab's first plane and its probabilities (H, planes, y, x), in the plan's
-axes, within the crop."""
 
 
 def decide(
@@ -39,7 +37,8 @@ def decide(
     labels: Labels,
     *,
     amend: Amend | None = None,
-    keep: Keep | None = None,
+    observers: Sequence[Observer] = (),
+    n_members: int = 0,
     pool: Executor | None = None,
     slab_values: int = SLAB_VALUES,
 ) -> LabelMap:
@@ -49,7 +48,7 @@ def decide(
     ----------
     logits
         On the plan's grid, as an array or as slabs, such as :func:`autoseg.inference.window.stream_logits` yields:
-        with slabs, only one slab and the few planes between two slabs are in memory.
+        with slabs, only one slab and the few planes between two slabs are in memory. They decide the labels.
     record
         Record of the preprocessing of the case.
     labels
@@ -57,8 +56,11 @@ def decide(
         outside the crop are background.
     amend
         Called last with each slab, on the grid between crop and resampling (the plan's axes); None changes nothing.
-    keep
-        Called with the probabilities of each slab, in order (as :func:`probabilities`, but for the crop only).
+    observers
+        Called with each slab, in order; its probabilities are those of :func:`probabilities`, for the crop only.
+    n_members
+        Number of members M whose logits follow in ``logits``, which then have (1 + M) O outputs; with 1, nothing
+        follows, since the logits are those of the member. 0 if no observer needs the members.
     pool
         Executor with one thread, which resamples and decides while the calling thread makes the next slab; with None
         the calling thread does both.
@@ -78,21 +80,36 @@ def decide(
     task = task_of(labels)
 
     def decided(part: Part) -> tuple[int, LabelMap]:
-        slab = resampled(part, record)
+        own, *others = _split(part, n_outputs)
+        slab = resampled(own, record)
         values = decoded(task, slab.numpy())
-        if keep is not None:
-            keep(part.first, _probabilities(slab, task))
-        return part.first, values if amend is None else amend(values, scores(slab, task).numpy(), part.first)
+        if amend is not None:
+            values = amend(values, scores(slab, task).numpy(), part.first)
+        if observers:
+            mean = _probabilities(slab, task)
+            each = _of_members(mean, others, record, task, n_members)
+            for observe in observers:
+                observe(DecidedSlab(part.first, values, mean, each))
+        return part.first, values
 
-    parts = parts_of(checked_slabs(logits, record, len(task.outputs)), record, slab_values)
+    n_outputs = len(task.outputs)
+    parts = _stacked_parts(logits, record, n_outputs, n_members, slab_values)
+    return joined(map(decided, parts) if pool is None else map_in_background(pool, decided, parts), record, task)
+
+
+def joined(pieces: Iterable[tuple[int, LabelMap]], record: CaseRecord, task: Task) -> LabelMap:
+    """Return the label map (z, y, x) in the file's axes, from ``(first plane, values (planes, y, x))`` of the crop.
+
+    Raises ``PlanError`` if there is no piece.
+    """
     whole: LabelMap | None = None
-    for first, values in map(decided, parts) if pool is None else map_in_background(pool, decided, parts):
+    for first, values in pieces:
         if whole is None:
             whole = np.zeros(record.shape_after_crop, dtype=values.dtype)
         whole[first : first + len(values)] = values
     if whole is None:
         raise PlanError(f"case {record.case}: found an empty crop, expected at least one voxel. Preprocess it again.")
-    restored: LabelMap = restore(whole, record, fill=background_value(labels))
+    restored: LabelMap = restore(whole, record, fill=background_value(task.labels))
     return finished(task, restored)
 
 
@@ -113,6 +130,48 @@ def probabilities(
         if fill:
             values[...] = restore(own, record, fill=fill)
     return restored
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ProbabilitySlab:
+    """Probabilities of planes on the grid between crop and resampling, in the plan's axes."""
+
+    first: int
+    """Index of the first plane."""
+    mean: Float32Array
+    """(H, planes, y, x) of the mean logits."""
+    members: tuple[Float32Array, ...] = ()
+    """M of (H, planes, y, x), or none."""
+
+    @property
+    def stop(self) -> int:
+        """One past the index of the last plane."""
+        return self.first + int(self.mean.shape[1])
+
+
+def probability_slabs(
+    logits: Logits,
+    record: CaseRecord,
+    labels: Labels,
+    *,
+    n_members: int = 0,
+    pool: Executor | None = None,
+    slab_values: int = SLAB_VALUES,
+) -> Generator[ProbabilitySlab, None, None]:
+    """Yield the probabilities within the crop, slab by slab in the order of the planes.
+
+    Parameters and errors as for :func:`decide`; with ``pool``, at most two slabs are in process.
+    """
+    task = task_of(labels)
+
+    def converted(part: Part) -> ProbabilitySlab:
+        own, *others = _split(part, n_outputs)
+        mean = _probabilities(resampled(own, record), task)
+        return ProbabilitySlab(part.first, mean, _of_members(mean, others, record, task, n_members))
+
+    n_outputs = len(task.outputs)
+    parts = _stacked_parts(logits, record, n_outputs, n_members, slab_values)
+    yield from map(converted, parts) if pool is None else map_in_background(pool, converted, parts)
 
 
 def outside_probabilities(labels: Labels) -> tuple[int, ...]:
@@ -177,6 +236,32 @@ class Part:
     """(O, planes, y', x') float32 on the plan's grid."""
     source_first: int
     """Index of the first source plane."""
+
+
+def _stacked_parts(
+    logits: Logits, record: CaseRecord, n_outputs: int, n_members: int, slab_values: int
+) -> Iterator[Part]:
+    """Return the parts of checked logits, in which ``n_outputs`` for each of several members may follow the mean.
+
+    A part has as many planes as without members, so that its mean is resampled to the same numbers, bit for bit.
+    """
+    n_stacked = 1 + n_members if n_members > 1 else 1
+    return parts_of(checked_slabs(logits, record, n_outputs * n_stacked), record, slab_values * n_stacked)
+
+
+def _of_members(
+    mean: Float32Array, others: Sequence[Part], record: CaseRecord, task: Task, n_members: int
+) -> tuple[Float32Array, ...]:
+    """Return the probabilities (H, planes, y, x) of each member; those of a single one are the mean."""
+    if n_members == 1:
+        return (mean,)
+    return tuple(_probabilities(resampled(other, record), task) for other in others)
+
+
+def _split(part: Part, n_outputs: int) -> list[Part]:
+    """Return the mean of the members, and then each member, of a part whose source holds ``n_outputs`` of each."""
+    firsts = range(0, len(part.source), n_outputs)
+    return [replace(part, source=part.source[first : first + n_outputs]) for first in firsts]
 
 
 def parts_of(slabs: Iterable[Slab], record: CaseRecord, slab_values: int) -> Iterator[Part]:
