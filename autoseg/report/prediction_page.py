@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -156,17 +157,18 @@ def _remarks(scores: Scores | None, quality: QualityTable | None) -> dict[str, C
 def _quality_table(quality: QualityTable | None) -> str:
     if quality is None:
         return ""
-    rows: list[list[Cell]] = [[_cell(text) for text in row] for row in quality.rows]
-    return note("The content of quality.csv.") + table(
-        [name.replace("_", " ") for name in quality.columns], rows, name="quality"
-    )
+    shown = [index for index in range(len(quality.columns)) if any(row[index] for row in quality.rows)]
+    rows: list[list[Cell]] = [[_cell(row[index]) for index in shown] for row in quality.rows]
+    columns = [quality.columns[index].replace("_", " ") for index in shown]
+    return note("The content of quality.csv; empty columns are left out.") + table(columns, rows, name="quality")
 
 
 def _cell(text: str) -> Cell:
     try:
-        return None if not text else float(text)
+        value = float(text)
     except ValueError:
-        return text
+        return text or None
+    return value if math.isfinite(value) else text
 
 
 def _origins(folder: Path, summary: AnySummary | None) -> list[Origin]:

@@ -147,6 +147,7 @@ def test_a_quality_table_with_gaps_has_no_chart(tmp_path, content):
     (folder / "quality.csv").write_text(content)
     reader, _ = page_of(folder)
     assert "predicted and true Dice" not in reader.text_of("h3")
+    assert "predicted dice" not in reader.text_of("button"), "a column without content"
 
 
 def test_without_scores_cases_are_ranked_by_what_is_known(tmp_path):
