@@ -22,7 +22,7 @@ from autoseg.cli import common
 from autoseg.cli.quickstart import CONFIGURATION, DATASET, write_dataset
 from autoseg.core.workspace import Workspace
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
-from autoseg.training.history import read_history
+from autoseg.report.history import read_history
 from autoseg.training.run_checkpoints import FINAL, LATEST, PREVIOUS, has_checkpoint, iteration_of, load_latest
 from autoseg.training.run_lock import is_running
 

@@ -59,6 +59,7 @@ def evaluate_folder(
     predictions are named. A case that cannot be scored does not stop the others and makes the exit code 1 (with
     --strict: 2, and nothing is written).
     """
+    from autoseg.core.environment import command_line
     from autoseg.evaluation import score_folder  # readers of image formats would slow down --help
     from autoseg.evaluation.summary import means_path
 
@@ -74,6 +75,7 @@ def evaluate_folder(
             tolerance_mm=tolerance_mm if surface else None,
             progress=report,
         )
+    summary = summary.model_copy(update={"command": command_line()})
     written = output or predictions / "summary.json"
     summary.write(written)
     paths = [written]

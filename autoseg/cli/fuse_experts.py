@@ -60,6 +60,7 @@ def fuse_experts(
     experts.csv (Dice, estimated sensitivity and specificity per image and expert), experts_mean.csv, agreement.csv
     (experts with each other), and all tables as experts.json; with --images a whole data set with its dataset.json.
     """
+    from autoseg.core.environment import Environment, command_line
     from autoseg.interop.expert_tables import report, write_tables
     from autoseg.interop.fused_dataset import FusionRequest, prepare, write
 
@@ -75,7 +76,8 @@ def fuse_experts(
     with common.progress("fuse", quiet=quiet) as progress:
         agreements = write(request, prepared, progress)
     classes = prepared.settings.classes.names
-    settings: dict[str, Any] = {"masks": str(masks), "method": method, "undecided": undecided}
+    made_by = {"command": command_line(), "versions": Environment.of("").versions}
+    settings: dict[str, Any] = {"masks": str(masks), "method": method, "undecided": undecided, **made_by}
     write_tables(output, agreements, classes, settings)
     unsettled = [item.name for item in agreements if not item.is_settled]
     if unsettled:

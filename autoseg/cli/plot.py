@@ -19,8 +19,8 @@ def plot(
     ] = None,
 ) -> None:
     """Draw losses, Dice, learning rate and speed of the training in RUN from its history.jsonl."""
-    from autoseg.training.history import draw_history, read_history
-    from autoseg.training.run_files import CURVES, HISTORY
+    from autoseg.report.history import HISTORY, draw_history, read_history
+    from autoseg.training.run_files import CURVES
 
     path = output or folder / CURVES
     draw_history(path, read_history(folder / HISTORY))

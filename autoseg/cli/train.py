@@ -295,7 +295,7 @@ def saying_how_to_go_on(request: FoldRequest, command: Callable[[Sequence[str]],
 @contextmanager
 def steps_bar(request: FoldRequest, *, quiet: bool) -> Iterator[Callable[[Progress, float, float], None]]:
     """Yield what the trainer reports its steps to: a bar with loss, Dice, learning rate and remaining time."""
-    from autoseg.training.history import dice_name
+    from autoseg.report.history import dice_name
 
     with progress("training", quiet=quiet) as report:
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,6 +48,14 @@ class Environment(BaseModel):
             cores=available_cores(),
             platform=platform.platform(),
         )
+
+
+def command_line() -> str:
+    """Return the command line of this process, quoted for a shell; commands of autoseg by their names."""
+    given = Path(sys.argv[0] if sys.argv else "")
+    is_module = given.parent == Path(autoseg.__file__).parent / "cli"  # python -m autoseg.cli.NAME
+    program = f"autoseg_{given.stem}" if is_module else given.name
+    return shlex.join([program if program not in ("", "-c") else "python", *sys.argv[1:]])
 
 
 def git_state(folder: Path) -> str | None:

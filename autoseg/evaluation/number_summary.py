@@ -62,6 +62,8 @@ class NumberSummary(BaseModel):
     """Problems of cases that were scored."""
     seen_in_training: tuple[str, ...] = ()
     """Scored cases on which the weights were trained, as far as known. Their scores are better than on new images."""
+    command: str | None = None
+    """Command line that scored; None if it was no command."""
 
     def write(self, path: str | Path) -> None:
         """Write ``summary.json``, atomically."""

@@ -107,6 +107,8 @@ class Summary(BaseModel):
     """Scored cases on which the weights were trained, as far as known. Their scores are better than on new images."""
     comparison: Comparison | None = None
     """Difference to the Dice of other predictions; None if not asked for."""
+    command: str | None = None
+    """Command line that scored; None if it was no command."""
 
     def write(self, path: str | Path) -> None:
         """Write ``summary.json``, atomically."""

@@ -16,12 +16,14 @@ from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.atomic import write_json, write_text
 from autoseg.core.errors import ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
+from autoseg.core.prediction_record import record_prediction
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.case_files import find_image_cases
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.folder_files import has_ending, passed_over, refuse_dataset_folder, strays, visible
 from autoseg.dataset.labels import Labels
 from autoseg.inference.inputs import check_inputs
+from autoseg.inference.model import Model
 from autoseg.inference.outputs import CaseOutput, FurtherOutput
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.run_cases import run_cases
@@ -33,6 +35,7 @@ from autoseg.io.images import (
     write_values,
     written_ending,
 )
+from autoseg.nn.device import device_name
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import outputs_of, refuse_regression
 
@@ -82,7 +85,8 @@ def predict_files(
     """Predict every case and write ``<case><ending>``, each atomically, in the geometry and header of its image.
 
     All headers are checked before anything is computed. A case that cannot be predicted does not stop the others.
-    The output folder also gets the model's dataset.json and plans.json, which the evaluation reads.
+    The output folder also gets the model's dataset.json and plans.json, which the evaluation reads, and
+    prediction.json: command, versions and images of each case.
 
     Parameters
     ----------
@@ -135,6 +139,8 @@ def predict_files(
         log.warning("%s", text)
     _write_model_files(predictor, output_folder, jobs)
     good = [job for job in todo if job.name not in check.faults]
+    described = " and ".join(map(_described, predictor.models))
+    record_prediction(output_folder, described, device_name(predictor.device), {job.name: job.files for job in good})
     with ThreadPoolExecutor(1) as decider:
         steps = _Steps(predictor, {job.name: job for job in good}, further, decider if workers > 0 else None)
         errors = run_cases(
@@ -279,6 +285,11 @@ def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> N
     if any(file.resolve().parent == target for files in cases.values() for file in files):
         raise ConfigError(f"output folder {folder}: found the input images in it, expected another folder. Change -o.")
     refuse_dataset_folder(folder)
+
+
+def _described(model: Model) -> str:
+    folds = f"{'fold' if len(model.folds) == 1 else 'folds'} {', '.join(model.folds)}"
+    return f"{model.dataset.name}, {model.configuration.name}, {folds}"
 
 
 def _write_model_files(predictor: PredictorGroup, folder: Path, jobs: Sequence[_Job]) -> None:

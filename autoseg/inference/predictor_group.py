@@ -7,6 +7,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
 from autoseg.cases.case import Case
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.dataset.dataset import Dataset
@@ -27,6 +29,10 @@ class CasePredictor(Protocol):
     @property
     def model(self) -> Model:
         """Networks, and the data set and plan that they were trained on."""
+
+    @property
+    def device(self) -> torch.device:
+        """What computes."""
 
     @property
     def previous(self) -> object | None:
@@ -65,6 +71,11 @@ class PredictorGroup:
     def dataset(self) -> Dataset:
         """Labels, channels and file ending of the prediction."""
         return self.predictors[0].model.dataset
+
+    @property
+    def device(self) -> torch.device:
+        """What computes: that of the first predictor, as of all."""
+        return self.predictors[0].device
 
     @property
     def member_kind(self) -> MemberKind:

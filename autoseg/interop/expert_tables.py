@@ -29,6 +29,8 @@ class Agreement:
 
     name: str
     """Of the masks."""
+    case: str
+    """Name of the case: that of the image, or of the masks where there are no images."""
     experts: tuple[str, ...]
     dice: Float64Array
     """(E, K), 0 to 1, with the fused labels; NaN for a class in neither."""
@@ -81,6 +83,7 @@ def report(agreements: Sequence[Agreement], class_names: Sequence[str], settings
             "agreement": {"experts": experts, "mean_dice": matrix},
             "images": {
                 item.name: {
+                    "case": item.case,
                     "experts": list(item.experts),
                     "decided": item.decided,
                     "unknown": item.unknown,

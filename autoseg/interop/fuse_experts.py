@@ -81,6 +81,7 @@ class FileValues:
 class FusedFiles:
     """Files of one image whose masks are fused."""
 
+    case: str
     grid: Path
     """File that gives shape and geometry: the image, otherwise a mask."""
     label: Path
@@ -172,6 +173,7 @@ def _fuse_one(
     shares = fusion.patterns.counts / max(int(fusion.patterns.counts.sum()), 1)
     return Agreement(
         masks.name,
+        target.case,
         tuple(masks.files),
         dice_with_fusion(fusion),
         fusion.sensitivity,

@@ -143,7 +143,7 @@ def _files(masks: MaskSet, request: FusionRequest, prepared: PreparedFusion) -> 
     picture = request.output / PICTURES / f"{case}.png" if request.pictures else None
     if prepared.images is None:
         mask = next(iter(masks.files.values()))
-        return FusedFiles(mask, request.output / "labels" / f"{case}{written_ending(ending_of(mask))}", picture)
+        return FusedFiles(case, mask, request.output / "labels" / f"{case}{written_ending(ending_of(mask))}", picture)
     image = prepared.images.images[case]
     label = request.output / LABELS / f"{case}{prepared.images.label_ending}"
-    return FusedFiles(image, label, picture, image)
+    return FusedFiles(case, image, label, picture, image)

@@ -58,6 +58,11 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     return None
 
 
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, "" for the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
 def _check_cuda(name: str, device: torch.device) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:

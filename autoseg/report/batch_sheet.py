@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.dataset.labels import Labels
 from autoseg.report.overlay import BACKGROUND_COLOUR, PALETTE, Rgb, class_colours, display_range, rendered, to_grey
-from autoseg.report.patterns import Paint, enlarge, outline, paint
+from autoseg.report.patterns import Paint, blended, enlarge, outline, paint, pixels_per_voxel
 from autoseg.sampling.patch_view import Meaning, PatchView
 from autoseg.tasks.task import task_of
 
@@ -29,8 +29,8 @@ NO_CLASS: Rgb = (1.0, 0.0, 1.0)
 """Colour of voxels that may have no class at all: a contradiction that does not occur in correct data."""
 
 _DPI = 100
-_PANEL, _LEAST_PANEL_WIDTH, _WIDEST = 300, 200, 2000
-"""Pixels: longest edge of a panel, about (at least one per voxel); least width of a panel; width of the picture."""
+_LEAST_PANEL_WIDTH, _WIDEST = 200, 2000
+"""Pixels: least width of a panel; width of the picture."""
 _GAP, _LINE, _CAPTION, _MARGIN = 6, 17, 16, 14
 _SWATCH = (14, 26)
 _LETTER = 6.3
@@ -138,7 +138,7 @@ def patch_panels(view: PatchView, z: int, labels: Labels, channel_names: Sequenc
     large = enlarge(codes, scale)
     is_filled, is_exclusive = _is_filled(codes, view), _is_exclusive(labels)
     paints = [meaning_paint(meaning, labels, is_filled=is_filled) for meaning in view.meanings]
-    over = _blended(base, paint(large, paints, over_image=True))
+    over = blended(base, paint(large, paints, over_image=True))
     for mask, colour in _outlines(view, labels) if is_filled or not is_exclusive else []:
         over[outline(mask[large])] = colour
     return [
@@ -163,15 +163,6 @@ def _grey_numbers(numbers: Float32Array, scale: tuple[int, int]) -> Float32Array
     shown = display_range(known) if known.size else (0.0, 1.0)
     grey = to_grey(np.nan_to_num(numbers, nan=shown[0]), shown)
     return np.stack([enlarge(grey, scale)] * 3, axis=-1)
-
-
-def pixels_per_voxel(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int]:
-    """Return whole pixels (rows, columns) per voxel, at least 1, about in the proportion of ``spacing`` (y, x)."""
-    finest = min(spacing)
-    proportion = [edge / finest for edge in spacing]
-    unit = max(1, round(_PANEL / max(n * edge for n, edge in zip(shape, proportion, strict=True))))
-    rows, columns = (max(1, round(unit * edge)) for edge in proportion)
-    return rows, columns
 
 
 def heading(view: PatchView, z: int, number: int, labels: Labels) -> tuple[str, str, str]:
@@ -234,13 +225,6 @@ def _outlines(view: PatchView, labels: Labels) -> list[tuple[BoolArray, Rgb]]:
         codes = [m.kind == "annotated" and bool(m.classes) and m.classes <= members for m in view.meanings]
         inside.append((np.array(codes), colours[index]))
     return inside
-
-
-def _blended(base: Float32Array, layer: Float32Array) -> Float32Array:
-    """(rows, columns, 3): ``layer`` (rows, columns, 4), with its opacity, over ``base`` (rows, columns, 3)."""
-    opacity = layer[..., 3:]
-    mixed: Float32Array = base * (1 - opacity) + layer[..., :3] * opacity
-    return mixed
 
 
 def _composed(

@@ -166,6 +166,11 @@ def _displayed(image: NDArray[np.floating[Any]], channel: int | None) -> NDArray
     return np.moveaxis(to_grey(channels, display_range(channels)), 0, -1)
 
 
+def are_colours(channel_names: Sequence[str]) -> bool:
+    """Whether channels are red, green and blue, by their names."""
+    return [name[:1].lower() for name in channel_names] == [*"rgb"]
+
+
 def display_range(image: NDArray[np.floating[Any]]) -> tuple[float, float]:
     """Return the intensities shown as black and white: percentiles 0.5 and 99.5 of ``image`` (any shape).
 

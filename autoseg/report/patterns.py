@@ -18,6 +18,8 @@ PAPER: Rgb = (0.93, 0.93, 0.93)
 """Colour of unannotated voxels, below the hatching."""
 INK: Rgb = (0.62, 0.62, 0.62)
 """Colour of the hatching."""
+PANEL = 300
+"""Longest edge of a picture of a slice, about, pixels; at least one per voxel."""
 _STRIPE, _HATCH_STEP = 4, 9
 
 
@@ -56,6 +58,15 @@ def enlarge(array: NDArray[Any], scale: tuple[int, int]) -> NDArray[Any]:
     return array.repeat(scale[0], axis=-2).repeat(scale[1], axis=-1)
 
 
+def pixels_per_voxel(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int]:
+    """Return whole pixels (rows, columns) per voxel, at least 1, about in the proportion of ``spacing`` (y, x)."""
+    finest = min(spacing)
+    proportion = [edge / finest for edge in spacing]
+    unit = max(1, round(PANEL / max(n * edge for n, edge in zip(shape, proportion, strict=True))))
+    rows, columns = (max(1, round(unit * edge)) for edge in proportion)
+    return rows, columns
+
+
 def paint(codes: NDArray[np.integer[Any]], paints: Sequence[Paint], *, over_image: bool = False) -> Float32Array:
     """Return a map of codes as red, green, blue and opacity: (rows, columns, 4) float32, 0 to 1.
 
@@ -73,6 +84,13 @@ def paint(codes: NDArray[np.integer[Any]], paints: Sequence[Paint], *, over_imag
         rows, columns = np.nonzero(codes == code)
         picture[rows, columns] = paints[int(code)].pixels(rows, columns, over_image=over_image)
     return picture
+
+
+def blended(base: Float32Array, layer: Float32Array) -> Float32Array:
+    """Return (rows, columns, 3): ``layer`` (rows, columns, 4), with its opacity, over ``base`` (rows, columns, 3)."""
+    opacity = layer[..., 3:]
+    mixed: Float32Array = base * (1 - opacity) + layer[..., :3] * opacity
+    return mixed
 
 
 def outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from autoseg.io.png import write_png
 from autoseg.report.batch_sheet import draw_batch_sheet
+from autoseg.report.overlay import are_colours
 from autoseg.sampling.patch_view import PatchView
 from autoseg.training.preview import preview_patches
 from autoseg.training.request import FoldRequest
@@ -18,7 +19,7 @@ def draw_patches(request: FoldRequest, number: int, iteration: int, path: Path) 
     """
     views = preview_patches(request, number, iteration)
     names, norms = request.plan.channel_names, request.configuration.normalization
-    is_colour = len(names) == 3 and (set(norms) == {"rgb_to_0_1"} or [name[:1].lower() for name in names] == [*"rgb"])
+    is_colour = len(names) == 3 and (set(norms) == {"rgb_to_0_1"} or are_colours(names))
     title = sheet_title(request, views)
     picture = draw_batch_sheet(views, request.dataset.labels, names, title=title, is_colour=is_colour)
     write_png(path, picture)

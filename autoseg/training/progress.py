@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from autoseg.training.history import EpochRecord
+from autoseg.report.history import EpochRecord
 
 SMOOTHING = 0.995
 """Weight of the past in the smoothed loss, per step. Source: ELEKTRONN."""

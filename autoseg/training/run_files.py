@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from autoseg.core.errors import AutosegError
 from autoseg.nn.checkpoint import save_checkpoint
+from autoseg.report.history import HISTORY, draw_history, write_history
 from autoseg.training.batches import batch_size
 from autoseg.training.case_preview import draw_previews
-from autoseg.training.history import draw_history, write_history
 from autoseg.training.preview_picture import draw_patches
 from autoseg.training.run_checkpoints import BEST, FINAL, LATEST, save_latest, snapshot_name
 from autoseg.training.run_state import RunState
@@ -20,7 +20,7 @@ from autoseg.training.trainer import check_weights
 
 log = logging.getLogger(__name__)
 
-HISTORY, CURVES, PICTURE = "history.jsonl", "progress.png", "training_batches.png"
+CURVES, PICTURE = "progress.png", "training_batches.png"
 DRAWING_SHARE = 0.02
 """Largest share of the time of a run that goes into its curves; drawn at each line they took a third of short runs."""
 

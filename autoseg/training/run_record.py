@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from autoseg.core.environment import Environment
+from autoseg.core.environment import Environment, command_line
 from autoseg.nn.checkpoint import Checkpoint
+from autoseg.nn.device import device_name
 from autoseg.training.request import FoldRequest
 from autoseg.training.resuming import changes_so_far
 from autoseg.training.run_config import CHECKPOINT_LEVEL
@@ -27,6 +28,9 @@ class RunRecord:
     rest an ``Environment``."""
     changes: tuple[Mapping[str, Any], ...]
     """Changes of settings when the run went on; see ``changes_so_far``."""
+    commands: tuple[Mapping[str, Any], ...]
+    """Command lines of the run: ``iteration``, the number of steps that were done then, and ``command``; one for its
+    start, and one for each time that it went on with another."""
     data_hash: str
     """Hash of the source files and dataset.json."""
     pretrained_report: Mapping[str, Any] | None
@@ -42,10 +46,12 @@ class RunRecord:
         """
         state = {} if latest is None else latest.state
         set_now = {key: level for key, level in request.origins.items() if level != CHECKPOINT_LEVEL}
-        environment = Environment.of(torch.cuda.get_device_name(device) if device.type == "cuda" else "")
+        environment = Environment.of(device_name(device))
+        values = {**environment.model_dump(), "threads": torch.get_num_threads()}
         return cls(
             origins={**state.get("origins", {}), **set_now},
-            environments=_with(tuple(state.get("environments", ())), environment, _iteration(latest)),
+            environments=_with(tuple(state.get("environments", ())), values, _iteration(latest)),
+            commands=_with(tuple(state.get("commands", ())), {"command": command_line()}, _iteration(latest)),
             changes=tuple(changes_so_far(latest, request.config)),
             data_hash=request.data_hash,
             pretrained_report=state.get("pretrained_report") if latest is not None else report,
@@ -57,6 +63,7 @@ class RunRecord:
             {
                 "origins": dict(self.origins),
                 "environments": [dict(item) for item in self.environments],
+                "commands": [dict(item) for item in self.commands],
                 "data_hash": self.data_hash,
             }
             | ({"changes": [dict(item) for item in self.changes]} if self.changes else {})
@@ -69,10 +76,9 @@ def _iteration(latest: Checkpoint | None) -> int:
 
 
 def _with(
-    earlier: tuple[Mapping[str, Any], ...], environment: Environment, iteration: int
+    earlier: tuple[Mapping[str, Any], ...], values: Mapping[str, Any], iteration: int
 ) -> tuple[Mapping[str, Any], ...]:
-    """Return the environments so far, and the present one if it differs from the last."""
-    values = {**environment.model_dump(), "threads": torch.get_num_threads()}
+    """Return the entries so far, and one with ``values`` if these differ from the last."""
     if earlier and {key: value for key, value in earlier[-1].items() if key != "iteration"} == values:
         return earlier
     return (*earlier, {"iteration": iteration, **values})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from autoseg.core.components import optional
-from autoseg.training.history import EpochRecord
+from autoseg.report.history import EpochRecord
 
 FOLDER, EXTRA = "tensorboard", "tensorboard"
 

@@ -256,6 +256,16 @@ def test_postprocess(matches, root, predictions):
     )
 
 
+def test_report(matches, root):
+    dataset, predictions = root / "raw/Dataset901_Dense", root / "predictions"
+    shutil.copytree(dataset / "labelsTr", predictions)
+    shutil.copy(dataset / "dataset.json", predictions)
+    line = (predictions, "-i", dataset / "imagesTr")
+    matches(
+        "report", line, (*line, "--json"), (predictions,), (dataset,), ("nowhere",), (*line, "--summary", "nowhere")
+    )
+
+
 def test_ctl(matches, root):
     matches("ctl", (root, "help"), (root, "status"), (root, "setrl 1"))
 

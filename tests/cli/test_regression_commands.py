@@ -11,7 +11,7 @@ from command_line import run_command
 from regression import write_regression
 
 from autoseg.io.images import read_image
-from autoseg.training.history import read_history
+from autoseg.report.history import read_history
 
 BAR = 0.6
 """Least R2 on whole new images after the few steps below; the mean of all numbers has 0."""

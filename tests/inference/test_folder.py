@@ -11,6 +11,7 @@ import SimpleITK as sitk  # noqa: N813
 from torch import nn
 
 from autoseg.core.errors import ConfigError, DatasetError, ModelError
+from autoseg.core.prediction_record import read_prediction_record
 from autoseg.dataset.dataset import Dataset
 from autoseg.evaluation import evaluate_folder
 from autoseg.inference import folder as folder_module
@@ -76,7 +77,7 @@ def test_predictions_of_mhd_images_are_mha_and_are_scored_against_mhd_references
         write_volume(tmp_path / "in" / f"{name}_0000.mhd", data, spacing=(1.1, 0.9, 2.3))
         write_volume(tmp_path / "labels" / f"{name}.mhd", (data > 100).astype(np.uint8), spacing=(1.1, 0.9, 2.3))
     report = predictor.predict_files(tmp_path / "in", tmp_path / "out")
-    assert visible(tmp_path / "out") == ["dataset.json", "plans.json", "x.mha", "y.mha"]
+    assert visible(tmp_path / "out") == ["dataset.json", "plans.json", "prediction.json", "x.mha", "y.mha"]
     assert report.done == ("x", "y") and not report.failed
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["file_ending"] == ".mha"
     assert_right(tmp_path / "out" / "x.mha", volume())
@@ -131,7 +132,7 @@ def test_pictures_with_lossy_compression_give_png(threshold_predictor, tmp_path)
     sitk.WriteImage(sitk.GetImageFromArray(colour, isVector=True), str(tmp_path / "in" / "x_0000.jpg"))
     predictor = threshold_predictor(n_dims=2, n_channels=3, spacing=(999.0, 1.0, 1.0), ending=".jpg")
     predictor.predict_files(tmp_path / "in", tmp_path / "out")
-    assert visible(tmp_path / "out") == ["dataset.json", "plans.json", "x.png"]
+    assert visible(tmp_path / "out") == ["dataset.json", "plans.json", "prediction.json", "x.png"]
 
 
 def test_channels_in_files_of_their_own_are_stacked(threshold_predictor, tmp_path):
@@ -166,7 +167,31 @@ def test_every_case_is_predicted_and_reported(threshold_predictor, inputs, tmp_p
     assert seen == [(1, 3, "a"), (2, 3, "b"), (3, 3, "c")]
     for seed, name in enumerate("abc"):
         assert_right(tmp_path / "out" / f"{name}.nii.gz", volume(seed))
-    assert visible(tmp_path / "out") == ["a.nii.gz", "b.nii.gz", "c.nii.gz", "dataset.json", "plans.json"]
+    assert visible(tmp_path / "out") == [
+        "a.nii.gz",
+        "b.nii.gz",
+        "c.nii.gz",
+        "dataset.json",
+        "plans.json",
+        "prediction.json",
+    ]
+
+
+def test_the_output_folder_records_command_versions_and_images(threshold_predictor, inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/autoseg_predict", "-i", "two words"])
+    threshold_predictor().predict_files(inputs, tmp_path / "out")
+    (run,) = read_prediction_record(tmp_path / "out").runs
+    assert run.command == "autoseg_predict -i 'two words'"
+    assert run.images == {name: (str(inputs / f"{name}_0000.nii.gz"),) for name in "abc"}
+    assert {"autoseg", "torch", "python", "numpy"} <= run.environment.versions.keys()
+    assert "fold 0" in run.model
+
+    threshold_predictor().predict_files(inputs, tmp_path / "out")  # predicts nothing
+    assert read_prediction_record(tmp_path / "out").runs == (run,)
+    (tmp_path / "out" / "b.nii.gz").unlink()
+    threshold_predictor().predict_files(inputs, tmp_path / "out")
+    first, second = read_prediction_record(tmp_path / "out").runs
+    assert first.images.keys() == {"a", "c"} and second.images.keys() == {"b"}
 
 
 def test_the_output_folder_describes_its_labels(threshold_predictor, inputs, tmp_path):
@@ -231,7 +256,15 @@ def test_a_network_that_fails_in_the_middle_of_a_case_leaves_nothing_of_it(thres
     report = predictor.predict_files(inputs, tmp_path / "out", save_probabilities=True)
     assert report.done == ("a", "c")
     assert "out of memory" in report.failed["b"]
-    assert visible(tmp_path / "out") == ["a.nii.gz", "a.npz", "c.nii.gz", "c.npz", "dataset.json", "plans.json"]
+    assert visible(tmp_path / "out") == [
+        "a.nii.gz",
+        "a.npz",
+        "c.nii.gz",
+        "c.npz",
+        "dataset.json",
+        "plans.json",
+        "prediction.json",
+    ]
 
 
 def test_cases_may_be_given_as_lists_or_by_name(threshold_predictor, inputs, tmp_path):
@@ -367,6 +400,6 @@ def test_an_interrupt_leaves_whole_files_only(threshold_predictor, inputs, tmp_p
     threads_before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         predictor.predict_files(inputs, tmp_path / "out")
-    assert visible(tmp_path / "out") == ["a.nii.gz", "dataset.json", "plans.json"]
+    assert visible(tmp_path / "out") == ["a.nii.gz", "dataset.json", "plans.json", "prediction.json"]
     assert_right(tmp_path / "out" / "a.nii.gz", volume(0))
     assert threading.active_count() == threads_before

@@ -9,7 +9,7 @@ from kill_and_resume import Kill, differences, kill_and_resume, same, table
 
 from autoseg.cli import common
 from autoseg.nn.checkpoint import save_checkpoint
-from autoseg.training.history import EpochRecord, write_history
+from autoseg.report.history import EpochRecord, write_history
 from autoseg.training.run_checkpoints import FINAL
 
 

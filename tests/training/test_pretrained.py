@@ -17,8 +17,8 @@ from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.inference.out_of_fold import read_fold_cases
 from autoseg.nn.checkpoint import load_checkpoint, save_checkpoint
+from autoseg.report.history import dice_name
 from autoseg.training.fold import train_fold
-from autoseg.training.history import dice_name
 from autoseg.training.prepare import check_start, prepare_fold
 from autoseg.training.pretrained import pretrained_checkpoint
 from autoseg.training.run_checkpoints import FINAL, LATEST
@@ -203,7 +203,7 @@ def test_of_a_model_folder_the_same_fold_is_taken(tmp_path, everything):
         pretrained_checkpoint(model, "3")
 
 
-def test_a_run_records_levels_environment_and_data(toy_folder, toy_workspace, tmp_path):
+def test_a_run_records_levels_commands_environment_and_data(toy_folder, toy_workspace, tmp_path, monkeypatch):
     run_file = tmp_path / "run.toml"
     run_file.write_text("seed = 7\n[optimizer]\nname = 'sgd'\n")
     request = prepared(toy_folder, toy_workspace, "0", tmp_path / "run", run_file=run_file)
@@ -211,11 +211,14 @@ def test_a_run_records_levels_environment_and_data(toy_folder, toy_workspace, tm
     content = json.loads((request.folder / "training.json").read_text())
     assert content["origins"]["seed"] == content["origins"]["optimizer.name"] == str(run_file)
     assert content["origins"]["precision"] == "--set" and "sampling.max_attempts" not in content["origins"]
+    assert [entry["iteration"] for entry in content["commands"]] == [0] and content["commands"][0]["command"]
     (environment,) = content["environments"]
     assert environment["iteration"] == 0 and environment["versions"]["torch"] == torch.__version__
     assert environment["device"] and environment["cores"] >= 1
     assert content["data_hash"] == request.data_hash != ""
+    monkeypatch.setattr("sys.argv", ["autoseg_train", "900", "0", "--resume"])
     train_fold(replace(request, origins=dict.fromkeys(request.origins, CHECKPOINT_LEVEL)), resume=True)
     later = json.loads((request.folder / "training.json").read_text())
     assert later["origins"] == content["origins"] and later["environments"] == content["environments"]
+    assert [entry["command"] for entry in later["commands"]][1:] == ["autoseg_train 900 0 --resume"]
     assert load_checkpoint(request.folder / FINAL).state["data_hash"] == request.data_hash

@@ -18,10 +18,10 @@ from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.nn.checkpoint import load_checkpoint
 from autoseg.nn.losses.registry import TRIAL_EDGE
+from autoseg.report.history import read_history
 from autoseg.training import speed
 from autoseg.training.commands import COMMANDS, MAILBOX, Mailbox
 from autoseg.training.fold import build_parts, train_fold
-from autoseg.training.history import read_history
 from autoseg.training.prepare import prepare_fold
 from autoseg.training.pretrained import Before
 from autoseg.training.progress import Progress
@@ -421,7 +421,7 @@ from dataclasses import replace
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.training.fold import build_parts, train_fold
-from autoseg.training.history import read_history
+from autoseg.report.history import read_history
 from autoseg.training.prepare import prepare_fold
 from autoseg.training.pretrained import Before
 from autoseg.training.progress import Progress

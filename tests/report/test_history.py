@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from autoseg.training.history import EpochRecord, dice_name, draw_history, write_history
+from autoseg.report.history import EpochRecord, dice_name, draw_history, write_history
 from autoseg.training.progress import SMOOTHING, smoothed
 
 

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.atomic import atomic_path, write_text
 from autoseg.core.errors import ModelError
+
+HISTORY = "history.jsonl"
 
 
 class EpochRecord(BaseModel):
@@ -80,6 +79,10 @@ def read_history(path: Path) -> tuple[EpochRecord, ...]:
 
 def draw_history(path: Path, records: Sequence[EpochRecord]) -> None:
     """Draw losses, Dice, learning rate and speed over iterations as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure  # takes a second to import: only when a picture is drawn
+    from matplotlib.ticker import MaxNLocator
+
     figure = Figure(figsize=(9, 12), layout="constrained")
     FigureCanvasAgg(figure)
     losses, dice, rate, speed = figure.subplots(4, 1, sharex=True)
