@@ -124,9 +124,10 @@ def read_drawn(files: CaseFiles, shape: tuple[int, ...] | None = None) -> tuple[
 def _label_path(files: CaseFiles) -> Path:
     """Return the label file of a case; raise ``DatasetError`` if it has none."""
     if files.label is None:
-        raise DatasetError(
-            [Fault(f"case {files.name!r}", "no label file", "one per training case", "Add it, or remove the image.")]
-        )
+        fix = "Add it, or remove the image."
+        if files.experts:
+            fix = "Fuse the masks of its experts first: autoseg.interop.expert_labels.with_fused_labels."
+        raise DatasetError([Fault(f"case {files.name!r}", "no label file", "one per training case", fix)])
     return files.label
 
 

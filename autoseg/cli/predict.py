@@ -107,7 +107,9 @@ def _model_folder(
     trained = workspace.model(dataset, configuration, name)
     if Path(dataset).name == dataset and trained.parent.is_dir():
         return trained  # the training data is not needed, and may have been moved
-    return workspace.model(common.load_dataset(workspace, dataset).name, configuration, name)
+    from autoseg.dataset.dataset import Dataset
+
+    return workspace.model(Dataset.load(common.find_dataset(workspace, dataset)).name, configuration, name)
 
 
 def _conclude(result: PredictionReport, output: Path, *, as_json: bool) -> None:
