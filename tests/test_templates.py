@@ -23,6 +23,7 @@ def test_every_template_is_parsed_and_explained() -> None:
     assert styles == {
         "dense", "ignore_scribbles", "regions_with_ignore", "rgb_2d", "multimodal_mr", "lazy_labels", "coarse_labels",
         "valid_masks", "merged", "scribbles_with_protocol", "unlabelled", "regression",
+        "experts", "weighted_labels",
     }  # fmt: skip
     readme = (TEMPLATES / "README.md").read_text(encoding="utf-8")
     for style in styles:
@@ -43,6 +44,8 @@ def test_every_template_is_parsed_and_explained() -> None:
         ("valid_masks", None, False),
         ("merged", None, False),
         ("scribbles_with_protocol", 4, False),
+        ("experts", 3, False),
+        ("weighted_labels", 5, False),
     ],
 )
 def test_ignore_makes_a_template_sparse(style: str, ignore: int | None, is_dense: bool) -> None:

@@ -91,7 +91,11 @@ def with_fused_labels(dataset: Dataset, folder: Path, *, workers: int = 1, progr
     if not has_experts(dataset):
         return dataset
     place = folder / FOLDER
-    record = _stored(dataset, place) or _fuse(dataset, place, workers, progress)
+    record = _stored(dataset, place)
+    if record is None:
+        record = _fuse(dataset, place, workers, progress)
+        n_cases = sum(bool(case.experts) for case in dataset.cases)
+        _log.info("masks of experts fused for %s; label files and agreement in %s", counted(n_cases, "case"), place)
     return _described(dataset, record, place)
 
 
@@ -120,19 +124,22 @@ def labels_for_check(
         checked, found = dataset, tuple(faults)
         try:
             if not found:
-                is_there = _stored(dataset, folder / FOLDER) is not None
-                place = folder if is_there else Path(temporary)
-                checked = with_fused_labels(dataset, place, workers=workers, progress=progress)
+                record, place = _stored(dataset, folder / FOLDER), folder / FOLDER
+                if record is None:
+                    place = Path(temporary)
+                    record = _fuse(dataset, place, workers, progress)
+                checked = _described(dataset, record, place)
         except DatasetError as error:
             found = error.faults
         if found:
-            checked = replace(dataset, cases=tuple(map(_with_a_mask, dataset.cases)))
+            checked = replace(dataset, cases=tuple(_with_a_mask(case, found) for case in dataset.cases))
         yield checked, found
 
 
-def _with_a_mask(case: CaseFiles) -> CaseFiles:
-    """Return a case whose label file is the first mask that exists."""
+def _with_a_mask(case: CaseFiles, faults: Sequence[Fault]) -> CaseFiles:
+    """Return a case whose label file is the first mask without a fault, otherwise the first that exists."""
     masks = [path for _, path in case.experts if path.is_file()]
+    masks.sort(key=lambda path: any(str(path) in fault.where for fault in faults))
     return replace(case, label=masks[0], experts=()) if masks else case
 
 
@@ -196,7 +203,6 @@ def _fuse(dataset: Dataset, place: Path, workers: int, progress: Progress) -> Fu
     unsettled = [item.name for item in agreements if not item.is_settled]
     if unsettled:
         _log.warning("%s: STAPLE ended before its estimate had settled. Look at these cases", listed(unsettled))
-    _log.info("%s: masks of experts fused for %s", place, counted(len(agreements), "case"))
     return record
 
 

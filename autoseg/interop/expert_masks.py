@@ -120,15 +120,18 @@ def classes_of(
     Raises
     ------
     DatasetError
-        If the values do not fit ``names``, or are too many for classes.
+        If the values do not fit ``names``.
     """
     labelled = ({*values} | (set() if unlabelled == 0 else {0})) - {unlabelled}
     if are_instances:
         labelled = {0, 1}
-    if len(labelled) > MOST_CLASSES:
-        found, expected = f"{len(labelled)} different values", f"at most {MOST_CLASSES} classes"
-        fix = "If values are numbers of instances, add --instances."
-        raise DatasetError([Fault("masks", found, expected, fix)])
+        if names is not None and len(names) != len(labelled):
+            fix = "Give --names background cell, or leave them out."
+            raise DatasetError([Fault("--names", listed(names), "two with --instances, background first", fix)])
+    if names is None and len(labelled) == 1 and 0 not in labelled:
+        found = f"the value {min(labelled)} alone, beside {unlabelled}, which is unlabelled"
+        fix = f"If {unlabelled} is background, leave out --unlabelled; otherwise give --names for all classes."
+        raise DatasetError([Fault("masks", found, "at least two classes", fix)])
     return _classes(sorted(labelled or {0}), names, unlabelled, are_instances=are_instances)
 
 

@@ -18,8 +18,16 @@ from autoseg.interop.expert_masks import MaskSet, classes_of, find_mask_sets
 from autoseg.interop.expert_tables import Agreement
 from autoseg.interop.fuse_experts import IGNORE, FusedFiles, FusionSettings, found_meanings, fuse_masks
 from autoseg.interop.fused_values import FileValues, further_values
-from autoseg.interop.image_folder import LABELS, ImageFolder, check_new, dataset_json, find_images, image_folder
-from autoseg.interop.mask_votes import MaskReading, MaskVotes, read_votes
+from autoseg.interop.image_folder import (
+    LABELS,
+    ImageFolder,
+    check_channel_names,
+    check_new,
+    dataset_json,
+    find_images,
+    image_folder,
+)
+from autoseg.interop.mask_votes import MaskReading, MaskVotes, missing_values, read_votes, values_of
 from autoseg.io.images import ending_of, written_ending
 
 PICTURES = "pictures"
@@ -101,7 +109,7 @@ def prepare(request: FusionRequest, scratch: Path, progress: Progress = silent) 
     DatasetError
         If masks or images are missing, cannot be read, or do not fit each other.
     """
-    _check_method(request)
+    _check_options(request)
     check_new(request.output)
     sets = find_mask_sets(request.masks)
     case_of = {masks.name: masks.name for masks in sets}
@@ -109,12 +117,13 @@ def prepare(request: FusionRequest, scratch: Path, progress: Progress = silent) 
     images = None
     if request.images is not None:
         images, case_of, remarks = _with_images(sets, request.images, request.mask_suffix)
+        check_channel_names(images, request.channel_names)
         sets = tuple(
             replace(masks, image=images.images[case_of[masks.name]]) for masks in sets if masks.name in case_of
         )
     reading = MaskReading(are_instances=request.instances, unlabelled=request.unlabelled)
     votes = read_votes(sets, scratch, reading, workers=request.workers, progress=progress)
-    values = {value for item in votes for value in item.all_values}
+    values = values_of(votes)
     classes = classes_of(
         values, names=request.names, unlabelled=request.unlabelled, are_instances=request.instances
     )  # fmt: skip
@@ -127,11 +136,22 @@ def prepare(request: FusionRequest, scratch: Path, progress: Progress = silent) 
         classes.names, classes.class_of, cast(FusionMethod, request.method), request.undecided, request.soft,
         request.instances,
     )  # fmt: skip
-    return PreparedFusion(votes, settings, images, case_of, (*remarks, *_lonely(sets)))
+    remarks = (
+        *remarks, *_lonely(sets), *missing_values(values, request.unlabelled, are_instances=request.instances)
+    )  # fmt: skip
+    return PreparedFusion(votes, settings, images, case_of, remarks)
 
 
-def _check_method(request: FusionRequest) -> None:
-    """Raise ``ConfigError`` for an unknown method, and for options that contradict ``sets``."""
+def _check_options(request: FusionRequest) -> None:
+    """Raise ``ConfigError`` for an unknown method, and for options that contradict others."""
+    of_images = (
+        ("--channel-names", request.channel_names is not None),
+        ("--mask-suffix", request.mask_suffix is not None),
+        ("--copy", request.copy),
+    )
+    for option, is_given in of_images:
+        if is_given and request.images is None:
+            raise ConfigError(f"{option}: found without --images, of which it speaks. Give both, or leave it out.")
     if request.method not in get_args(FusionMethod):
         hint = did_you_mean(request.method, get_args(FusionMethod))
         raise ConfigError(f"--method {request.method}: expected one of {', '.join(get_args(FusionMethod))}.{hint}")
@@ -162,7 +182,7 @@ def _with_images(
 def _lonely(sets: Sequence[MaskSet]) -> tuple[str, ...]:
     """Return a remark if images have the mask of one expert only."""
     if len({expert for masks in sets for expert in masks.files}) == 1:
-        return ("there is one expert only: his masks are taken as they are, and say nothing about agreement",)
+        return ("there is one expert only, whose masks are taken as they are: nothing is known of agreement",)
     lonely = [masks.name for masks in sets if len(masks.files) == 1]
     return (f"the mask of one expert only, which is taken as it is: {listed(lonely)}",) if lonely else ()
 

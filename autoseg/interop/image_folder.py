@@ -122,9 +122,7 @@ def dataset_json(
     ConfigError
         If the number of ``channel_names`` is not that of the channels.
     """
-    if channel_names is not None and len(channel_names) != folder.n_channels:
-        found, expected = f"{len(channel_names)} names", f"{folder.n_channels}, as many as channels"
-        raise ConfigError(f"--channel-names: found {found}, expected {expected}.")
+    check_channel_names(folder, channel_names)
     channels = channel_names or (
         _COLOURS if folder.n_channels == len(_COLOURS) else [f"channel_{index}" for index in range(folder.n_channels)]
     )
@@ -136,6 +134,13 @@ def dataset_json(
         "file_ending": folder.ending,
         **further,
     }
+
+
+def check_channel_names(folder: ImageFolder, channel_names: Sequence[str] | None) -> None:
+    """Raise ``ConfigError`` if there are ``channel_names``, but not as many as channels."""
+    if channel_names is not None and len(channel_names) != folder.n_channels:
+        found, expected = f"{len(channel_names)} names", f"{folder.n_channels}, as many as channels"
+        raise ConfigError(f"--channel-names: found {found}, expected {expected}. Correct it, or leave it out.")
 
 
 def check_new(output: Path) -> None:

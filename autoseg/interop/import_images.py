@@ -19,7 +19,7 @@ from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.pairing import Affixes, pair_by_name
 from autoseg.interop.expert_masks import MaskClasses, MaskSet, classes_of
 from autoseg.interop.image_folder import LABELS, ImageFolder, check_new, dataset_json, find_images, image_folder
-from autoseg.interop.mask_votes import MaskReading, MaskVotes, read_votes
+from autoseg.interop.mask_votes import MaskReading, MaskVotes, missing_values, read_votes, values_of
 from autoseg.io.images import ending_of, read_header, write_labels
 from autoseg.io.raw_layout import put_file
 
@@ -81,10 +81,11 @@ def prepare_import(
     sets = [MaskSet(case, {"": mask}, folder.images[case]) for case, (_, mask) in pairing.pairs.items()]
     reading = MaskReading(are_instances=are_instances, unlabelled=unlabelled)
     votes = read_votes(sets, scratch, reading, workers=workers, progress=progress)
-    values = {value for item in votes for value in item.all_values}
+    values = values_of(votes)
     classes = classes_of(values, names=names, unlabelled=unlabelled, are_instances=are_instances)
     alone = {"images without mask": pairing.images_alone, "masks without image": pairing.masks_alone}
     remarks = [f"{what} are left out: {listed(path.name for path in paths)}" for what, paths in alone.items() if paths]
+    remarks += missing_values(values, unlabelled, are_instances=are_instances)
     return Import(folder, {item.masks.name: item for item in votes}, classes, pairing.mask, tuple(remarks))
 
 

@@ -94,6 +94,32 @@ def read_votes(
     return tuple(sorted(mapped(read, sets, workers, progress), key=lambda votes: votes.masks.name))
 
 
+def values_of(votes: Sequence[MaskVotes]) -> set[int]:
+    """Return the values of all masks; raise ``DatasetError`` if there are too many for classes."""
+    values = {value for item in votes for value in item.all_values}
+    if len(values) > MOST_CLASSES:
+        number, path = max(
+            (len(of_expert), str(item.masks.files[expert]))
+            for item in votes for expert, of_expert in item.values.items()
+        )  # fmt: skip
+        found = f"{len(values)} different values, {number} of them in {path}"
+        fix = "If values are numbers of instances, add --instances; if these are images, give the folder of the masks."
+        raise DatasetError([Fault("masks", found, f"at most {MOST_CLASSES} classes", fix)])
+    return values
+
+
+def missing_values(values: set[int], unlabelled: int | None, *, are_instances: bool) -> tuple[str, ...]:
+    """Return remarks on values that were to be expected and that no mask has: of foreground, of unlabelled voxels."""
+    if are_instances:
+        return ()
+    remarks = []
+    if unlabelled is not None and unlabelled not in values:
+        remarks.append(f"--unlabelled {unlabelled}: no mask has this value, but {listed(sorted(values))}")
+    if len(values - {unlabelled}) < 2:
+        remarks.append(f"masks have one class only, the value {listed(sorted(values - {unlabelled}))}")
+    return tuple(remarks)
+
+
 def mapped(function: Any, items: Sequence[Any], workers: int, progress: Progress) -> Iterable[Any]:
     """Yield the results for masks of images; raise ``DatasetError`` with the faults of all that have one."""
     faults: list[Fault] = []
@@ -169,7 +195,7 @@ def _check_shapes(masks: MaskSet) -> None:
             return
         found = f"masks of different shapes (z, y, x): {listed(f'{name} {shape}' for name, shape in shapes.items())}"
         fix = "Export the masks of one image on the same grid."
-        raise DatasetError([Fault(masks.name, found, "equal shapes", fix)])
+        raise DatasetError([Fault(f"masks named {masks.name!r}", found, "equal shapes", fix)])
     expected = read_header(masks.image)[0][1:]
     fix = "Export the masks on the grid of the image."
     faults = [

@@ -187,6 +187,11 @@ def test_faults_are_named_before_anything_is_written(tmp_path):
         prepared_by(request_of(tmp_path, method="stapel"))
     with pytest.raises(ConfigError, match="no class of this name"):
         prepared_by(request_of(tmp_path, undecided="cell"))
+    with pytest.raises(ConfigError, match="--channel-names: found 2"):
+        prepared_by(request_of(tmp_path, channel_names=("a", "b")))
+    for option in ({"channel_names": ("a",)}, {"copy": True}, {"mask_suffix": "_m"}):
+        with pytest.raises(ConfigError, match="without --images"):
+            prepared_by(request_of(tmp_path, images=None, **option))
     with pytest.raises(ConfigError, match="contains files"):
         prepared_by(request_of(tmp_path, output=tmp_path / "masks"))
     (tmp_path / "masks" / "expert_9").mkdir()
@@ -222,8 +227,10 @@ def test_values_of_classes_are_kept_or_ranked():
     assert classes_of(values, names=["bg", "a", "b"]).class_of == {0: 0, 2: 1, 40: 2}
     with pytest.raises(DatasetError, match="one for each of the names"):
         classes_of(values, names=["bg", "a"])
-    with pytest.raises(DatasetError, match="--instances"):
-        classes_of(range(100))
+    with pytest.raises(DatasetError, match="two with --instances"):
+        classes_of(values, names=["bg", "a", "b"], are_instances=True)
+    with pytest.raises(DatasetError, match="leave out --unlabelled"):
+        classes_of([0, 255], unlabelled=0)
 
 
 def test_too_many_values_for_classes_are_said_once(tmp_path):
@@ -269,6 +276,14 @@ def test_soft_labels_have_the_share_of_votes_as_weight(tmp_path, shape, geometry
         decided = expected < 3
         np.testing.assert_allclose(weight[decided], share[decided])
         assert (weight[~decided] == 1).all()
+
+
+def test_values_that_no_mask_has_are_remarked(tmp_path):
+    write_experts(tmp_path, random_votes((1, 8, 8), 2), FLAT, ".png")
+    remarks = prepared_by(request_of(tmp_path, unlabelled=7)).remarks
+    assert len(remarks) == 1 and "--unlabelled 7" in remarks[0]
+    remarks = prepared_by(request_of(tmp_path, unlabelled=1)).remarks
+    assert len(remarks) == 1 and "one class only" in remarks[0]
 
 
 def test_without_images_the_report_says_what_values_mean(tmp_path):

@@ -92,7 +92,7 @@ def test_unlabelled_values_and_instances(tmp_path):
 
 def test_what_does_not_fit_is_said_before_anything_is_written(tmp_path):
     generator = np.random.default_rng(0)
-    write_images(tmp_path, arrays(generator, [(1, 9, 8)] * 2, 255), {"1": np.zeros((1, 9, 8), np.uint8)})
+    write_images(tmp_path, arrays(generator, [(1, 9, 8)] * 2, 255), {"1": np.eye(9, 8, dtype=np.uint8)[None]})
     prepared = prepared_from(tmp_path)
     assert prepared.remarks == ("images without mask are left out: 2.png",)
     with pytest.raises(ConfigError, match="--channel-names"):
