@@ -18,7 +18,7 @@ from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.interop import mask_votes
 from autoseg.interop.expert_labels import labels_for_check, open_dataset, with_fused_labels
-from autoseg.io.images import read_header, read_labels, write_labels
+from autoseg.io.images import read_header, read_labels, write_labels, write_values
 from autoseg.planning.check_dataset import check_dataset
 from autoseg.preprocessing.runner import stale_cases
 
@@ -253,3 +253,42 @@ def test_opened_data_sets_have_no_experts_left(tmp_path):
     raw = Dataset.load(folder)
     assert open_dataset(raw, Workspace(tmp_path)) == dataset
     assert replace(raw, cases=raw.cases[:1]).cases[0].experts == ()
+
+
+REGIONS = {"labels": {"background": 0, "all": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}
+
+
+@SHAPES
+@pytest.mark.parametrize("fusion", [{"method": "majority", "soft": True}, {"method": "sets"}])
+def test_regions_are_fused_by_their_classes(tmp_path, shape, fusion):
+    folder = write(tmp_path / "raw" / "D", shape, fusion=fusion, **REGIONS)
+    dataset = open_dataset(folder, Workspace(tmp_path))
+    assert dataset.labels.has_regions and dataset.labels.set_values
+    values = read_labels(dataset.case("c1").label)[0]
+    codes, sets = dataset.labels.encode(values, "c1")
+    masks = masks_of(folder, "c1", dataset.file_ending)
+    for index in range(3):
+        is_voted = (masks == index).any(axis=0)
+        if fusion["method"] == "sets":
+            np.testing.assert_array_equal(sets[codes][..., index], is_voted | sets[codes].all(axis=-1))
+        else:
+            assert is_voted[(sets[codes].sum(axis=-1) == 1) & sets[codes][..., index]].all()
+
+
+@pytest.mark.parametrize(("unlabelled", "unknown"), [(0, 0), (-1, 4), ("nan", 4)])
+def test_undecided_voxels_get_a_value_that_a_file_can_hold(tmp_path, unlabelled, unknown):
+    first = 1 if unlabelled == 0 else 0
+    folder = tmp_path / "raw" / "D"
+    labels = {"background": first, "bright": first + 1, "brighter": first + 2}
+    write(folder, (8, 16, 14), labels=labels | ({} if first else {"third": 3}), unlabelled=unlabelled)
+    geometry = Geometry(spacing=(2.0, 1.0, 1.0), ndim=3)
+    for expert in range(2):
+        mask = np.full((1, 8, 16, 14), first + expert, np.float32)
+        mask[..., :4, :] = float(unlabelled)
+        write_values(folder / "experts" / f"e{expert}" / "c1.nii.gz", mask, geometry)
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    del content["cases"]["c1"]["experts"]["e2"]
+    change(folder, cases=content["cases"], expert_fusion={"method": "majority"})
+    dataset = open_dataset(folder, Workspace(tmp_path))
+    assert (read_labels(dataset.case("c1").label)[0] == unknown).all()
+    assert dataset.labels.ignore == (None if unknown == 0 else unknown)
