@@ -49,14 +49,12 @@ def check(dataset: Dataset | str | Path, *, root: str | Path = ROOT, workers: in
 
     Raises ``DatasetError`` if there is no dataset.json, or it is not JSON.
     """
-    from autoseg.dataset.dataset import Dataset
+    from autoseg.interop.expert_labels import open_for_check
     from autoseg.planning.check_dataset import check_dataset
 
     space = _workspace(root)
-    if isinstance(dataset, Dataset):
-        return check_dataset(dataset, (), space.preprocessed(dataset.name), workers)
-    described, faults = Dataset.examine(space.find_dataset(str(dataset)))
-    return check_dataset(described, faults, space.preprocessed(described.name), workers)
+    with open_for_check(dataset, space, workers=workers) as (described, faults):
+        return check_dataset(described, faults, space.preprocessed(described.name), workers)
 
 
 def plan(
@@ -390,9 +388,9 @@ def _workspace(root: str | Path) -> Workspace:
 
 
 def _dataset(given: Dataset | str | Path, root: str | Path) -> Dataset:
-    from autoseg.dataset.dataset import Dataset
+    from autoseg.interop.expert_labels import open_dataset
 
-    return given if isinstance(given, Dataset) else Dataset.load(_workspace(root).find_dataset(str(given)))
+    return open_dataset(given, _workspace(root))
 
 
 def _assignments(settings: Mapping[str, Any] | None) -> list[str]:

@@ -23,6 +23,7 @@ def test_every_template_is_parsed_and_explained() -> None:
     assert styles == {
         "dense", "ignore_scribbles", "regions_with_ignore", "rgb_2d", "multimodal_mr", "lazy_labels", "coarse_labels",
         "valid_masks", "merged", "scribbles_with_protocol", "unlabelled", "regression",
+        "experts", "weighted_labels",
     }  # fmt: skip
     readme = (TEMPLATES / "README.md").read_text(encoding="utf-8")
     for style in styles:
@@ -43,6 +44,8 @@ def test_every_template_is_parsed_and_explained() -> None:
         ("valid_masks", None, False),
         ("merged", None, False),
         ("scribbles_with_protocol", 4, False),
+        ("experts", 3, False),
+        ("weighted_labels", 5, False),
     ],
 )
 def test_ignore_makes_a_template_sparse(style: str, ignore: int | None, is_dense: bool) -> None:
@@ -103,7 +106,11 @@ def test_a_copied_template_is_a_data_set(style: str, tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps(content | {"numTraining": len(cases)}), encoding="utf-8")
     ending = content["file_ending"]
     channels = [f"_{number:04d}" for number in range(1 if style == "rgb_2d" else len(content["channel_names"]))]
-    for folder, suffixes in (("imagesTr", channels), ("labelsTr", [""]), ("masksTr", [""])):
+    masks = [path for case in content.get("cases", {}).values() for path in case.get("experts", {}).values()]
+    for path in masks:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    for folder, suffixes in (("imagesTr", channels), ("labelsTr", [] if masks else [""]), ("masksTr", [""])):
         (tmp_path / folder).mkdir()
         for name in (f"{case}{suffix}{ending}" for case in cases for suffix in suffixes):
             (tmp_path / folder / name).touch()

@@ -105,11 +105,15 @@ def fuse(
     ValueError
         If there is no expert, shapes differ, a vote is no class, or ``method`` is another word.
     """
+    return fuse_patterns(vote_patterns(votes, n_classes), method, undecided=undecided)
+
+
+def fuse_patterns(patterns: VotePatterns, method: FusionMethod = "staple", *, undecided: int | None = None) -> Fusion:
+    """Fuse the annotation of several experts, given as patterns of votes; see :func:`fuse`, also for errors."""
     if method not in get_args(FusionMethod):
         raise ValueError(f"method {method!r}: expected one of {', '.join(get_args(FusionMethod))}.")
-    if undecided is not None and not 0 <= undecided < n_classes:
-        raise ValueError(f"undecided {undecided}: expected a class index from 0 to {n_classes - 1}, or None.")
-    patterns = vote_patterns(votes, n_classes)
+    if undecided is not None and not 0 <= undecided < patterns.n_classes:
+        raise ValueError(f"undecided {undecided}: expected a class index from 0 to {patterns.n_classes - 1}, or None.")
     tallies = patterns.tallies()
     if method == "staple":
         estimate = staple(patterns)

@@ -6,7 +6,7 @@ computed from patterns and their counts: exactly, and in a fraction of the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,21 @@ class VotePatterns:
     def tallies(self) -> NDArray[np.int64]:
         """Return (P, K): how many experts voted for each class."""
         return np.stack([(self.votes == index).sum(axis=1) for index in range(self.n_classes)], axis=1)
+
+    def renumbered(self, classes: Sequence[int], n_classes: int) -> VotePatterns:
+        """Return the votes for ``n_classes`` other classes.
+
+        ``classes`` (K,) is the index of the other class that a class is part of, or ``NO_VOTE``.
+        """
+        votes = np.array([*classes, NO_VOTE], dtype=np.int64)[self.votes]  # NO_VOTE takes the last
+        rows, row_of = np.unique(votes, axis=0, return_inverse=True)
+        if len(rows) == len(votes):
+            return VotePatterns(self.pattern_of, votes, self.counts, n_classes)
+        row_of = row_of.reshape(-1)
+        counts = np.zeros(len(rows), dtype=np.int64)
+        np.add.at(counts, row_of, self.counts)
+        smaller = row_of.astype(np.min_scalar_type(len(rows) - 1))
+        return VotePatterns(smaller[self.pattern_of], rows, counts, n_classes)
 
 
 def vote_patterns(votes: Iterable[NDArray[np.integer[Any]]], n_classes: int) -> VotePatterns:

@@ -29,7 +29,10 @@ IMAGES, LABELS, RECORDS, REVIEW = "imagesTr", "labelsTr", "completion", "review"
 """Folders of a completed data set."""
 SOURCE = "completed_from.json"
 """File that names the data set that a folder completes, and the values of its label maps."""
-SPARSE_KEYS = ("label_sets", "unlabelled", "annotation_protocol", "valid_mask_folder", "lazy_semantics", "dataset")
+SPARSE_KEYS = (
+    "label_sets", "label_weights", "unlabelled", "annotation_protocol", "valid_mask_folder", "lazy_semantics",
+    "dataset", "expert_fusion",
+)  # fmt: skip
 """Keys of a dataset.json that do not apply to dense labels, or are written anew."""
 SPARSE_CASE_KEYS = ("annotated", "absent", "experts")
 """Keys of a case in dataset.json that do not apply to dense labels."""

@@ -26,6 +26,9 @@ class Target:
     """Code of unannotated voxels: :func:`autoseg.dataset.labels.undrawn_code` of the labels that encoded the map."""
     numbers: Float32Array | None = None
     """(R, *S) float32 targets of a regression, NaN where unknown; None for classes."""
+    levels: CodeArray | None = None
+    """(*S) index into ``dataset.labels.weight_levels`` of how much each voxel counts in training, one past the last
+    where it is unannotated; None if all voxels count the same."""
 
 
 @dataclass(frozen=True, slots=True)

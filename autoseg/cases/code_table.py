@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,9 +38,13 @@ class CodeTable:
     """(N,): codes of annotated voxels that are held out from training."""
     zone: NDArray[np.int64]
     """(N,): distance zone of codes of unannotated voxels, 0 nearest to foreground annotation; otherwise ``NO_ZONE``."""
+    weight: NDArray[np.float32]
+    """(N,) above 0, at most 1: how much an annotated voxel counts in training. 1 for codes of unannotated voxels."""
 
     @classmethod
-    def of_sets(cls, drawn: BoolArray, learnt: BoolArray, undrawn: int) -> CodeTable:
+    def of_sets(
+        cls, drawn: BoolArray, learnt: BoolArray, undrawn: int, weight: Sequence[float] | None = None
+    ) -> CodeTable:
         """Return the table of a case without held-out annotation and without zones.
 
         Parameters
@@ -48,12 +53,15 @@ class CodeTable:
             (N, K): label sets as annotated, and the classes that promises leave of them.
         undrawn
             Code of unannotated voxels.
+        weight
+            (N,): how much a voxel counts in training; None: all 1.
         """
         _, first, alike = np.unique(drawn, axis=0, return_index=True, return_inverse=True)
         base = first[alike.reshape(-1)].astype(np.int64)
         base[base == drawn.shape[1]] = undrawn
         n_codes = len(drawn)
-        return cls(drawn, learnt, undrawn, base, np.zeros(n_codes, dtype=bool), np.full(n_codes, NO_ZONE))
+        weights = np.ones(n_codes, dtype=np.float32) if weight is None else np.array(weight, dtype=np.float32)
+        return cls(drawn, learnt, undrawn, base, np.zeros(n_codes, dtype=bool), np.full(n_codes, NO_ZONE), weights)
 
     def __len__(self) -> int:
         return len(self.drawn)
@@ -108,4 +116,5 @@ class CodeTable:
             base=np.concatenate([self.base, self.base, self.base[zones]]),
             held_out=np.concatenate([np.zeros_like(held_out), held_out, np.zeros(n_zones, dtype=bool)]),
             zone=np.concatenate([np.full(2 * n_codes, NO_ZONE), np.arange(n_zones)]),
+            weight=np.concatenate([self.weight, self.weight, self.weight[zones]]),
         )

@@ -21,6 +21,8 @@ class CacheEntry(BaseModel):
     """For each code the class indices that a voxel may have by its annotation."""
     inferred_sets: tuple[tuple[int, ...], ...] | None = None
     """For each code the class indices that promises of the annotators leave of them; None: all of them."""
+    weights: tuple[float, ...] | None = None
+    """For each code how much a voxel counts in training, above 0 and at most 1; None: all 1."""
     undrawn: int
     """Code of unannotated voxels that no promise narrows. Unannotated voxels that promises narrow have further codes,
     whose annotated set is the same."""
@@ -42,7 +44,7 @@ class CacheEntry(BaseModel):
         """The code table of the case; computed at each access."""
         drawn = self._as_rows(self.label_sets)
         learnt = drawn if self.inferred_sets is None else self._as_rows(self.inferred_sets)
-        return CodeTable.of_sets(drawn, learnt, self.undrawn)
+        return CodeTable.of_sets(drawn, learnt, self.undrawn, self.weights)
 
     def _as_rows(self, sets: tuple[tuple[int, ...], ...]) -> BoolArray:
         """Return label sets as a table (N, K) bool."""

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from autoseg.cases.case import Target
 from autoseg.cases.layers import Layer, LayerInfo, class_indices
 from autoseg.cases.target_numbers import is_known, read_numbers
-from autoseg.core.arrays import BoolArray, Float32Array
+from autoseg.core.arrays import BoolArray, CodeArray, Float32Array
 from autoseg.core.errors import DatasetError, Fault, FileFormatError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.file_values import NAN_VALUE
-from autoseg.dataset.labels import Labels, undrawn_code, undrawn_set
+from autoseg.dataset.labels import Labels, undrawn_code, undrawn_set, weight_levels
 from autoseg.io.images import read_header, read_labels
 
 
@@ -86,7 +86,19 @@ def encode_target(
     codes, label_sets = labels.encode(file_labels, case, valid=valid)
     if numbers is not None and valid is not None:
         numbers = np.where(valid, numbers, np.float32(np.nan))
-    return Target(codes, label_sets, undrawn_code(labels, case, has_mask=valid is not None), numbers)
+    undrawn = undrawn_code(labels, case, has_mask=valid is not None)
+    levels = _weight_levels(file_labels, labels, is_unannotated=codes == undrawn) if labels.value_weights else None
+    return Target(codes, label_sets, undrawn, numbers, levels)
+
+
+def _weight_levels(file_labels: NDArray[Any], labels: Labels, *, is_unannotated: BoolArray) -> CodeArray:
+    """Return :attr:`autoseg.cases.case.Target.levels` (*S) of file values (*S)."""
+    weights = weight_levels(labels)
+    levels = np.zeros(file_labels.shape, dtype=np.min_scalar_type(len(weights)))
+    for value, weight in labels.value_weights.items():
+        levels[file_labels == value] = weights.index(weight)
+    levels[is_unannotated] = len(weights)
+    return levels
 
 
 def read_drawn(files: CaseFiles, shape: tuple[int, ...] | None = None) -> tuple[NDArray[np.integer[Any]], Geometry]:
@@ -112,9 +124,10 @@ def read_drawn(files: CaseFiles, shape: tuple[int, ...] | None = None) -> tuple[
 def _label_path(files: CaseFiles) -> Path:
     """Return the label file of a case; raise ``DatasetError`` if it has none."""
     if files.label is None:
-        raise DatasetError(
-            [Fault(f"case {files.name!r}", "no label file", "one per training case", "Add it, or remove the image.")]
-        )
+        fix = "Add it, or remove the image."
+        if files.experts:
+            fix = "Fuse the masks of its experts first: autoseg.interop.expert_labels.with_fused_labels."
+        raise DatasetError([Fault(f"case {files.name!r}", "no label file", "one per training case", fix)])
     return files.label
 
 

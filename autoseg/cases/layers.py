@@ -23,6 +23,8 @@ ARRAYS = ("image", "target", "locations")
 """Names of the arrays of every case; no further layer may have one of these names."""
 TARGETS = "targets"
 """Name of the layer with the numbers that a regression learns."""
+LEVELS = "levels"
+"""Name of the layer with the weight levels of voxels; merged into the codes before a case is written."""
 PREVIOUS = "previous"
 """Name of the layer with the classes predicted by the previous stage of a cascade."""
 

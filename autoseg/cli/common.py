@@ -173,10 +173,24 @@ def workspace(root: Path | None) -> Workspace:
 
 
 def load_dataset(space: Workspace, given: str) -> Dataset:
-    """Return the data set that a command line names; imports are inside, so that --help is quick."""
+    """Return the data set that a command line names, with the masks of experts fused.
+
+    Imports are inside, so that --help is quick.
+    """
     from autoseg.dataset.dataset import Dataset
 
-    return Dataset.load(find_dataset(space, given))
+    return with_fused_labels(space, Dataset.load(find_dataset(space, given)))
+
+
+def with_fused_labels(space: Workspace, dataset: Dataset, workers: int | None = None) -> Dataset:
+    """Return a data set with label files instead of the masks of experts, which are fused if they have changed."""
+    if not any(case.experts for case in dataset.cases):
+        return dataset
+    from autoseg.interop.expert_labels import with_fused_labels
+
+    with progress("fuse", quiet=log.getEffectiveLevel() > logging.INFO) as report:
+        folder = space.preprocessed(dataset.name)
+        return with_fused_labels(dataset, folder, workers=n_workers(workers), progress=report)
 
 
 def find_dataset(space: Workspace, given: str) -> Path:

@@ -55,7 +55,8 @@ def complete(
     exit code is 1. With --seen, the output names the cases that the model was trained on.
 
     With --review, review.csv, review.png and a table list the annotated places where the model predicts another class,
-    likely faults of the annotation first (docs/quality.md). Their annotation is kept; review/ holds the prediction without regard to annotation.
+    likely faults of the annotation first (docs/quality.md). Their annotation is kept; review/ holds the prediction
+    without regard to annotation.
     """
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -39,6 +40,9 @@ def fuse_experts(
         str,
         typer.Option("--undecided", metavar="ignore|CLASS", help="Of voxels without a single best class."),
     ] = "ignore",
+    soft: Annotated[
+        bool, typer.Option("--soft", help="A voxel counts in training as much as its class is probable.")
+    ] = False,
     instances: InstancesOption = False,
     unlabelled: Annotated[
         int | None, typer.Option("--unlabelled", metavar="VALUE", help="Value where an expert labelled nothing.")
@@ -66,18 +70,21 @@ def fuse_experts(
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     request = FusionRequest(
-        masks, output, images, method, undecided, instances, unlabelled, tuple(names) if names else None,
+        masks, output, images, method, undecided, soft, instances, unlabelled, tuple(names) if names else None,
         tuple(channel_names) if channel_names else None, mask_suffix, copy, pictures, common.n_workers(workers),
     )  # fmt: skip
-    with common.progress("read", quiet=quiet) as progress:
-        prepared = prepare(request, progress)
-    for line in prepared.remarks:
-        log.warning("%s", line)
-    with common.progress("fuse", quiet=quiet) as progress:
-        agreements = write(request, prepared, progress)
-    classes = prepared.settings.classes.names
-    made_by = {"command": command_line(), "versions": Environment.of("").versions}
-    settings: dict[str, Any] = {"masks": str(masks), "method": method, "undecided": undecided, **made_by}
+    with TemporaryDirectory(prefix="autoseg_") as scratch:
+        with common.progress("read", quiet=quiet) as progress:
+            prepared = prepare(request, Path(scratch), progress)
+        for line in prepared.remarks:
+            log.warning("%s", line)
+        with common.progress("fuse", quiet=quiet) as progress:
+            written = write(request, prepared, progress)
+    agreements, classes = written.agreements, prepared.settings.names
+    settings: dict[str, Any] = {
+        "masks": str(masks), "method": method, "undecided": undecided, "soft": soft, "values": written.values,
+        "command": command_line(), "versions": Environment.of("").versions,
+    }  # fmt: skip
     write_tables(output, agreements, classes, settings)
     unsettled = [item.name for item in agreements if not item.is_settled]
     if unsettled:

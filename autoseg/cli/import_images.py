@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, NoReturn
 
 import typer
@@ -48,18 +49,19 @@ def import_images(
     common.set_up_logging(verbose=verbose, quiet=quiet)
     check_new(output)
     n_workers = common.n_workers(workers)
-    with common.progress("read", quiet=quiet) as progress:
-        prepared = prepare_import(
-            images, masks, names=tuple(names) if names else None, unlabelled=unlabelled, are_instances=instances,
-            mask_suffix=mask_suffix, workers=n_workers, progress=progress,
-        )  # fmt: skip
-    for line in prepared.remarks:
-        log.warning("%s", line)
-    with common.progress("write", quiet=quiet) as progress:
-        dataset = write_import(
-            prepared, output, channel_names=tuple(channel_names) if channel_names else None, copy=copy,
-            workers=n_workers, progress=progress,
-        )  # fmt: skip
+    with TemporaryDirectory(prefix="autoseg_") as scratch:
+        with common.progress("read", quiet=quiet) as progress:
+            prepared = prepare_import(
+                images, masks, Path(scratch), names=tuple(names) if names else None, unlabelled=unlabelled,
+                are_instances=instances, mask_suffix=mask_suffix, workers=n_workers, progress=progress,
+            )  # fmt: skip
+        for line in prepared.remarks:
+            log.warning("%s", line)
+        with common.progress("write", quiet=quiet) as progress:
+            dataset = write_import(
+                prepared, output, channel_names=tuple(channel_names) if channel_names else None, copy=copy,
+                workers=n_workers, progress=progress,
+            )  # fmt: skip
     log.info(
         "%s: %s, masks named %s, classes %s", output, counted(len(dataset.cases), "image"),
         prepared.mask_names.around("<image>"), ", ".join(dataset.labels.class_names),

@@ -114,6 +114,7 @@ def plan_and_preprocess(
         return
     for warning in described.warnings:
         log.warning("%s", warning)
+    described = common.with_fused_labels(space, described, workers)
     files = common.config_files(space, described, dataset, config)
     from autoseg.planning.plan_dataset import plan_dataset
     from autoseg.planning.plan_edits import PlanningOptions
@@ -160,10 +161,13 @@ def check(
     """
     from autoseg.cli.integrity_table import print_report
     from autoseg.cli.promise_table import print_promises
+    from autoseg.interop.expert_labels import labels_for_check
     from autoseg.planning.check_dataset import check_dataset
     from autoseg.planning.workers import readers
 
-    report = check_dataset(dataset, faults, folder, readers(dataset, workers), common.stages(quiet=quiet))
+    stages = common.stages(quiet=quiet)
+    with labels_for_check(dataset, faults, folder, workers=common.n_workers(workers)) as (described, found):
+        report = check_dataset(described, found, folder, readers(described, workers), stages)
     if as_json:
         common.print_json(report.as_json())
     else:

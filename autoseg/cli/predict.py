@@ -114,10 +114,10 @@ def _model_folders(
         )
     workspace = common.workspace(root)
     trained = workspace.results(dataset)
-    if (
-        Path(dataset).name != dataset or not trained.is_dir()
-    ):  # the training data may have been moved, and is not needed
-        dataset = common.load_dataset(workspace, dataset).name
+    if Path(dataset).name != dataset or not trained.is_dir():  # otherwise the training data may have been moved
+        from autoseg.dataset.dataset import Dataset
+
+        dataset = Dataset.load(common.find_dataset(workspace, dataset)).name
     return [workspace.model(dataset, configuration, name) for configuration in configurations]
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from autoseg.core.dicom import conversion, dicom_folder
 from autoseg.core.errors import Fault
@@ -30,10 +31,11 @@ from autoseg.dataset.folder_files import (
     visible,
 )
 from autoseg.dataset.name_faults import number_faults, unpaired_faults
-from autoseg.dataset.schema import MASK_FOLDER, ListedCase
+from autoseg.dataset.schema import MASK_FOLDER, DatasetSchema, ListedCase
 
 _log = logging.getLogger(__name__)
 
+NO_EXPERTS: Mapping[str, tuple[tuple[str, Path], ...]] = MappingProxyType({})
 _NUMBERED = re.compile(r"(.+)_([0-9]{4})")
 
 
@@ -43,7 +45,43 @@ class TrainingFiles:
 
     images: tuple[Path, ...]
     """Image files in channel order."""
-    label: Path
+    label: Path | None
+    """None if it is to be fused from the masks of experts."""
+    experts: tuple[tuple[str, Path], ...] = ()
+    """Experts and their masks, sorted by name."""
+
+    def label_name(self, case: str, ending: str) -> str:
+        """Return the name of the label file, in normal form (NFC); that which it would have if there is none."""
+        return normal_name(f"{case}{ending}" if self.label is None else self.label.name)
+
+
+Experts = Mapping[str, tuple[tuple[str, Path], ...]]
+"""Case -> experts and their masks, sorted by name."""
+
+
+def find_experts(folder: Path, schema: DatasetSchema, findings: Findings) -> Experts:
+    """Return the masks of the cases that have ``experts``; add a fault to ``findings`` for every missing file.
+
+    ``folder`` is that of the dataset.json.
+    """
+    cases: dict[str, tuple[tuple[str, Path], ...]] = {}
+    for name, entry in schema.cases.items():
+        paths = {} if entry is None else {
+            expert: resolved_path(folder, text) for expert, text in entry.experts.items() if text is not None
+        }  # fmt: skip
+        for expert, path in paths.items():
+            if not path.is_file():
+                found = f"{'a folder' if path.is_dir() else 'no file'} {path}"
+                fix = "Correct the path (it starts at the folder of dataset.json), or remove the expert."
+                findings.fault(
+                    f"cases.{name}.experts.{expert}", found=found, expected="the expert's mask of the case", fix=fix
+                )
+        if paths:
+            cases[normal_name(name)] = tuple(sorted(paths.items()))
+    lonely = [case for case, masks in cases.items() if len(masks) == 1]
+    if lonely:
+        findings.warn("cases", f"one expert only, whose mask is taken as it is, in {listed(lonely)}")
+    return cases
 
 
 def find_image_cases(folder: Path, ending: str, n_channels: int) -> tuple[dict[str, tuple[Path, ...]], list[CaseFault]]:
@@ -96,15 +134,21 @@ def find_image_cases(folder: Path, ending: str, n_channels: int) -> tuple[dict[s
 
 
 def find_training_cases(
-    folder: Path, listed_cases: Mapping[str, ListedCase | None] | None, ending: str, n_channels: int, findings: Findings
+    folder: Path,
+    listed_cases: Mapping[str, ListedCase | None] | None,
+    ending: str,
+    n_channels: int,
+    findings: Findings,
+    experts: Experts = NO_EXPERTS,
 ) -> dict[str, TrainingFiles]:
     """Return the files of every training case, sorted by name; add a fault to ``findings`` for every missing file.
 
     They come from ``listed_cases``, the list ``dataset`` of the dataset.json; if that is None, from imagesTr and
-    labelsTr (``labelsTr_x`` for a ``dataset_x.json`` if that folder exists).
+    labelsTr (``labelsTr_x`` for a ``dataset_x.json`` if that folder exists). A case with ``experts`` needs no label
+    file; if there is one it is not read, and a warning says so.
     """
     if listed_cases is not None:
-        return _listed_cases(folder, listed_cases, ending, findings)
+        return _fused(_listed_cases(folder, listed_cases, ending, findings, experts), experts, findings)
     images, faults = find_image_cases(folder / "imagesTr", ending, n_channels)
     if images:
         faults += strays(folder / "imagesTr", ending)
@@ -112,7 +156,8 @@ def find_training_cases(
     named = (Path(case) for fault in faults for case in fault.cases)
     broken = {stem_of(case, ending) if has_ending(case.name, ending) else case.name for case in named}
     label_folder = folder / label_folder_name(folder, findings.file)
-    if not label_folder.is_dir():
+    is_needed = not images or bool(images.keys() - experts.keys())
+    if not label_folder.is_dir() and is_needed:
         findings.faults.append(
             Fault(
                 str(label_folder), "no such folder", f"label files <case>{ending}", "Create it with one file per case."
@@ -122,18 +167,30 @@ def find_training_cases(
     for place in (folder / "imagesTr", label_folder):
         for line in passed_over(place, ending) if place.is_dir() else ():
             _log.info("%s", line)
-    labels, label_faults = files_with(label_folder, ending)
+    labels, label_faults = files_with(label_folder, ending) if label_folder.is_dir() else ({}, [])
     findings.faults.extend(label_faults)
     broken |= {case for fault in label_faults for case in fault.cases}
-    if images and not labels and not label_faults:
+    if images and not labels and not label_faults and is_needed:
         findings.faults.append(_no_files(label_folder, f"<case>{ending}", "label"))
         return {}
-    without_label = {case: images[case] for case in sorted(images.keys() - labels.keys() - broken)}
+    without_label = {case: images[case] for case in sorted(images.keys() - labels.keys() - broken - experts.keys())}
     without_image = {case: labels[case] for case in sorted(labels.keys() - images.keys() - broken)}
     findings.faults.extend(
         unpaired_faults(without_label, without_image, label_folder, ending, taken=labels.keys() - without_image.keys())
     )
-    return {case: TrainingFiles(images[case], labels[case]) for case in sorted(images.keys() & labels.keys())}
+    known = images.keys() & (labels.keys() | experts.keys())
+    return _fused({case: TrainingFiles(images[case], labels.get(case)) for case in sorted(known)}, experts, findings)
+
+
+def _fused(files: Mapping[str, TrainingFiles], experts: Experts, findings: Findings) -> dict[str, TrainingFiles]:
+    """Return the files of cases, without label where there are experts; warn of label files that are not read."""
+    unread = [case for case, of_case in files.items() if case in experts and of_case.label is not None]
+    if unread:
+        findings.warn("cases", f"the label file is not read, because the case has experts, of {listed(unread)}")
+    return {
+        case: TrainingFiles(of_case.images, None, experts[case]) if case in experts else of_case
+        for case, of_case in files.items()
+    }
 
 
 def find_masks(
@@ -144,9 +201,9 @@ def find_masks(
     ``mask_folder_name`` is ``valid_mask_folder`` of the dataset.json.
     """
     mask_folder = resolved_path(folder, mask_folder_name)
-    names = Counter(normal_name(files.label.name) for files in cases.values())
+    names = Counter(files.label_name(case, ending) for case, files in cases.items())
     expected = f"one mask per case, named as its label file (<case>{ending}), 0 where nothing is annotated"
-    label_folders = {files.label.parent for files in cases.values()}
+    label_folders = {files.label.parent for files in cases.values() if files.label is not None}
     if not mask_folder.is_dir() or any(folder.samefile(mask_folder) for folder in label_folders):
         found = f"{mask_folder_name!r}, {'the folder of the label files' if mask_folder.is_dir() else 'no folder'}"
         fix = f"Correct the path (it starts at {folder}), or remove the key."
@@ -155,13 +212,13 @@ def find_masks(
     there = {normal_name(path.name): path for path in visible(mask_folder) if path.is_file()}
     masks = {}
     for case, files in cases.items():
-        name = normal_name(files.label.name)
+        name = files.label_name(case, ending)
         if name in there and names[name] == 1:
             masks[case] = there[name]
             continue
         found = "no mask" if names[name] == 1 else f"{names[name]} cases whose label files have this name"
         fix = "Add it; where all of the case is annotated, every voxel of the mask is 1."
-        findings.faults.append(Fault(f"{mask_folder / files.label.name} of case {case!r}", found, expected, fix))
+        findings.faults.append(Fault(f"{mask_folder / name} of case {case!r}", found, expected, fix))
     for name, path in there.items():
         if has_ending(name, ending) and name not in names:
             fix = "Add image and label of the case, correct the name, or remove the mask."
@@ -228,7 +285,7 @@ def _ending(name: str) -> str:
 
 
 def _listed_cases(
-    folder: Path, section: Mapping[str, ListedCase | None], ending: str, findings: Findings
+    folder: Path, section: Mapping[str, ListedCase | None], ending: str, findings: Findings, experts: Experts
 ) -> dict[str, TrainingFiles]:
     """Return the files of the cases that ``dataset`` lists; an entry is None after a fault, and is left out."""
     cases: dict[str, TrainingFiles] = {}
@@ -242,7 +299,12 @@ def _listed_cases(
             continue
         if entry is None:
             continue
-        paths = [resolved_path(folder, text) for text in (*entry.images, entry.label)]
+        if entry.label is None and case not in experts:
+            fix = f"Add its path, or experts to cases.{case}."
+            findings.fault(f"dataset.{case}", found="no label", expected="the path of a label file", fix=fix)
+            continue
+        texts = entry.images if entry.label is None else (*entry.images, entry.label)
+        paths = [resolved_path(folder, text) for text in texts]
         missing = [path for path in paths if not path.is_file()]
         for path in missing:
             found, expected = f"no file {path}", "an existing file"
@@ -255,7 +317,8 @@ def _listed_cases(
                 )
             findings.fault(f"dataset.{case}", found=found, expected=expected, fix=fix)
         if not missing:
-            cases[case] = TrainingFiles(tuple(paths[:-1]), paths[-1])
+            n_images = len(entry.images)
+            cases[case] = TrainingFiles(tuple(paths[:n_images]), None if entry.label is None else paths[n_images])
     return dict(sorted(cases.items()))
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import Findings, did_you_mean, listed
-from autoseg.dataset.case_files import TrainingFiles, find_masks, find_training_cases
+from autoseg.dataset.case_files import TrainingFiles, find_experts, find_masks, find_training_cases
 from autoseg.dataset.case_section import add_statements, entries_by_case
 from autoseg.dataset.dataset_json import check_number_of_cases, read_channels, read_dataset_json
 from autoseg.dataset.labels import Labels
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.dataset.protocol_section import read_protocol
-from autoseg.dataset.schema import CaseEntry
+from autoseg.dataset.schema import CaseEntry, ExpertFusion
 from autoseg.dataset.schema_faults import read_schema
 from autoseg.dataset.task_section import read_task_labels
 
@@ -38,6 +38,8 @@ class CaseFiles:
     """Relative sampling weight, at least 0."""
     valid_mask: Path | None = None
     """Mask on the grid of the label file: voxels with 0 are unannotated, whatever the label file holds there."""
+    experts: tuple[tuple[str, Path], ...] = ()
+    """Experts and their masks, sorted by name, of which the label file is still to be fused; then ``label`` is None."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -63,6 +65,8 @@ class Dataset:
     """Promises of the annotators about how they worked."""
     warnings: tuple[str, ...] = field(default=(), repr=False)
     """Warnings about entries that are valid but probably not intended; :meth:`load` logs them."""
+    expert_fusion: ExpertFusion = field(default=ExpertFusion(), repr=False)
+    """How masks of experts are fused."""
     json_name: str = field(default=DATASET_JSON, repr=False)
     """Name of the JSON file in ``folder`` that describes the data set."""
 
@@ -108,7 +112,8 @@ class Dataset:
         if schema.file_ending or "dataset" in content:
             listed_cases = schema.dataset if "dataset" in content else None
             n_channels = len(channels) or 10_000  # after a fault any number of channel files will do
-            files = find_training_cases(folder, listed_cases, schema.file_ending, n_channels, findings)
+            experts = find_experts(folder, schema, findings)
+            files = find_training_cases(folder, listed_cases, schema.file_ending, n_channels, findings, experts)
             check_number_of_cases(content, len(files), findings)
             if schema.valid_mask_folder is not None:
                 masks = find_masks(folder, schema.valid_mask_folder, files, schema.file_ending, findings)
@@ -127,6 +132,7 @@ class Dataset:
             json=content,
             protocol=read_protocol(schema.annotation_protocol, labels, findings),
             warnings=tuple(findings.warnings),
+            expert_fusion=schema.expert_fusion,
             json_name=json_path.name,
         )
         return dataset, tuple(findings.faults)
@@ -199,4 +205,5 @@ def _case_files(name: str, files: TrainingFiles, mask: Path | None, entry: CaseE
         group=None if entry.group is None else str(entry.group),
         priority=entry.priority,
         valid_mask=mask,
+        experts=files.experts,
     )

@@ -220,8 +220,9 @@ def _check_order(file: DatasetFile, foreground: Values, n_regions: int, findings
 def _check_gaps(file: DatasetFile, foreground: Values, findings: Findings) -> None:
     """Add a fault for undeclared values between the lowest and the highest value of a class."""
     classes = {file.schema.labels.background, *(item for values in foreground.values() for item in values)}
-    sets = file.content.get("label_sets", {})
-    others = [file.schema.unlabelled, file.schema.labels.ignore, *(sets if isinstance(sets, Mapping) else ())]
+    sections = [file.content.get(key) for key in ("label_sets", "label_weights")]
+    values = [value for section in sections if isinstance(section, Mapping) for value in section]
+    others = [file.schema.unlabelled, file.schema.labels.ignore, *values]
     declared = classes | {value for item in others if (value := parse_value(item)) is not None and value >= 0}
     highest = max((item for values in foreground.values() for item in values), default=0)
     missing = sorted(set(range(min(classes), highest)) - declared)

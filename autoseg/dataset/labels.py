@@ -68,7 +68,9 @@ class Labels:
     unlabelled: int | None = None
     """``unlabelled``: another file value of unannotated voxels; ``file_values.NAN_VALUE`` stands for NaN."""
     set_values: Mapping[int, frozenset[int]] = field(default_factory=dict)
-    """Further file value -> indices of the possible classes (``dataset.json: label_sets``)."""
+    """Further file value -> indices of the possible classes (``dataset.json: label_sets`` and ``label_weights``)."""
+    value_weights: Mapping[int, float] = field(default_factory=dict)
+    """File value in ``set_values`` -> how much a voxel counts in training, above 0 and below 1 (``label_weights``)."""
     statements: Mapping[str, CaseStatement] = field(default_factory=dict)
     """Case -> its statement; cases without one are missing."""
     lazy_semantics: LazySemantics = "marginal"
@@ -102,7 +104,8 @@ class Labels:
     @property
     def is_dense(self) -> bool:
         """Whether dataset.json implies that every voxel of every case is annotated as exactly one class."""
-        return not (unknown_values(self) or self.set_values or statements_leave_open(self) or self.has_masks)
+        has_sets = any(len(members) != 1 for members in self.set_values.values())
+        return not (unknown_values(self) or has_sets or statements_leave_open(self) or self.has_masks)
 
     @property
     def unknown(self) -> int:
@@ -209,6 +212,11 @@ def unknown_values(labels: Labels) -> tuple[int, ...]:
     """Return the file values of unannotated voxels: ignore, unlabelled, and label sets of all classes."""
     values = [value for value in (labels.ignore, labels.unlabelled) if value is not None]
     return (*values, *(value for value, members in labels.set_values.items() if len(members) == labels.n_classes))
+
+
+def weight_levels(labels: Labels) -> tuple[float, ...]:
+    """Return the different weights of annotated voxels, 1 first, then ascending."""
+    return (1.0, *sorted(set(labels.value_weights.values())))
 
 
 def painting_of(labels: Labels) -> Painting | None:

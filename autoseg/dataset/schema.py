@@ -58,6 +58,10 @@ def _stated(value: object, handler: ValidatorFunctionWrapHandler) -> object:
     return None if value is FAULTY else handler(value)
 
 
+def _listed(value: object) -> list[object]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
 def _by_class(value: object) -> object:
     return value if isinstance(value, Mapping) else {ALL_CLASSES: value}
 
@@ -83,7 +87,7 @@ FileValue = Annotated[int, Field(ge=0, le=MAX_VALUE)]
 Values = Annotated[
     list[FileValue],
     Field(min_length=1),
-    BeforeValidator(lambda value: list(value) if isinstance(value, (list, tuple)) else [value]),
+    BeforeValidator(_listed),
     AfterValidator(lambda values: tuple(sorted(set(values)))),
 ]
 """The file values of a class (one) or region (several); ascending."""
@@ -134,6 +138,26 @@ class CaseEntry(Section):
     absent: Names = []
     priority: Annotated[float, Field(ge=0, le=LARGEST)] = 1.0
     group: Annotated[Text | int | None, Stated, Single] = None
+    experts: Annotated[Named[Text], Field(min_length=1)] = {}
+    """Name of an expert -> path of the mask that the expert made."""
+
+
+class ExpertFusion(Section):
+    """The key ``expert_fusion``."""
+
+    method: Literal["staple", "majority", "sets"] = "staple"
+    undecided: Text = IGNORE
+    """``ignore``, or a class."""
+    soft: bool = False
+    """Whether a voxel of which experts are less sure counts less in training."""
+
+
+class WeightedLabel(Section):
+    """The keys ``label_weights.<value>``."""
+
+    label: Annotated[list[Text], Field(min_length=1), BeforeValidator(_listed)]
+    """One class or region, or several."""
+    weight: Annotated[float, Field(ge=0, le=1)]
 
 
 class Gap(Section):
@@ -159,7 +183,7 @@ class ListedCase(Section):
     model_config = ConfigDict(extra="ignore")
 
     images: Annotated[list[str], Field(min_length=1)]
-    label: str
+    label: str | None = None
 
 
 class DatasetSchema(Section):
@@ -174,8 +198,10 @@ class DatasetSchema(Section):
     labels: LabelSection = LabelSection()
     regions_class_order: Annotated[list[int] | None, Single] = None
     label_sets: Named[Annotated[list[str], Field(min_length=1), Single]] = {}
+    label_weights: Named[Annotated[WeightedLabel, Single]] = {}
     unlabelled: Annotated[int | None, BeforeValidator(_file_value)] = None
     cases: Named[CaseEntry] = {}
+    expert_fusion: ExpertFusion = ExpertFusion()
     lazy_semantics: LazySemantics = "marginal"
     annotation_protocol: ProtocolSection = ProtocolSection()
     valid_mask_folder: Text | None = None

@@ -23,15 +23,20 @@ from autoseg.dataset.schema import (
     CaseEntry,
     DatasetFile,
     DatasetSchema,
+    ExpertFusion,
     LabelSection,
     ProtocolSection,
+    Section,
 )
 
 MISSPELLING_CUTOFF = 0.85
 _KINDS = {bool: "true or false", float: "a float", str: "text", list: "a list", dict: "an object", type(None): "null"}
-_UNSUPPORTED = {
-    "experts": "Experts are not supported by this version; fuse them into one label file and remove the key."
+_SECTIONS: dict[str, type[Section]] = {
+    "cases": CaseEntry,
+    PROTOCOL: ProtocolSection,
+    "expert_fusion": ExpertFusion,
 }
+"""Key -> the keys that an object below it may have."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +107,9 @@ def _refusals(content: Mapping[str, Any], errors: Iterable[ErrorDetails]) -> lis
 def _add_fault(refusal: Refusal, findings: Findings) -> None:
     found, value, name = shown(refusal.value), refusal.value, refusal.path[-1]
     if refusal.kind == "extra_forbidden":
-        known = (CaseEntry if refusal.path[0] == "cases" else ProtocolSection).model_fields
-        found, expected = f"an {'unsupported' if name in _UNSUPPORTED else 'unknown'} key", f"one of {', '.join(known)}"
-        fix = _UNSUPPORTED.get(name, "Correct or remove it.") + did_you_mean(name, known, 0.6)
+        known = _SECTIONS[refusal.path[0]].model_fields
+        found, expected = "an unknown key", f"one of {', '.join(known)}"
+        fix = "Correct or remove it." + did_you_mean(name, known, 0.6)
     else:
         expected, fix = _advice(refusal)
         if refusal.kind == "int_type" or refusal.path == ("labels", IGNORE):
@@ -191,6 +196,10 @@ _ADVICE: dict[str, tuple[str, Any]] = {  # key -> what is expected, and what to 
         f'a file value of which nothing is known, from {LEAST_VALUE} to {MAX_VALUE}, or "nan"', _unlabelled
     ),
     "label_sets": ("an object from value to a list of the classes that it may be", {"5": ["liver", "tumour"]}),
+    "label_weights": (
+        "an object from value to the label that it means and how much its voxels count in training, 0 to 1",
+        {"3": {"label": "tumour", "weight": 0.6}},
+    ),
     "lazy_semantics": (
         '"marginal" (0 means none of the annotated classes) or "seed" (what is annotated as a class outside annotated, '
         "0 included, means only that it is no absent class)", "seed",
@@ -203,6 +212,16 @@ _ADVICE: dict[str, tuple[str, Any]] = {  # key -> what is expected, and what to 
     "absent": ("a list of class names", ["tumour"]),
     "priority": ("a number of 0 or more: 2 draws patches from this case twice as often, 0 never", 2),
     "group": ("a name, say of the patient", "patient_7"),
+    "experts": (
+        "an object from at least one expert to the path of a mask, which starts at the folder of dataset.json",
+        {"anna": "experts/anna/case_1.nii.gz"},
+    ),
+    "expert_fusion": (
+        f"an object with some of {', '.join(ExpertFusion.model_fields)}", {"method": "staple", "undecided": IGNORE}
+    ),
+    "method": ('"staple", "majority" or "sets" (a voxel may be any of the classes that experts named)', "staple"),
+    "undecided": (f'"{IGNORE}", or the name of a class: what voxels are that the experts do not decide', IGNORE),
+    "soft": ("true (voxels of which experts are less sure count less in training) or false", True),
     PROTOCOL: ("an object with promises", {"classes_complete_in": "slice"}),
     "classes_complete_in": (
         '"slice" (every class in an annotated slice was annotated there) or "case" (every class in a case was '
@@ -219,6 +238,6 @@ _ADVICE: dict[str, tuple[str, Any]] = {  # key -> what is expected, and what to 
     keys.TARGETS: ("a list with a name for each channel of the label files, in their order", ["distance to membrane"]),
     "dataset": ('an object from case to "images" (a list of paths) and "label" (a path)', {"case_1": _FILES}),
 }  # fmt: skip
-_DEPTHS = {"labels": 1, "cases": 2, PROTOCOL: 1}
+_DEPTHS = {"labels": 1, "cases": 2, PROTOCOL: 1, "expert_fusion": 1}
 """Key -> number of levels below it at which keys have advice of their own."""
 _NEEDED = {*keys.REQUIRED, keys.TARGETS, "modality", BACKGROUND}

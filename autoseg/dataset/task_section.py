@@ -42,10 +42,11 @@ def _read_targets(file: DatasetFile, findings: Findings) -> Labels | None:
                 fix='Remove it; if label files hold classes, remove "task" and "targets" instead.',
             )  # fmt: skip
     for case, entry in file.schema.cases.items():
-        if entry is not None and (entry.annotated is not None or entry.absent):
+        if entry is not None and (entry.annotated is not None or entry.absent or entry.experts):
             findings.fault(
-                f"cases.{case}", found="annotated or absent classes", expected="no classes: label files hold numbers",
-                fix="Remove annotated and absent; priority and group may stay.",
+                f"cases.{case}", found="annotated or absent classes, or experts",
+                expected="no classes: label files hold numbers",
+                fix="Remove annotated, absent and experts; priority and group may stay.",
             )  # fmt: skip
     names = file.schema.targets
     repeated = sorted({name for name in names if names.count(name) > 1})

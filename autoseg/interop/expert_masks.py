@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from autoseg.annotation.instance_gaps import separated
-from autoseg.annotation.label_counts import count_values
 from autoseg.annotation.votes import NO_VOTE
-from autoseg.core.errors import AutosegError, DatasetError, Fault
+from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import listed
-from autoseg.core.parallel import map_unordered
-from autoseg.core.progress import Progress, silent
 from autoseg.dataset.folder_files import has_ending, visible
 from autoseg.dataset.pairing import bare_name
-from autoseg.io.images import SUPPORTED_ENDINGS, read_labels
+from autoseg.io.images import SUPPORTED_ENDINGS
 
 MOST_CLASSES = 50
 """Number of different values of masks above which they are taken for instances."""
@@ -34,6 +26,8 @@ class MaskSet:
     """Name of the masks, without ending."""
     files: Mapping[str, Path]
     """Expert -> mask, sorted by expert; at least one."""
+    image: Path | None = None
+    """File whose grid the masks must have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +43,13 @@ class MaskClasses:
     are_instances: bool = False
     """Whether values above 0 are numbers of instances of the second class."""
 
-    def votes(self, values: NDArray[np.integer]) -> NDArray[np.int16]:
-        """Return class indices (*S) of a mask (*S), ``NO_VOTE`` where it is unlabelled.
-
-        Instances lose the voxels that touch another instance (see :func:`autoseg.annotation.instance_gaps.separated`).
-        """
-        if self.unlabelled is None:
-            return self._indices(values)
-        is_unlabelled = values == self.unlabelled
-        return np.where(is_unlabelled, np.int16(NO_VOTE), self._indices(np.where(is_unlabelled, 0, values)))
-
-    def _indices(self, values: NDArray[np.integer]) -> NDArray[np.int16]:
-        if self.are_instances:
-            return separated(values).astype(np.int16)
-        table = np.zeros(self.values[-1] + 1, dtype=np.int16)
-        table[list(self.values)] = np.arange(len(self.values))
-        indices: NDArray[np.int16] = table[values]
-        return indices
+    @property
+    def class_of(self) -> dict[int, int]:
+        """Value of a mask -> class index, or ``NO_VOTE``; of masks of instances, 0 and 1 -> themselves."""
+        by_value = {value: index for index, value in enumerate(self.values)}
+        if self.unlabelled is None or self.are_instances:
+            return by_value
+        return by_value | {self.unlabelled: NO_VOTE}
 
 
 def find_mask_sets(folder: Path) -> tuple[MaskSet, ...]:
@@ -109,14 +93,12 @@ def find_mask_sets(folder: Path) -> tuple[MaskSet, ...]:
     return tuple(MaskSet(name, dict(sorted(files[name].items()))) for name in sorted(files))
 
 
-def read_classes(
-    sets: Sequence[MaskSet],
+def classes_of(
+    values: Iterable[int],
     *,
     names: Sequence[str] | None = None,
     unlabelled: int | None = None,
     are_instances: bool = False,
-    workers: int = 1,
-    progress: Progress = silent,
 ) -> MaskClasses:
     """Return the classes of masks, from the values that occur in all of them.
 
@@ -126,6 +108,8 @@ def read_classes(
 
     Parameters
     ----------
+    values
+        Of all masks.
     names
         Of the classes, background first; None makes them from the values.
     unlabelled
@@ -136,54 +120,23 @@ def read_classes(
     Raises
     ------
     DatasetError
-        If masks cannot be read, masks of one image differ in shape, or their values do not fit ``names``.
+        If the values do not fit ``names``.
     """
-    values: set[int] = set() if unlabelled == 0 else {0}
-    faults: list[Fault] = []
-    survey = partial(_survey, unlabelled=unlabelled, keep_values=not are_instances)
-    for done, (index, result) in enumerate(map_unordered(survey, sets, workers=workers), 1):
-        if isinstance(result, DatasetError):
-            faults.extend(result.faults)
-        elif isinstance(result, AutosegError):
-            raise result
-        else:
-            values |= result
-        progress(done, len(sets), sets[index].name)
-    if faults:
-        raise DatasetError(sorted(faults, key=lambda fault: fault.where))
+    labelled = ({*values} | (set() if unlabelled == 0 else {0})) - {unlabelled}
     if are_instances:
-        values = {0, 1}
-    if len(values) > MOST_CLASSES:
-        found, expected = f"{len(values)} different values", f"at most {MOST_CLASSES} classes"
-        fix = "If values are numbers of instances, add --instances."
-        raise DatasetError([Fault("masks", found, expected, fix)])
-    return _classes(sorted(values or {0}), names, unlabelled, are_instances=are_instances)
-
-
-def votes_of(masks: MaskSet, classes: MaskClasses) -> Iterator[NDArray[np.int16]]:
-    """Yield the votes (z, y, x) of each expert for the classes, in the order of ``masks.files``."""
-    for path in masks.files.values():
-        yield classes.votes(read_labels(path)[0])
+        labelled = {0, 1}
+        if names is not None and len(names) != len(labelled):
+            fix = "Give --names background cell, or leave them out."
+            raise DatasetError([Fault("--names", listed(names), "two with --instances, background first", fix)])
+    if names is None and len(labelled) == 1 and 0 not in labelled:
+        found = f"the value {min(labelled)} alone, beside {unlabelled}, which is unlabelled"
+        fix = f"If {unlabelled} is background, leave out --unlabelled; otherwise give --names for all classes."
+        raise DatasetError([Fault("masks", found, "at least two classes", fix)])
+    return _classes(sorted(labelled or {0}), names, unlabelled, are_instances=are_instances)
 
 
 def _is_mask(path: Path) -> bool:
     return path.is_file() and any(has_ending(path.name, ending) for ending in SUPPORTED_ENDINGS)
-
-
-def _survey(masks: MaskSet, *, unlabelled: int | None, keep_values: bool) -> set[int]:
-    """Return the values of the masks of one image; raise ``DatasetError`` if their shapes differ."""
-    values: set[int] = set()
-    shapes: dict[str, tuple[int, ...]] = {}
-    for expert, path in masks.files.items():
-        labels, _ = read_labels(path)
-        shapes[expert] = labels.shape
-        if keep_values:
-            values |= count_values(labels).keys() - {unlabelled}
-    if len(set(shapes.values())) > 1:
-        found = f"masks of different shapes (z, y, x): {listed(f'{name} {shape}' for name, shape in shapes.items())}"
-        fix = "Export the masks of one image on the same grid."
-        raise DatasetError([Fault(masks.name, found, "equal shapes", fix)])
-    return values
 
 
 def _classes(

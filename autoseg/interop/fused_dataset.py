@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from autoseg.annotation.fusion import FusionMethod
 from autoseg.core.atomic import write_json
@@ -14,10 +14,20 @@ from autoseg.core.findings import did_you_mean, listed
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.pairing import pair_by_name
-from autoseg.interop.expert_masks import MaskSet, find_mask_sets, read_classes
+from autoseg.interop.expert_masks import MaskSet, classes_of, find_mask_sets
 from autoseg.interop.expert_tables import Agreement
-from autoseg.interop.fuse_experts import FusedFiles, FusionSettings, file_values, fuse_masks
-from autoseg.interop.image_folder import LABELS, ImageFolder, check_new, dataset_json, find_images, image_folder
+from autoseg.interop.fuse_experts import IGNORE, FusedFiles, FusionSettings, found_meanings, fuse_masks
+from autoseg.interop.fused_values import FileValues, further_values
+from autoseg.interop.image_folder import (
+    LABELS,
+    ImageFolder,
+    check_channel_names,
+    check_new,
+    dataset_json,
+    find_images,
+    image_folder,
+)
+from autoseg.interop.mask_votes import MaskReading, MaskVotes, missing_values, read_votes, values_of
 from autoseg.io.images import ending_of, written_ending
 
 PICTURES = "pictures"
@@ -37,6 +47,8 @@ class FusionRequest:
     """``staple``, ``majority`` or ``sets``."""
     undecided: str
     """``ignore`` or the name of a class."""
+    soft: bool
+    """Whether a voxel counts in training as much as its class is probable."""
     instances: bool
     """Whether values above 0 are numbers of instances."""
     unlabelled: int | None
@@ -58,7 +70,8 @@ class FusionRequest:
 class PreparedFusion:
     """Masks that can be fused, found and checked; nothing is written yet."""
 
-    sets: tuple[MaskSet, ...]
+    votes: tuple[MaskVotes, ...]
+    """Masks of each image."""
     settings: FusionSettings
     images: ImageFolder | None
     case_of: Mapping[str, str]
@@ -67,19 +80,36 @@ class PreparedFusion:
     """What a user should know, although the result is right."""
 
 
-def prepare(request: FusionRequest, progress: Progress = silent) -> PreparedFusion:
-    """Find and check masks and images.
+@dataclass(frozen=True, slots=True)
+class FusedFolder:
+    """What was written."""
+
+    agreements: tuple[Agreement, ...]
+    """Of the experts of each image, sorted by name."""
+    values: Mapping[str, Any]
+    """Meaning of the values of the label maps: the keys ``labels``, ``label_sets`` and ``label_weights``."""
+
+
+def prepare(request: FusionRequest, scratch: Path, progress: Progress = silent) -> PreparedFusion:
+    """Find, read and check masks and images.
+
+    Parameters
+    ----------
+    request
+        What to do.
+    scratch
+        Folder for temporary files, which :func:`write` needs.
+    progress
+        Called for each image.
 
     Raises
     ------
     ConfigError
-        If the output folder is not empty, or an option does not fit.
+        If the output folder is not empty, or options do not fit.
     DatasetError
         If masks or images are missing, cannot be read, or do not fit each other.
     """
-    if request.method not in get_args(FusionMethod):
-        hint = did_you_mean(request.method, get_args(FusionMethod))
-        raise ConfigError(f"--method {request.method}: expected one of {', '.join(get_args(FusionMethod))}.{hint}")
+    _check_options(request)
     check_new(request.output)
     sets = find_mask_sets(request.masks)
     case_of = {masks.name: masks.name for masks in sets}
@@ -87,13 +117,50 @@ def prepare(request: FusionRequest, progress: Progress = silent) -> PreparedFusi
     images = None
     if request.images is not None:
         images, case_of, remarks = _with_images(sets, request.images, request.mask_suffix)
-        sets = tuple(masks for masks in sets if masks.name in case_of)
-    classes = read_classes(
-        sets, names=request.names, unlabelled=request.unlabelled, are_instances=request.instances,
-        workers=request.workers, progress=progress,
+        check_channel_names(images, request.channel_names)
+        sets = tuple(
+            replace(masks, image=images.images[case_of[masks.name]]) for masks in sets if masks.name in case_of
+        )
+    reading = MaskReading(are_instances=request.instances, unlabelled=request.unlabelled)
+    votes = read_votes(sets, scratch, reading, workers=request.workers, progress=progress)
+    values = values_of(votes)
+    classes = classes_of(
+        values, names=request.names, unlabelled=request.unlabelled, are_instances=request.instances
     )  # fmt: skip
-    settings = FusionSettings(classes, cast(FusionMethod, request.method), request.undecided)
-    return PreparedFusion(sets, settings, images, case_of, (*remarks, *_lonely(sets)))
+    if request.undecided not in (IGNORE, *classes.names):
+        expected = ", ".join([IGNORE, *classes.names])
+        hint = did_you_mean(request.undecided, [IGNORE, *classes.names])
+        found = f"found no class of this name, expected one of {expected}"
+        raise ConfigError(f"--undecided {request.undecided}: {found}.{hint}")
+    settings = FusionSettings(
+        classes.names, classes.class_of, cast(FusionMethod, request.method), request.undecided, request.soft,
+        request.instances,
+    )  # fmt: skip
+    remarks = (
+        *remarks, *_lonely(sets), *missing_values(values, request.unlabelled, are_instances=request.instances)
+    )  # fmt: skip
+    return PreparedFusion(votes, settings, images, case_of, remarks)
+
+
+def _check_options(request: FusionRequest) -> None:
+    """Raise ``ConfigError`` for an unknown method, and for options that contradict others."""
+    of_images = (
+        ("--channel-names", request.channel_names is not None),
+        ("--mask-suffix", request.mask_suffix is not None),
+        ("--copy", request.copy),
+    )
+    for option, is_given in of_images:
+        if is_given and request.images is None:
+            raise ConfigError(f"{option}: found without --images, of which it speaks. Give both, or leave it out.")
+    if request.method not in get_args(FusionMethod):
+        hint = did_you_mean(request.method, get_args(FusionMethod))
+        raise ConfigError(f"--method {request.method}: expected one of {', '.join(get_args(FusionMethod))}.{hint}")
+    for option, is_given in (("--soft", request.soft), ("--undecided", request.undecided != IGNORE)):
+        if request.method == "sets" and is_given:
+            raise ConfigError(
+                f"{option}: found with --method sets, which decides nothing, expected without it. Leave it out, or "
+                "take --method staple or majority."
+            )
 
 
 def _with_images(
@@ -115,27 +182,31 @@ def _with_images(
 def _lonely(sets: Sequence[MaskSet]) -> tuple[str, ...]:
     """Return a remark if images have the mask of one expert only."""
     if len({expert for masks in sets for expert in masks.files}) == 1:
-        return ("there is one expert only: his masks are taken as they are, and say nothing about agreement",)
+        return ("there is one expert only, whose masks are taken as they are: nothing is known of agreement",)
     lonely = [masks.name for masks in sets if len(masks.files) == 1]
     return (f"the mask of one expert only, which is taken as it is: {listed(lonely)}",) if lonely else ()
 
 
-def write(request: FusionRequest, prepared: PreparedFusion, progress: Progress = silent) -> tuple[Agreement, ...]:
+def write(request: FusionRequest, prepared: PreparedFusion, progress: Progress = silent) -> FusedFolder:
     """Write label maps and pictures, with images the data set; dataset.json last. Return the agreement of experts."""
-    values = file_values(prepared.sets, prepared.settings, workers=request.workers)
-    images = prepared.images
+    settings, images, workers = prepared.settings, prepared.images, request.workers
+    n_classes = len(settings.names)
+    further = further_values(found_meanings(prepared.votes, settings, workers=workers), n_classes, n_classes)
+    values = FileValues(tuple(range(n_classes)), n_classes + len(further), further)
     if images is not None:
         images.put(request.output, copy=request.copy)
-    files = {masks.name: _files(masks, request, prepared) for masks in prepared.sets}
-    agreements = fuse_masks(prepared.sets, prepared.settings, values, files, workers=request.workers, progress=progress)
+    files = {item.masks.name: _files(item.masks, request, prepared) for item in prepared.votes}
+    agreements = fuse_masks(prepared.votes, settings, values, files, workers=workers, progress=progress)
+    unknown = values.unknown if any(item.unknown for item in agreements) else None
+    keys = values.as_json(settings.names)
     if images is not None:
         content = dataset_json(
-            images, prepared.settings.classes, has_unknown=any(item.unknown for item in agreements),
-            label_sets=values.sets, channel_names=request.channel_names,
+            images, settings.names, unknown=unknown, further=keys, channel_names=request.channel_names
         )  # fmt: skip
         write_json(request.output / DATASET_JSON, content)
         Dataset.load(request.output)
-    return agreements
+    labels = dict(zip(settings.names, values.classes, strict=True)) | ({} if unknown is None else {IGNORE: unknown})
+    return FusedFolder(agreements, {"labels": labels, **keys})
 
 
 def _files(masks: MaskSet, request: FusionRequest, prepared: PreparedFusion) -> FusedFiles:

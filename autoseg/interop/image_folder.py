@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from autoseg.core.errors import ConfigError, DatasetError, Fault, FileFormatError
@@ -13,7 +14,6 @@ from autoseg.core.findings import listed
 from autoseg.dataset.case_files import is_file_name
 from autoseg.dataset.dataset import DATASET_JSON, CaseFiles
 from autoseg.dataset.folder_files import has_ending, visible
-from autoseg.interop.expert_masks import MaskClasses
 from autoseg.io.images import SUPPORTED_ENDINGS, ending_of, read_header, written_ending
 from autoseg.io.raw_layout import put_images
 
@@ -96,10 +96,10 @@ def image_folder(images: Mapping[str, Path]) -> ImageFolder:
 
 def dataset_json(
     folder: ImageFolder,
-    classes: MaskClasses,
+    names: Sequence[str],
     *,
-    has_unknown: bool,
-    label_sets: Sequence[frozenset[int]] = (),
+    unknown: int | None,
+    further: Mapping[str, Any] = MappingProxyType({}),
     channel_names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return the content of a dataset.json for images and label files of class indices.
@@ -108,12 +108,12 @@ def dataset_json(
     ----------
     folder
         The images.
-    classes
-        Names of the K classes.
-    has_unknown
-        Whether label files have voxels of which nothing is known; their value follows that of the last set.
-    label_sets
-        The classes that voxels of the values K, K + 1, ... may be.
+    names
+        (K,) of the classes.
+    unknown
+        Value of voxels of which nothing is known; None if label files have none.
+    further
+        Further keys.
     channel_names
         Names of the channels; None: red, green, blue for three, otherwise channel_0, channel_1, ...
 
@@ -122,26 +122,25 @@ def dataset_json(
     ConfigError
         If the number of ``channel_names`` is not that of the channels.
     """
-    if channel_names is not None and len(channel_names) != folder.n_channels:
-        found, expected = f"{len(channel_names)} names", f"{folder.n_channels}, as many as channels"
-        raise ConfigError(f"--channel-names: found {found}, expected {expected}.")
-    names = channel_names or (
+    check_channel_names(folder, channel_names)
+    channels = channel_names or (
         _COLOURS if folder.n_channels == len(_COLOURS) else [f"channel_{index}" for index in range(folder.n_channels)]
     )
-    n_classes = len(classes.names)
-    labels = {name: index for index, name in enumerate(classes.names)}
-    content: dict[str, Any] = {
-        "channel_names": {str(index): name for index, name in enumerate(names)},
-        "labels": labels | ({"ignore": n_classes + len(label_sets)} if has_unknown else {}),
+    labels = {name: index for index, name in enumerate(names)}
+    return {
+        "channel_names": {str(index): name for index, name in enumerate(channels)},
+        "labels": labels | ({} if unknown is None else {"ignore": unknown}),
         "numTraining": len(folder.images),
         "file_ending": folder.ending,
+        **further,
     }
-    if label_sets:
-        content["label_sets"] = {
-            str(n_classes + number): [classes.names[index] for index in sorted(members)]
-            for number, members in enumerate(label_sets)
-        }
-    return content
+
+
+def check_channel_names(folder: ImageFolder, channel_names: Sequence[str] | None) -> None:
+    """Raise ``ConfigError`` if there are ``channel_names``, but not as many as channels."""
+    if channel_names is not None and len(channel_names) != folder.n_channels:
+        found, expected = f"{len(channel_names)} names", f"{folder.n_channels}, as many as channels"
+        raise ConfigError(f"--channel-names: found {found}, expected {expected}. Correct it, or leave it out.")
 
 
 def check_new(output: Path) -> None:

@@ -17,9 +17,10 @@ from autoseg.core.parallel import map_unordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.pairing import Affixes, pair_by_name
-from autoseg.interop.expert_masks import MaskClasses, MaskSet, read_classes
+from autoseg.interop.expert_masks import MaskClasses, MaskSet, classes_of
 from autoseg.interop.image_folder import LABELS, ImageFolder, check_new, dataset_json, find_images, image_folder
-from autoseg.io.images import ending_of, read_header, read_labels, write_labels
+from autoseg.interop.mask_votes import MaskReading, MaskVotes, missing_values, read_votes, values_of
+from autoseg.io.images import ending_of, read_header, write_labels
 from autoseg.io.raw_layout import put_file
 
 
@@ -28,8 +29,8 @@ class Import:
     """Images with their masks, found and checked; nothing is written yet."""
 
     images: ImageFolder
-    masks: Mapping[str, Path]
-    """Case -> mask."""
+    masks: Mapping[str, MaskVotes]
+    """Case -> mask, read."""
     classes: MaskClasses
     mask_names: Affixes
     """What names of masks have around those of images."""
@@ -40,6 +41,7 @@ class Import:
 def prepare_import(
     images: Path,
     masks: Path,
+    scratch: Path,
     *,
     names: tuple[str, ...] | None = None,
     unlabelled: int | None = None,
@@ -54,6 +56,8 @@ def prepare_import(
     ----------
     images, masks
         Folders.
+    scratch
+        Folder for temporary files, which :func:`write_import` needs.
     names
         Of the classes, background first; None makes them from the values.
     unlabelled
@@ -74,22 +78,15 @@ def prepare_import(
         fix = "Name masks after their images (0001.png and 0001_mask.png), or give --mask-suffix."
         raise DatasetError([Fault(str(masks), found, "a mask for each image", fix)])
     folder = image_folder({case: image for case, (image, _) in pairing.pairs.items()})
-    mask_of = {case: mask for case, (_, mask) in pairing.pairs.items()}
-    faults = []
-    for case, mask in mask_of.items():
-        shape, other = read_header(folder.images[case])[0][1:], read_header(mask)[0][1:]
-        if shape != other:
-            fix = "Export the mask on the grid of the image."
-            faults.append(Fault(str(mask), f"shape {other} (z, y, x)", f"{shape}, as the image", fix))
-    if faults:
-        raise DatasetError(faults)
-    sets = [MaskSet(case, {"": mask}) for case, mask in mask_of.items()]
-    classes = read_classes(
-        sets, names=names, unlabelled=unlabelled, are_instances=are_instances, workers=workers, progress=progress
-    )
+    sets = [MaskSet(case, {"": mask}, folder.images[case]) for case, (_, mask) in pairing.pairs.items()]
+    reading = MaskReading(are_instances=are_instances, unlabelled=unlabelled)
+    votes = read_votes(sets, scratch, reading, workers=workers, progress=progress)
+    values = values_of(votes)
+    classes = classes_of(values, names=names, unlabelled=unlabelled, are_instances=are_instances)
     alone = {"images without mask": pairing.images_alone, "masks without image": pairing.masks_alone}
     remarks = [f"{what} are left out: {listed(path.name for path in paths)}" for what, paths in alone.items() if paths]
-    return Import(folder, mask_of, classes, pairing.mask, tuple(remarks))
+    remarks += missing_values(values, unlabelled, are_instances=are_instances)
+    return Import(folder, {item.masks.name: item for item in votes}, classes, pairing.mask, tuple(remarks))
 
 
 def write_import(
@@ -111,8 +108,9 @@ def write_import(
         If ``output`` is not empty, or the number of ``channel_names`` is not that of the channels.
     """
     check_new(output)
-    has_unknown = prepared.classes.unlabelled is not None
-    content = dataset_json(prepared.images, prepared.classes, has_unknown=has_unknown, channel_names=channel_names)
+    names = prepared.classes.names
+    unknown = None if prepared.classes.unlabelled is None else len(names)
+    content = dataset_json(prepared.images, names, unknown=unknown, channel_names=channel_names)
     prepared.images.put(output, copy=copy)
     cases = list(prepared.masks)
     (output / LABELS).mkdir(parents=True, exist_ok=True)
@@ -126,13 +124,15 @@ def write_import(
 
 
 def _put_mask(case: str, *, prepared: Import, folder: Path, copy: bool) -> None:
-    mask, classes = prepared.masks[case], prepared.classes
+    votes, classes = prepared.masks[case], prepared.classes
+    mask = votes.masks.files[""]
     n_classes = len(classes.names)
     target = folder / f"{case}{prepared.images.label_ending}"
     is_label_file = classes.values == tuple(range(n_classes)) and classes.unlabelled in (None, n_classes)
     if is_label_file and not classes.are_instances and ending_of(mask).lower() == target.name[len(case) :]:
         put_file(mask, target, copy=copy)
         return
-    votes = classes.votes(read_labels(mask)[0])
-    labels = np.where(votes == NO_VOTE, n_classes, votes).astype(np.uint16)
+    patterns = votes.patterns(classes.class_of, n_classes)
+    values = np.where(patterns.votes[:, 0] == NO_VOTE, n_classes, patterns.votes[:, 0]).astype(np.uint16)
+    labels = values[patterns.pattern_of]
     write_labels(target, labels, read_header(prepared.images.images[case])[1])

@@ -18,6 +18,8 @@ from autoseg.dataset.schema import BACKGROUND, IGNORE, UNLABELLED
 from autoseg.io.images import written_ending
 from autoseg.tasks.task import refuse_regression
 
+WeightedSet = tuple[tuple[str, ...], float]
+"""Names of the classes that a voxel may be, and how much it counts in training."""
 _ABOUT_SLICES = ("classes_complete_in", "background_encloses")
 """Promises whose meaning depends on the axis of the slices."""
 
@@ -91,7 +93,12 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
     background = class_values[BACKGROUND]
     optional = {
         "regions_class_order": datasets[0].json.get("regions_class_order") if first.has_regions else None,
-        "label_sets": {str(value): list(members) for members, value in set_values.items()},
+        "label_sets": {str(value): list(members) for (members, weight), value in set_values.items() if weight == 1},
+        "label_weights": {
+            str(value): {"label": list(members), "weight": weight}
+            for (members, weight), value in set_values.items()
+            if weight < 1
+        },
         "lazy_semantics": "seed" if _lazy_semantics(datasets) == {"seed"} else None,
         "annotation_protocol": protocol,
         "task": first.task,
@@ -213,28 +220,34 @@ def _merged_set(dataset: Dataset, members: Iterable[int], classes: Sequence[str]
     return tuple(name for name in classes if name in names)
 
 
-def _set_values(datasets: Iterable[Dataset], classes: Sequence[str], *, start: int) -> dict[tuple[str, ...], int]:
-    """Return label set (class names) -> value, from ``start`` on, for all data sets; equal sets share a value."""
+def _set_values(datasets: Iterable[Dataset], classes: Sequence[str], *, start: int) -> dict[WeightedSet, int]:
+    """Return weighted label set -> value, from ``start`` on, for all data sets; equal ones share a value."""
     sets = {
-        _merged_set(dataset, members, classes)
+        _weighted_set(dataset, value, classes)
         for dataset in datasets
-        for value, members in dataset.labels.set_values.items()
+        for value in dataset.labels.set_values
         if value not in unknown_values(dataset.labels)
     }
-    ordered = sorted(sets, key=lambda names: [classes.index(name) for name in names])
-    return {names: value for value, names in enumerate(ordered, start=start)}
+    ordered = sorted(sets, key=lambda item: (-item[1], [classes.index(name) for name in item[0]]))
+    return {item: value for value, item in enumerate(ordered, start=start)}
+
+
+def _weighted_set(dataset: Dataset, value: int, classes: Sequence[str]) -> WeightedSet:
+    """Return what a file value of ``label_sets`` or ``label_weights`` means in merged classes."""
+    labels = dataset.labels
+    return _merged_set(dataset, labels.set_values[value], classes), labels.value_weights.get(value, 1.0)
 
 
 def _values(
-    dataset: Dataset, class_values: Mapping[str, int], set_values: Mapping[tuple[str, ...], int], ignore: int | None,
+    dataset: Dataset, class_values: Mapping[str, int], set_values: Mapping[WeightedSet, int], ignore: int | None,
     classes: Sequence[str],
 ) -> dict[int, int]:  # fmt: skip
     """Return file value -> value in the merged data set."""
     labels = dataset.labels
     values = {value: class_values[name] for name, value in zip(labels.class_names, labels.class_values, strict=True)}
     values |= {
-        value: set_values[_merged_set(dataset, members, classes)]
-        for value, members in labels.set_values.items()
+        value: set_values[_weighted_set(dataset, value, classes)]
+        for value in labels.set_values
         if value not in unknown_values(labels)
     }
     return values if ignore is None else values | dict.fromkeys(unknown_values(labels), ignore)

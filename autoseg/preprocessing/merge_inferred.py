@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, CodeArray
 from autoseg.core.chunks import chunks, slabs
@@ -38,7 +39,7 @@ def pair(codes: CodeArray, label_sets: BoolArray, inferred_codes: CodeArray, inf
         Inferred target on the same grid: (*S) unsigned integers < M, and (M, K) bool.
     """
     n_drawn, n_inferred = len(label_sets), len(inferred_sets)
-    voxels = _count_pairs(codes, inferred_codes, n_drawn, n_inferred)
+    voxels = count_pairs(codes, inferred_codes, n_drawn, n_inferred)
     both = label_sets[:, None] & inferred_sets  # (N, M, K)
     has_common: BoolArray = np.logical_or.reduce(both, axis=2)
     is_narrower = has_common & (both.sum(axis=2) < label_sets.sum(axis=1)[:, None])
@@ -52,19 +53,25 @@ def pair(codes: CodeArray, label_sets: BoolArray, inferred_codes: CodeArray, inf
             drawn_rows.append(label_sets[drawn, None])
             inferred_rows.append(both[drawn, inferred, None])
         table[drawn, inferred] = code_of[key]
-    small: CodeArray = table.astype(np.uint8 if n_drawn + len(code_of) <= 256 else np.uint16)
-    paired = np.empty(codes.shape, dtype=small.dtype)
-    for slab in slabs(codes.shape):  # numpy makes 8-byte copies of what it indexes with
-        paired[slab] = small[codes[slab], inferred_codes[slab]]
+    paired = look_up_pairs(table, codes, inferred_codes)
     n_conflicts = int(voxels[label_sets.any(axis=1, keepdims=True) & ~has_common].sum())
     return Paired(paired, np.concatenate(drawn_rows), np.concatenate(inferred_rows), n_conflicts)
 
 
-def _count_pairs(codes: CodeArray, inferred_codes: CodeArray, n_drawn: int, n_inferred: int) -> np.ndarray:
-    """(N, M) int64: voxels with each pair of a code of ``codes`` (*S) and one of ``inferred_codes`` (*S)."""
-    drawn, inferred = codes.reshape(-1), inferred_codes.reshape(-1)
-    voxels = np.zeros(n_drawn * n_inferred, dtype=np.int64)
-    for chunk in chunks(drawn.size):  # so that no volume of large integers is needed
-        joint = drawn[chunk].astype(np.int64) * n_inferred + inferred[chunk]
+def look_up_pairs(table: NDArray[np.int64], first: CodeArray, second: CodeArray) -> CodeArray:
+    """Return (*S) uint8 (uint16 for codes above 255): ``table[first, second]`` for maps (*S) and a table (N, M)."""
+    small: CodeArray = table.astype(np.uint8 if table.max(initial=0) < 256 else np.uint16)
+    paired = np.empty(first.shape, dtype=small.dtype)
+    for slab in slabs(first.shape):  # numpy makes 8-byte copies of what it indexes with
+        paired[slab] = small[first[slab], second[slab]]
+    return paired
+
+
+def count_pairs(first: CodeArray, second: CodeArray, n_first: int, n_second: int) -> NDArray[np.int64]:
+    """(N, M) int64: voxels with each pair of a code of ``first`` (*S) and one of ``second`` (*S)."""
+    one, other = first.reshape(-1), second.reshape(-1)
+    voxels = np.zeros(n_first * n_second, dtype=np.int64)
+    for chunk in chunks(one.size):  # so that no volume of large integers is needed
+        joint = one[chunk].astype(np.int64) * n_second + other[chunk]
         voxels += np.bincount(joint, minlength=voxels.size)
-    return voxels.reshape(n_drawn, n_inferred)
+    return voxels.reshape(n_first, n_second)

@@ -17,7 +17,7 @@ from autoseg.cases.cache import CaseCache, is_of_another_version, remove_case, w
 from autoseg.cases.case import Case
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.label_codes import read_annotation, read_class_map
-from autoseg.cases.layers import Layer, further_inputs, target_layers
+from autoseg.cases.layers import LEVELS, Kind, Layer, LayerInfo, further_inputs, target_layers
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError, DatasetError, Fault, StorageError
 from autoseg.core.parallel import is_running, map_unordered
@@ -25,12 +25,13 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.core.progress import Progress, silent
 from autoseg.core.trained_on import image_contents
 from autoseg.dataset.dataset import CaseFiles, Dataset
-from autoseg.dataset.labels import Labels
+from autoseg.dataset.labels import Labels, annotated_codes, weight_levels
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.io.images import read_intensities
 from autoseg.preprocessing.freshness import REASONS, case_fingerprint, other_order, staleness
 from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.merge_inferred import pair
+from autoseg.preprocessing.merge_weights import weigh
 from autoseg.preprocessing.pipeline import preprocess
 
 NEVER = "never preprocessed"
@@ -187,6 +188,11 @@ def read_case(files: CaseFiles, labels: Labels) -> Case:
     image, geometry = read_intensities(files.images)
     target = read_annotation(files, labels, image.shape[1:])
     layers = () if target.numbers is None else tuple(Layer(info, target.numbers) for info in target_layers(labels))
+    if target.levels is not None:
+        info = LayerInfo(
+            name=LEVELS, kind=Kind.LABEL_SETS, dtype=target.levels.dtype.name, undrawn=len(weight_levels(labels))
+        )
+        layers = (*layers, Layer(info, target.levels))
     return Case(name=files.name, image=image, geometry=geometry, target=target, layers=layers)
 
 
@@ -244,7 +250,7 @@ def _run(job: _Job) -> None:
         inference = infer_case(case, job.labels, job.protocol)
         inferred = None if inference is None else inference.codes
         prepared = preprocess(case, job.plan, job.configuration, unknown=unknown, inferred=inferred)
-    codes, label_sets, inferred_sets = prepared.codes, prepared.label_sets, None
+    codes, label_sets, inferred_sets, weights = prepared.codes, prepared.label_sets, None, None
     if codes is None or label_sets is None:
         raise ValueError(f"case {case.name!r}: preprocessing returned no annotation")
     if inference is not None and prepared.inferred is not None:
@@ -252,21 +258,28 @@ def _run(job: _Job) -> None:
         is_drawn = np.logical_or.reduce(touched_classes(label_sets, statement), axis=1)  # no promise narrows it
         inferred = np.where(is_drawn[codes], prepared.inferred.dtype.type(0), prepared.inferred)
         paired = pair(codes, label_sets, inferred, inference.label_sets)
-        codes, label_sets, inferred_sets = paired.codes, paired.label_sets, _members(paired.inferred_sets)
+        codes, label_sets, inferred_sets = paired.codes, paired.label_sets, paired.inferred_sets
+    layers = {layer.info.name: layer.array for layer in prepared.layers}
+    levels = layers.pop(LEVELS, None)
+    if levels is not None:
+        is_annotated = annotated_codes(label_sets, case.target.undrawn)
+        weighted = weigh(codes, is_annotated, levels, weight_levels(job.labels))
+        codes, weights, label_sets = weighted.codes, weighted.weights, label_sets[weighted.code_before]
+        inferred_sets = None if inferred_sets is None else inferred_sets[weighted.code_before]
     locations = find_locations(codes, label_sets)
     entry = CacheEntry(
         record=prepared.record,
         label_sets=_members(label_sets),
-        inferred_sets=inferred_sets,
+        inferred_sets=None if inferred_sets is None else _members(inferred_sets),
+        weights=weights,
         undrawn=case.target.undrawn,
         n_classes=job.labels.n_classes,
         locations=locations.slices,
         code_counts=locations.counts,
         images=image_contents(case.image),
-        layers=tuple(layer.info for layer in prepared.layers),
+        layers=tuple(layer.info for layer in prepared.layers if layer.info.name in layers),
         fingerprint=job.fingerprint,
     )
-    layers = {layer.info.name: layer.array for layer in prepared.layers}
     write_case(
         job.folder,
         case.name,

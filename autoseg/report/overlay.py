@@ -150,14 +150,17 @@ def class_colours(labels: Labels) -> dict[int, Rgb]:
     """Return file value -> colour, 0 to 1 per component, without values of unannotated voxels."""
     colours = {background_value(labels): BACKGROUND_COLOUR}
     colours |= {value: PALETTE[index % len(PALETTE)] for index, value in enumerate(labels.class_values[1:])}
-    return colours | dict.fromkeys(
-        (value for value in labels.set_values if value not in unknown_values(labels)), SET_COLOUR
-    )
+    further = {value: members for value, members in labels.set_values.items() if value not in unknown_values(labels)}
+    of_class = [colours[value] for value in labels.class_values]
+    return colours | {
+        value: of_class[min(members)] if len(members) == 1 else SET_COLOUR for value, members in further.items()
+    }
 
 
 def _foreground(values: NDArray[np.integer[Any]], labels: Labels) -> NDArray[np.bool_]:
     """(z, y, x) bool: ``values`` (z, y, x) that are neither background nor unannotated."""
-    return ~np.isin(values, (background_value(labels), *unknown_values(labels)))
+    background = [value for value, members in labels.set_values.items() if members == {0}]
+    return ~np.isin(values, (background_value(labels), *background, *unknown_values(labels)))
 
 
 def _displayed(image: NDArray[np.floating[Any]], channel: int | None) -> NDArray[np.float32]:
@@ -218,7 +221,9 @@ def _legend_entries(layers: Sequence[Layer], labels: Labels, colours: Mapping[in
     ]
     for value, members in sorted(labels.set_values.items()):
         if value in drawn and value in colours:
-            entries.append((" or ".join(labels.class_names[index] for index in sorted(members)), colours[value]))
+            weight = f" ({labels.value_weights[value]:g})" if value in labels.value_weights else ""
+            names = " or ".join(labels.class_names[index] for index in sorted(members))
+            entries.append((names + weight, colours[value]))
     return entries
 
 

@@ -35,11 +35,14 @@ class BatchTable(NamedTuple):
     """(B, N) bool: codes of annotated voxels that are held out from training."""
     zone: Tensor
     """(B, N) int64: distance zone of codes of unannotated voxels, otherwise -1."""
+    weight: Tensor | None = None
+    """(B, N) float32 above 0, at most 1: how much an annotated voxel counts; None: all 1."""
 
     @classmethod
     def stack(cls, tables: Sequence[CodeTable]) -> BatchTable:
         """Return the stacked tables of B >= 1 samples with the same classes."""
         n_codes = max(map(len, tables))
+        is_weighted = any((table.weight < 1).any() for table in tables)
         return cls(
             drawn=torch.stack([_filled(table.drawn, n_codes, True) for table in tables]),
             learnt=torch.stack([_filled(table.learnt, n_codes, True) for table in tables]),
@@ -47,6 +50,7 @@ class BatchTable(NamedTuple):
             base=torch.stack([_filled(table.base, n_codes, table.undrawn) for table in tables]),
             held_out=torch.stack([_filled(table.held_out, n_codes, False) for table in tables]),
             zone=torch.stack([_filled(table.zone, n_codes, NO_ZONE) for table in tables]),
+            weight=torch.stack([_filled(table.weight, n_codes, 1) for table in tables]) if is_weighted else None,
         )
 
     @property
@@ -65,6 +69,7 @@ class BatchTable(NamedTuple):
             base=torch.cat([self.base, self.undrawn[:, None]], 1),
             held_out=torch.cat([self.held_out, self.held_out.new_zeros(n_samples, 1)], 1),
             zone=torch.cat([self.zone, self.zone.new_full((n_samples, 1), NO_ZONE)], 1),
+            weight=None if self.weight is None else torch.cat([self.weight, self.weight.new_ones(n_samples, 1)], 1),
         )
 
     def of_sample(self, sample: int) -> CodeTable:
@@ -72,15 +77,17 @@ class BatchTable(NamedTuple):
         drawn, learnt, base, held_out, zone = (
             tensor[sample].cpu().numpy() for tensor in (self.drawn, self.learnt, self.base, self.held_out, self.zone)
         )
-        return CodeTable(drawn, learnt, int(self.undrawn[sample]), base, held_out, zone)
+        weight = np.ones(len(zone), dtype=np.float32) if self.weight is None else self.weight[sample].cpu().numpy()
+        return CodeTable(drawn, learnt, int(self.undrawn[sample]), base, held_out, zone, weight)
 
-    def __reduce__(self) -> tuple[Callable[..., BatchTable], tuple[NDArray[Any], ...]]:
-        """Pickle the six tensors by value, each (B, ...): opening six pieces of shared memory takes longer."""
-        return _from_arrays, tuple(tensor.cpu().numpy() for tensor in self)
+    def __reduce__(self) -> tuple[Callable[..., BatchTable], tuple[dict[str, NDArray[Any]]]]:
+        """Pickle the tensors by value, each (B, ...): opening pieces of shared memory takes longer."""
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self._asdict().items() if tensor is not None}
+        return _from_arrays, (arrays,)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> BatchTable:
         """Return the table with ``change`` applied to every tensor (B, ...)."""
-        return BatchTable(*map(change, self))
+        return self._replace(**{name: change(part) for name, part in self._asdict().items() if part is not None})
 
 
 @dataclass(frozen=True)
@@ -141,8 +148,8 @@ def stack_codes(codes: Sequence[Tensor]) -> Tensor:
     return torch.stack([part.to(dtype) for part in codes])
 
 
-def _from_arrays(*arrays: NDArray[Any]) -> BatchTable:
-    return BatchTable(*map(torch.from_numpy, arrays))
+def _from_arrays(arrays: Mapping[str, NDArray[Any]]) -> BatchTable:
+    return BatchTable(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 def _filled(rows: NDArray[Any], n_codes: int, fill: int) -> Tensor:

@@ -236,7 +236,8 @@ def _check_dense(dataset: Dataset) -> None:
             CHOOSE_DENSE,
         )
         for key, is_there in (
-            ("label_sets", dataset.labels.set_values),
+            ("label_sets", dataset.labels.set_values.keys() - dataset.labels.value_weights.keys()),
+            ("label_weights", dataset.labels.value_weights),
             ("cases", statements_leave_open(dataset.labels)),
             ("valid_mask_folder", dataset.labels.has_masks),
         )

@@ -69,6 +69,7 @@ class Objective:
                 base=torch.cat([table.base + n_codes * rule for rule in range(n_rules)], 1),
                 held_out=table.held_out.repeat(1, n_rules),
                 zone=table.zone.repeat(1, n_rules),
+                weight=None if table.weight is None else table.weight.repeat(1, n_rules),
             ),
             weights=None if evidence.weights is None else evidence.weights.repeat(1, n_rules),
             terms=tuple(

@@ -261,7 +261,7 @@ STATEMENT_FAULTS: list[tuple[str, dict[str, Any], str]] = [
     ("priority bool", {"cases": {"a": {"priority": True}}}, "cases.a.priority: found True"),
     ("priority 0", {"cases": {"a": {"priority": 0}, "b": {"priority": 0}}}, "cases: found priority 0 for every case"),
     ("group", {"cases": {"a": {"group": ["p"]}}}, "cases.a.group: found ['p']"),
-    ("experts", {"cases": {"a": {"experts": {"x": "y.nii.gz"}}}}, "Experts are not supported by this version"),
+    ("experts", {"cases": {"a": {"experts": {"x": "y.nii.gz"}}}}, "expected the expert's mask of the case"),
 ]  # fmt: skip
 
 

@@ -19,9 +19,14 @@ SOUND: dict[str, Any] = {
     "file_ending": ".png",
     "labels": {"background": 0, "liver": 1, "tumour": 2, "ignore": 9},
     "label_sets": {"7": ["liver", "tumour"]},
+    "label_weights": {"8": {"label": "liver", "weight": 0.5}},
     "unlabelled": -1,
     "lazy_semantics": "seed",
-    "cases": {"a": {"annotated": ["liver"], "absent": ["tumour"], "priority": 2, "group": "p"}, "b": {"group": 7}},
+    "cases": {
+        "a": {"annotated": ["liver"], "absent": ["tumour"], "priority": 2, "group": "p"},
+        "b": {"group": 7, "experts": {"anna": "x.png"}},
+    },
+    "expert_fusion": {"method": "majority", "undecided": "liver", "soft": True},
     "annotation_protocol": {
         "classes_complete_in": "slice",
         "reach_mm": {"liver": 5},
@@ -42,13 +47,18 @@ MISTAKES: dict[tuple[str, ...], Any] = {
     ("labels", "tumour"): 2.0,
     ("labels", "ignore"): None,
     ("label_sets", "7"): [],
+    ("label_weights", "8"): {"label": "liver", "weight": 2},
     ("unlabelled",): 0.5,
     ("lazy_semantics",): ["seed"],
     ("cases", "a", "annotated"): None,
     ("cases", "a", "absent"): [1],
     ("cases", "a", "priority"): 10**400,
     ("cases", "a", "group"): True,
-    ("cases", "b"): [1],
+    ("cases", "b", "experts", "anna"): 1,
+    ("cases", "b", "group"): [1],
+    ("expert_fusion", "method"): "simple",
+    ("expert_fusion", "undecided"): 0,
+    ("expert_fusion", "soft"): "yes",
     ("annotation_protocol", "classes_complete_in"): "slices",
     ("annotation_protocol", "reach_mm", "liver"): float("inf"),
     ("annotation_protocol", "instances_touched"): "yes",
@@ -63,6 +73,7 @@ MISTAKES: dict[tuple[str, ...], Any] = {
 UNKNOWN_KEYS: dict[tuple[str, ...], str] = {
     ("label_set",): "label_sets",
     ("cases", "a", "abscent"): "absent",
+    ("expert_fusion", "metod"): "method",
     ("annotation_protocol", "reach"): "reach_mm",
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +11,8 @@ import pytest
 from autoseg.core.errors import ConfigError, DatasetError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
-from autoseg.interop.expert_masks import find_mask_sets, read_classes
+from autoseg.interop import fuse_experts, mask_votes
+from autoseg.interop.expert_masks import classes_of, find_mask_sets
 from autoseg.interop.expert_tables import write_tables
 from autoseg.interop.fused_dataset import FusionRequest, prepare, write
 from autoseg.io.images import read_header, read_labels, write_labels
@@ -44,14 +44,19 @@ def request_of(folder, **options):
     defaults = {
         "masks": folder / "masks", "output": folder / "new", "images": folder / "images", "method": "staple",
         "undecided": "ignore", "instances": False, "unlabelled": None, "names": None, "channel_names": None,
-        "mask_suffix": None, "copy": False, "pictures": False, "workers": 1,
+        "mask_suffix": None, "soft": False, "copy": False, "pictures": False, "workers": 1,
     }  # fmt: skip
     return FusionRequest(**(defaults | options))
 
 
+def prepared_by(request):
+    request.masks.parent.joinpath("scratch").mkdir(exist_ok=True)
+    return prepare(request, request.masks.parent / "scratch")
+
+
 def fused(folder, **options):
     request = request_of(folder, **options)
-    return write(request, prepare(request))
+    return write(request, prepared_by(request)).agreements
 
 
 @DIMENSIONS
@@ -136,10 +141,10 @@ def test_an_expert_may_lack_images(tmp_path):
     (tmp_path / "masks" / "expert_1" / "1.png").unlink()
     (tmp_path / "images" / "3.png").unlink()
     request = request_of(tmp_path)
-    prepared = prepare(request)
+    prepared = prepared_by(request)
     assert any("one expert only" in line and "1" in line for line in prepared.remarks)
     assert any("masks without an image" in line for line in prepared.remarks)
-    agreements = write(request, prepared)
+    agreements = write(request, prepared).agreements
     assert [item.experts for item in agreements] == [("expert_2",), ("expert_0", "expert_1", "expert_2")]
 
 
@@ -149,8 +154,9 @@ def test_tables_hold_every_expert_and_no_nan(tmp_path):
     votes[0, 0, 0, 0, 0] = 2
     write_experts(tmp_path, votes, FLAT, ".png")
     request = request_of(tmp_path, images=None)
-    prepared = prepare(request)
-    write_tables(tmp_path / "new", write(request, prepared), prepared.settings.classes.names, {"method": "staple"})
+    prepared = prepared_by(request)
+    written = write(request, prepared)
+    write_tables(tmp_path / "new", written.agreements, prepared.settings.names, {"method": "staple"})
     with (tmp_path / "new" / "experts.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["file"], row["expert"]) for row in rows] == [
@@ -178,18 +184,29 @@ def test_faults_are_named_before_anything_is_written(tmp_path):
     with pytest.raises(DatasetError, match="2 masks, but no folders"):
         find_mask_sets(tmp_path / "masks" / "expert_0")
     with pytest.raises(ConfigError, match="mean 'staple'"):
-        prepare(request_of(tmp_path, method="stapel"))
+        prepared_by(request_of(tmp_path, method="stapel"))
     with pytest.raises(ConfigError, match="no class of this name"):
-        prepare(request_of(tmp_path, undecided="cell"))
+        prepared_by(request_of(tmp_path, undecided="cell"))
+    with pytest.raises(ConfigError, match="--channel-names: found 2"):
+        prepared_by(request_of(tmp_path, channel_names=("a", "b")))
+    for option in ({"channel_names": ("a",)}, {"copy": True}, {"mask_suffix": "_m"}):
+        with pytest.raises(ConfigError, match="without --images"):
+            prepared_by(request_of(tmp_path, images=None, **option))
     with pytest.raises(ConfigError, match="contains files"):
-        prepare(request_of(tmp_path, output=tmp_path / "masks"))
+        prepared_by(request_of(tmp_path, output=tmp_path / "masks"))
     (tmp_path / "masks" / "expert_9").mkdir()
     with pytest.raises(DatasetError, match="no mask"):
-        prepare(request_of(tmp_path))
+        prepared_by(request_of(tmp_path))
     (tmp_path / "masks" / "expert_9").rmdir()
     write_labels(tmp_path / "masks" / "expert_0" / "2.png", np.ones((1, 8, 9), dtype=np.uint8), FLAT)
+    with pytest.raises(DatasetError, match=r"case '2', expert 'expert_0' .*shape \(1, 8, 9\)"):
+        prepared_by(request_of(tmp_path))
     with pytest.raises(DatasetError, match="different shapes"):
-        prepare(request_of(tmp_path))
+        prepared_by(request_of(tmp_path, images=None))
+    with pytest.raises(ConfigError, match="--soft: found with --method sets"):
+        prepared_by(request_of(tmp_path, method="sets", soft=True))
+    with pytest.raises(ConfigError, match="--undecided: found with --method sets"):
+        prepared_by(request_of(tmp_path, method="sets", undecided="background"))
     assert not (tmp_path / "new").exists()
 
 
@@ -204,19 +221,77 @@ def test_masks_that_share_no_name_are_refused(tmp_path):
         find_mask_sets(tmp_path / "masks")
 
 
-def test_values_of_classes_are_kept_or_ranked(tmp_path):
-    votes = np.zeros((1, 1, 1, 4, 4), dtype=np.uint8)
-    votes[0, 0, 0, :3, 0] = 2, 40, 40
-    write_experts(tmp_path, votes, FLAT, ".png")
-    sets = find_mask_sets(tmp_path / "masks")
-    assert read_classes(sets).names == ("background", "class_2", "class_40")
-    assert read_classes(sets, names=["bg", "a", "b"]).values == (0, 2, 40)
+def test_values_of_classes_are_kept_or_ranked():
+    values = [0, 2, 40]
+    assert classes_of(values).names == ("background", "class_2", "class_40")
+    assert classes_of(values, names=["bg", "a", "b"]).class_of == {0: 0, 2: 1, 40: 2}
     with pytest.raises(DatasetError, match="one for each of the names"):
-        read_classes(sets, names=["bg", "a"])
-    many = replace(sets[0], files=dict(sets[0].files))
-    write_labels(many.files["expert_0"], np.arange(100, dtype=np.uint8).reshape(1, 10, 10), FLAT)
-    with pytest.raises(DatasetError, match="--instances"):
-        read_classes([many])
+        classes_of(values, names=["bg", "a"])
+    with pytest.raises(DatasetError, match="two with --instances"):
+        classes_of(values, names=["bg", "a", "b"], are_instances=True)
+    with pytest.raises(DatasetError, match="leave out --unlabelled"):
+        classes_of([0, 255], unlabelled=0)
+
+
+def test_too_many_values_for_classes_are_said_once(tmp_path):
+    votes = np.arange(2 * 200, dtype=np.uint16).reshape(2, 1, 1, 10, 20)
+    write_experts(tmp_path, votes, FLAT, ".png")
+    with pytest.raises(DatasetError, match="--instances") as raised:
+        prepared_by(request_of(tmp_path))
+    assert len(raised.value.faults) == 1
+    fused(tmp_path, instances=True)
+
+
+@DIMENSIONS
+@pytest.mark.parametrize("options", [{}, {"method": "sets"}, {"soft": True}, {"instances": True}])
+def test_each_mask_is_read_once(tmp_path, monkeypatch, shape, geometry, ending, options):
+    write_experts(tmp_path, random_votes(shape, 3), geometry, ending)
+    opened = []
+
+    def counting(path, **given):
+        opened.append(path)
+        return read_labels(path, **given)
+
+    monkeypatch.setattr(mask_votes, "read_labels", counting)
+    monkeypatch.setattr(fuse_experts, "read_labels", counting)
+    fused(tmp_path, **options)
+    masks = [path for path in opened if path.parent.parent == tmp_path / "masks"]
+    assert len(masks) == len(set(masks)) == 6
+
+
+@DIMENSIONS
+def test_soft_labels_have_the_share_of_votes_as_weight(tmp_path, shape, geometry, ending):
+    votes = random_votes(shape, 3, n_experts=5)
+    write_experts(tmp_path, votes, geometry, ending)
+    fused(tmp_path, method="majority", soft=True)
+    fused(tmp_path, method="majority", output=tmp_path / "hard")
+    dataset, hard = Dataset.load(tmp_path / "new"), Dataset.load(tmp_path / "hard")
+    for number, (case, same) in enumerate(zip(dataset.cases, hard.cases, strict=True)):
+        values, _ = read_labels(case.label)
+        codes, sets = dataset.labels.encode(values)
+        expected, expected_sets = hard.labels.encode(read_labels(same.label)[0])
+        np.testing.assert_array_equal(sets[codes], expected_sets[expected])
+        share = np.stack([(votes[number] == index).mean(axis=0) for index in range(3)]).max(axis=0)
+        weight = np.vectorize(lambda value: dataset.labels.value_weights.get(int(value), 1.0))(values)
+        decided = expected < 3
+        np.testing.assert_allclose(weight[decided], share[decided])
+        assert (weight[~decided] == 1).all()
+
+
+def test_values_that_no_mask_has_are_remarked(tmp_path):
+    write_experts(tmp_path, random_votes((1, 8, 8), 2), FLAT, ".png")
+    remarks = prepared_by(request_of(tmp_path, unlabelled=7)).remarks
+    assert len(remarks) == 1 and "--unlabelled 7" in remarks[0]
+    remarks = prepared_by(request_of(tmp_path, unlabelled=1)).remarks
+    assert len(remarks) == 1 and "one class only" in remarks[0]
+
+
+def test_without_images_the_report_says_what_values_mean(tmp_path):
+    write_experts(tmp_path, random_votes((1, 8, 8), 3), FLAT, ".png")
+    request = request_of(tmp_path, images=None, method="sets")
+    written = write(request, prepared_by(request))
+    assert set(written.values) <= {"labels", "label_sets"} and written.values["label_sets"]
+    assert written.values["labels"]["background"] == 0
 
 
 def test_real_experts_give_the_ground_truth_of_their_authors(tmp_path, real_data):
@@ -230,7 +305,7 @@ def test_real_experts_give_the_ground_truth_of_their_authors(tmp_path, real_data
         request = request_of(
             tmp_path, masks=masks, images=real_data / "multiexpert" / lab / "images", output=tmp_path / f"new_{lab}"
         )
-        write(request, prepare(request))
+        write(request, prepared_by(request))
         for case in Dataset.load(tmp_path / f"new_{lab}").cases:
             (truth_file,) = (labels / "est_GT").glob(f"{case.name}_*")
             truth = read_labels(truth_file)[0] > 0

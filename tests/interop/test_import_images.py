@@ -34,7 +34,12 @@ def write_images(folder, images, masks, *, suffix="_mask", geometry=FLAT, ending
 
 def imported(folder, **options):
     written = {key: options.pop(key) for key in ("channel_names", "copy") if key in options}
-    return write_import(prepare_import(folder / "images", folder / "masks", **options), folder / "new", **written)
+    return write_import(prepared_from(folder, **options), folder / "new", **written)
+
+
+def prepared_from(folder, **options):
+    (folder / "scratch").mkdir(exist_ok=True)
+    return prepare_import(folder / "images", folder / "masks", folder / "scratch", **options)
 
 
 def arrays(generator, shapes, high):
@@ -87,20 +92,20 @@ def test_unlabelled_values_and_instances(tmp_path):
 
 def test_what_does_not_fit_is_said_before_anything_is_written(tmp_path):
     generator = np.random.default_rng(0)
-    write_images(tmp_path, arrays(generator, [(1, 9, 8)] * 2, 255), {"1": np.zeros((1, 9, 8), np.uint8)})
-    prepared = prepare_import(tmp_path / "images", tmp_path / "masks")
+    write_images(tmp_path, arrays(generator, [(1, 9, 8)] * 2, 255), {"1": np.eye(9, 8, dtype=np.uint8)[None]})
+    prepared = prepared_from(tmp_path)
     assert prepared.remarks == ("images without mask are left out: 2.png",)
     with pytest.raises(ConfigError, match="--channel-names"):
         write_import(prepared, tmp_path / "new", channel_names=("a", "b"))
     write_labels(tmp_path / "masks" / "2_mask.png", np.zeros((1, 8, 9), np.uint8), FLAT)
-    with pytest.raises(DatasetError, match="as the image"):
+    with pytest.raises(DatasetError, match="on the grid of the image"):
         imported(tmp_path)
     write_labels(tmp_path / "images" / "3.tif", np.zeros((1, 9, 8), np.uint8), FLAT)
     write_labels(tmp_path / "masks" / "3_mask.png", np.zeros((1, 9, 8), np.uint8), FLAT)
     with pytest.raises(DatasetError, match="several formats"):
         imported(tmp_path)
     with pytest.raises(DatasetError, match="no name that fits"):
-        prepare_import(tmp_path / "images", tmp_path / "masks", mask_suffix="_seg")
+        prepared_from(tmp_path, mask_suffix="_seg")
     assert not (tmp_path / "new").exists()
 
 

@@ -325,3 +325,16 @@ def test_merged_regions_keep_the_value_of_background(tmp_path):
     ]
     merged = merge(*folders)
     assert merged.labels.class_values == (9, 1, 2) and merged.labels.ignore == 10
+
+
+def test_weights_of_labels_are_kept_and_equal_ones_share_a_value(tmp_path):
+    doubtful = {"3": {"label": "liver", "weight": 0.5}, "4": {"label": "tumour", "weight": 0.5}}
+    first = write(tmp_path / "one", LIVER, corner=3, label_weights=doubtful)
+    second = write(tmp_path / "two", KIDNEY, corner=8, label_weights={"8": {"label": "liver", "weight": 0.5}})
+    merged = merge(first, second)
+    values = {
+        int(read_labels(case.label)[0][0, 0, 0]): merged.labels.class_names.index("liver") for case in merged.cases
+    }
+    ((value, liver),) = values.items()
+    assert merged.labels.value_weights[value] == 0.5 and merged.labels.set_values[value] == {liver}
+    assert len(merged.labels.value_weights) == 2 and "label_sets" not in merged.json

@@ -111,6 +111,13 @@ def test_colours_differ_for_the_first_classes() -> None:
     assert len({colours[value] for value in range(11)}) == 11
 
 
+def test_a_weighted_value_has_the_colour_of_its_class() -> None:
+    weights = {"4": {"label": "class_1", "weight": 0.5}}
+    labels = make_labels(2, label_weights=weights, label_sets={"5": ["class_1", "class_2"]})
+    colours = class_colours(labels)
+    assert colours[4] == colours[1] and colours[5] == overlay.SET_COLOUR
+
+
 def test_a_layer_of_another_shape_is_named() -> None:
     with pytest.raises(ValueError, match=r"layer 'truth': shape \(3, 20, 30\), expected \(4, 20, 30\)"):
         draw_overlay(IMAGE, [Layer("truth", TRUTH[:3])], make_labels(), (1, 1, 1))

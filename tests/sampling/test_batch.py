@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -43,14 +44,29 @@ def test_an_open_code_comes_last_and_says_nothing():
     )
 
 
+def weighted_table():
+    return replace(table(5, 3), weight=np.array([1, 1, 0.5, 1, 1], dtype=np.float32))
+
+
 def test_a_table_is_the_same_in_another_process():
-    stacked = BatchTable.stack([table(5, 4), table(5, 3)])
-    received = ForkingPickler.loads(ForkingPickler.dumps(stacked))
-    assert all(torch.equal(one, other) for one, other in zip(stacked, received, strict=True))
-    assert all(one.dtype == other.dtype for one, other in zip(stacked, received, strict=True))
+    for stacked in (BatchTable.stack([table(5, 4), table(5, 3)]), BatchTable.stack([weighted_table()])):
+        received = ForkingPickler.loads(ForkingPickler.dumps(stacked))
+        for one, other in zip(stacked, received, strict=True):
+            assert (one is None) == (other is None)
+            assert one is None or (torch.equal(one, other) and one.dtype == other.dtype)
+
+
+def test_a_table_has_weights_only_if_one_is_below_1():
+    assert BatchTable.stack([table(5, 3), table(4)]).weight is None
+    stacked = BatchTable.stack([weighted_table(), table(4)])
+    assert stacked.weight.tolist() == [[1, 1, 0.5, 1, 1], [1] * 5]
+    assert stacked.with_open_code().weight[:, 5].tolist() == [1, 1]
+    assert stacked.of_sample(0).weight.tolist() == [1, 1, 0.5, 1, 1]
 
 
 def test_a_batch_moves_with_its_table():
-    batch = Batch(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.uint8), BatchTable.stack([table()]))
+    batch = Batch(
+        torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.uint8), BatchTable.stack([weighted_table()])
+    )
     moved = batch.to("meta")
     assert {moved.images.device.type, moved.codes.device.type, *(part.device.type for part in moved.table)} == {"meta"}

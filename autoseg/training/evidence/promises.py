@@ -31,17 +31,18 @@ class Promises(EvidenceSource):
         self.settled = settled
 
     def adjust(self, evidence: Evidence, batch: Batch, step: Step) -> Evidence:
-        """Return evidence of the learnt classes of the batch: annotated codes count 1, promised ones :attr:`weight`.
+        """Return evidence of the learnt classes of the batch: promised codes count :attr:`weight`.
 
-        Codes of which only the absence of classes is known count as promised, even if a single class is left. Held-out
-        codes count 0.
+        Annotated codes count 1, or their weight in the table. Codes of which only the absence of classes is known count
+        as promised, even if a single class is left. Held-out codes count 0.
         """
         table = batch.table
         is_annotated = annotated_codes(table.visible, table.undrawn)
         for sample, case in enumerate(batch.cases):
             if case in self.settled:
                 is_annotated[sample] = False
-        weights = torch.where(is_annotated, 1.0, self.weight * informative_codes(table.learnt))
+        drawn = 1.0 if table.weight is None else table.weight
+        weights = torch.where(is_annotated, drawn, self.weight * informative_codes(table.learnt))
         return evidence._replace(table=evidence.table._replace(learnt=table.learnt), weights=weights)
 
     @property
