@@ -9,7 +9,7 @@ from scipy.special import expit, logit
 from scipy.stats import entropy as scipy_entropy
 from tiny_models import make_checkpoint
 
-from autoseg.core.errors import ConfigError
+from autoseg.core.errors import ConfigError, PlanError
 from autoseg.core.geometry import Geometry
 from autoseg.evaluation import evaluate_folder
 from autoseg.inference import Predictor
@@ -145,7 +145,7 @@ def test_members_of_several_model_folders_have_the_temperatures_of_their_own(tmp
     np.testing.assert_array_equal(*labels)
 
 
-def test_one_network_has_no_mutual_information_and_the_table_says_so(tmp_path):
+def test_one_network_has_no_mutual_information_and_the_table_says_so(tmp_path, caplog):
     model = make_model(tmp_path / "model", folds=("0",))
     Predictor.load(model, None, "cpu", mirror=False).predict_files(
         write_inputs(tmp_path / "in"), tmp_path / "out", save_uncertainty=True
@@ -156,6 +156,7 @@ def test_one_network_has_no_mutual_information_and_the_table_says_so(tmp_path):
     members = table_of(tmp_path / "out")["a"]["members"]
     assert (members["kind"], members["number"], members["mirrored"]) == ("one", 1, False)
     assert members["remark"].startswith("one network cannot disagree with itself")
+    assert "uncertainty: one network cannot disagree with itself" in caplog.text
 
 
 def test_without_predicted_foreground_means_are_null(tmp_path, threshold_predictor):
@@ -200,10 +201,14 @@ def test_maps_are_no_predictions(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_damaged_table_is_named_before_anything_is_predicted(tmp_path):
+def test_what_is_in_the_way_is_named_before_anything_is_predicted(tmp_path):
     predictor, inputs = Predictor.load(make_model(tmp_path / "model"), None, "cpu"), write_inputs(tmp_path / "in")
     (tmp_path / "out" / "uncertainty").mkdir(parents=True)
     (tmp_path / "out" / "uncertainty" / "uncertainty.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"uncertainty\.json: found no table that can be read"):
+    with pytest.raises(PlanError, match=r"uncertainty\.json: found .*expected a table as autoseg writes it"):
         predictor.predict_files(inputs, tmp_path / "out", save_uncertainty=True)
-    assert not (tmp_path / "out" / "a.nii.gz").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "uncertainty").touch()
+    with pytest.raises(ConfigError, match="other/uncertainty: found a file, expected a folder for maps"):
+        predictor.predict_files(inputs, tmp_path / "other", save_uncertainty=True)
+    assert [path.name for path in tmp_path.glob("o*/*")] == ["uncertainty"] * 2
