@@ -22,7 +22,7 @@ from autoseg.assist.complete import CompletionOptions, complete_dataset
 from autoseg.cli import common
 from autoseg.core.arrays import BoolArray
 from autoseg.dataset.dataset import Dataset
-from autoseg.evaluation.disagreement import Disagreement
+from autoseg.evaluation.disagreement import Disagreement, surest_first
 from autoseg.inference.out_of_fold import fold_cases
 from autoseg.io.images import read_image, read_labels, write_labels, write_values
 
@@ -65,11 +65,13 @@ def measure(
     report = complete_dataset(Dataset.load(work / "copy"), model, folds, work / "completed", options)
     groups = report.disagreements or ()
     by_probability = sorted(groups, key=lambda group: (-round(group.mean_probability, 3), -group.n_voxels))
+    blind = surest_first(group.model_copy(update={"predicted_dice": None}) for group in groups)
     planted = sum(mask.any() for mask in slips.values())
     print(f"{planted} slips, {len(folds) - planted} cases with poor images, {len(groups)} places listed")
-    print("| order | top 10 | top 20 | top 40 |\n|---|---|---|---|")
-    for name, ranked in (("probability", by_probability), ("probability x predicted Dice", groups)):
-        cells = " | ".join(f"{precision(ranked[:n], slips):.2f}" for n in (10, 20, 40))
+    print("| order | top 10 | top 20 | top 40 | top 60 |\n|---|---|---|---|---|")
+    orders = (("mean probability", by_probability), ("as listed, but for the Dice", blind), ("as listed", groups))
+    for name, ranked in orders:
+        cells = " | ".join(f"{precision(ranked[:n], slips):.2f}" for n in (10, 20, 40, 60))
         print(f"| {name} | {cells} |")
 
 
@@ -81,8 +83,8 @@ def precision(groups: Sequence[Disagreement], slips: dict[str, BoolArray]) -> fl
 
 def worsened(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return an image (C, z, y, x), blurred and with noise as strong as its contrast."""
-    blurred = np.stack([ndimage.gaussian_filter(channel.astype(np.float32), 1.5) for channel in image])
-    noisy: NDArray[np.float32] = blurred + rng.normal(0, 0.5 * image.std(), image.shape).astype(np.float32)
+    blurred = np.stack([ndimage.gaussian_filter(channel.astype(np.float32), 2.0) for channel in image])
+    noisy: NDArray[np.float32] = blurred + rng.normal(0, 1.0 * image.std(), image.shape).astype(np.float32)
     return noisy
 
 

@@ -55,8 +55,8 @@ def complete(
     exit code is 1. With --seen, the output names the cases that the model was trained on.
 
     With --review, review.csv, review.png and a table list the annotated places where the model predicts another class,
-    likely faults of the annotation first (docs/quality.md). Their annotation is kept; review/ holds the prediction
-    without regard to annotation.
+    likely faults of the annotation first. Their annotation is kept; review/ holds the prediction without regard to
+    annotation.
     """
     common.set_up_logging(verbose=verbose, quiet=quiet)
     space = common.workspace(root)
@@ -122,7 +122,7 @@ def _print_table(groups: Sequence[Disagreement]) -> None:
         title_justify="left",
         caption=(
             "probability: of the predicted class, mean over the place; predicted Dice: of the model's classes in this "
-            "case; sorted by their product; voxels are counted from 0"
+            "case; likely faults of the annotation first; voxels are counted from 0"
         ),
     )
     for column in ("case", "voxel (z, y, x)", "annotated", "predicted"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,17 @@ class DisputedVoxels:
         )
 
 
+class ExpectedDice(NamedTuple):
+    """Dice to expect of a model for a class in a case, 0 to 1."""
+
+    dice: float | None
+    usual: float | None
+    """Mean Dice of the class in cases that the model was not trained on; None if unknown."""
+
+
+UNKNOWN = ExpectedDice(None, None)
+
+
 class Disagreement(BaseModel):
     """A connected group of voxels drawn alike, for which the model says one class that this excludes."""
 
@@ -60,12 +71,19 @@ class Disagreement(BaseModel):
     seen_in_training: bool = False
     """Whether the model was trained on the case: it then agrees with annotation that it has learnt by heart."""
     predicted_dice: float | None = None
-    """Of the model in this case, the lower of the two classes, 0 to 1: how far it can be trusted; None if unknown."""
+    """Dice to expect of the model in this case, of the class of the two in which it is worse; None if unknown."""
+    usual_dice: float | None = None
+    """Mean Dice of that class in cases that the model was not trained on; None if unknown."""
 
     @property
     def doubt(self) -> float:
-        """How likely the annotation is at fault: the mean probability, times the predicted Dice if it is known."""
-        return self.mean_probability * (1.0 if self.predicted_dice is None else self.predicted_dice)
+        """How likely the annotation is at fault, 0 to 1.
+
+        The mean probability over the group and one more voxel of probability 0, so that single voxels at borders come
+        after groups; times the predicted Dice as a share of the usual one, where it is lower.
+        """
+        probability = self.mean_probability * self.n_voxels / (self.n_voxels + 1)
+        return probability * (1.0 if self.predicted_dice is None else _share(self.predicted_dice, self.usual_dice))
 
 
 def set_names(label_sets: BoolArray, class_names: Sequence[str]) -> tuple[str, ...]:
@@ -87,7 +105,7 @@ def group_disputed(
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     *,
     seen_in_training: bool = False,
-    dice_of: Sequence[float | None] = (),
+    dice_of: Sequence[ExpectedDice | None] = (),
 ) -> tuple[Disagreement, ...]:
     """Join disputed voxels that touch (by face, edge or corner), drawn and predicted alike; see :func:`surest_first`.
 
@@ -102,7 +120,7 @@ def group_disputed(
     seen_in_training
         Whether the model was trained on the case.
     dice_of
-        Predicted Dice of each class in this case, by class index; None for background and where it is unknown. () if
+        What is expected of each class in this case, by class index; None for background and where it is unknown. () if
         all are unknown.
     """
     groups: list[Disagreement] = []
@@ -112,13 +130,14 @@ def group_disputed(
         components = _components(voxels.index[chosen])
         order = np.argsort(components, kind="stable")
         for members in np.split(chosen[order], np.flatnonzero(np.diff(components[order])) + 1):
+            worse = _worse(dice_of, (int(drawn), int(predicted)))
             z, y, x = _central(voxels.index[members], np.asarray(spacing))
             groups.append(
                 Disagreement(
                     case=case, z=z, y=y, x=x,
                     drawn=drawn_names[drawn], predicted=class_names[predicted], n_voxels=len(members),
                     mean_probability=float(voxels.probability[members].mean(dtype=np.float64)),
-                    seen_in_training=seen_in_training, predicted_dice=_lower(dice_of, (int(drawn), int(predicted))),
+                    seen_in_training=seen_in_training, predicted_dice=worse.dice, usual_dice=worse.usual,
                 )
             )  # fmt: skip
     return surest_first(groups)
@@ -129,7 +148,8 @@ def surest_first(groups: Iterable[Disagreement]) -> tuple[Disagreement, ...]:
 
     Confidence comes before size, or large regions of which the model is unsure would hide the small slips of which it
     is sure. In a case that the model segments poorly it is often sure and wrong, so that its faults there would fill
-    the top of the list if the predicted Dice did not count.
+    the top of the list if the predicted Dice did not count. Differences above the usual Dice do not count, since they
+    say little about one place.
     """
 
     def key(group: Disagreement) -> tuple[float, int, str, int, int, int]:
@@ -138,10 +158,15 @@ def surest_first(groups: Iterable[Disagreement]) -> tuple[Disagreement, ...]:
     return tuple(sorted(groups, key=key))
 
 
-def _lower(dice_of: Sequence[float | None], classes: Sequence[int]) -> float | None:
-    """Return the lowest known Dice of those of ``classes`` that have one; codes of further label sets have none."""
+def _share(dice: float, usual: float | None) -> float:
+    """Return a Dice as a share of the usual one, at most 1; the Dice itself if the usual one is unknown or 0."""
+    return min(1.0, dice / usual) if usual else dice
+
+
+def _worse(dice_of: Sequence[ExpectedDice | None], classes: Sequence[int]) -> ExpectedDice:
+    """Return the lowest expectation of ``classes``, as a share of the usual; codes of further label sets have none."""
     known = [dice for index in classes if index < len(dice_of) and (dice := dice_of[index]) is not None]
-    return min(known, default=None)
+    return min(known, key=lambda item: 1.0 if item.dice is None else _share(item.dice, item.usual), default=UNKNOWN)
 
 
 def _components(index: NDArray[np.integer[Any]]) -> NDArray[np.int32]:

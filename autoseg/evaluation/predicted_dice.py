@@ -65,6 +65,8 @@ class DiceCurve(BaseModel):
     """Knots, ascending; the curve is linear between and constant beyond them. () if nothing was fitted."""
     dice: tuple[float, ...] = ()
     """Dice at the knots, 0 to 1, never descending."""
+    mean_dice: float | None = None
+    """Mean Dice of the pairs of this class; None without any."""
     half_width: float | None = None
     """Half the width of the interval; None if nothing was fitted."""
     occurrence: float | None = None
@@ -163,6 +165,7 @@ def _curve(name: str, own: Sequence[Pair], used: Sequence[Pair]) -> DiceCurve:
         is_shared=is_shared,
         confidence=tuple(knots.tolist()),
         dice=tuple(np.clip(values + offset, 0, 1).tolist()),
+        mean_dice=float(np.mean([pair.dice for pair in own])),
         half_width=conformal_half_width(_left_out_residuals(confidence, dice)),
     )
 

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.atomic import write_text
+from autoseg.core.findings import counted, listed
 from autoseg.evaluation.likeness import CaseFeatures, Likeness, Verdict
 from autoseg.evaluation.predicted_dice import DiceCurve
 from autoseg.evaluation.summary import write_rows
@@ -37,15 +38,13 @@ class Quality(BaseModel):
 
     def __str__(self) -> str:
         """Return a line for the log."""
-        widths = [
-            f"{curve.name} +-{curve.half_width:.3f} ({TARGETS[curve.scored_on]})"
-            if curve.half_width is not None
-            else f"{curve.name} unknown ({curve.reason})"
-            for curve in self.curves
-        ]
-        like = self.likeness
-        known = f"likeness from {like.n_cases} cases" if like.reason is None else f"likeness unknown ({like.reason})"
-        return f"predicted Dice: {', '.join(widths)}; {known}"
+        known = [f"{curve.name} +-{curve.half_width:.3f}" for curve in self.curves if curve.half_width is not None]
+        unknown = [curve.name for curve in self.curves if curve.half_width is None]
+        parts = [listed(known)] if known else []
+        if unknown:
+            parts.append(f"too few cases so far for {listed(unknown)}")
+        like = "" if self.likeness.reason is None else ", too few for the likeness of images"
+        return f"predicted Dice: {'; '.join(parts)} ({counted(self.likeness.n_cases, 'case')}{like})"
 
     def curve(self, name: str) -> DiceCurve | None:
         """Return the curve of a class or region; None if it is not known."""

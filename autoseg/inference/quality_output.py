@@ -12,6 +12,7 @@ from typing import ClassVar
 from autoseg.cases.case import CaseRecord
 from autoseg.core.findings import counted, listed
 from autoseg.dataset.labels import Labels
+from autoseg.evaluation.disagreement import ExpectedDice
 from autoseg.evaluation.likeness import CaseFeatures
 from autoseg.evaluation.quality import (
     QUALITY_TABLE,
@@ -141,19 +142,22 @@ def head_qualities(sums: QualitySums, record: CaseRecord) -> tuple[HeadQuality, 
     )
 
 
-def case_dice(logits: Logits, record: CaseRecord, labels: Labels, quality: Quality | None) -> tuple[float | None, ...]:
+def case_dice(
+    logits: Logits, record: CaseRecord, labels: Labels, quality: Quality | None
+) -> tuple[ExpectedDice | None, ...]:
     """Return the Dice to expect of each class of a case, by class index; None for background.
 
-    It is the lowest of the heads that hold the class: :attr:`autoseg.evaluation.quality.HeadQuality.expected`, which
-    without ``quality`` is the soft Dice confidence. ``logits`` as for :func:`autoseg.inference.export.decide`.
+    It is that of the head, among those that hold the class, of which least is expected:
+    :attr:`autoseg.evaluation.quality.HeadQuality.expected`, which without ``quality`` is the soft Dice confidence.
+    ``logits`` as for :func:`autoseg.inference.export.decide`.
     """
     sums = QualitySums(labels)
     decide(logits, record, labels, observers=(sums,))
     heads = judged_heads(head_qualities(sums, record), quality)
-    expected: list[float | None] = [None] * labels.n_classes
-    for head, found in zip(sums.heads, heads, strict=True):
+    expected: list[ExpectedDice | None] = [None] * labels.n_classes
+    for head, found in sorted(zip(sums.heads, heads, strict=True), key=lambda pair: -pair[1].expected):
+        curve = None if quality is None else quality.curve(found.name)
         for index in head.classes:
             if index:
-                known = expected[index]
-                expected[index] = found.expected if known is None else min(known, found.expected)
+                expected[index] = ExpectedDice(found.expected, None if curve is None else curve.mean_dice)
     return tuple(expected)

@@ -178,7 +178,8 @@ def test_a_review_lists_likely_faults_of_the_annotation_of_all_cases_first(sourc
     report = complete_dataset(source, model_folder, FOLDS, tmp_path / "new", options)
     groups = report.disagreements
     assert {group.case for group in groups} == set(CASES)
-    ranks = [(round(group.mean_probability * group.predicted_dice, 3), group.n_voxels) for group in groups]
+    shares = [group.mean_probability * group.n_voxels / (group.n_voxels + 1) * group.predicted_dice for group in groups]
+    ranks = [(round(share, 3), group.n_voxels) for share, group in zip(shares, groups, strict=True)]
     assert ranks == sorted(ranks, reverse=True)
     assert all(0 < group.predicted_dice < 1 for group in groups)
     for group in groups:
