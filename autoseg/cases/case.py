@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.cases.layers import Layer
-from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, Shape3
+from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, LabelMap, Shape3
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
 
@@ -26,6 +26,9 @@ class Target:
     """Code of unannotated voxels: :func:`autoseg.dataset.labels.undrawn_code` of the labels that encoded the map."""
     numbers: Float32Array | None = None
     """(R, *S) float32 targets of a regression, NaN where unknown; None for classes."""
+    objects: LabelMap | None = None
+    """(*S) uint16 or uint32 number of the object of each voxel, 0 where there is none; None unless label files hold
+    numbers of objects."""
 
 
 @dataclass(frozen=True, slots=True)

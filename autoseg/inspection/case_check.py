@@ -107,9 +107,10 @@ def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[
         faults.append(_fault_of(f"image of case {case.name!r}", error))
     try:
         if case.label is not None:
-            file_labels, label_geometry, numbers = read_label_file(case.label, labels)
-            arrays = replace(arrays, file_labels=file_labels, numbers=numbers)
-            remarks += [f"labels: {text}" for text in read_remarks(case.label, as_labels=numbers is None)]
+            content = read_label_file(case.label, labels)
+            label_geometry = content.geometry
+            arrays = replace(arrays, file_labels=content.drawn, numbers=content.numbers)
+            remarks += [f"labels: {text}" for text in read_remarks(case.label, as_labels=content.numbers is None)]
     except FileFormatError as error:
         faults.append(_fault_of(f"label file of case {case.name!r}", error))
     faults += _mismatch_faults(case, arrays, label_geometry)

@@ -17,6 +17,7 @@ from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, value_name
+from autoseg.dataset.instance_numbers import largest_written
 from autoseg.dataset.json_advice import as_written, declare_unknown
 from autoseg.dataset.labels import Labels
 from autoseg.dataset.schema import BACKGROUND
@@ -173,7 +174,8 @@ def _blind_spots(dataset: Dataset, checks: Mapping[str, CaseCheck], orders: Mapp
 def _other_ending_note(dataset: Dataset) -> list[str]:
     """Return a warning if label maps get another ending, since the format of the data set cannot hold them."""
     has_numbers = bool(dataset.labels.targets)
-    ending, written = dataset.file_ending, written_ending(dataset.file_ending, has_numbers=has_numbers)
+    ending, largest = dataset.file_ending, largest_written(dataset.labels)
+    written = written_ending(ending, largest, has_numbers=has_numbers)
     if written == ending:
         return []
     what = "predictions" if has_numbers else "label maps"

@@ -12,6 +12,7 @@ from autoseg.core.findings import counted, listed
 from autoseg.core.progress import Progress, silent
 from autoseg.core.workspace import ALL
 from autoseg.dataset.dataset import CaseFiles
+from autoseg.dataset.instance_numbers import largest_written
 from autoseg.dataset.labels import Labels
 from autoseg.evaluation import AnySummary, evaluate_files, evaluate_numbers
 from autoseg.inference import Predictor
@@ -39,8 +40,8 @@ class TrainedFold:
 
 def validation_file(fold: Path, files: CaseFiles, labels: Labels) -> Path:
     """Return the file that a fold predicts of a case of its validation, whether it is there or not."""
-    largest, has_numbers = max(labels.file_values()), bool(labels.targets)
-    ending = written_ending(ending_of(files.images[0]), largest, has_numbers=has_numbers)
+    has_numbers = bool(labels.targets)
+    ending = written_ending(ending_of(files.images[0]), largest_written(labels), has_numbers=has_numbers)
     return fold / "validation" / f"{files.name}{ending}"
 
 
