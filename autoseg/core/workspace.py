@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,26 @@ from autoseg.core.errors import ConfigError
 
 ALL: Final = "all"
 """The fold that trains on every case."""
+_SEED = "_seed"
+
+
+@dataclass(frozen=True, slots=True)
+class FoldName:
+    """Name of a member of a model folder, as in ``fold_0``, ``fold_all``, ``fold_all_seed3``: its fold and its seed."""
+
+    fold: str
+    """Number of the fold, or ``ALL``: the cases that it was trained on."""
+    seed: int = 0
+    """How many seeds after the first it was trained with; 0, the first, does not show in the name."""
+
+    def __str__(self) -> str:
+        return f"{self.fold}{_SEED}{self.seed}" if self.seed else self.fold
+
+    @classmethod
+    def parse(cls, name: str) -> FoldName:
+        """Return what a name without ``fold_`` says; a name of another form is a fold of its own."""
+        found = re.fullmatch(rf"(.+){_SEED}([1-9]\d*)", name)
+        return cls(name) if found is None else cls(found[1], int(found[2]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ class Ensemble:
     device: torch.device
     autocast_dtype: torch.dtype | None = None
     """Type for mixed precision; None computes in float32."""
+    is_separate: bool = False
+    """Whether the sum over the mirrored copies of each of the M members follows as O more outputs, times M: divided by
+    ``n_copies`` it is the member's mean. The sum over all is the same, bit for bit."""
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -36,8 +39,13 @@ class Ensemble:
         """Number of logits in the sum."""
         return len(self.members) * len(self.mirrorings)
 
+    @property
+    def n_sums(self) -> int:
+        """Number of sums of O outputs each: that of all members, and with ``is_separate`` that of each member."""
+        return 1 + len(self.members) if self.is_separate else 1
+
     def __call__(self, patches: Tensor) -> Tensor:
-        """Return the summed logits (B, O, *P) float32 of patches (B, C, *P).
+        """Return the summed logits (B, O, *P) float32 of patches (B, C, *P); (B, (1 + M) O, *P) with ``is_separate``.
 
         Patches for which the memory of a GPU does not suffice together are computed in two halves. A patch that
         overflows in mixed precision is computed again in float32. Raises ``ModelError`` if logits are NaN or infinite
@@ -80,6 +88,8 @@ class Ensemble:
 
         Summed before mirroring back, so that a mirrored copy is mirrored back once for all networks.
         """
+        if self.is_separate:
+            return self._with_members(patches)
         first, *others = self.members
         total: Tensor = first(patches).float()
         if total.untyped_storage().data_ptr() == patches.untyped_storage().data_ptr():
@@ -87,6 +97,14 @@ class Ensemble:
         for member in others:
             total.add_(member(patches))
         return total
+
+    def _with_members(self, patches: Tensor) -> Tensor:
+        """Return the sum over the networks, then the logits of each times M: (B, (1 + M) O, *P) float32."""
+        each = [member(patches).float() for member in self.members]
+        total = each[0].clone()
+        for logits in each[1:]:
+            total.add_(logits)
+        return torch.cat((total, *(logits * len(each) for logits in each)), dim=1)
 
 
 def mirrorings(mirror_axes: Sequence[int]) -> tuple[tuple[int, ...], ...]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.errors import PlanError
 from autoseg.core.pipelined import map_in_background
 from autoseg.dataset.labels import Labels, background_value
+from autoseg.inference.decided import DecidedSlab, Observer
 from autoseg.inference.window import SLAB_VALUES, Slab
 from autoseg.preprocessing import anisotropic_axis, restore
 from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
@@ -28,9 +29,6 @@ Logits = Float32Array | Iterable[Slab]
 Amend = Callable[[LabelMap, Float32Array, int], LabelMap]
 """Function that returns a changed slab of file values (planes, y, x), given the slab, the scores of heads
 (H, planes, y, x) and the index of the first plane."""
-Keep = Callable[[int, Float32Array], None]
-"""Function that receives the index of a slab's first plane and its probabilities (H, planes, y, x), in the plan's
-axes, within the crop."""
 
 
 def decide(
@@ -39,7 +37,8 @@ def decide(
     labels: Labels,
     *,
     amend: Amend | None = None,
-    keep: Keep | None = None,
+    observers: Sequence[Observer] = (),
+    n_members: int = 0,
     pool: Executor | None = None,
     slab_values: int = SLAB_VALUES,
 ) -> LabelMap:
@@ -49,7 +48,7 @@ def decide(
     ----------
     logits
         On the plan's grid, as an array or as slabs, such as :func:`autoseg.inference.window.stream_logits` yields:
-        with slabs, only one slab and the few planes between two slabs are in memory.
+        with slabs, only one slab and the few planes between two slabs are in memory. They decide the labels.
     record
         Record of the preprocessing of the case.
     labels
@@ -57,8 +56,11 @@ def decide(
         outside the crop are background.
     amend
         Called last with each slab, on the grid between crop and resampling (the plan's axes); None changes nothing.
-    keep
-        Called with the probabilities of each slab, in order (as :func:`probabilities`, but for the crop only).
+    observers
+        Called with each slab, in order; its probabilities are those of :func:`probabilities`, for the crop only.
+    n_members
+        Number of members M whose logits follow in ``logits``, which then have (1 + M) O outputs; with 1, nothing
+        follows, since the logits are those of the member. 0 if no observer needs the members.
     pool
         Executor with one thread, which resamples and decides while the calling thread makes the next slab; with None
         the calling thread does both.
@@ -78,13 +80,21 @@ def decide(
     task = task_of(labels)
 
     def decided(part: Part) -> tuple[int, LabelMap]:
-        slab = resampled(part, record)
+        own, *others = _split(part, n_outputs)
+        slab = resampled(own, record)
         values = decoded(task, slab.numpy())
-        if keep is not None:
-            keep(part.first, _probabilities(slab, task))
-        return part.first, values if amend is None else amend(values, scores(slab, task).numpy(), part.first)
+        if amend is not None:
+            values = amend(values, scores(slab, task).numpy(), part.first)
+        if observers:
+            mean = _probabilities(slab, task)
+            each = (mean,) if n_members == 1 else tuple(_probabilities(resampled(m, record), task) for m in others)
+            for observe in observers:
+                observe(DecidedSlab(part.first, values, mean, each))
+        return part.first, values
 
-    parts = parts_of(checked_slabs(logits, record, len(task.outputs)), record, slab_values)
+    n_outputs, n_stacked = len(task.outputs), 1 + n_members if n_members > 1 else 1
+    slabs = checked_slabs(logits, record, n_outputs * n_stacked)
+    parts = parts_of(slabs, record, slab_values * n_stacked)  # as many planes as without members, for the same sums
     whole: LabelMap | None = None
     for first, values in map(decided, parts) if pool is None else map_in_background(pool, decided, parts):
         if whole is None:
@@ -177,6 +187,12 @@ class Part:
     """(O, planes, y', x') float32 on the plan's grid."""
     source_first: int
     """Index of the first source plane."""
+
+
+def _split(part: Part, n_outputs: int) -> list[Part]:
+    """Return the mean of the members, and then each member, of a part whose source holds ``n_outputs`` of each."""
+    firsts = range(0, len(part.source), n_outputs)
+    return [replace(part, source=part.source[first : first + n_outputs]) for first in firsts]
 
 
 def parts_of(slabs: Iterable[Slab], record: CaseRecord, slab_values: int) -> Iterator[Part]:

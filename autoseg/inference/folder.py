@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
-from typing import Protocol
 
 from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
@@ -23,48 +22,20 @@ from autoseg.dataset.case_files import find_image_cases
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.folder_files import has_ending, passed_over, strays, visible
 from autoseg.dataset.labels import Labels
-from autoseg.inference.export import Keep, Logits
 from autoseg.inference.inputs import check_inputs
-from autoseg.inference.model import Model
-from autoseg.inference.numbers import decide_numbers
-from autoseg.inference.probability_buffer import ProbabilityBuffer
+from autoseg.inference.outputs import CaseOutput, FurtherOutput
+from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.run_cases import run_cases
-from autoseg.inference.window import Slab
 from autoseg.io.images import (
     SUPPORTED_ENDINGS,
     ending_of,
     read_image,
     write_labels,
-    write_probabilities,
     write_values,
     written_ending,
 )
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import outputs_of, refuse_regression
-
-
-class CasePredictor(Protocol):
-    """The part of :class:`autoseg.inference.predictor.Predictor` that predicts the cases of a folder."""
-
-    @property
-    def model(self) -> Model:
-        """Networks, and the data set and plan that they were trained on."""
-
-    @property
-    def previous(self) -> object | None:
-        """Predictor of the previous stage of a cascade, with which :meth:`prepare` predicts; otherwise None."""
-
-    def prepare(self, case: Case) -> Preprocessed:
-        """Return a case on the grid of the network."""
-
-    def slabs(self, image: Float32Array, case: str = "image") -> Iterator[Slab]:
-        """Yield logits (O, planes, y, x) of a preprocessed image (C, *S); ``case`` is its name in the log."""
-
-    def decide(
-        self, logits: Logits, record: CaseRecord, *, keep: Keep | None = None, pool: Executor | None = None
-    ) -> LabelMap:
-        """Return the label map (z, y, x) of the logits, in the axes of the file."""
-
 
 log = logging.getLogger(__name__)
 
@@ -93,25 +64,24 @@ class _Job:
     name: str
     files: tuple[Path, ...]
     output: Path
-    probabilities: Path | None
-    """Path of the probabilities without ending; None if they are not saved."""
 
     @property
-    def is_done(self) -> bool:
-        """Whether the label map exists, and the probabilities too if they are saved."""
-        has_probabilities = (
-            self.probabilities is None or self.probabilities.with_name(self.probabilities.name + ".npz").is_file()
-        )
-        return has_probabilities and self.output.is_file()
+    def stem(self) -> Path:
+        """Path of the output without its ending, for further outputs."""
+        return self.output.with_name(self.name)
+
+    def is_done(self, further: Sequence[FurtherOutput]) -> bool:
+        """Whether the label map exists, and the further outputs."""
+        return self.output.is_file() and all(output.is_written(self.stem) for output in further)
 
 
 def predict_files(
-    predictor: CasePredictor,
+    predictor: PredictorGroup,
     inputs: Inputs,
     output_folder: Path,
     *,
     overwrite: bool = False,
-    save_probabilities: bool = False,
+    further: Sequence[FurtherOutput] = (),
     workers: int = 1,
     progress: Progress = silent,
 ) -> PredictionReport:
@@ -123,7 +93,7 @@ def predict_files(
     Parameters
     ----------
     predictor
-        The model.
+        The model, or the models.
     inputs
         A folder with ``<case>_<CCCC><ending>``; or case -> files in channel order; or a list with the files of each
         case, named after its first file. The ending of an output is that of
@@ -132,9 +102,8 @@ def predict_files(
         Made if it does not exist.
     overwrite
         Also predict cases whose output exists.
-    save_probabilities
-        Also write ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32. Meanwhile their uncompressed size is
-        needed on the disk of the output folder, for up to two cases.
+    further
+        What to write beside the label maps.
     workers
         Number of threads that check headers. With 0, cases are also read, predicted and written strictly one after the
         other. Otherwise the next case is read, finished slabs are decided and the previous case is written while the
@@ -149,20 +118,19 @@ def predict_files(
     ConfigError
         If the output folder is the input folder, or holds a data set's own files.
     """
-    dataset = predictor.model.dataset
+    dataset = predictor.dataset
     cases, failed = _gather(inputs, dataset)
     if not cases:
         raise DatasetError([Fault("inputs", "no cases", "at least one", "Name the files of a case.")])
     _check_output_folder(output_folder, cases)
-    if save_probabilities:
-        refuse_regression(dataset.labels, "saving probabilities")
-    jobs = [_job(name, files, output_folder, save_probabilities, dataset.labels) for name, files in cases.items()]
-    skipped = tuple(job.name for job in jobs if job.is_done and not overwrite)
+    for output in further:
+        refuse_regression(dataset.labels, f"saving {output.name}")
+    jobs = [_job(name, files, output_folder, dataset.labels) for name, files in cases.items()]
+    skipped = tuple(job.name for job in jobs if job.is_done(further) and not overwrite)
     todo = [job for job in jobs if job.name not in skipped]
     check = check_inputs(
         {job.name: job.files for job in todo},
-        predictor.model.plan,
-        predictor.model.configuration,
+        [(model.plan, model.configuration) for model in predictor.models],
         n_outputs=len(outputs_of(dataset.labels)),
         workers=workers,
     )
@@ -174,7 +142,7 @@ def predict_files(
     _write_model_files(predictor, output_folder, jobs)
     good = [job for job in todo if job.name not in check.faults]
     with ThreadPoolExecutor(1) as decider:
-        steps = _Steps(predictor, {job.name: job for job in good}, decider if workers > 0 else None)
+        steps = _Steps(predictor, {job.name: job for job in good}, further, decider if workers > 0 else None)
         errors = run_cases(
             [*steps.jobs], repeat(predictor), steps.read, steps.predict, steps.write, folder=output_folder,
             read_ahead=workers > 0, write_behind=lambda prediction: workers > 0, progress=progress,
@@ -185,12 +153,12 @@ def predict_files(
 
 @dataclass(frozen=True, slots=True)
 class _Prediction:
-    """Label map (or numbers) and probabilities of a case, before they are written."""
+    """Label map (or numbers) and further outputs of a case, before they are written."""
 
     labels: LabelMap | None
     """(z, y, x) file values; None for a regression."""
     record: CaseRecord
-    probabilities: ProbabilityBuffer | None
+    further: tuple[CaseOutput, ...] = ()
     numbers: Float32Array | None = None
     """(R, z, y, x) numbers of a regression."""
 
@@ -199,40 +167,41 @@ class _Prediction:
 class _Steps:
     """The steps that :func:`~autoseg.inference.run_cases.run_cases` does with each case."""
 
-    predictor: CasePredictor
+    predictor: PredictorGroup
     jobs: Mapping[str, _Job]
+    further: Sequence[FurtherOutput]
     decider: Executor | None
     """One thread that decides slabs while the network computes the next; with None the network's thread does both."""
 
-    def read(self, case: str) -> Case | Preprocessed:
+    def read(self, case: str) -> Case | tuple[Preprocessed, ...]:
         """Return a case as its files hold it if preparing it needs a network, otherwise prepared."""
         image, geometry = read_image(self.jobs[case].files)
         content = Case(case, image, geometry)
-        return self.predictor.prepare(content) if self.predictor.previous is None else content
+        return content if self.predictor.needs_network_to_prepare else self.predictor.prepare(content)
 
-    def predict(self, case: str, predictor: CasePredictor, content: Case | Preprocessed) -> _Prediction:
-        """Return the label map of a case, decided while the network computes, and its probabilities if saved."""
+    def predict(self, case: str, predictor: PredictorGroup, content: Case | tuple[Preprocessed, ...]) -> _Prediction:
+        """Return the label map of a case, decided while the network computes, and its further outputs."""
         prepared = predictor.prepare(content) if isinstance(content, Case) else content
-        record, labels, probabilities = prepared.record, predictor.model.dataset.labels, self.jobs[case].probabilities
-        if labels.targets:
-            slabs = predictor.slabs(prepared.image)
-            numbers = decide_numbers(slabs, record, labels, predictor.model.plan.targets, pool=self.decider)
-            return _Prediction(None, record, None, numbers)
-        buffer = None if probabilities is None else ProbabilityBuffer(probabilities.parent, record, labels)
-        try:
-            slabs = predictor.slabs(prepared.image, case)
-            keep = None if buffer is None else buffer.keep
-            return _Prediction(predictor.decide(slabs, record, keep=keep, pool=self.decider), record, buffer)
-        except BaseException:
-            if buffer is not None:
-                buffer.close()
-            raise
+        record = prepared[0].record
+        if predictor.dataset.labels.targets:
+            return _Prediction(None, record, numbers=predictor.numbers(prepared, pool=self.decider))
+        with ExitStack() as on_failure:
+            outputs = []
+            for output in self.further:
+                outputs.append(output.begin(self.jobs[case].stem, record, predictor))
+                on_failure.callback(outputs[-1].close)
+            label_map = predictor.label_map(prepared, observers=outputs, pool=self.decider)
+            on_failure.pop_all()
+        return _Prediction(label_map, record, tuple(outputs))
 
     def write(self, case: str, prediction: _Prediction) -> None:
+        """Write the further outputs of a case, then its label map (or numbers)."""
         job = self.jobs[case]
-        if job.probabilities is not None and prediction.probabilities is not None:
-            with closing(prediction.probabilities) as buffer:
-                write_probabilities(job.probabilities, buffer.heads(), self.predictor.model.dataset.labels.n_heads)
+        with ExitStack() as stack:
+            for output in prediction.further:
+                stack.callback(output.close)
+            for output in prediction.further:
+                output.write()
         if prediction.numbers is not None:
             write_values(job.output, prediction.numbers, prediction.record.geometry)
         if prediction.labels is not None:
@@ -303,11 +272,11 @@ def _ending_in(folder: Path, preferred: str) -> str:
     return next(iter(numbered), preferred)
 
 
-def _job(name: str, files: tuple[Path, ...], folder: Path, save_probabilities: bool, labels: Labels) -> _Job:
+def _job(name: str, files: tuple[Path, ...], folder: Path, labels: Labels) -> _Job:
     """Return the job of a case, whose format must hold the largest file value of ``labels``, or numbers."""
     largest, has_numbers = max(labels.file_values()), bool(labels.targets)
     output = folder / f"{name}{written_ending(ending_of(files[0]), largest, has_numbers=has_numbers)}"
-    return _Job(name, files, output, folder / name if save_probabilities else None)
+    return _Job(name, files, output)
 
 
 def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> None:
@@ -326,9 +295,10 @@ def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> N
         )
 
 
-def _write_model_files(predictor: CasePredictor, folder: Path, jobs: Sequence[_Job]) -> None:
+def _write_model_files(predictor: PredictorGroup, folder: Path, jobs: Sequence[_Job]) -> None:
     """Write dataset.json (with the ending of the predictions) and plans.json beside the predictions."""
     folder.mkdir(parents=True, exist_ok=True)
     ending = ending_of(jobs[0].output)
-    write_json(folder / "dataset.json", {**predictor.model.dataset.json, "file_ending": ending})
-    write_text(folder / "plans.json", predictor.model.plan.model_dump_json(indent=2) + "\n")
+    model = predictor.models[0]
+    write_json(folder / "dataset.json", {**model.dataset.json, "file_ending": ending})
+    write_text(folder / "plans.json", model.plan.model_dump_json(indent=2) + "\n")

@@ -37,13 +37,18 @@ class InputCheck:
 
 
 def check_inputs(
-    cases: Mapping[str, Sequence[Path]], plan: Plan, configuration: Configuration, *, n_outputs: int, workers: int = 1
+    cases: Mapping[str, Sequence[Path]],
+    plans: Sequence[tuple[Plan, Configuration]],
+    *,
+    n_outputs: int,
+    workers: int = 1,
 ) -> InputCheck:
-    """Check the headers of all cases (case -> files in channel order) against the plan; reads no voxels."""
+    """Check the headers of all cases (case -> files in channel order) against the plans; reads no voxels.
+
+    With the plans of several models, a fault or a warning that they share stands once.
+    """
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        results = list(
-            pool.map(lambda item: _check_files(item[0], item[1], plan, configuration, n_outputs), cases.items())
-        )
+        results = list(pool.map(lambda item: _check_files(item[0], item[1], plans, n_outputs), cases.items()))
     faults = {name: case_faults for name, (case_faults, _, _) in zip(cases, results, strict=True) if case_faults}
     remarks = {name: texts for name, (_, _, texts) in zip(cases, results, strict=True) if name not in faults}
     warnings = [warning for _, warnings, _ in results for warning in warnings]
@@ -114,7 +119,7 @@ def image_fault(where: str, image: Float32Array) -> Fault | None:
 
 
 def _check_files(
-    name: str, files: Sequence[Path], plan: Plan, configuration: Configuration, n_outputs: int
+    name: str, files: Sequence[Path], plans: Sequence[tuple[Plan, Configuration]], n_outputs: int
 ) -> tuple[tuple[Fault, ...], tuple[str, ...], tuple[str, ...]]:
     """Return the faults of a case, its warnings (which name the case), and remarks on its files (which do not)."""
     where = f"case {name}"
@@ -123,10 +128,11 @@ def _check_files(
         remarks = tuple(text for path in files for text in read_remarks(path))
     except (FileFormatError, OSError) as error:
         return (Fault(where, f"files that cannot be read ({error})", "a readable image", "Replace them."),), (), ()
-    faults = header_faults(where, shape, geometry, plan, configuration)
+    faults = dict.fromkeys(fault for plan in plans for fault in header_faults(where, shape, geometry, *plan))
     if faults:
-        return faults, (), ()
-    return (), header_warnings(where, shape, geometry, plan, configuration, n_outputs), remarks
+        return tuple(faults), (), ()
+    warnings = [text for plan in plans for text in header_warnings(where, shape, geometry, *plan, n_outputs)]
+    return (), tuple(dict.fromkeys(warnings)), remarks
 
 
 def _read_headers(files: Sequence[Path]) -> tuple[tuple[int, ...], Geometry]:

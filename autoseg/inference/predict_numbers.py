@@ -6,8 +6,8 @@ from autoseg.cases.case import Case
 from autoseg.core.arrays import Float32Array
 from autoseg.core.errors import ConfigError
 from autoseg.core.geometry import Geometry
-from autoseg.inference.numbers import decide_numbers
 from autoseg.inference.predictor import Predictor
+from autoseg.inference.predictor_group import PredictorGroup
 
 
 def predict_numbers(predictor: Predictor, image: Float32Array, geometry: Geometry) -> Float32Array:
@@ -16,8 +16,7 @@ def predict_numbers(predictor: Predictor, image: Float32Array, geometry: Geometr
     Parameters and errors as for ``Predictor.predict_array``, which is for models of classes. Also raises
     ``ConfigError`` for such a model.
     """
-    labels = predictor.model.dataset.labels
-    if not labels.targets:
+    if not predictor.model.dataset.labels.targets:
         raise ConfigError("predict_numbers: found a model of classes, expected one of regression. Use predict_array.")
-    prepared = predictor.prepare(Case("image", image, geometry))
-    return decide_numbers(predictor.slabs(prepared.image), prepared.record, labels, predictor.model.plan.targets)
+    group = PredictorGroup((predictor,))
+    return group.numbers(group.prepare(Case("image", image, geometry)))

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from autoseg.cases.case import Case, CaseRecord
+from autoseg.cases.case import Case
 from autoseg.cases.layers import Layer, LayerInfo, class_indices, further_inputs, input_channels
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.errors import DatasetError, ModelError
 from autoseg.core.geometry import Geometry
+from autoseg.core.plan import Configuration, Plan
 from autoseg.core.progress import Progress, silent
-from autoseg.inference.export import Keep, Logits, decide, probabilities
-from autoseg.inference.folder import PredictionReport, predict_files
+from autoseg.inference.export import decide, probabilities
+from autoseg.inference.folder import Inputs, PredictionReport, predict_files
 from autoseg.inference.inputs import header_faults, image_fault
 from autoseg.inference.low_resolution import select_windows
 from autoseg.inference.model import Model, check_same_classes, load_model, previous_folder
+from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.probability_buffer import SavedProbabilities
 from autoseg.inference.window import Slab, check_window_settings, join_slabs, stream_logits
 from autoseg.nn.device import select_device
 from autoseg.nn.precision import choose_dtype
@@ -125,18 +127,17 @@ class Predictor:
 
     def predict_case(self, case: Case) -> LabelMap:
         """Return the label map (z, y, x) of a case, in the file's axes; its target is not used."""
-        prepared = self.prepare(case)
-        return self.decide(self.slabs(prepared.image, case.name), prepared.record)
+        return PredictorGroup((self,)).label_map((self.prepare(case),))
 
     def predict_probabilities(self, image: Float32Array, geometry: Geometry) -> tuple[LabelMap, Float32Array]:
         """Return the label map (z, y, x) and the probability (H, z, y, x) float32 in [0, 1] of each head."""
         prepared = self.prepare(Case("image", image, geometry))
-        logits = self.logits(prepared.image)
-        return self.decide(logits, prepared.record), self.probabilities(logits, prepared.record)
+        logits, labels = self.logits(prepared.image), self.model.dataset.labels
+        return decide(logits, prepared.record, labels), probabilities(logits, prepared.record, labels)
 
     def predict_files(
         self,
-        inputs: str | Path | Sequence[Sequence[str | Path]] | Mapping[str, Sequence[str | Path]],
+        inputs: Inputs,
         output_folder: str | Path,
         *,
         overwrite: bool = False,
@@ -144,16 +145,15 @@ class Predictor:
         workers: int = 1,
         progress: Progress = silent,
     ) -> PredictionReport:
-        """Predict files and write ``<case><ending>`` for each; see :func:`autoseg.inference.folder.predict_files`."""
+        """Predict files and write ``<case><ending>`` for each; see :func:`autoseg.inference.folder.predict_files`.
+
+        With ``save_probabilities`` also ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32.
+        """
+        further = (SavedProbabilities(),) if save_probabilities else ()
         return predict_files(
-            self,
-            inputs,
-            Path(output_folder),
-            overwrite=overwrite,
-            save_probabilities=save_probabilities,
-            workers=workers,
+            PredictorGroup((self,)), inputs, Path(output_folder), overwrite=overwrite, further=further, workers=workers,
             progress=progress,
-        )
+        )  # fmt: skip
 
     def prepare(self, case: Case) -> Preprocessed:
         """Check and preprocess a case (crop, normalise, resample), exactly as for training.
@@ -163,35 +163,16 @@ class Predictor:
         not used.
         """
         plan, configuration = self.model.plan, self.model.configuration
-        where = f"case {case.name}"
-        faults = list(header_faults(where, case.image.shape, case.geometry, plan, configuration))
-        broken = image_fault(where, case.image)
-        if broken is not None:
-            faults.append(broken)
-        if faults:
-            raise DatasetError(faults)
+        _check_case(case, plan, configuration)
         inputs = further_inputs(configuration, self.model.dataset.labels.n_classes)
-        layers = tuple(self._layer(info, case) for info in inputs)
+        layers = tuple(_layer(info, case, self.model, self.previous) for info in inputs)
         prepared = preprocess(replace(case, target=None, layers=layers), plan, configuration, unknown=None)
         return replace(prepared, image=_with_layers(prepared.image, prepared.layers))
 
-    def _layer(self, info: LayerInfo, case: Case) -> Layer:
-        """Return a further input of a case in its file's axes: as given, otherwise predicted by the previous stage."""
-        given = next((layer for layer in case.layers if layer.info.name == info.name), None)
-        if given is not None:
-            return given
-        if self.previous is None:
-            raise ModelError(
-                f"case {case.name}: found no layer {info.name!r}, expected the classes of "
-                f"{self.model.configuration.previous_stage}. Load the model with Predictor.load."
-            )
-        values = self.previous.predict_case(replace(case, target=None, layers=()))
-        return Layer(info, class_indices(values, self.previous.model.dataset.labels))
-
-    def slabs(self, image: Float32Array, case: str = "image") -> Iterator[Slab]:
+    def slabs(self, image: Float32Array, case: str = "image", *, separate: bool = False) -> Iterator[Slab]:
         """Yield the logits (O, planes, y, x) of a preprocessed image (C, *S) slab by slab; see ``stream_logits``.
 
-        ``case`` is its name in the log.
+        ``case`` is its name in the log. With ``separate`` the logits of each member follow as O more outputs.
         """
         model = self.model
         windows = partial(
@@ -206,26 +187,39 @@ class Predictor:
         )
         labels = model.dataset.labels
         if labels.targets or not self.leaves_out_windows:  # a regression has a number everywhere, and no background
-            return windows(image)
+            return windows(image, separate=separate)
         task = task_of(labels)
-        return windows(image, selection=select_windows(image, model.configuration, task, self.step, windows, case=case))
+        selection = select_windows(image, model.configuration, task, self.step, windows, case=case)
+        return windows(image, selection=selection, separate=separate)
 
     def logits(self, image: Float32Array) -> Float32Array:
         """Return the logits (O, *S) float32 of a preprocessed image (C, *S)."""
         return join_slabs(self.slabs(image), image.shape[1])
 
-    def decide(
-        self, logits: Logits, record: CaseRecord, *, keep: Keep | None = None, pool: Executor | None = None
-    ) -> LabelMap:
-        """Return the label map (z, y, x) in the file's axes, from logits (O, *S) on the plan's grid or their slabs.
 
-        Further parameters as for :func:`autoseg.inference.export.decide`.
-        """
-        return decide(logits, record, self.model.dataset.labels, keep=keep, pool=pool)
+def _check_case(case: Case, plan: Plan, configuration: Configuration) -> None:
+    """Raise ``DatasetError`` with every reason why a case cannot be predicted with the plan."""
+    where = f"case {case.name}"
+    faults = list(header_faults(where, case.image.shape, case.geometry, plan, configuration))
+    broken = image_fault(where, case.image)
+    if broken is not None:
+        faults.append(broken)
+    if faults:
+        raise DatasetError(faults)
 
-    def probabilities(self, logits: Logits, record: CaseRecord) -> Float32Array:
-        """Return probabilities (H, z, y, x) float32 in the file's axes, from logits (O, *S) on the plan's grid."""
-        return probabilities(logits, record, self.model.dataset.labels)
+
+def _layer(info: LayerInfo, case: Case, model: Model, previous: Predictor | None) -> Layer:
+    """Return a further input of a case in its file's axes: as given, otherwise predicted by the previous stage."""
+    given = next((layer for layer in case.layers if layer.info.name == info.name), None)
+    if given is not None:
+        return given
+    if previous is None:
+        raise ModelError(
+            f"case {case.name}: found no layer {info.name!r}, expected the classes of "
+            f"{model.configuration.previous_stage}. Load the model with Predictor.load."
+        )
+    values = previous.predict_case(replace(case, target=None, layers=()))
+    return Layer(info, class_indices(values, previous.model.dataset.labels))
 
 
 def _with_layers(image: Float32Array, layers: Sequence[Layer]) -> Float32Array:

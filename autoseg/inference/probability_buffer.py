@@ -5,28 +5,55 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import Float32Array
 from autoseg.dataset.labels import Labels
+from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.export import outside_probabilities
+from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.io.images import write_probabilities
 from autoseg.preprocessing import restore
 
 
+@dataclass(frozen=True, slots=True)
+class SavedProbabilities:
+    """The output ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32; see :mod:`autoseg.inference.outputs`.
+
+    Meanwhile their uncompressed size is needed on the disk of the output folder, for up to two cases.
+    """
+
+    name: ClassVar[str] = "probabilities"
+
+    def is_written(self, stem: Path) -> bool:
+        """Whether the file of a case exists."""
+        return stem.with_name(f"{stem.name}.npz").is_file()
+
+    def begin(self, stem: Path, record: CaseRecord, predictor: PredictorGroup) -> ProbabilityBuffer:
+        """Return the buffer of a case, which writes the file from a temporary one beside it."""
+        return ProbabilityBuffer(stem, record, predictor.dataset.labels)
+
+
 class ProbabilityBuffer:
-    """The probabilities (H, *S) float32 of a case in a temporary file without name.
+    """Observer that keeps the probabilities (H, *S) float32 of a case in a temporary file without name.
 
     The prediction yields them plane by plane for all heads, and the output file takes them head by head. The temporary
     file lies in the output folder and vanishes when it is closed. Memory holds one head at most. The file is written,
     not memory-mapped: writing to a map on a full disk kills the process.
     """
 
-    def __init__(self, folder: Path, record: CaseRecord, labels: Labels) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (open as long as the buffer)
+    needs_members: ClassVar[bool] = False
+
+    def __init__(self, stem: Path, record: CaseRecord, labels: Labels) -> None:
+        """Open the temporary file beside ``<stem>.npz``."""
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        self._stem = stem
+        self._file = tempfile.TemporaryFile(dir=stem.parent)  # noqa: SIM115 (open as long as the buffer)
         self._record = record
         self._labels = labels
 
@@ -34,12 +61,16 @@ class ProbabilityBuffer:
         """Give the disk space back."""
         self._file.close()
 
-    def keep(self, first: int, values: Float32Array) -> None:
-        """Write planes (H, planes, y, x) float32 of the crop; ``first`` is the index of the first of them."""
+    def __call__(self, slab: DecidedSlab) -> None:
+        """Write the probabilities of a slab."""
         depth, *plane = self._record.shape_after_crop
-        for head, planes in enumerate(values):
-            self._file.seek(4 * (head * depth + first) * math.prod(plane))
+        for head, planes in enumerate(slab.probabilities):
+            self._file.seek(4 * (head * depth + slab.first) * math.prod(plane))
             self._file.write(np.ascontiguousarray(planes).data)
+
+    def write(self) -> None:
+        """Write ``<stem>.npz``."""
+        write_probabilities(self._stem, self.heads(), self._labels.n_heads)
 
     def heads(self) -> Iterator[Float32Array]:
         """Yield each head (z, y, x) float32 in the axes and the shape of the file; see :func:`~.export.probabilities`.

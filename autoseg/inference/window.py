@@ -58,7 +58,7 @@ class WindowSelection:
     corners: tuple[Shape3, ...]
     """First voxels (z, y, x) in the padded image, at least one, in the order of :meth:`WindowGrid.corners`."""
     elsewhere: Tensor
-    """(O,) float32 on the CPU: logits of every voxel that no selected window covers."""
+    """(O,) float32 on the CPU: logits of every voxel that no selected window covers, and of every member there."""
 
 
 def window_positions(size: int, patch: int, step: float) -> tuple[int, ...]:
@@ -164,6 +164,7 @@ def stream_logits(
     progress: Progress = silent,
     slab_values: int = SLAB_VALUES,
     selection: WindowSelection | None = None,
+    separate: bool = False,
 ) -> Iterator[Slab]:
     """Yield the logits of a preprocessed image, slab by slab: Gaussian-weighted means of overlapping windows.
 
@@ -194,11 +195,14 @@ def stream_logits(
         Approximate number of logits of a slab; at least one plane of all outputs.
     selection
         Windows to predict, of those that ``step`` gives; None predicts all. The others do not count in the means.
+    separate
+        Whether the logits of each of the M networks follow as O more outputs; the mean is the same, bit for bit.
 
     Yields
     ------
     first, logits
         Index of the first plane and (O, planes, y, x) float32, in the order of the planes; together (O, *S).
+        With ``separate`` ((1 + M) O, planes, y, x), in slabs of as many planes.
 
     Raises
     ------
@@ -212,7 +216,8 @@ def stream_logits(
         raise ModelError("image: found no voxels, expected at least one. Check the preprocessed image.")
     members = (networks,) if isinstance(networks, nn.Module) else tuple(networks)
     device = device or torch.device("cpu")
-    ensemble = Ensemble(members, mirrorings(mirror_axes), device, autocast_dtype)
+    ensemble = Ensemble(members, mirrorings(mirror_axes), device, autocast_dtype, separate)
+    slab_values *= ensemble.n_sums
     n_windows = batch_size or default_batch(configuration.patch_size, device)
     volume = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
     grid = volume_grid(volume.shape[1:], configuration.patch_size, step)
@@ -257,7 +262,8 @@ def _sums(
         return PlaneSums(window.shape, _weights(grid, patch_size), device)
     profiles = [gaussian_profile(edge) for edge in window_shape(patch_size)]
     z, y, x = grid.padded
-    return PartialPlaneSums(profiles, (z, y, x), selection.elsewhere, device)
+    elsewhere = selection.elsewhere.repeat(len(window) // len(selection.elsewhere))
+    return PartialPlaneSums(profiles, (z, y, x), elsewhere, device)
 
 
 def _cut(slabs: Iterable[tuple[int, Tensor]], inside: tuple[slice, ...]) -> Iterator[Slab]:

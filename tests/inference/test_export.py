@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from observing import Recorder
 
 from autoseg.cases.case import CaseRecord
 from autoseg.core.errors import PlanError
@@ -103,20 +104,21 @@ def test_a_stream_is_resampled_as_the_whole_is(case, n_planes, slab_values):
 @pytest.mark.parametrize("threaded", [False, True])
 def test_labels_and_probabilities_of_a_stream_are_those_of_the_whole(case, labels, threaded):
     logits = smooth_logits(case.shape, labels.n_heads)
-    kept = np.full((labels.n_heads, *case.shape_after_crop), np.nan, np.float32)
-    threads = set()
+    recorder, threads = Recorder(needs_members=False), set()
 
-    def keep(first, values):
+    def observe(slab):
         threads.add(threading.current_thread())
-        kept[:, first : first + values.shape[1]] = values
+        recorder(slab)
 
     with ThreadPoolExecutor(1) as pool:
-        decided = decide(in_slabs(logits, 2), case, labels, keep=keep, pool=pool if threaded else None)
+        decided = decide(in_slabs(logits, 2), case, labels, observers=[observe], pool=pool if threaded else None)
     np.testing.assert_array_equal(decided, decide(logits, case, labels))
     expected = probabilities(logits, case, labels)
     np.testing.assert_allclose(probabilities(in_slabs(logits, 3), case, labels), expected, rtol=1e-4, atol=1e-5)
     inside = restore(np.ones(case.shape_after_crop, bool), case)
-    np.testing.assert_allclose(restore(kept, case)[:, inside], expected[:, inside], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        restore(recorder.probabilities, case)[:, inside], expected[:, inside], rtol=1e-4, atol=1e-5
+    )
     assert (threading.current_thread() in threads) != threaded
 
 

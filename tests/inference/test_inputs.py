@@ -143,7 +143,7 @@ def test_all_cases_are_checked_and_faults_keep_their_case(planned, monkeypatch, 
         "e": ["good.nii", "shifted.nii"], "f": ["good.nii", "larger.nii"],
     }  # fmt: skip
     cases = {name: [tmp_path / file for file in files] for name, files in names.items()}
-    check = check_inputs(cases, *planned(), n_outputs=2, workers=2)
+    check = check_inputs(cases, [planned()], n_outputs=2, workers=2)
     assert list(check.faults) == ["c", "d", "e", "f"]
     assert "found 3 channels" in str(check.faults["c"][0])
     assert "files that cannot be read" in str(check.faults["d"][0])
@@ -157,5 +157,5 @@ def test_two_channels_in_two_files_count_as_two(planned, monkeypatch, tmp_path):
     monkeypatch.setattr(inputs_module, "read_remarks", lambda path: ())
     monkeypatch.setattr(inputs_module, "read_header", lambda path: (SHAPE, Geometry(spacing=SPACING)))
     files = [tmp_path / "x_0000.nii", tmp_path / "x_0001.nii"]
-    assert check_inputs({"x": files}, *planned(n_channels=2), n_outputs=2).faults == {}
-    assert check_inputs({}, *planned(), n_outputs=2).faults == {}
+    assert check_inputs({"x": files}, [planned(n_channels=2)], n_outputs=2).faults == {}
+    assert check_inputs({}, [planned()], n_outputs=2).faults == {}

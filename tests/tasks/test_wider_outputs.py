@@ -45,9 +45,9 @@ def test_labels_and_probabilities_are_those_of_the_classes(logits, tmp_path):
     expected = probabilities(logits, RECORD, CLASSES)
     assert expected.shape == (3, 6, 9, 9)
     np.testing.assert_allclose(probabilities(wide, RECORD, SPLIT), expected, atol=1e-6)
-    buffer = ProbabilityBuffer(tmp_path, RECORD, SPLIT)
+    buffer = ProbabilityBuffer(tmp_path / "x", RECORD, SPLIT)
     with closing(buffer):
-        decide(wide, RECORD, SPLIT, keep=buffer.keep, slab_values=1)
+        decide(wide, RECORD, SPLIT, observers=[buffer], slab_values=1)
         np.testing.assert_allclose(np.stack(list(buffer.heads())), expected, atol=1e-6)
 
 

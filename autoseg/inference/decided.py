@@ -1,0 +1,43 @@
+"""Slabs of a prediction as its observers get them: what was decided, with the probabilities that it follows from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from autoseg.core.arrays import Float32Array, LabelMap
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class DecidedSlab:
+    """Planes of a case on the grid between crop and resampling, in the plan's axes: (planes, y, x) of the crop."""
+
+    first: int
+    """Index of the first plane."""
+    values: LabelMap
+    """(planes, y, x) file values that were decided."""
+    probabilities: Float32Array
+    """(H, planes, y, x) in [0, 1]: mean probability of each head."""
+    members: tuple[Float32Array, ...] = ()
+    """M of (H, planes, y, x) in [0, 1]: the probabilities of each member, in the order of the model folders and their
+    folds; empty unless an observer needs them."""
+
+
+class Observer(Protocol):
+    """Receiver of the slabs of a case, in the order of the planes, each plane once.
+
+    It may be called in another thread than it was made in, one call at a time. It must not change a slab.
+    """
+
+    @property
+    def needs_members(self) -> bool:
+        """Whether the probabilities of each member are computed, which takes memory for M more buffers of planes."""
+
+    def __call__(self, slab: DecidedSlab) -> None:
+        """Take in a slab."""
+
+
+def needs_members(observers: Iterable[Observer]) -> bool:
+    """Whether an observer needs the probabilities of each member; without observers none does."""
+    return any(observer.needs_members for observer in observers)
