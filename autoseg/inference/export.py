@@ -22,6 +22,7 @@ from autoseg.inference.window import SLAB_VALUES, Slab
 from autoseg.preprocessing import anisotropic_axis, restore
 from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
 from autoseg.tasks.decoded import decoded, finished
+from autoseg.tasks.instances import Instances
 from autoseg.tasks.task import Task, task_of
 
 Logits = Float32Array | Iterable[Slab]
@@ -87,9 +88,10 @@ def decide(
             values = amend(values, scores(slab, task).numpy(), part.first)
         if observers:
             mean = _probabilities(slab, task)
+            cores = task.cores(slab[None])[0].numpy() if isinstance(task, Instances) else None
             each = (mean,) if n_members == 1 else tuple(_probabilities(resampled(m, record), task) for m in others)
             for observe in observers:
-                observe(DecidedSlab(part.first, values, mean, each))
+                observe(DecidedSlab(part.first, values, mean, each, cores))
         return part.first, values
 
     n_outputs, n_stacked = len(task.outputs), 1 + n_members if n_members > 1 else 1

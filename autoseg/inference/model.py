@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from autoseg.cases.layers import input_channels
@@ -20,10 +21,13 @@ from autoseg.dataset.labels import class_differences
 from autoseg.nn.architectures.network import Network
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
+from autoseg.tasks.separation import SeparationSettings
 from autoseg.tasks.task import outputs_of
 
 log = logging.getLogger(__name__)
 
+SEPARATION_FILE = "separation.json"
+"""File of a model folder with the settings of the separation of objects."""
 Which = Literal["final", "best"]
 _FALLBACK: dict[str, str] = {"final": "best", "best": "final"}
 
@@ -42,6 +46,8 @@ class Model:
     """Patch axes along which every fold was trained with mirroring."""
     folds: tuple[str, ...]
     """Names of the folds, in the order of ``networks``."""
+    separation: SeparationSettings = SeparationSettings()
+    """How objects are parted."""
 
 
 def load_model(
@@ -61,7 +67,26 @@ def load_model(
         _network(paths[fold], item, configuration, n_channels, n_outputs).to(device) for fold, item in loaded.items()
     )
     common = set.intersection(*(set(item.mirror_axes) for item in loaded.values()))
-    return Model(plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded))
+    return Model(
+        plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded), read_separation(Path(folder))
+    )
+
+
+def read_separation(folder: Path) -> SeparationSettings:
+    """Return the settings of the separation of objects from ``SEPARATION_FILE`` of a model folder; defaults without it.
+
+    Raises ``ModelError`` if the file does not hold such settings.
+    """
+    path = folder / SEPARATION_FILE
+    try:
+        return SeparationSettings.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return SeparationSettings()
+    except ValidationError as error:
+        fields = ", ".join(SeparationSettings.model_fields)
+        raise ModelError(
+            f"{path}: found {error.error_count()} wrong entries, expected {fields}. Correct or remove the file."
+        ) from error
 
 
 def previous_folder(model_folder: str | Path, configuration: Configuration) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from autoseg.cases.case import Case
@@ -15,8 +16,10 @@ from autoseg.inference.export import decide
 from autoseg.inference.members import MemberKind, member_kind
 from autoseg.inference.model import Model
 from autoseg.inference.numbers import decide_numbers
+from autoseg.inference.objects import ObjectMap
 from autoseg.inference.window import Slab
 from autoseg.preprocessing import Preprocessed
+from autoseg.tasks.separation import separate
 
 
 class CasePredictor(Protocol):
@@ -74,15 +77,22 @@ class PredictorGroup:
     def label_map(
         self, case: Sequence[Preprocessed], *, observers: Sequence[Observer] = (), pool: Executor | None = None
     ) -> LabelMap:
-        """Return the label map (z, y, x) of a prepared case, in the file's axes.
+        """Return the label map (z, y, x) of a prepared case, in the file's axes; of the task instances, the objects.
 
         ``observers`` get every slab (:mod:`autoseg.inference.decided`); ``pool`` as for
         :func:`autoseg.inference.export.decide`. The label map depends on neither.
         """
         (predictor,), (own,) = self.predictors, case
+        labels = self.dataset.labels
+        objects = None if labels.instances is None else ObjectMap(own.record, labels)
+        if objects is not None:
+            observers = (*observers, objects)
         n_members = len(predictor.model.networks) if needs_members(observers) else 0
         slabs = predictor.slabs(own.image, own.record.case, separate=n_members > 1)
-        return decide(slabs, own.record, self.dataset.labels, observers=observers, n_members=n_members, pool=pool)
+        decided = decide(slabs, own.record, labels, observers=observers, n_members=n_members, pool=pool)
+        if objects is None or labels.instances is None:
+            return decided
+        return objects.objects(partial(separate, settings=predictor.model.separation), labels.instances)
 
     def numbers(self, case: Sequence[Preprocessed], *, pool: Executor | None = None) -> Float32Array:
         """Return the numbers (R, z, y, x) float32 of a prepared case in the file's axes, by models of regression."""

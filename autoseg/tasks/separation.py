@@ -67,7 +67,7 @@ def separate(
         low = [max(0, part.start - 1) for part in boxes[0]]
         box = tuple(slice(first, part.stop + 1) for first, part in zip(low, boxes[0], strict=True))
         objects[box] = _separated(mask[box], probability[box], spacing, settings)
-    return _renumbered(objects, settings.min_size)
+    return renumbered(objects, settings.min_size)
 
 
 def as_units(probability: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
@@ -126,12 +126,12 @@ def _maxima(distance: NDArray[np.float32], depth: float) -> BoolArray:
     return is_top
 
 
-def _renumbered(objects: NDArray[np.uint32], min_size: int) -> LabelMap:
-    """Return the objects (*S) of at least ``min_size`` voxels with numbers from 1, in the order of their numbers."""
+def renumbered(objects: NDArray[np.uint32], min_size: int) -> LabelMap:
+    """Return the objects (*S) of at least ``min_size`` voxels, with numbers from 1 in the same order."""
     sizes = np.bincount(objects.reshape(-1))
     is_kept = sizes >= max(1, min_size)
     is_kept[0] = False
     numbers = np.where(is_kept, np.cumsum(is_kept), 0)
     dtype: type[np.unsignedinteger[Any]] = np.uint16 if numbers.max() < 2**16 else np.uint32
-    renumbered: LabelMap = numbers.astype(dtype)[objects]
-    return renumbered
+    result: LabelMap = numbers.astype(dtype)[objects]
+    return result
