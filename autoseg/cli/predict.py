@@ -48,6 +48,14 @@ def predict(
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also write <case>.npz with the probability of every head.")
     ] = False,
+    instances: Annotated[
+        str | None,
+        typer.Option(
+            "--instances",
+            metavar="[METHOD]",
+            help="Also part touching objects of each class, into OUTPUT/instances: watershed (default) or cellpose.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict cases again whose output exists.")] = False,
     device: common.DeviceOption = "auto",
     workers: common.WorkersOption = None,
@@ -75,6 +83,7 @@ def predict(
             output,
             overwrite=overwrite,
             save_probabilities=save_probabilities,
+            instances=instances,
             workers=common.n_workers(workers),
             progress=report,
         )
@@ -83,7 +92,7 @@ def predict(
 
 def main() -> None:
     """Entry point of the command."""
-    common.run(predict, lists={"-f": _FOLD, "--folds": _FOLD})
+    common.run(predict, lists={"-f": _FOLD, "--folds": _FOLD}, defaults={"--instances": "watershed"})
 
 
 _FOLD = r"\d+|all"

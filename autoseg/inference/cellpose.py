@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -17,14 +18,12 @@ from autoseg.tasks.separation import SeparationSettings, renumbered
 def cellpose_models() -> ModuleType:
     """Return the module ``cellpose.models``; raise ``ConfigError`` if cellpose is not installed."""
     try:
-        from cellpose import models  # large, and optional
+        return import_module("cellpose.models")
     except ImportError as error:
         raise ConfigError(
-            f"--instances cellpose: found no cellpose ({error}), expected it to be installed. Run pip install cellpose, "
-            "or leave the method out: --instances alone needs nothing else."
+            f"--instances cellpose: found no cellpose ({error}), expected it to be installed. Run pip install "
+            "cellpose, or leave the method out: --instances alone needs nothing else."
         ) from error
-    found: ModuleType = models
-    return found
 
 
 def separate_with_cellpose(

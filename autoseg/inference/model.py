@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -46,7 +46,7 @@ class Model:
     """Patch axes along which every fold was trained with mirroring."""
     folds: tuple[str, ...]
     """Names of the folds, in the order of ``networks``."""
-    separation: SeparationSettings = SeparationSettings()
+    separation: SeparationSettings = field(default_factory=SeparationSettings)
     """How objects are parted."""
 
 
@@ -67,9 +67,8 @@ def load_model(
         _network(paths[fold], item, configuration, n_channels, n_outputs).to(device) for fold, item in loaded.items()
     )
     common = set.intersection(*(set(item.mirror_axes) for item in loaded.values()))
-    return Model(
-        plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded), read_separation(Path(folder))
-    )
+    separation = read_separation(Path(folder))
+    return Model(plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded), separation)
 
 
 def read_separation(folder: Path) -> SeparationSettings:

@@ -26,7 +26,7 @@ Method = Literal["watershed", "cellpose"]
 FOLDER = "instances"
 """Folder of the maps, in that of the predictions."""
 OF_SEVERAL_CLASSES = 1_000_000
-"""``instances_per_class`` of these maps where the model has several classes."""
+"""``instances_per_class`` of these maps where the model has several classes, unless their values are too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,10 @@ class SavedInstances:
     @property
     def numbers(self) -> InstanceNumbers:
         """Rule of the file values: numbers alone for one class."""
-        return InstanceNumbers(None if self.dataset.labels.n_classes == 2 else OF_SEVERAL_CLASSES)
+        values = self.dataset.labels.class_values
+        return InstanceNumbers(
+            None if len(values) == 2 else min(OF_SEVERAL_CLASSES, LARGEST_NUMBER // (max(values) + 1))
+        )
 
     def path(self, stem: Path) -> Path:
         """Return the map of a case."""
