@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from autoseg.cases.layers import input_channels
@@ -18,6 +17,7 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.core.workspace import ALL
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import class_differences
+from autoseg.inference.separation_file import read_separation
 from autoseg.nn.architectures.network import Network
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
@@ -26,8 +26,6 @@ from autoseg.tasks.task import outputs_of
 
 log = logging.getLogger(__name__)
 
-SEPARATION_FILE = "separation.json"
-"""File of a model folder with the settings of the separation of objects."""
 Which = Literal["final", "best"]
 _FALLBACK: dict[str, str] = {"final": "best", "best": "final"}
 
@@ -69,23 +67,6 @@ def load_model(
     common = set.intersection(*(set(item.mirror_axes) for item in loaded.values()))
     separation = read_separation(Path(folder))
     return Model(plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded), separation)
-
-
-def read_separation(folder: Path) -> SeparationSettings:
-    """Return the settings of the separation of objects from ``SEPARATION_FILE`` of a model folder; defaults without it.
-
-    Raises ``ModelError`` if the file does not hold such settings.
-    """
-    path = folder / SEPARATION_FILE
-    try:
-        return SeparationSettings.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return SeparationSettings()
-    except ValidationError as error:
-        fields = ", ".join(SeparationSettings.model_fields)
-        raise ModelError(
-            f"{path}: found {error.error_count()} wrong entries, expected {fields}. Correct or remove the file."
-        ) from error
 
 
 def previous_folder(model_folder: str | Path, configuration: Configuration) -> Path | None:

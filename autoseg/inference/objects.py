@@ -49,14 +49,18 @@ class ObjectMap:
             if len(own):
                 np.copyto(cores, as_units(own.min(axis=0)), where=slab.values == value)
 
+    def arrays(self) -> tuple[LabelMap, NDArray[np.uint8]]:
+        """Return the values of classes and the probabilities in 1/255, both (z, y, x) in the file's axes."""
+        fill = background_value(self._labels)
+        return restore(self._values, self._record, fill=fill), restore(self._cores, self._record)
+
     def objects(self, separate: Separate, numbers: InstanceNumbers) -> LabelMap:
         """Return the label map (z, y, x) of objects in the file's axes, by ``numbers``; called after the last slab.
 
         Raises ``PlanError`` if a class has more objects than ``numbers`` leave it numbers.
         """
         record, labels = self._record, self._labels
-        values = restore(self._values, record, fill=background_value(labels))
-        cores = restore(self._cores, record)
+        values, cores = self.arrays()
         result = np.full(values.shape, background_value(labels), dtype=np.uint32)
         for value in labels.class_values[1:]:
             mask = values == value

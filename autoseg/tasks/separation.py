@@ -25,7 +25,7 @@ class SeparationSettings(BaseModel):
 
     core: float = Field(0.5, ge=0, le=1)
     """Probability above which a voxel is in the core of an object."""
-    depth: float = Field(1.0, ge=0)
+    depth: float = Field(0.75, ge=0)
     """How much narrower the neck between two parts of a core must be than the narrower part, for them to be two
     objects: difference of radii, in units of the smallest voxel edge. Larger values part less."""
     min_size: int = Field(5, ge=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.core.errors import AutosegError
@@ -16,9 +16,14 @@ from autoseg.dataset.instance_numbers import largest_written
 from autoseg.dataset.labels import Labels
 from autoseg.evaluation import AnySummary, evaluate_files, evaluate_numbers
 from autoseg.inference import Predictor
+from autoseg.inference.folder import predict_files
 from autoseg.inference.out_of_fold import read_fold_cases
+from autoseg.inference.outputs import FurtherOutput
+from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.io.images import ending_of, written_ending
+from autoseg.tasks.separation import SeparationSettings
 from autoseg.training.request import FoldRequest
+from autoseg.training.tune_separation import MOST_CASES, SeparationTrials, tune_separation
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +88,8 @@ def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary:
         update={"seen_in_training": tuple(name for name in sorted(pairs) if name in seen)}
     )
     summary.write(request.folder / "validation" / "summary.json")
+    if labels.instances is not None and request.fold != ALL:
+        tune_separation(request.folder.parent)
     if summary.seen_in_training and request.fold != ALL:
         log.warning(
             "fold %s: scores of %d of %d validation cases do not count: the weights were trained on them: %s",
@@ -96,10 +103,16 @@ def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary:
 def _predict(request: FoldRequest, names: Sequence[str], workers: int, progress: Progress) -> None:
     """Predict some validation cases."""
     predictor = Predictor.load(request.folder.parent, folds=[request.fold], device=request.device)
-    report = predictor.predict_files(
+    further: tuple[FurtherOutput, ...] = ()
+    if request.dataset.labels.instances is not None:
+        predictor = replace(predictor, model=replace(predictor.model, separation=SeparationSettings()))
+        further = (SeparationTrials(request.dataset, frozenset(request.val_cases[:MOST_CASES])),)
+    report = predict_files(
+        PredictorGroup((predictor,)),
         {name: request.dataset.case(name).images for name in names},
         request.folder / "validation",
         overwrite=True,
+        further=further,
         workers=workers,
         progress=progress,
     )

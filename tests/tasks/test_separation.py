@@ -84,7 +84,7 @@ def test_no_object_and_a_case_full_of_one(shape):
 
 
 def test_seventy_thousand_objects_have_numbers_of_their_own_within_a_minute():
-    tile = ball((7, 7), (2.5, 2.5), 2.6, (1.0, 1.0))
+    tile = ball((5, 5), (1.5, 1.5), 1.6, (1.0, 1.0))
     mask = np.tile(tile, (265, 265))
     started = time.process_time()
     objects = separate(mask, certain(mask), (1, 1), DEFAULTS)
