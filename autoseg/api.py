@@ -206,7 +206,7 @@ def train(
 def predict(
     inputs: str | Path | Sequence[Sequence[str | Path]] | Mapping[str, Sequence[str | Path]],
     output: str | Path,
-    model: str | Path | Predictor,
+    model: str | Path | Predictor | Sequence[str | Path | Predictor],
     *,
     folds: Sequence[int | str] | None = None,
     device: str = "auto",
@@ -216,7 +216,7 @@ def predict(
     overwrite: bool = False,
     workers: int = 1,
 ) -> PredictionReport:
-    """Predict images with the mean of the trained folds, and write ``<case><ending>`` to the folder ``output``.
+    """Predict images with the mean of the trained networks, and write ``<case><ending>`` to the folder ``output``.
 
     Same as ``autoseg_predict``. For arrays instead of files use :class:`autoseg.Predictor`.
 
@@ -225,20 +225,20 @@ def predict(
     inputs
         Folder of images (``<case>_0000<ending>`` ...), a list of the channel files of each case, or case -> files.
     model
-        Model folder, or a loaded predictor, for which ``folds``, ``device``, ``mirror`` and ``fast`` have no effect.
+        Model folder, or a loaded predictor, for which ``folds``, ``device``, ``mirror`` and ``fast`` have no effect; or
+        several of one data set, whose probabilities are averaged.
     fast
         Several times faster for slightly less accuracy, without mirroring; see :meth:`autoseg.Predictor.load`.
 
-    Returns
-    -------
-    Report of the predicted, skipped and failed cases (with reasons). A failed case does not stop the others.
+    Returns the predicted, skipped and failed cases (with reasons). A failed case does not stop the others.
     """
-    from autoseg.inference.predictor import Predictor
+    from autoseg.inference.predict_images import predict_images
 
-    loaded = model if isinstance(model, Predictor) else Predictor.load(model, folds, device, mirror=mirror, fast=fast)
-    return loaded.predict_files(
-        inputs, output, overwrite=overwrite, save_probabilities=save_probabilities, workers=workers
-    )
+    models = model if isinstance(model, Sequence) and not isinstance(model, str) else [model]
+    return predict_images(
+        inputs, output, models, folds=folds, device=device, mirror=mirror, fast=fast,
+        save_probabilities=save_probabilities, overwrite=overwrite, workers=workers,
+    )  # fmt: skip
 
 
 def evaluate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from autoseg.cli import common
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import counted
+from autoseg.core.workspace import FOLD_PATTERN
 
 if TYPE_CHECKING:
     from autoseg.inference import PredictionReport
@@ -25,15 +27,20 @@ def predict(
     dataset: Annotated[
         str | None, typer.Option("-d", "--dataset", help="Data set that the model was trained on (name, id or folder).")
     ] = None,
-    configuration: Annotated[
-        str | None, typer.Option("-c", "--configuration", help="Configuration of the model, for example 3d_fullres.")
+    configurations: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-c", "--configuration", help="Configurations to average, for example 3d_fullres, or 2d 3d_fullres."
+        ),
     ] = None,
     name: common.NameOption = "default",
-    model_folder: Annotated[
-        Path | None, typer.Option("-m", "--model", help="Model folder with fold_<k> folders, instead of -d and -c.")
+    model_folders: Annotated[
+        list[Path] | None,
+        typer.Option("-m", "--model", help="Model folders with fold_<k> folders to average, instead of -d and -c."),
     ] = None,
     folds: Annotated[
-        list[str] | None, typer.Option("-f", "--folds", help="Folds to average (default: all finished ones).")
+        list[str] | None,
+        typer.Option("-f", "--folds", help="Folds to average, with all their seeds (default: all finished ones)."),
     ] = None,
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="Which weights: final or best.")] = "final",
     tta: common.MirrorOption = True,
@@ -64,59 +71,57 @@ def predict(
     verbose: common.VerboseOption = False,
     quiet: common.QuietOption = False,
 ) -> None:
-    """Predict every image of a folder with the mean of the trained folds.
+    """Predict every image of a folder with the mean of the trained networks.
 
+    The mean is that of the logits of all folds and seeds of a model, and of the probabilities of several models.
     All inputs are checked first. Cases whose output exists are skipped. A case that cannot be predicted does not stop
     the others: it is named at the end, and the exit code is 1. With -j 0 reading, prediction and writing do not
     overlap.
     """
-    folder = _model_folder(model_folder, dataset, configuration, name, root)
-    from autoseg.inference import Predictor  # imports torch, so only after the arguments are checked
+    models = _model_folders(model_folders or [], dataset, configurations or [], name, root)
+    from autoseg.inference.predict_images import (
+        predict_images,  # imports torch, so only after the arguments are checked
+    )
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
     with common.progress("predict", quiet=quiet) as report:
-        predictor = Predictor.load(
-            folder, folds or None, device, checkpoint=checkpoint, mirror=tta, step=step, fast=fast
-        )
-        result = predictor.predict_files(
-            inputs,
-            output,
-            overwrite=overwrite,
-            save_probabilities=save_probabilities,
-            instances=instances,
+        result = predict_images(
+            inputs, output, models, folds=folds or None, device=device, checkpoint=checkpoint, mirror=tta, step=step,
+            fast=fast, save_probabilities=save_probabilities, instances=instances, overwrite=overwrite,
             workers=common.n_workers(workers),
             progress=report,
-        )
+        )  # fmt: skip
     _conclude(result, output, as_json=json_)
 
 
 def main() -> None:
     """Entry point of the command."""
-    common.run(predict, lists={"-f": _FOLD, "--folds": _FOLD}, defaults={"--instances": "watershed"})
+    lists = dict.fromkeys(("-m", "--model", "-c", "--configuration"), r"[^-].*")
+    lists |= dict.fromkeys(("-f", "--folds"), FOLD_PATTERN)
+    common.run(predict, lists=lists, defaults={"--instances": "watershed"})
 
 
-_FOLD = r"\d+|all"
-
-
-def _model_folder(
-    given: Path | None, dataset: str | None, configuration: str | None, name: str, root: Path | None
-) -> Path:
-    """Return the model folder that is given by -m, or by -d and -c with --name."""
-    if given is not None:
-        if dataset is not None or configuration is not None:
+def _model_folders(
+    given: Sequence[Path], dataset: str | None, configurations: Sequence[str], name: str, root: Path | None
+) -> list[Path]:
+    """Return the model folders that are given by -m, or by -d and -c with --name."""
+    if given:
+        if dataset is not None or configurations:
             raise ConfigError(
                 "arguments: found -m together with -d or -c, expected one way to name the model. Drop one."
             )
-        return given
-    if dataset is None or configuration is None:
+        return [*given]
+    if dataset is None or not configurations:
         raise ConfigError(
-            "arguments: found no model, expected -m MODEL_FOLDER, or -d DATASET with -c CONFIGURATION. Add it."
+            "arguments: found no model, expected -m MODELFOLD_PATTERNER, or -d DATASET with -c CONFIGURATION. Add it."
         )
     workspace = common.workspace(root)
-    trained = workspace.model(dataset, configuration, name)
-    if Path(dataset).name == dataset and trained.parent.is_dir():
-        return trained  # the training data is not needed, and may have been moved
-    return workspace.model(common.load_dataset(workspace, dataset).name, configuration, name)
+    trained = workspace.results(dataset)
+    if (
+        Path(dataset).name != dataset or not trained.is_dir()
+    ):  # the training data may have been moved, and is not needed
+        dataset = common.load_dataset(workspace, dataset).name
+    return [workspace.model(dataset, configuration, name) for configuration in configurations]
 
 
 def _conclude(result: PredictionReport, output: Path, *, as_json: bool) -> None:

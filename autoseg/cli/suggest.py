@@ -11,6 +11,7 @@ import typer
 from autoseg.assist.trained_model import trained_model
 from autoseg.cli import common
 from autoseg.core.errors import ConfigError
+from autoseg.core.workspace import FOLD_PATTERN
 
 if TYPE_CHECKING:
     from autoseg.assist.suggest import Ranking, Units
@@ -20,12 +21,11 @@ log = logging.getLogger("autoseg.suggest")
 
 By = Literal["slice", "patch"]
 Method = Literal["clasp", "entropy", "random"]
-FOLD = r"\d+|all"
 
 
 def main() -> NoReturn:
     """Entry point of the command."""
-    common.run(suggest, lists={"-f": FOLD, "--folds": FOLD})
+    common.run(suggest, lists={"-f": FOLD_PATTERN, "--folds": FOLD_PATTERN})
 
 
 def suggest(

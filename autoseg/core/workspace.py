@@ -12,6 +12,8 @@ from autoseg.core.errors import ConfigError
 ALL: Final = "all"
 """The fold that trains on every case."""
 _SEED = "_seed"
+FOLD_PATTERN: Final = rf"(\d+|{ALL})({_SEED}[1-9]\d*)?"
+"""Regular expression of what users type for a member of a model folder."""
 
 
 @dataclass(frozen=True, slots=True)

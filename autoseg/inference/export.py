@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
@@ -88,23 +88,30 @@ def decide(
             values = amend(values, scores(slab, task).numpy(), part.first)
         if observers:
             mean = _probabilities(slab, task)
-            cores = task.cores(slab[None])[0].numpy() if isinstance(task, Instances) else None
-            each = (mean,) if n_members == 1 else tuple(_probabilities(resampled(m, record), task) for m in others)
+            cores = _cores(slab, task)
+            each = _of_members(mean, others, record, task, n_members)
             for observe in observers:
                 observe(DecidedSlab(part.first, values, mean, each, cores))
         return part.first, values
 
-    n_outputs, n_stacked = len(task.outputs), 1 + n_members if n_members > 1 else 1
-    slabs = checked_slabs(logits, record, n_outputs * n_stacked)
-    parts = parts_of(slabs, record, slab_values * n_stacked)  # as many planes as without members, for the same sums
+    n_outputs = len(task.outputs)
+    parts = _stacked_parts(logits, record, n_outputs, n_members, slab_values)
+    return joined(map(decided, parts) if pool is None else map_in_background(pool, decided, parts), record, task)
+
+
+def joined(pieces: Iterable[tuple[int, LabelMap]], record: CaseRecord, task: Task) -> LabelMap:
+    """Return the label map (z, y, x) in the file's axes, from ``(first plane, values (planes, y, x))`` of the crop.
+
+    Raises ``PlanError`` if there is no piece.
+    """
     whole: LabelMap | None = None
-    for first, values in map(decided, parts) if pool is None else map_in_background(pool, decided, parts):
+    for first, values in pieces:
         if whole is None:
             whole = np.zeros(record.shape_after_crop, dtype=values.dtype)
         whole[first : first + len(values)] = values
     if whole is None:
         raise PlanError(f"case {record.case}: found an empty crop, expected at least one voxel. Preprocess it again.")
-    restored: LabelMap = restore(whole, record, fill=background_value(labels))
+    restored: LabelMap = restore(whole, record, fill=background_value(task.labels))
     return finished(task, restored)
 
 
@@ -125,6 +132,59 @@ def probabilities(
         if fill:
             values[...] = restore(own, record, fill=fill)
     return restored
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ProbabilitySlab:
+    """Probabilities of planes on the grid between crop and resampling, in the plan's axes."""
+
+    first: int
+    """Index of the first plane."""
+    mean: Float32Array
+    """(H, planes, y, x) of the mean logits."""
+    members: tuple[Float32Array, ...] = ()
+    """M of (H, planes, y, x), or none."""
+    cores: Float32Array | None = None
+    """(H, planes, y, x), or None; see :class:`autoseg.inference.decided.DecidedSlab`."""
+
+    @property
+    def stop(self) -> int:
+        """One past the index of the last plane."""
+        return self.first + int(self.mean.shape[1])
+
+
+def probability_slabs(
+    logits: Logits,
+    record: CaseRecord,
+    labels: Labels,
+    *,
+    n_members: int = 0,
+    pool: Executor | None = None,
+    slab_values: int = SLAB_VALUES,
+) -> Generator[ProbabilitySlab, None, None]:
+    """Yield the probabilities within the crop, slab by slab in the order of the planes.
+
+    Parameters and errors as for :func:`decide`; with ``pool``, at most two slabs are in process.
+    """
+    task = task_of(labels)
+
+    def converted(part: Part) -> ProbabilitySlab:
+        own, *others = _split(part, n_outputs)
+        slab = resampled(own, record)
+        mean = _probabilities(slab, task)
+        return ProbabilitySlab(part.first, mean, _of_members(mean, others, record, task, n_members), _cores(slab, task))
+
+    n_outputs = len(task.outputs)
+    parts = _stacked_parts(logits, record, n_outputs, n_members, slab_values)
+    yield from map(converted, parts) if pool is None else map_in_background(pool, converted, parts)
+
+
+def _cores(slab: Tensor, task: Task) -> Float32Array | None:
+    """Return ``DecidedSlab.cores`` of logits (O, planes, y, x): (H, planes, y, x), or None."""
+    if not isinstance(task, Instances):
+        return None
+    cores: Float32Array = task.cores(slab[None])[0].numpy()
+    return cores
 
 
 def outside_probabilities(labels: Labels) -> tuple[int, ...]:
@@ -189,6 +249,26 @@ class Part:
     """(O, planes, y', x') float32 on the plan's grid."""
     source_first: int
     """Index of the first source plane."""
+
+
+def _stacked_parts(
+    logits: Logits, record: CaseRecord, n_outputs: int, n_members: int, slab_values: int
+) -> Iterator[Part]:
+    """Return the parts of checked logits, in which ``n_outputs`` for each of several members may follow the mean.
+
+    A part has as many planes as without members, so that its mean is resampled to the same numbers, bit for bit.
+    """
+    n_stacked = 1 + n_members if n_members > 1 else 1
+    return parts_of(checked_slabs(logits, record, n_outputs * n_stacked), record, slab_values * n_stacked)
+
+
+def _of_members(
+    mean: Float32Array, others: Sequence[Part], record: CaseRecord, task: Task, n_members: int
+) -> tuple[Float32Array, ...]:
+    """Return the probabilities (H, planes, y, x) of each member; those of a single one are the mean."""
+    if n_members == 1:
+        return (mean,)
+    return tuple(_probabilities(resampled(other, record), task) for other in others)
 
 
 def _split(part: Part, n_outputs: int) -> list[Part]:

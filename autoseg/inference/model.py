@@ -44,6 +44,8 @@ class Model:
     """Patch axes along which every fold was trained with mirroring."""
     folds: tuple[str, ...]
     """Names of the folds, in the order of ``networks``."""
+    folder: Path
+    """Model folder."""
     separation: SeparationSettings = field(default_factory=SeparationSettings)
     """How objects are parted."""
 
@@ -65,8 +67,8 @@ def load_model(
         _network(paths[fold], item, configuration, n_channels, n_outputs).to(device) for fold, item in loaded.items()
     )
     common = set.intersection(*(set(item.mirror_axes) for item in loaded.values()))
-    separation = read_separation(Path(folder))
-    return Model(plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded), separation)
+    names, axes, separation = tuple(loaded), tuple(sorted(common)), read_separation(Path(folder))
+    return Model(plan, configuration, dataset, networks, axes, names, Path(folder), separation)
 
 
 def previous_folder(model_folder: str | Path, configuration: Configuration) -> Path | None:

@@ -21,10 +21,8 @@ from autoseg.inference.folder import Inputs, PredictionReport, predict_files
 from autoseg.inference.inputs import header_faults, image_fault
 from autoseg.inference.low_resolution import select_windows
 from autoseg.inference.model import Model, check_same_classes, load_model, previous_folder
-from autoseg.inference.outputs import FurtherOutput
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.probability_buffer import SavedProbabilities
-from autoseg.inference.saved_instances import SavedInstances
 from autoseg.inference.window import Slab, check_window_settings, join_slabs, stream_logits
 from autoseg.nn.device import select_device
 from autoseg.nn.precision import choose_dtype
@@ -144,19 +142,14 @@ class Predictor:
         *,
         overwrite: bool = False,
         save_probabilities: bool = False,
-        instances: str | None = None,
         workers: int = 1,
         progress: Progress = silent,
     ) -> PredictionReport:
         """Predict files and write ``<case><ending>`` for each; see :func:`autoseg.inference.folder.predict_files`.
 
-        With ``save_probabilities`` also ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32. With ``instances``,
-        the name of a method, also ``instances/<case><ending>`` with the objects of the classes
-        (:class:`autoseg.inference.saved_instances.SavedInstances`).
+        With ``save_probabilities`` also ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32.
         """
-        further: list[FurtherOutput] = [SavedProbabilities()] if save_probabilities else []
-        if instances is not None:
-            further.append(SavedInstances.by(instances, self.model.dataset, self.model.separation))
+        further = (SavedProbabilities(),) if save_probabilities else ()
         return predict_files(
             PredictorGroup((self,)), inputs, Path(output_folder), overwrite=overwrite, further=further, workers=workers,
             progress=progress,

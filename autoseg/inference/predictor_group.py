@@ -1,4 +1,4 @@
-"""The models that predict a case together: one model folder, or several of one data set."""
+"""The models that predict a case together: of one model folder, or of several of one data set."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Protocol
 from autoseg.cases.case import Case
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.dataset.dataset import Dataset
+from autoseg.inference.agreement import check_agreement, matched_heads
 from autoseg.inference.decided import Observer, needs_members
-from autoseg.inference.export import decide
+from autoseg.inference.export import decide, probability_slabs
+from autoseg.inference.mean_probabilities import decide_mean
 from autoseg.inference.members import MemberKind, member_kind
 from autoseg.inference.model import Model
 from autoseg.inference.numbers import decide_numbers
@@ -50,6 +52,9 @@ class PredictorGroup:
     predictors: tuple[CasePredictor, ...]
     """One for each model folder, at least one."""
 
+    def __post_init__(self) -> None:
+        check_agreement(self.models)
+
     @property
     def models(self) -> tuple[Model, ...]:
         """The model of each predictor."""
@@ -79,25 +84,54 @@ class PredictorGroup:
     ) -> LabelMap:
         """Return the label map (z, y, x) of a prepared case, in the file's axes; of the task instances, the objects.
 
-        ``observers`` get every slab (:mod:`autoseg.inference.decided`); ``pool`` as for
-        :func:`autoseg.inference.export.decide`. The label map depends on neither.
+        One model decides by its logits (:func:`autoseg.inference.export.decide`), several by the mean of their
+        probabilities (:func:`autoseg.inference.mean_probabilities.decide_mean`).
+
+        Parameters
+        ----------
+        case
+            What :meth:`prepare` returned.
+        observers
+            They get every slab, of classes; see :mod:`autoseg.inference.decided`. The result does not depend on them.
+        pool
+            Executor with one thread, which resamples slabs while this thread computes the next; None: this one does.
         """
-        (predictor,), (own,) = self.predictors, case
         labels = self.dataset.labels
-        objects = None if labels.instances is None else ObjectMap(own.record, labels)
-        if objects is not None:
-            observers = (*observers, objects)
-        n_members = len(predictor.model.networks) if needs_members(observers) else 0
-        slabs = predictor.slabs(own.image, own.record.case, separate=n_members > 1)
-        decided = decide(slabs, own.record, labels, observers=observers, n_members=n_members, pool=pool)
-        if objects is None or labels.instances is None:
-            return decided
-        return objects.objects(partial(separate, settings=predictor.model.separation), labels.instances)
+        if labels.instances is None:
+            return self._classes(case, observers, pool)
+        objects = ObjectMap(case[0].record, labels)
+        self._classes(case, (*observers, objects), pool)
+        return objects.objects(partial(separate, settings=self.models[0].separation), labels.instances)
+
+    def _classes(self, case: Sequence[Preprocessed], observers: Sequence[Observer], pool: Executor | None) -> LabelMap:
+        """Return the map of classes (z, y, x) of a prepared case; parameters as for :meth:`label_map`."""
+        labels, streams = self.dataset.labels, []
+        for predictor, own in zip(self.predictors, case, strict=True):
+            n_members = len(predictor.model.networks) if needs_members(observers) else 0
+            slabs = predictor.slabs(own.image, own.record.case, separate=n_members > 1)
+            if len(self.predictors) == 1:
+                return decide(slabs, own.record, labels, observers=observers, n_members=n_members, pool=pool)
+            of_model = predictor.model.dataset.labels
+            streams.append(probability_slabs(slabs, own.record, of_model, n_members=n_members, pool=pool))
+        heads = [matched_heads(labels, model.dataset.labels) for model in self.models]
+        return decide_mean(streams, heads, case[0].record, labels, observers)
 
     def numbers(self, case: Sequence[Preprocessed], *, pool: Executor | None = None) -> Float32Array:
-        """Return the numbers (R, z, y, x) float32 of a prepared case in the file's axes, by models of regression."""
-        (predictor,), (own,) = self.predictors, case
-        model = predictor.model
-        return decide_numbers(
-            predictor.slabs(own.image), own.record, model.dataset.labels, model.plan.targets, pool=pool
-        )
+        """Return the numbers (R, z, y, x) float32 of a prepared case in the file's axes, by models of regression.
+
+        Those of several models are averaged.
+        """
+        each = (self._numbers(*pair, pool) for pair in zip(self.predictors, case, strict=True))
+        total = next(each)
+        for numbers in each:
+            total += numbers
+        total /= len(self.predictors)
+        return total
+
+    def _numbers(self, predictor: CasePredictor, case: Preprocessed, pool: Executor | None) -> Float32Array:
+        """Return the numbers (R, z, y, x) of one model, in the order of the group's data set."""
+        labels, targets = predictor.model.dataset.labels, predictor.model.plan.targets
+        numbers = decide_numbers(predictor.slabs(case.image), case.record, labels, targets, pool=pool)
+        order = matched_heads(self.dataset.labels, labels)
+        ordered: Float32Array = numbers if list(order) == sorted(order) else numbers[list(order)]
+        return ordered

@@ -87,11 +87,11 @@ def _draw(request: FoldRequest, predictor: Predictor, name: str, path: Path, sec
         return
     with torch.inference_mode():
         predicted = predictor.predict_case(Case(name, image, geometry))
-    predicted = classes_and_objects(predicted, labels, path)[0]
-    layers = [Layer("prediction", predicted)]
+    classes, _ = classes_and_objects(predicted, labels, path)
+    layers = [Layer("prediction", classes)]
     if files.label is not None:
         annotation = read_label_file(files.label, labels).drawn
-        if annotation.shape == predicted.shape:
+        if annotation.shape == classes.shape:
             layers.insert(0, Layer("annotation", annotation))
     slices = choose_slices(layers[0].labels != 0, N_SLICES)
     write_png(path, draw_overlay(image, layers, labels, geometry.spacing, title=title, slices=slices))
@@ -110,7 +110,8 @@ def _number_columns(files: CaseFiles, labels: Labels, predicted: Float32Array) -
 
 def _predictor(request: FoldRequest, parts: Parts) -> Predictor:
     """Return what predicts with the network that trains; with the earlier stage of a cascade as it is on disk."""
-    model = Model(request.plan, request.configuration, request.dataset, (parts.network,), (), (request.fold,))
-    stage = previous_folder(request.folder.parent, request.configuration)
+    folder = request.folder.parent
+    model = Model(request.plan, request.configuration, request.dataset, (parts.network,), (), (request.fold,), folder)
+    stage = previous_folder(folder, request.configuration)
     previous = None if stage is None else Predictor.load(stage, [request.fold], request.device)
     return Predictor(model, parts.device, parts.autocast_dtype, mirror=False, previous=previous)

@@ -16,6 +16,7 @@ from autoseg.core.fingerprint import TargetProperties
 from autoseg.core.geometry import Geometry
 from autoseg.inference.predict_numbers import predict_numbers
 from autoseg.inference.predictor import Predictor
+from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.io.images import read_image, write_values
 from autoseg.nn.checkpoint import save_checkpoint
 
@@ -51,6 +52,17 @@ def test_an_ensemble_predicts_the_mean_of_its_folds(model, image):
     )
     assert whole.shape == (2, 9, 14, 12) and whole.dtype == np.float32 and not np.array_equal(*folds)
     np.testing.assert_allclose(whole, np.mean(folds, axis=0), rtol=1e-4, atol=1e-3)
+
+
+def test_several_models_predict_the_mean_of_their_numbers_by_name(model, image, tmp_path):
+    made = make_checkpoint("7")
+    plan = made.plan.model_copy(update={"targets": TARGETS[::-1], "crop": False})
+    turned = {**DATASET, "targets": DATASET["targets"][::-1]}
+    save_checkpoint(tmp_path / "other" / "fold_0" / "checkpoint_final.pt", replace(made, dataset=turned, plan=plan))
+    both = PredictorGroup((Predictor.load(model, device="cpu"), Predictor.load(tmp_path / "other", device="cpu")))
+    first, second = (predict_numbers(item, image, GEOMETRY) for item in both.predictors)
+    found = both.numbers(both.prepare(Case("image", image, GEOMETRY)))
+    np.testing.assert_allclose(found, (first + second[::-1]) / 2, rtol=1e-5)
 
 
 def test_mirrored_copies_are_averaged(model, image):

@@ -32,9 +32,10 @@ REGIONS = {**CLASSES, "labels": {"background": 0, "whole": [1, 2], "nucleus": 2}
 def record(shape: tuple[int, int, int] = (4, 12, 24), margin: int = 2) -> CaseRecord:
     """The record of a case whose file has its axes swapped and flipped, and a border that was cropped."""
     inner = tuple(edge - 2 * margin if axis else edge for axis, edge in enumerate(shape))
+    high = tuple(edge - margin if axis else edge for axis, edge in enumerate(shape))
     return CaseRecord(
         case="c", geometry=Geometry(spacing=(1.0, 1.0, 2.0)), transpose=(2, 0, 1), flipped=(False, True, False),
-        shape_before_crop=shape, crop_low=(0, margin, margin), crop_high=(shape[0], *(edge - margin for edge in shape[1:])),
+        shape_before_crop=shape, crop_low=(0, margin, margin), crop_high=high,
         spacing_before=(2.0, 1.0, 1.0), spacing=(2.0, 1.0, 1.0), shape=inner,
     )  # fmt: skip
 

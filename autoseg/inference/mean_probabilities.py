@@ -1,0 +1,90 @@
+"""Mean of the probabilities of several models of one case, slab by slab, and the label map that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+
+from autoseg.cases.case import CaseRecord
+from autoseg.core.arrays import Float32Array, LabelMap
+from autoseg.dataset.labels import Labels
+from autoseg.inference.decided import DecidedSlab, Observer
+from autoseg.inference.export import ProbabilitySlab, joined
+from autoseg.tasks.task import task_of
+
+Slabs = Generator[ProbabilitySlab, None, None]
+"""Slabs of one model, which cover the planes of a crop in order."""
+
+
+def decide_mean(
+    models: Sequence[Slabs],
+    heads: Sequence[Sequence[int]],
+    record: CaseRecord,
+    labels: Labels,
+    observers: Sequence[Observer] = (),
+) -> LabelMap:
+    """Return the label map (z, y, x), in the file's axes, of the mean of the probabilities of several models.
+
+    Parameters
+    ----------
+    models
+        Slabs of each model, of any sizes; they are closed at the end. A few slabs of each are in memory.
+    heads
+        For each model the index of its head for each head of ``labels``.
+    record
+        Axes and crop, which all models share.
+    labels
+        Classes, or regions: a class has the largest probability (the lower one on ties), a region one above 0.5.
+    observers
+        Called with each slab, in order, in this thread.
+    """
+    task = task_of(labels)
+
+    def decided(slab: ProbabilitySlab) -> tuple[int, LabelMap]:
+        values = labels.decode(slab.mean if task.is_exclusive else slab.mean - 0.5)
+        for observe in observers:
+            observe(DecidedSlab(slab.first, values, slab.mean, slab.members, slab.cores))
+        return slab.first, values
+
+    return joined(map(decided, mean_slabs(models, heads)), record, task)
+
+
+def mean_slabs(models: Sequence[Slabs], heads: Sequence[Sequence[int]]) -> Iterator[ProbabilitySlab]:
+    """Yield the mean over models, and the members of all of them, of the planes that every model has next.
+
+    Every model counts as much as any other, however many members it has. Parameters as for :func:`decide_mean`.
+    """
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(closing(model))
+        waiting = [next(model, None) for model in models]
+        while slabs := [slab for slab in waiting if slab is not None]:
+            first, stop = max(slab.first for slab in slabs), min(slab.stop for slab in slabs)
+            cuts = [_cut(slab, first, stop, order) for slab, order in zip(slabs, heads, strict=True)]
+            members = tuple(member for cut in cuts for member in cut.members)
+            cores = [cut.cores for cut in cuts if cut.cores is not None]
+            yield ProbabilitySlab(first, _mean([cut.mean for cut in cuts]), members, _mean(cores) if cores else None)
+            waiting = [
+                slab if slab.stop > stop else next(model, None) for slab, model in zip(slabs, models, strict=True)
+            ]
+
+
+def _mean(parts: Sequence[Float32Array]) -> Float32Array:
+    """Return the mean of at least one array of any shape."""
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    total /= len(parts)
+    return total
+
+
+def _cut(slab: ProbabilitySlab, first: int, stop: int, heads: Sequence[int]) -> ProbabilitySlab:
+    """Return the planes from ``first`` to ``stop`` of a slab that has them, with its heads in another order."""
+    planes, order = slice(first - slab.first, stop - slab.first), list(heads)
+    is_same = order == list(range(len(order)))
+
+    def cut(values: Float32Array) -> Float32Array:
+        return values[:, planes] if is_same else values[order, planes]
+
+    cores = None if slab.cores is None else cut(slab.cores)
+    return ProbabilitySlab(first, cut(slab.mean), tuple(map(cut, slab.members)), cores)

@@ -1,0 +1,65 @@
+"""Prediction of images by one or several model folders: they are loaded, averaged, and their outputs written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoseg.core.progress import Progress, silent
+from autoseg.inference.folder import Inputs, PredictionReport, predict_files
+from autoseg.inference.outputs import FurtherOutput
+from autoseg.inference.predictor import Predictor
+from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.probability_buffer import SavedProbabilities
+from autoseg.inference.saved_instances import SavedInstances
+
+
+def predict_images(
+    inputs: Inputs,
+    output: str | Path,
+    models: Sequence[str | Path | Predictor],
+    *,
+    folds: Sequence[int | str] | None = None,
+    device: str = "auto",
+    checkpoint: str = "final",
+    mirror: bool = True,
+    step: float | None = None,
+    fast: bool = False,
+    save_probabilities: bool = False,
+    instances: str | None = None,
+    overwrite: bool = False,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> PredictionReport:
+    """Predict images with the mean of the models, and write ``<case><ending>`` to the folder ``output``.
+
+    Parameters
+    ----------
+    inputs, output, overwrite, workers, progress
+        As for :func:`autoseg.inference.folder.predict_files`.
+    models
+        Model folders, or loaded predictors: one, which decides by the mean of the logits of its folds; or several,
+        whose probabilities are averaged. Those of several have the same classes and channels.
+    folds, device, checkpoint, mirror, step, fast
+        As for :meth:`autoseg.inference.Predictor.load`, for every model folder.
+    save_probabilities
+        Also write ``<case>.npz``; see :class:`autoseg.inference.probability_buffer.SavedProbabilities`.
+    instances
+        Name of the method by which touching objects of each class are parted into ``instances/<case><ending>``; None
+        writes none. See :class:`autoseg.inference.saved_instances.SavedInstances`.
+
+    Raises ``ModelError`` if there is no model, or they do not fit together, and as the functions named above.
+    """
+    loaded = (
+        model
+        if isinstance(model, Predictor)
+        else Predictor.load(model, folds, device, checkpoint=checkpoint, mirror=mirror, step=step, fast=fast)
+        for model in models
+    )
+    group = PredictorGroup(tuple(loaded))
+    further: list[FurtherOutput] = [SavedProbabilities()] if save_probabilities else []
+    if instances is not None:
+        further.append(SavedInstances.by(instances, group.dataset, group.models[0].separation))
+    return predict_files(
+        group, inputs, Path(output), overwrite=overwrite, further=further, workers=workers, progress=progress
+    )
