@@ -20,8 +20,8 @@ from autoseg.core.errors import DatasetError, Fault, FileFormatError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.file_values import NAN_VALUE
-from autoseg.dataset.instance_numbers import split_instances
 from autoseg.dataset.labels import Labels, undrawn_code, undrawn_set
+from autoseg.dataset.objects import split_instances
 from autoseg.io.images import read_header, read_labels
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.arrays import LabelMap
-from autoseg.dataset.instance_numbers import objects_of_class
 from autoseg.dataset.labels import Labels, head_states
+from autoseg.dataset.objects import objects_of_class
 from autoseg.evaluation.instances import InstanceCounts, add_counts, match_instances
 
 INSTANCE_SCORES = ("AP50", "AP", "PQ")
@@ -80,7 +80,7 @@ def instance_scores(
     Parameters
     ----------
     reference, prediction
-        File values of classes and numbers of objects, both (z, y, x); see ``dataset.instance_numbers.split_instances``.
+        File values of classes and numbers of objects, both (z, y, x); see ``dataset.objects.split_instances``.
     labels
         Meaning of the values.
     case

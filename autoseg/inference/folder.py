@@ -21,8 +21,8 @@ from autoseg.core.progress import Progress, silent
 from autoseg.dataset.case_files import find_image_cases
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.folder_files import has_ending, passed_over, strays, visible
-from autoseg.dataset.instance_numbers import largest_written
 from autoseg.dataset.labels import Labels
+from autoseg.dataset.objects import largest_written
 from autoseg.inference.inputs import check_inputs
 from autoseg.inference.outputs import CaseOutput, FurtherOutput
 from autoseg.inference.predictor_group import PredictorGroup

@@ -17,9 +17,9 @@ from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, value_name
-from autoseg.dataset.instance_numbers import largest_written
 from autoseg.dataset.json_advice import as_written, declare_unknown
 from autoseg.dataset.labels import Labels
+from autoseg.dataset.objects import largest_written
 from autoseg.dataset.schema import BACKGROUND
 from autoseg.inspection.annotation_outside import background_note, foreground_warning
 from autoseg.inspection.case_check import CaseCheck, check_case_files, naming_case

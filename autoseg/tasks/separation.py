@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
-from skimage.morphology import reconstruction
+from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
 from autoseg.core.arrays import BoolArray, LabelMap
@@ -120,9 +120,7 @@ def _maxima(distance: NDArray[np.float32], depth: float) -> BoolArray:
     """
     faces = ndimage.generate_binary_structure(distance.ndim, 1)
     flooded = reconstruction(np.maximum(distance - depth, 0), distance, method="dilation", footprint=faces)
-    below = np.nextafter(flooded, -1.0)
-    lower = reconstruction(below, flooded, method="dilation", footprint=faces)
-    is_top: BoolArray = (flooded > lower) & (flooded > 0)
+    is_top: BoolArray = local_maxima(flooded, connectivity=1).astype(bool) & (flooded > 0)
     return is_top
 
 

@@ -23,8 +23,8 @@ from autoseg.cases.label_codes import read_annotation
 from autoseg.core.arrays import LabelMap
 from autoseg.core.atomic import write_json, write_text
 from autoseg.dataset.dataset import CaseFiles, Dataset
-from autoseg.dataset.instance_numbers import objects_of_class
 from autoseg.dataset.labels import Labels, head_states
+from autoseg.dataset.objects import objects_of_class
 from autoseg.evaluation.instances import InstanceCounts, add_counts, match_instances
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.objects import ObjectMap

@@ -12,8 +12,8 @@ from autoseg.core.findings import counted, listed
 from autoseg.core.progress import Progress, silent
 from autoseg.core.workspace import ALL
 from autoseg.dataset.dataset import CaseFiles
-from autoseg.dataset.instance_numbers import largest_written
 from autoseg.dataset.labels import Labels
+from autoseg.dataset.objects import largest_written
 from autoseg.evaluation import AnySummary, evaluate_files, evaluate_numbers
 from autoseg.inference import Predictor
 from autoseg.inference.folder import predict_files

@@ -7,8 +7,9 @@ import pytest
 
 from autoseg import Dataset
 from autoseg.core.errors import DatasetError
-from autoseg.dataset.instance_numbers import InstanceNumbers, split_instances
+from autoseg.dataset.instance_numbers import InstanceNumbers
 from autoseg.dataset.labels import Labels
+from autoseg.dataset.objects import split_instances
 
 CELLS = {
     "channel_names": {"0": "a"}, "task": "instances", "labels": {"background": 0, "cell": 1}, "unlabelled": 65535,

@@ -32,6 +32,7 @@ SOUND: dict[str, Any] = {
     "valid_mask_folder": "masks",
     "task": "semantic",
     "targets": ["depth"],
+    "instances_per_class": 1000,
     "dataset": {"a": {"images": ["a_0000.png"], "label": "a.png"}},
 }
 MISTAKES: dict[tuple[str, ...], Any] = {
@@ -57,6 +58,7 @@ MISTAKES: dict[tuple[str, ...], Any] = {
     ("valid_mask_folder",): " ",
     ("task",): 1,
     ("targets",): [],
+    ("instances_per_class",): 1.5,
     ("dataset", "a"): {"images": []},
 }
 """A key of ``SOUND`` -> a value that it cannot have, in such a way that no other key is faulty then."""
