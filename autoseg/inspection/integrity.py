@@ -257,7 +257,8 @@ def _undeclared_faults(checks: Mapping[str, CaseCheck], dataset: Dataset) -> lis
     if rest:
         affected = sorted({name for value in rest for name in by_value[value]})
         others = f"{len(rest)} further undeclared values in {len(affected)} cases: {listed(affected)}"
-        faults.append(Fault("label files", others, "label values, not intensities", "Correct the label files."))
+        fix = 'Correct the label files; if values are numbers of objects, write "task": "instances" in dataset.json.'
+        faults.append(Fault("label files", others, "label values, not intensities", fix))
     return faults
 
 
