@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, LabelMap
+from autoseg.dataset.instance_numbers import LARGEST_NUMBER
 from autoseg.dataset.labels import Labels
 from autoseg.tasks.dice import dice_per_head
 
@@ -60,11 +61,10 @@ class ObjectParts:
         if objects is None:
             return codes.long() * ANY
         classes = _single_classes(codes, label_sets)
-        n_open = int(objects.max()) + 1 if objects.numel() else 1  # above every number
         own = objects.where((classes > 0) & (objects > 0), objects.new_full((), -1))
         own = own.masked_fill((classes == 0) & (objects >= 0), 0)
         highest = _spread(own, -1, _higher)
-        lowest = _spread(own.masked_fill(own < 0, n_open), n_open, _lower)
+        lowest = _spread(own.masked_fill(own < 0, LARGEST_NUMBER), LARGEST_NUMBER, _lower)
         has_unknown = _spread((own < 0).int(), 1, _higher) > 0
         differs = ((own != highest) | (own != lowest)).where(own > 0, (lowest == 0) | (lowest < highest))
         rules = (INSIDE * (~has_unknown).long()).masked_fill(differs, ON_BOUNDARY)

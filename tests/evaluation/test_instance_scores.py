@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autoseg import Dataset
 from autoseg.core.geometry import Geometry
-from autoseg.evaluation import evaluate_folder
+from autoseg.evaluation import evaluate_files, evaluate_folder
 from autoseg.io.images import write_labels
 
 FLAT = Geometry(spacing=(999.0, 1.0, 1.0), ndim=2)
@@ -60,6 +61,19 @@ def test_nothing_depends_on_what_is_predicted_where_nothing_is_annotated(tmp_pat
         (tmp_path / name).mkdir()
         scores = scored(tmp_path / name, ONE, (reference, values)).instances["1"].pooled
         assert (scores.AP50, scores.n_ref, scores.n_pred) == (1, 2, 2)
+
+
+def test_a_valid_mask_says_the_same_as_unannotated_voxels(tmp_path):
+    reference, prediction = squares(3, 4, 5), squares(7, 8, 9)
+    marked = reference.copy()
+    marked[:, 9:] = 65535
+    for name, values in (("reference.tif", reference), ("marked.tif", marked), ("prediction.tif", prediction)):
+        write_labels(tmp_path / name, values[None], FLAT)
+    write_labels(tmp_path / "mask.tif", (marked != 65535).astype(np.uint8)[None], FLAT)
+    labels, guess = Dataset.from_json(ONE, name="d", folder=None).labels, tmp_path / "prediction.tif"
+    masked = evaluate_files({"c": (tmp_path / "reference.tif", guess)}, labels, masks={"c": tmp_path / "mask.tif"})
+    assert masked.instances == evaluate_files({"c": (tmp_path / "marked.tif", guess)}, labels).instances
+    assert masked.instances["1"].pooled.n_pred == 2
 
 
 def test_no_object_anywhere_has_no_score(tmp_path):
