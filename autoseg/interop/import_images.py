@@ -17,10 +17,14 @@ from autoseg.core.parallel import map_unordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.pairing import Affixes, pair_by_name
+from autoseg.dataset.schema import INSTANCES, UNLABELLED
 from autoseg.interop.expert_masks import MaskClasses, MaskSet, read_classes
 from autoseg.interop.image_folder import LABELS, ImageFolder, check_new, dataset_json, find_images, image_folder
 from autoseg.io.images import ending_of, read_header, read_labels, write_labels
 from autoseg.io.raw_layout import put_file
+
+UNLABELLED_OBJECTS = 65535
+"""Value of unlabelled voxels in rewritten files with numbers of objects, where it was negative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ def prepare_import(
     unlabelled
         Value of masks where nothing is labelled.
     are_instances
-        Whether values above 0 are numbers of objects; touching ones are then separated by a gap of background.
+        Whether values above 0 are numbers of objects: then the task of the data set is instances.
     mask_suffix
         What names of masks have behind those of images; None finds it.
 
@@ -68,6 +72,9 @@ def prepare_import(
     DatasetError
         If there are no pairs, or files cannot be read or do not fit each other.
     """
+    if are_instances and unlabelled == 0:
+        fix = "Write a dataset.json in which background has the value with which it is drawn; see docs/instances.md."
+        raise DatasetError([Fault("--unlabelled 0 with --instances", "no value for background", "one", fix)])
     pairing = pair_by_name(find_images(images), find_images(masks), suffix=mask_suffix)
     if not pairing.pairs:
         found = f"no name that fits the images in {images.name}"
@@ -104,6 +111,7 @@ def write_import(
     """Write the data set into a new folder, dataset.json last; return it, loaded from there.
 
     Images are linked, and so are masks whose values and format are those of label files; other masks are rewritten.
+    Numbers of objects stay as they are; in rewritten files a negative value of unlabelled voxels becomes 65535.
 
     Raises
     ------
@@ -111,8 +119,12 @@ def write_import(
         If ``output`` is not empty, or the number of ``channel_names`` is not that of the channels.
     """
     check_new(output)
-    has_unknown = prepared.classes.unlabelled is not None
-    content = dataset_json(prepared.images, prepared.classes, has_unknown=has_unknown, channel_names=channel_names)
+    classes = prepared.classes
+    has_unknown = classes.unlabelled is not None and not classes.are_instances
+    content = dataset_json(prepared.images, classes, has_unknown=has_unknown, channel_names=channel_names)
+    if classes.are_instances:
+        unknown = {} if classes.unlabelled is None else {UNLABELLED: _written_unlabelled(classes.unlabelled)}
+        content |= {"task": INSTANCES, **unknown}
     prepared.images.put(output, copy=copy)
     cases = list(prepared.masks)
     (output / LABELS).mkdir(parents=True, exist_ok=True)
@@ -125,14 +137,25 @@ def write_import(
     return Dataset.load(output)
 
 
+def _written_unlabelled(value: int) -> int:
+    """Return the value that unlabelled voxels of objects have in the data set."""
+    return UNLABELLED_OBJECTS if value < 0 else value
+
+
 def _put_mask(case: str, *, prepared: Import, folder: Path, copy: bool) -> None:
     mask, classes = prepared.masks[case], prepared.classes
     n_classes = len(classes.names)
     target = folder / f"{case}{prepared.images.label_ending}"
     is_label_file = classes.values == tuple(range(n_classes)) and classes.unlabelled in (None, n_classes)
-    if is_label_file and not classes.are_instances and ending_of(mask).lower() == target.name[len(case) :]:
+    if classes.are_instances:
+        is_label_file = classes.unlabelled is None or classes.unlabelled >= 0
+    if is_label_file and ending_of(mask).lower() == target.name[len(case) :]:
         put_file(mask, target, copy=copy)
         return
-    votes = classes.votes(read_labels(mask)[0])
-    labels = np.where(votes == NO_VOTE, n_classes, votes).astype(np.uint16)
+    values, _ = read_labels(mask)
+    if classes.are_instances:
+        labels = np.where(values < 0, UNLABELLED_OBJECTS, values).astype(np.uint32)
+    else:
+        votes = classes.votes(values)
+        labels = np.where(votes == NO_VOTE, n_classes, votes).astype(np.uint16)
     write_labels(target, labels, read_header(prepared.images.images[case])[1])

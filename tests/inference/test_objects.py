@@ -15,6 +15,8 @@ from autoseg.core.errors import ConfigError, ModelError, PlanError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.instance_numbers import InstanceNumbers
 from autoseg.inference.decided import DecidedSlab
+from autoseg.inference.export import ProbabilitySlab
+from autoseg.inference.mean_probabilities import decide_mean
 from autoseg.inference.objects import ObjectMap
 from autoseg.inference.saved_instances import SavedInstances
 from autoseg.inference.separation_file import read_separation
@@ -86,6 +88,28 @@ def test_a_boundary_parts_cells_of_one_class():
     )
     assert set(np.unique(objects)) == {0, 1001, 1002, 2001}
     assert ((objects > 0) == (observed(CLASSES, values).arrays()[0] > 0)).all()
+
+
+def test_several_models_part_by_the_mean_of_their_probabilities_of_the_inside():
+    """One model sees a boundary, the other none: their mean is below the core, above it the mean of three others."""
+    values = two_touching()[..., :16]
+    boundary = np.zeros(values.shape, dtype=bool)
+    boundary[..., 8:10] = True
+    labels = Dataset.from_json({**CLASSES, "task": "instances", "instances_per_class": 9}, name="d", folder=None).labels
+    heads = np.stack([values == value for value in range(3)]).astype(np.float32)
+    for n_without, expected in ((1, 2), (3, 1)):
+        seen = ObjectMap(record(shape=(4, 12, 20)), labels)
+        cores = [heads * ~boundary, *[heads] * n_without]
+        models = [iter_slabs(heads, of_model.astype(np.float32)) for of_model in cores]
+        decide_mean(models, [(0, 1, 2)] * len(models), record(shape=(4, 12, 20)), labels, (seen,))
+        settings = SeparationSettings(core=0.6, min_size=0)
+        assert len(np.unique(seen.objects(partial(separate, settings=settings), InstanceNumbers(9)))) == 1 + expected
+
+
+def iter_slabs(heads, cores):
+    """Yield all planes of a model in slabs of its own size."""
+    for first in range(len(heads[0])):
+        yield ProbabilitySlab(first, heads[:, first : first + 1], (), cores[:, first : first + 1])
 
 
 def test_numbers_pass_over_the_values_of_background_and_unannotated_voxels():
