@@ -10,7 +10,7 @@ from pathlib import Path
 from autoseg.core.errors import AutosegError
 from autoseg.core.findings import counted, listed
 from autoseg.core.progress import Progress, silent
-from autoseg.core.workspace import ALL
+from autoseg.core.workspace import ALL, FoldName
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
 from autoseg.dataset.objects import largest_written
@@ -88,9 +88,10 @@ def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary:
         update={"seen_in_training": tuple(name for name in sorted(pairs) if name in seen)}
     )
     summary.write(request.folder / "validation" / "summary.json")
-    if labels.instances is not None and request.fold != ALL:
+    is_all = FoldName.parse(request.fold).fold == ALL
+    if labels.instances is not None and not is_all:
         tune_separation(request.folder.parent)
-    if summary.seen_in_training and request.fold != ALL:
+    if summary.seen_in_training and not is_all:
         log.warning(
             "fold %s: scores of %d of %d validation cases do not count: the weights were trained on them: %s",
             request.fold, len(summary.seen_in_training), summary.n_cases, listed(summary.seen_in_training),
@@ -102,7 +103,8 @@ def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary:
 
 def _predict(request: FoldRequest, names: Sequence[str], workers: int, progress: Progress) -> None:
     """Predict some validation cases."""
-    predictor = Predictor.load(request.folder.parent, folds=[request.fold], device=request.device)
+    alone = FoldName.parse(request.fold).alone
+    predictor = Predictor.load(request.folder.parent, folds=[alone], device=request.device)
     further: tuple[FurtherOutput, ...] = ()
     if request.dataset.labels.instances is not None:
         predictor = replace(predictor, model=replace(predictor.model, separation=SeparationSettings()))
