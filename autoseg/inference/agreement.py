@@ -69,7 +69,10 @@ def _task(labels: Labels) -> str:
     """Return the task in words: targets of a regression, instances, a user's task, or classes."""
     if labels.targets:
         return listed(labels.targets)
-    return f"instances ({labels.instances.per_class} per class)" if labels.instances else labels.task or "classes"
+    if labels.instances is not None:
+        per_class = labels.instances.per_class
+        return "instances" if per_class is None else f"instances with instances_per_class {per_class}"
+    return labels.task or "classes"
 
 
 def _painted(labels: Labels) -> dict[str, int]:
