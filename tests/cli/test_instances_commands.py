@@ -46,7 +46,7 @@ def test_the_four_commands_part_objects_that_touch(is_flat, tmp_path):
     folder = write_objects(tmp_path / "raw" / "Dataset001_Cells", is_flat=is_flat)
     name = "2d" if is_flat else "3d_fullres"
     succeed("plan_and_preprocess", 1, "-c", name, "--planner", "small", *SMALL, "-j", 1, root=tmp_path)
-    succeed("train", 1, 0, "-c", name, "--iterations", 60 if is_flat else 40, *QUICK, root=tmp_path)
+    succeed("train", 1, 0, "-c", name, "--iterations", 45 if is_flat else 40, *QUICK, root=tmp_path)
     model = tmp_path / "results" / folder.name / f"default__{name}"
     validated = json.loads((model / "fold_0" / "validation" / "summary.json").read_text(encoding="utf-8"))
     assert validated["instances"]["1"]["pooled"]["n_ref"] > 2
@@ -77,7 +77,7 @@ def test_the_objects_of_a_model_of_classes_are_parted_beside_its_label_maps(tmp_
     content = {**content, "unlabelled": 2} | {"task": "semantic"}
     (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     succeed("plan_and_preprocess", 1, "-c", "2d", "--planner", "small", *SMALL, "-j", 1, root=tmp_path)
-    succeed("train", 1, 0, "-c", "2d", "--iterations", 40, *QUICK, root=tmp_path)
+    succeed("train", 1, 0, "-c", "2d", "--iterations", 25, *QUICK, root=tmp_path)
     model, out = tmp_path / "results" / folder.name / "default__2d", tmp_path / "out"
     predict = ("predict", "-i", folder / "imagesTs", "-m", model, "-j", 0, "--device", "cpu")
     succeed(*predict, "-o", out, "--instances")
@@ -87,11 +87,8 @@ def test_the_objects_of_a_model_of_classes_are_parted_beside_its_label_maps(tmp_
         np.testing.assert_array_equal(read_labels(path)[0], read_labels(out / path.name)[0])
         objects, _ = read_labels(out / "instances" / f"{path.stem}.tif")
         assert ((objects > 0) <= (read_labels(path)[0] == 1)).all()
-    succeed("evaluate_folder", references, out / "instances", "-j", 1)
     score = average_precision(out / "instances", references)
     assert score > average_precision(out, references, components=True) + 0.1
-    result = run_command(*predict, "-o", tmp_path / "other", "--instances", "fish")
-    assert result.returncode == 2 and "expected one of watershed, cellpose" in result.stderr
 
 
 def test_tools_that_read_classes_refuse_numbers_of_objects_before_they_read_a_file(tmp_path):
