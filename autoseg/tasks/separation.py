@@ -25,9 +25,9 @@ class SeparationSettings(BaseModel):
 
     core: float = Field(0.5, ge=0, le=1)
     """Probability above which a voxel is in the core of an object."""
-    depth: float = Field(0.75, ge=0)
-    """How much narrower the neck between two parts of a core must be than the narrower part, for them to be two
-    objects: difference of radii, in units of the smallest voxel edge. Larger values part less."""
+    neck: float = Field(0.7, gt=0, le=1)
+    """Two parts of a core are two objects if the neck between them is narrower than this share of the narrower part.
+    Smaller values part less."""
     min_size: int = Field(5, ge=0)
     """Objects of fewer voxels become background."""
 
@@ -38,8 +38,9 @@ def separate(
     """Return the objects (*S) of a class, numbered from 1 without gaps; uint16, or uint32 for more than 65,535.
 
     1. The core of objects is where the probability is above ``settings.core``, within the mask.
-    2. Markers are the maxima of the distance to the edge of the core that stand out by ``settings.depth``. A component
-       of the mask without one is an object of its own.
+    2. Markers are the maxima of the distance to the edge of the core that stand out: on every path to a higher one the
+       distance plus a voxel falls below ``settings.neck`` times that at the maximum. A component of the mask without
+       one is an object of its own.
     3. A watershed within the mask, from the markers along falling distance plus probability, gives each voxel to an
        object.
     4. Objects below ``settings.min_size`` voxels are removed.
@@ -83,7 +84,7 @@ def _separated(
     edge = min(spacing)
     core = mask & (probability > settings.core * UNITS)
     distance = _depth_in(core, [step / edge for step in spacing])
-    markers, _ = ndimage.label(_maxima(distance, settings.depth))
+    markers, _ = ndimage.label(_maxima(distance, settings.neck))
     for region in (core, mask):
         markers = _with_unmarked(markers, region)
     height = -(distance + probability.astype(np.float32) / UNITS)
@@ -113,13 +114,15 @@ def _with_unmarked(markers: NDArray[np.int32], region: BoolArray) -> NDArray[np.
     return with_all
 
 
-def _maxima(distance: NDArray[np.float32], depth: float) -> BoolArray:
-    """Return (*S) bool: the surroundings of maxima that no path to a higher one leaves without a descent of ``depth``.
+def _maxima(distance: NDArray[np.float32], neck: float) -> BoolArray:
+    """Return (*S) bool: the surroundings of maxima of distances (in voxels) that stand out; see :func:`separate`.
 
-    Maxima of at most ``depth`` are left out.
+    A voxel is added to distances, so that steps of one voxel in thin objects are no necks. Maxima that stand out by
+    less than that from the outside of the core are left out.
     """
     faces = ndimage.generate_binary_structure(distance.ndim, 1)
-    flooded = reconstruction(np.maximum(distance - depth, 0), distance, method="dilation", footprint=faces)
+    widths = np.log1p(distance)
+    flooded = reconstruction(np.maximum(widths + np.log(neck), 0), widths, method="dilation", footprint=faces)
     is_top: BoolArray = local_maxima(flooded, connectivity=1).astype(bool) & (flooded > 0)
     return is_top
 

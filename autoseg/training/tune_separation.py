@@ -34,7 +34,7 @@ from autoseg.tasks.separation import SeparationSettings, renumbered, separate
 
 log = logging.getLogger(__name__)
 
-CORES, DEPTHS, SIZES = (0.3, 0.5, 0.7), (0.4, 0.75, 1.5), (5, 25, 100)
+CORES, NECKS, SIZES = (0.3, 0.5, 0.7), (0.5, 0.7, 0.85), (5, 25, 100)
 """Values of each setting that are tried, the default among them."""
 MOST_VOXELS = 1_000_000
 """Of a case only a box of about so many voxels, around its reference objects, is tried."""
@@ -98,13 +98,13 @@ class _CaseTrials:
         target = Target(target.codes[box], target.label_sets, target.undrawn, objects=target.objects[box])
         content = []
         spacing = self.record.geometry.spacing
-        for core, depth in product(CORES, DEPTHS):
-            settings = SeparationSettings(core=core, depth=depth, min_size=0)
+        for core, neck in product(CORES, NECKS):
+            settings = SeparationSettings(core=core, neck=neck, min_size=0)
             masks = [values[box] == value for value in self.labels.class_values[1:]]
             parted = [separate(mask, cores[box], spacing, settings) for mask in masks]
             for size in SIZES:
                 counts = add_counts(list(_matches(target, [renumbered(part, size) for part in parted], self.labels)))
-                content.append({"core": core, "depth": depth, "min_size": size, **_as_json(counts)})
+                content.append({"core": core, "neck": neck, "min_size": size, **_as_json(counts)})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, content)
 
@@ -161,8 +161,8 @@ def tune_separation(model_folder: Path) -> None:
         cases=tuple(f"{record.parents[2].name}/{record.stem}" for record in records),
     )
     log.info(
-        "objects are parted with core %g, depth %g, min_size %d: AP50 %.3f on %d validation objects (defaults: %.3f)",
-        best.core, best.depth, best.min_size, scores[best], tuning.n_objects, scores[usual],
+        "objects are parted with core %g, neck %g, min_size %d: AP50 %.3f on %d validation objects (defaults: %.3f)",
+        best.core, best.neck, best.min_size, scores[best], tuning.n_objects, scores[usual],
     )  # fmt: skip
     write_text(path, SeparationFile(**best.model_dump(), tuning=tuning).model_dump_json(indent=2) + "\n")
 
@@ -192,5 +192,5 @@ def _as_json(counts: InstanceCounts) -> dict[str, object]:
 def _read(path: Path) -> Iterator[tuple[SeparationSettings, InstanceCounts]]:
     """Yield each setting of a record with its matches."""
     for row in json.loads(path.read_text(encoding="utf-8")):
-        settings = SeparationSettings(core=row["core"], depth=row["depth"], min_size=row["min_size"])
+        settings = SeparationSettings(core=row["core"], neck=row["neck"], min_size=row["min_size"])
         yield settings, InstanceCounts(tuple(row["matched"]), row["n_pred"], row["n_ref"], row["matched_iou"])

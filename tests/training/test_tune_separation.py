@@ -20,9 +20,9 @@ from autoseg.io.images import read_labels
 from autoseg.tasks.separation import SeparationSettings, as_units, separate
 from autoseg.training.tune_separation import (
     CORES,
-    DEPTHS,
     LEAST_OBJECTS,
     MOST_VOXELS,
+    NECKS,
     SIZES,
     SeparationTrials,
     box_of_objects,
@@ -30,16 +30,16 @@ from autoseg.training.tune_separation import (
 )
 
 DEFAULTS = SeparationSettings()
-BETTER = SeparationSettings(core=0.3, depth=1.5, min_size=25)
+BETTER = SeparationSettings(core=0.3, neck=0.85, min_size=25)
 
 
 def record(folder, name, matched, n_ref=LEAST_OBJECTS):
     """Write a record in which a setting matches ``matched[setting]`` objects, and others half of the reference."""
     rows = []
-    for core, depth, size in product(CORES, DEPTHS, SIZES):
-        n = matched.get((core, depth, size), n_ref // 2)
+    for core, neck, size in product(CORES, NECKS, SIZES):
+        n = matched.get((core, neck, size), n_ref // 2)
         rows.append(
-            {"core": core, "depth": depth, "min_size": size, "matched": [n] * 10, "n_pred": n_ref, "n_ref": n_ref,
+            {"core": core, "neck": neck, "min_size": size, "matched": [n] * 10, "n_pred": n_ref, "n_ref": n_ref,
              "matched_iou": float(n)}
         )  # fmt: skip
     path = folder / name
@@ -47,22 +47,22 @@ def record(folder, name, matched, n_ref=LEAST_OBJECTS):
     path.write_text(json.dumps(rows))
 
 
-KEY = (BETTER.core, BETTER.depth, BETTER.min_size)
+KEY = (BETTER.core, BETTER.neck, BETTER.min_size)
 
 
 def test_the_defaults_are_on_the_grid():
-    assert DEFAULTS.core in CORES and DEFAULTS.depth in DEPTHS and DEFAULTS.min_size in SIZES
+    assert DEFAULTS.core in CORES and DEFAULTS.neck in NECKS and DEFAULTS.min_size in SIZES
 
 
 def test_the_best_setting_over_all_folds_is_stored_with_what_it_gained(tmp_path):
     record(tmp_path, "fold_0/validation/separation/a.json", {KEY: 14})
     tune_separation(tmp_path)
     assert read_separation(tmp_path) == BETTER
-    record(tmp_path, "fold_1/validation/separation/b.json", {KEY: 2, (0.7, 0.4, 5): 12})
+    record(tmp_path, "fold_1/validation/separation/b.json", {KEY: 2, (0.7, 0.5, 5): 12})
     record(tmp_path, "fold_all/validation/separation/b.json", {KEY: 20}, n_ref=1000)  # has seen its cases
     tune_separation(tmp_path)
     content = read_separation_file(tmp_path)
-    assert content.settings == SeparationSettings(core=0.7, depth=0.4, min_size=5)
+    assert content.settings == SeparationSettings(core=0.7, neck=0.5, min_size=5)
     assert content.tuning.cases == ("fold_0/a", "fold_1/b") and content.tuning.n_objects == 2 * LEAST_OBJECTS
     assert pytest.approx(22 / 58) == content.tuning.AP50 and content.tuning.AP50_of_defaults == pytest.approx(20 / 60)
 
@@ -110,7 +110,7 @@ def test_a_trial_counts_what_each_setting_matches_where_the_reference_decides(tm
     rows = json.loads((stem.parent / "separation" / "c0.json").read_text())
     decided = reference != UNLABELLED
     for each in rows:
-        settings = SeparationSettings(core=each["core"], depth=each["depth"], min_size=each["min_size"])
+        settings = SeparationSettings(core=each["core"], neck=each["neck"], min_size=each["min_size"])
         parted = separate(truth > 0, as_units(heads[1]), (1, 1, 1), settings)
         counts = match_instances(parted, np.where(decided, reference, 0), decided)
         assert (tuple(each["matched"]), each["n_pred"]) == (counts.matched, counts.n_predicted)
