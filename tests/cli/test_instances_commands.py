@@ -77,8 +77,9 @@ def test_the_objects_of_a_model_of_classes_are_parted_beside_its_label_maps(tmp_
     content = {**content, "unlabelled": 2} | {"task": "semantic"}
     (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     succeed("plan_and_preprocess", 1, "-c", "2d", "--planner", "small", *SMALL, "-j", 1, root=tmp_path)
-    succeed("train", 1, 0, "-c", "2d", "--iterations", 25, *QUICK, root=tmp_path)
+    succeed("train", 1, 0, "-c", "2d", "--iterations", 40, *QUICK, root=tmp_path)
     model, out = tmp_path / "results" / folder.name / "default__2d", tmp_path / "out"
+    (model / "separation.json").write_text('{"neck": 0.85}', encoding="utf-8")  # small discs that overlap
     predict = ("predict", "-i", folder / "imagesTs", "-m", model, "-j", 0, "--device", "cpu")
     succeed(*predict, "-o", out, "--instances")
     plain = tmp_path / "plain"
