@@ -113,7 +113,7 @@ def _model_folders(
         return [*given]
     if dataset is None or not configurations:
         raise ConfigError(
-            "arguments: found no model, expected -m MODELFOLD_PATTERNER, or -d DATASET with -c CONFIGURATION. Add it."
+            "arguments: found no model, expected -m MODEL_FOLDER, or -d DATASET with -c CONFIGURATION. Add it."
         )
     workspace = common.workspace(root)
     trained = workspace.results(dataset)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -79,6 +80,23 @@ def test_a_model_is_found_by_data_set_and_configuration(run, workspace, monkeypa
         np.testing.assert_array_equal(sitk.GetArrayFromImage(first), sitk.GetArrayFromImage(second))
 
 
+def test_several_model_folders_are_averaged(run, workspace):
+    model = workspace / "results" / "Toy" / "default__3d_fullres"
+    other = workspace / "results" / "Toy" / "default__other"
+    shutil.copytree(model, other)
+    line = ("-i", workspace / "in", "--device", "cpu", "-q", "--no-tta", "--save-probabilities")
+    assert run(*line, "-o", workspace / "one", "-m", model, "-f", "0") == 0
+    assert run(*line, "-o", workspace / "two", "-m", model, "-f", "1") == 0
+    shutil.rmtree(model / "fold_1")
+    shutil.rmtree(other / "fold_0")
+    assert run(*line, "-o", workspace / "m", "-m", model, other) == 0
+    assert run(*line, "-o", workspace / "c", "-d", "Toy", "-c", "3d_fullres", "other", "--root", workspace) == 0
+    for name in "ab":
+        found = {folder: np.load(workspace / folder / f"{name}.npz")["probabilities"] for folder in ("one", "two", "m")}
+        np.testing.assert_allclose(found["m"], (found["one"] + found["two"]) / 2, atol=1e-6)
+        assert (workspace / "m" / f"{name}.mha").read_bytes() == (workspace / "c" / f"{name}.mha").read_bytes()
+
+
 def test_a_data_set_given_by_its_folder_names_the_model(run, workspace):
     raw = workspace / "elsewhere" / "Toy"
     (raw / "imagesTr").mkdir(parents=True)
@@ -129,6 +147,9 @@ def test_a_broken_case_gives_exit_code_1_and_is_named_at_the_end(run, workspace,
             ("-d", "Toy", "-c", "3d_fullres", "-f", "7"),
             "found no finished fold 7, expected one of the finished folds: 0, 1",
         ),
+        (("-d", "Toy", "-c", "3d_fullres", "2d"), "default__2d: found no such folder"),
+        (("-d", "Toy", "-c", "3d_fullres", "3d_fullres"), "found the model folder twice"),
+        (("-d", "Toy", "-c", "3d_fullres", "-f", "0_seed1"), "found no finished fold 0_seed1"),
         (("-d", "Toy", "-c", "3d_fullres", "--step", "2"), "step: found 2.0"),
         (("-d", "Toy", "-c", "3d_fullres", "--device", "tpu"), "device: found 'tpu'"),
     ],

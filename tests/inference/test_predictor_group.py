@@ -211,6 +211,19 @@ def test_slabs_of_any_sizes_are_cut_to_common_planes(sizes):
         np.testing.assert_array_equal(members[2 * index + 1], 1 - values)
 
 
+def test_no_model_is_more_than_a_slab_ahead():
+    made = [0, 0]
+
+    def slabs(model, planes):
+        for first in range(0, 12, planes):
+            made[model] = first + planes
+            yield ProbabilitySlab(first, np.zeros((2, planes, 3, 3), np.float32))
+
+    for slab in mean_slabs([slabs(0, 1), slabs(1, 4)], [(0, 1), (0, 1)]):
+        assert made[0] == slab.stop and made[1] - slab.stop < 4
+    assert made == [12, 12]
+
+
 def test_a_broken_stream_closes_the_others():
     closed = []
 
