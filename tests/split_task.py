@@ -24,7 +24,7 @@ class Parity:
         odd[-1] = np.arange(n_classes + 1) == n_classes
         self.sets = np.stack([even | odd, even, odd])
 
-    def rules(self, codes: Tensor, label_sets: Tensor) -> Tensor:
+    def rules(self, codes: Tensor, label_sets: Tensor, objects: Tensor | None = None) -> Tensor:
         is_single = (label_sets.sum(2) == 1).gather(1, codes.flatten(1).long()).view(codes.shape)
         parity = torch.arange(codes.shape[1]).view(1, -1, *(1,) * (codes.ndim - 2)) % 2
         return torch.where(is_single, EVEN + parity, 0)

@@ -23,11 +23,11 @@ def test_every_template_is_parsed_and_explained() -> None:
     assert styles == {
         "dense", "ignore_scribbles", "regions_with_ignore", "rgb_2d", "multimodal_mr", "lazy_labels", "coarse_labels",
         "valid_masks", "merged", "scribbles_with_protocol", "unlabelled", "regression",
-        "experts", "weighted_labels",
+        "experts", "weighted_labels", "instances",
     }  # fmt: skip
     readme = (TEMPLATES / "README.md").read_text(encoding="utf-8")
     for style in styles:
-        assert load(style).labels.n_classes >= 3 or load(style).labels.targets
+        assert load(style).labels.n_classes >= 3 or load(style).labels.targets or load(style).labels.instances
         assert f"`{style}`" in readme
 
 
@@ -61,6 +61,11 @@ def test_unlabelled_voxels_and_background_have_values_of_their_own():
 def test_numbers_of_a_regression_have_names_and_may_be_unknown() -> None:
     labels = load("regression").labels
     assert (labels.targets, labels.no_number) == (("distance to membrane",), -1)
+
+
+def test_values_of_instances_are_numbers_of_objects() -> None:
+    labels = load("instances").labels
+    assert labels.instances is not None and labels.instances.per_class is None and labels.unlabelled == 65535
 
 
 def test_regions_nest() -> None:

@@ -9,16 +9,17 @@ from autoseg.core.findings import listed
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.commands import training_command
 from autoseg.dataset.dataset import Dataset
-from autoseg.tasks.task import refuse_regression
+from autoseg.tasks.task import refuse_instances, refuse_regression
 
 
 def trained_model(workspace: Workspace, dataset: Dataset, configuration: str | None, name: str) -> Path:
     """Return the model folder of ``configuration``, or of the only one that was trained under ``name``.
 
     Raises ``ConfigError`` if ``configuration`` is None and there is no trained one, or more than one, and if the task
-    of the data set is regression.
+    of the data set is regression or instances.
     """
     refuse_regression(dataset.labels, "completing or suggesting annotation")
+    refuse_instances(dataset.labels, "completing or suggesting annotation")
     if configuration is not None:
         return workspace.model(dataset.name, configuration, name)
     results = workspace.model(dataset.name, "", name).parent

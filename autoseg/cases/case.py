@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.cases.layers import Layer
-from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, Shape3
+from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, LabelMap, Shape3
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
 
@@ -29,6 +29,9 @@ class Target:
     levels: CodeArray | None = None
     """(*S) index into ``dataset.labels.weight_levels`` of how much each voxel counts in training, one past the last
     where it is unannotated; None if all voxels count the same."""
+    objects: LabelMap | None = None
+    """(*S) uint16 or uint32 number of the object of each voxel, 0 where there is none; None unless label files hold
+    numbers of objects."""
 
 
 @dataclass(frozen=True, slots=True)

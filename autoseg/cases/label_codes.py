@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from autoseg.cases.case import Target
 from autoseg.cases.layers import Layer, LayerInfo, class_indices
 from autoseg.cases.target_numbers import is_known, read_numbers
-from autoseg.core.arrays import BoolArray, CodeArray, Float32Array
+from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, LabelMap
 from autoseg.core.errors import DatasetError, Fault, FileFormatError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.file_values import NAN_VALUE
 from autoseg.dataset.labels import Labels, undrawn_code, undrawn_set, weight_levels
+from autoseg.dataset.objects import split_instances
 from autoseg.io.images import read_header, read_labels
 
 
@@ -28,21 +29,46 @@ class LabelFile(NamedTuple):
     """Content of a label file."""
 
     drawn: NDArray[np.integer[Any]]
-    """(z, y, x) file values; of a regression, 1 where a number is known and ``NAN_VALUE`` elsewhere."""
+    """(z, y, x) values of classes; of a regression, 1 where a number is known and ``NAN_VALUE`` elsewhere."""
     geometry: Geometry
     numbers: Float32Array | None = None
     """(R, z, y, x) float32 targets of a regression, NaN where unknown; None for classes."""
+    objects: LabelMap | None = None
+    """(z, y, x) number of the object of each voxel, 0 where there is none; None unless label files hold numbers of
+    objects. Then ``drawn`` has the values of their classes."""
 
 
 def read_label_file(path: Path, labels: Labels) -> LabelFile:
-    """Return the content of a label file of classes, or of the targets of a regression.
+    """Return the content of a label file of classes, of objects, or of the targets of a regression.
 
-    Raises ``FileFormatError`` if the file cannot be read faithfully, or does not hold the targets of ``labels``.
+    Raises ``FileFormatError`` if the file cannot be read faithfully, or does not hold the targets or objects of
+    ``labels``.
     """
     if not labels.targets:
-        return LabelFile(*read_labels(path, allow_nan=True))
+        values, geometry = read_labels(path, allow_nan=True)
+        classes, objects = classes_and_objects(values, labels, path)
+        return LabelFile(classes, geometry, objects=objects)
     numbers, geometry = read_numbers(path, labels)
     return LabelFile(np.where(is_known(numbers), np.int16(1), np.int16(NAN_VALUE)), geometry, numbers)
+
+
+def classes_and_objects(
+    values: NDArray[np.integer[Any]], labels: Labels, path: Path
+) -> tuple[NDArray[np.integer[Any]], LabelMap | None]:
+    """Return values of classes and numbers of objects, both (*S), of the values (*S) of a file.
+
+    Files of classes have no objects: None.
+
+    Raises ``FileFormatError`` naming the file if it holds numbers of no object.
+    """
+    if labels.instances is None:
+        return values, None
+    try:
+        return split_instances(values, labels)
+    except ValueError as error:
+        fix = "Correct the file, or instances_per_class in dataset.json."
+        expected = "numbers of objects above 0, and the declared values of background and of unannotated voxels"
+        raise FileFormatError(Fault(str(path), str(error), expected, fix)) from error
 
 
 def read_annotation(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) -> Target:
@@ -67,7 +93,11 @@ def read_annotation(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) ->
     content = read_label_file(_label_path(files), labels)
     _check_shape(files, content.drawn.shape, shape)
     valid = read_valid_mask(files, labels, shape)
-    return encode_target(content.drawn, labels, files.name, valid=valid, numbers=content.numbers)
+    target = encode_target(content.drawn, labels, files.name, valid=valid, numbers=content.numbers)
+    if content.objects is None:
+        return target
+    objects = content.objects if valid is None else np.where(valid, content.objects, content.objects.dtype.type(0))
+    return replace(target, objects=objects)
 
 
 def encode_target(

@@ -25,6 +25,8 @@ TARGETS = "targets"
 """Name of the layer with the numbers that a regression learns."""
 LEVELS = "levels"
 """Name of the layer with the weight levels of voxels; merged into the codes before a case is written."""
+OBJECTS = "objects"
+"""Name of the layer with the numbers of objects, from which a network learns to part those that touch."""
 PREVIOUS = "previous"
 """Name of the layer with the classes predicted by the previous stage of a cascade."""
 
@@ -95,7 +97,13 @@ def further_inputs(configuration: Configuration, n_classes: int) -> tuple[LayerI
 
 
 def target_layers(labels: Labels) -> tuple[LayerInfo, ...]:
-    """Return the layers that a network learns from besides the codes: the targets of a regression; () for classes."""
+    """Return the layers that a network learns from besides the codes: targets of a regression, or numbers of objects.
+
+    () for classes. Objects end at the edge of the image, but not by what anybody drew: beyond it they have the number
+    -1, "not known". In the cache of a case they have the smallest dtype of uint16 and uint32 that holds them.
+    """
+    if labels.instances is not None:
+        return (LayerInfo(name=OBJECTS, kind=Kind.INSTANCES, dtype="uint32", outside=-1),)
     if not labels.targets:
         return ()
     return (LayerInfo(name=TARGETS, kind=Kind.NUMBERS, dtype="float32", channels=len(labels.targets)),)

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
@@ -80,12 +81,17 @@ class StoppedError(Exception):
 
 
 def run(
-    command: Callable[..., None], *, lists: Mapping[str, str] | None = None, argv: Sequence[str] | None = None
+    command: Callable[..., None],
+    *,
+    lists: Mapping[str, str] | None = None,
+    defaults: Mapping[str, str] | None = None,
+    argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """Parse ``argv`` (default: that of the process), call ``command``, and exit the process with its exit code.
 
     ``lists`` names the options that take several values in a row (``-c 2d 3d_fullres``), each with the regular
-    expression that further values must match.
+    expression that further values must match. ``defaults`` names the options whose value may be left out, each with
+    the value that it then has.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before torch is imported: its threads read it once
@@ -96,7 +102,8 @@ def run(
         sys.exit(_exit_code(lambda: command(*args, **options)))
 
     app.command()(guarded)
-    app(args=spread_lists(sys.argv[1:] if argv is None else argv, lists or {}))
+    given = with_defaults(sys.argv[1:] if argv is None else argv, defaults or {})
+    app(args=spread_lists(given, lists or {}))
     sys.exit(EXIT_DONE)
 
 
@@ -147,6 +154,16 @@ def _exit_code(call: Callable[[], None]) -> int:
         print(f"failed: {no_room(getattr(error, 'filename', None) or 'a file', error)}", file=sys.stderr)
         return EXIT_INTERNAL
     return EXIT_DONE
+
+
+def with_defaults(argv: Sequence[str], defaults: Mapping[str, str]) -> list[str]:
+    """Return the arguments with a value after each option of ``defaults`` that is followed by an option, or by none."""
+    completed: list[str] = []
+    for argument, following in zip_longest(argv, argv[1:]):
+        completed.append(argument)
+        if argument in defaults and (following is None or following.startswith("-")):
+            completed.append(defaults[argument])
+    return completed
 
 
 def spread_lists(argv: Sequence[str], lists: Mapping[str, str]) -> list[str]:

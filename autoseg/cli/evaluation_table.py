@@ -14,6 +14,7 @@ from autoseg.evaluation import AnySummary, NumberSummary
 from autoseg.evaluation.bootstrap import Interval
 from autoseg.evaluation.cases import CaseMetrics, ScoredOn
 from autoseg.evaluation.comparison import CASES_FOR_A_VERDICT, Comparison, Difference
+from autoseg.evaluation.instance_scores import INSTANCE_SCORES
 from autoseg.evaluation.scores import Scores
 from autoseg.evaluation.summary import FOREGROUND, Summary, score_name
 
@@ -46,6 +47,8 @@ def _print_classes(summary: Summary, out: Console) -> None:
         out.print(mean_table(summary, kind, scores))
         if kind in summary.surface:
             out.print(surface_table(summary, kind))
+    if summary.instances:
+        out.print(instance_table(summary))
     _print_remarks(summary, out)
     if summary.absent:
         out.print(absent_table(summary))
@@ -79,6 +82,19 @@ def surface_table(summary: Summary, kind: ScoredOn) -> Table:
         numbers = (means.HD95, means.ASSD, means.NSD)
         texts = ["-" if number is None else f"{number:.4g}" for number in numbers]
         table.add_row(escape(summary.names[key]), *texts, str(means.n_cases), str(means.n_one_sided))
+    return table
+
+
+def instance_table(summary: Summary) -> Table:
+    """Return one row per class: scores of the objects of all cases together, and their means over cases."""
+    caption = "AP50: TP / (TP + FP + FN) at an overlap (IoU) of 0.5; AP: mean of 0.5 to 0.95; PQ: panoptic quality"
+    shown = ["AP50", "AP", "PQ", "predicted", "reference", "cases", "AP50 per case", "AP per case", "PQ per case"]
+    table = _table("objects of all cases together, and means over cases", ["class"], shown, caption)
+    for key, scores in summary.instances.items():
+        pooled, mean = scores.pooled, scores.mean
+        counts = (_number(pooled.n_pred), _number(pooled.n_ref), str(scores.n_cases))
+        pooled_scores = (_score(pooled.AP50), _score(pooled.AP), _score(pooled.PQ))
+        table.add_row(_class(summary, key), *pooled_scores, *counts, *(_score(mean[name]) for name in INSTANCE_SCORES))
     return table
 
 

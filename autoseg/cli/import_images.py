@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from autoseg.cli import common
-from autoseg.cli.mask_options import LISTS, ChannelNamesOption, InstancesOption, MaskSuffixOption, NamesOption
+from autoseg.cli.mask_options import LISTS, ChannelNamesOption, MaskSuffixOption, NamesOption
 from autoseg.core.findings import counted
 
 log = logging.getLogger("autoseg.import_images")
@@ -28,7 +28,9 @@ def import_images(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the new data set.", file_okay=False)],
     names: NamesOption = None,
     channel_names: ChannelNamesOption = None,
-    instances: InstancesOption = False,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="Values above 0 are numbers of objects: make a data set of instances.")
+    ] = False,
     unlabelled: Annotated[
         int | None, typer.Option("--unlabelled", metavar="VALUE", help="Value of masks where nothing is labelled.")
     ] = None,

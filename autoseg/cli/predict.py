@@ -61,6 +61,14 @@ def predict(
     quality: Annotated[
         bool, typer.Option("--quality/--no-quality", help="Write quality.csv: how good each case may be, worst first.")
     ] = True,
+    instances: Annotated[
+        str | None,
+        typer.Option(
+            "--instances",
+            metavar="[METHOD]",
+            help="Also part touching objects of each class, into OUTPUT/instances: watershed (default) or cellpose.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict cases again whose output exists.")] = False,
     device: common.DeviceOption = "auto",
     workers: common.WorkersOption = None,
@@ -85,8 +93,8 @@ def predict(
     with common.progress("predict", quiet=quiet) as report:
         result = predict_images(
             inputs, output, models, folds=folds or None, device=device, checkpoint=checkpoint, mirror=tta, step=step,
-            fast=fast, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty, overwrite=overwrite,
-            predict_quality=quality, workers=common.n_workers(workers), progress=report,
+            fast=fast, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty, instances=instances,
+            overwrite=overwrite, predict_quality=quality, workers=common.n_workers(workers), progress=report,
         )  # fmt: skip
     _conclude(result, output, as_json=json_)
 
@@ -95,7 +103,7 @@ def main() -> None:
     """Entry point of the command."""
     lists = dict.fromkeys(("-m", "--model", "-c", "--configuration"), r"[^-].*")
     lists |= dict.fromkeys(("-f", "--folds"), FOLD_PATTERN)
-    common.run(predict, lists=lists)
+    common.run(predict, lists=lists, defaults={"--instances": "watershed"})
 
 
 def _model_folders(

@@ -16,6 +16,7 @@ from autoseg.core.arrays import BoolArray, CodeArray
 from autoseg.core.chunks import chunks
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.dataset.file_values import DECLARE_VALUES, value_name
+from autoseg.dataset.instance_numbers import InstanceNumbers
 from autoseg.dataset.painting import Painting, paint
 
 LazySemantics: TypeAlias = Literal["marginal", "seed"]
@@ -85,6 +86,8 @@ class Labels:
     Then class 1 stands for "a number is known here", class 0 never occurs, and each target is a head of class 1."""
     no_number: int | None = None
     """For regression, the number of a voxel of which nothing is known, besides NaN; None if there is none."""
+    instances: InstanceNumbers | None = None
+    """Rule by which label files hold numbers of objects; None: they hold classes. All else speaks of classes."""
 
     @property
     def n_classes(self) -> int:
@@ -228,7 +231,7 @@ def painting_of(labels: Labels) -> Painting | None:
 
 def class_differences(first: Labels, second: Labels) -> tuple[str, ...]:
     """Return the names of the fields in which the classes and outputs of two data sets differ; empty if none does."""
-    fields = ("class_values", "class_names", "heads", "paint_values", "task", "targets")
+    fields = ("class_values", "class_names", "heads", "paint_values", "task", "targets", "instances")
     return tuple(name for name in fields if getattr(first, name) != getattr(second, name))
 
 

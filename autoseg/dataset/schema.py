@@ -36,6 +36,9 @@ MASK_FOLDER = "valid_mask_folder"
 TARGETS = "targets"
 REGRESSION = "regression"
 """Name of the task whose label files hold numbers instead of classes."""
+INSTANCES = "instances"
+"""Name of the task whose label files hold numbers of objects."""
+PER_CLASS = "instances_per_class"
 PROTOCOL = "annotation_protocol"
 LARGEST = sys.float_info.max
 
@@ -207,6 +210,7 @@ class DatasetSchema(Section):
     valid_mask_folder: Text | None = None
     task: Annotated[Text | None, Stated] = None
     targets: Annotated[Annotated[list[Text], Field(min_length=1)], Single] = []
+    instances_per_class: Annotated[Annotated[int, Field(ge=2, le=10**8)] | None, Stated] = None
     dataset: Annotated[Named[Annotated[ListedCase, Single]], Field(min_length=1)] = {}
 
 

@@ -234,8 +234,11 @@ _ADVICE: dict[str, tuple[str, Any]] = {  # key -> what is expected, and what to 
     ),
     "slice_axis": ('"z" (the last axis of a NIfTI file), "y" or "x" (the first), across the annotated slices', "z"),
     keys.MASK_FOLDER: ("the path of a folder as text; it starts at the folder of dataset.json", "masksTr"),
-    "task": ("the name of a task: semantic, regions, regression, or package.module:attribute", "my_parts:Boundary"),
+    "task": (
+        "the name of a task: semantic, regions, instances, regression, or package.module:attribute", "my_parts:Boundary"
+    ),
     keys.TARGETS: ("a list with a name for each channel of the label files, in their order", ["distance to membrane"]),
+    keys.PER_CLASS: ("a whole number: value v is object v % this number of class v // this number", 1000),
     "dataset": ('an object from case to "images" (a list of paths) and "label" (a path)', {"case_1": _FILES}),
 }  # fmt: skip
 _DEPTHS = {"labels": 1, "cases": 2, PROTOCOL: 1, "expert_fusion": 1}

@@ -7,12 +7,23 @@ from dataclasses import replace
 from autoseg.core.components import is_named
 from autoseg.core.findings import Findings, did_you_mean, listed, shown
 from autoseg.dataset.file_values import NAN_VALUE
+from autoseg.dataset.instance_numbers import InstanceNumbers
 from autoseg.dataset.label_section import read_labels
 from autoseg.dataset.labels import Head, Labels
-from autoseg.dataset.schema import BACKGROUND, ORDER, PROTOCOL, REGRESSION, TARGETS, DatasetFile
+from autoseg.dataset.schema import (
+    BACKGROUND,
+    IGNORE,
+    INSTANCES,
+    ORDER,
+    PER_CLASS,
+    PROTOCOL,
+    REGRESSION,
+    TARGETS,
+    DatasetFile,
+)
 
-BUILT_IN = ("semantic", "regions", REGRESSION)
-"""Tasks that follow from labels, as in ``autoseg.tasks.task.TASKS``; then the one of data sets with targets."""
+BUILT_IN = ("semantic", "regions", INSTANCES, REGRESSION)
+"""Tasks that follow from labels, as in ``autoseg.tasks.task.TASKS``; then those that dataset.json must name."""
 OF_CLASSES = ("labels", "label_sets", "lazy_semantics", ORDER, PROTOCOL)
 """Keys that speak of classes, which regression has none of."""
 
@@ -29,8 +40,42 @@ def read_task_labels(file: DatasetFile, findings: Findings) -> Labels | None:
             TARGETS, found="the key beside another task", expected='"task": "regression", of which it is a part',
             fix='Write "task": "regression" if label files hold numbers to be predicted; otherwise remove the key.',
         )  # fmt: skip
+    if PER_CLASS in file.content and file.schema.task != INSTANCES:
+        findings.fault(
+            PER_CLASS, found="the key beside another task", expected='"task": "instances", of which it is a part',
+            fix='Write "task": "instances" if label files hold numbers of objects; otherwise remove the key.',
+        )  # fmt: skip
     labels = read_labels(file, findings)
-    return None if labels is None else replace(labels, task=_read_task(file.schema.task, labels, findings))
+    if labels is None:
+        return None
+    if file.schema.task == INSTANCES:
+        return _with_instances(file, labels, findings)
+    return replace(labels, task=_read_task(file.schema.task, labels, findings))
+
+
+def _with_instances(file: DatasetFile, labels: Labels, findings: Findings) -> Labels | None:
+    """Return the labels of a data set whose label files hold numbers of objects; None after a fault."""
+    n_faults, per_class = len(findings.faults), file.schema.instances_per_class
+    for key in ("label_sets", ORDER):
+        if key in file.content:
+            findings.fault(
+                key, found="the key beside the task instances", expected="classes without regions and sets of classes",
+                fix='Remove it; for regions or sets of classes remove "task" instead.',
+            )  # fmt: skip
+    if labels.has_regions and ORDER not in file.content:
+        findings.fault("labels", found="regions", expected="one value per class", fix="Write one value per class.")
+    if labels.ignore is not None:
+        findings.fault(
+            f"labels.{IGNORE}", found=str(labels.ignore), expected="no ignore label, which could be an object's number",
+            fix='Write "unlabelled": 65535 beside labels (or the value that unannotated voxels have).',
+        )  # fmt: skip
+    n_classes = labels.n_classes - 1
+    if per_class is None and n_classes > 1:
+        findings.fault(
+            "labels", found=f"{n_classes} classes of objects", expected=f'one, or the key "{PER_CLASS}"',
+            fix=f'Write objects of class c as c * 1000 + number in the label files, and "{PER_CLASS}": 1000.',
+        )  # fmt: skip
+    return replace(labels, instances=InstanceNumbers(per_class)) if len(findings.faults) == n_faults else None
 
 
 def _read_targets(file: DatasetFile, findings: Findings) -> Labels | None:

@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.dataset.labels import CaseStatement, Head, Labels
+from autoseg.evaluation.instance_scores import InstanceScores
 from autoseg.evaluation.metrics import HeadCounts
 from autoseg.evaluation.surface_scores import SurfaceScores
 
@@ -74,6 +75,8 @@ class CaseMetrics(BaseModel):
     """Key of a head -> false positives, for heads all of whose classes are in ``cases.<case>.absent``."""
     surface: dict[str, SurfaceScores] = {}
     """Key of a foreground head -> surface scores, if they were asked for; heads without Dice are left out."""
+    instances: dict[str, InstanceScores] = {}
+    """Key of a foreground class -> scores of its objects, if label files hold numbers of objects."""
 
 
 def case_metrics(

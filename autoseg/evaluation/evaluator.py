@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.cases.label_codes import apply_mask, read_valid_mask
+from autoseg.cases.label_codes import apply_mask, classes_and_objects, read_valid_mask
+from autoseg.core.arrays import LabelMap
 from autoseg.core.errors import AutosegError, EvaluationError
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
@@ -22,6 +23,7 @@ from autoseg.dataset.labels import CaseStatement, Labels
 from autoseg.evaluation.cases import CaseMetrics, case_metrics, is_left_out
 from autoseg.evaluation.comparison import compare
 from autoseg.evaluation.grids import Grid, placed_on
+from autoseg.evaluation.instance_scores import instance_scores
 from autoseg.evaluation.matching import find_dataset_json, find_reference_masks, label_files, load_dataset
 from autoseg.evaluation.metrics import count
 from autoseg.evaluation.summary import Summary, summarise
@@ -264,40 +266,46 @@ def _run(jobs: Sequence[_Job], workers: int, progress: Progress) -> list[tuple[_
     ]
 
 
-def read_reference(
-    case: str, path: Path, labels: Labels, mask: Path | None
-) -> tuple[NDArray[np.integer[Any]], Geometry, Labels]:
-    """Return file values (z, y, x) of a reference, its geometry, and the meaning of the values.
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Content of a reference."""
+
+    classes: NDArray[np.integer[Any]]
+    """(z, y, x) file values of classes."""
+    labels: Labels
+    """Meaning of ``classes``. If a mask was applied, it has an ignore value, which the data set may not have."""
+    geometry: Geometry
+    objects: LabelMap | None
+    """(z, y, x) numbers of objects; None if label files hold classes."""
+
+
+def read_reference(case: str, path: Path, labels: Labels, mask: Path | None) -> Reference:
+    """Return the content of a reference.
 
     Where its valid mask is 0 the reference has an ignore value, which ``labels`` may not have. Raises
-    ``FileFormatError`` if a file cannot be read, and ``DatasetError`` if the mask does not fit.
+    ``FileFormatError`` if a file cannot be read, or holds numbers of no object, and ``DatasetError`` if the mask does
+    not fit.
     """
     has_nan = NAN_VALUE in labels.file_values()
     values, geometry = read_labels(path, allow_nan=True) if has_nan else read_labels(path)
     valid = read_valid_mask(CaseFiles(case, (), label=path, valid_mask=mask), labels, values.shape)
-    values, labels = apply_mask(values, valid, labels)
-    return values, geometry, labels
+    classes, objects = classes_and_objects(values, labels, path)
+    return Reference(*apply_mask(classes, valid, labels), geometry, objects)
 
 
 def _score(job: _Job) -> tuple[_Outcome, ...]:
     """Read each file of a case once, and score its predictions."""
-    reference, geometry, labels = read_reference(job.case, job.reference, job.labels, job.mask)
-    return tuple(
-        None if path is None else _compared(job, path, reference, geometry, labels) for path in job.predictions
-    )
+    drawn = read_reference(job.case, job.reference, job.labels, job.mask)
+    return tuple(None if path is None else _compared(job, path, drawn) for path in job.predictions)
 
 
-def _compared(
-    job: _Job, prediction_file: Path, reference: NDArray[np.integer[Any]], geometry: Geometry, labels: Labels
-) -> _Scored | AutosegError:
-    """Score one prediction against ``reference`` (z, y, x) with ``geometry``; return errors instead of raising them.
-
-    ``labels`` gives the meaning of the reference's values. If a mask was applied, it has an ignore value, which
-    ``job.labels`` may not have.
-    """
+def _compared(job: _Job, prediction_file: Path, drawn: Reference) -> _Scored | AutosegError:
+    """Score one prediction against a reference; return errors instead of raising them."""
+    reference, geometry, labels = drawn.classes, drawn.geometry, drawn.labels
     try:
         grid = Grid(job.reference, reference.shape, geometry)
-        prediction, doubt = placed_on(grid, *read_labels(prediction_file), case=job.case, path=prediction_file)
+        values, doubt = placed_on(grid, *read_labels(prediction_file), case=job.case, path=prediction_file)
+        prediction, objects = classes_and_objects(values, job.labels, prediction_file)
         counts = count(reference, prediction, labels, job.case)
         if not any(counts[head].n_decided for head in labels.foreground_heads):
             raise EvaluationError(
@@ -319,6 +327,9 @@ def _compared(
         voxel_volume=geometry.voxel_volume,
         surface=surface,
     )
+    if drawn.objects is not None and objects is not None:
+        of_objects = instance_scores((reference, drawn.objects), (prediction, objects), labels, case=job.case)
+        metrics = metrics.model_copy(update={"instances": of_objects})
     warnings = (doubt, _absence_warning(job, metrics))
     return _Scored(metrics, tuple(warning for warning in warnings if warning is not None))
 

@@ -126,13 +126,14 @@ def measure_effects(
 def _measure(job: _Job) -> CaseEffects:
     """Return the effects in one case."""
     files = job.files
-    reference, geometry, meaning = read_reference(files.case, files.reference, job.labels, files.mask)
-    grid = Grid(files.reference, reference.shape, geometry)
+    reference = read_reference(files.case, files.reference, job.labels, files.mask)
+    geometry = reference.geometry
+    grid = Grid(files.reference, reference.classes.shape, geometry)
     prediction, _ = placed_on(grid, *read_labels(files.prediction), case=files.case, path=files.prediction)
     classes: NDArray[np.integer] = class_indices(prediction, job.labels)
     for step in job.steps:
         classes = changed_by(step, classes, geometry, job.labels)
-    codes, label_sets = meaning.encode(reference, files.case)
+    codes, label_sets = reference.labels.encode(reference.classes, files.case)
     positive, negative = head_states(label_sets, job.labels.regions)
     pairs = count_pairs(codes, classes)
     inside = pairs.counts @ job.labels.regions[:, pairs.prediction_values].T.astype(np.int64)  # (codes, H)

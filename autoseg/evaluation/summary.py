@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict
 from autoseg.core.atomic import atomic_path, write_json
 from autoseg.evaluation.cases import CaseMetrics, HeadMetrics, ScoredOn, case_metrics
 from autoseg.evaluation.comparison import Comparison
+from autoseg.evaluation.instance_scores import INSTANCE_SCORES, InstanceMeans, InstanceScores, mean_instance_scores
 from autoseg.evaluation.scores import (
     SCORES,
     Intervals,
@@ -95,6 +96,8 @@ class Summary(BaseModel):
     """Kind of reference -> key of a head -> means of surface scores, if they were asked for."""
     tolerance_mm: float | None = None
     """Distance of the NSD, mm; None without surface scores."""
+    instances: dict[str, InstanceMeans] = {}
+    """Key of a foreground class -> scores of its objects over cases, if label files hold numbers of objects."""
     missing: tuple[str, ...] = ()
     """Cases with a reference but without a prediction; not scored."""
     extra: tuple[str, ...] = ()
@@ -171,6 +174,7 @@ def summarise(
         not_scored=not_scored(ordered, names, groups),
         absent={key: scores for key in names if (scores := _absent_scores(ordered, key)) is not None},
         surface=_surface_means(ordered, list(names), kinds),
+        instances=mean_instance_scores([case.instances for case in ordered], list(names)),
         missing=tuple(missing),
         extra=tuple(extra),
         faults=tuple(faults),
@@ -221,6 +225,7 @@ def _case_rows(summary: Summary) -> Iterator[dict[str, object]]:
                 **_score_columns(case.scored_on[key], {score: getattr(metrics, score) for score in SCORES}),
                 **metrics.model_dump(exclude={*SCORES}),
                 **_surface_columns(summary, case.surface.get(key)),
+                **_instance_columns(summary, case.instances.get(key)),
                 "absent": "" if absent is None else "yes",
                 "false_positive_mm3": None if absent is None else absent.volume_mm3,
             }  # fmt: skip
@@ -242,6 +247,7 @@ def _mean_rows(summary: Summary) -> Iterator[dict[str, object]]:
                 "n_cases": group.n_cases_per_head.get(key, group.n_cases),
                 "n_decided": group.n_decided_per_head.get(key),
                 **_surface_columns(summary, summary.surface.get(kind, {}).get(key)),
+                **_instance_columns(summary, None if (own := summary.instances.get(key)) is None else own.pooled),
             }  # fmt: skip
 
 
@@ -250,6 +256,14 @@ def _surface_columns(summary: Summary, scores: SurfaceScores | SurfaceMeans | No
     if summary.tolerance_mm is None:
         return {}
     return {name: None if scores is None else getattr(scores, name) for name in SurfaceScores.model_fields}
+
+
+def _instance_columns(summary: Summary, scores: InstanceScores | None) -> dict[str, object]:
+    """Return the columns of scores of objects; none if files hold classes, empty cells without ``scores``."""
+    if not summary.instances:
+        return {}
+    names = {**{name: name for name in INSTANCE_SCORES}, "n_pred objects": "n_pred", "n_ref objects": "n_ref"}
+    return {column: None if scores is None else getattr(scores, name) for column, name in names.items()}
 
 
 def _score_columns(kind: ScoredOn | None, values: Mapping[str, object]) -> dict[str, object]:

@@ -48,8 +48,8 @@ def matched_heads(first: Labels, other: Labels) -> tuple[int, ...]:
 
 def _class_differences(first: Labels, other: Labels) -> Iterator[str]:
     """Yield in which classes, regions, their values, or targets two data sets differ, each as "other ... (...)"."""
-    if first.task != other.task or set(first.targets) != set(other.targets):
-        tasks = [listed(labels.targets) if labels.targets else labels.task or "classes" for labels in (other, first)]
+    if (first.task, first.instances) != (other.task, other.instances) or set(first.targets) != set(other.targets):
+        tasks = [_task(labels) for labels in (other, first)]
         yield f"another task ({tasks[0]} instead of {tasks[1]})"
         return
     kind = "regions" if first.has_regions else "classes"
@@ -63,6 +63,16 @@ def _class_differences(first: Labels, other: Labels) -> Iterator[str]:
         yield f"other values of {kind} ({'; '.join(values)})"
     elif _painted(first) != _painted(other):
         yield "another regions_class_order"
+
+
+def _task(labels: Labels) -> str:
+    """Return the task in words: targets of a regression, instances, a user's task, or classes."""
+    if labels.targets:
+        return listed(labels.targets)
+    if labels.instances is not None:
+        per_class = labels.instances.per_class
+        return "instances" if per_class is None else f"instances with instances_per_class {per_class}"
+    return labels.task or "classes"
 
 
 def _painted(labels: Labels) -> dict[str, int]:

@@ -22,6 +22,9 @@ class DecidedSlab:
     members: tuple[Float32Array, ...] = ()
     """M of (H, planes, y, x) in [0, 1]: the probabilities of each member, in the order of the model folders and their
     folds; empty unless an observer needs them."""
+    cores: Float32Array | None = None
+    """(H, planes, y, x) in [0, 1]: mean probability of the inside of an object of each head; None if the model does not
+    tell the inside of objects from their boundaries."""
 
 
 class Observer(Protocol):

@@ -22,6 +22,7 @@ from autoseg.inference.window import SLAB_VALUES, Slab
 from autoseg.preprocessing import anisotropic_axis, restore
 from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
 from autoseg.tasks.decoded import decoded, finished
+from autoseg.tasks.instances import Instances
 from autoseg.tasks.task import Task, task_of
 
 Logits = Float32Array | Iterable[Slab]
@@ -87,9 +88,10 @@ def decide(
             values = amend(values, scores(slab, task).numpy(), part.first)
         if observers:
             mean = _probabilities(slab, task)
+            cores = _cores(slab, task)
             each = _of_members(mean, others, record, task, n_members)
             for observe in observers:
-                observe(DecidedSlab(part.first, values, mean, each))
+                observe(DecidedSlab(part.first, values, mean, each, cores))
         return part.first, values
 
     n_outputs = len(task.outputs)
@@ -142,6 +144,8 @@ class ProbabilitySlab:
     """(H, planes, y, x) of the mean logits."""
     members: tuple[Float32Array, ...] = ()
     """M of (H, planes, y, x), or none."""
+    cores: Float32Array | None = None
+    """(H, planes, y, x), or None; see :class:`autoseg.inference.decided.DecidedSlab`."""
 
     @property
     def stop(self) -> int:
@@ -166,12 +170,21 @@ def probability_slabs(
 
     def converted(part: Part) -> ProbabilitySlab:
         own, *others = _split(part, n_outputs)
-        mean = _probabilities(resampled(own, record), task)
-        return ProbabilitySlab(part.first, mean, _of_members(mean, others, record, task, n_members))
+        slab = resampled(own, record)
+        mean = _probabilities(slab, task)
+        return ProbabilitySlab(part.first, mean, _of_members(mean, others, record, task, n_members), _cores(slab, task))
 
     n_outputs = len(task.outputs)
     parts = _stacked_parts(logits, record, n_outputs, n_members, slab_values)
     yield from map(converted, parts) if pool is None else map_in_background(pool, converted, parts)
+
+
+def _cores(slab: Tensor, task: Task) -> Float32Array | None:
+    """Return ``DecidedSlab.cores`` of logits (O, planes, y, x): (H, planes, y, x), or None."""
+    if not isinstance(task, Instances):
+        return None
+    cores: Float32Array = task.cores(slab[None])[0].numpy()
+    return cores
 
 
 def outside_probabilities(labels: Labels) -> tuple[int, ...]:

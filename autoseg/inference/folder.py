@@ -22,6 +22,7 @@ from autoseg.dataset.case_files import find_image_cases
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.folder_files import has_ending, passed_over, refuse_dataset_folder, strays, visible
 from autoseg.dataset.labels import Labels
+from autoseg.dataset.objects import largest_written
 from autoseg.inference.inputs import check_inputs
 from autoseg.inference.model import Model
 from autoseg.inference.outputs import CaseOutput, FurtherOutput
@@ -274,8 +275,8 @@ def _ending_in(folder: Path, preferred: str) -> str:
 
 def _job(name: str, files: tuple[Path, ...], folder: Path, labels: Labels) -> _Job:
     """Return the job of a case, whose format must hold the largest file value of ``labels``, or numbers."""
-    largest, has_numbers = max(labels.file_values()), bool(labels.targets)
-    output = folder / f"{name}{written_ending(ending_of(files[0]), largest, has_numbers=has_numbers)}"
+    ending = written_ending(ending_of(files[0]), largest_written(labels), has_numbers=bool(labels.targets))
+    output = folder / f"{name}{ending}"
     return _Job(name, files, output)
 
 

@@ -43,7 +43,7 @@ def decide_mean(
     def decided(slab: ProbabilitySlab) -> tuple[int, LabelMap]:
         values = labels.decode(slab.mean if task.is_exclusive else slab.mean - 0.5)
         for observe in observers:
-            observe(DecidedSlab(slab.first, values, slab.mean, slab.members))
+            observe(DecidedSlab(slab.first, values, slab.mean, slab.members, slab.cores))
         return slab.first, values
 
     return joined(map(decided, mean_slabs(models, heads)), record, task)
@@ -61,14 +61,21 @@ def mean_slabs(models: Sequence[Slabs], heads: Sequence[Sequence[int]]) -> Itera
         while slabs := [slab for slab in waiting if slab is not None]:
             first, stop = max(slab.first for slab in slabs), min(slab.stop for slab in slabs)
             cuts = [_cut(slab, first, stop, order) for slab, order in zip(slabs, heads, strict=True)]
-            total = cuts[0].mean.copy()
-            for cut in cuts[1:]:
-                total += cut.mean
-            total /= len(cuts)
-            yield ProbabilitySlab(first, total, tuple(member for cut in cuts for member in cut.members))
+            members = tuple(member for cut in cuts for member in cut.members)
+            cores = [cut.cores for cut in cuts if cut.cores is not None]
+            yield ProbabilitySlab(first, _mean([cut.mean for cut in cuts]), members, _mean(cores) if cores else None)
             waiting = [
                 slab if slab.stop > stop else next(model, None) for slab, model in zip(slabs, models, strict=True)
             ]
+
+
+def _mean(parts: Sequence[Float32Array]) -> Float32Array:
+    """Return the mean of at least one array of any shape."""
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    total /= len(parts)
+    return total
 
 
 def _cut(slab: ProbabilitySlab, first: int, stop: int, heads: Sequence[int]) -> ProbabilitySlab:
@@ -79,4 +86,5 @@ def _cut(slab: ProbabilitySlab, first: int, stop: int, heads: Sequence[int]) -> 
     def cut(values: Float32Array) -> Float32Array:
         return values[:, planes] if is_same else values[order, planes]
 
-    return ProbabilitySlab(first, cut(slab.mean), tuple(map(cut, slab.members)))
+    cores = None if slab.cores is None else cut(slab.cores)
+    return ProbabilitySlab(first, cut(slab.mean), tuple(map(cut, slab.members)), cores)

@@ -18,9 +18,11 @@ from autoseg.core.workspace import ALL, FoldName, chosen_members, fold_folders
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import class_differences
 from autoseg.inference.calibration import Calibration, read_calibration
+from autoseg.inference.separation_file import read_separation
 from autoseg.nn.architectures.network import Network
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import Checkpoint, load_checkpoint
+from autoseg.tasks.separation import SeparationSettings
 from autoseg.tasks.task import outputs_of
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ class Model:
     """Model folder."""
     calibration: Calibration = field(default_factory=Calibration)
     """What the validation of the folds tells about their probabilities; empty without one."""
+    separation: SeparationSettings = field(default_factory=SeparationSettings)
+    """How objects are parted."""
 
 
 def load_model(
@@ -66,9 +70,10 @@ def load_model(
         _network(paths[fold], item, configuration, n_channels, n_outputs).to(device) for fold, item in loaded.items()
     )
     common = set.intersection(*(set(item.mirror_axes) for item in loaded.values()))
-    calibration = read_calibration(Path(folder))
-    mirrored = tuple(sorted(common))
-    return Model(plan, configuration, dataset, networks, mirrored, tuple(loaded), Path(folder), calibration)
+    return Model(
+        plan, configuration, dataset, networks, tuple(sorted(common)), tuple(loaded), Path(folder),
+        read_calibration(Path(folder)), read_separation(Path(folder)),
+    )  # fmt: skip
 
 
 def previous_folder(model_folder: str | Path, configuration: Configuration) -> Path | None:

@@ -12,6 +12,7 @@ from autoseg.inference.outputs import FurtherOutput
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.probability_buffer import SavedProbabilities
 from autoseg.inference.quality_output import PredictedQuality, conclude_quality
+from autoseg.inference.saved_instances import SavedInstances
 from autoseg.inference.uncertainty_files import SavedUncertainty
 
 
@@ -23,6 +24,7 @@ def predict_group(
     overwrite: bool = False,
     save_probabilities: bool = False,
     save_uncertainty: bool = False,
+    instances: str | None = None,
     predict_quality: bool = True,
     further: Sequence[FurtherOutput] = (),
     workers: int = 1,
@@ -40,6 +42,9 @@ def predict_group(
         Also write ``<case>.npz`` with ``probabilities`` (H, z, y, x) float32.
     save_uncertainty
         Also write the folder of :mod:`autoseg.inference.uncertainty_files`.
+    instances
+        Name of the method by which touching objects of each class are parted into ``instances/<case><ending>``; None
+        writes none. See :class:`autoseg.inference.saved_instances.SavedInstances`.
     predict_quality
         Also write ``quality.csv`` and the records in ``quality/`` that it is made of; not for regression.
     further
@@ -50,6 +55,8 @@ def predict_group(
         outputs.append(SavedProbabilities())
     if save_uncertainty:
         outputs.append(SavedUncertainty.beside(output, group))
+    if instances is not None:
+        outputs.append(SavedInstances.by(instances, group.dataset, group.models[0].separation))
     if has_quality:
         outputs.append(PredictedQuality(_quality(group)))
     report = predict_files(

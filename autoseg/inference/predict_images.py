@@ -25,6 +25,7 @@ def predict_images(
     fast: bool = False,
     save_probabilities: bool = False,
     save_uncertainty: bool = False,
+    instances: str | None = None,
     predict_quality: bool = True,
     overwrite: bool = False,
     workers: int = 1,
@@ -41,7 +42,7 @@ def predict_images(
         whose probabilities are averaged. Those of several have the same classes and channels.
     folds, device, checkpoint, mirror, step, fast
         As for :meth:`autoseg.inference.Predictor.load`, for every model folder.
-    save_probabilities, save_uncertainty, predict_quality
+    save_probabilities, save_uncertainty, instances, predict_quality
         As for :func:`autoseg.inference.predict_group.predict_group`.
 
     Raises ``ModelError`` if there is no model, or they do not fit together, and as the functions named above.
@@ -55,5 +56,6 @@ def predict_images(
     group = PredictorGroup(tuple(loaded))
     return predict_group(
         group, inputs, Path(output), overwrite=overwrite, save_probabilities=save_probabilities,
-        save_uncertainty=save_uncertainty, predict_quality=predict_quality, workers=workers, progress=progress,
+        save_uncertainty=save_uncertainty, instances=instances, predict_quality=predict_quality, workers=workers,
+        progress=progress,
     )  # fmt: skip

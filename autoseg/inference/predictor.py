@@ -141,7 +141,10 @@ class Predictor:
         return PredictorGroup((self,)).label_map((self.prepare(case),))
 
     def predict_probabilities(self, image: Float32Array, geometry: Geometry) -> tuple[LabelMap, Float32Array]:
-        """Return the label map (z, y, x) and the probability (H, z, y, x) float32 in [0, 1] of each head."""
+        """Return the label map (z, y, x) and the probability (H, z, y, x) float32 in [0, 1] of each head.
+
+        Of the task instances the label map is that of classes.
+        """
         prepared = self.prepare(Case("image", image, geometry))
         logits, labels = self.logits(prepared.image), self.model.dataset.labels
         return decide(logits, prepared.record, labels), probabilities(logits, prepared.record, labels)

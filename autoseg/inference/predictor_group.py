@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -19,8 +20,10 @@ from autoseg.inference.mean_probabilities import decide_mean
 from autoseg.inference.members import MemberKind, member_kind
 from autoseg.inference.model import Model
 from autoseg.inference.numbers import decide_numbers
+from autoseg.inference.objects import ObjectMap
 from autoseg.inference.window import Slab
 from autoseg.preprocessing import Preprocessed
+from autoseg.tasks.separation import separate
 
 
 class CasePredictor(Protocol):
@@ -99,7 +102,7 @@ class PredictorGroup:
     def label_map(
         self, case: Sequence[Preprocessed], *, observers: Sequence[Observer] = (), pool: Executor | None = None
     ) -> LabelMap:
-        """Return the label map (z, y, x) of a prepared case, in the file's axes.
+        """Return the label map (z, y, x) of a prepared case, in the file's axes; of the task instances, the objects.
 
         One model decides by its logits (:func:`autoseg.inference.export.decide`), several by the mean of their
         probabilities (:func:`autoseg.inference.mean_probabilities.decide_mean`).
@@ -109,10 +112,19 @@ class PredictorGroup:
         case
             What :meth:`prepare` returned.
         observers
-            They get every slab; see :mod:`autoseg.inference.decided`. The label map does not depend on them.
+            They get every slab, of classes; see :mod:`autoseg.inference.decided`. The result does not depend on them.
         pool
             Executor with one thread, which resamples slabs while this thread computes the next; None: this one does.
         """
+        labels = self.dataset.labels
+        if labels.instances is None:
+            return self._classes(case, observers, pool)
+        objects = ObjectMap(case[0].record, labels)
+        self._classes(case, (*observers, objects), pool)
+        return objects.objects(partial(separate, settings=self.models[0].separation), labels.instances)
+
+    def _classes(self, case: Sequence[Preprocessed], observers: Sequence[Observer], pool: Executor | None) -> LabelMap:
+        """Return the map of classes (z, y, x) of a prepared case; parameters as for :meth:`label_map`."""
         labels, streams = self.dataset.labels, []
         for predictor, own in zip(self.predictors, case, strict=True):
             n_members = len(predictor.model.networks) if needs_members(observers) else 0

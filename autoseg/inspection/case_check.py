@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from autoseg.annotation.label_counts import (
     CaseAnnotation,
@@ -27,7 +28,7 @@ from autoseg.annotation.label_counts import (
     undeclared_values,
 )
 from autoseg.cases.label_codes import apply_mask, read_label_file, read_valid_mask
-from autoseg.core.arrays import BoolArray, Float32Array
+from autoseg.core.arrays import BoolArray, Float32Array, LabelMap
 from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatError
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
@@ -40,6 +41,9 @@ from autoseg.inspection.coverage import annotated_parts
 from autoseg.inspection.voxel_sizes import VoxelSize
 from autoseg.io.images import read_header, read_intensities, read_remarks
 from autoseg.preprocessing.crop import content_box, count_outside
+
+SEPARATE_PARTS = 5
+"""Parts of a single object above which a label file probably holds classes, and no numbers of objects."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,12 @@ def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[
         faults.append(_fault_of(f"image of case {case.name!r}", error))
     try:
         if case.label is not None:
-            file_labels, label_geometry, numbers = read_label_file(case.label, labels)
-            arrays = replace(arrays, file_labels=file_labels, numbers=numbers)
-            remarks += [f"labels: {text}" for text in read_remarks(case.label, as_labels=numbers is None)]
+            content = read_label_file(case.label, labels)
+            label_geometry = content.geometry
+            arrays = replace(arrays, file_labels=content.drawn, numbers=content.numbers)
+            remarks += [f"labels: {text}" for text in read_remarks(case.label, as_labels=content.numbers is None)]
+            if content.objects is not None:
+                warnings += _object_warnings(case, content.objects)
     except FileFormatError as error:
         faults.append(_fault_of(f"label file of case {case.name!r}", error))
     faults += _mismatch_faults(case, arrays, label_geometry)
@@ -123,6 +130,20 @@ def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[
         geometry=of_image,
     )
     return result if arrays.geometry is None else replace(result, size=VoxelSize.of(arrays.geometry)), arrays
+
+
+def _object_warnings(case: CaseFiles, objects: LabelMap) -> list[str]:
+    """Return a warning if objects (z, y, x) look like a class: a single number in many separate parts."""
+    highest = objects.max(initial=0)
+    if not highest or ((objects > 0) & (objects != highest)).any():
+        return []
+    n_parts = ndimage.label(objects > 0)[1]
+    if n_parts <= SEPARATE_PARTS:
+        return []
+    return [
+        f"case {case.name!r}: the label file has a single object, {highest}, in {n_parts} separate parts. If its "
+        'values are classes, remove "task": "instances" from dataset.json'
+    ]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, value_name
 from autoseg.dataset.json_advice import as_written, declare_unknown
 from autoseg.dataset.labels import Labels
+from autoseg.dataset.objects import largest_written
 from autoseg.dataset.schema import BACKGROUND
 from autoseg.inspection.annotation_outside import background_note, foreground_warning
 from autoseg.inspection.case_check import CaseCheck, check_case_files, naming_case
@@ -173,7 +174,8 @@ def _blind_spots(dataset: Dataset, checks: Mapping[str, CaseCheck], orders: Mapp
 def _other_ending_note(dataset: Dataset) -> list[str]:
     """Return a warning if label maps get another ending, since the format of the data set cannot hold them."""
     has_numbers = bool(dataset.labels.targets)
-    ending, written = dataset.file_ending, written_ending(dataset.file_ending, has_numbers=has_numbers)
+    ending, largest = dataset.file_ending, largest_written(dataset.labels)
+    written = written_ending(ending, largest, has_numbers=has_numbers)
     if written == ending:
         return []
     what = "predictions" if has_numbers else "label maps"
@@ -255,7 +257,8 @@ def _undeclared_faults(checks: Mapping[str, CaseCheck], dataset: Dataset) -> lis
     if rest:
         affected = sorted({name for value in rest for name in by_value[value]})
         others = f"{len(rest)} further undeclared values in {len(affected)} cases: {listed(affected)}"
-        faults.append(Fault("label files", others, "label values, not intensities", "Correct the label files."))
+        fix = 'Correct the label files; if values are numbers of objects, write "task": "instances" in dataset.json.'
+        faults.append(Fault("label files", others, "label values, not intensities", fix))
     return faults
 
 

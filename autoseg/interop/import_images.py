@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from autoseg.annotation.votes import NO_VOTE
+from autoseg.core.arrays import LabelMap
 from autoseg.core.atomic import write_json
 from autoseg.core.errors import AutosegError, DatasetError, Fault
 from autoseg.core.findings import listed
@@ -17,11 +19,15 @@ from autoseg.core.parallel import map_unordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
 from autoseg.dataset.pairing import Affixes, pair_by_name
+from autoseg.dataset.schema import INSTANCES, UNLABELLED
 from autoseg.interop.expert_masks import MaskClasses, MaskSet, classes_of
 from autoseg.interop.image_folder import LABELS, ImageFolder, check_new, dataset_json, find_images, image_folder
 from autoseg.interop.mask_votes import MaskReading, MaskVotes, missing_values, read_votes, values_of
-from autoseg.io.images import ending_of, read_header, write_labels
+from autoseg.io.images import ending_of, read_header, read_labels, write_labels
 from autoseg.io.raw_layout import put_file
+
+UNLABELLED_OBJECTS = 65535
+"""Value of unlabelled voxels in rewritten files with numbers of objects, where it was negative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ def prepare_import(
     unlabelled
         Value of masks where nothing is labelled.
     are_instances
-        Whether values above 0 are numbers of objects; touching ones are then separated by a gap of background.
+        Whether values above 0 are numbers of objects: then the task of the data set is instances.
     mask_suffix
         What names of masks have behind those of images; None finds it.
 
@@ -72,6 +78,9 @@ def prepare_import(
     DatasetError
         If there are no pairs, or files cannot be read or do not fit each other.
     """
+    if are_instances and unlabelled == 0:
+        fix = "Write a dataset.json in which background has the value with which it is drawn; see docs/instances.md."
+        raise DatasetError([Fault("--unlabelled 0 with --instances", "no value for background", "one", fix)])
     pairing = pair_by_name(find_images(images), find_images(masks), suffix=mask_suffix)
     if not pairing.pairs:
         found = f"no name that fits the images in {images.name}"
@@ -101,6 +110,7 @@ def write_import(
     """Write the data set into a new folder, dataset.json last; return it, loaded from there.
 
     Images are linked, and so are masks whose values and format are those of label files; other masks are rewritten.
+    Numbers of objects stay as they are; in rewritten files a negative value of unlabelled voxels becomes 65535.
 
     Raises
     ------
@@ -108,9 +118,13 @@ def write_import(
         If ``output`` is not empty, or the number of ``channel_names`` is not that of the channels.
     """
     check_new(output)
-    names = prepared.classes.names
-    unknown = None if prepared.classes.unlabelled is None else len(names)
-    content = dataset_json(prepared.images, names, unknown=unknown, channel_names=channel_names)
+    classes = prepared.classes
+    names, unlabelled = classes.names, classes.unlabelled
+    unknown = None if unlabelled is None or classes.are_instances else len(names)
+    further: dict[str, Any] = {}
+    if classes.are_instances:
+        further = {"task": INSTANCES} | ({} if unlabelled is None else {UNLABELLED: _written_unlabelled(unlabelled)})
+    content = dataset_json(prepared.images, names, unknown=unknown, further=further, channel_names=channel_names)
     prepared.images.put(output, copy=copy)
     cases = list(prepared.masks)
     (output / LABELS).mkdir(parents=True, exist_ok=True)
@@ -123,16 +137,28 @@ def write_import(
     return Dataset.load(output)
 
 
+def _written_unlabelled(value: int) -> int:
+    """Return the value that unlabelled voxels of objects have in the data set."""
+    return UNLABELLED_OBJECTS if value < 0 else value
+
+
 def _put_mask(case: str, *, prepared: Import, folder: Path, copy: bool) -> None:
     votes, classes = prepared.masks[case], prepared.classes
     mask = votes.masks.files[""]
     n_classes = len(classes.names)
     target = folder / f"{case}{prepared.images.label_ending}"
     is_label_file = classes.values == tuple(range(n_classes)) and classes.unlabelled in (None, n_classes)
-    if is_label_file and not classes.are_instances and ending_of(mask).lower() == target.name[len(case) :]:
+    if classes.are_instances:
+        is_label_file = classes.unlabelled is None or classes.unlabelled >= 0
+    if is_label_file and ending_of(mask).lower() == target.name[len(case) :]:
         put_file(mask, target, copy=copy)
         return
-    patterns = votes.patterns(classes.class_of, n_classes)
-    values = np.where(patterns.votes[:, 0] == NO_VOTE, n_classes, patterns.votes[:, 0]).astype(np.uint16)
-    labels = values[patterns.pattern_of]
+    labels: LabelMap
+    if classes.are_instances:
+        drawn, _ = read_labels(mask)
+        labels = np.where(drawn < 0, UNLABELLED_OBJECTS, drawn).astype(np.uint32)
+    else:
+        patterns = votes.patterns(classes.class_of, n_classes)
+        values = np.where(patterns.votes[:, 0] == NO_VOTE, n_classes, patterns.votes[:, 0]).astype(np.uint16)
+        labels = values[patterns.pattern_of]
     write_labels(target, labels, read_header(prepared.images.images[case])[1])

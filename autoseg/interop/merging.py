@@ -16,7 +16,7 @@ from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import CaseStatement, unknown_values
 from autoseg.dataset.schema import BACKGROUND, IGNORE, UNLABELLED
 from autoseg.io.images import written_ending
-from autoseg.tasks.task import refuse_regression
+from autoseg.tasks.task import refuse_instances, refuse_regression
 
 WeightedSet = tuple[tuple[str, ...], float]
 """Names of the classes that a voxel may be, and how much it counts in training."""
@@ -63,10 +63,11 @@ def plan_merger(datasets: Sequence[Dataset], name: str) -> Merger:
     DatasetError
         With every conflict between the data sets: channels, file endings, regions, lazy semantics.
     ConfigError
-        If the task of one is regression.
+        If the task of one is regression or instances.
     """
     for dataset in datasets:
         refuse_regression(dataset.labels, "merging data sets")
+        refuse_instances(dataset.labels, "merging data sets")
     faults = _conflicts(datasets)
     if faults:
         raise DatasetError(faults)

@@ -100,11 +100,11 @@ def without_alpha(path: Path, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def smallest_unsigned(labels: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
-    """Return labels of any shape as C-contiguous uint8 if the largest value is below 256, otherwise as uint16.
+    """Return labels of any shape as C-contiguous uint8, uint16 or uint32, the smallest that holds the largest value.
 
-    An empty array becomes uint8. Raises ``ValueError`` if a value is above 65535.
+    An empty array becomes uint8. Raises ``ValueError`` if a value needs more than 32 bits.
     """
     largest = int(labels.max()) if labels.size else 0
-    if largest > np.iinfo(np.uint16).max:
-        raise ValueError(f"largest label {largest}, expected at most 65535")
-    return np.ascontiguousarray(labels, dtype=np.uint8 if largest < 256 else np.uint16)
+    if largest > np.iinfo(np.uint32).max:
+        raise ValueError(f"largest label {largest}, expected at most {np.iinfo(np.uint32).max}")
+    return np.ascontiguousarray(labels, dtype=np.min_scalar_type(largest))

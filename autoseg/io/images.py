@@ -189,9 +189,9 @@ def written_ending(ending: str, largest: int = 0, *, has_numbers: bool = False) 
 
     Lossy formats get ``.png``, as does ``.bmp`` if the ``largest`` label is above 255. ``.mhd`` (header and data in two
     files) gets ``.mha`` (both in one file). Numbers (``has_numbers``) get ``.tif`` where the format has only integers,
-    and ``.mha`` where it has one channel.
+    and ``.mha`` where it has one channel; so do labels above 65535.
     """
-    if has_numbers:
+    if has_numbers or largest > np.iinfo(np.uint16).max:
         return _NUMBERS_WRITTEN.get(ending.lower(), ending)
     if ending.lower() == ".bmp" and largest > np.iinfo(np.uint8).max:
         return ".png"
@@ -199,10 +199,10 @@ def written_ending(ending: str, largest: int = 0, *, has_numbers: bool = False) 
 
 
 def write_labels(path: str | Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
-    """Write labels (z, y, x) with values up to 65535, atomically, with the geometry (and NIfTI header) of their image.
+    """Write labels (z, y, x) below 2^32, atomically, with the geometry (and NIfTI header) of their image.
 
-    The format follows from the ending of ``path``. The type is uint8 if every value is below 256, otherwise uint16.
-    Raises ``FileFormatError`` if the format cannot hold them: several slices in .png, values above 255 in .bmp.
+    The format follows from the ending of ``path``. The type is the smallest of uint8, uint16 and uint32. Raises
+    ``FileFormatError`` if the format cannot hold them: several slices or values above 65535 in .png, above 255 in .bmp.
     """
     path = Path(path)
     if labels.ndim != 3 or (geometry.ndim == 2 and labels.shape[0] != 1):

@@ -93,9 +93,10 @@ def write_raster(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geom
     array = smallest_unsigned(labels)
     if array.shape[0] != 1 or geometry.ndim != 2:
         raise unreadable(path, f"{array.shape[0]} slices to write", "one 2-D slice", "Use .nii.gz, .nrrd or .tif.")
-    if path.suffix.lower() not in (".png", ".bmp") or (path.suffix.lower() == ".bmp" and array.dtype != np.uint8):
-        problem = f"{array.dtype} labels to write"
-        raise unreadable(path, problem, "a format that keeps every value", "Use .png for label files.")
+    types = {".png": (np.uint8, np.uint16), ".bmp": (np.uint8,)}.get(path.suffix.lower(), ())
+    if array.dtype not in types:
+        problem, better = f"{array.dtype} labels to write", ".tif" if array.dtype == np.uint32 else ".png"
+        raise unreadable(path, problem, "a format that keeps every value", f"Use {better} for label files.")
     with atomic_path(path) as temporary:
         Image.fromarray(array[0]).save(temporary)
 

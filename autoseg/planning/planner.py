@@ -116,7 +116,7 @@ def plan(
         relative_size_after_cropping=fingerprint.median_relative_size_after_cropping,
         n_cases=_n_cases(dataset, fingerprint),
         n_outputs=_n_outputs(dataset),
-        has_cascade=not dataset.labels.targets,
+        has_cascade=not (dataset.labels.targets or dataset.labels.instances),
     )
     settings = planner_settings(planner)
     decisions = make_decisions(facts, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))

@@ -126,9 +126,11 @@ def _plan_part(plan: Plan, configuration: Configuration) -> Any:
 def _labels_part(labels: Labels, case: str) -> Any:
     sets = [[value, sorted(members)] for value, members in sorted(labels.sets_by_value(case).items())]
     # is_dense: what is said of one case makes padding unknown in all; the last: what a mask leaves open
-    part = [labels.n_classes, sets, labels.is_dense, sorted(undrawn_set(labels, case))]
+    part: list[Any] = [labels.n_classes, sets, labels.is_dense, sorted(undrawn_set(labels, case))]
     if labels.value_weights:
         part.append(sorted(labels.value_weights.items()))
+    if labels.instances is not None:
+        part.append(["instances", labels.instances.per_class, labels.class_values, labels.unlabelled])
     return [*part, labels.targets, labels.no_number] if labels.targets else part
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from autoseg.annotation.promises import Inference, infer
@@ -187,13 +189,19 @@ def read_case(files: CaseFiles, labels: Labels) -> Case:
     """
     image, geometry = read_intensities(files.images)
     target = read_annotation(files, labels, image.shape[1:])
-    layers = () if target.numbers is None else tuple(Layer(info, target.numbers) for info in target_layers(labels))
+    learnt = target.numbers if target.objects is None else target.objects
+    layers = () if learnt is None else tuple(_learnt_layer(info, learnt) for info in target_layers(labels))
     if target.levels is not None:
         info = LayerInfo(
             name=LEVELS, kind=Kind.LABEL_SETS, dtype=target.levels.dtype.name, undrawn=len(weight_levels(labels))
         )
         layers = (*layers, Layer(info, target.levels))
     return Case(name=files.name, image=image, geometry=geometry, target=target, layers=layers)
+
+
+def _learnt_layer(info: LayerInfo, array: NDArray[Any]) -> Layer:
+    """Return a layer that a network learns from, described with the dtype that it has in this case."""
+    return Layer(info.model_copy(update={"dtype": array.dtype.name}), array)
 
 
 def infer_case(case: Case, labels: Labels, protocol: AnnotationProtocol) -> Inference | None:

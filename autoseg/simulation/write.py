@@ -27,7 +27,7 @@ from autoseg.io.images import write_labels, written_ending
 from autoseg.io.raw_layout import put_images
 from autoseg.simulation.dropped_classes import choose_left_out
 from autoseg.simulation.styles import Style, annotate
-from autoseg.tasks.task import refuse_regression, task_of
+from autoseg.tasks.task import refuse_instances, refuse_regression, task_of
 
 REPORT_FILE = "annotation_report.json"
 UNFINISHED_FILE = ".unfinished.json"
@@ -85,11 +85,12 @@ def plan_simulation(
     Raises
     ------
     ConfigError
-        If there is nothing to simulate, a setting does not fit the data set, or its task is regression.
+        If there is nothing to simulate, a setting does not fit the data set, or its task is regression or instances.
     DatasetError
         If the data set is not dense: it declares partial labels, or a file contains ignored or undeclared values.
     """
     refuse_regression(dataset.labels, "simulating annotation")
+    refuse_instances(dataset.labels, "simulating annotation")
     if style.is_dense and not n_dropped:
         raise ConfigError(
             "nothing to simulate: no kind of annotation is given. "

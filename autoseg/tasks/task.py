@@ -18,6 +18,7 @@ from autoseg.core.components import call_component, resolve
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
 from autoseg.dataset.labels import Labels
+from autoseg.tasks.instances import Instances
 from autoseg.tasks.regions import Regions
 from autoseg.tasks.semantic import Semantic
 
@@ -39,7 +40,7 @@ class Refinement(Protocol):
         only the class is known: it allows every output that another rule allows.
         """
 
-    def rules(self, codes: Tensor, label_sets: Tensor) -> Tensor:
+    def rules(self, codes: Tensor, label_sets: Tensor, objects: Tensor | None) -> Tensor:
         """Return the rule of each voxel, (B, *P) int64 < M.
 
         Parameters
@@ -48,6 +49,9 @@ class Refinement(Protocol):
             (B, *P) integers < N.
         label_sets
             (B, N, K) bool: the annotated classes of each code; all classes for unannotated voxels, which get rule 0.
+        objects
+            (B, *P) int32 number of the object of each voxel, 0 for none, -1 beyond the image; None unless label files
+            hold numbers of objects. Only the classes tell what is annotated: numbers elsewhere mean nothing.
         """
 
 
@@ -98,7 +102,7 @@ class Task(Protocol):
         """Return the label map (z, y, x) to write, from the decoded one of a whole case in its file's axes."""
 
 
-TASKS: dict[str, Callable[[Labels], Task]] = {"semantic": Semantic, "regions": Regions}
+TASKS: dict[str, Callable[[Labels], Task]] = {"semantic": Semantic, "regions": Regions, "instances": Instances}
 """Built-in tasks by name: labels -> task."""
 METHODS = ("scores", "probabilities", "score", "decode", "finish")
 NEEDS = ("labels", "outputs", "is_exclusive", "regions", "refinement", *METHODS)
@@ -119,14 +123,24 @@ def refuse_regression(labels: Labels, what: str) -> None:
         )
 
 
+def refuse_instances(labels: Labels, what: str) -> None:
+    """Raise ``ConfigError`` if label files hold numbers of objects; ``what`` reads and writes classes."""
+    if labels.instances is not None:
+        raise ConfigError(
+            f"{what}: found the task instances, expected label files of classes. Give a data set, or a model, without "
+            '"task": "instances".'
+        )
+
+
 def task_of(labels: Labels) -> Task:
-    """Return the task that ``labels.task`` names; if it is None, the task of the heads: classes or regions.
+    """Return the task that ``labels.task`` names; if it is None, the built-in one: instances, regions or classes.
 
     Raises ``ConfigError`` if a user's task cannot be imported, or lacks a member of :class:`Task`, or if the data set
     has no classes, since its task is regression.
     """
     refuse_regression(labels, "a task of classes")
-    name = labels.task or ("regions" if labels.has_regions else "semantic")
+    built_in = "instances" if labels.instances else "regions" if labels.has_regions else "semantic"
+    name = labels.task or built_in
     task = call_component("task", name, resolve("task", name, TASKS, needs=("__call__",)), labels)
     missing = [attribute for attribute in NEEDS if not hasattr(task, attribute)]
     if missing:

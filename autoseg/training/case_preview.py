@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from autoseg.cases.case import Case
+from autoseg.cases.label_codes import classes_and_objects, read_label_file
 from autoseg.cases.target_numbers import read_numbers
 from autoseg.core.arrays import Float32Array
 from autoseg.core.errors import AutosegError, ConfigError
@@ -19,7 +20,7 @@ from autoseg.dataset.labels import Labels
 from autoseg.inference import Predictor
 from autoseg.inference.model import Model, previous_folder
 from autoseg.inference.predict_numbers import predict_numbers
-from autoseg.io.images import read_image, read_labels
+from autoseg.io.images import read_image
 from autoseg.io.png import write_png
 from autoseg.report.number_sheet import NumberColumn, draw_numbers
 from autoseg.report.overlay import Layer, choose_slices, draw_overlay
@@ -87,10 +88,11 @@ def _draw(request: FoldRequest, predictor: Predictor, name: str, path: Path, sec
         return
     with torch.inference_mode():
         predicted = predictor.predict_case(Case(name, image, geometry))
-    layers = [Layer("prediction", predicted)]
+    classes, _ = classes_and_objects(predicted, labels, path)
+    layers = [Layer("prediction", classes)]
     if files.label is not None:
-        annotation, _ = read_labels(files.label)
-        if annotation.shape == predicted.shape:
+        annotation = read_label_file(files.label, labels).drawn
+        if annotation.shape == classes.shape:
             layers.insert(0, Layer("annotation", annotation))
     slices = choose_slices(layers[0].labels != 0, N_SLICES)
     write_png(path, draw_overlay(image, layers, labels, geometry.spacing, title=title, slices=slices))

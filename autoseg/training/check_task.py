@@ -100,7 +100,7 @@ def _check_rules(task: Task, objective: Objective, codes: Tensor) -> None:
         return
     table = torch.cat([torch.eye(labels.n_classes), torch.ones(1, labels.n_classes)]).bool()
     label_sets = table.expand(len(codes), -1, -1)
-    rules = call_component("task", str(labels.task), refinement.rules, codes, label_sets)
+    rules = call_component("task", str(labels.task), refinement.rules, codes, label_sets, None)
     n_rules = len(refinement.sets)
     wanted = f"a tensor of whole numbers from 0 to {n_rules - 1} of the shape of the codes, {tuple(codes.shape)}"
     if not isinstance(rules, Tensor):

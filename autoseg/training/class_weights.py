@@ -121,8 +121,8 @@ def _inverse_frequencies(task: Task, entries: Iterable[CacheEntry]) -> tuple[flo
     """
     if task.refinement is not None:
         raise ConfigError(
-            f"class_weights: found auto with task {task.labels.task!r}, whose outputs are no classes, expected a "
-            f"number for each of {listed(task.outputs, len(task.outputs))}. Write for example "
+            f"class_weights: found auto with task {task.labels.task or 'instances'!r}, whose outputs are no classes, "
+            f"expected a number for each of {listed(task.outputs, len(task.outputs))}. Write for example "
             f"class_weights={','.join('1' * len(task.outputs))}"
         )
     heads = np.eye(task.labels.n_classes, dtype=bool) if task.regions is None else task.regions

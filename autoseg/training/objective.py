@@ -60,7 +60,7 @@ class Objective:
             return evidence
         table, n_rules = evidence.table, len(self._sets)
         n_codes = table.drawn.shape[1]
-        rules = refinement.rules(evidence.codes, table.visible)
+        rules = refinement.rules(evidence.codes, table.visible, evidence.objects)
         return Evidence(
             codes=evidence.codes.int() + n_codes * rules.int(),
             table=table._replace(

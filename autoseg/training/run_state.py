@@ -107,7 +107,7 @@ def _data_of(request: FoldRequest) -> dict[str, Any]:
     return {
         "classes": list(labels.class_names),
         "heads": [[head.name, list(head.classes)] for head in labels.heads],
-        "task": labels.task,
+        "task": labels.task or ("instances" if labels.instances else None),
         "training cases": sorted(request.train_cases),
         "validation cases": sorted(request.val_cases),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoseg.core.errors import AutosegError
@@ -13,13 +13,19 @@ from autoseg.core.progress import Progress, silent
 from autoseg.core.workspace import ALL, FoldName
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
+from autoseg.dataset.objects import largest_written
 from autoseg.evaluation import AnySummary, evaluate_files, evaluate_numbers
 from autoseg.inference import Predictor
+from autoseg.inference.folder import predict_files
 from autoseg.inference.out_of_fold import read_fold_cases
+from autoseg.inference.outputs import FurtherOutput
+from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.quality_output import PredictedQuality
 from autoseg.io.images import ending_of, written_ending
+from autoseg.tasks.separation import SeparationSettings
 from autoseg.training.calibration import ValidationSamples, is_sampled, refit_calibration
 from autoseg.training.request import FoldRequest
+from autoseg.training.tune_separation import MOST_CASES, SeparationTrials, tune_separation
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +47,8 @@ class TrainedFold:
 
 def validation_file(fold: Path, files: CaseFiles, labels: Labels) -> Path:
     """Return the file that a fold predicts of a case of its validation, whether it is there or not."""
-    largest, has_numbers = max(labels.file_values()), bool(labels.targets)
-    ending = written_ending(ending_of(files.images[0]), largest, has_numbers=has_numbers)
+    has_numbers = bool(labels.targets)
+    ending = written_ending(ending_of(files.images[0]), largest_written(labels), has_numbers=has_numbers)
     return fold / "validation" / f"{files.name}{ending}"
 
 
@@ -84,7 +90,10 @@ def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary:
         update={"seen_in_training": tuple(name for name in sorted(pairs) if name in seen)}
     )
     summary.write(request.folder / "validation" / "summary.json")
-    if summary.seen_in_training and FoldName.parse(request.fold).fold != ALL:
+    is_all = FoldName.parse(request.fold).fold == ALL
+    if labels.instances is not None and not is_all:
+        tune_separation(request.folder.parent)
+    if summary.seen_in_training and not is_all:
         log.warning(
             "fold %s: scores of %d of %d validation cases do not count: the weights were trained on them: %s",
             request.fold, len(summary.seen_in_training), summary.n_cases, listed(summary.seen_in_training),
@@ -100,12 +109,18 @@ def _predict(request: FoldRequest, names: Sequence[str], workers: int, progress:
     """Predict some validation cases."""
     alone = FoldName.parse(request.fold).alone
     predictor = Predictor.load(request.folder.parent, folds=[alone], device=request.device)
-    report = predictor.predict_files(
+    further: tuple[FurtherOutput, ...] = ()
+    if is_sampled(request):
+        further = (ValidationSamples(request), PredictedQuality())
+    if request.dataset.labels.instances is not None:
+        predictor = replace(predictor, model=replace(predictor.model, separation=SeparationSettings()))
+        further = (*further, SeparationTrials(request.dataset, frozenset(request.val_cases[:MOST_CASES])))
+    report = predict_files(
+        PredictorGroup((predictor,)),
         {name: request.dataset.case(name).images for name in names},
         request.folder / "validation",
         overwrite=True,
-        predict_quality=False,
-        further=(ValidationSamples(request), PredictedQuality()) if is_sampled(request) else (),
+        further=further,
         workers=workers,
         progress=progress,
     )

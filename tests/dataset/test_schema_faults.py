@@ -37,6 +37,7 @@ SOUND: dict[str, Any] = {
     "valid_mask_folder": "masks",
     "task": "semantic",
     "targets": ["depth"],
+    "instances_per_class": 1000,
     "dataset": {"a": {"images": ["a_0000.png"], "label": "a.png"}},
 }
 MISTAKES: dict[tuple[str, ...], Any] = {
@@ -67,6 +68,7 @@ MISTAKES: dict[tuple[str, ...], Any] = {
     ("valid_mask_folder",): " ",
     ("task",): 1,
     ("targets",): [],
+    ("instances_per_class",): 1.5,
     ("dataset", "a"): {"images": []},
 }
 """A key of ``SOUND`` -> a value that it cannot have, in such a way that no other key is faulty then."""

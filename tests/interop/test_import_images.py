@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from autoseg.cases.label_codes import read_annotation
 from autoseg.core.errors import ConfigError, DatasetError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
@@ -80,14 +81,32 @@ def test_masks_of_another_format_are_rewritten(tmp_path):
     np.testing.assert_array_equal(read_labels(dataset.case("1").label)[0][0], np.eye(9, 8))
 
 
-def test_unlabelled_values_and_instances(tmp_path):
-    mask = np.zeros((1, 9, 9), dtype=np.uint8)
-    mask[0, :4, :4], mask[0, 4:, 4:], mask[0, 8] = 5, 9, 77
-    write_images(tmp_path, {"1": mask}, {"1": mask})
+@pytest.mark.parametrize("mask_ending", [".png", ".tif"])
+def test_numbers_of_objects_stay_as_they_are(tmp_path, mask_ending):
+    mask = np.zeros((1, 9, 9), dtype=np.uint16)
+    mask[0, :4, :4], mask[0, 4:, 4:], mask[0, 8] = 5, 900, 77
+    write_images(tmp_path, {"1": mask.astype(np.uint8)}, {"1": mask}, mask_ending=mask_ending)
     dataset = imported(tmp_path, are_instances=True, unlabelled=77)
+    assert dataset.labels.instances is not None and dataset.labels.unlabelled == 77
+    case = dataset.case("1")
+    assert case.label.is_symlink() == (mask_ending == ".png")
+    np.testing.assert_array_equal(read_labels(case.label)[0], mask)
+    target = read_annotation(case, dataset.labels, (1, 9, 9))
+    assert set(np.unique(target.objects)) == {0, 5, 900} and (target.codes[0, 8] == target.undrawn).all()
+
+
+def test_objects_without_a_value_for_background_are_refused(tmp_path):
+    with pytest.raises(DatasetError, match="no value for background"):
+        prepare_import(tmp_path, tmp_path, are_instances=True, unlabelled=0)
+
+
+def test_masks_of_unlabelled_voxels_are_classes(tmp_path):
+    mask = np.zeros((1, 9, 9), dtype=np.uint8)
+    mask[0, :4, :4], mask[0, 8] = 5, 77
+    write_images(tmp_path, {"1": mask}, {"1": mask})
+    dataset = imported(tmp_path, unlabelled=77)
     labels, _ = read_labels(dataset.case("1").label)
-    assert dataset.labels.ignore == 2 and (labels[0, 8] == 2).all()
-    assert labels[0, 3, 3] == 1 and labels[0, 4, 4] == 0 and labels[0, 5, 5] == 1
+    assert dataset.labels.ignore == 2 and (labels[0, 8] == 2).all() and labels[0, 3, 3] == 1
 
 
 def test_what_does_not_fit_is_said_before_anything_is_written(tmp_path):

@@ -12,6 +12,7 @@ from autoseg.io.images import (
     read_labels,
     write_labels,
     write_probabilities,
+    written_ending,
 )
 
 GEOMETRY = Geometry(spacing=(3.0, 2.0, 1.0), origin=(4.0, 5.0, 6.0))
@@ -155,9 +156,26 @@ def test_arrays_that_are_not_label_maps_are_not_written(tmp_path):
         write_labels(tmp_path / "a.nii.gz", np.zeros((1, 2, 3, 4), np.uint8), GEOMETRY)
     with pytest.raises(ValueError, match="expected unsigned integers"):
         write_labels(tmp_path / "a.nii.gz", np.zeros((2, 3, 4), np.float32), GEOMETRY)
-    with pytest.raises(ValueError, match="largest label 70000"):
-        write_labels(tmp_path / "a.nii.gz", np.full((2, 3, 4), 70000, np.uint32), GEOMETRY)
+    with pytest.raises(ValueError, match="largest label 8589934592"):
+        write_labels(tmp_path / "a.nii.gz", np.full((2, 3, 4), 2**33, np.uint64), GEOMETRY)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha", ".tif"])
+def test_numbers_of_objects_above_16_bits_come_back(ending, tmp_path):
+    objects = np.arange(70_000, 70_024, dtype=np.uint32).reshape(2, 3, 4)
+    objects[0, 0, 0] = 2**31 - 1
+    write_labels(tmp_path / f"a{ending}", objects, GEOMETRY)
+    stored, _ = read_labels(tmp_path / f"a{ending}")
+    np.testing.assert_array_equal(stored, objects)
+    assert stored.dtype == np.uint32
+
+
+def test_png_names_the_format_that_holds_more_than_16_bits(tmp_path):
+    flat = Geometry(spacing=(999.0, 1.0, 1.0), ndim=2)
+    with pytest.raises(FileFormatError, match=r"uint32 labels to write.*Use \.tif"):
+        write_labels(tmp_path / "a.png", np.full((1, 3, 4), 70_000, np.uint32), flat)
+    assert written_ending(".png", 2**31 - 1) == ".tif" and written_ending(".png", 65535) == ".png"
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (3, 1, 4, 5), (1, 1, 1, 1)])

@@ -48,7 +48,7 @@ def test_regions_are_a_task_of_regions(content):
 @pytest.mark.parametrize(
     ("content", "found", "expected"),
     [
-        ({**CLASSES, "task": "instances"}, "'instances'", "['semantic', 'regions', 'regression']"),
+        ({**CLASSES, "task": "objects"}, "'objects'", "['semantic', 'regions', 'instances', 'regression']"),
         ({**CLASSES, "task": ":Boundary"}, "':Boundary'", "package.module:attribute"),
         ({**CLASSES, "task": 3}, "3", "package.module:attribute"),
         ({**CLASSES, "task": None}, "None", "package.module:attribute"),

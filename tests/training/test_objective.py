@@ -108,7 +108,7 @@ def test_where_only_classes_are_known_the_refined_loss_is_that_of_the_classes(sh
 
         def __init__(self, labels: Labels) -> None:
             super().__init__(labels)
-            self.refinement.rules = lambda codes, label_sets: torch.zeros_like(codes, dtype=torch.long)
+            self.refinement.rules = lambda codes, label_sets, objects: torch.zeros_like(codes, dtype=torch.long)
 
     batch, task = evidence(shape, weighed=False), Open(labels())
     target, logits = Objective(task, CPU).target(batch), random_logits(shape, K + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoseg.cases.layers import TARGETS
+from autoseg.cases.layers import OBJECTS, TARGETS
 from autoseg.nn.losses.code_tables import informative_codes
 from autoseg.sampling.batch import Batch
 from autoseg.training.evidence.source import Evidence
@@ -15,4 +15,5 @@ def drawn_evidence(batch: Batch) -> Evidence:
     """
     table = batch.table._replace(learnt=batch.table.visible)
     weights = None if table.weight is None else table.weight * informative_codes(table.learnt)
-    return Evidence(batch.codes, table, weights, numbers=batch.layers.get(TARGETS))
+    numbers, objects = batch.layers.get(TARGETS), batch.layers.get(OBJECTS)
+    return Evidence(batch.codes, table, weights, numbers=numbers, objects=objects)

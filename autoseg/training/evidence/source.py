@@ -38,6 +38,8 @@ class Evidence(NamedTuple):
     terms: tuple[Term, ...] = ()
     numbers: Tensor | None = None
     """(B, R, *P) float32 targets of a regression, NaN where unknown; None for classes."""
+    objects: Tensor | None = None
+    """(B, *P) int32 numbers of objects, 0 for none, -1 beyond the image; None unless label files hold them."""
 
     @property
     def code_weights(self) -> Tensor:

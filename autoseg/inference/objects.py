@@ -1,0 +1,89 @@
+"""Objects of a predicted case: an observer keeps what their separation needs, and parts them after the last slab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.cases.case import CaseRecord
+from autoseg.core.arrays import BoolArray, LabelMap
+from autoseg.core.errors import PlanError
+from autoseg.dataset.instance_numbers import InstanceNumbers
+from autoseg.dataset.labels import Labels, background_value
+from autoseg.inference.decided import DecidedSlab
+from autoseg.preprocessing import restore
+from autoseg.tasks.separation import as_units
+
+Separate = Callable[[BoolArray, NDArray[np.uint8], tuple[float, ...]], LabelMap]
+"""(mask (z, y, x), probability (z, y, x) in 1/255, spacing in mm) -> objects (z, y, x), numbered from 1."""
+
+
+class ObjectMap:
+    """Observer that keeps the class of each voxel of a case, and how probably it is inside of an object of it.
+
+    That takes 2 bytes per voxel of the crop (3 for values of classes above 255). The probability is that of
+    ``DecidedSlab.cores``, of a model without boundaries that of the class; of several regions with the class, the
+    smallest.
+    """
+
+    needs_members: ClassVar[bool] = False
+
+    def __init__(self, record: CaseRecord, labels: Labels) -> None:
+        shape = record.shape_after_crop
+        self._record = record
+        self._labels = labels
+        self._values = np.full(shape, background_value(labels), np.min_scalar_type(max(labels.class_values)))
+        self._cores = np.zeros(shape, dtype=np.uint8)
+
+    def __call__(self, slab: DecidedSlab) -> None:
+        """Keep a slab."""
+        planes = slice(slab.first, slab.first + len(slab.values))
+        self._values[planes] = slab.values
+        heads = slab.probabilities if slab.cores is None else slab.cores
+        cores = self._cores[planes]
+        for index, value in enumerate(self._labels.class_values[1:], start=1):
+            own = heads[self._labels.regions[:, index]]
+            if len(own):
+                np.copyto(cores, as_units(own.min(axis=0)), where=slab.values == value)
+
+    def arrays(self) -> tuple[LabelMap, NDArray[np.uint8]]:
+        """Return the values of classes and the probabilities in 1/255, both (z, y, x) in the file's axes."""
+        fill = background_value(self._labels)
+        return restore(self._values, self._record, fill=fill), restore(self._cores, self._record)
+
+    def objects(self, separate: Separate, numbers: InstanceNumbers) -> LabelMap:
+        """Return the label map (z, y, x) of objects in the file's axes, by ``numbers``; called after the last slab.
+
+        Raises ``PlanError`` if a class has more objects than ``numbers`` leave it numbers.
+        """
+        record, labels = self._record, self._labels
+        values, cores = self.arrays()
+        result = np.full(values.shape, background_value(labels), dtype=np.uint32)
+        for value in labels.class_values[1:]:
+            mask = values == value
+            objects = separate(mask, cores, record.geometry.spacing)
+            named = _named(objects, value, labels, numbers, record.case)
+            np.copyto(result, named, where=objects > 0)
+        return result.astype(np.uint16) if result.max(initial=0) < 2**16 else result
+
+
+def _named(
+    objects: LabelMap, value: int, labels: Labels, numbers: InstanceNumbers, case: str
+) -> NDArray[np.unsignedinteger]:
+    """Return objects (z, y, x), numbered from 1, with the file values that ``numbers`` give those of a class."""
+    named = objects.astype(np.uint32)
+    if numbers.per_class is None:
+        for taken in sorted({background_value(labels), labels.unlabelled or 0}):
+            named[(named >= taken) & (taken > 0)] += 1  # the file value of background or of unannotated voxels
+        return named
+    found = int(objects.max(initial=0))
+    if found >= numbers.per_class:
+        raise PlanError(
+            f"case {case}: found {found} objects of the class with the value {value}, expected fewer than "
+            f"{numbers.per_class}, instances_per_class in dataset.json. Use a larger number there, and in the label "
+            "files, and train again."
+        )
+    return named + np.uint32(value * numbers.per_class)

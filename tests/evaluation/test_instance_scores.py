@@ -1,0 +1,100 @@
+"""Scores of objects in files: per class, over decided voxels, for no object and for 70,000."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoseg import Dataset
+from autoseg.core.geometry import Geometry
+from autoseg.evaluation import evaluate_files, evaluate_folder
+from autoseg.io.images import write_labels
+
+FLAT = Geometry(spacing=(999.0, 1.0, 1.0), ndim=2)
+ONE = {
+    "channel_names": {"0": "a"}, "task": "instances", "labels": {"background": 0, "cell": 1}, "unlabelled": 65535,
+    "numTraining": 1, "file_ending": ".tif",
+}  # fmt: skip
+TWO = {**ONE, "labels": {"background": 0, "cell": 1, "nucleus": 2}, "instances_per_class": 1000}
+
+
+def scored(folder: Path, content: dict[str, object], *cases: tuple[np.ndarray, np.ndarray]):
+    for index, maps in enumerate(cases):
+        for part, values in zip(("reference", "prediction"), maps, strict=True):
+            (folder / part).mkdir(exist_ok=True)
+            write_labels(folder / part / f"c{index}.tif", values[None].astype(np.uint32), FLAT)
+    return evaluate_folder(folder / "reference", folder / "prediction", content)
+
+
+def squares(*numbers: int) -> np.ndarray:
+    values = np.zeros((8, 6 * max(1, len(numbers))), dtype=np.uint32)
+    for index, number in enumerate(numbers):
+        values[2:6, 6 * index + 1 : 6 * index + 5] = number
+    return values
+
+
+def test_scores_are_those_of_each_class_and_add_up_over_cases(tmp_path):
+    reference, prediction = squares(1005, 1002, 2001, 2002), squares(1001, 0, 2009, 1777)
+    summary = scored(tmp_path, TWO, (reference, prediction), (squares(1001), squares(1003)))
+    cell, nucleus = summary.instances["1"], summary.instances["2"]
+    assert (cell.pooled.n_ref, cell.pooled.n_pred, cell.pooled.AP50) == (3, 3, pytest.approx(2 / 4))
+    assert (nucleus.pooled.n_ref, nucleus.pooled.n_pred, nucleus.pooled.PQ) == (2, 1, pytest.approx(1 / 1.5))
+    assert cell.mean["AP50"] == pytest.approx((1 / 3 + 1) / 2) and (cell.n_cases, nucleus.n_cases) == (2, 1)
+    assert summary.metric_per_case[0].metrics["1"].Dice == pytest.approx(1 / 2)  # nnU-Net's keys are as for classes
+    written = json.loads(json.dumps(summary.as_json(), allow_nan=False))
+    assert written["metric_per_case"][1]["instances"]["1"]["AP"] == 1 and "foreground_mean" in written
+    summary.to_csv(tmp_path / "scores.csv")
+    assert "AP50" in (tmp_path / "scores_means.csv").read_text().splitlines()[0]
+
+
+def test_nothing_depends_on_what_is_predicted_where_nothing_is_annotated(tmp_path):
+    reference = squares(3, 4, 5)
+    reference[:, 9:] = 65535  # half of the second object, and the third
+    prediction = squares(7, 8, 9)
+    other = prediction.copy()
+    other[:, 9:] = np.arange(other[:, 9:].size).reshape(8, -1)
+    for name, values in (("a", prediction), ("b", other)):
+        (tmp_path / name).mkdir()
+        scores = scored(tmp_path / name, ONE, (reference, values)).instances["1"].pooled
+        assert (scores.AP50, scores.n_ref, scores.n_pred) == (1, 2, 2)
+
+
+def test_a_valid_mask_says_the_same_as_unannotated_voxels(tmp_path):
+    reference, prediction = squares(3, 4, 5), squares(7, 8, 9)
+    marked = reference.copy()
+    marked[:, 9:] = 65535
+    for name, values in (("reference.tif", reference), ("marked.tif", marked), ("prediction.tif", prediction)):
+        write_labels(tmp_path / name, values[None], FLAT)
+    write_labels(tmp_path / "mask.tif", (marked != 65535).astype(np.uint8)[None], FLAT)
+    labels, guess = Dataset.from_json(ONE, name="d", folder=None).labels, tmp_path / "prediction.tif"
+    masked = evaluate_files({"c": (tmp_path / "reference.tif", guess)}, labels, masks={"c": tmp_path / "mask.tif"})
+    assert masked.instances == evaluate_files({"c": (tmp_path / "marked.tif", guess)}, labels).instances
+    assert masked.instances["1"].pooled.n_pred == 2
+
+
+def test_no_object_anywhere_has_no_score(tmp_path):
+    summary = scored(tmp_path, ONE, (squares(0), squares(0)))
+    assert summary.instances["1"].pooled.AP50 is None and summary.instances["1"].n_cases == 0
+    assert json.dumps(summary.as_json(), allow_nan=False)
+
+
+def test_seventy_thousand_objects_are_scored_within_a_minute(tmp_path):
+    n = 265
+    tile = np.zeros((5, 5), dtype=np.uint32)
+    tile[1:4, 1:4] = 1
+    reference = np.kron(np.arange(1, n * n + 1, dtype=np.uint32).reshape(n, n), tile)
+    prediction = np.where(reference > 0, n * n + 1 - reference, 0)
+    prediction[reference == 1] = 0
+    started = time.process_time()
+    scores = scored(tmp_path, {**ONE, "unlabelled": None}, (reference, prediction)).instances["1"].pooled
+    assert (scores.n_ref, scores.n_pred, scores.AP50) == (n * n, n * n - 1, pytest.approx(1 - 1 / n**2))
+    assert time.process_time() - started < 60
+
+
+def test_a_prediction_with_numbers_of_no_class_is_a_fault_that_names_the_file(tmp_path):
+    summary = scored(tmp_path, TWO, (squares(1001), squares(5)), (squares(1001), squares(1001)))
+    assert summary.n_cases == 1 and "prediction/c0.tif" in summary.faults[0] and "5" in summary.faults[0]
