@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoseg.evaluation.disagreement import DisputedVoxels, group_disputed, surest_first
+from autoseg.evaluation.disagreement import Disagreement, DisputedVoxels, group_disputed, surest_first
 
 NAMES = ("background", "left", "right")
 
@@ -49,6 +49,27 @@ def test_nothing_disputed_gives_no_group_and_parts_join():
 
 def test_what_a_table_shows_as_equally_sure_is_sorted_by_size():
     (group,) = group_disputed("a", disputed([(0, 0, 0)], [0], [1], [0.9991]), NAMES, NAMES)
-    larger = group.model_copy(update={"n_voxels": 9, "mean_probability": 0.9989})
-    unsure = group.model_copy(update={"n_voxels": 900, "mean_probability": 0.99})
+    group = group.model_copy(update={"n_voxels": 9000})
+    larger = group.model_copy(update={"n_voxels": 90000, "mean_probability": 0.9989})
+    unsure = group.model_copy(update={"n_voxels": 900000, "mean_probability": 0.99})
     assert surest_first([unsure, group, larger]) == (larger, group, unsure)
+
+
+def _group(**change):
+    values = {"case": "a", "z": 0, "y": 0, "x": 0, "drawn": "liver", "predicted": "tumour", "n_voxels": 40}
+    return Disagreement(**{**values, "mean_probability": 0.9, **change})
+
+
+def test_a_case_that_the_model_segments_worse_than_usual_comes_last():
+    poor = _group(case="poor", mean_probability=0.99, predicted_dice=0.5, usual_dice=0.8)
+    usual = _group(case="usual", predicted_dice=0.8, usual_dice=0.8)
+    assert [group.case for group in surest_first([poor, usual])] == ["usual", "poor"]
+    assert poor.doubt == pytest.approx(0.99 * 40 / 41 * 0.5 / 0.8)
+
+
+def test_cases_that_are_better_than_usual_are_alike():
+    assert _group(predicted_dice=0.95, usual_dice=0.8).doubt == _group(predicted_dice=0.8, usual_dice=0.8).doubt
+
+
+def test_single_voxels_come_after_groups_of_the_same_probability():
+    assert [group.n_voxels for group in surest_first([_group(n_voxels=1, mean_probability=0.99), _group()])] == [40, 1]
