@@ -97,7 +97,7 @@ def test_numbers_of_objects_stay_as_they_are(tmp_path, mask_ending):
 
 def test_objects_without_a_value_for_background_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="no value for background"):
-        prepare_import(tmp_path, tmp_path, are_instances=True, unlabelled=0)
+        prepare_import(tmp_path, tmp_path, tmp_path, are_instances=True, unlabelled=0)
 
 
 def test_masks_of_unlabelled_voxels_are_classes(tmp_path):
