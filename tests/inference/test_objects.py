@@ -139,14 +139,14 @@ def test_a_case_without_objects_is_background():
 def test_maps_are_written_beside_the_predictions_with_a_dataset_json_that_explains_them(tmp_path):
     dataset = Dataset.from_json(CLASSES, name="d", folder=None)
     output = SavedInstances.by("watershed", dataset, SETTINGS)
-    stem, values = tmp_path / "c", two_touching()
-    assert not output.is_written(stem)
-    case = output.begin(stem, record(), SimpleNamespace(dataset=dataset))
+    label_map, values = tmp_path / "c.nii.gz", two_touching()
+    assert not output.is_written(label_map)
+    case = output.begin(label_map, SimpleNamespace(record=record()), SimpleNamespace(dataset=dataset))
     heads = np.stack([values == value for value in range(3)]).astype(np.float32)
     case(DecidedSlab(0, values.astype(np.uint8), heads))
     case.write()
     case.close()
-    assert output.is_written(stem)
+    assert output.is_written(label_map)
     written, _ = read_labels(tmp_path / "instances" / "c.nii.gz")
     assert set(np.unique(written)) == {0, 1_000_001, 2_000_001}
     content = json.loads((tmp_path / "instances" / "dataset.json").read_text(encoding="utf-8"))

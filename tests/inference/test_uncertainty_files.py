@@ -197,7 +197,7 @@ def test_maps_are_no_predictions(tmp_path):
     write_labels(tmp_path / "truth" / "a.nii.gz", labels, geometry)
     assert evaluate_folder(tmp_path / "truth", tmp_path / "out").n_cases == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "a.nii.gz", "dataset.json", "plans.json", "quality", "quality.csv", "uncertainty",
+        "a.nii.gz", "dataset.json", "plans.json", "prediction.json", "quality", "quality.csv", "uncertainty",
     ]  # fmt: skip
 
 
