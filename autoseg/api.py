@@ -173,7 +173,7 @@ def train(
     Parameters
     ----------
     fold
-        Number from 0, or ``"all"`` to train on every case.
+        Number from 0, or ``"all"`` to train on every case; ``"all_seed1"`` ... are further seeds of an ensemble.
     settings
         Fields of :class:`autoseg.training.config.TrainingConfig`, such as ``{"batch_size": 4, "optimizer": "sgd"}``.
     workers

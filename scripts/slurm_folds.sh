@@ -6,7 +6,7 @@
 #
 # Five minutes before the time limit SLURM sends SIGUSR1 to this script alone. It lets the training save and end, and
 # queues the job again, which goes on with --resume. A fold that failed is not queued again, nor one that was cancelled.
-# Number 5 of the array is the fold "all".
+# Number 5 of the array is the fold "all", 6 its further seed "all_seed1", and so on: --array=5-9 trains five seeds.
 #SBATCH --job-name=autoseg
 #SBATCH --array=0-4
 #SBATCH --time=24:00:00
@@ -20,7 +20,7 @@
 set -u
 
 fold=$SLURM_ARRAY_TASK_ID
-if [ "$fold" = 5 ]; then fold=all; fi
+if [ "$fold" = 5 ]; then fold=all; elif [ "$fold" -gt 5 ]; then fold=all_seed$((fold - 5)); fi
 at_limit=
 
 trap 'at_limit=yes; kill -TERM "$!"' USR1

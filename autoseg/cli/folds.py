@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from autoseg.cli.processes import check_gpus, share_of_workers
 from autoseg.cli.threads import share_of_threads
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import counted, listed
+from autoseg.core.workspace import parse_fold
 from autoseg.tasks.regression import Regression
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Line:
     dataset: str
     """As it was typed."""
     options: tuple[str, ...]
-    """As they were typed, without --resume, --overwrite, --jobs, --threads, -j and --json."""
+    """As they were typed, without --resume, --overwrite, --seeds, --jobs, --threads, -j and --json."""
     resume: bool
     overwrite: bool
     workers: int | None
@@ -69,7 +70,7 @@ class Line:
         """Return what was typed, as far as it is not a fold."""
         values = context.params
         flags = {name: values[name] for name in ("resume", "overwrite", "workers", "threads", "as_json", "jobs")}
-        options = given_options(context, without=flags)
+        options = given_options(context, without={*flags, "seeds"})
         return cls(values["dataset"], options, **flags, device=values["device"], gpus=values["gpus"])
 
     def arguments(self, folds: Sequence[str], *further: str) -> list[str]:
@@ -84,7 +85,7 @@ class Line:
         return shlex.join(["autoseg_train", *self.arguments(folds, *jobs, *threads, *workers, *further)])
 
 
-def given_options(context: typer.Context, *, without: Mapping[str, object]) -> tuple[str, ...]:
+def given_options(context: typer.Context, *, without: Collection[str]) -> tuple[str, ...]:
     """Return the options that were typed, as tokens of a command line; ``without`` has names of parameters."""
     tokens: list[str] = []
     for parameter in context.command.params:
@@ -194,7 +195,7 @@ def _check(space: Workspace, dataset: Dataset, options: RunOptions, folds: Seque
     from autoseg.core.ranks import Ranks
     from autoseg.sampling.loader import share_of_batch
     from autoseg.training.batches import batch_size
-    from autoseg.training.prepare import check_folder, check_start, parse_fold, prepare_fold
+    from autoseg.training.prepare import check_folder, check_start, prepare_fold
     from autoseg.training.resuming import is_finished
 
     names = [str(parse_fold(fold)) for fold in folds]

@@ -41,6 +41,7 @@ from autoseg.cli.processes import Place, check_gpus, joined, run_processes
 from autoseg.cli.threads import settle_threads
 from autoseg.core.errors import AutosegError, CacheError, ConfigError, UserError
 from autoseg.core.findings import listed
+from autoseg.core.workspace import with_seeds
 from autoseg.dataset.commands import planning_command, training_command
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ def train(
         int | None,
         typer.Option("--jobs", min=1, help="Of several folds, train N at a time (default: one per GPU, on the CPU 1)."),
     ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option("--seeds", min=1, help="Train each fold with N seeds, from --seed on: an ensemble in one folder."),
+    ] = 1,
     epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run in epochs.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Length of the run in optimiser steps.")] = None,
     max_runtime: Annotated[
@@ -137,8 +142,8 @@ def train(
 ) -> None:
     """Train a fold of DATASET, then predict its validation cases densely and score them.
 
-    Several folds are trained one on each GPU at a time, or one after the other on the CPU; one that fails does not stop
-    the others.
+    Several folds, or seeds of them, are trained one on each GPU at a time, or one after the other on the CPU; one that
+    fails does not stop the others. Further seeds of a fold are folds of their own: all_seed1, all_seed2 ...
 
     Checkpoints, history.jsonl, progress.png, training.json and validation/ go to
     ROOT/results/DATASET/NAME__CONFIGURATION/fold_FOLD. Ctrl-C on a terminal opens a console, twice saves and exits, as
@@ -155,6 +160,7 @@ def train(
         log.setLevel(logging.ERROR)
     if place.restarts:
         resume, overwrite = True, False
+    folds = with_seeds(folds, seeds)
     if len(folds) > 1 and (place.is_started or show_config or console_python):
         raise ConfigError(
             f"{listed(folds)}: found several folds, expected one with torchrun, --show-config or --console-python."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,9 +12,9 @@ from autoseg.core.errors import ConfigError
 
 ALL: Final = "all"
 """The fold that trains on every case."""
-_SEED = "_seed"
-FOLD_PATTERN: Final = rf"(\d+|{ALL})({_SEED}[1-9]\d*)?"
-"""Regular expression of what users type for a member of a model folder."""
+_PREFIX, _SEED = "fold_", "_seed"
+FOLD_PATTERN: Final = rf"(\d+|{ALL})({_SEED}\d+)?"
+"""Regular expression of what users type for the members of a model folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,59 @@ class FoldName:
     def __str__(self) -> str:
         return f"{self.fold}{_SEED}{self.seed}" if self.seed else self.fold
 
+    @property
+    def alone(self) -> str:
+        """What a user types for this member without the other seeds of its fold."""
+        return f"{self.fold}{_SEED}{self.seed}"
+
     @classmethod
     def parse(cls, name: str) -> FoldName:
         """Return what a name without ``fold_`` says; a name of another form is a fold of its own."""
-        found = re.fullmatch(rf"(.+){_SEED}([1-9]\d*)", name)
+        found = re.fullmatch(rf"(.+){_SEED}(\d+)", name)
         return cls(name) if found is None else cls(found[1], int(found[2]))
+
+
+def parse_fold(text: str) -> FoldName:
+    """Turn the argument FOLD, such as ``0``, ``all`` or ``all_seed1``, into fold and seed; raise ``ConfigError``."""
+    if not re.fullmatch(FOLD_PATTERN, text, re.ASCII):
+        raise ConfigError(f"fold: found {text!r}, expected a number from 0 or 'all'. Write for example 0.")
+    name = FoldName.parse(text)
+    return name if name.fold == ALL else FoldName(str(int(name.fold)), name.seed)
+
+
+def with_seeds(folds: Sequence[str], n_seeds: int) -> list[str]:
+    """Return the names of ``n_seeds`` seeds of each fold: ``all``, ``all_seed1`` ...; with 1 the folds as they are.
+
+    Raises ``ConfigError`` if a name is not that of a fold, or already that of a further seed.
+    """
+    if n_seeds == 1:
+        return [*folds]
+    names = [parse_fold(fold) for fold in folds]
+    for name in names:
+        if name.seed:
+            raise ConfigError(
+                f"--seeds {n_seeds}: found the fold {name}, which is one seed of {name.fold}, expected folds. Leave "
+                f"--seeds out, or write {name.fold}."
+            )
+    return [str(FoldName(name.fold, seed)) for name in names for seed in range(n_seeds)]
+
+
+def chosen_members(typed: str, names: Iterable[str]) -> list[str]:
+    """Return the members that a user means: ``all`` is every seed of that fold, ``all_seed0`` the first alone."""
+    wanted = FoldName.parse(typed)
+    if typed == wanted.fold:
+        return [name for name in names if FoldName.parse(name).fold == typed]
+    return [name for name in names if name == str(wanted)]
+
+
+def fold_folder(model: Path, fold: str) -> Path:
+    """Return the folder of a member of a model folder."""
+    return model / f"{_PREFIX}{fold}"
+
+
+def fold_folders(model: Path) -> dict[str, Path]:
+    """Return the name of each member of a model folder -> its folder, sorted; {} if there is no such folder."""
+    return {path.name.removeprefix(_PREFIX): path for path in sorted(model.glob(f"{_PREFIX}*")) if path.is_dir()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +103,7 @@ class Workspace:
         return self.root / "results" / dataset
 
     def model(self, dataset: str, configuration: str, name: str = "default") -> Path:
-        """Folder of a model: one ``fold_<k>`` folder per fold."""
+        """Folder of a model: one ``fold_<k>`` folder per fold, and ``fold_<k>_seed<n>`` for further seeds."""
         return self.results(dataset) / f"{name}__{configuration}"
 
     def find_dataset(self, given: str) -> Path:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from autoseg.core.atomic import write_text
-from autoseg.core.errors import ModelError
+from autoseg.core.json_models import load_model, save_model
 from autoseg.evaluation.quality import Quality
 
 CALIBRATION_FILE = "calibration.json"
@@ -77,21 +76,16 @@ class Calibration(BaseModel):
 
     def write(self, model_folder: Path) -> None:
         """Write the file into a model folder, atomically."""
-        write_text(model_folder / CALIBRATION_FILE, self.model_dump_json(indent=2) + "\n")
+        save_model(self, model_folder / CALIBRATION_FILE)
 
 
 def read_calibration(model_folder: Path) -> Calibration:
     """Return the calibration of a model folder; without a file, one whose sections are None.
 
-    Raises ``ModelError`` if the file is damaged.
+    Raises ``PlanError`` if the file is damaged.
     """
     path = model_folder / CALIBRATION_FILE
     if not path.is_file():
         return Calibration()
-    try:
-        return Calibration.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, ValueError) as error:
-        raise ModelError(
-            f"{path}: found no calibration that can be read ({str(error).splitlines()[0]}), expected the file that "
-            "autoseg_train wrote. Copy it again, or remove it: the next validation of a fold writes it anew."
-        ) from error
+    again = "Copy it again, or remove it: the next validation of a fold writes it anew."
+    return load_model(Calibration, path, again, again)

@@ -14,7 +14,7 @@ from torch import nn
 from autoseg.cases.layers import input_channels
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.plan import Configuration, Plan
-from autoseg.core.workspace import ALL
+from autoseg.core.workspace import ALL, FoldName, chosen_members, fold_folders
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import class_differences
 from autoseg.inference.calibration import Calibration, read_calibration
@@ -31,18 +31,18 @@ _FALLBACK: dict[str, str] = {"final": "best", "best": "final"}
 
 @dataclass(frozen=True)
 class Model:
-    """The trained folds of one configuration, with their plan and data set."""
+    """The trained members of one configuration, with their plan and data set."""
 
     plan: Plan
     configuration: Configuration
     dataset: Dataset
     """Labels, channels and file ending; no cases."""
     networks: tuple[nn.Module, ...]
-    """One network per fold, in evaluation mode, deep supervision off."""
+    """One network per member (a fold, or a seed of it), in evaluation mode, deep supervision off."""
     mirror_axes: tuple[int, ...]
     """Patch axes along which every fold was trained with mirroring."""
     folds: tuple[str, ...]
-    """Names of the folds, in the order of ``networks``."""
+    """Names of the members, such as ``0`` or ``all_seed2``, in the order of ``networks``."""
     folder: Path
     """Model folder."""
     calibration: Calibration = field(default_factory=Calibration)
@@ -105,7 +105,8 @@ def find_checkpoints(folder: Path, folds: Sequence[str | int] | None, checkpoint
     folder
         Folder with ``fold_<k>`` folders.
     folds
-        Names of folds; None takes every fold that has a final or best checkpoint, ``fold_all`` only if no other has.
+        Names of folds, each with all its seeds, or of one member (``all_seed2``; ``all_seed0`` is the first alone).
+        None takes every fold that has a final or best checkpoint, with all its seeds; ``all`` only if no other has.
     checkpoint
         ``"final"`` or ``"best"``; if it is missing, the other one is taken, with a warning.
 
@@ -124,28 +125,24 @@ def find_checkpoints(folder: Path, folds: Sequence[str | int] | None, checkpoint
             f"{folder}: found no such folder, expected a model folder with fold_<k> folders (there: "
             f"{', '.join(siblings) or 'none'}). Check -m, or -d, -c and --name, or train first."
         )
-    fold_folders = {path.name.removeprefix("fold_"): path for path in sorted(folder.glob("fold_*")) if path.is_dir()}
-    checkpoints = {
-        name: path for name, path in ((n, _checkpoint(p, checkpoint)) for n, p in fold_folders.items()) if path
-    }
+    there = fold_folders(folder)
+    checkpoints = {name: path for name, path in ((n, _checkpoint(p, checkpoint)) for n, p in there.items()) if path}
     if folds is not None:
-        chosen = {name: checkpoints.get(name) for name in dict.fromkeys(str(fold) for fold in folds)}
-        missing = [name for name, path in chosen.items() if path is None]
+        chosen = {name: chosen_members(name, checkpoints) for name in dict.fromkeys(str(fold) for fold in folds)}
+        missing = [name for name, members in chosen.items() if not members]
         if missing or not chosen:
             raise ModelError(
                 f"{folder}: found no finished fold {', '.join(missing) or '(none was named)'}, expected one of the "
                 f"finished folds: {', '.join(checkpoints) or 'none'}. Train it, or choose with -f."
             )
-        return {name: path for name, path in chosen.items() if path is not None}
+        return {name: checkpoints[name] for members in chosen.values() for name in members}
     if not checkpoints:
-        content = (
-            ", ".join(f"fold_{name} ({_content(path)})" for name, path in fold_folders.items()) or "no fold_<k> folder"
-        )
+        content = ", ".join(f"{path.name} ({_content(path)})" for path in there.values()) or "no fold_<k> folder"
         raise ModelError(
             f"{folder}: found {content}, expected a fold with checkpoint_final.pt or checkpoint_best.pt. Train a fold."
         )
-    _report_unfinished(fold_folders, checkpoints)
-    return {name: path for name, path in checkpoints.items() if name != ALL} or checkpoints
+    _report_unfinished(there, checkpoints)
+    return {name: path for name, path in checkpoints.items() if FoldName.parse(name).fold != ALL} or checkpoints
 
 
 def _checkpoint(fold: Path, checkpoint: str) -> Path | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autoseg.core.errors import ModelError
 from autoseg.core.findings import listed
-from autoseg.core.workspace import ALL
+from autoseg.core.workspace import ALL, FoldName, fold_folder
 from autoseg.inference.model import find_checkpoints
 from autoseg.inference.predictor import Predictor
 
@@ -43,7 +43,7 @@ class CaseModels:
 
     folder: Path
     members: Mapping[str, tuple[str, ...]]
-    """Case -> folds whose mean predicts it."""
+    """Case -> members (folds, seeds of folds) whose mean predicts it."""
     device: str = "auto"
     checkpoint: str = "final"
     mirror: bool = True
@@ -62,14 +62,15 @@ class CaseModels:
         Errors as for :meth:`autoseg.inference.Predictor.load`.
         """
         for folds, cases in groupby(self.order, key=lambda case: self.members[case]):
-            predictor = Predictor.load(self.folder, folds, self.device, checkpoint=self.checkpoint, mirror=self.mirror)
+            alone = [FoldName.parse(fold).alone for fold in folds]
+            predictor = Predictor.load(self.folder, alone, self.device, checkpoint=self.checkpoint, mirror=self.mirror)
             for _ in cases:
                 yield predictor
             del predictor  # before the next folds are loaded
 
 
 def fold_cases(model_folder: str | Path) -> dict[str, FoldCases]:
-    """Return the cases of every finished fold of a model folder except ``all``, from ``fold_<k>/training.json``.
+    """Return the cases of every finished member of a model folder except those of ``all``, from its ``training.json``.
 
     Raises ``ModelError`` if no fold is finished, or a ``training.json`` is missing or does not list the cases.
     """
@@ -87,8 +88,9 @@ def out_of_fold_models(
 ) -> dict[str, str]:
     """Return case -> fold that predicts it: one that did not train on it.
 
-    That is the fold that has the case in its validation. A case that is in no split (it has no annotation, or was
-    added later) gets the first finished fold that trained on no case of its group, if there is one.
+    That is the fold that has the case in its validation, with its first finished seed. A case that is in no split (it
+    has no annotation, or was added later) gets the first finished fold that trained on no case of its group, if there
+    is one.
 
     Parameters
     ----------
@@ -115,7 +117,7 @@ def out_of_fold_models(
     folder = Path(model_folder)
     finished = find_checkpoints(folder, None)
     folds = _cases_of(finished)
-    stand_in = ALL if _is_finished(folder / f"fold_{ALL}") else next(iter(finished))
+    stand_in = ALL if _is_finished(fold_folder(folder, ALL)) else next(iter(finished))
     chosen = {case: _unseen_by(folds, case, _mates(case, groups or {})) for case in cases}
     trained_on = [case for case, fold in chosen.items() if fold is None]
     if trained_on and not allow_seen:
@@ -131,15 +133,22 @@ def seen_cases(model_folder: str | Path, members: Mapping[str, Collection[str]])
     members
         Case -> the folds that predict it.
     """
-    names = {fold for folds in members.values() for fold in folds if fold != ALL}
-    known = {fold: read_fold_cases(Path(model_folder) / f"fold_{fold}") for fold in sorted(names)}
+    names = {fold for folds in members.values() for fold in folds if not _is_all(fold)}
+    known = {fold: read_fold_cases(fold_folder(Path(model_folder), fold)) for fold in sorted(names)}
     return frozenset(
-        case for case, folds in members.items() if any(fold == ALL or case in known[fold].seen_cases for fold in folds)
+        case
+        for case, folds in members.items()
+        if any(_is_all(fold) or case in known[fold].seen_cases for fold in folds)
     )
 
 
 def _cases_of(finished: Mapping[str, Path]) -> dict[str, FoldCases]:
-    return {fold: read_fold_cases(path.parent) for fold, path in finished.items() if fold != ALL}
+    return {fold: read_fold_cases(path.parent) for fold, path in finished.items() if not _is_all(fold)}
+
+
+def _is_all(name: str) -> bool:
+    """Whether a member was trained on every case."""
+    return FoldName.parse(name).fold == ALL
 
 
 def _mates(case: str, groups: Mapping[str, str | None]) -> frozenset[str]:

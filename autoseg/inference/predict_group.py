@@ -49,7 +49,7 @@ def predict_group(
     if save_probabilities:
         outputs.append(SavedProbabilities())
     if save_uncertainty:
-        outputs.append(SavedUncertainty.beside(output))
+        outputs.append(SavedUncertainty.beside(output, group))
     if has_quality:
         outputs.append(PredictedQuality(_quality(group)))
     report = predict_files(

@@ -16,6 +16,7 @@ from autoseg.core.errors import DatasetError, ModelError
 from autoseg.core.geometry import Geometry
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.progress import Progress, silent
+from autoseg.core.workspace import FoldName
 from autoseg.inference.export import decide, probabilities
 from autoseg.inference.folder import Inputs, PredictionReport
 from autoseg.inference.inputs import header_faults, image_fault
@@ -73,14 +74,15 @@ class Predictor:
         """Load a model folder; only its ``fold_<k>`` folders with checkpoints are needed.
 
         The second stage of a cascade also loads the first, from ``default__<its configuration>`` beside the folder: the
-        same folds, so that a case outside the training of one is outside the training of both.
+        same folds, with all their seeds, so that a case outside the training of one is outside the training of both.
 
         Parameters
         ----------
         model_folder
             ``ROOT/results/DATASET/<name>__<configuration>``, or a copy of it.
         folds
-            Names of the members of the ensemble; None takes every finished fold, ``fold_all`` only if no other is.
+            Names of folds, each with all its seeds, or of single members (``all_seed2``); None takes every finished
+            fold, ``all`` only if no other is finished.
         device
             ``auto``, ``cpu``, ``cuda``, ``cuda:<index>`` or ``mps``.
         checkpoint
@@ -107,8 +109,16 @@ class Predictor:
         model = load_model(model_folder, folds, chosen, checkpoint)
         stage, previous = previous_folder(model_folder, model.configuration), None
         if stage is not None:
+            of_stage = None if folds is None else [*dict.fromkeys(FoldName.parse(str(fold)).fold for fold in folds)]
             previous = cls.load(
-                stage, folds, device, checkpoint=checkpoint, mirror=mirror, step=step, fast=fast, batch_size=batch_size
+                stage,
+                of_stage,
+                device,
+                checkpoint=checkpoint,
+                mirror=mirror,
+                step=step,
+                fast=fast,
+                batch_size=batch_size,
             )
             check_same_classes(stage, previous.model, model)
         channels = input_channels(model.plan, model.configuration, model.dataset.labels)

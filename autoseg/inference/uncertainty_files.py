@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from autoseg.cases.case import CaseRecord
-from autoseg.core.atomic import write_text
 from autoseg.core.errors import ConfigError
+from autoseg.core.json_models import load_model, save_model
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.map_buffer import MapBuffer
 from autoseg.inference.members import MemberKind
@@ -22,6 +23,8 @@ from autoseg.inference.uncertainty_maps import MAPS, MeanUncertainty, Uncertaint
 from autoseg.io.images import ending_of, write_values, written_ending
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import task_of
+
+log = logging.getLogger(__name__)
 
 FOLDER, TABLE = "uncertainty", "uncertainty.json"
 ALONE = (
@@ -60,7 +63,7 @@ class CaseUncertainty(BaseModel):
     """Over the voxels predicted as each foreground class or region."""
 
 
-class UncertaintyTable(BaseModel):
+class Table(BaseModel):
     """Content of ``uncertainty.json``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,9 +84,18 @@ class SavedUncertainty:
     name: ClassVar[str] = "uncertainty"
 
     @classmethod
-    def beside(cls, output_folder: Path) -> SavedUncertainty:
-        """Return the output for label maps in a folder; raise ``ConfigError`` if the table there is damaged."""
-        return cls(frozenset(read_table(output_folder / FOLDER).cases))
+    def beside(cls, output_folder: Path, predictor: PredictorGroup) -> SavedUncertainty:
+        """Return the output for label maps in a folder; a single network is warned of.
+
+        Raises ``ConfigError`` if there is a file in the place of the folder, ``PlanError`` if the table is damaged.
+        """
+        folder = output_folder / FOLDER
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder}: found a file, expected a folder for maps, or nothing. Move it, or change -o.")
+        remark = _members(predictor).remark
+        if remark is not None:
+            log.warning("uncertainty: %s", remark)
+        return cls(frozenset(read_table(folder).cases))
 
     def is_written(self, output: Path) -> bool:
         """Whether the maps of a case exist, and its means."""
@@ -141,21 +153,16 @@ class CaseMaps:
         self._buffer.close()
 
 
-def read_table(folder: Path) -> UncertaintyTable:
+def read_table(folder: Path) -> Table:
     """Return the table in a folder ``uncertainty``; an empty one if there is none.
 
-    Raises ``ConfigError`` if it is damaged.
+    Raises ``PlanError`` if it is damaged.
     """
     path = folder / TABLE
     if not path.is_file():
-        return UncertaintyTable()
-    try:
-        return UncertaintyTable.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, ValueError) as error:
-        raise ConfigError(
-            f"{path}: found no table that can be read ({str(error).splitlines()[0]}), expected what an earlier "
-            "prediction wrote. Remove it: the cases of this prediction are then predicted again."
-        ) from error
+        return Table()
+    again = "Remove it: the cases of this prediction are then predicted again."
+    return load_model(Table, path, again, again)
 
 
 def _members(predictor: PredictorGroup) -> Members:
@@ -181,8 +188,8 @@ def _temperatures(predictor: PredictorGroup) -> tuple[tuple[float, ...], ...]:
 def _add(folder: Path, case: str, means: CaseUncertainty) -> None:
     """Add a case to the table; predictions that write into the same folder at the same time wait for each other."""
     with FileLock(folder / f".{TABLE}.lock"):
-        table = UncertaintyTable(cases=dict(sorted({**read_table(folder).cases, case: means}.items())))
-        write_text(folder / TABLE, table.model_dump_json(indent=2) + "\n")
+        table = Table(cases=dict(sorted({**read_table(folder).cases, case: means}.items())))
+        save_model(table, folder / TABLE)
 
 
 def _case_and_ending(output: Path) -> tuple[str, str]:

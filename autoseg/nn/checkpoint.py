@@ -36,7 +36,7 @@ class Checkpoint:
     mirror_axes: tuple[int, ...]
     """Patch axes along which training mirrored. Prediction averages over the same mirrored copies."""
     fold: str
-    """``"0"`` ... or ``"all"``."""
+    """``"0"`` ... or ``"all"``, or a further seed of it, ``"all_seed1"`` ..."""
     trained_on: tuple[TrainedCase, ...] | None = ()
     """Cases on which the weights were trained, including those of the weights that training started from. None if
     unknown."""

@@ -16,7 +16,7 @@ from autoseg.core.errors import AutosegError
 from autoseg.core.findings import counted
 from autoseg.core.workspace import ALL, FoldName
 from autoseg.dataset.labels import Labels
-from autoseg.inference.calibration import Calibration, Temperature, read_calibration
+from autoseg.inference.calibration import Calibration, Temperature
 from autoseg.inference.calibration_sample import CaseSample, load_sample
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.out_of_fold import TRAINING_FILE, read_fold_cases
@@ -116,7 +116,7 @@ def refit_calibration(model_folder: Path, labels: Labels, channels: Sequence[str
             basis="dense" if labels.is_dense else "annotated voxels",
         )
         quality = quality_section(model_folder, labels, channels)
-        calibration = read_calibration(model_folder).model_copy(update={"temperature": temperature, "quality": quality})
+        calibration = Calibration(temperature=temperature, quality=quality)
         calibration.write(model_folder)
     log.info("%s", _line(temperature))
     if quality is not None:

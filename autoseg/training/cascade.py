@@ -8,7 +8,7 @@ from pathlib import Path
 from autoseg.core.errors import ModelError
 from autoseg.core.findings import counted, listed
 from autoseg.core.plan import Configuration
-from autoseg.core.workspace import ALL, Workspace
+from autoseg.core.workspace import ALL, FoldName, Workspace, fold_folder
 from autoseg.dataset.commands import planning_command, training_command
 from autoseg.dataset.dataset import Dataset
 from autoseg.inference.out_of_fold import read_fold_cases
@@ -48,7 +48,7 @@ def previous_maps(
     maps: dict[str, Path] = {}
     lacking: dict[str, str] = {}
     for number, split in enumerate(splits):
-        own = folder / f"fold_{number}"
+        own = fold_folder(folder, str(number))
         trained_on = read_fold_cases(own).seen_cases if (own / FINAL).is_file() else frozenset[str]()
         for name in split.val:
             path = validation_file(own, dataset.case(name), dataset.labels)
@@ -64,7 +64,7 @@ def previous_maps(
             f"{listed(sorted(lacking), 20)}; expected one of each, in fold_<k>/validation: {configuration.name} takes "
             f"the predictions of {stage} as input. Train {'; '.join(commands)}"
         )
-    if fold == ALL and not (folder / f"fold_{ALL}" / FINAL).is_file():
+    if FoldName.parse(fold).fold == ALL and not (fold_folder(folder, ALL) / FINAL).is_file():
         raise ModelError(
             f"{folder}: found no finished fold {ALL}, expected one: whoever predicts with fold {ALL} of "
             f"{configuration.name} needs it. Train {_command(workspace, dataset, stage, folder, ALL)}"
@@ -87,5 +87,5 @@ def previous_maps_in(workspace: Workspace, dataset: Dataset) -> PreviousMaps:
 
 
 def _command(workspace: Workspace, dataset: Dataset, stage: str, folder: Path, fold: str) -> str:
-    options = ["--overwrite"] if (folder / f"fold_{fold}" / FINAL).is_file() else []
+    options = ["--overwrite"] if (fold_folder(folder, fold) / FINAL).is_file() else []
     return training_command(workspace, dataset, fold, *options, configuration=stage)

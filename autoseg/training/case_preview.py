@@ -13,6 +13,7 @@ from autoseg.cases.target_numbers import read_numbers
 from autoseg.core.arrays import Float32Array
 from autoseg.core.errors import AutosegError, ConfigError
 from autoseg.core.findings import listed
+from autoseg.core.workspace import FoldName
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
 from autoseg.inference import Predictor
@@ -111,5 +112,5 @@ def _predictor(request: FoldRequest, parts: Parts) -> Predictor:
     folder = request.folder.parent
     model = Model(request.plan, request.configuration, request.dataset, (parts.network,), (), (request.fold,), folder)
     stage = previous_folder(folder, request.configuration)
-    previous = None if stage is None else Predictor.load(stage, [request.fold], request.device)
+    previous = None if stage is None else Predictor.load(stage, [FoldName.parse(request.fold).fold], request.device)
     return Predictor(model, parts.device, parts.autocast_dtype, mirror=False, previous=previous)

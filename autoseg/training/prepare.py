@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 from autoseg.cases.cache import CaseCache
 from autoseg.core.config_levels import Resolved
@@ -16,7 +15,7 @@ from autoseg.core.errors import CacheError, ConfigError
 from autoseg.core.findings import counted, listed
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Configuration, Plan
-from autoseg.core.workspace import ALL, Workspace
+from autoseg.core.workspace import ALL, Workspace, fold_folder, parse_fold
 from autoseg.dataset.commands import PLANNING, planning_command
 from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.measure import fingerprint_is_current
@@ -74,8 +73,8 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     """
     preprocessed = workspace.preprocessed(dataset.name)
     planning = _planning(workspace, dataset, options)
-    fold = parse_fold(options.fold)
-    options = replace(options, fold=str(fold))  # "00" is fold 0
+    member = parse_fold(options.fold)
+    options = replace(options, fold=str(member))  # "00" is fold 0
     refuse_network_settings(options.settings, planning)
     warn_of_other_network(options.run_file, load_record(preprocessed), planning)
     run = _chosen_run(workspace, dataset, options, planning)
@@ -83,10 +82,10 @@ def prepare_fold(workspace: Workspace, dataset: Dataset, options: RunOptions) ->
     check_all_planned(dataset, fingerprint, planning)
     names = fingerprint.informative_cases
     splits = load_or_make_splits(dataset, preprocessed, names, fingerprint)
-    split = select_fold(splits, fold, names)
-    if fold != ALL:
+    split = select_fold(splits, ALL if member.fold == ALL else int(member.fold), names)
+    if member.fold != ALL:
         refuse_forgotten_cases(dataset, preprocessed, names)
-        warn_of_gaps(splits, dataset, fingerprint, fold)
+        warn_of_gaps(splits, dataset, fingerprint, int(member.fold))
     resolved = _settings(run, with_known_promises(dataset, preprocessed), options)
     cache = CaseCache.read(preprocessed / configuration.name, [*split.train, *split.val, *dataset.case_names])
     previous = previous_maps(workspace, dataset, configuration, splits, options.fold)
@@ -153,7 +152,7 @@ def _chosen_run(workspace: Workspace, dataset: Dataset, options: RunOptions, pla
     chosen = options.configuration or default_configuration(plan, load_record(preprocessed))
     name, chosen = begun or (options.name or "default", chosen)
     configuration = plan.configuration(chosen)
-    folder = workspace.model(dataset.name, configuration.name, name) / f"fold_{options.fold}"
+    folder = fold_folder(workspace.model(dataset.name, configuration.name, name), options.fold)
     return _ChosenRun(plan, fingerprint, configuration, name, folder)
 
 
@@ -165,15 +164,6 @@ def warn_of_other_network(run_file: Path | None, record: PlanRecord | None, plan
             "%s: the plan was made without %s, so the network does not have it. Plan anew, then train: %s",
             run_file, listed(options), planning,
         )  # fmt: skip
-
-
-def parse_fold(text: str) -> int | Literal["all"]:
-    """Turn the argument FOLD into a number or ``"all"``; raise ``ConfigError`` on anything else."""
-    if text == ALL:
-        return ALL
-    if not (text.isascii() and text.isdecimal()):
-        raise ConfigError(f"fold: found {text!r}, expected a number from 0 or 'all'. Write for example 0.")
-    return int(text)
 
 
 def default_configuration(plan: Plan, record: PlanRecord | None = None) -> str:

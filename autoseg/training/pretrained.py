@@ -16,6 +16,7 @@ from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.findings import listed
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.trained_on import TrainedCase, joined, recognise
+from autoseg.core.workspace import FoldName, fold_folder
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import Labels
 from autoseg.inference.model import find_checkpoints
@@ -107,8 +108,8 @@ def pretrained_checkpoint(path: Path | None, fold: str | None) -> Path | None:
     ----------
     path
         A checkpoint, which is returned as it is; the folder of a fold; or a model folder, of which the final checkpoint
-        of the same fold is taken, so that a run on the same data starts from weights that left its validation cases
-        out, otherwise that of the only fold there.
+        of the same fold (and seed, if it is there) is taken, so that a run on the same data starts from weights that
+        left its validation cases out, otherwise that of the only fold there.
     fold
         ``"0"`` ... or ``"all"``; None takes the first fold there.
 
@@ -123,8 +124,9 @@ def pretrained_checkpoint(path: Path | None, fold: str | None) -> Path | None:
         return path
     if (path / FINAL).is_file():
         return path / FINAL
-    if fold is not None and (path / f"fold_{fold}" / FINAL).is_file():
-        return path / f"fold_{fold}" / FINAL
+    same = [] if fold is None else [fold_folder(path, name) / FINAL for name in (fold, FoldName.parse(fold).fold)]
+    if found := next((file for file in same if file.is_file()), None):
+        return found
     there = find_checkpoints(path, None)
     if fold is not None and len(there) > 1:
         raise ConfigError(

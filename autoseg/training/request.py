@@ -26,7 +26,7 @@ class FoldRequest:
     train_cases: tuple[str, ...]
     val_cases: tuple[str, ...]
     fold: str
-    """``"0"`` .. or ``"all"``."""
+    """``"0"`` .. or ``"all"``, or a further seed of it, ``"all_seed1"`` ..."""
     folder: Path
     """``.../<name>__<configuration>/fold_<k>``."""
     config: TrainingConfig

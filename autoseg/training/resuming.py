@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from autoseg.core.errors import AutosegError, ConfigError, ModelError, StorageError, TrainingError, WorkerError
 from autoseg.core.findings import listed
 from autoseg.core.plan import Plan
+from autoseg.core.workspace import fold_folder
 from autoseg.nn.checkpoint import Checkpoint
 from autoseg.nn.losses.registry import LOSSES
 from autoseg.planning.plan_edits import differences
@@ -106,7 +107,7 @@ def find_run(results: Path, fold: str, name: str | None, configuration: str | No
     Runs that are not finished go first. Raises ``ConfigError`` naming them if there are several.
     """
     runs = []
-    for folder in sorted(results.glob(f"*__*/fold_{fold}")):
+    for folder in sorted(fold_folder(model, fold) for model in results.glob("*__*")):
         of_name, _, of_configuration = folder.parent.name.rpartition("__")
         is_meant = name in (None, of_name) and configuration in (None, of_configuration)
         if is_meant and has_checkpoint(folder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +22,7 @@ from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.plan import Plan
+from autoseg.core.workspace import FoldName
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import Labels, unknown_values
 from autoseg.planning.network_options import GROUP
@@ -42,7 +43,7 @@ class RunOptions:
     """Options of a run that a user may give, as on the command line."""
 
     fold: str
-    """``"0"`` .. or ``"all"``."""
+    """``"0"`` .. or ``"all"``, or a further seed of it, ``"all_seed1"`` ..."""
     configuration: str | None = None
     """None takes what is preprocessed: 3d_fullres, else the first."""
     name: str | None = None
@@ -52,7 +53,7 @@ class RunOptions:
     iterations: int | None = None
     max_runtime_s: float | None = None
     seed: int | None = None
-    """None is 0, or that of the run that is resumed."""
+    """Of the first seed of the fold; the n-th further one has n more. None is 0, or that of the run that is resumed."""
     pretrained: Path | None = None
     settings: Sequence[str] = ()
     """``key=value``, as with ``--set``."""
@@ -108,7 +109,19 @@ def fold_config(
         per_epoch = resolve_config(levels, options.settings).config.iterations_per_epoch
         values = {"iterations": options.epochs * per_epoch, "iterations_per_epoch": per_epoch}
         levels.append(Level("--epochs", values))
-    return _without_evidence(resolve_config(levels, options.settings), dataset.labels)
+    return _without_evidence(_with_own_seed(resolve_config(levels, options.settings), options.fold), dataset.labels)
+
+
+def _with_own_seed(resolved: Resolved[TrainingConfig], fold: str) -> Resolved[TrainingConfig]:
+    """Return the settings of a member: its seed is the given one plus the number in its name, as in ``all_seed2``.
+
+    A run that goes on has it already, from its checkpoint.
+    """
+    further = FoldName.parse(fold).seed
+    if not further or resolved.origins.get("seed") == CHECKPOINT_LEVEL:
+        return resolved
+    config = resolved.config.model_copy(update={"seed": resolved.config.seed + further})
+    return replace(resolved, config=config, origins={**resolved.origins, "seed": f"fold {fold}"})
 
 
 def _without_evidence(resolved: Resolved[TrainingConfig], labels: Labels) -> Resolved[TrainingConfig]:

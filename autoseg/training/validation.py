@@ -10,7 +10,7 @@ from pathlib import Path
 from autoseg.core.errors import AutosegError
 from autoseg.core.findings import counted, listed
 from autoseg.core.progress import Progress, silent
-from autoseg.core.workspace import ALL
+from autoseg.core.workspace import ALL, FoldName
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
 from autoseg.evaluation import AnySummary, evaluate_files, evaluate_numbers
@@ -84,7 +84,7 @@ def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary:
         update={"seen_in_training": tuple(name for name in sorted(pairs) if name in seen)}
     )
     summary.write(request.folder / "validation" / "summary.json")
-    if summary.seen_in_training and request.fold != ALL:
+    if summary.seen_in_training and FoldName.parse(request.fold).fold != ALL:
         log.warning(
             "fold %s: scores of %d of %d validation cases do not count: the weights were trained on them: %s",
             request.fold, len(summary.seen_in_training), summary.n_cases, listed(summary.seen_in_training),
@@ -98,7 +98,8 @@ def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary:
 
 def _predict(request: FoldRequest, names: Sequence[str], workers: int, progress: Progress) -> None:
     """Predict some validation cases."""
-    predictor = Predictor.load(request.folder.parent, folds=[request.fold], device=request.device)
+    alone = FoldName.parse(request.fold).alone
+    predictor = Predictor.load(request.folder.parent, folds=[alone], device=request.device)
     report = predictor.predict_files(
         {name: request.dataset.case(name).images for name in names},
         request.folder / "validation",

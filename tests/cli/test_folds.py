@@ -18,7 +18,11 @@ from toy import write_toy_dataset
 from autoseg.cli.folds import VISIBLE, device_slots
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
+from autoseg.inference import Predictor
+from autoseg.inference.members import member_kind
 from autoseg.nn.checkpoint import load_checkpoint
+from autoseg.training.prepare import prepare_fold
+from autoseg.training.run_config import RunOptions
 
 SETTINGS = ("--set", "precision=float32", "validation_iterations=1", "batch_size=2", "iterations_per_epoch=2")
 SHORT = ("--device", "cpu", "-j", "0", "--iterations", "2", *SETTINGS)
@@ -66,6 +70,7 @@ def test_gpus_that_the_user_hides_stay_hidden(monkeypatch):
         (("0", "00"), "more than once"),
         (("0", "9"), "fold 9 does not exist"),
         (("0", "1", "--show-config"), "expected one"),
+        (("0_seed1", "--seeds", "2"), "found the fold 0_seed1, which is one seed of 0"),
         (("0", "1", "--gpus", "3"), "--set batch_size=3"),
     ],
 )
@@ -75,28 +80,61 @@ def test_what_is_wrong_with_a_fold_is_said_before_any_begins(root, folds, reason
     assert not run_of(root, "wrong").exists()
 
 
-@pytest.mark.slow
-def test_a_fold_that_fails_does_not_stop_the_others_and_resume_does_the_rest(root):
-    (run_of(root, "some") / "fold_1").parent.mkdir(parents=True)
-    (run_of(root, "some") / "fold_1").write_text("a file where a folder belongs")
-    done = run_command("train", "1", "0", "1", "2", "--jobs", "2", "--name", "some", *SHORT, root=root)
-    assert done.returncode == 1, done.stderr
-    assert "1 of 3 folds not finished: fold 1. Go on" in done.stderr
-    rows = {cells[1].strip(): cells[2:] for row in done.stdout.splitlines() if len(cells := row.split("│")) > 4}
-    assert [rows[fold][0].split()[0] for fold in "012"] == ["finished", "error:", "finished"], done.stdout
-    assert "trained 2 iterations" in (run_of(root, "some") / "fold_0.log").read_text(encoding="utf-8")
-    command = done.stderr.strip().rpartition("Go on with what is not finished: autoseg_train ")[2].split()
-    assert command[:2] == ["1", "1"] and "--resume" in command
+@pytest.fixture(scope="module")
+def members(root) -> dict[str, Path]:
+    """Folds 0 and all with two seeds each, of which ``0_seed1`` fails at first: name -> folder."""
+    folders = {name: run_of(root, "some") / f"fold_{name}" for name in ("0", "0_seed1", "all", "all_seed1")}
+    folders["0_seed1"].parent.mkdir(parents=True)
+    folders["0_seed1"].write_text("a file where a folder belongs")
+    return folders
 
-    (run_of(root, "some") / "fold_1").unlink()
-    stamp = (run_of(root, "some") / "fold_0" / "checkpoint_final.pt").stat().st_mtime_ns
-    again = run_command("train", "1", "0", "1", "2", "all", "--name", "some", "--resume", "--json", *SHORT, root=root)
+
+@pytest.mark.slow
+def test_a_fold_that_fails_does_not_stop_the_others_and_resume_does_the_rest(root, members):
+    line = ("train", "1", "0", "all", "--seeds", "2", "--name", "some")
+    done = run_command(*line, "--seed", "5", "--jobs", "2", *SHORT, root=root)
+    assert done.returncode == 1, done.stderr
+    assert "1 of 4 folds not finished: fold 0_seed1. Go on" in done.stderr
+    rows = {cells[1].strip(): cells[2:] for row in done.stdout.splitlines() if len(cells := row.split("│")) > 4}
+    results = [rows[name][0].split()[0] for name in members]
+    assert results == ["finished", "error:", "finished", "finished"], done.stdout
+    assert "trained 2 iterations" in members["0"].with_suffix(".log").read_text(encoding="utf-8")
+    command = done.stderr.strip().rpartition("Go on with what is not finished: autoseg_train ")[2].split()
+    assert command[:2] == ["1", "0_seed1"] and "--resume" in command and "--seeds" not in command
+
+    members["0_seed1"].unlink()
+    stamp = (members["0"] / "checkpoint_final.pt").stat().st_mtime_ns
+    again = run_command(*line, "--seed", "5", "--resume", "--json", *SHORT, root=root)
     assert again.returncode == 0, again.stderr
-    assert (run_of(root, "some") / "fold_0" / "checkpoint_final.pt").stat().st_mtime_ns == stamp
+    assert (members["0"] / "checkpoint_final.pt").stat().st_mtime_ns == stamp
     scores = json.loads(again.stdout)
-    assert list(scores) == ["0", "1", "2", "all"] and all("foreground_mean" in value for value in scores.values())
+    assert list(scores) == [*members] and all("foreground_mean" in value for value in scores.values())
     nothing = run_command("train", "1", "0", "all", "--name", "some", "--resume", *SHORT, root=root)
     assert nothing.returncode == 0 and nothing.stdout.count("was finished") == 2
+
+    loaded = {name: load_checkpoint(folder / "checkpoint_final.pt") for name, folder in members.items()}
+    assert {name: item.training["seed"] for name, item in loaded.items()} == {
+        "0": 5, "0_seed1": 6, "all": 5, "all_seed1": 6
+    }  # fmt: skip
+    for fold in ("0", "all"):
+        first, second = loaded[fold], loaded[f"{fold}_seed1"]
+        assert first.plan == second.plan and first.trained_on == second.trained_on
+        assert any(not torch.equal(value, second.weights[name]) for name, value in first.weights.items())
+    assert Predictor.load(run_of(root, "some"), device="cpu").model.folds == ("0", "0_seed1")
+    model = Predictor.load(run_of(root, "some"), ["all"], "cpu").model
+    assert model.folds == ("all", "all_seed1") and member_kind([model.folds]) == "seeds"
+    space = Workspace(root)
+    data = Dataset.load(space.find_dataset("1"))
+    for seed in (None, 5):  # of the checkpoint, or given again
+        options = RunOptions("all_seed1", name="some", resume=True, seed=seed, settings=SETTINGS[1:])
+        assert prepare_fold(space, data, options).config.seed == 6
+
+
+def test_a_further_seed_is_added_to_that_which_is_given(root):
+    space = Workspace(root)
+    new = prepare_fold(space, Dataset.load(space.find_dataset("1")), RunOptions("00_seed3", settings=["seed=4"]))
+    assert (new.config.seed, new.folder.name, new.fold) == (7, "fold_0_seed3", "0_seed3")
+    assert new.origins["seed"] == "fold 0_seed3"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from autoseg.assist.suggest import members_of
 from autoseg.core.errors import ModelError
 from autoseg.inference.out_of_fold import CaseModels, fold_cases, out_of_fold_models, seen_cases
 from autoseg.nn.checkpoint import save_checkpoint
@@ -81,6 +82,24 @@ def test_the_fold_that_sees_everything_is_taken_only_when_asked_for(folds, check
     (folds / "fold_0" / "checkpoint_final.pt").unlink()
     with pytest.raises(ModelError, match="finished: only 'all'"):
         out_of_fold_models(folds, CASES)
+
+
+def test_seeds_of_a_fold_left_out_the_same_cases(folds, checkpoint_maker):
+    for fold, val in (("0_seed1", ["a", "b"]), ("1_seed1", ["c", "d"]), ("all", []), ("all_seed1", [])):
+        save_checkpoint(folds / f"fold_{fold}" / "checkpoint_final.pt", checkpoint_maker(fold))
+        tell(folds, fold, val)
+    assert [*fold_cases(folds)] == ["0", "0_seed1", "1", "1_seed1"]
+    assert out_of_fold_models(folds, CASES) == {"a": "0", "b": "0", "c": "1", "d": "1"}
+    assert members_of(folds, ["a", "d"]) == {"a": ("0", "0_seed1"), "d": ("1", "1_seed1")}
+    assert seen_cases(folds, {"a": ("0", "0_seed1"), "b": ("1_seed1",), "c": ("all_seed1",)}) == {"b", "c"}
+    (folds / "fold_0" / "checkpoint_final.pt").unlink()
+    assert out_of_fold_models(folds, CASES) == {"a": "0_seed1", "b": "0_seed1", "c": "1", "d": "1"}
+
+
+def test_members_are_loaded_without_the_other_seeds_of_their_fold(folds, checkpoint_maker):
+    save_checkpoint(folds / "fold_0_seed1" / "checkpoint_final.pt", checkpoint_maker("0_seed1"))
+    models = CaseModels(folds, {"a": ("0",), "b": ("0", "0_seed1"), "c": ("0_seed1",)}, "cpu")
+    assert [item.model.folds for item in models.predictors()] == [("0",), ("0", "0_seed1"), ("0_seed1",)]
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "no json", '{"train_cases": "a", "val_cases": ["b"]}'])

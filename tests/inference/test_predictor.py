@@ -53,6 +53,22 @@ def test_fold_all_is_used_only_if_there_is_no_other(model_folder, checkpoint_mak
     assert Predictor.load(model_folder, device="cpu").model.folds == ("all",)
 
 
+def test_a_fold_is_all_its_seeds(model_folder, checkpoint_maker):
+    for name in ("0_seed1", "all", "all_seed1", "all_seed2"):
+        save_checkpoint(model_folder / f"fold_{name}" / "checkpoint_final.pt", checkpoint_maker(name))
+    chosen = {
+        None: ("0", "0_seed1", "1"), ("all",): ("all", "all_seed1", "all_seed2"), ("0_seed0", "1"): ("0", "1"),
+        ("all_seed2",): ("all_seed2",), (0,): ("0", "0_seed1"), ("all_seed1", "all"): ("all_seed1", "all", "all_seed2"),
+    }  # fmt: skip
+    for folds, members in chosen.items():
+        assert Predictor.load(model_folder, folds, "cpu").model.folds == members
+    with pytest.raises(ModelError, match=r"no finished fold all_seed3, expected .* all, all_seed1, all_seed2\."):
+        Predictor.load(model_folder, ["all_seed3"], "cpu")
+    for fold in ("0", "0_seed1", "1"):
+        (model_folder / f"fold_{fold}" / "checkpoint_final.pt").unlink()
+    assert Predictor.load(model_folder, device="cpu").model.folds == ("all", "all_seed1", "all_seed2")
+
+
 def test_the_best_checkpoint_stands_in_for_a_missing_final_one_with_a_warning(model_folder, caplog):
     final = model_folder / "fold_1" / "checkpoint_final.pt"
     final.rename(final.with_name("checkpoint_best.pt"))

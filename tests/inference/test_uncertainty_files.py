@@ -9,11 +9,12 @@ from scipy.special import expit, logit
 from scipy.stats import entropy as scipy_entropy
 from tiny_models import make_checkpoint
 
-from autoseg.core.errors import ConfigError
+from autoseg.core.errors import ConfigError, PlanError
 from autoseg.core.geometry import Geometry
 from autoseg.evaluation import evaluate_folder
 from autoseg.inference import Predictor
 from autoseg.inference.calibration import Calibration, HeadTemperature, Temperature
+from autoseg.inference.predict_images import predict_images
 from autoseg.io.images import read_header, read_image, read_labels, write_labels
 from autoseg.nn.checkpoint import save_checkpoint
 
@@ -30,6 +31,7 @@ def make_model(folder, *, folds=("0", "1", "2"), n_dims=3, regions=False):
         checkpoint = make_checkpoint(
             fold, n_dims=n_dims, ending=ending, spacing=(999.0 if n_dims == 2 else 2.0, 1.0, 1.0)
         )
+        checkpoint = replace(checkpoint, mirror_axes=(0,))
         if regions:
             checkpoint = replace(checkpoint, dataset={**REGIONS, "file_ending": ending})
         save_checkpoint(folder / f"fold_{fold}" / "checkpoint_final.pt", checkpoint)
@@ -120,7 +122,30 @@ def test_maps_follow_from_the_saved_probabilities_of_each_member(tmp_path, n_dim
             assert mean == (pytest.approx(mutual[inside].mean(), rel=1e-3) if inside.any() else None)
 
 
-def test_one_network_has_no_mutual_information_and_the_table_says_so(tmp_path):
+def test_members_of_several_model_folders_have_the_temperatures_of_their_own(tmp_path):
+    inputs, folders, members = write_inputs(tmp_path / "in"), [], []
+    for name, folds, temperatures in (("x", ("0", "1"), (2.0, 0.7)), ("y", ("2",), (1.0, 1.5))):
+        folder = make_model(tmp_path / name, folds=folds)
+        with_temperatures(folder, **dict(zip(("background", "organ"), temperatures, strict=True)))
+        folders.append(folder)
+        for fold in folds:
+            Predictor.load(folder, [fold], "cpu").predict_files(inputs, tmp_path / fold, save_probabilities=True)
+            powers = np.load(tmp_path / fold / "a.npz")["probabilities"] ** (1 / np.reshape(temperatures, (2, 1, 1, 1)))
+            members.append(powers / powers.sum(axis=0))
+    for output, save_uncertainty in (("plain", False), ("out", True)):
+        predict_images(inputs, tmp_path / output, folders, device="cpu", save_uncertainty=save_uncertainty)
+    total, expected, _ = read_maps(tmp_path / "out")
+    np.testing.assert_allclose(total, own_entropy(np.mean(members, axis=0), regions=False), atol=1e-4)
+    own = np.mean([own_entropy(member, regions=False) for member in members], axis=0)
+    np.testing.assert_allclose(expected, own, atol=1e-4)
+    case = table_of(tmp_path / "out")["a"]["members"]
+    assert (case["kind"], case["number"]) == ("models and folds", 3)
+    assert case["temperatures"] == [{"background": 2.0, "organ": 0.7}, {"background": 1.0, "organ": 1.5}]
+    labels = [read_labels(tmp_path / output / "a.nii.gz")[0] for output in ("plain", "out")]
+    np.testing.assert_array_equal(*labels)
+
+
+def test_one_network_has_no_mutual_information_and_the_table_says_so(tmp_path, caplog):
     model = make_model(tmp_path / "model", folds=("0",))
     Predictor.load(model, None, "cpu", mirror=False).predict_files(
         write_inputs(tmp_path / "in"), tmp_path / "out", save_uncertainty=True
@@ -131,6 +156,7 @@ def test_one_network_has_no_mutual_information_and_the_table_says_so(tmp_path):
     members = table_of(tmp_path / "out")["a"]["members"]
     assert (members["kind"], members["number"], members["mirrored"]) == ("one", 1, False)
     assert members["remark"].startswith("one network cannot disagree with itself")
+    assert "uncertainty: one network cannot disagree with itself" in caplog.text
 
 
 def test_without_predicted_foreground_means_are_null(tmp_path, threshold_predictor):
@@ -175,10 +201,14 @@ def test_maps_are_no_predictions(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_damaged_table_is_named_before_anything_is_predicted(tmp_path):
+def test_what_is_in_the_way_is_named_before_anything_is_predicted(tmp_path):
     predictor, inputs = Predictor.load(make_model(tmp_path / "model"), None, "cpu"), write_inputs(tmp_path / "in")
     (tmp_path / "out" / "uncertainty").mkdir(parents=True)
     (tmp_path / "out" / "uncertainty" / "uncertainty.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"uncertainty\.json: found no table that can be read"):
+    with pytest.raises(PlanError, match=r"uncertainty\.json: found .*expected a table as autoseg writes it"):
         predictor.predict_files(inputs, tmp_path / "out", save_uncertainty=True)
-    assert not (tmp_path / "out" / "a.nii.gz").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "uncertainty").touch()
+    with pytest.raises(ConfigError, match="other/uncertainty: found a file, expected a folder for maps"):
+        predictor.predict_files(inputs, tmp_path / "other", save_uncertainty=True)
+    assert [path.name for path in tmp_path.glob("o*/*")] == ["uncertainty"] * 2

@@ -131,6 +131,15 @@ def test_prediction_asks_the_previous_stage_and_gives_the_network_what_training_
         np.testing.assert_allclose(prepared.image[0], cached.image[0], atol=1e-5)
 
 
+def test_a_seed_of_the_second_stage_takes_the_fold_of_the_first(cascade):
+    workspace, dataset = cascade
+    assert predictor_of(workspace, dataset, "0_seed0").previous.model.folds == ("0",)
+    request = prepare_fold(workspace, dataset, RunOptions("0_seed1", HIGH, iterations=2, workers=0, device="cpu"))
+    assert (request.folder.name, request.config.seed) == ("fold_0_seed1", 1)
+    with pytest.raises(ModelError, match=f"fold all.*autoseg_train .*Cascade all -c {LOW}"):
+        prepare_fold(workspace, dataset, RunOptions("all_seed1", HIGH, iterations=2, workers=0, device="cpu"))
+
+
 def test_given_maps_take_the_place_of_the_previous_stage(cascade):
     workspace, dataset = cascade
     predictor = replace(predictor_of(workspace, dataset), previous=None)

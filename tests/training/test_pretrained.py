@@ -195,6 +195,7 @@ def test_of_a_model_folder_the_same_fold_is_taken(tmp_path, everything):
         shutil.copy(everything, folder / FINAL)
     model = tmp_path / "model"
     assert pretrained_checkpoint(model, "1") == model / "fold_1" / FINAL
+    assert pretrained_checkpoint(model, "1_seed2") == model / "fold_1" / FINAL  # no such seed: the first
     assert pretrained_checkpoint(model / "fold_0", "1") == model / "fold_0" / FINAL
     assert pretrained_checkpoint(everything.parent.parent, "3") == everything  # the only one there
     assert pretrained_checkpoint(everything, "3") == everything and pretrained_checkpoint(None, "3") is None
