@@ -47,6 +47,7 @@ FUSED = ("staple", "majority")
 NUMBERS = {"staple": 901, "sets": 902, "majority": 903}
 """Of the data sets of each method."""
 CONFIGURATION = "2d"
+RESULT = "result.json"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,9 @@ def measure(
         "experts_measured"
     ),
     threads: Annotated[int, typer.Option(min=1, help="Threads of each network.")] = 1,
+    only_table: Annotated[
+        bool, typer.Option("--only-table", help="Train nothing: tables of all runs of these labs that are finished.")
+    ] = False,
 ) -> None:
     """Score fused masks, single experts, and models trained on fused masks against the truth, in one table each."""
     common.set_up_logging()
@@ -107,9 +111,10 @@ def measure(
     write_json(work / "settings.json", asked)
     scores = [lab_scores(measurement, lab) for lab in found]
     print(fusion_table(scores), flush=True)
-    runs = [
-        run for seed in seeds or [1] for lab in found for run in run_lab(measurement, lab, chosen, seed)
-    ]  # seed by seed, so that all labs have something early
+    if only_table:
+        runs = [run for lab in found for run in finished_runs(measurement, lab)]
+    else:  # seed by seed, so that all labs have something early
+        runs = [run for seed in seeds or [1] for lab in found for run in run_lab(measurement, lab, chosen, seed)]
     write_json(
         work / "results.json", {"labs": [item.as_json() for item in scores], "runs": [run.as_json() for run in runs]}
     )
@@ -162,13 +167,24 @@ def run_lab(measurement: Measurement, lab: Lab, systems: Sequence[str], seed: in
     return [run_once(measurement, lab, system, seed) for system in systems]
 
 
+def finished_runs(measurement: Measurement, lab: Lab) -> list[ModelRun]:
+    """Return the finished runs of a lab, sorted by system and seed."""
+    runs = [read_run(path) for path in (measurement.work / lab.name / "runs").glob(f"*/{RESULT}")]
+    return sorted(runs, key=lambda run: (run.system, run.seed))
+
+
+def read_run(path: Path) -> ModelRun:
+    """Read the result of a run."""
+    return ModelRun(**json.loads(path.read_text(encoding="utf-8")))
+
+
 def run_once(measurement: Measurement, lab: Lab, system: str, seed: int) -> ModelRun:
     """Train, predict the held-out images and score them, unless that was done."""
     work = measurement.work / lab.name
     folder = work / "runs" / f"{system}_seed{seed}"
-    result = folder / "result.json"
+    result = folder / RESULT
     if result.is_file():
-        return ModelRun(**json.loads(result.read_text(encoding="utf-8")))
+        return read_run(result)
     folder.mkdir(parents=True, exist_ok=True)
     method = system if system in NUMBERS else "staple"
     comparison = prepared(measurement, lab, fused_dataset(measurement, lab, method))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from expert_labs import UNLABELLED, dice_of_masks, find_labs, fused, write_masks
 from expert_run_table import LabScores, ModelRun, fusion_table, model_table, pair_table, verdict
-from measure_experts import TITLES, Measurement, chosen_systems, held_out_of, lab_scores, run_once
+from measure_experts import TITLES, Measurement, chosen_systems, finished_runs, held_out_of, lab_scores, run_once
 from skimage.io import imsave
 
 from autoseg.core.errors import ConfigError
@@ -98,6 +98,7 @@ def test_a_finished_run_is_not_done_again(data, tmp_path, monkeypatch):
     )
     monkeypatch.setattr("measure_experts.run_autoseg", lambda *_: pytest.fail("trained again"))
     assert run_once(measurement_in(tmp_path), lab, "staple", 1).score == 0.5
+    assert [run.seed for run in finished_runs(measurement_in(tmp_path), lab)] == [1]
 
 
 SCORES = LabScores(
