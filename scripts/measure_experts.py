@@ -22,7 +22,7 @@ from typing import Annotated
 import torch
 import typer
 from compare_nnunet import Comparison, check_settings, check_version, run_autoseg
-from expert_labs import Lab, dice_of_masks, dice_with_truth, find_labs, fused, write_masks
+from expert_labs import Lab, dice_of_masks, dice_where_agreed, dice_with_truth, find_labs, fused, write_masks
 from expert_run_table import LabScores, ModelRun, fusion_table, model_table, pair_table
 from nnunet_side import TESTED_VERSION, NnunetSide
 
@@ -168,23 +168,30 @@ def run_lab(measurement: Measurement, lab: Lab, systems: Sequence[str], seed: in
 
 
 def finished_runs(measurement: Measurement, lab: Lab) -> list[ModelRun]:
-    """Return the finished runs of a lab, sorted by system and seed."""
-    runs = [read_run(path) for path in (measurement.work / lab.name / "runs").glob(f"*/{RESULT}")]
-    return sorted(runs, key=lambda run: (run.system, run.seed))
+    """Return the finished runs of a lab, by system and seed."""
+    names = sorted(path.parent.name for path in (measurement.work / lab.name / "runs").glob(f"*/{RESULT}"))
+    parts = [name.rpartition("_seed") for name in names]
+    return [scored(measurement, lab, system, int(seed)) for system, _, seed in parts]
 
 
-def read_run(path: Path) -> ModelRun:
-    """Read the result of a run."""
-    return ModelRun(**json.loads(path.read_text(encoding="utf-8")))
+def scored(measurement: Measurement, lab: Lab, system: str, seed: int) -> ModelRun:
+    """Return a finished run with the Dice of its predictions."""
+    work = measurement.work / lab.name
+    folder, cases = work / "runs" / f"{system}_seed{seed}", held_out_of(lab, measurement.n_held_out)
+    measured = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    sets = fused_dataset(measurement, lab, "sets")
+    return ModelRun(
+        lab.name, system, seed, measured["processor_seconds"],
+        dice_with_truth(work, folder / "predictions", cases), dice_where_agreed(sets, folder / "predictions", cases),
+    )  # fmt: skip
 
 
 def run_once(measurement: Measurement, lab: Lab, system: str, seed: int) -> ModelRun:
-    """Train, predict the held-out images and score them, unless that was done."""
+    """Train and predict the held-out images, unless that was done; return their scores."""
     work = measurement.work / lab.name
     folder = work / "runs" / f"{system}_seed{seed}"
-    result = folder / RESULT
-    if result.is_file():
-        return read_run(result)
+    if (folder / RESULT).is_file():
+        return scored(measurement, lab, system, seed)
     folder.mkdir(parents=True, exist_ok=True)
     method = system if system in NUMBERS else "staple"
     comparison = prepared(measurement, lab, fused_dataset(measurement, lab, method))
@@ -199,10 +206,9 @@ def run_once(measurement: Measurement, lab: Lab, system: str, seed: int) -> Mode
         measured = side.train_and_predict(
             request, comparison.cases, folder, takes_our_optimizer=system == "nnunet-ours", seconds=None
         )
-    dice = dice_with_truth(work, folder / "predictions", comparison.cases)
-    run = ModelRun(lab.name, system, seed, measured["training_seconds"], dice)
-    write_json(result, run.as_json())
-    log.info("%s, %s, seed %d: %.0f s, Dice %.3f", lab.name, system, seed, run.training_seconds, run.score)
+    write_json(folder / RESULT, measured)
+    run = scored(measurement, lab, system, seed)
+    log.info("%s, %s, seed %d: %.0f s, Dice %.3f", lab.name, system, seed, run.processor_seconds, run.score)
     return run
 
 
