@@ -107,8 +107,16 @@ def fused(lab: Lab, work: Path, method: str, number: int, held_out: Sequence[str
 
 def dice_with_truth(work: Path, predictions: Path, cases: Sequence[str]) -> dict[str, float]:
     """Return case -> Dice of a folder of label maps with the truth, outside regions that the experts left out."""
-    summary = evaluate_folder(work / "truth", predictions, REFERENCE_JSON, cases=cases)
-    return per_case(summary)
+    return per_case(evaluate_folder(work / "truth", predictions, REFERENCE_JSON, cases=cases))
+
+
+def dice_where_agreed(sets: Dataset, predictions: Path, cases: Sequence[str]) -> dict[str, float]:
+    """Return case -> Dice of a folder of label maps at the voxels that all experts labelled alike.
+
+    ``sets`` is the data set of the method ``sets``. With two classes its label maps hold these voxels, the rest is
+    ignored, because a voxel that may be either of the two classes may be any.
+    """
+    return per_case(evaluate_folder(sets.folder / "labelsTr", predictions, REFERENCE_JSON, cases=cases))
 
 
 def dice_of_masks(work: Path, masks: Path, name: str, cases: Sequence[str]) -> dict[str, float]:

@@ -16,9 +16,12 @@ class ModelRun:
     system: str
     """Key of the row."""
     seed: int
-    training_seconds: float
+    processor_seconds: float
+    """Of the training process, its workers not counted."""
     dice: Mapping[str, float]
-    """Held-out case -> Dice, 0 to 1."""
+    """Held-out case -> Dice with the truth, 0 to 1."""
+    agreed: Mapping[str, float]
+    """Held-out case -> Dice at the voxels that all experts labelled alike, 0 to 1."""
 
     @property
     def score(self) -> float:
@@ -75,11 +78,14 @@ def verdict(score: float, experts: Sequence[float]) -> str:
 def model_table(labs: Iterable[LabScores], runs: Iterable[ModelRun], titles: Mapping[str, str]) -> str:
     """Return a row for each lab and system: seeds, median Dice and range, its ratio to the best expert, the verdict.
 
-    ``titles`` gives the text of each system, and their order. The verdict is that of the median.
+    Then the median Dice where all experts agree, and the median processor time of training. ``titles`` gives the text
+    of each system, and their order. The verdict is that of the median.
     """
-    header = ("lab", "experts: worst, median, best", "model", "seeds", "Dice, median (range)", "of best expert",
-              "among the experts", "training s")  # fmt: skip
-    lines = [_row(header), "|---|---:|---|---|---:|---:|---|---:|"]
+    header = (
+        "lab", "experts: worst, median, best", "model", "seeds", "Dice, median (range)", "of best expert",
+        "among the experts", "Dice where all experts agree", "processor s",
+    )  # fmt: skip
+    lines = [_row(header), "|---|---:|---|---|---:|---:|---|---:|---:|"]
     runs = list(runs)
     for scores in labs:
         experts = scores.expert_scores()
@@ -97,7 +103,8 @@ def _model_cells(runs: Sequence[ModelRun], experts: Sequence[float]) -> list[str
     spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
     return [
         ", ".join(f"{run.seed}" for run in runs), f"{middle:.3f}{spread}", f"{middle / experts[-1]:.3f}",
-        verdict(middle, experts), f"{median(run.training_seconds for run in runs):.0f}",
+        verdict(middle, experts), f"{median(mean(run.agreed.values()) for run in runs):.3f}",
+        f"{median(run.processor_seconds for run in runs):.0f}",
     ]  # fmt: skip
 
 

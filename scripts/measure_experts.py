@@ -22,7 +22,7 @@ from typing import Annotated
 import torch
 import typer
 from compare_nnunet import Comparison, check_settings, check_version, run_autoseg
-from expert_labs import Lab, dice_of_masks, dice_with_truth, find_labs, fused, write_masks
+from expert_labs import Lab, dice_of_masks, dice_where_agreed, dice_with_truth, find_labs, fused, write_masks
 from expert_run_table import LabScores, ModelRun, fusion_table, model_table, pair_table
 from nnunet_side import TESTED_VERSION, NnunetSide
 
@@ -47,6 +47,7 @@ FUSED = ("staple", "majority")
 NUMBERS = {"staple": 901, "sets": 902, "majority": 903}
 """Of the data sets of each method."""
 CONFIGURATION = "2d"
+RESULT = "result.json"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,9 @@ def measure(
         "experts_measured"
     ),
     threads: Annotated[int, typer.Option(min=1, help="Threads of each network.")] = 1,
+    only_table: Annotated[
+        bool, typer.Option("--only-table", help="Train nothing: tables of all runs of these labs that are finished.")
+    ] = False,
 ) -> None:
     """Score fused masks, single experts, and models trained on fused masks against the truth, in one table each."""
     common.set_up_logging()
@@ -107,9 +111,10 @@ def measure(
     write_json(work / "settings.json", asked)
     scores = [lab_scores(measurement, lab) for lab in found]
     print(fusion_table(scores), flush=True)
-    runs = [
-        run for seed in seeds or [1] for lab in found for run in run_lab(measurement, lab, chosen, seed)
-    ]  # seed by seed, so that all labs have something early
+    if only_table:
+        runs = [run for lab in found for run in finished_runs(measurement, lab)]
+    else:  # seed by seed, so that all labs have something early
+        runs = [run for seed in seeds or [1] for lab in found for run in run_lab(measurement, lab, chosen, seed)]
     write_json(
         work / "results.json", {"labs": [item.as_json() for item in scores], "runs": [run.as_json() for run in runs]}
     )
@@ -162,13 +167,31 @@ def run_lab(measurement: Measurement, lab: Lab, systems: Sequence[str], seed: in
     return [run_once(measurement, lab, system, seed) for system in systems]
 
 
+def finished_runs(measurement: Measurement, lab: Lab) -> list[ModelRun]:
+    """Return the finished runs of a lab, by system and seed."""
+    names = sorted(path.parent.name for path in (measurement.work / lab.name / "runs").glob(f"*/{RESULT}"))
+    parts = [name.rpartition("_seed") for name in names]
+    return [scored(measurement, lab, system, int(seed)) for system, _, seed in parts]
+
+
+def scored(measurement: Measurement, lab: Lab, system: str, seed: int) -> ModelRun:
+    """Return a finished run with the Dice of its predictions."""
+    work = measurement.work / lab.name
+    folder, cases = work / "runs" / f"{system}_seed{seed}", held_out_of(lab, measurement.n_held_out)
+    measured = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    sets = fused_dataset(measurement, lab, "sets")
+    return ModelRun(
+        lab.name, system, seed, measured["processor_seconds"],
+        dice_with_truth(work, folder / "predictions", cases), dice_where_agreed(sets, folder / "predictions", cases),
+    )  # fmt: skip
+
+
 def run_once(measurement: Measurement, lab: Lab, system: str, seed: int) -> ModelRun:
-    """Train, predict the held-out images and score them, unless that was done."""
+    """Train and predict the held-out images, unless that was done; return their scores."""
     work = measurement.work / lab.name
     folder = work / "runs" / f"{system}_seed{seed}"
-    result = folder / "result.json"
-    if result.is_file():
-        return ModelRun(**json.loads(result.read_text(encoding="utf-8")))
+    if (folder / RESULT).is_file():
+        return scored(measurement, lab, system, seed)
     folder.mkdir(parents=True, exist_ok=True)
     method = system if system in NUMBERS else "staple"
     comparison = prepared(measurement, lab, fused_dataset(measurement, lab, method))
@@ -183,10 +206,9 @@ def run_once(measurement: Measurement, lab: Lab, system: str, seed: int) -> Mode
         measured = side.train_and_predict(
             request, comparison.cases, folder, takes_our_optimizer=system == "nnunet-ours", seconds=None
         )
-    dice = dice_with_truth(work, folder / "predictions", comparison.cases)
-    run = ModelRun(lab.name, system, seed, measured["training_seconds"], dice)
-    write_json(result, run.as_json())
-    log.info("%s, %s, seed %d: %.0f s, Dice %.3f", lab.name, system, seed, run.training_seconds, run.score)
+    write_json(folder / RESULT, measured)
+    run = scored(measurement, lab, system, seed)
+    log.info("%s, %s, seed %d: %.0f s, Dice %.3f", lab.name, system, seed, run.processor_seconds, run.score)
     return run
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from expert_labs import UNLABELLED, dice_of_masks, find_labs, fused, write_masks
 from expert_run_table import LabScores, ModelRun, fusion_table, model_table, pair_table, verdict
-from measure_experts import TITLES, Measurement, chosen_systems, held_out_of, lab_scores, run_once
+from measure_experts import TITLES, Measurement, chosen_systems, finished_runs, held_out_of, lab_scores, run_once
 from skimage.io import imsave
 
 from autoseg.core.errors import ConfigError
@@ -89,15 +89,20 @@ def test_without_its_interpreter_nnunet_is_left_out_or_refused():
         chosen_systems(["other"], None)
 
 
-def test_a_finished_run_is_not_done_again(data, tmp_path, monkeypatch):
+def test_a_finished_run_is_scored_and_not_done_again(data, tmp_path, monkeypatch):
     (lab,) = find_labs(data, None)
+    measurement = measurement_in(tmp_path)
+    lab_scores(measurement, lab)
     folder = tmp_path / "lab" / "runs" / "staple_seed1"
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text(
-        '{"lab": "lab", "system": "staple", "seed": 1, "training_seconds": 2, "dice": {"1": 0.5}}'
-    )
+    (folder / "predictions").mkdir(parents=True)
+    (folder / "result.json").write_text('{"processor_seconds": 2}')
+    predicted = np.zeros((8, 8), np.uint8)
+    predicted[:, 3] = 1  # half of the truth, and all that the experts agree on
+    imsave(folder / "predictions" / "2.png", predicted, check_contrast=False)
     monkeypatch.setattr("measure_experts.run_autoseg", lambda *_: pytest.fail("trained again"))
-    assert run_once(measurement_in(tmp_path), lab, "staple", 1).score == 0.5
+    run = run_once(measurement, lab, "staple", 1)
+    assert (run.dice, run.agreed) == ({"2": pytest.approx(2 / 3)}, {"2": 1.0})
+    assert finished_runs(measurement, lab) == [run]
 
 
 SCORES = LabScores(
@@ -110,9 +115,11 @@ def test_the_first_table_has_mean_and_smallest_dice_over_all_images():
 
 
 def test_models_are_compared_with_experts_on_the_held_out_images():
-    runs = [ModelRun("lab", "staple", seed, 60.0, {"2": dice}) for seed, dice in [(1, 0.6), (2, 0.7), (3, 0.9)]]
+    scores = [(1, 0.6), (2, 0.7), (3, 0.9)]
+    runs = [ModelRun("lab", "staple", seed, 60.0, {"2": dice}, {"2": dice + 0.1}) for seed, dice in scores]
     row = model_table([SCORES], runs, {"staple": "ours", "sets": "other"}).splitlines()[-1]
-    assert row == "| lab | 0.600, 0.700, 0.800 | ours | 1, 2, 3 | 0.700 (0.600 to 0.900) | 0.875 | between | 60 |"
+    numbers = "0.700 (0.600 to 0.900) | 0.875 | between | 0.800 | 60"
+    assert row == f"| lab | 0.600, 0.700, 0.800 | ours | 1, 2, 3 | {numbers} |"
     assert [verdict(score, [0.6, 0.8]) for score in (0.5, 0.6, 0.8, 0.9)] == [
         "below the worst", "between", "between", "above the best",
     ]  # fmt: skip
@@ -120,10 +127,10 @@ def test_models_are_compared_with_experts_on_the_held_out_images():
 
 def test_pairs_have_the_same_lab_and_seed():
     runs = [
-        ModelRun("lab", "staple", 1, 1.0, {"2": 0.5}),
-        ModelRun("lab", "staple", 2, 1.0, {"2": 0.5}),
-        ModelRun("lab", "sets", 1, 1.0, {"2": 0.6}),
-        ModelRun("lab", "sets", 3, 1.0, {"2": 0.0}),
+        ModelRun("lab", "staple", 1, 1.0, {"2": 0.5}, {}),
+        ModelRun("lab", "staple", 2, 1.0, {"2": 0.5}, {}),
+        ModelRun("lab", "sets", 1, 1.0, {"2": 0.6}, {}),
+        ModelRun("lab", "sets", 3, 1.0, {"2": 0.0}, {}),
     ]
     table = pair_table(runs, "staple", {"staple": "ours", "sets": "sets"})
     assert table.splitlines()[2:] == ["| sets | 1 | +0.100 (+0.100 to +0.100) | 1.200 | 1, 0 |"]
