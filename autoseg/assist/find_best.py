@@ -20,7 +20,7 @@ from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.evaluation import Summary, evaluate_files
 from autoseg.evaluation.choose_postprocessing import Decision, choose_postprocessing
-from autoseg.evaluation.ensemble_folders import BUILT_IN
+from autoseg.evaluation.ensemble_folders import decides_by_heads
 from autoseg.evaluation.model_choice import Members, ModelChoice, choose_model
 from autoseg.evaluation.postprocessing import POSTPROCESSING_JSON, Postprocessing
 from autoseg.evaluation.postprocessing_effects import ScoredFiles
@@ -101,7 +101,7 @@ def find_best(
     trained = find_trained_models(
         workspace, dataset, configurations=options.configurations, names=options.names, folds=options.folds
     )
-    combines = dataset.labels.task in BUILT_IN
+    combines = decides_by_heads(dataset.labels)
     folder = workspace.results(dataset.name)
     pairs = PairPredictions(trained.models if combines and options.with_pairs else (), folder / PAIRS_FOLDER)
     if pairs.pairs:

@@ -29,8 +29,7 @@ from autoseg.io.images import read_header, read_labels, write_labels, write_prob
 from autoseg.io.probabilities import PROBABILITIES_ENDING, ProbabilityFile, read_probability_shape
 
 SAVE = "Predict with autoseg_predict --save-probabilities."
-BUILT_IN = (None, "semantic", "regions")
-"""Tasks whose label maps follow from the probabilities of heads alone."""
+_BUILT_IN = (None, "semantic", "regions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +219,11 @@ def _combine(job: _Job) -> int:
     return int(np.count_nonzero(label_map != before))
 
 
+def decides_by_heads(labels: Labels) -> bool:
+    """Whether label maps follow from the probabilities of heads alone: not for regression, instances, a user's task."""
+    return not labels.targets and labels.instances is None and labels.task in _BUILT_IN
+
+
 def _read_member(folder: Path) -> Member:
     """Return a folder of predictions; raise ``EvaluationError`` if a file is missing in it."""
     check_input(folder)
@@ -229,10 +233,10 @@ def _read_member(folder: Path) -> Member:
             "Copy it there, or predict with autoseg_predict, which writes it."
         )
     dataset = load_dataset(folder)
-    if dataset.labels.targets or dataset.labels.task not in BUILT_IN:
+    if not decides_by_heads(dataset.labels):
         raise EvaluationError(
-            f"{folder}: found the task {dataset.labels.task or 'regression'!r}, expected classes or regions. Give all "
-            "models to one autoseg_predict instead."
+            f"{folder}: found the task {dataset.json['task']!r}, expected classes or regions. Give all models to one "
+            "autoseg_predict instead."
         )
     files = [path for path in visible(folder) if has_ending(path.name, PROBABILITIES_ENDING) and path.is_file()]
     if not files:

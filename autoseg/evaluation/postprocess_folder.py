@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.core.errors import ConfigError, EvaluationError, Fault, FileFormatError
-from autoseg.core.findings import listed
 from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON
@@ -73,7 +72,7 @@ def postprocess_folder(
     Raises
     ------
     EvaluationError
-        If there is no label map or no dataset.json, or the data set has no classes (regression).
+        If there is no label map or no dataset.json, or the label maps do not hold classes (regression, instances).
     ConfigError
         If a step does not fit the data set or the images, or the output folder cannot be used; see
         :func:`autoseg.evaluation.prediction_folder.prepare_output`.
@@ -85,10 +84,8 @@ def postprocess_folder(
             "autoseg_predict writes it. Give its path with -d."
         )
     dataset = load_dataset(dataset_json or inputs)
-    if dataset.labels.targets:
-        raise EvaluationError(
-            f"{inputs}: found the task regression (targets {listed(dataset.labels.targets)}), expected label maps."
-        )
+    if dataset.labels.targets or dataset.labels.instances is not None:
+        raise EvaluationError(f"{inputs}: found the task {dataset.json['task']!r}, expected label maps of classes.")
     files = label_files(inputs, dataset.file_ending)
     for step in postprocessing.steps:
         change_of(step, dataset.labels)
