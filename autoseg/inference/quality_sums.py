@@ -83,8 +83,8 @@ class QualitySums:
         formula it is 0 without a predicted voxel: the Dice is then 0, too, wherever the class is there.
 
         Pairwise Dice: mean over the pairs of members of 2 |A and B| / (|A| + |B|), where each member decides by its own
-        probabilities. Two members that predict nothing agree: 1. Source: Zenk et al. 2025 (MedIA 101:103392), who take
-        the mean over classes, too.
+        probabilities. Source of the measure: Zenk et al. 2025 (MedIA 101:103392). Two members that predict nothing
+        count as 1 here, since they agree.
         """
         pairwise = self._pairwise()
         return tuple(
