@@ -12,6 +12,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from autoseg.core.arrays import BoolArray
+from autoseg.core.means import mean_known
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """Intersection over union from which two instances match: 0.5, 0.55, ..., 0.95."""
@@ -45,9 +46,7 @@ class InstanceCounts:
     @property
     def mean_average_precision(self) -> float | None:
         """Mean of the average precision over ``THRESHOLDS``, 0 to 1; None without any instance."""
-        scores = [self.average_precision(threshold) for threshold in THRESHOLDS]
-        known = [score for score in scores if score is not None]
-        return sum(known) / len(known) if known else None
+        return mean_known(self.average_precision(threshold) for threshold in THRESHOLDS)
 
     @property
     def panoptic_quality(self) -> float | None:

@@ -105,9 +105,7 @@ def _overview(folds: Sequence[FoldRun], scores: Scores | None) -> str:
 def _score_facts(scores: Scores | None) -> dict[str, object]:
     if scores is None:
         return {}
-    means = [mean for case in scores.cases if (mean := case.mean(scores.metric)) is not None]
-    text = f"{sum(means) / len(means):.4f}, mean over {counted(len(means), 'case')}" if means else None
-    return {f"validation {scores.metric_name}": text}
+    return {f"validation {scores.metric_name}": scores.mean_text()}
 
 
 def _warnings(folds: Sequence[FoldRun]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import statistics
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from autoseg.core.errors import EvaluationError
 from autoseg.core.findings import counted, listed
+from autoseg.core.means import mean_known
 from autoseg.evaluation import AnySummary, NumberSummary, Summary
 from autoseg.evaluation.cases import CaseMetrics, ScoredOn
 from autoseg.evaluation.instance_scores import INSTANCE_SCORES
@@ -43,8 +44,7 @@ class CaseScores:
 
     def mean(self, metric: str) -> float | None:
         """Return the mean of a metric over classes; None without any value."""
-        known = [value for value in self.values[metric].values() if value is not None]
-        return statistics.fmean(known) if known else None
+        return mean_known(self.values[metric].values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,11 @@ class Scores:
         return sorted(
             (case for case in self.cases if means[id(case)] is not None), key=lambda case: means[id(case)] or 0.0
         )
+
+    def mean_text(self) -> str:
+        """Return the mean over cases of the metric that ranks them: ``0.8124, mean over 3 cases``; "" without any."""
+        means = [mean for case in self.cases if (mean := case.mean(self.metric)) is not None]
+        return f"{math.fsum(means) / len(means):.4f}, mean over {counted(len(means), 'scored case')}" if means else ""
 
     def by_head(self, metric: str) -> dict[str, list[tuple[str, float]]]:
         """Return name of a class -> (case, value) of all cases in which it has one."""
