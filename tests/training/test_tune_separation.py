@@ -102,7 +102,8 @@ def test_a_trial_counts_what_each_setting_matches_where_the_reference_decides(tm
     slab = DecidedSlab(0, (truth > 0).astype(np.uint8), heads)
     trials, output = SeparationTrials(dataset, frozenset({"c0"})), tmp_path / "validation" / "c0.png"
     for name in ("c0.png", "c1.png"):
-        case = trials.begin(output.with_name(name), SimpleNamespace(record=row), SimpleNamespace())
+        own = SimpleNamespace(record=row.model_copy(update={"case": name.removesuffix(".png")}))
+        case = trials.begin(output.with_name(name), own, SimpleNamespace())
         case(slab)
         case.write()
         case.close()
