@@ -24,7 +24,7 @@ from autoseg.dataset.schema import (
 
 BUILT_IN = ("semantic", "regions", INSTANCES, REGRESSION)
 """Tasks that follow from labels, as in ``autoseg.tasks.task.TASKS``; then those that dataset.json must name."""
-OF_CLASSES = ("labels", "label_sets", "lazy_semantics", ORDER, PROTOCOL)
+OF_CLASSES = ("labels", "label_sets", "label_weights", "lazy_semantics", ORDER, PROTOCOL, "expert_fusion")
 """Keys that speak of classes, which regression has none of."""
 
 
@@ -56,11 +56,20 @@ def read_task_labels(file: DatasetFile, findings: Findings) -> Labels | None:
 def _with_instances(file: DatasetFile, labels: Labels, findings: Findings) -> Labels | None:
     """Return the labels of a data set whose label files hold numbers of objects; None after a fault."""
     n_faults, per_class = len(findings.faults), file.schema.instances_per_class
-    for key in ("label_sets", ORDER):
+    for key in ("label_sets", "label_weights", ORDER):
         if key in file.content:
             findings.fault(
-                key, found="the key beside the task instances", expected="classes without regions and sets of classes",
-                fix='Remove it; for regions or sets of classes remove "task" instead.',
+                key, found="the key beside the task instances",
+                expected="classes without regions, sets of classes, and weights",
+                fix='Remove it; for regions, sets of classes, or weights remove "task" instead.',
+            )  # fmt: skip
+    for case, entry in file.schema.cases.items():
+        if entry is not None and entry.experts:
+            findings.fault(
+                f"cases.{case}.experts", found="masks of several experts beside the task instances",
+                expected="one label file, since experts number objects each in his own way",
+                fix="Remove experts, and put a label file into labelsTr. Or fuse the masks to classes, with gaps "
+                "between objects that touch: autoseg_fuse_experts MASKS -o DATASET --images IMAGES --instances",
             )  # fmt: skip
     if labels.has_regions and ORDER not in file.content:
         findings.fault("labels", found="regions", expected="one value per class", fix="Write one value per class.")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.arrays import LabelMap
+from autoseg.core.means import mean_known
 from autoseg.dataset.labels import Labels, head_states
 from autoseg.dataset.objects import objects_of_class
 from autoseg.evaluation.instances import InstanceCounts, add_counts, match_instances
@@ -110,12 +111,8 @@ def mean_instance_scores(
         rows = [scores[key] for scores in cases if key in scores]
         occurring = [row for row in rows if row.n_pred or row.n_ref]
         means[key] = InstanceMeans(
-            mean={name: _mean([getattr(row, name) for row in occurring]) for name in INSTANCE_SCORES},
+            mean={name: mean_known([getattr(row, name) for row in occurring]) for name in INSTANCE_SCORES},
             n_cases=len(occurring),
             pooled=InstanceScores.of(add_counts([row.counts for row in rows])),
         )
     return means
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from autoseg.core.arrays import BoolArray
+from autoseg.core.means import mean_known
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """Intersection over union from which two instances match: 0.5, 0.55, ..., 0.95."""
@@ -45,9 +46,7 @@ class InstanceCounts:
     @property
     def mean_average_precision(self) -> float | None:
         """Mean of the average precision over ``THRESHOLDS``, 0 to 1; None without any instance."""
-        scores = [self.average_precision(threshold) for threshold in THRESHOLDS]
-        known = [score for score in scores if score is not None]
-        return sum(known) / len(known) if known else None
+        return mean_known(self.average_precision(threshold) for threshold in THRESHOLDS)
 
     @property
     def panoptic_quality(self) -> float | None:
@@ -75,6 +74,51 @@ def match_instances(
     al., arXiv 1801.00868. Only pairs that overlap are looked at, so the time grows with voxels, not with the product of
     the numbers of instances.
     """
+    overlaps = _overlaps(prediction, reference, decided)
+    matched = tuple(_n_matched(overlaps.iou, threshold) for threshold in THRESHOLDS)
+    n_predicted, n_reference = overlaps.iou.shape
+    return InstanceCounts(matched, n_predicted, n_reference, _matched_iou(overlaps.iou))
+
+
+def unmatched_voxels(
+    prediction: NDArray[np.integer[Any]], reference: NDArray[np.integer[Any]], decided: BoolArray | None = None
+) -> BoolArray:
+    """Return (*S) bool: voxels of instances, of either map, that match no instance of the other at 0.5.
+
+    Parameters as for :func:`match_instances`.
+    """
+    overlaps = _overlaps(prediction, reference, decided)
+    pairs = overlaps.iou
+    is_match = pairs.data >= THRESHOLDS[0]
+    alone = np.zeros(prediction.size, dtype=bool)
+    for numbers, n, matched in zip(
+        (overlaps.predicted, overlaps.truth), pairs.shape, (pairs.row[is_match], pairs.col[is_match]), strict=True
+    ):
+        is_alone = np.ones(n + 1, dtype=bool)
+        is_alone[[0, *(matched + 1)]] = False
+        alone |= is_alone[numbers]
+    return alone.reshape(prediction.shape)
+
+
+def add_counts(counts: Sequence[InstanceCounts]) -> InstanceCounts:
+    """Return the counts of several cases together; all 0 without cases."""
+    return sum(counts, InstanceCounts((0,) * len(THRESHOLDS), 0, 0, 0.0))
+
+
+class _Overlaps(NamedTuple):
+    """Instances of two maps, and how much each pair overlaps."""
+
+    predicted: NDArray[np.intp]
+    """(V,) number of each voxel's predicted instance, from 1; 0 for none."""
+    truth: NDArray[np.intp]
+    """(V,) of the reference."""
+    iou: sparse.coo_array
+    """(predicted, reference): intersection over union of the pairs that overlap."""
+
+
+def _overlaps(
+    prediction: NDArray[np.integer[Any]], reference: NDArray[np.integer[Any]], decided: BoolArray | None
+) -> _Overlaps:
     if decided is not None:
         prediction, reference = np.where(decided, prediction, 0), np.where(decided, reference, 0)
     predicted, sizes = _numbered(prediction)
@@ -84,14 +128,7 @@ def match_instances(
     rows, columns = predicted[both] - 1, truth[both] - 1
     overlap = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=shape).tocsr().tocoo()
     iou = overlap.data / (sizes[overlap.row] + true_sizes[overlap.col] - overlap.data)
-    pairs = sparse.coo_array((iou, (overlap.row, overlap.col)), shape=shape)
-    matched = tuple(_n_matched(pairs, threshold) for threshold in THRESHOLDS)
-    return InstanceCounts(matched, *shape, _matched_iou(pairs))
-
-
-def add_counts(counts: Sequence[InstanceCounts]) -> InstanceCounts:
-    """Return the counts of several cases together; all 0 without cases."""
-    return sum(counts, InstanceCounts((0,) * len(THRESHOLDS), 0, 0, 0.0))
+    return _Overlaps(predicted, truth, sparse.coo_array((iou, (overlap.row, overlap.col)), shape=shape))
 
 
 def _numbered(instances: NDArray[np.integer[Any]]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
-from autoseg.core.atomic import write_json, write_text
+from autoseg.core.atomic import write_json
 from autoseg.core.errors import ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
+from autoseg.core.json_models import save_model
 from autoseg.core.prediction_record import record_prediction
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.case_files import find_image_cases
@@ -32,6 +33,7 @@ from autoseg.io.images import (
     SUPPORTED_ENDINGS,
     ending_of,
     read_image,
+    without_ending,
     write_labels,
     write_values,
     written_ending,
@@ -220,8 +222,7 @@ def _gather(inputs: Inputs, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...
         paths = tuple(Path(file) for file in files)
         if not paths:
             raise ConfigError("inputs: found a case without files, expected one or more per case. Remove it.")
-        name = paths[0].name.removesuffix(ending_of(paths[0]))
-        name = name.removesuffix("_0000")
+        name = without_ending(paths[0]).removesuffix("_0000")
         if name in cases:
             raise ConfigError(
                 f"inputs: found two cases named {name!r}, expected one. Give a mapping from case to files."
@@ -299,4 +300,4 @@ def _write_model_files(predictor: PredictorGroup, folder: Path, jobs: Sequence[_
     ending = ending_of(jobs[0].output)
     model = predictor.models[0]
     write_json(folder / "dataset.json", {**model.dataset.json, "file_ending": ending})
-    write_text(folder / "plans.json", model.plan.model_dump_json(indent=2) + "\n")
+    save_model(model.plan, folder / "plans.json")

@@ -68,10 +68,12 @@ def predict_group(
 
 
 def _quality(group: PredictorGroup) -> Quality | None:
-    """Return the quality of the only model; of several models the likeness to the training cases of the first.
+    """Return the quality of the only model; of several models that of the first, without a predicted Dice.
 
     The Dice of a mean of models follows other curves than that of each.
     """
     first, *others = group.models
     quality = first.calibration.quality
-    return quality.model_copy(update={"curves": ()}) if others and quality is not None else quality
+    if quality is None or not others:
+        return quality
+    return quality.model_copy(update={"curves": tuple(curve.without_fit() for curve in quality.curves)})

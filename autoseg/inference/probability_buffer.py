@@ -14,7 +14,7 @@ from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.export import outside_probabilities
 from autoseg.inference.map_buffer import MapBuffer
 from autoseg.inference.predictor_group import PredictorGroup
-from autoseg.io.images import ending_of, write_probabilities
+from autoseg.io.images import without_ending, write_probabilities
 from autoseg.preprocessing import Preprocessed
 
 
@@ -69,4 +69,4 @@ class ProbabilityBuffer:
 
 def _stem(output: Path) -> Path:
     """Return the path of a label map without its ending."""
-    return output.with_name(output.name.removesuffix(ending_of(output)))
+    return output.with_name(without_ending(output))

@@ -20,7 +20,7 @@ from autoseg.inference.members import MemberKind
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.temperature import calibrated
 from autoseg.inference.uncertainty_maps import MAPS, MeanUncertainty, UncertaintySums, uncertainty_maps
-from autoseg.io.images import ending_of, write_values, written_ending
+from autoseg.io.images import ending_of, without_ending, write_values, written_ending
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import task_of
 
@@ -194,5 +194,4 @@ def _add(folder: Path, case: str, means: CaseUncertainty) -> None:
 
 def _case_and_ending(output: Path) -> tuple[str, str]:
     """Return the name of a case and the ending of its maps, from the path of its label map."""
-    ending = ending_of(output)
-    return output.name.removesuffix(ending), written_ending(ending, has_numbers=True)
+    return without_ending(output), written_ending(ending_of(output), has_numbers=True)

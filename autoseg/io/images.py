@@ -85,6 +85,11 @@ def ending_of(path: str | Path) -> str:
     )
 
 
+def without_ending(path: Path) -> str:
+    """Return the name of a file without its ending, that of the case of a label map; raises as :func:`ending_of`."""
+    return path.name.removesuffix(ending_of(path))
+
+
 def read_image(paths: Sequence[str | Path]) -> tuple[Float32Array, Geometry]:
     """Read the files of one case and stack their channels.
 

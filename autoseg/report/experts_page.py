@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import counted, listed
+from autoseg.core.means import mean_known
 from autoseg.report.case_parts import choose
 from autoseg.report.charts import boxes
 from autoseg.report.origin import Origin, command_parts
@@ -90,6 +91,8 @@ def experts_page(folder: Path, n_each: int) -> tuple[str, list[str]]:
         else:
             missing.append(path.name)
     remarks = [f"no pictures of {listed(missing)}: they are not in {folder / PICTURES}"] if missing else []
+    if missing and not (folder / PICTURES).is_dir():
+        remarks = ["no pictures: autoseg_fuse_experts makes them, opening a data set with experts does not"]
     sections = [
         Section("Overview", (_overview(report), warnings(_warnings(report)))),
         Section("Experts", (_experts_table(report), _matrix(report))),
@@ -112,8 +115,7 @@ def _read(path: Path) -> ExpertReport:
 
 
 def _mean(image: FusedImage) -> float:
-    known = [value for value in image.mean_dice if value is not None]
-    return sum(known) / len(known) if known else 0.0
+    return mean_known(image.mean_dice) or 0.0
 
 
 def _image_text(image: FusedImage) -> str:

@@ -99,9 +99,7 @@ def _overview(scores: Scores | None, found: Predictions, doubts: UncertaintyTabl
     if scores is None:
         values["scores"] = "none: no summary.json of autoseg_evaluate_folder"
     else:
-        means = [mean for case in scores.cases if (mean := case.mean(scores.metric)) is not None]
-        number = f"{sum(means) / len(means):.4f}" if means else "none"
-        values[f"mean {scores.metric_name}"] = f"{number}, over {counted(len(means), 'scored case')}"
+        values[scores.metric_name] = scores.mean_text() or "none"
     kinds = {(own.members.kind, own.members.number) for own in doubts.cases.values()}
     if kinds:
         values["uncertainty"] = "; ".join(_kind_text(kind, number) for kind, number in sorted(kinds))

@@ -66,6 +66,8 @@ def test_a_file_without_voxels_has_no_object():
         ({"labels": {"background": 0, "cell": 1, "ignore": 2}}, "labels.ignore", '"unlabelled": 65535'),
         ({"labels": {"background": 0, "cell": [1, 2]}, "regions_class_order": [1]}, "regions_class_order", "Remove"),
         ({"label_sets": {"5": ["background", "cell"]}}, "label_sets", "Remove"),
+        ({"label_weights": {"9": {"label": "cell", "weight": 0.5}}}, "label_weights", "weights"),
+        ({"cases": {"c": {"experts": {"a": "a/c.tif"}}}}, "cases.c.experts", "autoseg_fuse_experts"),
         ({"instances_per_class": 1}, "instances_per_class", "1000"),
         ({"instances_per_class": "many"}, "instances_per_class", "1000"),
         ({"task": "instance"}, "task", "Did you mean"),

@@ -8,7 +8,16 @@ import shutil
 import numpy as np
 import pytest
 from html_reader import sound
-from report_examples import SHAPES, add_quality, add_uncertainty, predictions, records, write_fold, write_predictions
+from report_examples import (
+    SHAPES,
+    add_quality,
+    add_uncertainty,
+    object_predictions,
+    predictions,
+    records,
+    write_fold,
+    write_predictions,
+)
 from toy import write_toy_dataset
 
 from autoseg.core.errors import ConfigError, EvaluationError, ModelError
@@ -47,6 +56,31 @@ def test_predictions_are_shown_with_truth_errors_and_uncertainty(tmp_path, shape
     titles = reader.text_of("h3")
     assert [title.partition(":")[0] for title in titles if title.startswith("toy")] == ["toy_002", "toy_001", "toy_000"]
     assert any("toy_000: Dice 1.000" in title and "3 of 3" in title for title in titles)
+
+
+@DIMENSIONS
+@pytest.mark.parametrize("per_class", [None, 1000], ids=["one class", "several classes"])
+def test_objects_are_shown_and_ranked_by_average_precision_beside_dice(tmp_path, shape, per_class):
+    folder = object_predictions(tmp_path, is_flat=shape == "2d", per_class=per_class)
+    reader, remarks = page_of(folder)
+    assert not remarks and {*panels_of(reader)} == {"image", "truth", "prediction", "errors"}
+    columns = reader.text_of("button")
+    names = ("cell",) if per_class is None else ("cell", "dark")
+    assert [f"{score} {name}" for score in ("AP50", "AP", "PQ", "Dice") for name in names] == [
+        column for column in columns if column.split()[0] in ("AP50", "AP", "PQ", "Dice")
+    ]
+    shown = [title for title in reader.text_of("h3") if title.startswith("c")]
+    assert shown[0].startswith("c1: AP50 0.") and shown[1].startswith("c0: AP50 1.000")
+    whole = "".join(text for _, text in reader.texts)
+    assert "object without a match" in whole and "reference objects" in whole and "unannotated" in whole
+
+
+def test_a_prediction_with_numbers_of_no_object_is_named(tmp_path):
+    folder = object_predictions(tmp_path, is_flat=True, per_class=1000)
+    values, geometry = read_labels(folder / "c0.png")
+    write_labels(folder / "c0.png", np.where(values > 0, 3001, values).astype(np.uint16), geometry)
+    reader, remarks = page_of(folder)
+    assert "numbers of no object" in remarks[0] and "c0" in remarks[0] and len(panels_of(reader)) == 4
 
 
 def test_of_many_cases_the_worst_the_median_and_the_best_are_shown(tmp_path):
