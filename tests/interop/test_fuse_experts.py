@@ -311,3 +311,32 @@ def test_real_experts_give_the_ground_truth_of_their_authors(tmp_path, real_data
             truth = read_labels(truth_file)[0] > 0
             mine = read_labels(case.label)[0] == 1
             assert 2 * (mine & truth).sum() / (mine.sum() + truth.sum()) > 0.99
+
+
+@pytest.mark.parametrize("with_images", [True, False], ids=["images", "masks only"])
+def test_masks_with_mirrored_or_moved_voxels_are_refused(tmp_path, with_images):
+    directed = DEEP.model_copy(update={"is_directed": True})
+    votes = random_votes((5, 12, 10), 3)
+    write_experts(tmp_path, votes, directed, ".nii.gz")
+    images = {} if with_images else {"images": None}
+    prepared_by(request_of(tmp_path, **images))
+    mask = tmp_path / "masks" / "expert_1" / "2.nii.gz"
+    mirrored = {"direction": (-1, 0, 0, 0, 1, 0, 0, 0, 1), "origin": (9 * DEEP.spacing[2], 0.0, 0.0)}
+    write_labels(mask, votes[1, 1, :, :, ::-1], directed.model_copy(update=mirrored))
+    with pytest.raises(DatasetError, match=r"'2', expert 'expert_1'.*the voxels in the order RPS, expected LPS"):
+        prepared_by(request_of(tmp_path, **images))
+    write_labels(mask, votes[1, 1], directed.model_copy(update={"origin": (0.0, 0.0, 30.0)}))
+    with pytest.raises(
+        DatasetError, match=r"expert 'expert_1'.*origin \(0.0, 0.0, 30.0\), expected origin \(0.0, 0.0, 0.0\)"
+    ):
+        prepared_by(request_of(tmp_path, **images))
+
+
+def test_masks_in_a_format_without_direction_have_the_geometry_of_their_image(tmp_path):
+    directed = DEEP.model_copy(update={"is_directed": True, "origin": (4.0, 5.0, 6.0)})
+    votes = random_votes((5, 12, 10), 3)
+    write_experts(tmp_path, votes, directed, ".nii.gz")
+    for number, mask in enumerate(votes[:, 0], 1):
+        (tmp_path / "masks" / "expert_0" / f"{number}.nii.gz").unlink()
+        write_labels(tmp_path / "masks" / "expert_0" / f"{number}.tif", mask, FLAT.model_copy(update={"ndim": 3}))
+    assert len(fused(tmp_path)) == 2
