@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from autoseg.core.errors import EvaluationError
 from autoseg.core.findings import counted, listed
 from autoseg.evaluation import AnySummary, NumberSummary, Summary
-from autoseg.evaluation.cases import ScoredOn
-from autoseg.evaluation.number_summary import METRICS
+from autoseg.evaluation.cases import CaseMetrics, ScoredOn
+from autoseg.evaluation.instance_scores import INSTANCE_SCORES
+from autoseg.evaluation.number_summary import METRICS, NumberCase
 from autoseg.evaluation.summary import score_name
 from autoseg.evaluation.surface_scores import SurfaceScores
 from autoseg.report.page import Cell, number
@@ -112,8 +113,10 @@ def scores_of(summaries: Mapping[str, AnySummary]) -> Scores:
     if any(isinstance(summary, NumberSummary) for summary in every):
         metrics: tuple[str, ...] = ("R2", *(metric for metric in METRICS if metric != "R2"))
     else:
-        has_surface = any(isinstance(summary, Summary) and summary.tolerance_mm is not None for summary in every)
-        metrics = ("Dice", "IoU", *(SurfaceScores.model_fields if has_surface else ()))
+        of_classes = [summary for summary in every if isinstance(summary, Summary)]
+        surface = SurfaceScores.model_fields if any(own.tolerance_mm is not None for own in of_classes) else ()
+        of_objects = INSTANCE_SCORES if any(own.instances for own in of_classes) else ()
+        metrics = ("Dice", "IoU", *surface, *of_objects)
     cases = [case for fold, summary in summaries.items() for case in _cases(fold, summary, metrics)]
     return Scores(metrics, tuple(names), tuple(sorted(cases, key=lambda case: (case.case, case.fold))))
 
@@ -157,6 +160,8 @@ def mean_table(summary: AnySummary) -> tuple[list[str], list[list[Cell]]]:
     has_surface = summary.tolerance_mm is not None
     columns = ["class", "scored on", "mean Dice", "95 % interval", "mean IoU"]
     columns += [*SurfaceScores.model_fields] if has_surface else []
+    of_objects = INSTANCE_SCORES if summary.instances else ()
+    columns += [f"{score}, all objects" for score in of_objects]
     rows: list[list[Cell]] = []
     for kind, group in summary.groups.items():
         for key, mean in group.mean.items():
@@ -164,11 +169,13 @@ def mean_table(summary: AnySummary) -> tuple[list[str], list[list[Cell]]]:
             row.append(mean["IoU"])
             surface = summary.surface.get(kind, {}).get(key)
             row += [getattr(surface, name, None) for name in SurfaceScores.model_fields] if has_surface else []
+            objects = summary.instances.get(kind, {}).get(key)
+            row += [getattr(objects.pooled if objects else None, name, None) for name in of_objects]
             rows.append([*row, group.n_cases_per_head[key], group.n_decided_per_head[key]])
         if len(group.mean) > 1:
             own = group.foreground_mean
             ends = _interval(group.foreground_mean_interval["Dice"])
-            empty: list[Cell] = [None] * (len(SurfaceScores.model_fields) if has_surface else 0)
+            empty: list[Cell] = [None] * (len(columns) - 5)
             rows.append(["all", kind, own["Dice"], ends, own["IoU"], *empty, group.n_cases, None])
     return [*columns, "cases", "decided voxels"], rows
 
@@ -196,23 +203,26 @@ def summary_warnings(summary: AnySummary) -> list[str]:
 def _cases(fold: str, summary: AnySummary, metrics: Sequence[str]) -> Iterable[CaseScores]:
     for case in summary.metric_per_case:
         names = {key: summary.names[key] for key in case.metrics}
-        surface = getattr(case, "surface", {})
         yield CaseScores(
             case=case.case,
             fold=fold,
             reference=Path(case.reference_file),
             values={
                 metric: {
-                    name: getattr(
-                        surface.get(key) if metric in SurfaceScores.model_fields else case.metrics[key], metric, None
-                    )
-                    for key, name in names.items()
+                    name: getattr(_scores_with(metric, case).get(key), metric, None) for key, name in names.items()
                 }
                 for metric in metrics
             },
             scored_on={name: getattr(case, "scored_on", {}).get(key) for key, name in names.items()},
             is_seen=case.case in summary.seen_in_training,
         )
+
+
+def _scores_with(metric: str, case: CaseMetrics | NumberCase) -> Mapping[str, object]:
+    """Return key of a class or target -> the scores of a case of which a metric is one."""
+    if metric in SurfaceScores.model_fields:
+        return getattr(case, "surface", {})
+    return getattr(case, "instances", {}) if metric in INSTANCE_SCORES else case.metrics
 
 
 def _kind_of(case: CaseScores) -> str:
