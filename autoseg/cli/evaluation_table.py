@@ -47,8 +47,8 @@ def _print_classes(summary: Summary, out: Console) -> None:
         out.print(mean_table(summary, kind, scores))
         if kind in summary.surface:
             out.print(surface_table(summary, kind))
-    if summary.instances:
-        out.print(instance_table(summary))
+    for kind in summary.instances:
+        out.print(instance_table(summary, kind))
     _print_remarks(summary, out)
     if summary.absent:
         out.print(absent_table(summary))
@@ -85,12 +85,13 @@ def surface_table(summary: Summary, kind: ScoredOn) -> Table:
     return table
 
 
-def instance_table(summary: Summary) -> Table:
-    """Return one row per class: scores of the objects of all cases together, and their means over cases."""
+def instance_table(summary: Summary, kind: ScoredOn) -> Table:
+    """Return one row per class: scores on ``kind`` of reference of the objects of all cases together, and per case."""
     caption = "AP50: TP / (TP + FP + FN) at an overlap (IoU) of 0.5; AP: mean of 0.5 to 0.95; PQ: panoptic quality"
     shown = ["AP50", "AP", "PQ", "predicted", "reference", "cases", "AP50 per case", "AP per case", "PQ per case"]
-    table = _table("objects of all cases together, and means over cases", ["class"], shown, caption)
-    for key, scores in summary.instances.items():
+    title = f"objects of all cases together, and means over cases, scored on {_scored_on(summary, kind)}"
+    table = _table(title, ["class"], shown, caption)
+    for key, scores in summary.instances[kind].items():
         pooled, mean = scores.pooled, scores.mean
         counts = (_number(pooled.n_pred), _number(pooled.n_ref), str(scores.n_cases))
         pooled_scores = (_score(pooled.AP50), _score(pooled.AP), _score(pooled.PQ))

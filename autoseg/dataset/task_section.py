@@ -7,7 +7,7 @@ from dataclasses import replace
 from autoseg.core.components import is_named
 from autoseg.core.findings import Findings, did_you_mean, listed, shown
 from autoseg.dataset.file_values import NAN_VALUE
-from autoseg.dataset.instance_numbers import InstanceNumbers
+from autoseg.dataset.instance_numbers import LARGEST_NUMBER, InstanceNumbers
 from autoseg.dataset.label_section import read_labels
 from autoseg.dataset.labels import Head, Labels
 from autoseg.dataset.schema import (
@@ -83,6 +83,12 @@ def _with_instances(file: DatasetFile, labels: Labels, findings: Findings) -> La
         findings.fault(
             "labels", found=f"{n_classes} classes of objects", expected=f'one, or the key "{PER_CLASS}"',
             fix=f'Write objects of class c as c * 1000 + number in the label files, and "{PER_CLASS}": 1000.',
+        )  # fmt: skip
+    most = LARGEST_NUMBER // (max(labels.class_values) + 1)
+    if per_class is not None and n_classes > 0 and per_class > most:
+        findings.fault(
+            PER_CLASS, found=str(per_class), expected=f"at most {most}, as no value may be above {LARGEST_NUMBER}",
+            fix="Write a smaller number here and in the label files, or smaller values of classes.",
         )  # fmt: skip
     return replace(labels, instances=InstanceNumbers(per_class)) if len(findings.faults) == n_faults else None
 

@@ -22,6 +22,7 @@ from autoseg.evaluation.quality import (
     judged,
     judged_heads,
     read_records,
+    record_path,
     write_quality_table,
 )
 from autoseg.inference.case_features import case_features
@@ -93,13 +94,50 @@ class CaseSums:
         """Do nothing: no file is open."""
 
 
+@dataclass(frozen=True, slots=True)
+class NoQuality:
+    """Stands for the quality in a prediction without it: removes records that earlier predictions of its cases left.
+
+    A record says how good the label map is that was written with it, and would be taken for one of the new map.
+    """
+
+    name: ClassVar[str] = "no predicted quality"
+
+    def is_written(self, output: Path) -> bool:
+        """Return True: there is nothing to write."""
+        return True
+
+    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> EarlierRecord:
+        """Return what removes the record of a case."""
+        return EarlierRecord(record_path(output.parent, prepared.record.case))
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRecord:
+    """Observer of one case that removes its earlier record."""
+
+    path: Path
+    needs_members: ClassVar[bool] = False
+
+    def __call__(self, slab: DecidedSlab) -> None:
+        """Do nothing."""
+
+    def write(self) -> None:
+        """Remove the record."""
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Do nothing: no file is open."""
+
+
 def conclude_quality(folder: Path, cases: Collection[str]) -> None:
     """Write ``quality.csv`` from all records in a folder of predictions; name those of ``cases`` that are unlike.
 
-    Without a record no table is written.
+    Without a record there is no table: that of removed records is removed, too.
     """
     records = read_records(folder)
     if not records:
+        (folder / QUALITY_TABLE).unlink(missing_ok=True)
         return
     write_quality_table(folder / QUALITY_TABLE, records)
     unlike = [record.case for record in records if record.case in cases and record.verdict and record.verdict.is_unlike]

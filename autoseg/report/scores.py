@@ -171,6 +171,8 @@ def mean_table(summary: AnySummary) -> tuple[list[str], list[list[Cell]]]:
     has_surface = summary.tolerance_mm is not None
     columns = ["class", "scored on", "mean Dice", "95 % interval", "mean IoU"]
     columns += [*SurfaceScores.model_fields] if has_surface else []
+    of_objects = INSTANCE_SCORES if summary.instances else ()
+    columns += [f"{score}, all objects" for score in of_objects]
     rows: list[list[Cell]] = []
     for kind, group in summary.groups.items():
         for key, mean in group.mean.items():
@@ -178,11 +180,13 @@ def mean_table(summary: AnySummary) -> tuple[list[str], list[list[Cell]]]:
             row.append(mean["IoU"])
             surface = summary.surface.get(kind, {}).get(key)
             row += [getattr(surface, name, None) for name in SurfaceScores.model_fields] if has_surface else []
+            objects = summary.instances.get(kind, {}).get(key)
+            row += [getattr(objects.pooled if objects else None, name, None) for name in of_objects]
             rows.append([*row, group.n_cases_per_head[key], group.n_decided_per_head[key]])
         if len(group.mean) > 1:
             own = group.foreground_mean
             ends = _interval(group.foreground_mean_interval["Dice"])
-            empty: list[Cell] = [None] * (len(SurfaceScores.model_fields) if has_surface else 0)
+            empty: list[Cell] = [None] * (len(columns) - 5)
             rows.append(["all", kind, own["Dice"], ends, own["IoU"], *empty, group.n_cases, None])
     return [*columns, "cases", "decided voxels"], rows
 

@@ -152,7 +152,7 @@ def test_complete(matches, root, model):
 
 @pytest.mark.slow
 def test_find_best(matches, root, model):
-    line = ("900", "--root", root, "-j", "0", *CPU)
+    line = ("900", "--name", "golden", "--root", root, "-j", "0", *CPU)
     matches("find_best", line, (*line, "-f", "0"), (*line, "-c", "2d"), ("902", *line[1:]))
 
 

@@ -21,7 +21,9 @@ from report_examples import (
 from toy import write_toy_dataset
 
 from autoseg.core.errors import ConfigError, EvaluationError, ModelError
+from autoseg.core.geometry import Geometry
 from autoseg.core.prediction_record import record_prediction
+from autoseg.evaluation import evaluate_folder
 from autoseg.io.images import read_labels, write_labels
 from autoseg.report.history import write_history
 from autoseg.report.prediction_files import Places
@@ -147,6 +149,20 @@ def test_references_that_were_moved_can_be_named(tmp_path):
     assert "truth" in panels_of(reader)
 
 
+def test_given_folders_without_files_of_the_cases_are_named(tmp_path):
+    folder, others = predictions(tmp_path / "a"), tmp_path / "others"
+    dataset = tmp_path / "a" / "Dataset007_Toy"
+    shutil.copytree(dataset / "imagesTr", others / "images")
+    shutil.copytree(dataset / "labelsTr", others / "labels")
+    for path in [*others.glob("*/*")]:
+        path.rename(path.with_name(f"other_{path.name}"))
+    shutil.rmtree(dataset / "imagesTr")
+    _, remarks = page_of(folder, places=Places(images=others / "images", references=others / "labels"))
+    assert [remark.partition(" holds none of these cases, such as toy_000")[0] for remark in remarks] == [
+        f"no images: -i {others / 'images'}", f"no truth: -r {others / 'labels'}",
+    ]  # fmt: skip
+
+
 def test_a_file_of_another_size_is_left_out_and_named(tmp_path):
     folder = predictions(tmp_path)
     path = tmp_path / "Dataset007_Toy" / "imagesTr" / "toy_001_0000.nii.gz"
@@ -205,6 +221,22 @@ def test_empty_predictions_have_a_page(tmp_path, predicted):
     write_labels(path, np.full_like(labels, 0 if predicted == "nothing" else 2), geometry)
     reader, remarks = page_of(folder)
     assert not remarks and "errors" in panels_of(reader)
+
+
+def test_objects_have_their_scores_beside_those_of_classes(tmp_path):
+    labels = np.zeros((1, 12, 12), dtype=np.uint16)
+    labels[:, 2:5, 2:5], labels[:, 2:5, 6:9] = 4, 9
+    content = {
+        "channel_names": {"0": "a"}, "task": "instances", "labels": {"background": 0, "cell": 1}, "numTraining": 1,
+        "file_ending": ".tif",
+    }  # fmt: skip
+    for name, values in (("reference", labels), ("predicted", np.where(labels == 9, 0, labels))):
+        write_labels(tmp_path / name / "c.tif", values, Geometry(spacing=(999.0, 1.0, 1.0), ndim=2))
+    evaluate_folder(tmp_path / "reference", tmp_path / "predicted", content).write(tmp_path / "predicted/summary.json")
+    reader, _ = page_of(tmp_path / "predicted")
+    assert "AP50, all objects" in reader.text_of("th") and {"AP50 cell", "PQ cell"} <= {*reader.text_of("button")}
+    cells = reader.text_of("td")
+    assert (cells.count("0.5000"), cells.count("0.6667")) == (5, 4), "AP50 and AP, PQ and Dice, of all and of the case"
 
 
 def test_names_that_are_markup_are_shown_as_they_are(tmp_path):
