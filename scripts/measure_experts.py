@@ -22,7 +22,17 @@ from typing import Annotated
 import torch
 import typer
 from compare_nnunet import Comparison, check_settings, check_version, run_autoseg
-from expert_labs import Lab, dice_of_masks, dice_where_agreed, dice_with_truth, find_labs, fused, write_masks
+from expert_labs import (
+    Lab,
+    dice_of_masks,
+    dice_where_agreed,
+    dice_with_truth,
+    find_labs,
+    fused,
+    size_of_truth,
+    undecided_share,
+    write_masks,
+)
 from expert_run_table import LabScores, ModelRun, fusion_table, model_table, pair_table
 from nnunet_side import TESTED_VERSION, NnunetSide
 
@@ -44,7 +54,7 @@ TITLES = {
 """System -> its name in the tables. ``nnunet-ours`` takes autoseg's optimiser and schedule."""
 FUSED = ("staple", "majority")
 """Methods whose masks can be compared with the truth directly; ``sets`` decides nothing where experts disagree."""
-NUMBERS = {"staple": 901, "sets": 902, "majority": 903}
+NUMBERS = {"staple": 901, "majority": 903, "sets": 902}
 """Of the data sets of each method."""
 CONFIGURATION = "2d"
 RESULT = "result.json"
@@ -137,11 +147,12 @@ def lab_scores(measurement: Measurement, lab: Lab) -> LabScores:
     """Return the Dice of fused masks and of each expert with the truth, on all images of a lab."""
     work = measurement.work / lab.name
     write_masks(lab, work)
-    datasets = {method: fused_dataset(measurement, lab, method) for method in FUSED}
+    datasets = {method: fused_dataset(measurement, lab, method) for method in NUMBERS}
     return LabScores(
         lab.name,
-        {name: dice_of_masks(work, data.folder / "labelsTr", name, lab.cases) for name, data in datasets.items()},
+        {name: dice_of_masks(work, datasets[name].folder / "labelsTr", name, lab.cases) for name in FUSED},
         {name: dice_of_masks(work, work / "masks" / name, name, lab.cases) for name in lab.experts},
+        {name: undecided_share(work, data, lab.cases) for name, data in datasets.items()},
         held_out_of(lab, measurement.n_held_out),
     )
 
@@ -183,6 +194,7 @@ def scored(measurement: Measurement, lab: Lab, system: str, seed: int) -> ModelR
     return ModelRun(
         lab.name, system, seed, measured["processor_seconds"],
         dice_with_truth(work, folder / "predictions", cases), dice_where_agreed(sets, folder / "predictions", cases),
+        size_of_truth(work, folder / "predictions", cases),
     )  # fmt: skip
 
 
