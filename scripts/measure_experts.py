@@ -113,6 +113,10 @@ def measure(
     measurement = Measurement(work.absolute(), options, planner, threads, held_out, nnunet_python)
     chosen = chosen_systems(systems, nnunet_python)
     found = find_labs(data, labs)
+    for lab in found:
+        held_out_of(lab, held_out)
+    if nnunet_python is not None:
+        check_version(nnunet_side(measurement, measurement.work))
     asked = {
         "data": str(data.resolve()), "iterations": iterations, "held_out": held_out, "planner": planner,
         "settings": list(options.settings), "threads": threads,
@@ -212,8 +216,7 @@ def run_once(measurement: Measurement, lab: Lab, system: str, seed: int) -> Mode
     if system == method:
         measured = run_autoseg(comparison, request, folder)
     else:
-        side = NnunetSide(measurement.nnunet_python or Path(), work / "nnunet", 1, measurement.threads)
-        check_version(side)
+        side = nnunet_side(measurement, work)
         side.prepare(request)
         measured = side.train_and_predict(
             request, comparison.cases, folder, takes_our_optimizer=system == "nnunet-ours", seconds=None
@@ -222,6 +225,11 @@ def run_once(measurement: Measurement, lab: Lab, system: str, seed: int) -> Mode
     run = scored(measurement, lab, system, seed)
     log.info("%s, %s, seed %d: %.0f s, Dice %.3f", lab.name, system, seed, run.processor_seconds, run.score)
     return run
+
+
+def nnunet_side(measurement: Measurement, work: Path) -> NnunetSide:
+    """Return nnU-Net with its folders in ``work``."""
+    return NnunetSide(measurement.nnunet_python or Path(), work / "nnunet", 1, measurement.threads)
 
 
 def prepared(measurement: Measurement, lab: Lab, dataset: Dataset) -> Comparison:
