@@ -171,8 +171,6 @@ def mean_table(summary: AnySummary) -> tuple[list[str], list[list[Cell]]]:
     has_surface = summary.tolerance_mm is not None
     columns = ["class", "scored on", "mean Dice", "95 % interval", "mean IoU"]
     columns += [*SurfaceScores.model_fields] if has_surface else []
-    of_objects = INSTANCE_SCORES if summary.instances else ()
-    columns += [f"{score}, all objects" for score in of_objects]
     rows: list[list[Cell]] = []
     for kind, group in summary.groups.items():
         for key, mean in group.mean.items():
@@ -180,8 +178,6 @@ def mean_table(summary: AnySummary) -> tuple[list[str], list[list[Cell]]]:
             row.append(mean["IoU"])
             surface = summary.surface.get(kind, {}).get(key)
             row += [getattr(surface, name, None) for name in SurfaceScores.model_fields] if has_surface else []
-            objects = summary.instances.get(kind, {}).get(key)
-            row += [getattr(objects.pooled if objects else None, name, None) for name in of_objects]
             rows.append([*row, group.n_cases_per_head[key], group.n_decided_per_head[key]])
         if len(group.mean) > 1:
             own = group.foreground_mean
@@ -192,34 +188,42 @@ def mean_table(summary: AnySummary) -> tuple[list[str], list[list[Cell]]]:
 
 
 def object_table(summary: AnySummary) -> tuple[list[str], list[list[Cell]]]:
-    """Return columns and rows of a table with the scores of objects, a row for each class; no rows without any."""
+    """Return columns and rows of a table with the scores of objects, a row for each class and kind of reference.
+
+    No rows without objects.
+    """
     columns = [
         "class",
+        "scored on",
         *(f"{name}, objects of all cases" for name in INSTANCE_SCORES),
         *(f"mean {name}" for name in INSTANCE_SCORES),
         "predicted objects",
         "reference objects",
         "cases",
     ]
-    of_class = summary.instances if isinstance(summary, Summary) else {}
+    kinds = summary.instances if isinstance(summary, Summary) else {}
     return columns, [
         [
             summary.names[key],
+            kind,
             *(getattr(scores.pooled, name) for name in INSTANCE_SCORES),
             *(scores.mean[name] for name in INSTANCE_SCORES),
             scores.pooled.n_pred,
             scores.pooled.n_ref,
             scores.n_cases,
         ]
+        for kind, of_class in kinds.items()
         for key, scores in of_class.items()
     ]
 
 
 def mean_of_head(summary: AnySummary, key: str, metric: str) -> float | None:
     """Return the mean of a metric over the cases of a class, region or target."""
-    if isinstance(summary, Summary) and metric in INSTANCE_SCORES:
-        return summary.instances[key].mean[metric] if key in summary.instances else None
-    return summary.mean[key].get(metric)
+    if not isinstance(summary, Summary) or metric not in INSTANCE_SCORES:
+        return summary.mean[key].get(metric)
+    every = [of_class[key] for of_class in summary.instances.values() if key in of_class]
+    known = [(mean, scores.n_cases) for scores in every if (mean := scores.mean[metric]) is not None]
+    return sum(mean * n for mean, n in known) / sum(n for _, n in known) if known else None
 
 
 def summary_warnings(summary: AnySummary) -> list[str]:
