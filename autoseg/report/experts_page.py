@@ -91,8 +91,6 @@ def experts_page(folder: Path, n_each: int) -> tuple[str, list[str]]:
         else:
             missing.append(path.name)
     remarks = [f"no pictures of {listed(missing)}: they are not in {folder / PICTURES}"] if missing else []
-    if missing and not (folder / PICTURES).is_dir():
-        remarks = ["no pictures: autoseg_fuse_experts makes them, opening a data set with experts does not"]
     sections = [
         Section("Overview", (_overview(report), warnings(_warnings(report)))),
         Section("Experts", (_experts_table(report), _matrix(report))),
