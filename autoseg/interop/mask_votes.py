@@ -49,6 +49,8 @@ class MaskVotes:
     """Expert -> values of the mask, ascending; ``INSTANCE_VALUES`` for instances."""
     file: Path
     """NumPy archive of the votes, and of instances; it does not exist if there are too many values."""
+    highest: int = 0
+    """Largest number of an instance; 0 without any."""
 
     @property
     def all_values(self) -> list[int]:
@@ -180,7 +182,8 @@ def _read_instances(masks: MaskSet, file: Path, unlabelled: int | None) -> MaskV
 
     patterns = vote_patterns(votes(), len(INSTANCE_VALUES))
     _save(file, patterns, instances)
-    return MaskVotes(masks, dict.fromkeys(masks.files, INSTANCE_VALUES), file)
+    highest = max((int(numbers.max(initial=0)) for numbers in instances), default=0)
+    return MaskVotes(masks, dict.fromkeys(masks.files, INSTANCE_VALUES), file, highest)
 
 
 def _save(file: Path, patterns: VotePatterns, instances: Sequence[NDArray[np.integer[Any]]]) -> None:
