@@ -234,7 +234,9 @@ def test_objects_have_their_scores_beside_those_of_classes(tmp_path):
         write_labels(tmp_path / name / "c.tif", values, Geometry(spacing=(999.0, 1.0, 1.0), ndim=2))
     evaluate_folder(tmp_path / "reference", tmp_path / "predicted", content).write(tmp_path / "predicted/summary.json")
     reader, _ = page_of(tmp_path / "predicted")
-    assert "AP50, objects of all cases" in reader.text_of("th") and {"AP50 cell", "PQ cell"} <= {*reader.text_of("button")}
+    assert "AP50, objects of all cases" in reader.text_of("th") and {"AP50 cell", "PQ cell"} <= {
+        *reader.text_of("button")
+    }
     cells = reader.text_of("td")
     assert (cells.count("0.5000"), cells.count("0.6667")) == (7, 5)
     # AP50 and AP of all objects, of the mean and of the case, with the mean IoU; PQ alike, with Dice of both
