@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -138,6 +139,16 @@ def test_images_are_those_that_the_prediction_read(tmp_path):
     assert "image" not in panels_of(reader) and "-i" in remarks[0]
     reader, remarks = page_of(folder, places=Places(images=tmp_path / "moved"))
     assert panels_of(reader).count("image") >= 3 and not remarks
+
+
+def test_predictions_newer_than_their_scores_are_named(tmp_path):
+    folder = predictions(tmp_path)
+    scored_at = (folder / "summary.json").stat().st_mtime
+    assert page_of(folder)[1] == ()
+    os.utime(folder / "toy_001.nii.gz", (scored_at + 60, scored_at + 60))
+    reader, (remark,) = page_of(folder)
+    assert remark.startswith("1 label map newer than the scores (toy_001)") and "score them again" in remark
+    assert remark in "".join(text for _, text in reader.texts)
 
 
 def test_references_that_were_moved_can_be_named(tmp_path):
