@@ -8,12 +8,20 @@ from pathlib import Path
 from autoseg.core.progress import Progress, silent
 from autoseg.evaluation.quality import QUALITY_FOLDER, Quality
 from autoseg.inference.folder import Inputs, PredictionReport, predict_files
-from autoseg.inference.outputs import FurtherOutput
+from autoseg.inference.outputs import FurtherOutput, Removal
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.probability_buffer import SavedProbabilities
-from autoseg.inference.quality_output import NoQuality, PredictedQuality, conclude_quality
+from autoseg.inference.quality_output import PredictedQuality, conclude_quality
 from autoseg.inference.saved_instances import SavedInstances
 from autoseg.inference.uncertainty_files import SavedUncertainty
+
+REMOVALS: tuple[Removal, ...] = (
+    SavedProbabilities.remove,
+    SavedUncertainty.remove,
+    SavedInstances.remove,
+    PredictedQuality.remove,
+)
+"""Of what every kind of further output wrote about a label map that is replaced."""
 
 
 def predict_group(
@@ -32,6 +40,8 @@ def predict_group(
 ) -> PredictionReport:
     """Predict images and write ``<case><ending>`` for each to the folder ``output``, with further outputs.
 
+    Further outputs of a label map that is replaced are removed, whether or not their kind is written again.
+
     Parameters
     ----------
     group
@@ -46,13 +56,12 @@ def predict_group(
         Name of the method by which touching objects of each class are parted into ``instances/<case><ending>``; None
         writes none. See :class:`autoseg.inference.saved_instances.SavedInstances`.
     predict_quality
-        Also write ``quality.csv`` and the records in ``quality/`` that it is made of; not for regression. False removes
-        those that earlier predictions of the same cases left.
+        Also write ``quality.csv`` and the records in ``quality/`` that it is made of; not for regression.
     further
         What else to write.
     """
-    has_classes, has_records = not group.dataset.labels.targets, (output / QUALITY_FOLDER).is_dir()
-    outputs, has_quality = [*further], has_classes and predict_quality
+    outputs, has_quality = [*further], predict_quality and not group.dataset.labels.targets
+    has_records = (output / QUALITY_FOLDER).is_dir()
     if save_probabilities:
         outputs.append(SavedProbabilities())
     if save_uncertainty:
@@ -61,12 +70,11 @@ def predict_group(
         outputs.append(SavedInstances.by(instances, group.dataset, group.models[0].separation))
     if has_quality:
         outputs.append(PredictedQuality(_quality(group)))
-    elif has_classes and has_records:
-        outputs.append(NoQuality())
     report = predict_files(
-        group, inputs, output, overwrite=overwrite, further=outputs, workers=workers, progress=progress
-    )
-    if has_quality or (has_classes and has_records):
+        group, inputs, output, overwrite=overwrite, further=outputs, removals=REMOVALS, workers=workers,
+        progress=progress,
+    )  # fmt: skip
+    if has_quality or has_records:
         conclude_quality(output, report.done)
     return report
 

@@ -30,6 +30,7 @@ from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.export import Logits, decide
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.quality_sums import QualitySums
+from autoseg.io.images import without_ending
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import outputs_of
 
@@ -51,6 +52,11 @@ class PredictedQuality:
     def is_written(self, output: Path) -> bool:
         """Return True: a case is not predicted again for its record, which others may lack."""
         return True
+
+    @staticmethod
+    def remove(output: Path) -> None:
+        """Remove the record of a case, if it exists; :func:`conclude_quality` removes it from the table."""
+        record_path(output.parent, without_ending(output)).unlink(missing_ok=True)
 
     def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> CaseSums:
         """Return the observer of a case."""
@@ -89,42 +95,6 @@ class CaseSums:
             case=self.record.case, file=self.output.name, n_members=self.n_members, heads=heads, features=self.features
         )
         judged(record, self.quality).write(self.output.parent)
-
-    def close(self) -> None:
-        """Do nothing: no file is open."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoQuality:
-    """Stands for the quality in a prediction without it: removes records that earlier predictions of its cases left.
-
-    A record says how good the label map is that was written with it, and would be taken for one of the new map.
-    """
-
-    name: ClassVar[str] = "no predicted quality"
-
-    def is_written(self, output: Path) -> bool:
-        """Return True: there is nothing to write."""
-        return True
-
-    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> EarlierRecord:
-        """Return what removes the record of a case."""
-        return EarlierRecord(record_path(output.parent, prepared.record.case))
-
-
-@dataclass(frozen=True, slots=True)
-class EarlierRecord:
-    """Observer of one case that removes its earlier record."""
-
-    path: Path
-    needs_members: ClassVar[bool] = False
-
-    def __call__(self, slab: DecidedSlab) -> None:
-        """Do nothing."""
-
-    def write(self) -> None:
-        """Remove the record."""
-        self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Do nothing: no file is open."""

@@ -68,7 +68,8 @@ class SavedInstances:
             None if len(values) == 2 else min(OF_SEVERAL_CLASSES, LARGEST_NUMBER // (max(values) + 1))
         )
 
-    def path(self, output: Path) -> Path:
+    @staticmethod
+    def path(output: Path) -> Path:
         """Return the map of a case, given the path of its label map."""
         ending = written_ending(ending_of(output), LARGEST_NUMBER)
         return output.parent / FOLDER / f"{without_ending(output)}{ending}"
@@ -76,6 +77,11 @@ class SavedInstances:
     def is_written(self, output: Path) -> bool:
         """Whether the map of a case exists."""
         return self.path(output).is_file()
+
+    @staticmethod
+    def remove(output: Path) -> None:
+        """Remove the map of a case, if it exists."""
+        SavedInstances.path(output).unlink(missing_ok=True)
 
     def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> _CaseInstances:
         """Return the observer of a case."""

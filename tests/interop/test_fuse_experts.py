@@ -72,6 +72,14 @@ def test_masks_become_a_data_set_with_the_geometry_of_the_images(tmp_path, shape
     assert all(item.dice.shape == (3, 3) for item in agreements)
 
 
+def test_one_image_of_a_data_set_is_that_of_its_case(tmp_path):
+    write_experts(tmp_path, random_votes((5, 12, 10), 2, n_images=1), DEEP, ".nii.gz")
+    (tmp_path / "images" / "1.nii.gz").rename(tmp_path / "images" / "1_0000.nii.gz")
+    fused(tmp_path)
+    assert Dataset.load(tmp_path / "new").case_names == ("1",)
+    assert [path.name for path in (tmp_path / "new" / "imagesTr").iterdir()] == ["1_0000.nii.gz"]
+
+
 @DIMENSIONS
 def test_sets_of_all_images_share_their_file_values(tmp_path, shape, geometry, ending):
     votes = np.zeros((2, 2, *shape), dtype=np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -140,6 +141,16 @@ def test_images_are_those_that_the_prediction_read(tmp_path):
     assert panels_of(reader).count("image") >= 3 and not remarks
 
 
+def test_predictions_newer_than_their_scores_are_named(tmp_path):
+    folder = predictions(tmp_path)
+    scored_at = (folder / "summary.json").stat().st_mtime
+    assert page_of(folder)[1] == ()
+    os.utime(folder / "toy_001.nii.gz", (scored_at + 60, scored_at + 60))
+    reader, (remark,) = page_of(folder)
+    assert remark.startswith("1 label map newer than the scores (toy_001)") and "score them again" in remark
+    assert remark in "".join(text for _, text in reader.texts)
+
+
 def test_references_that_were_moved_can_be_named(tmp_path):
     folder = predictions(tmp_path)
     shutil.move(tmp_path / "Dataset007_Toy" / "labelsTr", tmp_path / "truth")
@@ -220,7 +231,7 @@ def test_empty_predictions_have_a_page(tmp_path, predicted):
     labels, geometry = read_labels(path)
     write_labels(path, np.full_like(labels, 0 if predicted == "nothing" else 2), geometry)
     reader, remarks = page_of(folder)
-    assert not remarks and "errors" in panels_of(reader)
+    assert all("newer than the scores" in remark for remark in remarks) and "errors" in panels_of(reader)
 
 
 def test_objects_have_their_scores_beside_those_of_classes(tmp_path):
