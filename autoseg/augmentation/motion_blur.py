@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from pydantic import AfterValidator, Field
 from torch import Generator, Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import pad
 
 from autoseg.augmentation.draws import Probability, Switchable, draw_samples
 
@@ -46,6 +46,9 @@ class MotionBlur(Switchable):
 
 def box_filtered(section: Tensor, length: int, *, along_x: bool) -> Tensor:
     """Return a section (C, y, x), each voxel the mean of the ``length`` (odd) around it along one axis."""
-    half = length // 2
-    margins, kernel = ((half, half, 0, 0), (1, length)) if along_x else ((0, 0, half, half), (length, 1))
-    return avg_pool2d(pad(section[None], margins, mode="replicate"), kernel, stride=1)[0]
+    half, axis = length // 2, 2 if along_x else 1
+    padded = pad(section[None], (half, half, 0, 0) if along_x else (0, 0, half, half), mode="replicate")[0]
+    total = torch.zeros_like(section)
+    for start in range(length):  # faster than a convolution or pooling for few taps
+        total.add_(padded.narrow(axis, start, section.shape[axis]))
+    return total.div_(length)

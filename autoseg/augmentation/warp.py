@@ -187,29 +187,37 @@ def moved_by(
         source = make_source(box, warp.array, centre, patch, fill, _dense_displacement(warp, patch))
         return arranged(sample(source).view(-1, *patch), warp)
     first = round(centre[0] - (patch[0] - 1) / 2)
-    parts = []
+    moved = box.new_empty((len(box), *patch))
     for planes, section, steps in runs(warp.sections or (Section(),) * patch[0]):
+        target = moved[:, planes]
         places = [first + z + step for z, step in zip(range(patch[0])[planes], steps, strict=True)]
-        slices = _slices_at(box, places, fill).flatten(0, 1)
         middles = [middle + shift for middle, shift in zip(centre[1:], section.shift, strict=True)]
         matrix = warp.array[1:, 1:] @ plane_rotation(section.angle)
         if warp.displacement is None and is_on_grid(matrix, middles, patch[1:]):
-            part = cut(slices, middles, patch[1:], fill)
+            _copy_slices_(box, target, places, middles, fill)
         else:
-            part = sample(make_source(slices, matrix, middles, patch[1:], fill, warp.displacement))
-        parts.append(part.view(len(box), -1, *patch[1:]))
-    return arranged(parts[0] if len(parts) == 1 else torch.cat(parts, 1), warp)
+            slices = _slices_at(box, places, fill).flatten(0, 1)
+            target.copy_(
+                sample(make_source(slices, matrix, middles, patch[1:], fill, warp.displacement)).view_as(target)
+            )
+    return arranged(moved, warp)
+
+
+def _copy_slices_(box: Tensor, target: Tensor, places: Sequence[int], centre: Sequence[float], fill: float) -> None:
+    """Copy slices of ``box`` (L, z, y, x) at ``places`` (n,), cut around ``centre``, into ``target`` (L, n, y, x)."""
+    for row, place in enumerate(places):
+        if 0 <= place < box.shape[1]:
+            target[:, row].copy_(cut(box[:, place], centre, target.shape[2:], fill))
+        else:
+            target[:, row].fill_(fill)
 
 
 def _slices_at(box: Tensor, places: Sequence[int], fill: float) -> Tensor:
     """Return (L, n, y, x): slices of ``box`` (L, z, y, x) at ``places`` (n,), ``fill`` where there is none."""
-    depth = box.shape[1]
-    if list(places) == list(range(places[0], places[0] + len(places))) and 0 <= places[0] <= depth - len(places):
+    if list(places) == list(range(places[0], places[0] + len(places))) and 0 <= places[0] <= box.shape[1] - len(places):
         return box.narrow(1, places[0], len(places))
-    slices = box.new_full((len(box), len(places), *box.shape[2:]), fill)
-    for row, place in enumerate(places):
-        if 0 <= place < depth:
-            slices[:, row] = box[:, place]
+    slices = box.new_empty((len(box), len(places), *box.shape[2:]))
+    _copy_slices_(box, slices, places, [(edge - 1) / 2 for edge in box.shape[2:]], fill)
     return slices
 
 
@@ -231,11 +239,13 @@ def _dense_displacement(warp: Warp, patch: Sequence[int]) -> NDArray[np.float32]
 def cut(box: Tensor, centre: Sequence[float], patch: Sequence[int], fill: float) -> Tensor:
     """Return (L, *patch): voxels of ``box`` (L, *box) around ``centre``, without interpolation, ``fill`` outside.
 
-    This is ``box`` itself if nothing is cut off or added.
+    This is ``box`` itself if nothing is cut off or added, and a view of it if nothing is added.
     """
     lows = [round(middle - (edge - 1) / 2) for middle, edge in zip(centre, patch, strict=True)]
     if not any(lows) and tuple(box.shape[1:]) == tuple(patch):
         return box
+    if all(0 <= low <= edge - size for low, edge, size in zip(lows, box.shape[1:], patch, strict=True)):
+        return box[(slice(None), *(slice(low, low + size) for low, size in zip(lows, patch, strict=True)))]
     out = box.new_full((box.shape[0], *patch), fill)
     target, source = [slice(None)], [slice(None)]
     for low, edge, available in zip(lows, patch, box.shape[1:], strict=True):
@@ -273,9 +283,22 @@ def arranged(moved: Tensor, warp: Warp) -> Tensor:
     n_axes = len(warp.mirrors)
     if warp.order:
         lead = range(moved.ndim - n_axes)
-        moved = moved.permute(*lead, *(len(lead) + axis for axis in warp.order)).contiguous()
+        moved = _copied(moved.permute(*lead, *(len(lead) + axis for axis in warp.order)))
     axes = [axis - n_axes for axis, is_mirrored in enumerate(warp.mirrors) if is_mirrored]
     return moved.flip(axes) if axes else moved
+
+
+def _copied(view: Tensor) -> Tensor:
+    """Return a contiguous copy of a transposed ``view`` (..., y, x).
+
+    On the CPU slice by slice: torch transposes matrices in blocks, which takes a third of the time, but only matrices.
+    """
+    if view.is_contiguous() or view.device.type != "cpu":
+        return view.contiguous()
+    copy = torch.empty(view.shape, dtype=view.dtype)
+    for index in np.ndindex(*view.shape[:-2]):
+        copy[index].copy_(view[index])
+    return copy
 
 
 def _as_tuples(matrix: Matrix) -> tuple[tuple[float, ...], ...]:

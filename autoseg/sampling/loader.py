@@ -33,6 +33,7 @@ from autoseg.sampling.origin import Origin, origin_of
 from autoseg.sampling.patches import Cutout, Sample, draw_place, read_cutout
 from autoseg.sampling.places import CaseContent, Sampler, intensity_generators, sample_rng
 from autoseg.sampling.raw_batch import RawBatch
+from autoseg.sampling.rejection import ALL_CASES
 from autoseg.sampling.workers import process_context, serve
 
 _log = logging.getLogger(__name__)
@@ -359,7 +360,7 @@ def _checked(
                 raise batch.kind(batch.message)
             for case, note in batch.notes:
                 if case not in said:
-                    _log.warning("%s", note)
+                    _log.log(logging.INFO if case == ALL_CASES else logging.WARNING, "%s", note)
                 said.add(case)
             yield batch
     finally:

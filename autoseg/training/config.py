@@ -147,6 +147,14 @@ class TrainingConfig(BaseModel):
             grouped[group] = {**(given.model_dump() if isinstance(given, BaseModel) else given), **content}
         return grouped
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Dotted keys of settings without effect: the operations of the recipe em, if the run takes another one."""
+        if self.augmentation.name == "em":
+            return ()
+        groups = tuple(f"augmentation.{name}." for name in EmOperations.model_fields)
+        return tuple(key for key in leaf_keys(type(self)) if key.startswith(groups))
+
     def flat(self) -> dict[str, Any]:
         """Return dotted key -> value of every setting."""
         return flatten(self.model_dump(mode="json"), leaf_keys(type(self)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -156,3 +159,14 @@ def test_missing_and_misshapen_targets_are_named():
         augment({"image": stack()})
     with pytest.raises(ConfigError, match="target 'label' has the shape"):
         augment({"image": stack(), "label": stack((3, 4, 5))})
+
+
+def test_the_example_of_the_documentation_runs():
+    page = (Path(__file__).parents[2] / "docs" / "em.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    volume = {name: np.ones((8, 340, 350), np.uint8) for name in ("image", "label", "valid_mask")}
+    names = {"volume": volume}
+    exec(code, names)  # noqa: S102 (our own example)
+    assert names["augment"].sample_size == (8, 336, 336)
+    assert {array.shape for array in names["patch"].values()} == {(8, 256, 256)}
+    assert (names["patch"]["label"] == names["patch"]["valid_mask"]).all()

@@ -183,3 +183,12 @@ def test_wrong_parameters_are_refused():
         CutBlur(down_ratio_min=9)
     with pytest.raises(ValueError, match="less than or equal to 1"):
         CutNoise(length_ratio=1.5)
+
+
+def test_half_of_the_shorter_edge_is_never_exceeded_by_a_band():
+    before = images((32, 60), samples=40, channels=1)
+    after = changed(MissingParts(probability=1), before)
+    hit = (after != before)[:, 0]
+    crosses_x = hit.any(1).all(1)  # the line rises by less than one row per column
+    assert 0 < crosses_x.sum() < 40
+    assert hit.sum(1)[crosses_x].max() <= 2 * 8 + 1
