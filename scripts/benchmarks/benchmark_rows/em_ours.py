@@ -21,14 +21,8 @@ from benchmark_rows.patches_ours import write_cached
 def places(settings: dict[str, Any]) -> list[tuple[float, ...]]:
     """Return the centres of the patches: one section further each, in the middle of the plane."""
     patch, shape = settings["patch"], settings["shapes"][0]
-    lows = [(edge - size) // 2 for edge, size in zip(shape, patch, strict=True)]
-    return [
-        (
-            lows[0] + step + (patch[0] - 1) / 2,
-            *(low + (size - 1) / 2 for low, size in zip(lows[1:], patch[1:], strict=True)),
-        )
-        for step in range(settings["patches"])
-    ]
+    z, y, x = ((edge - size) // 2 + (size - 1) / 2 for edge, size in zip(shape, patch, strict=True))
+    return [(z + step, y, x) for step in range(settings["patches"])]
 
 
 def read(case: CaseStore, centre: tuple[float, ...], warp: Warp, settings: dict[str, Any]) -> Cutout:
