@@ -45,7 +45,7 @@ class EmOperations(Parameters):
         """Return the operations that are enabled, for patches of ``n_axes`` axes (2 or 3), in their order."""
         operations = [getattr(self, name) for name in EmOperations.model_fields]
         if self.flip.enabled:
-            axes = tuple(axis for axis in self.flip.axes if 0 <= axis < n_axes)
+            axes = tuple(axis for axis in self.flip.axes if axis < n_axes)
             operations[operations.index(self.flip)] = self.flip.model_copy(update={"axes": axes})
         return tuple(
             operation

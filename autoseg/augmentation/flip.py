@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from autoseg.augmentation.draws import Probability, Switchable
 from autoseg.augmentation.enlarged import Size
 from autoseg.augmentation.warp import Warp
 
+Axis = Annotated[int, Field(ge=0, le=2)]
 EACH = 0.5
 """Probability of each reflection and transposition of a chosen sample."""
 
@@ -30,7 +31,7 @@ class Flip(Switchable):
 
     probability: Probability = 1.0
     """Probability of a sample."""
-    axes: Annotated[tuple[int, ...], BeforeValidator(_axes)] = (0, 1, 2)
+    axes: Annotated[tuple[Axis, ...], BeforeValidator(_axes)] = (0, 1, 2)
     """Patch axes that may be reflected; 0 is z of a 3-D patch; those it lacks do not count. Prediction averages
     over the same mirrored copies."""
     transpose: bool = True

@@ -126,6 +126,7 @@ def test_operations_of_em_are_settings_one_by_one():
         (["augmentation=em", "motion_blur.kernel_size=4"], "expected an odd number"),
         (["augmentation=em", "cut_noise.probability=2"], "less than or equal to 1"),
         (["augmentation=em", "elastic.enabled=perhaps"], "valid boolean"),
+        (["augmentation=em", "flip.axes=3"], "less than or equal to 2"),
     ],
 )
 def test_wrong_settings_of_operations_are_named(assignments, message):
