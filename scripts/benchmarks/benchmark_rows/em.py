@@ -1,4 +1,4 @@
-"""Operations for electron microscopy, one by one, beside what reading the same patches takes."""
+"""Operations for electron microscopy, one by one, beside what reading the same patches from a compressed file takes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ def check(folder: Path, settings: Settings) -> Finding:
 
 
 EM = Row(
-    title="operations for electron microscopy at their default probabilities, beside reading the patches",
+    title="operations for electron microscopy at their default probabilities, beside reading the patches from HDF5",
     variants=tuple(Variant(name, {**STACK, "operation": name}, floor=FLOOR) for name in NAMES),
     make=make,
     ours="em_ours:operation",
     theirs="em_theirs:reading",
     is_foreign=False,
     check=check,
-    limit="reading is one copy from the page cache; one copy where voxels are only copied, four reads at neighbouring"
-    " places where sections are turned or scaled",
+    limit="one copy where voxels are only copied; four neighbouring reads where sections are turned or scaled",
 )
