@@ -145,6 +145,12 @@ def test_preview_batches(matches, root):
 
 
 @pytest.mark.slow
+def test_preview_augmentation(matches, root):
+    line = ("900", "--augmentation", "em", "-n", "2", "-o", root / "augmented.png")
+    matches("preview_augmentation", line, (*line[:1], "--augmentation", "en", *line[3:]))
+
+
+@pytest.mark.slow
 def test_complete(matches, root, model):
     line = ("900", "--name", "golden", "-o", root / "completed", "--no-tta", "-j", "0", *CPU)
     matches("complete", line, (*line, "--seen", "--review"), ("902",))
