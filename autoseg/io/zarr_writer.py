@@ -184,7 +184,7 @@ def create_zarr(
     ConfigError
         If tensorstore or yaozarrs is not installed.
     """
-    if any(edge % length for edge, length in zip(shard, chunk, strict=True)) or min(*chunk, *shard, levels) < 1:
+    if min(*chunk, *shard, levels) < 1 or any(edge % length for edge, length in zip(shard, chunk, strict=True)):
         raise ValueError(
             f"shard {shard}, expected a multiple of the chunk {chunk}; levels {levels}, expected 1 or more"
         )

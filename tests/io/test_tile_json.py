@@ -126,7 +126,7 @@ def test_a_tile_of_a_wrong_size_is_an_error(tiles):
     Image.fromarray(GREY[0, :19, :32]).save(tiles.parent / "s1" / "0_0.png")
     array = open_array(tiles)
     assert array.read(Box((0, 0, 0), (1, 50, 70))).all()
-    with pytest.raises(FileFormatError, match="0_0.png: found a tile of 19 x 32 pixels, expected 20 x 32"):
+    with pytest.raises(FileFormatError, match=r"0_0\.png: found a tile of 19 x 32 pixels, expected 20 x 32"):
         array.read(Box((1, 0, 0), (2, 1, 1)))
 
 
@@ -146,7 +146,7 @@ def test_colours_of_labels_are_numbers(tmp_path):
     assert np.array_equal(array.read(Box.whole(SHAPE))[0], ids)
     assert open_array(describe(tmp_path, dtype=None), as_labels=True).dtype == np.uint32
     narrow = open_array(describe(tmp_path, dtype="uint16"), as_labels=True)
-    with pytest.raises(FileFormatError, match='at most|0 to 65535.*Write another "dtype"'):
+    with pytest.raises(FileFormatError, match=r"0 to 65535.*Write another .dtype"):
         narrow.read(Box.whole(SHAPE))
 
 
