@@ -60,19 +60,22 @@ class TileVolume(BaseModel):
 
     @model_validator(mode="after")
     def _agrees(self) -> TileVolume:
+        faults = []
         if len(self.image) != self.depth:
-            raise ValueError(
-                f"image has {counted(len(self.image), 'path')}, expected depth = {self.depth}, one a section"
+            faults.append(
+                f"image has {counted(len(self.image), 'path')}, but depth is {self.depth} (one path a section)"
             )
-        for path in self.image:
-            if (ROW in path) != (COLUMN in path):
-                raise ValueError(f"image has the path {path!r}, expected both {ROW} and {COLUMN}, or neither")
+        halves = [path for path in self.image if (ROW in path) != (COLUMN in path)]
+        if halves:
+            faults.append(f"image has the path {halves[0]!r}, with only one of {ROW} and {COLUMN}")
         if self.spacing is not None and not all(math.isfinite(edge) and edge > 0 for edge in self.spacing):
-            raise ValueError(f"spacing is {self.spacing}, expected three numbers above 0, in mm")
+            faults.append(f"spacing is {self.spacing}, but must be three numbers above 0, in mm")
         grid = tuple(-(-edge // size) for edge, size in zip((self.height, self.width), self.tile, strict=True))
         for name, stated, follows in (("n_rows", self.n_rows, grid[0]), ("n_columns", self.n_columns, grid[1])):
             if stated not in (None, follows):
-                raise ValueError(f"{name} is {stated}, expected {follows}, as height, width and tile_size say")
+                faults.append(f"{name} is {stated}, but height, width and tile_size give {follows}")
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
 
     @property
@@ -190,11 +193,11 @@ def _volume(path: Path) -> TileVolume:
     try:
         return TileVolume.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}".removeprefix(": Value error, ")
-            for item in error.errors()[:5]
-        )
-        raise unreadable(path, faults, "a tile JSON", fix) from error
+        messages: dict[str, str] = {}
+        for item in error.errors():
+            key = str(item["loc"][0]) if item["loc"] else ""
+            messages.setdefault(key, f"{key}: {item['msg']}".removeprefix(": ").removeprefix("Value error, "))
+        raise unreadable(path, "; ".join(messages.values()), "a tile JSON without faults", fix) from error
 
 
 def _paths(tiles: _Tiles) -> Iterator[Path]:

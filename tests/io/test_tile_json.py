@@ -211,14 +211,15 @@ def test_a_declared_volume_of_100_gb_opens_at_once_and_a_box_takes_little_memory
 
 
 FAULTS = {
-    "too_few_paths": ({"image": ["a.png"]}, "image has 1 path, expected depth = 3"),
-    "half_a_place": ({"image": ["{row}.png"] * 3}, "expected both {row} and {column}, or neither"),
+    "too_few_paths": ({"image": ["a.png"]}, "image has 1 path, but depth is 3"),
+    "half_a_place": ({"image": ["{row}.png"] * 3}, "with only one of {row} and {column}"),
     "no_height": ({"height": None}, "height: Field required"),
     "no_size": ({"tile_size": 0}, "tile_size"),
-    "rows": ({"n_rows": 9}, "n_rows is 9, expected 3"),
-    "columns": ({"n_columns": 9}, "n_columns is 9, expected 3"),
+    "rows": ({"n_rows": 9}, "n_rows is 9, but height, width and tile_size give 3"),
+    "columns": ({"n_columns": 9}, "n_columns is 9, but"),
     "ratio": ({"tile_ratio": 0}, "tile_ratio"),
     "type": ({"dtype": "float32"}, "dtype"),
+    "two": ({"n_rows": 9, "image": ["a"]}, "n_rows is 9"),
     "spacing": ({"spacing": [1, 0, 1]}, "three numbers above 0"),
 }
 
