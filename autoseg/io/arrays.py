@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from autoseg.core.errors import FileFormatError
+from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.findings import did_you_mean
 from autoseg.core.geometry import ASSUMED, Geometry
 from autoseg.io.chunked import is_chunked, open_chunked, pyramid
@@ -33,6 +33,9 @@ def parse_location(location: str | Path) -> tuple[Path, str]:
     A path that exists is never split, nor a drive letter of Windows from its path.
     """
     text = str(location)
+    if "://" in text:
+        fix = "Copy the array here, or mount the storage."
+        raise FileFormatError(Fault(text, "an address", "a path on this machine", fix))
     path, colon, name = text.rpartition(":")
     is_drive = len(path) == 1 and name[:1] in ("/", "\\")
     return (Path(text), "") if not colon or is_drive or Path(text).exists() else (Path(path), name)

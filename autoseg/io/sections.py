@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.core.dicom import conversion, dicom_folder
 from autoseg.core.findings import listed
 from autoseg.io.file_contents import StoredHeader, assumed_geometry, unreadable
 from autoseg.io.images import read_stored
@@ -41,6 +42,8 @@ def open_sections(folder: Path, *, as_labels: bool = False) -> StoredArray:
         or differs from the first in size, channels or type.
     """
     files = section_files(folder)
+    if not files and dicom_folder(folder) is not None:
+        raise unreadable(folder, "a folder of DICOM files", "one picture a section", f"{conversion(folder, '')}.")
     endings = sorted({path.suffix.lower() for path in files})
     if len(endings) != 1:
         found = f"pictures of several formats ({', '.join(endings)})" if files else "a folder without pictures"

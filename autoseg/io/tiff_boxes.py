@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,10 @@ class _Segments:
     path: Path
     pages: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     """Offsets and numbers of bytes of the segments of each page."""
-    page: tifffile.TiffPage
-    """Page that describes all."""
+    decode: Callable[[bytes | None, int], Any]
+    """tifffile's decoder of the pages, which are all of one form."""
+    empty: tuple[int | float, np.dtype[Any]]
+    """Value and type of segments that the writer left out."""
     cache: TileCache
 
     def decoded(self, page: int, segment: int) -> NDArray[Any]:
@@ -47,19 +50,17 @@ class _Segments:
 
     def _decode(self, page: int, segment: int) -> NDArray[Any]:
         offsets, counts = self.pages[page]
-        decode: Callable[..., Any] = self.page.decode
         try:
             with self.path.open("rb") as file:  # opened each time, so that threads and processes share no position
                 file.seek(offsets[segment])
                 content = file.read(counts[segment]) if counts[segment] else None
-            tables, header = self.page.jpegtables, self.page.jpegheader
-            values, _, shape = decode(content, segment, jpegtables=tables, jpegheader=header)
+            values, _, shape = self.decode(content, segment)
         except MemoryError:
             raise
         except Exception as error:  # every codec has errors of its own
             raise damaged(self.path, " ".join(str(error).split()) or type(error).__name__) from error
-        if values is None:  # a segment that the writer left out
-            values = np.full(shape, self.page.nodata, dtype=self.page.dtype)
+        if values is None:
+            values = np.full(shape, *self.empty)
         return np.moveaxis(values[0], -1, 0)
 
 
@@ -115,7 +116,10 @@ def _planes(path: Path, series: list[tifffile.TiffPageSeries], shape: tuple[int,
         return None
     is_channel_first = bool(outer) and outer[0][0] in CHANNEL_AXES
     places = tuple((tuple(page.dataoffsets), tuple(page.databytecounts)) for page in pages)
-    segments = _Segments(path, places, keyframe, TileCache())
+    # These attributes of a page are computed on first use, from the file, which is open only now.
+    decoder = partial(keyframe.decode, jpegtables=keyframe.jpegtables, jpegheader=keyframe.jpegheader)
+    dtype = np.dtype(keyframe.dtype)
+    segments = _Segments(path, places, decoder, (keyframe.nodata, dtype), TileCache())
     height, width = keyframe.chunks[:2]
     columns = keyframe.chunked[1]
 
@@ -125,4 +129,4 @@ def _planes(path: Path, series: list[tifffile.TiffPageSeries], shape: tuple[int,
         channels = [segments.decoded(number, row * columns + column) for number in numbers]
         return channels[0] if len(channels) == 1 else np.concatenate(channels)
 
-    return TiledPlanes(shape, (height, width), np.dtype(keyframe.dtype), decode)
+    return TiledPlanes(shape, (height, width), dtype, decode)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from scipy import ndimage
 
-from autoseg.core.boxes import Box, blocks
+from autoseg.core.boxes import Box
 from autoseg.core.errors import FileFormatError
 from autoseg.core.findings import counted, listed
 from autoseg.core.geometry import Geometry
@@ -102,11 +103,14 @@ class _Tiles:
     as_labels: bool
     cache: TileCache
 
+    def name(self, z: int, row: int, column: int) -> str:
+        """Return the path of a tile, which may not exist, as it counts from the folder of the JSON file."""
+        first_row, first_column = self.volume.tile_st
+        return self.volume.image[z].replace(ROW, str(row + first_row)).replace(COLUMN, str(column + first_column))
+
     def path(self, z: int, row: int, column: int) -> Path:
         """Return the path of a tile, which may not exist."""
-        first_row, first_column = self.volume.tile_st
-        name = self.volume.image[z].replace(ROW, str(row + first_row)).replace(COLUMN, str(column + first_column))
-        return self.where.parent / name
+        return self.where.parent / self.name(z, row, column)
 
     def stored(self, path: Path) -> NDArray[Any]:
         """Return the tile of a file as it is stored, (C, h, w); of labels, the numbers that colours stand for."""
@@ -202,10 +206,11 @@ def _volume(path: Path) -> TileVolume:
 
 def _paths(tiles: _Tiles) -> Iterator[Path]:
     volume = tiles.volume
-    planes = Box.whole((volume.depth, volume.height, volume.width))
-    for part in blocks(planes, (1, *volume.tile)):
-        z, y, x = part.start
-        yield tiles.path(z, y // volume.tile[0], x // volume.tile[1])
+    n_rows, n_columns = (
+        -(-edge // size) for edge, size in zip((volume.height, volume.width), volume.tile, strict=True)
+    )
+    for index in product(range(volume.depth), range(n_rows), range(n_columns)):
+        yield tiles.path(*index)
 
 
 def _format(tiles: _Tiles) -> _Format:
@@ -233,14 +238,16 @@ def _no_tiles(tiles: _Tiles) -> FileFormatError:
 
 
 def _missing(tiles: _Tiles, planes: TiledPlanes, box: Box) -> tuple[Box, ...]:
-    exists: dict[Path, bool] = {}
+    if not box.n_voxels:
+        return ()
+    exists: dict[str, bool] = {}  # by name, since half a million paths take much longer to make and compare
     gaps = []
-    for part in planes.parts(box):
-        path = tiles.path(*planes.index(part))
-        if path not in exists:
-            exists[path] = path.is_file()
-        if not exists[path]:
-            gaps.append(part)
+    for index in planes.indices(box):
+        name = tiles.name(*index)
+        if name not in exists:
+            exists[name] = (tiles.where.parent / name).is_file()
+        if not exists[name]:
+            gaps.append(planes.part(index, box))
     return tuple(gaps)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.core.boxes import Box, blocks
+from autoseg.core.boxes import Box, block_at
 from autoseg.io.file_contents import Shape4
 
 CACHE_BYTES = 128 << 20
@@ -64,10 +65,11 @@ class TiledPlanes:
     def read(self, box: Box) -> NDArray[Any]:
         """Return (C, *box) of a box inside; 0 where tiles are missing."""
         array = np.zeros((self.shape[0], *box.shape), dtype=self.dtype)
-        for part in self.parts(box):
-            tile = self.decode(*self.index(part))
+        for index in self.indices(box):
+            tile = self.decode(*index)
             if tile is None:
                 continue
+            part = self.part(index, box)
             (_, y, x), (height, width) = part.start, self.tile
             rows, columns = (slice(at % size, at % size + n) for at, size, n in zip(
                 (y, x), (height, width), part.shape[1:], strict=True
@@ -75,11 +77,13 @@ class TiledPlanes:
             array[(slice(None), *part.relative_to(box).slices)] = tile[:, None, rows, columns]
         return array
 
-    def parts(self, box: Box) -> Iterator[Box]:
-        """Yield the part of the box in each tile, plane by plane, in the order of rows and columns."""
-        return blocks(box, (1, *self.tile))
+    def indices(self, box: Box) -> Iterator[tuple[int, int, int]]:
+        """Yield plane, row and column of each tile that a box, which is not empty, touches; columns fastest."""
+        (z0, y0, x0), (z1, y1, x1), (height, width) = box.start, box.stop, self.tile
+        rows, columns = range(y0 // height, -(-y1 // height)), range(x0 // width, -(-x1 // width))
+        return product(range(z0, z1), rows, columns)
 
-    def index(self, part: Box) -> tuple[int, int, int]:
-        """Return plane, row and column of the tile that a part lies in."""
-        z, y, x = part.start
-        return (z, y // self.tile[0], x // self.tile[1])
+    def part(self, index: tuple[int, int, int], box: Box) -> Box:
+        """Return the part of a box that lies in a tile."""
+        _, z, y, x = self.shape
+        return block_at(index, (z, y, x), (1, *self.tile)).intersection(box)

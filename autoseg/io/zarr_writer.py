@@ -7,13 +7,15 @@ shards that have no mark, and processes that write different shards need not kno
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from autoseg.core.arrays import Shape3
 from autoseg.core.atomic import lacks_room, no_room, write_json, write_text
@@ -99,8 +101,9 @@ class ZarrWriter:
         try:
             place.write(values.reshape(place.shape)).result()
         except (ValueError, OSError) as error:
-            if lacks_room(error, self.path) or "No space left" in str(error):
-                raise no_room(self.path, error) from error
+            reason = _system_error(error)
+            if lacks_room(reason, self.path):
+                raise no_room(self.path, reason) from error
             raise
         write_text(mark, "")
 
@@ -143,7 +146,7 @@ class ZarrWriter:
 def create_zarr(
     path: Path,
     shape: Shape4,
-    dtype: np.dtype[Any],
+    dtype: DTypeLike,
     geometry: Geometry,
     *,
     chunk: Shape3,
@@ -164,6 +167,8 @@ def create_zarr(
         (C, z, y, x) of the full resolution. Of 2-D geometry, z is 1, and the array has no such axis.
     dtype
         Integers or floating point.
+    geometry
+        Spacing and origin; OME-Zarr cannot store directions of axes. An assumed spacing is written without a unit.
     chunk, shard
         Voxels (z, y, x): a chunk is what is compressed, and read, at once; a shard is one file, and must be a multiple
         of the chunk. Each holds one channel and all channels.
@@ -188,6 +193,8 @@ def create_zarr(
         raise ValueError(
             f"shard {shard}, expected a multiple of the chunk {chunk}; levels {levels}, expected 1 or more"
         )
+    if np.dtype(dtype).kind not in "iuf":
+        raise ValueError(f"values of {np.dtype(dtype)}, expected integers or floating point")
     if len(names) != shape[0] and (names or shape[0] != 1):
         raise ValueError(f"{len(names)} names of channels, expected {shape[0]}")
     if geometry.ndim == 2 and shape[1] != 1:
@@ -297,6 +304,12 @@ def _create_array(path: Path, axes: str, shape: Shape4, dtype: np.dtype[Any], ch
         return tensorstore.open(spec, open=True, create=True).result()
     except ValueError as error:
         raise _other(path, "an array of another shape, type or layout") from error
+
+
+def _system_error(error: Exception) -> Exception:
+    """Return the system's error of which tensorstore's message holds the code; ``error`` itself without one."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return OSError(int(code[1]), os.strerror(int(code[1]))) if code else error
 
 
 def _other(path: Path, found: str) -> FileFormatError:

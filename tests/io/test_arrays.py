@@ -292,9 +292,11 @@ MISTAKES = {
     "complex": (lambda d: npy(d / "a.npy", np.zeros((2, 2), dtype=complex)), "integers or floating-point"),
     "text": (lambda d: npy(d / "a.npy", np.array([["a"]])), "integers or floating-point"),
     "objects": (lambda d: npy(d / "a.npy", np.array([[None]])), "no array"),
+    "address": (lambda d: "s3://bucket/a.zarr", "a path on this machine"),
     "empty_axis": (lambda d: npy(d / "a.npy", np.zeros((0, 4))), "none of them empty"),
     "other_ending": (lambda d: npy(d / "a.npy", GREY).rename(d / "a.dat"), "one of .h5"),
     "empty_folder": (lambda d: d, "a folder without pictures"),
+    "dicom": (lambda d: (d / "1.dcm").write_bytes(bytes(128) + b"DICM") and d, "DICOM files.*Convert each series"),
     "empty_zarr": (lambda d: (d / "a.zarr").mkdir() or d / "a.zarr", "without metadata"),
     "times": (lambda d: write_chunked(d / "a.zarr", np.zeros((3, 1, 2, 2, 2)), "zarr3", (1,) * 5), "3 time points"),
     "complex_zarr": (

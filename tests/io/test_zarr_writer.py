@@ -15,7 +15,7 @@ import pytest
 import yaozarrs
 
 from autoseg.core.boxes import Box
-from autoseg.core.errors import FileFormatError
+from autoseg.core.errors import FileFormatError, StorageError
 from autoseg.core.geometry import Geometry
 from autoseg.io.arrays import levels, open_array
 from autoseg.io.downsampling import downsampled
@@ -178,6 +178,24 @@ def test_arguments_that_contradict_each_other_are_refused(tmp_path, options, mes
     with pytest.raises(ValueError, match=message):
         writer(tmp_path / "a.zarr", **options)
     assert not (tmp_path / "a.zarr").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of processes are those of POSIX")
+def test_a_full_disk_is_an_error_of_storage_and_marks_nothing(tmp_path):
+    import resource
+
+    noise = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 64), dtype=np.uint8)
+    volume = create_zarr(tmp_path / "a.zarr", noise.shape, "uint8", GEOMETRY, chunk=(64,) * 3, shard=(64,) * 3)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"a\.zarr: cannot be written: File too large"):
+            volume.write(Box.whole((64, 64, 64)), noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(volume.pending()) == 1
+    volume.write(Box.whole((64, 64, 64)), noise)
+    assert np.array_equal(volume.open().read(Box.whole((64, 64, 64))), noise)
 
 
 WORKER = """
