@@ -148,6 +148,17 @@ WRITERS = {
     ),
     "tiff_bits": lambda d: (tiff(d / "a.tif", GREY > 99, compression="zlib"), (GREY > 99) * np.uint8(1)),
     "tiff_volumetric": lambda d: (tiff(d / "a.tif", GREY, compression="zlib", tile=(4, 16, 16), volumetric=True), GREY),
+    "tiff_jpeg": lambda d: (
+        tiff(d / "a.tif", GREY[..., None] // np.uint8([1, 2, 3]), compression="jpeg", photometric="rgb", tile=(16, 16)),
+        np.moveaxis(tifffile.imread(d / "a.tif"), -1, 0),
+    ),
+    "tiff_sparse": lambda d: (
+        tiff(
+            d / "a.tif", (np.full((16, 16), i, np.uint8) if i % 3 == 0 else None for i in range(12)),
+            shape=(3, 20, 30), dtype="uint8", tile=(16, 16), compression="zlib", photometric="minisblack",
+        ),
+        tifffile.imread(d / "a.tif"),
+    ),
     "sections_png": lambda d: (sections(d / "a", GREY), GREY),
     "sections_tif": lambda d: (sections(d / "a", WIDE, ".tif"), WIDE),
     "nii": lambda d: (nifti(d / "a.nii", CHANNELS), CHANNELS),
