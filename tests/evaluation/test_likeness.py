@@ -46,7 +46,7 @@ def varied(rng, shift=0.0):
 
 @pytest.mark.parametrize("n", [LEAST_CASES, 6, 15, 40])
 def test_four_distances_together_flag_no_more_than_one_may(n):
-    """About 1 in n + 1 at most, or 5 % of many, although each distance has a level of its own; others are still flagged."""
+    """About 1 in n + 1 at most, or 5 % of many, though each distance has a level of its own; others still are."""
     flagged, others = [], []
     for seed in range(40 if n < 40 else 10):
         rng = np.random.default_rng(seed)
