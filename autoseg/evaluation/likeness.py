@@ -154,10 +154,10 @@ def fit_likeness(cases: Mapping[str, CaseFeatures], channels: Sequence[str]) -> 
     Notes
     -----
     Each case is compared with the others to find out how far apart training cases are. The level of a distance is the
-    ceil((n + 1) * 0.95)-th smallest of these n distances, and the largest if n < 19, so that about 5 % of cases like
-    the training cases are flagged. As there are several distances, the level of the largest ratio follows by the same
-    rule; if n < 39 that changes little, as few ratios or none are above 1, and each distance flags up to 1 in n + 1.
-    Covariances are shrunk towards a multiple of the identity (Ledoit and Wolf
+    ceil((n + 1) * 0.95)-th smallest of these n distances, and the largest if n < 19. Several distances together would
+    flag more than one does, so the level of their largest ratio follows by the same rule from the training cases, each
+    in units of the levels that the others have without it. About 5 % of cases like the training cases are then flagged,
+    and at most about 1 in n + 1 if n < 19. Covariances are shrunk towards a multiple of the identity (Ledoit and Wolf
     2004, J. Multivariate Anal. 88:365), since cases are few; the spacing and the field of view are compared with the
     median, and factors up to ``LEAST_FACTORS`` are never flagged.
     """
@@ -170,9 +170,11 @@ def fit_likeness(cases: Mapping[str, CaseFeatures], channels: Sequence[str]) -> 
     for name, parts in DISTANCES:
         vectors = np.stack([joined(item, parts) for item in features])
         apart = np.array([_left_out(vectors, index, parts) for index in range(len(vectors))])
-        level = max(upper_level(apart), math.log(LEAST_FACTORS.get(name, 1.0 + 1e-6)))
+        least = math.log(LEAST_FACTORS.get(name, 1.0 + 1e-6))
+        level = max(upper_level(apart), least)
         distances.append(_distance(name, parts, vectors).model_copy(update={"level": level}))
-        ratios.append(apart / level)
+        of_others = [upper_level(np.delete(apart, index)) for index in range(len(apart))]
+        ratios.append(apart / np.maximum(of_others, least))
     return Likeness(
         n_cases=len(cases),
         channels=names,

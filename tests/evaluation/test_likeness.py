@@ -37,6 +37,27 @@ def test_few_of_the_images_like_the_training_are_flagged(n):
     assert np.mean(flagged) < max(0.1, 1.8 / (n + 1))
 
 
+def varied(rng, shift=0.0):
+    """Return the features of a case of a site where spacing, size, intensity and detail all vary."""
+    spacing = tuple(np.array([2.0, 1.0, 1.0]) * np.exp(rng.normal(0, 0.4, 3)))
+    size = np.array([60.0, 90.0, 90.0]) * np.exp(rng.normal(0, 0.5, 3))
+    return features(rng, spacing=spacing, size=tuple(size), shift=shift + rng.normal(0, 0.1))
+
+
+@pytest.mark.parametrize("n", [LEAST_CASES, 6, 15, 40])
+def test_four_distances_together_flag_no_more_than_one_may(n):
+    """About 1 in n + 1 at most, or 5 % of many, though each distance has a level of its own; others still are."""
+    flagged, others = [], []
+    for seed in range(40 if n < 40 else 10):
+        rng = np.random.default_rng(seed)
+        likeness = fit_likeness({str(index): varied(rng) for index in range(n)}, ["MR"])
+        flagged += [likeness.judge(varied(rng)).is_unlike for _ in range(20)]
+        others += [likeness.judge(varied(rng, shift=4.0)).is_unlike for _ in range(5)]
+    allowed = max(0.05, 1 / (n + 1))
+    assert np.mean(flagged) < allowed + 0.03
+    assert np.mean(others) > (0.9 if n > LEAST_CASES else 0.75)
+
+
 @pytest.mark.parametrize("n", [LEAST_CASES, 30])
 @pytest.mark.parametrize(
     ("change", "words"),
