@@ -222,12 +222,16 @@ def _optional_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _nearest(written: str, keys: Sequence[str]) -> list[str]:
-    """Return up to three known keys that look like ``written``, by the whole key, its last part, or initials."""
+    """Return up to three known keys that look like ``written``, by the whole key, its last part, or initials.
+
+    Of several keys with these initials, only those in the highest groups: ``lr`` is ``optimizer.learning_rate``.
+    """
     last = written.rpartition(".")[2]
     by_last = {key.rpartition(".")[2]: key for key in keys}
     initials = [key for name, key in by_last.items() if "".join(word[:1] for word in name.split("_")) == last]
+    highest = min((key.count(".") for key in initials), default=0)
     close = [
-        *initials,
+        *(key for key in initials if key.count(".") == highest),
         *difflib.get_close_matches(written, keys, 2),
         *(by_last[name] for name in difflib.get_close_matches(last, list(by_last), 2)),
     ]

@@ -141,17 +141,24 @@ class timed_augmentation:  # noqa: N801 (used as a statement)
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.moved, self.augment = loading.RawBatch.moved, loading.augment_intensity
+        self.moved, self.augment = loading.RawBatch.moved, loading.augment_batch_
 
     def __enter__(self) -> None:
         """Put the clock around moving and changing intensities."""
         clock, moved, augment = self.clock, self.moved, self.augment
         loading.RawBatch.moved = lambda raw: clock.time("augment", lambda: moved(raw))
-        loading.augment_intensity = lambda *given: clock.time("augment", lambda: augment(*given))
+
+        def timed(batch: Batch, *further: Any) -> None:
+            if batch.images.device.type == "cpu":
+                augment(batch, *further)
+            else:
+                clock.time("augment", lambda: augment(batch, *further))
+
+        loading.augment_batch_ = timed
 
     def __exit__(self, *error: object) -> None:
         """Take it away."""
-        loading.RawBatch.moved, loading.augment_intensity = self.moved, self.augment
+        loading.RawBatch.moved, loading.augment_batch_ = self.moved, self.augment
 
 
 def _timed_step(parts: Parts, batch: Batch, clock: Clock) -> None:
