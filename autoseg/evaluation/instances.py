@@ -12,6 +12,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from autoseg.core.arrays import BoolArray
+from autoseg.evaluation.contingency import Contingency, sizes_of
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """Intersection over union from which two instances match: 0.5, 0.55, ..., 0.95."""
@@ -75,35 +76,25 @@ def match_instances(
     al., arXiv 1801.00868. Only pairs that overlap are looked at, so the time grows with voxels, not with the product of
     the numbers of instances.
     """
-    if decided is not None:
-        prediction, reference = np.where(decided, prediction, 0), np.where(decided, reference, 0)
-    predicted, sizes = _numbered(prediction)
-    truth, true_sizes = _numbered(reference)
-    shape = (len(sizes), len(true_sizes))
-    both = (predicted > 0) & (truth > 0)
-    rows, columns = predicted[both] - 1, truth[both] - 1
-    overlap = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=shape).tocsr().tocoo()
-    iou = overlap.data / (sizes[overlap.row] + true_sizes[overlap.col] - overlap.data)
-    pairs = sparse.coo_array((iou, (overlap.row, overlap.col)), shape=shape)
+    return count_matches(Contingency.of(prediction, reference, decided))
+
+
+def count_matches(table: Contingency) -> InstanceCounts:
+    """Return the matches of the instances of a table, as :func:`match_instances` does."""
+    predicted, rows, sizes = sizes_of(table.predicted, table.voxels)
+    truth, columns, true_sizes = sizes_of(table.reference, table.voxels)
+    both = (table.predicted != 0) & (table.reference != 0)
+    row, column, overlap = rows[both], columns[both], table.voxels[both]
+    iou = overlap / (sizes[row] + true_sizes[column] - overlap)
+    pairs = sparse.coo_array((iou, (row, column)), shape=(len(predicted), len(truth)))
     matched = tuple(_n_matched(pairs, threshold) for threshold in THRESHOLDS)
-    return InstanceCounts(matched, *shape, _matched_iou(pairs))
+    n_predicted, n_reference = int((predicted != 0).sum()), int((truth != 0).sum())
+    return InstanceCounts(matched, n_predicted, n_reference, _matched_iou(pairs))
 
 
 def add_counts(counts: Sequence[InstanceCounts]) -> InstanceCounts:
     """Return the counts of several cases together; all 0 without cases."""
     return sum(counts, InstanceCounts((0,) * len(THRESHOLDS), 0, 0, 0.0))
-
-
-def _numbered(instances: NDArray[np.integer[Any]]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Return (V,) consecutive numbers of instances from 1, 0 for background; and (n,) their numbers of voxels."""
-    values, numbers, sizes = np.unique(instances, return_inverse=True, return_counts=True)
-    flat = numbers.reshape(-1)
-    (background,) = np.nonzero(values == 0)
-    if len(background):
-        place = int(background[0])
-        flat = np.where(flat == place, 0, flat + (flat < place))
-        return flat, np.delete(sizes, place)
-    return flat + 1, sizes
 
 
 def _n_matched(pairs: sparse.coo_array, threshold: float) -> int:

@@ -12,6 +12,7 @@ import pytest
 from autoseg import Dataset
 from autoseg.core.geometry import Geometry
 from autoseg.evaluation import evaluate_files, evaluate_folder
+from autoseg.evaluation.summary import Summary
 from autoseg.io.images import write_labels
 
 FLAT = Geometry(spacing=(999.0, 1.0, 1.0), ndim=2)
@@ -48,7 +49,21 @@ def test_scores_are_those_of_each_class_and_add_up_over_cases(tmp_path):
     written = json.loads(json.dumps(summary.as_json(), allow_nan=False))
     assert written["metric_per_case"][1]["instances"]["1"]["AP"] == 1 and "foreground_mean" in written
     summary.to_csv(tmp_path / "scores.csv")
-    assert "AP50" in (tmp_path / "scores_means.csv").read_text().splitlines()[0]
+    columns = (tmp_path / "scores_means.csv").read_text().splitlines()[0].split(",")
+    assert {"AP50", "VI_split", "VI_merge", "rand_error", "rand_precision", "rand_recall"} <= {*columns}
+
+
+def test_divisions_are_scored_by_class_over_cases_and_over_all_voxels(tmp_path):
+    merged = (squares(1001, 1002, 2001), squares(1001, 1001, 2001))
+    summary = scored(tmp_path, TWO, merged, (squares(1003, 2001), squares(1007, 0)), (squares(0), squares(0)))
+    cell, nucleus = summary.instances["1"], summary.instances["2"]
+    assert cell.pooled.VI_merge == pytest.approx(32 * 1 / (8 * (18 + 12 + 6))) and cell.pooled.VI_split == 0
+    assert cell.mean["VI_merge"] == pytest.approx(32 * 1 / (8 * 18) / 2) and cell.mean["rand_recall"] == 1
+    alone, together = 16 * 15 / 2, 32 * 31 / 2
+    assert cell.pooled.rand_precision == pytest.approx(3 * alone / (together + alone))
+    assert (nucleus.pooled.rand_recall, nucleus.pooled.rand_precision) == (0.5, 1)
+    assert nucleus.mean["rand_error"] == 0.5 and nucleus.mean["rand_precision"] == 1  # null where none is predicted
+    assert Summary.model_validate_json(json.dumps(summary.as_json(), allow_nan=False)) == summary
 
 
 def test_nothing_depends_on_what_is_predicted_where_nothing_is_annotated(tmp_path):
@@ -60,6 +75,7 @@ def test_nothing_depends_on_what_is_predicted_where_nothing_is_annotated(tmp_pat
     for name, values in (("a", prediction), ("b", other)):
         (tmp_path / name).mkdir()
         scores = scored(tmp_path / name, ONE, (reference, values)).instances["1"].pooled
+        assert (scores.rand_error, scores.VI_split, scores.VI_merge) == (0, 0, 0)
         assert (scores.AP50, scores.n_ref, scores.n_pred) == (1, 2, 2)
 
 
@@ -78,6 +94,7 @@ def test_a_valid_mask_says_the_same_as_unannotated_voxels(tmp_path):
 
 def test_no_object_anywhere_has_no_score(tmp_path):
     summary = scored(tmp_path, ONE, (squares(0), squares(0)))
+    assert summary.instances["1"].pooled.VI_split is summary.instances["1"].mean["rand_error"] is None
     assert summary.instances["1"].pooled.AP50 is None and summary.instances["1"].n_cases == 0
     assert json.dumps(summary.as_json(), allow_nan=False)
 

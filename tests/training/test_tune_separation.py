@@ -102,7 +102,7 @@ def test_a_trial_counts_what_each_setting_matches_where_the_reference_decides(tm
     slab = DecidedSlab(0, (truth > 0).astype(np.uint8), heads)
     trials, stem = SeparationTrials(dataset, frozenset({"c0"})), tmp_path / "validation" / "c0"
     for name in ("c0", "c1"):
-        case = trials.begin(stem.with_name(name), row, SimpleNamespace())
+        case = trials.begin(stem.with_name(name), SimpleNamespace(record=row), SimpleNamespace())
         case(slab)
         case.write()
         case.close()
