@@ -100,14 +100,14 @@ def test_a_trial_counts_what_each_setting_matches_where_the_reference_decides(tm
     )  # fmt: skip
     heads = np.stack([truth == 0, truth > 0]).astype(np.float32)
     slab = DecidedSlab(0, (truth > 0).astype(np.uint8), heads)
-    trials, stem = SeparationTrials(dataset, frozenset({"c0"})), tmp_path / "validation" / "c0"
+    trials, output = SeparationTrials(dataset, frozenset({"c0"})), tmp_path / "validation" / "c0.tif"
     for name in ("c0", "c1"):
-        case = trials.begin(stem.with_name(name), SimpleNamespace(record=row), SimpleNamespace())
+        case = trials.begin(output.with_name(f"{name}.tif"), SimpleNamespace(record=row), SimpleNamespace())
         case(slab)
         case.write()
         case.close()
-    assert trials.is_written(stem) and not trials.is_written(stem.with_name("c1"))
-    rows = json.loads((stem.parent / "separation" / "c0.json").read_text())
+    assert trials.is_written(output) and not trials.is_written(output.with_name("c1.tif"))
+    rows = json.loads((output.parent / "separation" / "c0.json").read_text())
     decided = reference != UNLABELLED
     for each in rows:
         settings = SeparationSettings(core=each["core"], neck=each["neck"], min_size=each["min_size"])
