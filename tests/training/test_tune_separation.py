@@ -102,7 +102,8 @@ def test_a_trial_counts_what_each_setting_matches_where_the_reference_decides(tm
     slab = DecidedSlab(0, (truth > 0).astype(np.uint8), heads)
     trials, output = SeparationTrials(dataset, frozenset({"c0"})), tmp_path / "validation" / "c0.tif"
     for name in ("c0", "c1"):
-        case = trials.begin(output.with_name(f"{name}.tif"), SimpleNamespace(record=row), SimpleNamespace())
+        prepared = SimpleNamespace(record=row.model_copy(update={"case": name}))
+        case = trials.begin(output.with_name(f"{name}.tif"), prepared, SimpleNamespace())
         case(slab)
         case.write()
         case.close()
