@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from autoseg.core.errors import ConfigError
+from autoseg.dataset.labels import Labels
 from autoseg.nn.losses.registry import named_loss, named_number_loss
 from autoseg.training.class_weights import output_weights
 from autoseg.training.evidence.loss import EvidenceLoss, NumbersLoss
@@ -53,10 +54,12 @@ def run_loss(
     Raises
     ------
     ConfigError
-        If there is no such loss, or a user's loss fails when it is tried.
+        If there is no such loss, or a user's loss fails when it is tried, or affinities across slices are to be learnt
+        from single slices.
     """
     config, n_outputs = request.config, len(objective.task.outputs)
     n_dims = request.configuration.topology.n_dims
+    _check_offsets(objective.labels, request.configuration.name, n_dims)
     if isinstance(objective, NumberObjective):
         loss = named_number_loss(config.loss, request.ranks.sum, n_outputs=n_outputs, n_dims=n_dims, device=device)
         return NumbersLoss(loss, strides)
@@ -71,3 +74,14 @@ def run_loss(
         device=device,
     )
     return EvidenceLoss(of_sets, strides, request.dataset.labels.unknown)
+
+
+def _check_offsets(labels: Labels, configuration: str, n_dims: int) -> None:
+    """Raise ``ConfigError`` if patches of one slice are to teach affinities to other slices."""
+    across = [] if labels.instances is None else [list(offset) for offset in labels.instances.offsets if offset[0]]
+    if n_dims == 2 and across:
+        raise ConfigError(
+            f"configuration {configuration}: found affinities {across[0]} in dataset.json, expected offsets within a "
+            "slice, which start with 0, since a patch is one slice. Remove the others, or train a 3-D configuration "
+            "with -c 3d_fullres."
+        )
