@@ -10,15 +10,20 @@ import pytest
 import torch
 from objects import draw_objects
 from test_object_parts import UNKNOWN, labels, scattered
+from tiny_models import make_checkpoint
 from torch import nn
 
+from autoseg import Dataset
 from autoseg.cases.code_table import CodeTable
 from autoseg.core.errors import ConfigError
+from autoseg.core.geometry import Geometry
 from autoseg.core.plan import Configuration, Topology
 from autoseg.dataset.instance_numbers import InstanceNumbers
 from autoseg.dataset.labels import Labels
 from autoseg.evaluation.instances import match_instances
+from autoseg.inference import Predictor
 from autoseg.inference.window import join_slabs, predict_logits, stream_logits
+from autoseg.nn.checkpoint import save_checkpoint
 from autoseg.nn.losses import LabelSetLoss
 from autoseg.nn.losses.code_tables import head_states
 from autoseg.sampling.batch import BatchTable
@@ -184,11 +189,46 @@ def test_exact_affinities_are_parted_into_the_objects(shape):
     assert match_instances(parted, flat).average_precision() == 1
 
 
+@pytest.mark.parametrize("mirror", [True, False], ids=["mirrored", "plain"])
+@pytest.mark.parametrize("n_dims", [2, 3])
+def test_a_predictor_finds_the_objects_of_exact_affinities_in_many_windows(n_dims, mirror, tmp_path):
+    spacing = (999.0, 1.0, 1.0) if n_dims == 2 else (1.0, 1.0, 1.0)
+    checkpoint = make_checkpoint(n_dims=n_dims, spacing=spacing)
+    save_checkpoint(tmp_path / "fold_0" / "checkpoint_final.pt", checkpoint)
+    loaded = Predictor.load(tmp_path, device="cpu", mirror=mirror)
+    content = {
+        **checkpoint.dataset, "task": "instances", "labels": {"background": 0, "cell": 1}, "unlabelled": 65535,
+        "affinities": [list(offset) for offset in (FLAT if n_dims == 2 else DEEP)],
+    }  # fmt: skip
+    dataset = Dataset.from_json(content, name="d", folder=None)
+    own = task_of(dataset.labels)
+    assert isinstance(own, Affinities)
+    model = replace(loaded.model, dataset=dataset, networks=(Exact(own.offsets),))
+    predictor = replace(loaded, model=model, autocast_dtype=None)
+    objects = draw_objects((1, 40, 44) if n_dims == 2 else (14, 24, 24), 5.0, 1)
+    image, n_nearest = objects[None].astype(np.float32), n_dims
+    seen = torch.from_numpy(image[:, 0] if n_dims == 2 else image)[None]
+    exact = Exact(own.offsets)(seen)[0, 1 : 1 + n_nearest].reshape(n_nearest, *objects.shape).numpy()
+    logits = predictor.logits(image)[1 : 1 + n_nearest]
+    np.testing.assert_array_equal(np.sign(logits)[exact != 0], np.sign(exact)[exact != 0])
+    found = predictor.predict_array(image, Geometry(spacing=spacing, ndim=n_dims))
+    assert match_instances(found, objects).average_precision() == 1
+    np.testing.assert_array_equal(found > 0, objects > 0)
+    assert not mirror or predictor.is_mirrored
+
+
 def test_patches_of_one_slice_do_not_learn_affinities_to_other_slices():
     of_slices = replace(labels(), instances=InstanceNumbers(None, DEEP))
     objective = Objective(task_of(of_slices), torch.device("cpu"))
     request = SimpleNamespace(config=SimpleNamespace(), configuration=configuration((9, 11)))
     with pytest.raises(ConfigError, match=r"configuration 2d: found affinities \[-1, 0, 0\].*-c 3d_fullres"):
+        run_loss(request, objective, None, None, torch.device("cpu"))
+
+
+def test_offsets_as_long_as_the_patch_are_refused_since_no_patch_holds_such_a_pair():
+    objective = Objective(task((5, 7, 6)), torch.device("cpu"))
+    request = SimpleNamespace(config=SimpleNamespace(), configuration=configuration((2, 7, 6)))
+    with pytest.raises(ConfigError, match=r"found affinities \[2, 0, 0\].*shorter than the patch of 2 x 7 x 6"):
         run_loss(request, objective, None, None, torch.device("cpu"))
 
 
