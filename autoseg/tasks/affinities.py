@@ -123,14 +123,23 @@ class Affinities:
         return self.scores(logits).softmax(1)
 
     def cores(self, logits: Tensor) -> Tensor:
-        """Return how probably a voxel is one object with all its nearest neighbours, (B, K, *P) in [0, 1].
+        """Return how probably a voxel is one object with its nearest neighbours, (B, K, *P) in [0, 1].
 
         It is the smallest of the affinities to the neighbours that share a face, the same for all classes. The mean is
-        2/3 at a plane between two objects in 3-D, so no threshold of it would part them well.
+        2/3 at a plane between two objects in 3-D, so no threshold of it would part them well. Along the first of three
+        axes only the neighbour at the offset counts, so that a prediction can come in slabs of planes.
         """
-        nearest = [index for index, offset in enumerate(self.offsets) if sum(map(abs, offset)) == 1]
-        affinities = logits[:, self.labels.n_classes - 1 :][:, nearest].sigmoid()
-        return affinities.amin(1, keepdim=True).expand(-1, self.labels.n_classes, *[-1] * (logits.ndim - 2))
+        affinities = logits[:, self.labels.n_classes - 1 :].sigmoid()
+        smallest = affinities.new_ones(()).expand(logits[:, :1].shape)
+        for index, offset in enumerate(self.offsets):
+            if sum(map(abs, offset)) > 1:
+                continue
+            own = affinities[:, index : index + 1]
+            smallest = smallest.minimum(own)
+            for axis, step in zip((-2, -1), offset[1:], strict=True):
+                if step:
+                    smallest = smallest.minimum(_moved(own, axis, step))
+        return smallest.expand(-1, self.labels.n_classes, *[-1] * (logits.ndim - 2))
 
     def score(self, counts: Tensor) -> list[float | None]:
         """Return the Dice of each of the classes from counts (3, K); None where it shows nowhere."""
@@ -144,6 +153,14 @@ class Affinities:
     def finish(self, label_map: LabelMap) -> LabelMap:
         """Return the map of classes (z, y, x) as it is; objects are parted by :mod:`autoseg.tasks.separation`."""
         return label_map
+
+
+def _moved(affinities: Tensor, axis: int, step: int) -> Tensor:
+    """Return affinities at the other voxel of each pair, ``step`` of 1 or -1 voxels along an axis; 1 without a pair."""
+    n_left = affinities.shape[axis] - 1
+    moved = affinities.new_ones(affinities.shape)
+    moved.narrow(axis, max(0, step), n_left).copy_(affinities.narrow(axis, max(0, -step), n_left))
+    return moved
 
 
 def output_offsets(labels: Labels) -> tuple[Offset, ...]:

@@ -185,6 +185,14 @@ def test_exact_affinities_are_parted_into_the_objects(shape):
     own = task(flat.shape)
     image = torch.from_numpy(flat.astype(np.float32))[None, None]
     cores = own.cores(Exact(own.offsets)(image))[0, 1].numpy()
+    differs = np.zeros(flat.shape, dtype=bool)
+    for axis in range(flat.ndim):
+        ahead = np.take(flat, range(1, flat.shape[axis]), axis) != np.take(flat, range(flat.shape[axis] - 1), axis)
+        after = np.moveaxis(differs, axis, 0)  # views: both ends of a pair within a slice, the later one across slices
+        after[1:] |= np.moveaxis(ahead, axis, 0)
+        if axis >= flat.ndim - 2:
+            after[:-1] |= np.moveaxis(ahead, axis, 0)
+    np.testing.assert_array_equal((cores > 0.4)[flat > 0], ~differs[flat > 0])
     parted = separate(flat > 0, as_units(cores), (1.0,) * flat.ndim, SeparationSettings(min_size=0))
     assert match_instances(parted, flat).average_precision() == 1
 
