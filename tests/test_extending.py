@@ -119,7 +119,7 @@ def test_a_boundary_is_where_annotated_neighbours_differ_and_open_where_one_is_n
     blocks = np.random.default_rng(0).integers(0, 4, (6, *(3,) * len(edges)))
     codes = np.kron(blocks, np.ones((1, *(4,) * len(edges)), dtype=int))[(..., *map(slice, edges))].astype(np.uint8)
     target = my_parts.InsideOrBoundary(n_classes)
-    rules = target.rules(torch.from_numpy(codes), label_sets.expand(6, -1, -1)).numpy()
+    rules = target.rules(torch.from_numpy(codes), label_sets.expand(6, -1, -1), None).numpy()
     padded = np.pad(codes, [(0, 0), *[(1, 1)] * len(edges)], constant_values=unknown)
     met = {"unknown": 0, "background": 0, "boundary": 0, "either": 0, "inside": 0}
     for index in np.ndindex(codes.shape):
