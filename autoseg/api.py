@@ -212,13 +212,13 @@ def predict(
     fast: bool = False,
     save_probabilities: bool = False,
     save_uncertainty: bool = False,
+    instances: Literal["watershed", "cellpose"] | None = None,
     overwrite: bool = False,
     workers: int = 1,
 ) -> PredictionReport:
     """Predict images with the mean of the trained networks, and write ``<case><ending>`` to the folder ``output``.
 
-    Same as ``autoseg_predict``. For arrays instead of files use :class:`autoseg.Predictor`. Returns the predicted,
-    skipped and failed cases (with reasons). A failed case does not stop the others.
+    Same as ``autoseg_predict``; for arrays :class:`autoseg.Predictor`. A case that fails does not stop the others.
 
     Parameters
     ----------
@@ -229,13 +229,15 @@ def predict(
         several of one data set, whose probabilities are averaged.
     fast
         Several times faster for slightly less accuracy, without mirroring; see :meth:`autoseg.Predictor.load`.
+    instances
+        Also part touching objects of each class of a model of classes, into the folder ``instances``; None: do not.
     """
     from autoseg.inference.predict_images import predict_images
 
     models = model if isinstance(model, Sequence) and not isinstance(model, str) else [model]
     return predict_images(
-        inputs, output, models, folds=folds, device=device, mirror=mirror, fast=fast, overwrite=overwrite,
-        save_probabilities=save_probabilities, save_uncertainty=save_uncertainty, workers=workers,
+        inputs, output, models, folds=folds, device=device, mirror=mirror, fast=fast, instances=instances,
+        save_probabilities=save_probabilities, save_uncertainty=save_uncertainty, overwrite=overwrite, workers=workers,
     )  # fmt: skip
 
 

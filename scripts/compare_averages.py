@@ -166,8 +166,9 @@ def predict(
     network.load_state_dict(weights)
     network.deep_supervision = False  # type: ignore[assignment]
     model = Model(
-        request.plan, request.configuration, request.dataset, (network.eval(),), recipe(request).mirror_axes, ("0",)
-    )
+        request.plan, request.configuration, request.dataset, (network.eval(),), recipe(request).mirror_axes, ("0",),
+        request.folder.parent,
+    )  # fmt: skip
     images = {name: request.dataset.case(name).images for name in cases}
     predictor = Predictor(model, parts.device, parts.autocast_dtype, mirror=mirrors)
     predicted = predictor.predict_files(images, output, overwrite=True)

@@ -119,6 +119,27 @@ def dice_where_agreed(sets: Dataset, predictions: Path, cases: Sequence[str]) ->
     return per_case(evaluate_folder(sets.folder / "labelsTr", predictions, REFERENCE_JSON, cases=cases))
 
 
+def undecided_share(work: Path, dataset: Dataset, cases: Sequence[str]) -> float:
+    """Return the undecided voxels of fused masks as a share of the truth's foreground, both summed over the cases.
+
+    Regions that the experts left out do not count. 0 if the truth has no foreground.
+    """
+    n_undecided = n_truth = 0
+    for case in cases:
+        truth, _ = read_labels(work / "truth" / f"{case}.png")
+        labels, _ = read_labels(dataset.folder / "labelsTr" / f"{case}.png")
+        n_undecided += int(((labels == UNLABELLED) & (truth != UNLABELLED)).sum())
+        n_truth += int((truth == 1).sum())
+    return n_undecided / n_truth if n_truth else 0.0
+
+
+def size_of_truth(work: Path, predictions: Path, cases: Sequence[str]) -> dict[str, float]:
+    """Return case -> predicted foreground as a share of the truth's, outside regions that the experts left out."""
+    summary = evaluate_folder(work / "truth", predictions, REFERENCE_JSON, cases=cases)
+    counts = {case.case: case.metrics["1"] for case in summary.metric_per_case}
+    return {case: metrics.n_pred / metrics.n_ref if metrics.n_ref else 0.0 for case, metrics in counts.items()}
+
+
 def dice_of_masks(work: Path, masks: Path, name: str, cases: Sequence[str]) -> dict[str, float]:
     """Return case -> Dice of masks with the truth; what they leave open counts as background.
 

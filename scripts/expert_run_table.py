@@ -22,6 +22,8 @@ class ModelRun:
     """Held-out case -> Dice with the truth, 0 to 1."""
     agreed: Mapping[str, float]
     """Held-out case -> Dice at the voxels that all experts labelled alike, 0 to 1."""
+    size: Mapping[str, float]
+    """Held-out case -> predicted foreground as a share of the truth's."""
 
     @property
     def score(self) -> float:
@@ -42,6 +44,8 @@ class LabScores:
     """Method -> case -> Dice of the fused masks, of all images."""
     experts: Mapping[str, Mapping[str, float]]
     """Expert -> case -> Dice of his masks, of all images."""
+    undecided: Mapping[str, float]
+    """Method -> undecided voxels of the fused masks as a share of the truth's foreground."""
     held_out: tuple[str, ...]
 
     def expert_scores(self) -> list[float]:
@@ -54,17 +58,21 @@ class LabScores:
 
 
 def fusion_table(labs: Iterable[LabScores]) -> str:
-    """Return a row for each lab: experts, images, Dice (mean, smallest) of fused masks and of single experts."""
+    """Return a row for each lab: Dice (mean, smallest) of fused masks and of single experts, undecided voxels."""
     labs = list(labs)
-    methods = list(labs[0].fused) if labs else []
-    header = ["lab", "experts", "images", *(f"{name}: mean, min" for name in methods), "single experts: min to max"]
+    methods, unsure = (list(labs[0].fused), list(labs[0].undecided)) if labs else ([], [])
+    header = [
+        "lab", "experts", "images", *(f"{name}: mean, min" for name in methods), "single experts: min to max",
+        f"undecided, of the truth's foreground: {', '.join(unsure)}",
+    ]  # fmt: skip
     lines = [_row(header), "|---" + "|---:" * (len(header) - 1) + "|"]
     for scores in labs:
         shown = [f"{mean(dice.values()):.4f}, {min(dice.values()):.4f}" for dice in (scores.fused[m] for m in methods)]
         single = [mean(dice.values()) for dice in scores.experts.values()]
         n_images = len(next(iter(scores.experts.values())))
-        cells = [scores.lab, f"{len(single)}", f"{n_images}", *shown, f"{min(single):.3f} to {max(single):.3f}"]
-        lines.append(_row(cells))
+        spread = f"{min(single):.3f} to {max(single):.3f}"
+        shares = ", ".join(f"{share:.2f}" for share in scores.undecided.values())
+        lines.append(_row([scores.lab, f"{len(single)}", f"{n_images}", *shown, spread, shares]))
     return "\n".join(lines)
 
 
@@ -78,14 +86,14 @@ def verdict(score: float, experts: Sequence[float]) -> str:
 def model_table(labs: Iterable[LabScores], runs: Iterable[ModelRun], titles: Mapping[str, str]) -> str:
     """Return a row for each lab and system: seeds, median Dice and range, its ratio to the best expert, the verdict.
 
-    Then the median Dice where all experts agree, and the median processor time of training. ``titles`` gives the text
-    of each system, and their order. The verdict is that of the median.
+    Then medians: Dice where all experts agree, predicted foreground, processor time of training. ``titles`` gives the
+    text of each system, and their order. The verdict is that of the median.
     """
     header = (
         "lab", "experts: worst, median, best", "model", "seeds", "Dice, median (range)", "of best expert",
-        "among the experts", "Dice where all experts agree", "processor s",
+        "among the experts", "Dice where all experts agree", "foreground, of the truth's", "processor s",
     )  # fmt: skip
-    lines = [_row(header), "|---|---:|---|---|---:|---:|---|---:|---:|"]
+    lines = [_row(header), "|---|---:|---|---|---:|---:|---|---:|---:|---:|"]
     runs = list(runs)
     for scores in labs:
         experts = scores.expert_scores()
@@ -104,6 +112,7 @@ def _model_cells(runs: Sequence[ModelRun], experts: Sequence[float]) -> list[str
     return [
         ", ".join(f"{run.seed}" for run in runs), f"{middle:.3f}{spread}", f"{middle / experts[-1]:.3f}",
         verdict(middle, experts), f"{median(mean(run.agreed.values()) for run in runs):.3f}",
+        f"{median(mean(run.size.values()) for run in runs):.2f}",
         f"{median(run.processor_seconds for run in runs):.0f}",
     ]  # fmt: skip
 

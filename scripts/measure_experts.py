@@ -22,7 +22,17 @@ from typing import Annotated
 import torch
 import typer
 from compare_nnunet import Comparison, check_settings, check_version, run_autoseg
-from expert_labs import Lab, dice_of_masks, dice_where_agreed, dice_with_truth, find_labs, fused, write_masks
+from expert_labs import (
+    Lab,
+    dice_of_masks,
+    dice_where_agreed,
+    dice_with_truth,
+    find_labs,
+    fused,
+    size_of_truth,
+    undecided_share,
+    write_masks,
+)
 from expert_run_table import LabScores, ModelRun, fusion_table, model_table, pair_table
 from nnunet_side import TESTED_VERSION, NnunetSide
 
@@ -44,7 +54,7 @@ TITLES = {
 """System -> its name in the tables. ``nnunet-ours`` takes autoseg's optimiser and schedule."""
 FUSED = ("staple", "majority")
 """Methods whose masks can be compared with the truth directly; ``sets`` decides nothing where experts disagree."""
-NUMBERS = {"staple": 901, "sets": 902, "majority": 903}
+NUMBERS = {"staple": 901, "majority": 903, "sets": 902}
 """Of the data sets of each method."""
 CONFIGURATION = "2d"
 RESULT = "result.json"
@@ -103,6 +113,10 @@ def measure(
     measurement = Measurement(work.absolute(), options, planner, threads, held_out, nnunet_python)
     chosen = chosen_systems(systems, nnunet_python)
     found = find_labs(data, labs)
+    for lab in found:
+        held_out_of(lab, held_out)
+    if nnunet_python is not None:
+        check_version(nnunet_side(measurement, measurement.work))
     asked = {
         "data": str(data.resolve()), "iterations": iterations, "held_out": held_out, "planner": planner,
         "settings": list(options.settings), "threads": threads,
@@ -137,11 +151,12 @@ def lab_scores(measurement: Measurement, lab: Lab) -> LabScores:
     """Return the Dice of fused masks and of each expert with the truth, on all images of a lab."""
     work = measurement.work / lab.name
     write_masks(lab, work)
-    datasets = {method: fused_dataset(measurement, lab, method) for method in FUSED}
+    datasets = {method: fused_dataset(measurement, lab, method) for method in NUMBERS}
     return LabScores(
         lab.name,
-        {name: dice_of_masks(work, data.folder / "labelsTr", name, lab.cases) for name, data in datasets.items()},
+        {name: dice_of_masks(work, datasets[name].folder / "labelsTr", name, lab.cases) for name in FUSED},
         {name: dice_of_masks(work, work / "masks" / name, name, lab.cases) for name in lab.experts},
+        {name: undecided_share(work, data, lab.cases) for name, data in datasets.items()},
         held_out_of(lab, measurement.n_held_out),
     )
 
@@ -183,6 +198,7 @@ def scored(measurement: Measurement, lab: Lab, system: str, seed: int) -> ModelR
     return ModelRun(
         lab.name, system, seed, measured["processor_seconds"],
         dice_with_truth(work, folder / "predictions", cases), dice_where_agreed(sets, folder / "predictions", cases),
+        size_of_truth(work, folder / "predictions", cases),
     )  # fmt: skip
 
 
@@ -200,8 +216,7 @@ def run_once(measurement: Measurement, lab: Lab, system: str, seed: int) -> Mode
     if system == method:
         measured = run_autoseg(comparison, request, folder)
     else:
-        side = NnunetSide(measurement.nnunet_python or Path(), work / "nnunet", 1, measurement.threads)
-        check_version(side)
+        side = nnunet_side(measurement, work)
         side.prepare(request)
         measured = side.train_and_predict(
             request, comparison.cases, folder, takes_our_optimizer=system == "nnunet-ours", seconds=None
@@ -210,6 +225,11 @@ def run_once(measurement: Measurement, lab: Lab, system: str, seed: int) -> Mode
     run = scored(measurement, lab, system, seed)
     log.info("%s, %s, seed %d: %.0f s, Dice %.3f", lab.name, system, seed, run.processor_seconds, run.score)
     return run
+
+
+def nnunet_side(measurement: Measurement, work: Path) -> NnunetSide:
+    """Return nnU-Net with its folders in ``work``."""
+    return NnunetSide(measurement.nnunet_python or Path(), work / "nnunet", 1, measurement.threads)
 
 
 def prepared(measurement: Measurement, lab: Lab, dataset: Dataset) -> Comparison:

@@ -163,7 +163,7 @@ def _spearman(pairs: Floats) -> float:
 
 
 def markdown(rows: Mapping[str, Sequence[Sequence[CaseScores]]]) -> str:
-    """Return a table with a row for each title; of several ensembles under one title the medians are shown."""
+    """Return a table with a row for each title; of several ensembles under one title medians and ranges."""
     header = (
         "members", "Dice", "ECE, %", f"ECE within {MARGIN} voxels, %", f"log loss within {MARGIN} voxels",
         "rank correlation with Dice: pairs of members", "soft Dice", "entropy", "disagreement",
@@ -179,12 +179,18 @@ def _cells(ensembles: Sequence[Sequence[CaseScores]]) -> list[str]:
     everywhere = [_sum(case.everywhere for case in cases) for cases in ensembles]
     near = [_sum(case.near for case in cases) for cases in ensembles]
     return [
-        f"{median(dice):.4f}",
-        f"{100 * median(item.error for item in everywhere):.2f}",
-        f"{100 * median(item.error for item in near):.2f}",
-        f"{median(item.mean_log_loss for item in near):.4f}",
+        _middle(dice, 4),
+        _middle([100 * item.error for item in everywhere], 2),
+        _middle([100 * item.error for item in near], 2),
+        _middle([item.mean_log_loss for item in near], 4),
         *(_correlation(ensembles, name) for name in ESTIMATES),
     ]
+
+
+def _middle(values: Sequence[float], digits: int) -> str:
+    """Return the median of some values, with their range if there are several."""
+    shown = f"{median(values):.{digits}f}"
+    return shown if len(values) == 1 else f"{shown} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def _sum(parts: Iterable[Calibration]) -> Calibration:

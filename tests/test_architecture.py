@@ -30,7 +30,18 @@ TORCH_FREE = (
     "core", "dataset", "io", "tasks", "cases", "annotation", "simulation", "preprocessing", "evaluation", "inspection",
     "planning", "report", "interop",
 )  # fmt: skip
-FORMAT_LIBRARIES = {"SimpleITK", "nibabel", "imageio", "tifffile", "PIL", "h5py", "zarr", "cv2"}
+FORMAT_LIBRARIES = {
+    "SimpleITK",
+    "nibabel",
+    "imageio",
+    "tifffile",
+    "PIL",
+    "h5py",
+    "zarr",
+    "cv2",
+    "tensorstore",
+    "yaozarrs",
+}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 CLI_ONLY = {"print", "sys.exit", "os.environ", "os.getenv", "exit", "argparse", "typer"}

@@ -85,8 +85,9 @@ def vote_patterns(votes: Iterable[NDArray[np.integer[Any]]], n_classes: int) -> 
             codes = np.zeros(vote.shape, dtype=np.uint8)
         if len(rows) * choices > _LARGEST_TABLE:
             codes, rows = _occurring(codes, rows)
-        dtype = np.min_scalar_type(len(rows) * choices - 1)
-        codes = codes.astype(dtype) * dtype.type(choices) + (vote + 1).astype(dtype)
+        dtype = np.min_scalar_type(len(rows) * choices)
+        choice_of = vote.astype(dtype) + dtype.type(1)  # unsigned: NO_VOTE becomes 0
+        codes = codes.astype(dtype) * dtype.type(choices) + choice_of
         parents, choice = np.divmod(np.arange(len(rows) * choices), choices)
         rows = np.column_stack([rows[parents], choice - 1])
     if codes is None:

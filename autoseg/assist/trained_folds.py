@@ -163,22 +163,23 @@ def _read_model(
     name, _, configuration = folder.name.rpartition("__")
     fold_of: dict[str, str] = {}
     predictions: dict[str, Path] = {}
-    commands: list[str] = []
+    to_train: dict[tuple[str, ...], list[str]] = {}
     unusable: dict[str, list[str]] = {}
     for fold in folds:
         option, reason = _read_fold(dataset, fold_folder(folder, fold), fold, fold_of, predictions)
         if reason is not None:
             unusable.setdefault(reason, []).append(fold)
-            commands.append(training_command(workspace, dataset, fold, *option, configuration=configuration, name=name))
+            to_train.setdefault(option, []).append(fold)
     reasons = [f"fold {', '.join(those)} {reason}" for reason, those in unusable.items()]
     if not reasons and {*fold_of} != cases:
         other = sorted({*fold_of} ^ cases)
         reasons.append(f"its folds left out other cases than those of the split: {listed(other, 10)}")
-        commands += [
-            training_command(workspace, dataset, fold, "--overwrite", configuration=configuration, name=name)
-            for fold in folds
-        ]
+        to_train = {("--overwrite",): [*folds]}
     if reasons:
+        commands = [
+            training_command(workspace, dataset, those, *option, configuration=configuration, name=name)
+            for option, those in to_train.items()
+        ]
         expected = f"expected the finished folds {', '.join(folds)}"
         return (
             f"found that {'; '.join(reasons)}, {expected}. Choose others with --folds, or train: {'; '.join(commands)}"

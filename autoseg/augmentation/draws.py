@@ -23,6 +23,13 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Switchable(Parameters):
+    """Parameters of an operation that the recipe ``em`` may hold."""
+
+    enabled: bool = True
+    """Whether the recipe em has the operation. Recipes of your own and Compose apply whatever they are given."""
+
+
 def _ascending(value: tuple[float, float]) -> tuple[float, float]:
     if not 0 <= value[0] <= value[1]:
         raise ValueError(f"found {value}, expected two numbers with 0 <= low <= high. Write the lower one first.")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from autoseg.augmentation.sampling_grid import Source, axis_strides, pieces
-from autoseg.augmentation.warp import Matrix, Warp, as_source, cut, flip
+from autoseg.augmentation.warp import Matrix, Warp, moved_by
 
 VOTES = 1 << 15
 """Number of points whose votes are counted together: few enough for the processor's cache."""
@@ -68,12 +68,12 @@ def move_codes(
     Source of the votes: batchgeneratorsv2 ``SpatialTransform`` (one map per class; the nearest voxel wins a tie).
     Differs: one pass for all classes; unannotated voxels do not vote; voxels outside vote for ``outside``.
     """
-    if warp.is_identity or 0 in box.shape:
-        return flip(cut(box[None], centre, patch, outside)[0], warp.mirrors)
-    source = as_source(box[None], warp, centre, patch, outside)
-    rule = _Rule.of(box, source.matrix, unknown, to_drawn, selects=is_on_cpu(box))
-    moved = _vote_where_contested(source, rule) if rule.selects else _vote_everywhere(source, rule)
-    return flip(moved.view(*patch), warp.mirrors)
+
+    def vote(source: Source) -> Tensor:
+        rule = _Rule.of(box, source.matrix, unknown, to_drawn, selects=is_on_cpu(box))
+        return _vote_where_contested(source, rule) if rule.selects else _vote_everywhere(source, rule)
+
+    return moved_by(box[None], warp, centre, patch, outside, vote)[0]
 
 
 @dataclass(frozen=True, slots=True)

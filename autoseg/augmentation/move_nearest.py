@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from autoseg.augmentation.sampling_grid import axis_strides, pieces
-from autoseg.augmentation.warp import Warp, as_source, cut, flip
+from autoseg.augmentation.sampling_grid import Source, axis_strides, pieces
+from autoseg.augmentation.warp import Warp, moved_by
 
 
 def move_nearest(box: Tensor, warp: Warp, centre: Sequence[float], patch: Sequence[int], *, outside: int) -> Tensor:
@@ -28,9 +28,11 @@ def move_nearest(box: Tensor, warp: Warp, centre: Sequence[float], patch: Sequen
     Tensor
         (*patch), type of ``box``. Of two voxels that are equally near, the former.
     """
-    if warp.is_identity or 0 in box.shape:
-        return flip(cut(box[None], centre, patch, outside)[0], warp.mirrors)
-    source = as_source(box[None], warp, centre, patch, outside)
+    return moved_by(box[None], warp, centre, patch, outside, _nearest)[0]
+
+
+def _nearest(source: Source) -> Tensor:
+    """Return (L, V): the value of the voxel nearest to each of V points, of every layer of the source."""
     flat, strides = source.layers.flatten(1), axis_strides(source)
     moved = flat.new_empty((len(flat), math.prod(source.patch)))
     for piece in pieces(source):
@@ -38,4 +40,4 @@ def move_nearest(box: Tensor, warp: Warp, centre: Sequence[float], patch: Sequen
         for fraction, stride in zip(piece.fractions, strides, strict=True):
             nearest = nearest + (fraction > 0.5) * stride
         moved[:, piece.points] = flat.index_select(1, nearest)
-    return flip(moved.view(*patch), warp.mirrors)
+    return moved

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from autoseg.augmentation.warp import Warp, cut, flip, move_image
+from autoseg.augmentation.warp import Warp, arranged, cut, move_image
 
 KNOWN_SHARE = 0.5
 """Least share of the weights of an interpolation that must belong to known voxels."""
@@ -34,7 +34,7 @@ def move_numbers(box: Tensor, warp: Warp, centre: Sequence[float], patch: Sequen
         (C, *patch) float32.
     """
     if warp.is_identity or 0 in box.shape:
-        return flip(cut(box, centre, patch, math.nan), warp.mirrors)
+        return arranged(cut(box, centre, patch, math.nan), warp)
     is_known = ~box.isnan()
     moved = move_image(torch.cat([box.masked_fill(~is_known, 0), is_known.to(box)]), warp, centre, patch)
     total, weight = moved[: len(box)], moved[len(box) :]

@@ -12,10 +12,13 @@ from torch import Generator, Tensor, contiguous_format
 from autoseg.augmentation.blur import Blur
 from autoseg.augmentation.brightness import Brightness
 from autoseg.augmentation.contrast import Contrast
+from autoseg.augmentation.em import DEFAULT_EM, EmOperations
+from autoseg.augmentation.flip import Flip
 from autoseg.augmentation.gamma import Gamma
 from autoseg.augmentation.low_resolution import LowResolution
 from autoseg.augmentation.mirror import Mirror
 from autoseg.augmentation.noise import Noise
+from autoseg.augmentation.patches import Patches
 from autoseg.augmentation.rotate import Rotate
 from autoseg.augmentation.scale import Scale
 from autoseg.augmentation.warp import Warp, identity
@@ -49,12 +52,23 @@ class Intensity(Protocol):
         """
 
 
-Operation: TypeAlias = Geometric | Intensity
+@runtime_checkable
+class Joint(Protocol):
+    """An operation that changes labels or mixes samples: it changes whole batches in place, on any device."""
+
+    def change_patches_(self, patches: Patches, generators: Sequence[Generator]) -> None:
+        """Change patches in place; ``generators`` (B,) are on the CPU, one for each sample."""
+
+
+Operation: TypeAlias = Geometric | Intensity | Joint
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Operations of a run, in their order: first those that move voxels, then those that change intensities."""
+    """Operations of a run, in their order: first those that move voxels, then those that change intensities.
+
+    Those that change whole batches come last.
+    """
 
     operations: tuple[Operation, ...]
     masked_channels: tuple[int, ...] = ()
@@ -68,32 +82,41 @@ class Recipe:
                     f"operation {_name_of(operation)!r}: found a class, expected an object. Write "
                     f"{operation.__name__}()."
                 )
-            if not isinstance(operation, (Geometric, Intensity)):
+            if not isinstance(operation, (Geometric, Intensity, Joint)):
                 raise ConfigError(
-                    f"operation {_name_of(type(operation))!r}: found neither warp nor change_, expected one of them, "
-                    "without which an operation does nothing. docs/extending.md has an example of each."
+                    f"operation {_name_of(type(operation))!r}: found neither warp nor change_ nor change_patches_, "
+                    "expected one of them, without which an operation does nothing. docs/extending.md has examples."
                 )
 
     @property
     def mirror_axes(self) -> tuple[int, ...]:
         """Patch axes that may be flipped, ascending. Prediction averages over the same mirrored copies."""
-        axes = {axis for operation in self.operations if isinstance(operation, Mirror) for axis in operation.axes}
-        return tuple(sorted(axes))
+        mirroring = [operation for operation in self.operations if isinstance(operation, (Mirror, Flip))]
+        return tuple(sorted({axis for operation in mirroring for axis in operation.axes}))
 
     def without_mirroring(self) -> Recipe:
-        """Return the recipe without flips."""
+        """Return the recipe without flips, and without transpositions, which mirror as well."""
+        still: dict[type, dict[str, Any]] = {
+            Mirror: {"axes": ()},
+            Flip: {"axes": (), "transpose": False, "z_transpose": False},
+        }
         return replace(
             self,
             operations=tuple(
-                operation.model_copy(update={"axes": ()}) if isinstance(operation, Mirror) else operation
+                operation.model_copy(update=still[type(operation)])
+                if isinstance(operation, (Mirror, Flip))
+                else operation
                 for operation in self.operations
             ),
         )
 
 
-def draw_warp(recipe: Recipe, patch: Sequence[int], rng: np.random.Generator) -> Warp:
-    """Return the random warp of one sample, for a patch of 2 or 3 axes, drawn by all operations that move voxels."""
-    warp = identity(len(patch))
+def draw_warp(recipe: Recipe, patch: Sequence[int], rng: np.random.Generator, *, before: Warp | None = None) -> Warp:
+    """Return the random warp of one sample, for a patch of 2 or 3 axes, drawn by all operations that move voxels.
+
+    They extend ``before``; None is the warp that moves nothing.
+    """
+    warp = identity(len(patch)) if before is None else before
     for operation in recipe.operations:
         if isinstance(operation, Geometric):
             warp = _extended(operation, warp, patch, rng)
@@ -117,7 +140,7 @@ def _extended(operation: Geometric, before: Warp, patch: Sequence[int], rng: np.
             "warp.Warp. Return before.displaced(...), before.after(...), or before itself."
         )
     expected = (len(patch), *patch)
-    if warp.displacement is not None and warp.displacement.shape != expected:
+    if warp.displacement is not None and warp.displacement.shape not in (expected, (2, *patch[-2:])):
         raise ConfigError(
             f"operation {name!r}: warp returned a displacement of shape {warp.displacement.shape}, expected "
             f"{expected}: one vector (axis, *patch) for each voxel of the patch. Correct the operation."
@@ -173,6 +196,21 @@ def _change_(operation: Intensity, images: Tensor, generators: Sequence[Generato
         )
 
 
+def augment_together_(patches: Patches, recipe: Recipe, generators: Sequence[Generator]) -> None:
+    """Apply those of the recipe's operations to a batch in place that mix samples or change labels."""
+    for operation in recipe.operations:
+        if is_own(operation) and isinstance(operation, Joint):
+            operation.change_patches_(patches, generators)
+        elif isinstance(operation, Joint):
+            name = _name_of(type(operation))
+            result: Any = call_component("operation", name, operation.change_patches_, patches, generators)
+            if result is not None:
+                raise ConfigError(
+                    f"operation {name!r}: change_patches_ returned an object of {type(result).__name__}, expected the "
+                    "tensors of the patches to be changed in place and None to be returned."
+                )
+
+
 def nnunet_recipe(configuration: Configuration) -> Recipe:
     """Return nnU-Net's recipe for a configuration. Range and axes of rotations depend on the shape of the patch.
 
@@ -200,9 +238,35 @@ def nnunet_recipe(configuration: Configuration) -> Recipe:
             Gamma(probability=0.1, inverted=True),
             Gamma(),
         ),
-        masked_channels=tuple(
-            channel for channel, is_masked in enumerate(configuration.use_mask_for_norm) if is_masked
-        ),
+        masked_channels=_masked_channels(configuration),
+    )
+
+
+def _masked_channels(configuration: Configuration) -> tuple[int, ...]:
+    """Return the channels that are normalised over their non-zero part."""
+    return tuple(channel for channel, is_masked in enumerate(configuration.use_mask_for_norm) if is_masked)
+
+
+def em_recipe(configuration: Configuration, settings: EmOperations = DEFAULT_EM) -> Recipe:
+    """Return the recipe for electron microscopy: the operations of ``settings`` that are enabled.
+
+    Sections are the slices of axis 0. 2-D patches have no missing and no misaligned sections.
+    Source: PyTorch Connectomics ``build_train_augmentor``; docs/em.md lists where we differ.
+
+    Raises
+    ------
+    ConfigError
+        If ``flip.z_transpose`` is asked for and the patch is not a cube along its first and last axis.
+    """
+    patch = configuration.patch_size
+    if settings.flip.enabled and settings.flip.z_transpose and (len(patch) < 3 or patch[0] != patch[-1]):
+        raise ConfigError(
+            f"augmentation.flip.z_transpose: the patch has {' x '.join(map(str, patch))} voxels, expected 3 axes and "
+            "as many voxels along z as along x. Leave it out, or set patch_size when planning."
+        )
+    return Recipe(
+        settings.enabled_operations(len(patch)),
+        masked_channels=_masked_channels(configuration),
     )
 
 
@@ -211,7 +275,11 @@ def no_augmentation(configuration: Configuration | None = None) -> Recipe:
     return Recipe(())
 
 
-RECIPES: dict[str, Callable[[Configuration], Recipe]] = {"nnunet": nnunet_recipe, "none": no_augmentation}
+RECIPES: dict[str, Callable[[Configuration], Recipe]] = {
+    "nnunet": nnunet_recipe,
+    "em": em_recipe,
+    "none": no_augmentation,
+}
 """Name in the run's configuration -> built-in recipe."""
 
 

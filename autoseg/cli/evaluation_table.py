@@ -47,9 +47,9 @@ def _print_classes(summary: Summary, out: Console) -> None:
         out.print(mean_table(summary, kind, scores))
         if kind in summary.surface:
             out.print(surface_table(summary, kind))
-    if summary.instances:
-        out.print(instance_table(summary))
-        out.print(partition_table(summary))
+    for kind in summary.instances:
+        out.print(instance_table(summary, kind))
+        out.print(partition_table(summary, kind))
     _print_remarks(summary, out)
     if summary.absent:
         out.print(absent_table(summary))
@@ -86,12 +86,13 @@ def surface_table(summary: Summary, kind: ScoredOn) -> Table:
     return table
 
 
-def instance_table(summary: Summary) -> Table:
-    """Return one row per class: scores of the objects of all cases together, and their means over cases."""
+def instance_table(summary: Summary, kind: ScoredOn) -> Table:
+    """Return one row per class: scores on ``kind`` of reference of the objects of all cases together, and per case."""
     caption = "AP50: TP / (TP + FP + FN) at an overlap (IoU) of 0.5; AP: mean of 0.5 to 0.95; PQ: panoptic quality"
     shown = ["AP50", "AP", "PQ", "predicted", "reference", "cases", "AP50 per case", "AP per case", "PQ per case"]
-    table = _table("objects of all cases together, and means over cases", ["class"], shown, caption)
-    for key, scores in summary.instances.items():
+    title = f"objects of all cases together, and means over cases, scored on {_scored_on(summary, kind)}"
+    table = _table(title, ["class"], shown, caption)
+    for key, scores in summary.instances[kind].items():
         pooled, mean = scores.pooled, scores.mean
         counts = (_number(pooled.n_pred), _number(pooled.n_ref), str(scores.n_cases))
         pooled_scores = (_score(pooled.AP50), _score(pooled.AP), _score(pooled.PQ))
@@ -99,12 +100,13 @@ def instance_table(summary: Summary) -> Table:
     return table
 
 
-def partition_table(summary: Summary) -> Table:
-    """Return two rows per class: how voxels are divided into objects, over all cases together, and means over cases."""
+def partition_table(summary: Summary, kind: ScoredOn) -> Table:
+    """Return two rows per class: scores of the division of voxels, over all cases together, and means over cases."""
     caption = "VI: variation of information, bits; Rand error: 1 - F of pairs of voxels; both 0 at best"
     shown = ["VI split", "VI merge", "Rand error", "Rand precision", "Rand recall"]
-    table = _table("division of voxels into objects", ["class", "over"], shown, caption)
-    for key, scores in summary.instances.items():
+    title = f"division of voxels into objects, scored on {_scored_on(summary, kind)}"
+    table = _table(title, ["class", "over"], shown, caption)
+    for key, scores in summary.instances[kind].items():
         pooled = [_score(getattr(scores.pooled, name)) for name in PARTITION_SCORES]
         table.add_row(_class(summary, key), "all voxels", *pooled)
         table.add_row("", "cases", *(_score(scores.mean[name]) for name in PARTITION_SCORES))

@@ -58,6 +58,11 @@ def find_best(
         tuple(configurations or ()), tuple(names or ()), tuple(folds or ()), pairs, postprocessing, device,
         common.n_workers(workers),
     )  # fmt: skip
+    if data.labels.instances is not None:
+        log.warning(
+            "objects: models are compared by the Dice of their classes, without pairs and post-processing. Compare "
+            "also the AP50 of their folds: autoseg_report MODEL"
+        )
     result = find_best(space, data, options, common.stages(quiet=quiet))
     _show(result, space.results(data.name), as_json=json_, quiet=quiet)
 

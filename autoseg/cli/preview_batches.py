@@ -85,7 +85,7 @@ def preview_batches(
 
 def main() -> None:
     """Entry point of the command."""
-    common.run(preview_batches, lists={"--set": r"[A-Za-z_]\w*=.*"})
+    common.run(preview_batches, lists={"--set": r"[A-Za-z_][\w.]*=.*"})
 
 
 def listing(request: FoldRequest, views: list[PatchView], path: Path) -> dict[str, Any]:

@@ -180,7 +180,8 @@ def train(
         user_file=files.user, run_file=files.run, devices=place.size if place.is_started else gpus or 1,
     )  # fmt: skip
     if show_config:
-        print_settings(resolve_settings(space, data, options), as_json=as_json)
+        resolved = resolve_settings(space, data, options)
+        print_settings(resolved, as_json=as_json, unused=resolved.config.unused)
         return
     if len(folds) > 1:
         train_folds(space, data, options, folds, Line.of(context))

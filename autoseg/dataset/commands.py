@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.core.workspace import Workspace
@@ -20,13 +21,19 @@ def planning_command(workspace: Workspace, dataset: Dataset, *options: str) -> s
 
 
 def training_command(
-    workspace: Workspace, dataset: Dataset, fold: str, *options: str, configuration: str | None, name: str = "default"
+    workspace: Workspace,
+    dataset: Dataset,
+    fold: str | Sequence[str],
+    *options: str,
+    configuration: str | None,
+    name: str = "default",
 ) -> str:
-    """Return the command that trains a fold of the run ``name``; ``configuration`` None takes the plan's first."""
+    """Return the command that trains folds, one or more, of the run ``name``; configuration None: the plan's first."""
+    folds = [fold] if isinstance(fold, str) else fold
     chosen = [] if configuration is None else ["-c", configuration]
     named = [] if name == "default" else ["--name", name]
     argument = dataset_argument(workspace, dataset)
-    return shlex.join(["autoseg_train", argument, fold, *chosen, *named, *options, *_root(workspace)])
+    return shlex.join(["autoseg_train", argument, *folds, *chosen, *named, *options, *_root(workspace)])
 
 
 def dataset_argument(workspace: Workspace, dataset: Dataset) -> str:

@@ -49,7 +49,7 @@ def split_instances(values: NDArray[Any], labels: Labels) -> tuple[NDArray[np.in
         of_object = np.full_like(objects, labels.class_values[1])
         is_wrong = is_object & (objects == 0)
     else:
-        of_object = objects // rule.per_class
+        of_object = objects // np.uint32(rule.per_class)  # which objects in uint16 may not hold
         is_wrong = is_object & ~np.isin(of_object, labels.class_values[1:])
     if high > LARGEST_NUMBER:
         is_wrong |= values > LARGEST_NUMBER

@@ -16,6 +16,8 @@ from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import listed
 from autoseg.dataset.folder_files import PICTURE_ENDINGS, VOLUME_ENDINGS, has_ending, normal_name
 
+_FIRST_CHANNEL = "_0000"
+"""End of the names of images of one channel in a data set: ``<case>_0000``."""
 _UP_TO_SEPARATOR = re.compile(r".*[-_. ]|")
 
 
@@ -36,7 +38,7 @@ class Pairing:
     """Images with their masks."""
 
     pairs: Mapping[str, tuple[Path, Path]]
-    """Name of the image without ending -> (image, mask), sorted by name."""
+    """Case -> (image, mask), sorted by name: that of the image without ending, and without the ``_0000`` of all."""
     mask: Affixes
     """Of the names of masks, around the ID."""
     images_alone: tuple[Path, ...]
@@ -55,8 +57,9 @@ def pair_by_name(images: Sequence[Path], masks: Sequence[Path], *, suffix: str |
     """Pair images and masks whose names hold the same ID.
 
     The ID of an image is its name without ending, and without what all images have in front or behind up to a separator
-    (``_ - .`` or a blank). A mask belongs to an image if its name is the ID with the affixes that most masks have. An
-    ID never ends within a number or a word: ``10_mask`` is not the mask of image ``1``.
+    (``_ - .`` or a blank), or without the ``_0000`` that images of a data set have. A mask belongs to an image if its
+    name is the ID with the affixes that most masks have. An ID never ends within a number or a word: ``10_mask`` is not
+    the mask of image ``1``.
 
     Parameters
     ----------
@@ -86,7 +89,8 @@ def pair_by_name(images: Sequence[Path], masks: Sequence[Path], *, suffix: str |
         found = {ids[item]: affixes.around(item) for item in ids if affixes.around(item) in mask_of}
         if len(found) > len(best):
             best, chosen = found, affixes
-    pairs = {name: (image_of[name], mask_of[mask]) for name, mask in sorted(best.items())}
+    channel = _FIRST_CHANNEL if _have_channel(list(image_of)) else ""
+    pairs = {name.removesuffix(channel): (image_of[name], mask_of[mask]) for name, mask in sorted(best.items())}
     used = set(best.values())
     return Pairing(
         pairs,
@@ -113,11 +117,17 @@ def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
 
 def _shared_affixes(names: Sequence[str]) -> list[Affixes]:
     """Return what may surround the IDs of images with these names: nothing, or what all names share."""
+    channel = [Affixes(after=_FIRST_CHANNEL)] if _have_channel(names) else []
     if len(names) < 2:
-        return [Affixes()]
+        return [Affixes(), *channel]
     front = _up_to_separator(_shared_start(names))
     back = _up_to_separator(_shared_start([name[::-1] for name in names]))[::-1]
-    return list(dict.fromkeys((Affixes(), Affixes(after=back), Affixes(front), Affixes(front, back))))
+    return list(dict.fromkeys((Affixes(), *channel, Affixes(after=back), Affixes(front), Affixes(front, back))))
+
+
+def _have_channel(names: Sequence[str]) -> bool:
+    """Whether all names are of the form ``<case>_0000``."""
+    return all(name.removesuffix(_FIRST_CHANNEL) not in ("", name) for name in names)
 
 
 def _up_to_separator(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from autoseg.core.components import is_named
 from autoseg.core.findings import Findings, did_you_mean, listed, shown
 from autoseg.dataset.file_values import NAN_VALUE
-from autoseg.dataset.instance_numbers import InstanceNumbers, Offset
+from autoseg.dataset.instance_numbers import LARGEST_NUMBER, InstanceNumbers, Offset
 from autoseg.dataset.label_section import read_labels
 from autoseg.dataset.labels import Head, Labels
 from autoseg.dataset.schema import (
@@ -25,7 +25,7 @@ from autoseg.dataset.schema import (
 
 BUILT_IN = ("semantic", "regions", INSTANCES, REGRESSION)
 """Tasks that follow from labels, as in ``autoseg.tasks.task.TASKS``; then those that dataset.json must name."""
-OF_CLASSES = ("labels", "label_sets", "lazy_semantics", ORDER, PROTOCOL)
+OF_CLASSES = ("labels", "label_sets", "label_weights", "lazy_semantics", ORDER, PROTOCOL, "expert_fusion")
 """Keys that speak of classes, which regression has none of."""
 
 
@@ -58,11 +58,20 @@ def read_task_labels(file: DatasetFile, findings: Findings) -> Labels | None:
 def _with_instances(file: DatasetFile, labels: Labels, findings: Findings) -> Labels | None:
     """Return the labels of a data set whose label files hold numbers of objects; None after a fault."""
     n_faults, per_class = len(findings.faults), file.schema.instances_per_class
-    for key in ("label_sets", ORDER):
+    for key in ("label_sets", "label_weights", ORDER):
         if key in file.content:
             findings.fault(
-                key, found="the key beside the task instances", expected="classes without regions and sets of classes",
-                fix='Remove it; for regions or sets of classes remove "task" instead.',
+                key, found="the key beside the task instances",
+                expected="classes without regions, sets of classes, and weights",
+                fix='Remove it; for regions, sets of classes, or weights remove "task" instead.',
+            )  # fmt: skip
+    for case, entry in file.schema.cases.items():
+        if entry is not None and entry.experts:
+            findings.fault(
+                f"cases.{case}.experts", found="masks of several experts beside the task instances",
+                expected="one label file, since experts number objects each in his own way",
+                fix="Remove experts, and put a label file into labelsTr. Or fuse the masks to classes, with gaps "
+                "between objects that touch: autoseg_fuse_experts MASKS -o DATASET --images IMAGES --instances",
             )  # fmt: skip
     if labels.has_regions and ORDER not in file.content:
         findings.fault("labels", found="regions", expected="one value per class", fix="Write one value per class.")
@@ -76,6 +85,12 @@ def _with_instances(file: DatasetFile, labels: Labels, findings: Findings) -> La
         findings.fault(
             "labels", found=f"{n_classes} classes of objects", expected=f'one, or the key "{PER_CLASS}"',
             fix=f'Write objects of class c as c * 1000 + number in the label files, and "{PER_CLASS}": 1000.',
+        )  # fmt: skip
+    most = LARGEST_NUMBER // (max(labels.class_values) + 1)
+    if per_class is not None and n_classes > 0 and per_class > most:
+        findings.fault(
+            PER_CLASS, found=str(per_class), expected=f"at most {most}, as no value may be above {LARGEST_NUMBER}",
+            fix="Write a smaller number here and in the label files, or smaller values of classes.",
         )  # fmt: skip
     offsets = _read_offsets(file.schema.affinities, findings)
     is_sound = len(findings.faults) == n_faults

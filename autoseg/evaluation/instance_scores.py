@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.arrays import LabelMap
+from autoseg.core.means import mean_known
 from autoseg.dataset.labels import Labels, head_states
 from autoseg.dataset.objects import objects_of_class
 from autoseg.evaluation.contingency import Contingency
@@ -137,15 +138,10 @@ def mean_instance_scores(
         rows = [scores[key] for scores in cases if key in scores]
         occurring = [row for row in rows if row.n_pred or row.n_ref]
         means[key] = InstanceMeans(
-            mean={name: _mean([getattr(row, name) for row in occurring]) for name in INSTANCE_SCORES},
+            mean={name: mean_known([getattr(row, name) for row in occurring]) for name in INSTANCE_SCORES},
             n_cases=len(occurring),
             pooled=InstanceScores.of(
                 add_counts([row.counts for row in rows]), sum((row.partition for row in rows), PartitionCounts())
             ),
         )
     return means
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

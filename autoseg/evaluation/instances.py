@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from autoseg.core.arrays import BoolArray
-from autoseg.evaluation.contingency import Contingency, sizes_of
+from autoseg.core.means import mean_known
+from autoseg.evaluation.contingency import Contingency, Integers, sizes_of
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """Intersection over union from which two instances match: 0.5, 0.55, ..., 0.95."""
@@ -46,9 +47,7 @@ class InstanceCounts:
     @property
     def mean_average_precision(self) -> float | None:
         """Mean of the average precision over ``THRESHOLDS``, 0 to 1; None without any instance."""
-        scores = [self.average_precision(threshold) for threshold in THRESHOLDS]
-        known = [score for score in scores if score is not None]
-        return sum(known) / len(known) if known else None
+        return mean_known(self.average_precision(threshold) for threshold in THRESHOLDS)
 
     @property
     def panoptic_quality(self) -> float | None:
@@ -81,20 +80,53 @@ def match_instances(
 
 def count_matches(table: Contingency) -> InstanceCounts:
     """Return the matches of the instances of a table, as :func:`match_instances` does."""
-    predicted, rows, sizes = sizes_of(table.predicted, table.voxels)
-    truth, columns, true_sizes = sizes_of(table.reference, table.voxels)
-    both = (table.predicted != 0) & (table.reference != 0)
-    row, column, overlap = rows[both], columns[both], table.voxels[both]
-    iou = overlap / (sizes[row] + true_sizes[column] - overlap)
-    pairs = sparse.coo_array((iou, (row, column)), shape=(len(predicted), len(truth)))
-    matched = tuple(_n_matched(pairs, threshold) for threshold in THRESHOLDS)
-    n_predicted, n_reference = int((predicted != 0).sum()), int((truth != 0).sum())
-    return InstanceCounts(matched, n_predicted, n_reference, _matched_iou(pairs))
+    overlaps = _overlaps(table)
+    matched = tuple(_n_matched(overlaps.iou, threshold) for threshold in THRESHOLDS)
+    n_predicted, n_reference = (int(np.count_nonzero(numbers)) for numbers in (overlaps.predicted, overlaps.truth))
+    return InstanceCounts(matched, n_predicted, n_reference, _matched_iou(overlaps.iou))
+
+
+def unmatched_voxels(
+    prediction: NDArray[np.integer[Any]], reference: NDArray[np.integer[Any]], decided: BoolArray | None = None
+) -> BoolArray:
+    """Return (*S) bool: decided voxels of instances, of either map, that match no instance of the other at 0.5.
+
+    Parameters as for :func:`match_instances`.
+    """
+    overlaps = _overlaps(Contingency.of(prediction, reference, decided))
+    is_match = overlaps.iou.data >= THRESHOLDS[0]
+    alone = np.zeros(prediction.shape, dtype=bool)
+    for values, matched in (
+        (prediction, overlaps.predicted[overlaps.iou.row[is_match]]),
+        (reference, overlaps.truth[overlaps.iou.col[is_match]]),
+    ):
+        alone |= np.isin(values, np.append(matched, 0).astype(values.dtype), invert=True)
+    return alone if decided is None else alone & decided
 
 
 def add_counts(counts: Sequence[InstanceCounts]) -> InstanceCounts:
     """Return the counts of several cases together; all 0 without cases."""
     return sum(counts, InstanceCounts((0,) * len(THRESHOLDS), 0, 0, 0.0))
+
+
+class _Overlaps(NamedTuple):
+    """Instances of two maps, and how much each pair overlaps."""
+
+    predicted: Integers
+    """(n,) numbers of the predicted instances, and 0 for background if it occurs."""
+    truth: Integers
+    """(m,) of the reference."""
+    iou: sparse.coo_array
+    """(n, m): intersection over union of the pairs of instances that overlap."""
+
+
+def _overlaps(table: Contingency) -> _Overlaps:
+    predicted, rows, sizes = sizes_of(table.predicted, table.voxels)
+    truth, columns, true_sizes = sizes_of(table.reference, table.voxels)
+    both = (table.predicted != 0) & (table.reference != 0)
+    row, column, overlap = rows[both], columns[both], table.voxels[both]
+    iou = overlap / (sizes[row] + true_sizes[column] - overlap)
+    return _Overlaps(predicted, truth, sparse.coo_array((iou, (row, column)), shape=(len(predicted), len(truth))))
 
 
 def _n_matched(pairs: sparse.coo_array, threshold: float) -> int:

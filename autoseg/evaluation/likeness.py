@@ -155,8 +155,9 @@ def fit_likeness(cases: Mapping[str, CaseFeatures], channels: Sequence[str]) -> 
     -----
     Each case is compared with the others to find out how far apart training cases are. The level of a distance is the
     ceil((n + 1) * 0.95)-th smallest of these n distances, and the largest if n < 19, so that about 5 % of cases like
-    the training cases are flagged, or 1 in n + 1 if they are few. As there are several distances, the level of the
-    largest ratio follows by the same rule. Covariances are shrunk towards a multiple of the identity (Ledoit and Wolf
+    the training cases are flagged. As there are several distances, the level of the largest ratio follows by the same
+    rule; if n < 39 that changes little, as few ratios or none are above 1, and each distance flags up to 1 in n + 1.
+    Covariances are shrunk towards a multiple of the identity (Ledoit and Wolf
     2004, J. Multivariate Anal. 88:365), since cases are few; the spacing and the field of view are compared with the
     median, and factors up to ``LEAST_FACTORS`` are never flagged.
     """

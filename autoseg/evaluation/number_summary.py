@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.atomic import write_json
+from autoseg.core.means import mean_known
 from autoseg.evaluation.number_metrics import ErrorSums, NumberMetrics
 from autoseg.evaluation.summary import means_path, write_rows
 
@@ -92,11 +93,11 @@ def summarise_numbers(
     ordered = sorted((case for case, _ in cases), key=lambda case: case.case)
     pooled = {name: ErrorSums.pooled(sums[name] for _, sums in cases) for name in targets}
     mean = {
-        name: {metric: _mean([getattr(case.metrics[name], metric) for case in ordered]) for metric in METRICS}
+        name: {metric: mean_known([getattr(case.metrics[name], metric) for case in ordered]) for metric in METRICS}
         for name in targets
     }
     return NumberSummary(
-        foreground_mean={metric: _mean([values[metric] for values in mean.values()]) for metric in METRICS},
+        foreground_mean={metric: mean_known([values[metric] for values in mean.values()]) for metric in METRICS},
         mean=mean,
         all_voxels={name: sums.metrics for name, sums in pooled.items()},
         metric_per_case=tuple(ordered),
@@ -109,11 +110,6 @@ def summarise_numbers(
         faults=tuple(faults),
         warnings=tuple(warnings),
     )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _case_rows(summary: NumberSummary) -> Iterator[dict[str, object]]:

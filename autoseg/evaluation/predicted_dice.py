@@ -81,6 +81,10 @@ class DiceCurve(BaseModel):
         dice = float(np.interp(confidence, self.confidence, self.dice))
         return Estimate(dice, max(0.0, dice - self.half_width), min(1.0, dice + self.half_width))
 
+    def without_fit(self) -> DiceCurve:
+        """Return what is known of the class in the cases alone; then no Dice is predicted."""
+        return self.model_copy(update={"confidence": (), "dice": (), "half_width": None})
+
 
 def fit_curves(pairs: Mapping[str, Sequence[Pair]]) -> tuple[DiceCurve, ...]:
     """Fit the curve of every class.

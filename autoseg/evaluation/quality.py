@@ -112,7 +112,12 @@ class CaseQuality(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write the record beside the predictions in ``folder``, atomically."""
-        write_text(folder / QUALITY_FOLDER / f"{self.case}.json", self.model_dump_json(indent=1) + "\n")
+        write_text(record_path(folder, self.case), self.model_dump_json(indent=1) + "\n")
+
+
+def record_path(folder: Path, case: str) -> Path:
+    """Return the path of the record of a case, beside its prediction in ``folder``."""
+    return folder / QUALITY_FOLDER / f"{case}.json"
 
 
 def judged(record: CaseQuality, quality: Quality | None) -> CaseQuality:

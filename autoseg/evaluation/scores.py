@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from autoseg.core.means import mean_known
 from autoseg.evaluation.bootstrap import Interval, ScoreArray, mean_intervals, mean_scores
 from autoseg.evaluation.cases import CaseMetrics, HeadMetrics, ScoredOn
 
@@ -68,7 +69,7 @@ def group_scores(cases: Sequence[CaseMetrics], keys: Sequence[str], kind: Scored
         for key, interval in zip([*heads, ""], mean_intervals(table), strict=True):
             intervals[key][score] = interval
     for name in HeadMetrics.model_fields.keys() - {*SCORES}:
-        foreground[name] = _mean([mean[key][name] for key in heads])
+        foreground[name] = mean_known([mean[key][name] for key in heads])
     scored_rows = {
         key: [row for row in rows[key] if row.Dice is not None and mean[key]["Dice"] is not None] for key in heads
     }
@@ -126,12 +127,7 @@ def _occurs(cases: Sequence[CaseMetrics], key: str, kind: ScoredOn) -> bool:
 def _counts(rows: Sequence[HeadMetrics]) -> Means:
     """Return the means of counts and volumes, and None for the scores, which the caller fills in."""
     names = HeadMetrics.model_fields
-    return {name: None if name in SCORES else _mean([getattr(row, name) for row in rows]) for name in names}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return {name: None if name in SCORES else mean_known([getattr(row, name) for row in rows]) for name in names}
 
 
 def _why_not(cases: Sequence[CaseMetrics], key: str, name: str) -> str:

@@ -96,8 +96,9 @@ class Summary(BaseModel):
     """Kind of reference -> key of a head -> means of surface scores, if they were asked for."""
     tolerance_mm: float | None = None
     """Distance of the NSD, mm; None without surface scores."""
-    instances: dict[str, InstanceMeans] = {}
-    """Key of a foreground class -> scores of its objects over cases, if label files hold numbers of objects."""
+    instances: dict[ScoredOn, dict[str, InstanceMeans]] = {}
+    """Kind of reference -> key of a foreground class -> scores of its objects over cases, if label files hold numbers
+    of objects."""
     missing: tuple[str, ...] = ()
     """Cases with a reference but without a prediction; not scored."""
     extra: tuple[str, ...] = ()
@@ -174,7 +175,7 @@ def summarise(
         not_scored=not_scored(ordered, names, groups),
         absent={key: scores for key in names if (scores := _absent_scores(ordered, key)) is not None},
         surface=_surface_means(ordered, list(names), kinds),
-        instances=mean_instance_scores([case.instances for case in ordered], list(names)),
+        instances=_instance_means(ordered, list(names)),
         missing=tuple(missing),
         extra=tuple(extra),
         faults=tuple(faults),
@@ -195,6 +196,18 @@ def _surface_means(
         )
         for kind in kinds
     }
+
+
+def _instance_means(cases: Sequence[CaseMetrics], keys: Sequence[str]) -> dict[ScoredOn, dict[str, InstanceMeans]]:
+    """Return kind of reference -> key of a class -> scores of its objects in the cases of that kind; {} without any.
+
+    A sparse case without Dice counts as one on annotated voxels: objects predicted there are false.
+    """
+    rows: dict[ScoredOn, list[dict[str, InstanceScores]]] = {"dense": [], "annotated voxels": []}
+    for case in cases:
+        for key, own in case.instances.items():
+            rows["dense" if case.scored_on[key] == "dense" else "annotated voxels"].append({key: own})
+    return {kind: mean_instance_scores(own, keys) for kind, own in rows.items() if own}
 
 
 def _only_group(groups: Mapping[ScoredOn, Scores], key: str) -> Scores | None:
@@ -247,7 +260,7 @@ def _mean_rows(summary: Summary) -> Iterator[dict[str, object]]:
                 "n_cases": group.n_cases_per_head.get(key, group.n_cases),
                 "n_decided": group.n_decided_per_head.get(key),
                 **_surface_columns(summary, summary.surface.get(kind, {}).get(key)),
-                **_instance_columns(summary, None if (own := summary.instances.get(key)) is None else own.pooled),
+                **_instance_columns(summary, own.pooled if (own := _means_of(summary, kind, key)) else None),
             }  # fmt: skip
 
 
@@ -264,6 +277,11 @@ def _instance_columns(summary: Summary, scores: InstanceScores | None) -> dict[s
         return {}
     names = {**{name: name for name in INSTANCE_SCORES}, "n_pred objects": "n_pred", "n_ref objects": "n_ref"}
     return {column: None if scores is None else getattr(scores, name) for column, name in names.items()}
+
+
+def _means_of(summary: Summary, kind: ScoredOn, key: str) -> InstanceMeans | None:
+    """Return the scores of the objects of a class on a kind of reference; None without any."""
+    return summary.instances.get(kind, {}).get(key)
 
 
 def _score_columns(kind: ScoredOn | None, values: Mapping[str, object]) -> dict[str, object]:

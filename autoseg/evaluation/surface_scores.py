@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.arrays import BoolArray
+from autoseg.core.means import mean_known
 from autoseg.dataset.labels import Labels, head_states
 from autoseg.evaluation.surface import SurfaceDistances, surface_distances
 
@@ -90,17 +91,13 @@ def mean_surface_scores(cases: Sequence[Mapping[str, SurfaceScores]], keys: Sequ
         distances = [(row.HD95, row.ASSD) for row in rows if row.HD95 is not None and row.ASSD is not None]
         shares = [row.NSD for row in rows if row.NSD is not None]
         means[key] = SurfaceMeans(
-            HD95=_mean([hausdorff for hausdorff, _ in distances]),
-            ASSD=_mean([average for _, average in distances]),
-            NSD=_mean(shares),
+            HD95=mean_known([hausdorff for hausdorff, _ in distances]),
+            ASSD=mean_known([average for _, average in distances]),
+            NSD=mean_known(shares),
             n_cases=len(distances),
             n_one_sided=len(shares) - len(distances),
         )
     return means
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def _masks(

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 
+import numpy as np
+
 from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
-from autoseg.core.atomic import write_json, write_text
-from autoseg.core.errors import ConfigError, DatasetError, Fault
+from autoseg.core.atomic import write_json
+from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
+from autoseg.core.json_models import save_model
 from autoseg.core.prediction_record import record_prediction
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.case_files import find_image_cases
@@ -25,13 +28,15 @@ from autoseg.dataset.labels import Labels
 from autoseg.dataset.objects import largest_written
 from autoseg.inference.inputs import check_inputs
 from autoseg.inference.model import Model
-from autoseg.inference.outputs import CaseOutput, FurtherOutput
+from autoseg.inference.outputs import CaseOutput, FurtherOutput, Removal
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.run_cases import run_cases
 from autoseg.io.images import (
     SUPPORTED_ENDINGS,
     ending_of,
     read_image,
+    read_labels,
+    without_ending,
     write_labels,
     write_values,
     written_ending,
@@ -80,6 +85,7 @@ def predict_files(
     *,
     overwrite: bool = False,
     further: Sequence[FurtherOutput] = (),
+    removals: Sequence[Removal] = (),
     workers: int = 1,
     progress: Progress = silent,
 ) -> PredictionReport:
@@ -103,6 +109,9 @@ def predict_files(
         Also predict cases whose output exists.
     further
         What to write beside the label maps.
+    removals
+        Of what earlier predictions wrote beside a label map that is replaced. Without ``overwrite``, when a further
+        output is added, it stays beside a label map of the same values.
     workers
         Number of threads that check headers. With 0, cases are also read, predicted and written strictly one after the
         other. Otherwise the next case is read, finished slabs are decided and the previous case is written while the
@@ -142,8 +151,9 @@ def predict_files(
     good = [job for job in todo if job.name not in check.faults]
     described = " and ".join(map(_described, predictor.models))
     record_prediction(output_folder, described, device_name(predictor.device), {job.name: job.files for job in good})
+    stale = _Stale(removals, overwrite)
     with ThreadPoolExecutor(1) as decider:
-        steps = _Steps(predictor, {job.name: job for job in good}, further, decider if workers > 0 else None)
+        steps = _Steps(predictor, {job.name: job for job in good}, further, stale, decider if workers > 0 else None)
         errors = run_cases(
             [*steps.jobs], repeat(predictor), steps.read, steps.predict, steps.write, folder=output_folder,
             read_ahead=workers > 0, write_behind=lambda prediction: workers > 0, progress=progress,
@@ -165,12 +175,28 @@ class _Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class _Stale:
+    """Further outputs of label maps that are replaced."""
+
+    removals: Sequence[Removal]
+    always: bool
+    """Whether those of a label map of the same values are removed, too: it is of another prediction."""
+
+    def remove(self, output: Path, labels: LabelMap | None) -> None:
+        """Remove those of the label map ``output``, which the values (z, y, x) replace; None stands for numbers."""
+        if self.always or labels is None or not _holds(output, labels):
+            for remove in self.removals:
+                remove(output)
+
+
+@dataclass(frozen=True, slots=True)
 class _Steps:
     """The steps that :func:`~autoseg.inference.run_cases.run_cases` does with each case."""
 
     predictor: PredictorGroup
     jobs: Mapping[str, _Job]
     further: Sequence[FurtherOutput]
+    stale: _Stale
     decider: Executor | None
     """One thread that decides slabs while the network computes the next; with None the network's thread does both."""
 
@@ -196,17 +222,26 @@ class _Steps:
         return _Prediction(label_map, record, tuple(outputs))
 
     def write(self, case: str, prediction: _Prediction) -> None:
-        """Write the further outputs of a case, then its label map (or numbers)."""
+        """Remove what describes the earlier label map of a case; write the further outputs, then it (or numbers)."""
         job = self.jobs[case]
         with ExitStack() as stack:
             for output in prediction.further:
                 stack.callback(output.close)
+            self.stale.remove(job.output, prediction.labels)
             for output in prediction.further:
                 output.write()
         if prediction.numbers is not None:
             write_values(job.output, prediction.numbers, prediction.record.geometry)
         if prediction.labels is not None:
             write_labels(job.output, prediction.labels, prediction.record.geometry)
+
+
+def _holds(path: Path, labels: LabelMap) -> bool:
+    """Whether a file is a label map of these values."""
+    try:
+        return path.is_file() and np.array_equal(read_labels(path)[0], labels)
+    except AutosegError:
+        return False
 
 
 def _gather(inputs: Inputs, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
@@ -220,8 +255,7 @@ def _gather(inputs: Inputs, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...
         paths = tuple(Path(file) for file in files)
         if not paths:
             raise ConfigError("inputs: found a case without files, expected one or more per case. Remove it.")
-        name = paths[0].name.removesuffix(ending_of(paths[0]))
-        name = name.removesuffix("_0000")
+        name = without_ending(paths[0]).removesuffix("_0000")
         if name in cases:
             raise ConfigError(
                 f"inputs: found two cases named {name!r}, expected one. Give a mapping from case to files."
@@ -299,4 +333,4 @@ def _write_model_files(predictor: PredictorGroup, folder: Path, jobs: Sequence[_
     ending = ending_of(jobs[0].output)
     model = predictor.models[0]
     write_json(folder / "dataset.json", {**model.dataset.json, "file_ending": ending})
-    write_text(folder / "plans.json", model.plan.model_dump_json(indent=2) + "\n")
+    save_model(model.plan, folder / "plans.json")

@@ -132,7 +132,9 @@ def find_checkpoints(folder: Path, folds: Sequence[str | int] | None, checkpoint
         )
     there = fold_folders(folder)
     checkpoints = {name: path for name, path in ((n, _checkpoint(p, checkpoint)) for n, p in there.items()) if path}
-    if folds is not None:
+    if folds is None:
+        names = _without_choice(folder, there, checkpoints)
+    else:
         chosen = {name: chosen_members(name, checkpoints) for name in dict.fromkeys(str(fold) for fold in folds)}
         missing = [name for name, members in chosen.items() if not members]
         if missing or not chosen:
@@ -140,24 +142,28 @@ def find_checkpoints(folder: Path, folds: Sequence[str | int] | None, checkpoint
                 f"{folder}: found no finished fold {', '.join(missing) or '(none was named)'}, expected one of the "
                 f"finished folds: {', '.join(checkpoints) or 'none'}. Train it, or choose with -f."
             )
-        return {name: checkpoints[name] for members in chosen.values() for name in members}
+        names = list(dict.fromkeys(name for members in chosen.values() for name in members))
+    for path in (checkpoints[name] for name in names):
+        if path.name != f"checkpoint_{checkpoint}.pt":
+            log.warning("%s: no checkpoint_%s.pt, using %s instead", path.parent, checkpoint, path.name)
+    return {name: checkpoints[name] for name in names}
+
+
+def _without_choice(folder: Path, there: dict[str, Path], checkpoints: dict[str, Path]) -> list[str]:
+    """Return the folds to take if none was named: all with a checkpoint, the fold ``all`` only if there is no other."""
     if not checkpoints:
         content = ", ".join(f"{path.name} ({_content(path)})" for path in there.values()) or "no fold_<k> folder"
         raise ModelError(
             f"{folder}: found {content}, expected a fold with checkpoint_final.pt or checkpoint_best.pt. Train a fold."
         )
     _report_unfinished(there, checkpoints)
-    return {name: path for name, path in checkpoints.items() if FoldName.parse(name).fold != ALL} or checkpoints
+    return [name for name in checkpoints if FoldName.parse(name).fold != ALL] or list(checkpoints)
 
 
 def _checkpoint(fold: Path, checkpoint: str) -> Path | None:
-    first, second = fold / f"checkpoint_{checkpoint}.pt", fold / f"checkpoint_{_FALLBACK[checkpoint]}.pt"
-    if first.is_file():
-        return first
-    if not second.is_file():
-        return None
-    log.warning("%s: no %s, using %s instead", fold, first.name, second.name)
-    return second
+    """Return the checkpoint of a fold of this kind, otherwise of the other; None if it has neither."""
+    kinds = (checkpoint, _FALLBACK[checkpoint])
+    return next((path for path in (fold / f"checkpoint_{kind}.pt" for kind in kinds) if path.is_file()), None)
 
 
 def _content(fold: Path) -> str:

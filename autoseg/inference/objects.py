@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import BoolArray, LabelMap
 from autoseg.core.errors import PlanError
-from autoseg.dataset.instance_numbers import InstanceNumbers
+from autoseg.dataset.instance_numbers import LARGEST_NUMBER, InstanceNumbers
 from autoseg.dataset.labels import Labels, background_value
 from autoseg.inference.decided import DecidedSlab
 from autoseg.preprocessing import restore
@@ -73,17 +73,20 @@ class ObjectMap:
 def _named(
     objects: LabelMap, value: int, labels: Labels, numbers: InstanceNumbers, case: str
 ) -> NDArray[np.unsignedinteger]:
-    """Return objects (z, y, x), numbered from 1, with the file values that ``numbers`` give those of a class."""
-    named = objects.astype(np.uint32)
-    if numbers.per_class is None:
-        for taken in sorted({background_value(labels), labels.unlabelled or 0}):
-            named[(named >= taken) & (taken > 0)] += 1  # the file value of background or of unannotated voxels
-        return named
-    found = int(objects.max(initial=0))
-    if found >= numbers.per_class:
+    """Return objects (z, y, x), numbered from 1, with the file values that ``numbers`` give those of a class.
+
+    The file values of background and of unannotated voxels are passed over.
+    """
+    first = 0 if numbers.per_class is None else value * numbers.per_class
+    last = LARGEST_NUMBER if numbers.per_class is None else first + numbers.per_class - 1
+    named = objects.astype(np.uint32) + np.uint32(first)
+    for taken in sorted({background_value(labels), labels.unlabelled or 0}):
+        if first < taken <= last:
+            named[named >= taken] += 1
+    if numbers.per_class is not None and int(named.max(initial=first)) > last:
         raise PlanError(
-            f"case {case}: found {found} objects of the class with the value {value}, expected fewer than "
-            f"{numbers.per_class}, instances_per_class in dataset.json. Use a larger number there, and in the label "
-            "files, and train again."
+            f"case {case}: found {int(objects.max(initial=0))} objects of the class with the value {value}, more than "
+            f"{numbers.per_class}, instances_per_class in dataset.json, leaves numbers for. Use a larger number there, "
+            "and in the label files, and train again."
         )
-    return named + np.uint32(value * numbers.per_class)
+    return named

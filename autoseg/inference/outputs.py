@@ -1,13 +1,20 @@
-"""Further outputs of a prediction: files beside the label map of a case, made of what an observer saw."""
+"""Further outputs of a prediction: files beside the label map of a case, made of what an observer saw.
+
+They describe that label map, or are not there: before another one replaces it, those of every kind are removed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from autoseg.inference.decided import Observer
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.preprocessing import Preprocessed
+
+Removal = Callable[[Path], None]
+"""Removes what a kind of further output wrote about the label map at a path; does nothing if that is nothing."""
 
 
 class CaseOutput(Observer, Protocol):

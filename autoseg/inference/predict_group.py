@@ -6,14 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.core.progress import Progress, silent
-from autoseg.evaluation.quality import Quality
+from autoseg.evaluation.quality import QUALITY_FOLDER, Quality
 from autoseg.inference.folder import Inputs, PredictionReport, predict_files
-from autoseg.inference.outputs import FurtherOutput
+from autoseg.inference.outputs import FurtherOutput, Removal
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.probability_buffer import SavedProbabilities
 from autoseg.inference.quality_output import PredictedQuality, conclude_quality
 from autoseg.inference.saved_instances import SavedInstances
 from autoseg.inference.uncertainty_files import SavedUncertainty
+
+REMOVALS: tuple[Removal, ...] = (
+    SavedProbabilities.remove,
+    SavedUncertainty.remove,
+    SavedInstances.remove,
+    PredictedQuality.remove,
+)
+"""Of what every kind of further output wrote about a label map that is replaced."""
 
 
 def predict_group(
@@ -31,6 +39,8 @@ def predict_group(
     progress: Progress = silent,
 ) -> PredictionReport:
     """Predict images and write ``<case><ending>`` for each to the folder ``output``, with further outputs.
+
+    Further outputs of a label map that is replaced are removed, whether or not their kind is written again.
 
     Parameters
     ----------
@@ -51,6 +61,7 @@ def predict_group(
         What else to write.
     """
     outputs, has_quality = [*further], predict_quality and not group.dataset.labels.targets
+    has_records = (output / QUALITY_FOLDER).is_dir()
     if save_probabilities:
         outputs.append(SavedProbabilities())
     if save_uncertainty:
@@ -60,18 +71,21 @@ def predict_group(
     if has_quality:
         outputs.append(PredictedQuality(_quality(group)))
     report = predict_files(
-        group, inputs, output, overwrite=overwrite, further=outputs, workers=workers, progress=progress
-    )
-    if has_quality:
+        group, inputs, output, overwrite=overwrite, further=outputs, removals=REMOVALS, workers=workers,
+        progress=progress,
+    )  # fmt: skip
+    if has_quality or has_records:
         conclude_quality(output, report.done)
     return report
 
 
 def _quality(group: PredictorGroup) -> Quality | None:
-    """Return the quality of the only model; of several models the likeness to the training cases of the first.
+    """Return the quality of the only model; of several models that of the first, without a predicted Dice.
 
     The Dice of a mean of models follows other curves than that of each.
     """
     first, *others = group.models
     quality = first.calibration.quality
-    return quality.model_copy(update={"curves": ()}) if others and quality is not None else quality
+    if quality is None or not others:
+        return quality
+    return quality.model_copy(update={"curves": tuple(curve.without_fit() for curve in quality.curves)})

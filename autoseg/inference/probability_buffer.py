@@ -14,7 +14,7 @@ from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.export import outside_probabilities
 from autoseg.inference.map_buffer import MapBuffer
 from autoseg.inference.predictor_group import PredictorGroup
-from autoseg.io.images import ending_of, write_probabilities
+from autoseg.io.images import without_ending, write_probabilities
 from autoseg.preprocessing import Preprocessed
 
 
@@ -29,8 +29,12 @@ class SavedProbabilities:
 
     def is_written(self, output: Path) -> bool:
         """Whether the file of a case exists."""
-        stem = _stem(output)
-        return stem.with_name(f"{stem.name}.npz").is_file()
+        return _path(output).is_file()
+
+    @staticmethod
+    def remove(output: Path) -> None:
+        """Remove the file of a case, if it exists."""
+        _path(output).unlink(missing_ok=True)
 
     def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> ProbabilityBuffer:
         """Return the buffer of a case, which writes the file from a temporary one beside it."""
@@ -67,6 +71,11 @@ class ProbabilityBuffer:
         return self._buffer.maps(outside_probabilities(self._labels))
 
 
+def _path(output: Path) -> Path:
+    """Return the path of the probabilities of a label map."""
+    return output.with_name(f"{without_ending(output)}.npz")
+
+
 def _stem(output: Path) -> Path:
     """Return the path of a label map without its ending."""
-    return output.with_name(output.name.removesuffix(ending_of(output)))
+    return output.with_name(without_ending(output))

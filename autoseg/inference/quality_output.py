@@ -22,6 +22,7 @@ from autoseg.evaluation.quality import (
     judged,
     judged_heads,
     read_records,
+    record_path,
     write_quality_table,
 )
 from autoseg.inference.case_features import case_features
@@ -29,6 +30,7 @@ from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.export import Logits, decide
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.quality_sums import QualitySums
+from autoseg.io.images import without_ending
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import outputs_of
 
@@ -50,6 +52,11 @@ class PredictedQuality:
     def is_written(self, output: Path) -> bool:
         """Return True: a case is not predicted again for its record, which others may lack."""
         return True
+
+    @staticmethod
+    def remove(output: Path) -> None:
+        """Remove the record of a case, if it exists; :func:`conclude_quality` removes it from the table."""
+        record_path(output.parent, without_ending(output)).unlink(missing_ok=True)
 
     def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> CaseSums:
         """Return the observer of a case."""
@@ -96,10 +103,11 @@ class CaseSums:
 def conclude_quality(folder: Path, cases: Collection[str]) -> None:
     """Write ``quality.csv`` from all records in a folder of predictions; name those of ``cases`` that are unlike.
 
-    Without a record no table is written.
+    Without a record there is no table: that of removed records is removed, too.
     """
     records = read_records(folder)
     if not records:
+        (folder / QUALITY_TABLE).unlink(missing_ok=True)
         return
     write_quality_table(folder / QUALITY_TABLE, records)
     unlike = [record.case for record in records if record.case in cases and record.verdict and record.verdict.is_unlike]

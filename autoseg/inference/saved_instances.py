@@ -18,7 +18,7 @@ from autoseg.inference.cellpose import cellpose_model, separate_with_cellpose
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.objects import ObjectMap, Separate
 from autoseg.inference.predictor_group import PredictorGroup
-from autoseg.io.images import ending_of, write_labels, written_ending
+from autoseg.io.images import ending_of, without_ending, write_labels, written_ending
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.separation import SeparationSettings, separate
 
@@ -68,15 +68,20 @@ class SavedInstances:
             None if len(values) == 2 else min(OF_SEVERAL_CLASSES, LARGEST_NUMBER // (max(values) + 1))
         )
 
-    def path(self, output: Path) -> Path:
+    @staticmethod
+    def path(output: Path) -> Path:
         """Return the map of a case, given the path of its label map."""
-        ending = ending_of(output)
-        name = output.name.removesuffix(ending)
-        return output.parent / FOLDER / f"{name}{written_ending(ending, LARGEST_NUMBER)}"
+        ending = written_ending(ending_of(output), LARGEST_NUMBER)
+        return output.parent / FOLDER / f"{without_ending(output)}{ending}"
 
     def is_written(self, output: Path) -> bool:
         """Whether the map of a case exists."""
         return self.path(output).is_file()
+
+    @staticmethod
+    def remove(output: Path) -> None:
+        """Remove the map of a case, if it exists."""
+        SavedInstances.path(output).unlink(missing_ok=True)
 
     def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> _CaseInstances:
         """Return the observer of a case."""

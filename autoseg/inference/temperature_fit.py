@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from autoseg.core.arrays import BoolArray
 from autoseg.core.findings import counted
+from autoseg.core.means import mean_known
 from autoseg.dataset.labels import Labels
 from autoseg.inference.calibration import Basis, HeadTemperature, Temperature
 from autoseg.inference.calibration_sample import CaseSample
@@ -120,8 +120,7 @@ class _Errors:
 
     @property
     def mean(self) -> float | None:
-        known = [error for error in self.by_head if error is not None]
-        return math.fsum(known) / len(known) if known else None
+        return mean_known(self.by_head)
 
 
 def _joined(samples: Sequence[CaseSample], n_heads: int, *, is_exclusive: bool) -> _Data:

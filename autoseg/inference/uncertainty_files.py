@@ -20,7 +20,7 @@ from autoseg.inference.members import MemberKind
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.temperature import calibrated
 from autoseg.inference.uncertainty_maps import MAPS, MeanUncertainty, UncertaintySums, uncertainty_maps
-from autoseg.io.images import ending_of, write_values, written_ending
+from autoseg.io.images import ending_of, without_ending, write_values, written_ending
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import task_of
 
@@ -99,9 +99,25 @@ class SavedUncertainty:
 
     def is_written(self, output: Path) -> bool:
         """Whether the maps of a case exist, and its means."""
-        case, ending = _case_and_ending(output)
-        folder = output.parent / FOLDER
-        return case in self.known and all((folder / name / f"{case}{ending}").is_file() for name in MAPS)
+        return without_ending(output) in self.known and all(path.is_file() for path in _paths(output))
+
+    @staticmethod
+    def remove(output: Path) -> None:
+        """Remove the maps of a case and its means, if they exist; the table too, if it holds no others.
+
+        Raises ``PlanError`` if the table is damaged.
+        """
+        folder, case = output.parent / FOLDER, without_ending(output)
+        if (folder / TABLE).is_file():
+            with FileLock(folder / f".{TABLE}.lock"):
+                table = read_table(folder)
+                others = {name: means for name, means in table.cases.items() if name != case}
+                if not others:
+                    (folder / TABLE).unlink(missing_ok=True)
+                elif len(others) < len(table.cases):
+                    save_model(Table(cases=others), folder / TABLE)
+        for path in _paths(output):
+            path.unlink(missing_ok=True)
 
     def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> CaseMaps:
         """Return the observer of a case."""
@@ -115,8 +131,7 @@ class CaseMaps:
 
     def __init__(self, output: Path, record: CaseRecord, predictor: PredictorGroup) -> None:
         """Open the temporary file for the maps of the case with the label map ``output``."""
-        self._folder, self._record = output.parent / FOLDER, record
-        self._case, self._ending = _case_and_ending(output)
+        self._output, self._folder, self._record = output, output.parent / FOLDER, record
         self._labels = predictor.dataset.labels
         self._members = _members(predictor)
         self._temperatures = _temperatures(predictor)
@@ -136,8 +151,7 @@ class CaseMaps:
 
     def write(self) -> None:
         """Write the maps, 0 outside the crop, and then the means into the table."""
-        for name, values in zip(MAPS, self._buffer.maps([0.0] * len(MAPS)), strict=True):
-            path = self._folder / name / f"{self._case}{self._ending}"
+        for path, values in zip(_paths(self._output), self._buffer.maps([0.0] * len(MAPS)), strict=True):
             write_values(path, values[None], self._record.geometry)
         labels, sums = self._labels, self._sums
         means = CaseUncertainty(
@@ -146,7 +160,7 @@ class CaseMaps:
             foreground=sums.of_foreground(),
             classes={labels.heads[head].name: sums.of_head(labels.heads[head]) for head in labels.foreground_heads},
         )
-        _add(self._folder, self._case, means)
+        _add(self._folder, without_ending(self._output), means)
 
     def close(self) -> None:
         """Give the temporary file back."""
@@ -192,7 +206,7 @@ def _add(folder: Path, case: str, means: CaseUncertainty) -> None:
         save_model(table, folder / TABLE)
 
 
-def _case_and_ending(output: Path) -> tuple[str, str]:
-    """Return the name of a case and the ending of its maps, from the path of its label map."""
-    ending = ending_of(output)
-    return output.name.removesuffix(ending), written_ending(ending, has_numbers=True)
+def _paths(output: Path) -> tuple[Path, ...]:
+    """Return the paths of the maps of a label map, in the order of ``MAPS``."""
+    name = f"{without_ending(output)}{written_ending(ending_of(output), has_numbers=True)}"
+    return tuple(output.parent / FOLDER / kind / name for kind in MAPS)

@@ -33,11 +33,11 @@ from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatErr
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
 from autoseg.core.json_arrays import JsonBool
-from autoseg.core.orientation import has_axes, order_towards, orientation_name
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
 from autoseg.inspection.annotation_outside import BorderAnnotation, border_annotation_of_values
 from autoseg.inspection.coverage import annotated_parts
+from autoseg.inspection.grid_faults import FileGrid, grid_faults
 from autoseg.inspection.voxel_sizes import VoxelSize
 from autoseg.io.images import read_header, read_intensities, read_remarks
 from autoseg.preprocessing.crop import content_box, count_outside
@@ -119,7 +119,7 @@ def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[
                 warnings += _object_warnings(case, content.objects)
     except FileFormatError as error:
         faults.append(_fault_of(f"label file of case {case.name!r}", error))
-    faults += _mismatch_faults(case, arrays, label_geometry)
+    faults += _mismatch_faults(case, case.label, arrays, label_geometry)
     of_annotation, arrays = _check_annotation_files(case, labels, arrays)
     of_image = None if arrays.geometry is None else arrays.geometry.model_copy(update={"metadata": {}})
     result = replace(
@@ -166,11 +166,8 @@ def _check_annotation_files(case: CaseFiles, labels: Labels, arrays: CaseArrays)
     faults: list[Fault] = []
     try:
         valid = read_valid_mask(case, labels, arrays.file_labels.shape)
-        if arrays.geometry is not None and case.valid_mask is not None:
-            mask_geometry = read_header(case.valid_mask)[1]
-            order_fault = _order_fault(case, case.valid_mask, arrays, mask_geometry, arrays.file_labels.shape)
-            geometry_faults = _geometry_faults(case, case.valid_mask, arrays.geometry, mask_geometry)
-            faults = [order_fault] if order_fault else geometry_faults
+        if case.valid_mask is not None:
+            faults = _mismatch_faults(case, case.valid_mask, arrays, read_header(case.valid_mask)[1])
     except DatasetError as error:
         return CaseCheck(error.faults), arrays
     except FileFormatError as error:
@@ -261,58 +258,10 @@ def _image_warnings(case: CaseFiles, conditions: Sequence[ChannelCondition]) -> 
     ]
 
 
-def _mismatch_faults(case: CaseFiles, arrays: CaseArrays, of_labels: Geometry | None) -> list[Fault]:
-    """Compare shape and geometry of a label file with those of its image; no fault if one of them cannot be read."""
-    image, file_labels, image_geometry = arrays.image, arrays.file_labels, arrays.geometry
-    if image is None or file_labels is None or image_geometry is None or of_labels is None:
+def _mismatch_faults(case: CaseFiles, path: Path | None, arrays: CaseArrays, of_file: Geometry | None) -> list[Fault]:
+    """Compare the grid of a label file or valid mask with that of the image; no fault if one of them cannot be read."""
+    image, file_labels, of_image = arrays.image, arrays.file_labels, arrays.geometry
+    if path is None or image is None or file_labels is None or of_image is None or of_file is None:
         return []
-    where = str(case.label)
-    other_order = _order_fault(case, case.label, arrays, of_labels, file_labels.shape)
-    if other_order is not None:
-        return [other_order]
-    faults = []
-    if image.shape[1:] != file_labels.shape:
-        shape, expected = f"shape {file_labels.shape} (z, y, x)", f"{image.shape[1:]}, as {case.images[0].name}"
-        faults.append(Fault(where, shape, expected, "Resample or crop the label file in the same way as its image."))
-    return faults + _geometry_faults(case, case.label, image_geometry, of_labels)
-
-
-def _order_fault(
-    case: CaseFiles, path: Path | None, arrays: CaseArrays, of_file: Geometry, shape: tuple[int, ...]
-) -> Fault | None:
-    """Return a fault if a label file or mask covers the same voxels as its image, but stores them in another order."""
-    if arrays.image is None or arrays.geometry is None or not has_axes(arrays.geometry):
-        return None
-    order = order_towards(of_file, arrays.geometry.direction)
-    is_same_grid = order.permuted(shape) == arrays.image.shape[1:] and not order.turned(of_file, shape).differs_from(
-        arrays.geometry
-    )
-    if order.is_identity or not is_same_grid:
-        return None
-    order_of_file, expected = (orientation_name(geometry.direction) for geometry in (of_file, arrays.geometry))
-    fix = (
-        "Store it in the order of the image; copying the header would mirror or turn it. In Python: import "
-        f'SimpleITK as sitk; sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage("{path}"), "{expected}"), "{path}").'
-    )
-    return Fault(str(path), f"the voxels in the order {order_of_file}", f"{expected}, as {case.images[0].name}", fix)
-
-
-def _geometry_faults(case: CaseFiles, path: Path | None, of_image: Geometry, of_file: Geometry) -> list[Fault]:
-    """Compare the geometry of a label file or mask with that of its image."""
-    faults = []
-    for name in of_file.differs_from(of_image):
-        present, expected = (f"{name} {_rounded(getattr(geometry, name))}" for geometry in (of_file, of_image))
-        fix = f"If both files show the same voxels, copy the header of the image ({_ORDERS[name]})."
-        faults.append(Fault(str(path), present, f"{expected}, as {case.images[0].name}", fix))
-    return faults
-
-
-_ORDERS = {
-    "spacing": "values are in the order z, y, x",
-    "origin": "values are in the order x, y, z",
-    "direction": "values are a 3x3 matrix, row by row",
-}
-
-
-def _rounded(numbers: Sequence[float]) -> tuple[float, ...]:
-    return tuple(float(np.round(number, 6)) + 0.0 for number in numbers)  # + 0.0 turns -0.0 into 0.0
+    grid_of_image = FileGrid(case.images[0], image.shape[1:], of_image)
+    return grid_faults(FileGrid(path, file_labels.shape, of_file), grid_of_image)

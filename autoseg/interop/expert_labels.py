@@ -86,7 +86,7 @@ def with_fused_labels(dataset: Dataset, folder: Path, *, workers: int = 1, progr
     Raises
     ------
     DatasetError
-        If masks cannot be read, have another shape than the image, or values that are no class; names all of them.
+        If masks cannot be read, have another grid than the image, or values that are no class; names all of them.
     """
     if not has_experts(dataset):
         return dataset

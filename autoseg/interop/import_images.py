@@ -23,7 +23,7 @@ from autoseg.dataset.schema import INSTANCES, UNLABELLED
 from autoseg.interop.expert_masks import MaskClasses, MaskSet, classes_of
 from autoseg.interop.image_folder import LABELS, ImageFolder, check_new, dataset_json, find_images, image_folder
 from autoseg.interop.mask_votes import MaskReading, MaskVotes, missing_values, read_votes, values_of
-from autoseg.io.images import ending_of, read_header, read_labels, write_labels
+from autoseg.io.images import ending_of, read_header, read_labels, write_labels, written_ending
 from autoseg.io.raw_layout import put_file
 
 UNLABELLED_OBJECTS = 65535
@@ -90,6 +90,8 @@ def prepare_import(
     sets = [MaskSet(case, {"": mask}, folder.images[case]) for case, (_, mask) in pairing.pairs.items()]
     reading = MaskReading(are_instances=are_instances, unlabelled=unlabelled)
     votes = read_votes(sets, scratch, reading, workers=workers, progress=progress)
+    for item in votes:
+        _check_format(item, folder)
     values = values_of(votes)
     classes = classes_of(values, names=names, unlabelled=unlabelled, are_instances=are_instances)
     alone = {"images without mask": pairing.images_alone, "masks without image": pairing.masks_alone}
@@ -135,6 +137,14 @@ def write_import(
         progress(done, len(cases), cases[index])
     write_json(output / DATASET_JSON, content)
     return Dataset.load(output)
+
+
+def _check_format(votes: MaskVotes, folder: ImageFolder) -> None:
+    """Raise ``DatasetError`` if label files beside the images cannot hold the numbers of objects of a mask."""
+    if written_ending(folder.ending, votes.highest) != folder.label_ending:
+        mask, found = votes.masks.files[""], f"the number {votes.highest} of an object"
+        fix = "Convert the images to .tif, whose label files hold larger numbers, or renumber the objects from 1."
+        raise DatasetError([Fault(str(mask), found, f"a number that {folder.label_ending} files hold", fix)])
 
 
 def _written_unlabelled(value: int) -> int:

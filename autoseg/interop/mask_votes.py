@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatErr
 from autoseg.core.findings import listed
 from autoseg.core.parallel import map_unordered
 from autoseg.core.progress import Progress, silent
+from autoseg.inspection.grid_faults import FileGrid, grid_faults
 from autoseg.interop.expert_masks import MOST_CLASSES, MaskSet
 from autoseg.io.images import read_header, read_labels
 
@@ -48,6 +49,8 @@ class MaskVotes:
     """Expert -> values of the mask, ascending; ``INSTANCE_VALUES`` for instances."""
     file: Path
     """NumPy archive of the votes, and of instances; it does not exist if there are too many values."""
+    highest: int = 0
+    """Largest number of an instance; 0 without any."""
 
     @property
     def all_values(self) -> list[int]:
@@ -88,7 +91,7 @@ def read_votes(
     Raises
     ------
     DatasetError
-        If masks cannot be read, or have another shape than the image, or than each other; names all of them.
+        If masks cannot be read, or have another grid than the image, or than each other; names all of them.
     """
     read = partial(_read, folder=folder, reading=reading)
     return tuple(sorted(mapped(read, sets, workers, progress), key=lambda votes: votes.masks.name))
@@ -145,7 +148,7 @@ def place_of(masks: MaskSet, expert: str) -> str:
 
 
 def _read(masks: MaskSet, *, folder: Path, reading: MaskReading) -> MaskVotes:
-    _check_shapes(masks)
+    _check_grids(masks)
     file = folder / f"{masks.name}.npz"
     if reading.are_instances:
         return _read_instances(masks, file, reading.unlabelled)
@@ -179,7 +182,8 @@ def _read_instances(masks: MaskSet, file: Path, unlabelled: int | None) -> MaskV
 
     patterns = vote_patterns(votes(), len(INSTANCE_VALUES))
     _save(file, patterns, instances)
-    return MaskVotes(masks, dict.fromkeys(masks.files, INSTANCE_VALUES), file)
+    highest = max((int(numbers.max(initial=0)) for numbers in instances), default=0)
+    return MaskVotes(masks, dict.fromkeys(masks.files, INSTANCE_VALUES), file, highest)
 
 
 def _save(file: Path, patterns: VotePatterns, instances: Sequence[NDArray[np.integer[Any]]]) -> None:
@@ -187,23 +191,37 @@ def _save(file: Path, patterns: VotePatterns, instances: Sequence[NDArray[np.int
     np.savez_compressed(file, pattern_of=patterns.pattern_of, votes=patterns.votes, counts=patterns.counts, **arrays)
 
 
-def _check_shapes(masks: MaskSet) -> None:
-    """Raise ``DatasetError`` if the masks have another grid than the image, or than each other."""
-    shapes = {expert: read_header(path)[0][1:] for expert, path in masks.files.items()}
-    if masks.image is None:
-        if len(set(shapes.values())) == 1:
-            return
-        found = f"masks of different shapes (z, y, x): {listed(f'{name} {shape}' for name, shape in shapes.items())}"
+def _check_grids(masks: MaskSet) -> None:
+    """Raise ``DatasetError`` if the masks have other voxels than the image, or than each other."""
+    grids = {expert: _grid(path) for expert, path in masks.files.items()}
+    if masks.image is None and len({grid.shape for grid in grids.values()}) > 1:
+        shapes = listed(f"{expert} {grid.shape}" for expert, grid in grids.items())
         fix = "Export the masks of one image on the same grid."
+        found = f"masks of different shapes (z, y, x): {shapes}"
         raise DatasetError([Fault(f"masks named {masks.name!r}", found, "equal shapes", fix)])
-    expected = read_header(masks.image)[0][1:]
-    fix = "Export the masks on the grid of the image."
+    reference = next(iter(grids.values())) if masks.image is None else _grid(masks.image)
     faults = [
-        Fault(place_of(masks, expert), f"a mask of shape {shape} (z, y, x)", f"{expected}, as {masks.image.name}", fix)
-        for expert, shape in shapes.items() if shape != expected
-    ]  # fmt: skip
+        fault
+        for expert, grid in grids.items()
+        for fault in grid_faults(_stated(grid, reference), reference, where=place_of(masks, expert))
+    ]
     if faults:
         raise DatasetError(faults)
+
+
+def _grid(path: Path) -> FileGrid:
+    shape, geometry = read_header(path)
+    return FileGrid(path, shape[1:], geometry)
+
+
+def _stated(mask: FileGrid, image: FileGrid) -> FileGrid:
+    """Return the grid of a mask, with the geometry of the image if one of their formats states no direction.
+
+    Spacings of PNG and TIFF are left out, too: many programs write resolutions of a screen into masks.
+    """
+    own, of_image = mask.geometry, image.geometry
+    is_comparable = own.ndim == of_image.ndim and own.is_directed and of_image.is_directed
+    return mask if is_comparable else replace(mask, geometry=of_image)
 
 
 def _as_votes(

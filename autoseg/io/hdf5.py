@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import did_you_mean, listed
+from autoseg.core.geometry import Geometry
 from autoseg.io.file_contents import check_file, unreadable
+from autoseg.io.stored_array import StoredArray, number_type, plain_header, spatial
 
 
 class Hdf5Array(NamedTuple):
@@ -83,6 +86,43 @@ def read_array(array: Hdf5Array) -> NDArray[Any]:
     if values.dtype.kind not in "buif":
         raise unreadable(array.path, f"{array.key!r} of type {values.dtype}", "numbers", "Name another data set.")
     return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def open_hdf5(path: Path, key: str | None = None) -> StoredArray:
+    """Return a data set (y, x), (z, y, x) or (C, z, y, x) that is read box by box. Its values are not read.
+
+    If ``key`` is None, the file must have only one. The voxel size is that of the attribute ``element_size_um``
+    ((z, y, x) in micrometres; ilastik and ImageJ write it). The file is open only during a read: another program may
+    write to it in between, and processes may share the array. Raises the errors of :func:`find_array`.
+    """
+    place = find_array(path, key)
+    with _opened(path) as file:
+        data = file[place.key]
+        shape = spatial(path, tuple(data.shape))
+        dtype = number_type(path, place.key, data.dtype)
+        header = plain_header(shape, len(data.shape), _element_size(data))
+        stored = (1, 1, 1, *(data.chunks or (1, *data.shape)[-2:]))[-3:]
+
+    def load(box: Box) -> NDArray[Any]:
+        with _opened(path) as file:
+            data = file[place.key]
+            index = (slice(None), *box.slices)[4 - data.ndim :]
+            try:
+                return np.asarray(data[index]).reshape((shape[0], *box.shape))
+            except OSError as error:
+                problem = f"{place.key!r} with a chunk that cannot be read ({error})"
+                raise unreadable(path, problem, "whole data", "Copy it again.") from error
+
+    return StoredArray(str(place), header, dtype, (int(stored[0]), int(stored[1]), int(stored[2])), load)
+
+
+def _element_size(data: Any) -> Geometry | None:
+    """Return the geometry of a data set of 3 or 4 axes with the attribute ``element_size_um``; otherwise None."""
+    size = np.ravel(data.attrs.get("element_size_um", ()))
+    if data.ndim < 3 or len(size) != 3 or size.dtype.kind not in "iuf" or not (np.isfinite(size) & (size > 0)).all():
+        return None
+    z, y, x = (float(edge) / 1000 for edge in size)
+    return Geometry(spacing=(z, y, x))
 
 
 @contextmanager

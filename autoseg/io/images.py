@@ -85,6 +85,11 @@ def ending_of(path: str | Path) -> str:
     )
 
 
+def without_ending(path: Path) -> str:
+    """Return the name of a file without its ending, that of the case of a label map; raises as :func:`ending_of`."""
+    return path.name.removesuffix(ending_of(path))
+
+
 def read_image(paths: Sequence[str | Path]) -> tuple[Float32Array, Geometry]:
     """Read the files of one case and stack their channels.
 
@@ -142,11 +147,8 @@ def read_labels(path: str | Path, *, allow_nan: bool = False) -> tuple[NDArray[n
         follows from the other channels.
     """
     path = Path(path)
-    if ending_of(path).lower() in LOSSY_ENDINGS:
-        raise unreadable(path, "labels in a lossy format", "labels stored without loss", "Export them as .png.")
+    stored = read_stored(path, as_labels=True)
     with _naming(path):
-        file_format = _format(path)
-        stored = (file_format.read_labels or file_format.read)(path)
         return _smallest_integers(path, _single_channel(path, stored.array), allow_nan=allow_nan), stored.geometry
 
 
@@ -255,15 +257,22 @@ def _read_stored(paths: Sequence[str | Path]) -> list[StoredImage]:
     files = [Path(path) for path in paths]
     if not files:
         raise ValueError("no files given, expected at least one per case")
-    stored = [_read(path) for path in files]
+    stored = [read_stored(path) for path in files]
     for path, other in zip(files[1:], stored[1:], strict=True):
         _check_agreement(files[0], _header_of(stored[0]), path, _header_of(other))
     return stored
 
 
-def _read(path: Path) -> StoredImage:
+def read_stored(path: Path, *, as_labels: bool = False) -> StoredImage:
+    """Read one file (C, z, y, x) in its stored type; of labels, indices of a palette and no alpha channel.
+
+    Raises ``FileFormatError`` as :func:`read_image` does; of labels also if the compression may change values.
+    """
+    if as_labels and ending_of(path).lower() in LOSSY_ENDINGS:
+        raise unreadable(path, "labels in a lossy format", "labels stored without loss", "Export them as .png.")
     with _naming(path):
-        return _format(path).read(path)
+        file_format = _format(path)
+        return (file_format.read_labels or file_format.read)(path) if as_labels else file_format.read(path)
 
 
 def _read_header(path: Path) -> StoredHeader:

@@ -78,20 +78,25 @@ def read_nifti(path: Path) -> StoredImage:
     array = np.frombuffer(content, dtype=dtype, count=count, offset=int(header.get_data_offset()))
     if dtype.names:  # RGB(A): one byte per colour
         array = np.moveaxis(array.view(np.uint8).reshape(-1, len(dtype.names)), -1, 0)
-    return StoredImage(_scaled(array.reshape(shape), header), _geometry(path, header))
+    return StoredImage(scaled(array.reshape(shape), header), _geometry(path, header))
 
 
 def read_nifti_header(path: Path) -> StoredHeader:
     """Read shape (C, z, y, x) and geometry without the voxels."""
+    header = nifti_header(path)
+    shape, geometry = _shape(path, header), _geometry(path, header)
+    return StoredHeader(shape, geometry, _remarks(path, header, geometry))
+
+
+def nifti_header(path: Path) -> Any:
+    """Return the header of a file as a nibabel object. Raise ``FileFormatError`` if it is not valid."""
     check_file(path)
     try:
         with gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
             content = file.read(HEADER_BYTES)
     except (EOFError, OSError, zlib.error) as error:
         raise _stream_error(path, error, path.read_bytes()) from error
-    header = _parse(path, content)
-    shape, geometry = _shape(path, header), _geometry(path, header)
-    return StoredHeader(shape, geometry, _remarks(path, header, geometry))
+    return _parse(path, content)
 
 
 def write_nifti(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
@@ -215,7 +220,7 @@ def _slope_inter(header: Any) -> tuple[float, float]:
     return (slope, inter) if slope else (1.0, 0.0)
 
 
-def _scaled(array: NDArray[Any], header: Any) -> NDArray[Any]:
+def scaled(array: NDArray[Any], header: Any) -> NDArray[Any]:
     """Return the image (C, z, y, x) with slope and intercept applied, float32; unchanged without them.
 
     Computed in double precision if the stored type has 32 bits or more.

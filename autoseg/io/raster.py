@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 EXIF_ORIENTATION = 0x0112
 STRETCH = {2: 85, 4: 17}
 """Bits per grey pixel -> factor by which Pillow multiplies the values."""
+_PILLOW_LIMIT = Lock()
+"""Held while Pillow's limit, which belongs to the whole program, is lifted."""
 CHANNELS = {"1": 1, "L": 1, "I": 1, "F": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 
 
@@ -102,10 +105,15 @@ def write_raster(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geom
 
 
 def _open(path: Path, source: bytes | Path) -> Image.Image:
-    try:
-        return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
-    except UnidentifiedImageError as error:
-        raise _foreign(path) from error
+    """Open a picture of any size. Pillow refuses 179 million pixels or more, which sections of microscopy have."""
+    with _PILLOW_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
+        except UnidentifiedImageError as error:
+            raise _foreign(path) from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _foreign(path: Path) -> FileFormatError:

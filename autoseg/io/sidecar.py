@@ -34,8 +34,11 @@ def read_spacing(path: Path) -> Spacing | None:
     A spacing (y, x) gets z = 1. Raises ``FileFormatError`` if the sidecar has no valid spacing.
     """
     sidecar = next((name for name in sidecars(path) if name.is_file()), None)
-    if sidecar is None:
-        return None
+    return None if sidecar is None else spacing_in(sidecar)
+
+
+def spacing_in(sidecar: Path) -> Spacing:
+    """Return the spacing (z, y, x) in mm from a JSON file; (y, x) gets z = 1. Raises ``FileFormatError`` if invalid."""
     reason = ""
     try:
         edges = [float(edge) for edge in json.loads(sidecar.read_text(encoding="utf-8"))["spacing"]]
@@ -48,6 +51,15 @@ def read_spacing(path: Path) -> Spacing | None:
         )
     z, y, x = edges if len(edges) == 3 else (1.0, *edges)
     return (z, y, x)
+
+
+def states_spacing(path: Path) -> bool:
+    """Whether a file exists and is a JSON object with the key "spacing", of whatever value."""
+    try:
+        content = json.loads(path.read_bytes()) if path.is_file() else None
+    except ValueError:
+        return False
+    return isinstance(content, dict) and "spacing" in content
 
 
 def write_spacing(path: Path, spacing: Spacing) -> None:

@@ -73,8 +73,8 @@ def read_tiff_labels(path: Path) -> StoredImage:
 def read_tiff_header(path: Path) -> StoredHeader:
     """Read shape (C, z, y, x) and geometry without the voxels."""
     check_file(path)
-    with _opened(path) as file:
-        return _describe(path, file, _series(path, file))
+    with opened_tiff(path) as file:
+        return described(path, file, stack_series(path, file))
 
 
 def write_tiff(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
@@ -106,24 +106,24 @@ def write_tiff_values(path: Path, values: Float32Array, geometry: Geometry) -> N
 def _read(path: Path, *, as_labels: bool) -> StoredImage:
     """Read an image (C, z, y, x); labels without their alpha channel."""
     check_file(path)
-    with _opened(path) as file:
-        pages = _series(path, file)
-        header = _describe(path, file, pages)
+    with opened_tiff(path) as file:
+        pages = stack_series(path, file)
+        header = described(path, file, pages)
         if as_labels:
-            _check_exact(path, file)
+            check_exact(path, file)
         arrays = [series.asarray() for series in pages]
         array = arrays[0] if len(pages) == 1 else np.stack(arrays)
-        array = _ordered(array, _axes(pages)).reshape(header.shape)
+        array = ordered(array, axes_of(pages)).reshape(header.shape)
         page = pages[0].keyframe
         if array.dtype == bool:
-            array = (array != _is_inverted(page)).astype(np.uint8)
-        if as_labels and _has_alpha(pages[0].axes, page):
+            array = (array != is_inverted(page)).astype(np.uint8)
+        if as_labels and has_alpha(pages[0].axes, page):
             array = without_alpha(path, array)
     return StoredImage(array, header.geometry)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
+def opened_tiff(path: Path) -> Iterator[tifffile.TiffFile]:
     """Open a file. Every exception of tifffile, and every message it logs about damage, raises ``FileFormatError``."""
     complaints = _Complaints()
     logger = logging.getLogger("tifffile")
@@ -141,10 +141,11 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
         logger.removeHandler(complaints)
         logger.propagate = propagate
     if complaints.messages:
-        raise _damaged(path, complaints.messages[0])
+        raise damaged(path, complaints.messages[0])
 
 
-def _damaged(path: Path, message: str) -> FileFormatError:
+def damaged(path: Path, message: str) -> FileFormatError:
+    """Return the error for a file of which tifffile or a codec says ``message``."""
     message = re.sub(r"<(tifffile\.)?Tiff\w+ .*?> ", "", message)
     if "imagecodecs" in message:
         fix = "Install a complete imagecodecs (pip install imagecodecs), or save the file with LZW or no compression."
@@ -178,7 +179,7 @@ def _check_strips(path: Path, file: tifffile.TiffFile) -> None:
             raise tifffile.TiffFileError(f"{size} bytes, expected at least {max(ends)}")
 
 
-def _check_exact(path: Path, file: tifffile.TiffFile) -> None:
+def check_exact(path: Path, file: tifffile.TiffFile) -> None:
     """Raise ``FileFormatError`` if a page has a compression that may be lossy."""
     used = {int(page.compression) for page in file.pages} - EXACT
     if not used:
@@ -200,7 +201,7 @@ def _compression_name(number: int) -> str:
         return f"number {number}"
 
 
-def _series(path: Path, file: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:
+def stack_series(path: Path, file: tifffile.TiffFile) -> list[tifffile.TiffPageSeries]:
     """Return the series that make up the image: a single one, or all pages of a stack.
 
     Raises ``FileFormatError`` if the file holds no image, or several that are not pages of one stack.
@@ -239,7 +240,7 @@ def _is_smaller_copy(series: tifffile.TiffPageSeries, first: tifffile.TiffPageSe
     return len(factors) == 1 and factor > 1 and all(abs(large[axis] / factor - small[axis]) < 1 for axis in "YX")
 
 
-def _axes(pages: Sequence[tifffile.TiffPageSeries]) -> list[tuple[str, int]]:
+def axes_of(pages: Sequence[tifffile.TiffPageSeries]) -> list[tuple[str, int]]:
     """Return letter and length of every axis of the array made from ``pages``."""
     own = list(zip(pages[0].axes, pages[0].shape, strict=True))
     return own if len(pages) == 1 else [("I", len(pages)), *own]
@@ -247,10 +248,10 @@ def _axes(pages: Sequence[tifffile.TiffPageSeries]) -> list[tuple[str, int]]:
 
 def _long_axes(pages: Sequence[tifffile.TiffPageSeries]) -> list[tuple[str, int]]:
     """Return letter and length of y, x, and the other axes longer than 1."""
-    return [(axis, length) for axis, length in _axes(pages) if axis in "YX" or length > 1]
+    return [(axis, length) for axis, length in axes_of(pages) if axis in "YX" or length > 1]
 
 
-def _describe(path: Path, file: tifffile.TiffFile, pages: Sequence[tifffile.TiffPageSeries]) -> StoredHeader:
+def described(path: Path, file: tifffile.TiffFile, pages: Sequence[tifffile.TiffPageSeries]) -> StoredHeader:
     """Return shape (C, z, y, x), geometry and remarks. Raise ``FileFormatError`` for axes that are not supported."""
     axes = _long_axes(pages)
     letters = "".join(axis for axis, _ in axes)
@@ -274,7 +275,7 @@ def _describe(path: Path, file: tifffile.TiffFile, pages: Sequence[tifffile.Tiff
     return StoredHeader(shape, geometry, _remarks(pages[0].keyframe), unknown_size)
 
 
-def _is_inverted(page: tifffile.TiffPage) -> bool:
+def is_inverted(page: tifffile.TiffPage) -> bool:
     """Whether 0 means white in a file with one bit per pixel, so that values must be swapped, as ITK and Pillow do.
 
     ``tifffile.imwrite`` marks every boolean array in this way and reads it back unchanged; its files are not swapped.
@@ -290,7 +291,7 @@ def _remarks(page: tifffile.TiffPage) -> tuple[str, ...]:
     return (*remarks, *orientation_remark(page.tags.valueof("Orientation", 1)))
 
 
-def _ordered(array: NDArray[Any], axes: Sequence[tuple[str, int]]) -> NDArray[Any]:
+def ordered(array: NDArray[Any], axes: Sequence[tuple[str, int]]) -> NDArray[Any]:
     """Return the array (C, z, y, x), reordered from ``axes``, without those of C and z that have length 1."""
     long_axes = [(axis, length) for axis, length in axes if axis in "YX" or length > 1]
     rank = {axis: 0 for axis in CHANNEL_AXES} | {"Y": 2, "X": 3}
@@ -298,6 +299,6 @@ def _ordered(array: NDArray[Any], axes: Sequence[tuple[str, int]]) -> NDArray[An
     return array.reshape([length for _, length in long_axes]).transpose(order)
 
 
-def _has_alpha(axes: str, page: tifffile.TiffPage) -> bool:
+def has_alpha(axes: str, page: tifffile.TiffPage) -> bool:
     """Whether the last sample of a pixel is opacity."""
     return "S" in axes and tuple(page.extrasamples)[-1:] != () and int(page.extrasamples[-1]) in ALPHA

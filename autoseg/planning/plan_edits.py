@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from autoseg.core.atomic import write_text
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
+from autoseg.core.json_models import save_model
 from autoseg.core.plan import Configuration, Plan
 from autoseg.planning.keep_statistics import keep_intensities
 from autoseg.planning.network_options import NetworkOptions, set_options
@@ -120,7 +120,7 @@ def load_record(folder: Path) -> PlanRecord | None:
 
 def save_record(record: PlanRecord, folder: Path) -> None:
     """Write the record beside plans.json, in one step: a killed process leaves the old file or the new one."""
-    write_text(folder / RECORD_FILE, record.model_dump_json(indent=2) + "\n")
+    save_model(record, folder / RECORD_FILE)
 
 
 def choose_plan(

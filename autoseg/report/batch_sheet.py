@@ -47,7 +47,7 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class _Key:
+class Key:
     """One line of the legend."""
 
     text: str
@@ -90,7 +90,7 @@ def draw_batch_sheet(
     slices = [shown_slice(view) for view in views]
     tiles = [patch_panels(view, z, labels, channel_names, is_colour) for view, z in zip(views, slices, strict=True)]
     headings = [heading(view, z, number, labels) for number, (view, z) in enumerate(zip(views, slices, strict=True), 1)]
-    return _composed(tiles, headings, legend(views, labels), title)
+    return composed(tiles, headings, legend(views, labels), title)
 
 
 def shown_slice(view: PatchView) -> int:
@@ -182,7 +182,7 @@ def heading(view: PatchView, z: int, number: int, labels: Labels) -> tuple[str, 
     )
 
 
-def legend(views: Sequence[PatchView], labels: Labels) -> list[_Key]:
+def legend(views: Sequence[PatchView], labels: Labels) -> list[Key]:
     """Return a line for each meaning that occurs in a patch (also outside the shown slice), and one for each region."""
     holders: dict[Meaning, int] = {}
     for view in views:
@@ -193,12 +193,12 @@ def legend(views: Sequence[PatchView], labels: Labels) -> list[_Key]:
     codes = np.zeros(_SWATCH, dtype=np.intp)
     for meaning in sorted(holders, key=lambda m: (order[m.kind], len(m.classes), sorted(m.classes))):
         text = f"{meaning.text(labels)} ({holders[meaning]} of {len(views)})"
-        keys.append(_Key(text, paint(codes, [meaning_paint(meaning, labels)])[..., :3]))
+        keys.append(Key(text, paint(codes, [meaning_paint(meaning, labels)])[..., :3]))
     if not _is_exclusive(labels):
         for head, colour in zip(labels.heads, region_colours(labels), strict=True):
             swatch = np.ones((*_SWATCH, 3), dtype=np.float32)
             swatch[[0, 1, -2, -1]] = swatch[:, [0, 1, -2, -1]] = colour
-            keys.append(_Key(f"outline of region {head.name}", swatch))
+            keys.append(Key(f"outline of region {head.name}", swatch))
     return keys
 
 
@@ -227,11 +227,14 @@ def _outlines(view: PatchView, labels: Labels) -> list[tuple[BoolArray, Rgb]]:
     return inside
 
 
-def _composed(
-    tiles: Sequence[Sequence[Panel]], headings: Sequence[Sequence[str]], keys: Sequence[_Key], title: str
+def composed(
+    tiles: Sequence[Sequence[Panel]], headings: Sequence[Sequence[str]], keys: Sequence[Key], title: str
 ) -> NDArray[np.uint8]:
-    """Return the sheet (y, x, 3) uint8: panels, texts and legend on white; pixels of a panel are not scaled."""
-    height, width = tiles[0][0].pixels.shape[:2]
+    """Return the sheet (y, x, 3) uint8: panels, texts and legend on white; pixels of a panel are not scaled.
+
+    All tiles have panels of the same sizes, at least one, and three lines of heading.
+    """
+    height, width = np.max([panel.pixels.shape[:2] for panel in tiles[0]], axis=0).tolist()
     panel_width = max(width, _LEAST_PANEL_WIDTH)
     tile_width = len(tiles[0]) * (panel_width + _GAP) + _MARGIN
     tile_height = 3 * _LINE + height + _CAPTION + _MARGIN

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.cases.label_codes import classes_and_objects
 from autoseg.cases.target_numbers import read_numbers
 from autoseg.core.arrays import Float32Array
-from autoseg.core.errors import AutosegError, DatasetError, EvaluationError
+from autoseg.core.errors import AutosegError, DatasetError, EvaluationError, FileFormatError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.file_values import NAN_VALUE
 from autoseg.dataset.labels import Labels
@@ -82,8 +83,9 @@ def draw_case(files: PictureFiles, labels: Labels, channels: Sequence[str] = ())
 
 
 def _draw_classes(files: PictureFiles, labels: Labels, *, is_colour: bool) -> CasePictures:
-    predicted, geometry = read_labels(files.prediction)
-    grid = _OnGrid(files.case, Grid(files.prediction, predicted.shape, geometry))
+    values, geometry = read_labels(files.prediction)
+    predicted = classes_and_objects(values, labels, files.prediction)
+    grid = _OnGrid(files.case, Grid(files.prediction, values.shape, geometry))
     image = grid.read(files.images, read_image)
     allow_nan = labels.unlabelled == NAN_VALUE
     truth = grid.read(_listed(files.reference), lambda paths: read_labels(paths[0], allow_nan=allow_nan))
@@ -91,22 +93,25 @@ def _draw_classes(files: PictureFiles, labels: Labels, *, is_colour: bool) -> Ca
     doubt = grid.read(_listed(files.uncertainty), read_image)
     valid = None if valid is None else valid != 0
     try:
-        maps = ClassMaps.of(predicted, truth, labels, case=files.case, valid=valid)
-    except DatasetError as error:
+        drawn = None
+        if truth is not None and files.reference is not None:
+            drawn = classes_and_objects(truth, labels, files.reference)
+        maps = ClassMaps.of(predicted, drawn, labels, case=files.case, valid=valid)
+    except (DatasetError, FileFormatError) as error:
         grid.remarks.append(f"{files.case}: truth not shown: {error}")
         maps = ClassMaps.of(predicted, None, labels, case=files.case)
     errors = maps.errors()
     worst = np.sum([*errors.values()], axis=0) if errors else doubt[0] if doubt is not None else None
-    shown = _slices([worst, maps.foreground()], len(predicted))
-    view = _view(predicted.shape[1:], geometry)
+    shown = _slices([worst, maps.foreground()], len(values))
+    view = _view(values.shape[1:], geometry)
     slices = []
     for z in shown:
-        base = _base(image, z, predicted.shape[1:], view, is_colour=is_colour)
+        base = _base(image, z, values.shape[1:], view, is_colour=is_colour)
         panels = [("image", base)] if image is not None else []
         panels += maps.panels(z, base, view)
         if doubt is not None:
             panels.append(("uncertainty", _heat(view.of(doubt[0, z]))))
-        slices.append((_slice_name(z, len(predicted)), _finished(panels)))
+        slices.append((_slice_name(z, len(values)), _finished(panels)))
     return CasePictures(tuple(slices), maps.shown_meanings(shown), tuple(grid.remarks))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import Labels
 from autoseg.report.case_panels import PictureFiles, draw_case, uncertainty_colours, unknown_colour
-from autoseg.report.class_maps import ERROR_COLOURS, meaning_pixels, plain_pixels
+from autoseg.report.class_maps import ERROR_COLOURS, UNMATCHED, meaning_pixels, plain_pixels
 from autoseg.report.page import Cell, Link, heading, keys, note, slices, swatch, table
 from autoseg.sampling.patch_view import Meaning
 
@@ -101,11 +101,14 @@ def _legend(labels: Labels, meanings: set[Meaning], *, has_errors: bool, has_unc
         for meaning in sorted(meanings, key=lambda m: (order.get(m.kind, 2), len(m.classes), sorted(m.classes)))
         if not (labels.is_dense and meaning.classes == {0})
     ]
-    errors = [(swatch(plain_pixels(colour)), kind) for kind, colour in ERROR_COLOURS.items()] if has_errors else []
+    shown_errors = [item for item in ERROR_COLOURS.items() if item[0] != UNMATCHED or labels.instances is not None]
+    errors = [(swatch(plain_pixels(colour)), kind) for kind, colour in shown_errors] if has_errors else []
     numbers = [(swatch(unknown_colour()), "no number known")] if labels.targets else []
+    shades = note("Objects that touch have other shades of the colour of their class, and lines between them.")
     heat = [(swatch(uncertainty_colours()), "entropy from 0 to 1")] if has_uncertainty else []
     return (
         keys([*entries, *numbers], "truth and prediction:" if has_errors else "")
         + keys(errors, "errors:")
         + keys(heat, "uncertainty:")
+        + (shades if labels.instances is not None else "")
     )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import counted, listed
+from autoseg.core.means import mean_known
 from autoseg.report.case_parts import choose
 from autoseg.report.charts import boxes
 from autoseg.report.origin import Origin, command_parts
@@ -112,8 +113,7 @@ def _read(path: Path) -> ExpertReport:
 
 
 def _mean(image: FusedImage) -> float:
-    known = [value for value in image.mean_dice if value is not None]
-    return sum(known) / len(known) if known else 0.0
+    return mean_known(image.mean_dice) or 0.0
 
 
 def _image_text(image: FusedImage) -> str:

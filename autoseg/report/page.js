@@ -23,10 +23,13 @@ function sortBy(table, column) {
   table.tBodies[0].append(...rows);
 }
 
+/** The column with a name, otherwise the first whose name begins so; -1 without any. */
+const columnOf = (names, name) => names.includes(name) ? names.indexOf(name) : names.findIndex(own => own.startsWith(name));
+
 /** Whether a row satisfies "column<number", or else contains the text. */
 function satisfies(row, names, condition) {
-  const parts = condition.match(/^(.+?)(<=|>=|<|>|=)([-+]?[\d.]+(?:e[-+]?\d+)?)$/i);
-  const column = parts ? names.findIndex(name => name.startsWith(parts[1].trim())) : -1;
+  const parts = condition.match(/^(.+?)(<=|>=|<|>|=)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)$/i);
+  const column = parts ? columnOf(names, parts[1].trim()) : -1;
   if (column < 0) return row.textContent.toLowerCase().includes(condition);
   const text = valueOf(row, column), value = Number(text), limit = Number(parts[3]);
   if (text === "" || Number.isNaN(value)) return false;

@@ -73,18 +73,25 @@ def find_predictions(folder: Path, places: Places, references: Mapping[str, Path
         files = images.get(case) or (() if own is None else own.images)
         doubt = uncertainty_map(folder, case, SUPPORTED_ENDINGS)
         cases[case] = PictureFiles(case, path, tuple(files), known.get(case), mask, doubt)
-    return Predictions(dataset, cases, _remarks(cases, references, known))
+    return Predictions(dataset, cases, _remarks(cases, references, known, places))
 
 
 def _remarks(
-    cases: Mapping[str, PictureFiles], references: Mapping[str, Path], known: Mapping[str, Path]
+    cases: Mapping[str, PictureFiles], references: Mapping[str, Path], known: Mapping[str, Path], places: Places
 ) -> tuple[str, ...]:
     lines = []
     if cases and not any(files.images for files in cases.values()):
-        lines.append("no images: they were not recorded, or are not where they were; give their folder with -i")
-    if references and not known:
-        first = next(iter(references.values()))
-        lines.append(f"no truth: the references are not where they were scored ({first}); give their folder with -r")
+        first = next(iter(cases))
+        lines.append(
+            "no images: they were not recorded, or are not where they were; give their folder with -i"
+            if places.images is None
+            else f"no images: -i {places.images} holds none of these cases, such as {first}"
+        )
+    if places.references is not None and cases and not any(files.reference for files in cases.values()):
+        lines.append(f"no truth: -r {places.references} holds none of these cases, such as {next(iter(cases))}")
+    elif references and not known:
+        scored = next(iter(references.values()))
+        lines.append(f"no truth: the references are not where they were scored ({scored}); give their folder with -r")
     return tuple(lines)
 
 

@@ -27,7 +27,9 @@ GROUPS = {
 """What cases are ranked by -> names of the groups in pictures."""
 
 
-def prediction_page(folder: Path, summary: AnySummary | None, places: Places, n_each: int) -> tuple[str, list[str]]:
+def prediction_page(
+    folder: Path, summary: AnySummary | None, places: Places, n_each: int, *, scored_at: float | None = None
+) -> tuple[str, list[str]]:
     """Return the page of predictions, and remarks on what is missing.
 
     Parameters
@@ -40,6 +42,8 @@ def prediction_page(folder: Path, summary: AnySummary | None, places: Places, n_
         Where images, references and dataset.json lie, if not where they are looked for.
     n_each
         Number of worst, of median and of best cases in pictures.
+    scored_at
+        Time at which the scores were written (s, as of files); newer label maps are named. None if it is not known.
 
     Raises
     ------
@@ -60,17 +64,18 @@ def prediction_page(folder: Path, summary: AnySummary | None, places: Places, n_
     shown = [case for case in choose(ranked, n_each, GROUPS[ranked_by]) if case.key in files]
     drawn, more = pictures(shown, files, found.dataset)
     remarks = [*found.remarks, *more]
+    newer = _newer(found, scored_at)
     columns, rows = _case_table(scores, quality, doubts, found)
     chart = [] if scores is None or quality is None else quality_chart(quality.estimates, scores)
     sections = [
-        Section("Overview", (_overview(scores, found, doubts), warnings(_warnings(summary, quality)))),
+        Section("Overview", (_overview(scores, found, doubts), warnings([*newer, *_warnings(summary, quality)]))),
         Section("Scores", () if summary is None or scores is None else (mean_part(summary), box_part(scores))),
         Section("Cases", (case_rows("cases", columns, rows, shown),)),
         Section(f"Cases in pictures, by {ranked_by}", (warnings(remarks), *drawn)),
         Section("Predicted quality", (*chart, _quality_table(quality))),
         Section("Commands and versions", command_parts(_origins(folder, summary))),
     ]
-    return page(f"Predictions in {folder.name}", f"Folder {folder.absolute()}", sections), remarks
+    return page(f"Predictions in {folder.name}", f"Folder {folder.absolute()}", sections), [*remarks, *newer]
 
 
 def _ranking(
@@ -99,9 +104,7 @@ def _overview(scores: Scores | None, found: Predictions, doubts: UncertaintyTabl
     if scores is None:
         values["scores"] = "none: no summary.json of autoseg_evaluate_folder"
     else:
-        means = [mean for case in scores.cases if (mean := case.mean(scores.metric)) is not None]
-        number = f"{sum(means) / len(means):.4f}" if means else "none"
-        values[f"mean {scores.metric_name}"] = f"{number}, over {counted(len(means), 'scored case')}"
+        values[scores.metric_name] = scores.mean_text() or "none"
     kinds = {(own.members.kind, own.members.number) for own in doubts.cases.values()}
     if kinds:
         values["uncertainty"] = "; ".join(_kind_text(kind, number) for kind, number in sorted(kinds))
@@ -113,6 +116,17 @@ def _kind_text(kind: str, number: int) -> str:
     if number == 1:
         return "entropy of one network"
     return f"entropy of the mean of {number} networks that differ in {kind or 'what was not recorded'}"
+
+
+def _newer(found: Predictions, scored_at: float | None) -> list[str]:
+    """Return a line that names label maps written after their scores."""
+    if scored_at is None:
+        return []
+    newer = [case for case, files in found.cases.items() if files.prediction.stat().st_mtime > scored_at]
+    if not newer:
+        return []
+    fix = "if they were predicted again, score them again with autoseg_evaluate_folder"
+    return [f"{counted(len(newer), 'label map')} newer than the scores ({listed(newer)}): {fix}"]
 
 
 def _warnings(summary: AnySummary | None, quality: QualityTable | None) -> list[str]:

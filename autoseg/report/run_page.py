@@ -18,7 +18,7 @@ from autoseg.report.page import Cell, Section, facts, heading, note, page, side_
 from autoseg.report.prediction_files import Places, find_predictions
 from autoseg.report.run_files import VALIDATION, FoldRun
 from autoseg.report.score_parts import box_part, mean_part, ranked_keys
-from autoseg.report.scores import Scores, case_table, scores_of, summary_warnings
+from autoseg.report.scores import Scores, case_table, mean_of_head, scores_of, summary_warnings
 
 MOST_CLASSES = 8
 """Most classes whose score has a curve of its own."""
@@ -81,7 +81,7 @@ def _overview(folds: Sequence[FoldRun], scores: Scores | None) -> str:
         best = max((record.dice_smooth for record in fold.records if record.dice_smooth is not None), default=None)
         means: list[Cell] = []
         if fold.summary is not None:
-            of_head = {fold.summary.names[key]: value.get(metric) for key, value in fold.summary.mean.items()}
+            of_head = {name: mean_of_head(fold.summary, key, metric) for key, name in fold.summary.names.items()}
             means = [of_head.get(head) for head in heads]
         rows.append(
             [
@@ -105,9 +105,7 @@ def _overview(folds: Sequence[FoldRun], scores: Scores | None) -> str:
 def _score_facts(scores: Scores | None) -> dict[str, object]:
     if scores is None:
         return {}
-    means = [mean for case in scores.cases if (mean := case.mean(scores.metric)) is not None]
-    text = f"{sum(means) / len(means):.4f}, mean over {counted(len(means), 'case')}" if means else None
-    return {f"validation {scores.metric_name}": text}
+    return {f"validation {scores.metric_name}": scores.mean_text()}
 
 
 def _warnings(folds: Sequence[FoldRun]) -> list[str]:

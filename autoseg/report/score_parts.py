@@ -6,32 +6,35 @@ import math
 from collections.abc import Sequence
 
 from autoseg.evaluation import AnySummary
+from autoseg.evaluation.instance_scores import MATCH_SCORES
 from autoseg.report.charts import Pair, boxes, scatter
-from autoseg.report.page import note, side_by_side, table
+from autoseg.report.page import heading, note, side_by_side, table
 from autoseg.report.prediction_tables import PredictedDice
-from autoseg.report.scores import CaseScores, Scores, mean_table
+from autoseg.report.scores import CaseScores, Scores, mean_table, object_table
 
 MOST_BOXES = 40
 """Most classes that have a box."""
 SURFACE_TITLES = {"HD95": "HD95, mm (lower is better)", "NSD": "NSD"}
-UNIT_RANGE = ("Dice", "NSD")
+UNIT_RANGE = ("Dice", "NSD", *MATCH_SCORES)
 """Metrics from 0 to 1."""
 
 
 def mean_part(summary: AnySummary, name: str = "") -> str:
     """Return the table of the means of a summary; ``name`` is its id if it can be sorted."""
     columns, rows = mean_table(summary)
-    return table(columns, rows, name=name)
+    of_objects, scores = object_table(summary)
+    objects = heading("Objects") + table(of_objects, scores) if scores else ""
+    return table(columns, rows, name=name) + objects
 
 
 def box_part(scores: Scores) -> str:
-    """Return the boxes of the metric that ranks cases, and of surface scores; "" without scores."""
+    """Return the boxes of the metric that ranks cases, of Dice and of surface scores; "" without scores."""
     charts = []
-    for metric in (scores.metric, *SURFACE_TITLES):
+    for metric in dict.fromkeys((scores.metric, "Dice", *SURFACE_TITLES)):
         if metric not in scores.metrics:
             continue
         groups = dict(list(scores.by_head(metric).items())[:MOST_BOXES])
-        title = scores.metric_name if metric == scores.metric else SURFACE_TITLES[metric]
+        title = SURFACE_TITLES.get(metric) or scores.name_of(metric)
         charts.append(boxes(title, groups, limits=(0.0, 1.0) if metric in UNIT_RANGE else None))
     hidden = len(scores.heads) - MOST_BOXES
     return side_by_side(charts) + (note(f"{hidden} further classes are in the tables.") if hidden > 0 else "")
@@ -55,7 +58,7 @@ def quality_chart(estimates: Sequence[PredictedDice], scores: Scores) -> list[st
 
     An estimate without a class is compared with the mean over classes.
     """
-    if scores.metric != "Dice":
+    if "Dice" not in scores.metrics:
         return []
     true = {(case.case, head): value for case in scores.cases for head, value in case.values["Dice"].items()}
     true |= {(case.case, ""): case.mean("Dice") for case in scores.cases}
@@ -66,7 +69,9 @@ def quality_chart(estimates: Sequence[PredictedDice], scores: Scores) -> list[st
     ]
     if not pairs:
         return []
-    chart = scatter("predicted and true Dice", pairs, x_label="predicted Dice", y_label=f"true {scores.metric_name}")
+    chart = scatter(
+        "predicted and true Dice", pairs, x_label="predicted Dice", y_label=f"true {scores.name_of('Dice')}"
+    )
     lines = [f"{len(pairs)} pairs of a case and a class."]
     correlation = _rank_correlation(pairs)
     if correlation is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import statistics
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,11 @@ from pydantic import ValidationError
 
 from autoseg.core.errors import EvaluationError
 from autoseg.core.findings import counted, listed
+from autoseg.core.means import mean_known
 from autoseg.evaluation import AnySummary, NumberSummary, Summary
-from autoseg.evaluation.cases import ScoredOn
-from autoseg.evaluation.number_summary import METRICS
+from autoseg.evaluation.cases import CaseMetrics, ScoredOn
+from autoseg.evaluation.instance_scores import INSTANCE_SCORES
+from autoseg.evaluation.number_summary import METRICS, NumberCase
 from autoseg.evaluation.summary import score_name
 from autoseg.evaluation.surface_scores import SurfaceScores
 from autoseg.report.page import Cell, number
@@ -42,8 +44,7 @@ class CaseScores:
 
     def mean(self, metric: str) -> float | None:
         """Return the mean of a metric over classes; None without any value."""
-        known = [value for value in self.values[metric].values() if value is not None]
-        return statistics.fmean(known) if known else None
+        return mean_known(self.values[metric].values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,11 @@ class Scores:
     @property
     def metric_name(self) -> str:
         """The ranking metric, with what qualifies it: ``Dice (annotated voxels)`` if some of it is on such."""
-        return f"{self.metric} ({ANNOTATED})" if ANNOTATED in self.kinds else self.metric
+        return self.name_of(self.metric)
+
+    def name_of(self, metric: str) -> str:
+        """Return the name of a metric with what qualifies it."""
+        return f"{metric} ({ANNOTATED})" if ANNOTATED in self.kinds else metric
 
     def ranked(self) -> list[CaseScores]:
         """Return the cases with a score, worst first."""
@@ -77,6 +82,11 @@ class Scores:
         return sorted(
             (case for case in self.cases if means[id(case)] is not None), key=lambda case: means[id(case)] or 0.0
         )
+
+    def mean_text(self) -> str:
+        """Return the mean over cases of the metric that ranks them: ``0.8124, mean over 3 cases``; "" without any."""
+        means = [mean for case in self.cases if (mean := case.mean(self.metric)) is not None]
+        return f"{math.fsum(means) / len(means):.4f}, mean over {counted(len(means), 'scored case')}" if means else ""
 
     def by_head(self, metric: str) -> dict[str, list[tuple[str, float]]]:
         """Return name of a class -> (case, value) of all cases in which it has one."""
@@ -113,7 +123,11 @@ def scores_of(summaries: Mapping[str, AnySummary]) -> Scores:
         metrics: tuple[str, ...] = ("R2", *(metric for metric in METRICS if metric != "R2"))
     else:
         has_surface = any(isinstance(summary, Summary) and summary.tolerance_mm is not None for summary in every)
-        metrics = ("Dice", "IoU", *(SurfaceScores.model_fields if has_surface else ()))
+        has_objects = any(isinstance(summary, Summary) and summary.instances for summary in every)
+        metrics = (
+            *(INSTANCE_SCORES if has_objects else ()), "Dice", "IoU",
+            *(SurfaceScores.model_fields if has_surface else ()),
+        )  # fmt: skip
     cases = [case for fold, summary in summaries.items() for case in _cases(fold, summary, metrics)]
     return Scores(metrics, tuple(names), tuple(sorted(cases, key=lambda case: (case.case, case.fold))))
 
@@ -168,9 +182,46 @@ def mean_table(summary: AnySummary) -> tuple[list[str], list[list[Cell]]]:
         if len(group.mean) > 1:
             own = group.foreground_mean
             ends = _interval(group.foreground_mean_interval["Dice"])
-            empty: list[Cell] = [None] * (len(SurfaceScores.model_fields) if has_surface else 0)
+            empty: list[Cell] = [None] * (len(columns) - 5)
             rows.append(["all", kind, own["Dice"], ends, own["IoU"], *empty, group.n_cases, None])
     return [*columns, "cases", "decided voxels"], rows
+
+
+def object_table(summary: AnySummary) -> tuple[list[str], list[list[Cell]]]:
+    """Return columns and rows of a table with the scores of objects, a row for each class and kind of reference.
+
+    No rows without objects.
+    """
+    columns = [
+        "class",
+        "scored on",
+        *(f"{name}, objects of all cases" for name in INSTANCE_SCORES),
+        *(f"mean {name}" for name in INSTANCE_SCORES),
+        "predicted objects",
+        "reference objects",
+        "cases",
+    ]
+    kinds = summary.instances if isinstance(summary, Summary) else {}
+    return columns, [
+        [
+            summary.names[key],
+            kind,
+            *(getattr(scores.pooled, name) for name in INSTANCE_SCORES),
+            *(scores.mean[name] for name in INSTANCE_SCORES),
+            scores.pooled.n_pred,
+            scores.pooled.n_ref,
+            scores.n_cases,
+        ]
+        for kind, of_class in kinds.items()
+        for key, scores in of_class.items()
+    ]
+
+
+def mean_of_head(summary: AnySummary, key: str, metric: str) -> float | None:
+    """Return the mean of a metric over the cases of a class, region or target that have one; None without any."""
+    if not isinstance(summary, Summary) or metric not in INSTANCE_SCORES:
+        return summary.mean[key].get(metric)
+    return mean_known(getattr(case.instances.get(key), metric, None) for case in summary.metric_per_case)
 
 
 def summary_warnings(summary: AnySummary) -> list[str]:
@@ -196,23 +247,25 @@ def summary_warnings(summary: AnySummary) -> list[str]:
 def _cases(fold: str, summary: AnySummary, metrics: Sequence[str]) -> Iterable[CaseScores]:
     for case in summary.metric_per_case:
         names = {key: summary.names[key] for key in case.metrics}
-        surface = getattr(case, "surface", {})
         yield CaseScores(
             case=case.case,
             fold=fold,
             reference=Path(case.reference_file),
-            values={
-                metric: {
-                    name: getattr(
-                        surface.get(key) if metric in SurfaceScores.model_fields else case.metrics[key], metric, None
-                    )
-                    for key, name in names.items()
-                }
-                for metric in metrics
-            },
+            values={metric: {name: _value(case, key, metric) for key, name in names.items()} for metric in metrics},
             scored_on={name: getattr(case, "scored_on", {}).get(key) for key, name in names.items()},
             is_seen=case.case in summary.seen_in_training,
         )
+
+
+def _value(case: CaseMetrics | NumberCase, key: str, metric: str) -> float | None:
+    """Return a score of a class in a case; None if it has none."""
+    own: object = case.metrics[key]
+    if isinstance(case, CaseMetrics) and metric in SurfaceScores.model_fields:
+        own = case.surface.get(key)
+    elif isinstance(case, CaseMetrics) and metric in INSTANCE_SCORES:
+        own = case.instances.get(key)
+    value: float | None = getattr(own, metric, None)
+    return value
 
 
 def _kind_of(case: CaseScores) -> str:

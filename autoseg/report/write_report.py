@@ -79,7 +79,9 @@ def write_report(
     else:
         beside = folder / SUMMARY_FILE
         path = beside if summary is None and beside.is_file() else summary
-        text, remarks = prediction_page(folder, None if path is None else read_summary(Path(path)), places, n_each)
+        scores = None if path is None else read_summary(Path(path))
+        scored_at = None if path is None else Path(path).stat().st_mtime
+        text, remarks = prediction_page(folder, scores, places, n_each, scored_at=scored_at)
     written = folder / REPORT_FILE if output is None else Path(output)
     if written.is_dir():
         raise ConfigError(f"-o {written}: found a folder, expected a file. Give {written / REPORT_FILE}.")

@@ -105,7 +105,7 @@ class Batch:
     origins: tuple[Origin, ...] = ()
     """(B,) case, place and transform of each patch."""
     notes: tuple[tuple[str, str], ...] = ()
-    """(case, message): warnings about cases; mostly empty."""
+    """(case, message): warnings about cases, and once what rejection did ("" for the case); mostly empty."""
     layers: Mapping[str, Tensor] = field(default_factory=dict)
     """Further layers by name: (B, C, *P) float32 of intensities, otherwise (B, *P) uint8 or int32."""
     inputs: tuple[LayerInfo, ...] = ()

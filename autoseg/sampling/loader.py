@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from autoseg.augmentation.recipes import Recipe, augment_intensity, augment_intensity_
+from autoseg.augmentation.recipes import Recipe
 from autoseg.cases.code_table import CodeTable
 from autoseg.cases.layers import LayerInfo, further_inputs
 from autoseg.cases.store import CaseSource, CaseStore
@@ -25,6 +25,7 @@ from autoseg.core.parallel import available_cores
 from autoseg.core.plan import Configuration
 from autoseg.core.ranks import ONE_PROCESS, Ranks
 from autoseg.dataset.labels import Labels
+from autoseg.sampling.augment import augment_batch_
 from autoseg.sampling.batch import Batch, BatchTable, stack_codes, stack_images
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.extra_codes import ExtraCodeRule, ExtraCodes, choose_extra_codes
@@ -32,6 +33,7 @@ from autoseg.sampling.origin import Origin, origin_of
 from autoseg.sampling.patches import Cutout, Sample, draw_place, read_cutout
 from autoseg.sampling.places import CaseContent, Sampler, intensity_generators, sample_rng
 from autoseg.sampling.raw_batch import RawBatch
+from autoseg.sampling.rejection import ALL_CASES
 from autoseg.sampling.workers import process_context, serve
 
 _log = logging.getLogger(__name__)
@@ -256,14 +258,14 @@ class BatchBuilder(Dataset[Batch | RawBatch]):
         if not self.moves:
             return self._with_notes(RawBatch.of(cutouts, table, names, origins, self.inputs))
         images = stack_images([sample.image for sample in samples])
-        if self.augments_intensity and self.recipe is not None:
-            try:
-                augment_intensity_(images, self.recipe, intensity_generators(self.seed, iteration, self.samples))
-            except ConfigError as error:
-                return Failure(str(error), ConfigError)
         codes = stack_codes([sample.codes for sample in samples])
         layers = {name: torch.stack([sample.layers[name] for sample in samples]) for name in samples[0].layers}
         batch = Batch(images, codes, table, tuple(names), tuple(origins), layers=layers, inputs=self.inputs)
+        if self.augments_intensity and self.recipe is not None:
+            try:
+                augment_batch_(batch, self.recipe, intensity_generators(self.seed, iteration, self.samples))
+            except ConfigError as error:
+                return Failure(str(error), ConfigError)
         return self._with_notes(batch)
 
     def _with_notes(self, batch: _AnyBatch) -> _AnyBatch:
@@ -308,9 +310,7 @@ def _finished(batches: Iterator[RawBatch], builder: BatchBuilder, device: torch.
     for iteration, raw in enumerate(_copied(batches, device), builder.start):
         batch = raw.moved()
         if builder.augments_intensity and builder.recipe is not None:
-            generators = intensity_generators(builder.seed, iteration, builder.samples)
-            images = augment_intensity(batch.images, builder.recipe, generators)
-            batch = replace(batch, images=images)
+            augment_batch_(batch, builder.recipe, intensity_generators(builder.seed, iteration, builder.samples))
         yield batch
 
 
@@ -360,7 +360,7 @@ def _checked(
                 raise batch.kind(batch.message)
             for case, note in batch.notes:
                 if case not in said:
-                    _log.warning("%s", note)
+                    _log.log(logging.INFO if case == ALL_CASES else logging.WARNING, "%s", note)
                 said.add(case)
             yield batch
     finally:

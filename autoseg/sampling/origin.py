@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from autoseg.augmentation.sections import Section
+
 if TYPE_CHECKING:
     from autoseg.sampling.patches import Place
     from autoseg.sampling.places import Aim
@@ -31,6 +33,10 @@ class Origin:
     displaced: float = 0.0
     """Largest displacement of a voxel in addition to ``matrix``, in voxels of the cached case; 0 for none. The field
     itself is three times as large as the image, so worker processes do not send it."""
+    order: tuple[int, ...] = ()
+    """(n,): patch axes in their new order, before the flips; empty if they stay."""
+    sections: tuple[Section, ...] = ()
+    """(D,): move of each section of a 3-D patch; empty if none is moved."""
 
 
 def origin_of(aim: Aim, place: Place) -> Origin:
@@ -38,4 +44,6 @@ def origin_of(aim: Aim, place: Place) -> Origin:
     z, y, x = place.centre if place.slice_index is None else (float(place.slice_index), *place.centre)
     warp = place.warp
     displaced = 0.0 if warp.displacement is None else float(np.linalg.norm(warp.displacement, axis=0).max())
-    return Origin((z, y, x), aim.head, aim.code, aim.is_context, warp.matrix, warp.mirrors, displaced)
+    return Origin(
+        (z, y, x), aim.head, aim.code, aim.is_context, warp.matrix, warp.mirrors, displaced, warp.order, warp.sections
+    )

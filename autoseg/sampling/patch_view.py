@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.augmentation.sections import Section, runs
 from autoseg.cases.code_table import CodeTable
 from autoseg.core.arrays import BoolArray, CodeArray, Float32Array
 from autoseg.dataset.labels import Labels
@@ -128,6 +129,10 @@ class PatchView:
             parts.append(f"enlarged {1 / scale:.2f} times" if scale < 1 else f"reduced {scale:.2f} times")
         if self.origin.displaced:
             parts.append(f"displaced by up to {self.origin.displaced:.1f} voxels")
+        parts += section_moves(self.origin.sections)
+        if self.origin.order and self.origin.order != tuple(range(n_axes)):
+            swapped = [axis for axis, source in enumerate(self.origin.order) if axis != source]
+            parts.append(f"transposed in {', '.join('zyx'[axis - n_axes] for axis in swapped)}")
         axes = [name for name, is_mirrored in zip("zyx"[-n_axes:], self.origin.mirrors, strict=True) if is_mirrored]
         if axes:
             parts.append(f"mirrored in {', '.join(axes)}")
@@ -147,6 +152,8 @@ class PatchView:
             "forced": None if origin.head is None else labels.heads[origin.head].name,
             "mirrored": [axis for axis, flips in zip("zyx"[-self.codes.ndim :], origin.mirrors, strict=True) if flips],
             "matrix": [list(row) for row in origin.matrix],
+            "order": list(origin.order or range(self.codes.ndim)),
+            "moved_sections": section_moves(origin.sections),
             "displaced": round(origin.displaced, 3),
             "annotated_share": round(self.annotated_share, 6),
             "voxels": [
@@ -169,6 +176,21 @@ def scale_and_angle(matrix: NDArray[np.float64]) -> tuple[float, float]:
     scale = float(abs(np.linalg.det(moving)) ** (1 / len(moving)))
     cosine = (np.trace(moving) / scale - (len(moving) - 2)) / 2
     return scale, math.degrees(math.acos(min(1.0, max(-1.0, float(cosine)))))
+
+
+def section_moves(sections: Sequence[Section]) -> list[str]:
+    """Return the moves of the sections of a patch in words, by ranges of sections; [] for none."""
+    if not sections:
+        return []
+    texts = []
+    for planes, section, _ in runs(sections):
+        which = f"section {planes.start}" if planes.stop - planes.start == 1 else f"sections {planes.start} on"
+        if section.angle:
+            texts.append(f"{which} turned by {math.degrees(section.angle):.1f} degrees")
+        elif any(section.shift):
+            texts.append(f"{which} shifted by {section.shift[0]:g}, {section.shift[1]:g}")
+    n_missing = sections[-1].step - sections[0].step
+    return [*texts, *([f"{n_missing} section{'s' * (n_missing > 1)} missing"] if n_missing else [])]
 
 
 def _by_axis(point: Sequence[float]) -> dict[str, float]:

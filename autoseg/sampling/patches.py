@@ -89,12 +89,14 @@ def draw_place(
     if rejection is None or aim.is_context:
         return _draw_once(aim, case, patch, recipe, rng)
     drawn = []
-    for _ in range(rejection.config.max_attempts):
+    for attempt in range(1, rejection.config.max_attempts + 1):
         place = _draw_once(aim, case, patch, recipe, rng)
         content = rejection.content(case, covered_box(place, patch), n_axes=len(patch))
         if rejection.accepts(content, rng):
+            rejection.count_tries(attempt)
             return place
         drawn.append((place, content))
+    rejection.count_tries(rejection.config.max_attempts)
     place, best = min(drawn, key=lambda pair: rejection.shortfall(pair[1]))
     rejection.warn(case.entry.record.case, best)
     return place

@@ -19,6 +19,11 @@ MAX_TABLE_BYTES = 1 << 28
 MIN_ENTRIES = 1 << 12
 """Smallest number of entries of a table, for any number of cases."""
 
+REPORTED = 100
+"""Number of patches of a process after which the log says how many places they took."""
+ALL_CASES = ""
+"""Key of this among the notes on cases."""
+
 RealBox = tuple[Sequence[float], Sequence[float]]
 """Low and high corner (z, y, x) of a box in voxels; real numbers, which may lie outside the image."""
 
@@ -122,8 +127,10 @@ class Rejection:
     """Number of cases that patches are drawn from."""
     _tables: dict[str, AreaTable] = field(default_factory=dict, init=False, repr=False)
     _warned: set[str] = field(default_factory=set, init=False, repr=False)
+    _tries: list[int] = field(default_factory=list, init=False, repr=False)
     notes: dict[str, str] = field(default_factory=dict, init=False, repr=False)
-    """Case -> warning that no place in it was accepted; the loader takes the warnings out and sends them to the log."""
+    """Case -> warning that no place in it was accepted, and ``ALL_CASES`` -> what the first patches took; the loader
+    takes them out and sends them to the log."""
 
     def content(self, case: CaseStore, box: RealBox, *, n_axes: int) -> PatchContent:
         """Return the numbers of voxels in a box of ``case``, for patches of ``n_axes`` axes (2 or 3)."""
@@ -149,6 +156,19 @@ class Rejection:
         share = content.annotated_share / self.config.min_annotated if self.config.min_annotated else 1.0
         voxels = content.foreground / self.config.min_foreground_voxels if self.config.min_foreground_voxels else 1.0
         return max(1 - share, 0.0) + max(1 - voxels, 0.0)
+
+    def count_tries(self, number: int) -> None:
+        """Count the places that were drawn for a patch; after ``REPORTED`` patches a note says how many they took."""
+        if len(self._tries) >= REPORTED:
+            return
+        self._tries.append(number)
+        if len(self._tries) == REPORTED:
+            again = sum(tries > 1 for tries in self._tries)
+            exhausted = sum(tries == self.config.max_attempts for tries in self._tries)
+            self.notes[ALL_CASES] = (
+                f"rejection: the first {REPORTED} patches took {sum(self._tries) / REPORTED:.1f} places each; {again} "
+                f"were drawn again, {exhausted} took all {self.config.max_attempts} tries"
+            )
 
     def warn(self, name: str, best: PatchContent) -> None:
         """Add a warning to ``notes``, once per case and process, that no place drawn in the case was accepted."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from autoseg.augmentation.recipes import Recipe, named_recipe
+from autoseg.augmentation.recipes import Recipe, em_recipe, named_recipe
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.layers import target_layers
 from autoseg.cases.store import CaseSource
@@ -30,8 +30,12 @@ def batch_size(request: FoldRequest) -> int:
 
 def recipe(request: FoldRequest) -> Recipe:
     """Augmentation of a run: the named recipe, without mirroring if that is off."""
-    built = named_recipe(request.config.augmentation.name, request.configuration)
-    return built if request.config.augmentation.mirror else built.without_mirroring()
+    settings = request.config.augmentation
+    if settings.name == "em":
+        built = em_recipe(request.configuration, settings)
+    else:
+        built = named_recipe(settings.name, request.configuration)
+    return built if settings.mirror else built.without_mirroring()
 
 
 def training_batches(request: FoldRequest, device: torch.device, start: int) -> Iterator[Batch]:

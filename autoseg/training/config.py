@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from autoseg.augmentation.em import DEFAULT_EM, EmOperations
 from autoseg.core.config_levels import Level, Resolved, assignment_level, flatten, leaf_keys, matching_keys, nested
 from autoseg.core.config_levels import resolve_levels as resolve_values
 from autoseg.core.errors import ConfigError
@@ -51,15 +52,30 @@ SMALL_ITERATIONS = 2_000
 """Length of a run with the ``small`` planner unless told otherwise: minutes on two CPU cores."""
 
 
-class AugmentationConfig(BaseModel):
-    """Random changes of training patches."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class RecipeChoice(BaseModel):
+    """Which recipe a run takes."""
 
     name: str = "nnunet"
-    """nnunet, none, or package.module:attribute."""
+    """nnunet, em, none, or package.module:attribute."""
     mirror: bool = True
     """Mirror patches in training and average over mirrored predictions."""
+
+
+class AugmentationConfig(EmOperations, RecipeChoice):
+    """Random changes of training patches: a recipe by name, and the operations of the recipe em."""
+
+    @model_validator(mode="after")
+    def _of_the_recipe(self) -> Self:
+        """Refuse settings that have no effect: only the recipe em has these operations."""
+        if self.name in ("em", "none"):
+            return self
+        for key in EmOperations.model_fields:
+            if getattr(self, key) != getattr(DEFAULT_EM, key):
+                raise ValueError(
+                    f"{key}: only the recipe em has this operation, found the recipe {self.name}. Set augmentation=em, "
+                    f"or leave out augmentation.{key}."
+                )
+        return self
 
 
 class TrainingConfig(BaseModel):
@@ -130,6 +146,14 @@ class TrainingConfig(BaseModel):
             given = grouped.get(group, {})
             grouped[group] = {**(given.model_dump() if isinstance(given, BaseModel) else given), **content}
         return grouped
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Dotted keys of settings without effect: the operations of the recipe em, if the run takes another one."""
+        if self.augmentation.name == "em":
+            return ()
+        groups = tuple(f"augmentation.{name}." for name in EmOperations.model_fields)
+        return tuple(key for key in leaf_keys(type(self)) if key.startswith(groups))
 
     def flat(self) -> dict[str, Any]:
         """Return dotted key -> value of every setting."""

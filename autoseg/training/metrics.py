@@ -5,8 +5,6 @@ It is no estimate of the Dice on dense references: what is predicted where nobod
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -73,12 +71,6 @@ def painted_classes(logits: Tensor, painting: Painting) -> Tensor:
         painted[predicted] = painted_class
         states = torch.from_numpy(table).to(logits.device).long()[2 * states + predicted]
     return torch.where(states > 0, torch.from_numpy(classes).to(logits.device)[states], painted)
-
-
-def mean_known(values: list[float | None]) -> float | None:
-    """Mean of the values that exist; None if there is none."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
 
 
 def smooth(past: float | None, value: float | None) -> float | None:

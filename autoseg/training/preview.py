@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import torch
 
-from autoseg.cases.layers import TARGETS
+from autoseg.augmentation.warp import identity
+from autoseg.cases.layers import TARGETS, target_layers
 from autoseg.core.errors import ConfigError
 from autoseg.preprocessing.file_point import point_in_file
 from autoseg.sampling.batch import Batch
 from autoseg.sampling.patch_view import PatchView, meanings_of
+from autoseg.sampling.patches import Place, read_patch
 from autoseg.training.batches import batch_size, training_batches
 from autoseg.training.request import FoldRequest
 
@@ -44,6 +47,30 @@ def preview_patches(request: FoldRequest, number: int, first_iteration: int = 0)
         for sample in range(len(batch.cases))
     ]
     return views[:number]
+
+
+def original_of(view: PatchView, request: FoldRequest) -> PatchView:
+    """Return the patch of the same size around the same point as ``view``, before augmentation.
+
+    What is held out from training is shown as annotated. Raises ``CacheError`` if the case cannot be read.
+    """
+    labels, patch = request.dataset.labels, request.configuration.patch_size
+    case = request.cache.source(view.case).open()
+    middles = view.origin.centre[-len(patch) :]
+    halves = [(edge - 1) / 2 for edge in patch]
+    centre = tuple(round(middle - half) + half for middle, half in zip(middles, halves, strict=True))
+    still = identity(len(patch))
+    place = Place(centre, still, round(view.origin.centre[0]) if len(patch) == 2 else None)
+    sample = read_patch(
+        case, place, patch, unknown=case.entry.table.undrawn, outside=labels.outside, layers=target_layers(labels)
+    )
+    return replace(
+        view,
+        image=sample.image.numpy(),
+        codes=sample.codes.numpy().astype(np.uint16),
+        origin=replace(view.origin, matrix=still.matrix, mirrors=still.mirrors, displaced=0.0, order=(), sections=()),
+        numbers=tuple(sample.layers[TARGETS].numpy()) if TARGETS in sample.layers else (),
+    )
 
 
 def view_sample(batch: Batch, sample: int, iteration: int, request: FoldRequest) -> PatchView:

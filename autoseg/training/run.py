@@ -11,12 +11,13 @@ from typing import Literal
 import torch
 
 from autoseg.core.errors import TrainingError, WorkerError
+from autoseg.core.means import mean_known
 from autoseg.report.history import EpochRecord
 from autoseg.sampling.batch import Batch
 from autoseg.training.bad_steps import FOLDER, dump_bad_batch, is_bad
 from autoseg.training.clock import Clock
 from autoseg.training.listener import Listener
-from autoseg.training.metrics import mean_known, smooth
+from autoseg.training.metrics import smooth
 from autoseg.training.progress import Progress, smoothed
 from autoseg.training.run_files import RunFiles
 from autoseg.training.run_state import RunState

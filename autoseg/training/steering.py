@@ -13,11 +13,11 @@ from torch import nn
 from autoseg.core.atomic import write_text
 from autoseg.core.config_levels import Level, assignment_level, leaf_keys, matching_keys, resolve_levels
 from autoseg.core.errors import AutosegError, ConfigError
+from autoseg.core.means import mean_known
 from autoseg.nn.checkpoint import load_checkpoint
 from autoseg.training.case_preview import preview_names
 from autoseg.training.commands import COMMANDS, parse_command
 from autoseg.training.config import TrainingConfig
-from autoseg.training.metrics import mean_known
 from autoseg.training.optim import build_optimization, optimizer_name, optimizer_settings
 from autoseg.training.resuming import STEERABLE
 from autoseg.training.run import Run

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.core.errors import TrainingError
+from autoseg.core.means import mean_known
 from autoseg.core.ranks import ONE_PROCESS, Ranks
 from autoseg.sampling.batch import Batch
 from autoseg.training.evidence.drawn import drawn_evidence
 from autoseg.training.evidence.source import Evidence, EvidenceSource, Step
-from autoseg.training.metrics import mean_known
 from autoseg.training.objective import AnyObjective
 from autoseg.training.optim import Optimization
 from autoseg.training.progress import Progress

@@ -21,7 +21,8 @@ import numpy as np
 from autoseg.cases.case import CaseRecord, Target
 from autoseg.cases.label_codes import read_annotation
 from autoseg.core.arrays import LabelMap
-from autoseg.core.atomic import write_json, write_text
+from autoseg.core.atomic import write_json
+from autoseg.core.json_models import save_model
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels, head_states
 from autoseg.dataset.objects import objects_of_class
@@ -30,7 +31,7 @@ from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.objects import ObjectMap
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.separation_file import SEPARATION_FILE, SeparationFile, SeparationTuning, read_separation_file
-from autoseg.io.images import ending_of
+from autoseg.io.images import without_ending
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.separation import SeparationSettings, renumbered, separate
 
@@ -166,12 +167,12 @@ def tune_separation(model_folder: Path) -> None:
         "objects are parted with core %g, neck %g, min_size %d: AP50 %.3f on %d validation objects (defaults: %.3f)",
         best.core, best.neck, best.min_size, scores[best], tuning.n_objects, scores[usual],
     )  # fmt: skip
-    write_text(path, SeparationFile(**best.model_dump(), tuning=tuning).model_dump_json(indent=2) + "\n")
+    save_model(SeparationFile(**best.model_dump(), tuning=tuning), path)
 
 
 def _record_path(output: Path) -> Path:
     """Return the record of the case whose label map is ``output``."""
-    return output.parent / FOLDER / f"{output.name.removesuffix(ending_of(output))}.json"
+    return output.parent / FOLDER / f"{without_ending(output)}.json"
 
 
 def _matches(target: Target, objects: list[LabelMap], labels: Labels) -> Iterator[InstanceCounts]:

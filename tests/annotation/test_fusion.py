@@ -167,3 +167,9 @@ def test_empty_images_have_nothing_to_fuse():
 def test_what_cannot_be_fused_is_said(votes, options, message):
     with pytest.raises(ValueError, match=message):
         fuse(votes, 2, **options)
+
+
+@pytest.mark.parametrize(("dtype", "n_classes"), [(np.int8, 128), (np.uint8, 255), (np.uint8, 256), (np.uint16, 257)])
+def test_votes_use_the_whole_range_of_their_type(dtype, n_classes):
+    votes = np.arange(n_classes, dtype=dtype)
+    np.testing.assert_array_equal(fuse([votes, votes], n_classes).codes, np.arange(n_classes))

@@ -217,8 +217,20 @@ def test_missing_folds_are_named_with_the_commands_that_train_them(workspace):
         run(workspace)
     (folder / "fold_1" / "checkpoint_latest.pt").touch()
     (folder / "fold_0" / "validation" / "case2.nii.gz").unlink()
-    commands = r"autoseg_train \S+ 0 .*--resume .*autoseg_train \S+ 1 .*--resume"
-    with pytest.raises(ModelError, match=rf"fold 0 has no predictions of case2.*fold 1 is not finished.*{commands}"):
+    command = r"train: autoseg_train \S+ 0 1 -c 3d_fullres --resume --root '[^;]*$"
+    with pytest.raises(ModelError, match=rf"fold 0 has no predictions of case2.*fold 1 is not finished.*{command}"):
+        run(workspace)
+
+
+def test_folds_that_need_the_same_options_are_trained_by_one_command(workspace):
+    folder = add_model(workspace, "3d_fullres", 5)
+    for fold in FOLDS:
+        (folder / f"fold_{fold}" / "checkpoint_final.pt").unlink()
+    with pytest.raises(ModelError, match=r"train: autoseg_train \S+ 0 1 -c 3d_fullres --root '[^;]*$"):
+        run(workspace)
+    (folder / "fold_1" / "checkpoint_latest.pt").touch()
+    new, begun = r"autoseg_train \S+ 0 -c 3d_fullres --root", r"autoseg_train \S+ 1 -c 3d_fullres --resume --root"
+    with pytest.raises(ModelError, match=rf"train: {new} [^;]*; {begun} [^;]*$"):
         run(workspace)
 
 

@@ -145,6 +145,12 @@ def test_preview_batches(matches, root):
 
 
 @pytest.mark.slow
+def test_preview_augmentation(matches, root):
+    line = ("900", "--augmentation", "em", "-n", "2", "-o", root / "augmented.png")
+    matches("preview_augmentation", line, (*line[:1], "--augmentation", "en", *line[3:]))
+
+
+@pytest.mark.slow
 def test_complete(matches, root, model):
     line = ("900", "--name", "golden", "-o", root / "completed", "--no-tta", "-j", "0", *CPU)
     matches("complete", line, (*line, "--seen", "--review"), ("902",))
@@ -152,7 +158,7 @@ def test_complete(matches, root, model):
 
 @pytest.mark.slow
 def test_find_best(matches, root, model):
-    line = ("900", "--root", root, "-j", "0", *CPU)
+    line = ("900", "--name", "golden", "--root", root, "-j", "0", *CPU)
     matches("find_best", line, (*line, "-f", "0"), (*line, "-c", "2d"), ("902", *line[1:]))
 
 

@@ -17,6 +17,8 @@ CELLS = {
 }  # fmt: skip
 TWO = {**CELLS, "labels": {"background": 0, "cell": 1, "nucleus": 2}, "instances_per_class": 1000}
 
+MANY = {"background": 0, **{f"class {value}": value for value in range(1, 30)}}
+
 
 def labels_of(content: dict[str, object]) -> Labels:
     return Dataset.from_json(content, name="cells", folder=None).labels
@@ -37,6 +39,13 @@ def test_the_class_of_an_object_is_its_value_divided():
     classes, objects = split_instances(np.array([0, 1001, 1999, 2000, 2017, 65535], dtype=np.uint16), labels_of(TWO))
     assert classes.tolist() == [0, 1, 1, 2, 2, 65535]
     assert objects.tolist() == [0, 1001, 1999, 2000, 2017, 0] and objects.dtype == np.uint16
+
+
+@pytest.mark.parametrize("values", [[0, 0], [0, 3_000_002]])
+def test_the_number_per_class_may_be_larger_than_the_type_of_the_file_holds(values):
+    labels = labels_of({**TWO, "labels": {"background": 0, "a": 1, "b": 2, "c": 3}, "instances_per_class": 1_000_000})
+    classes, objects = split_instances(np.array(values, dtype=np.min_scalar_type(max(values))), labels)
+    assert classes.tolist() == [0, values[1] // 1_000_000] and objects.tolist() == values
 
 
 def test_background_may_have_a_value_of_its_own():
@@ -66,7 +75,10 @@ def test_a_file_without_voxels_has_no_object():
         ({"labels": {"background": 0, "cell": 1, "ignore": 2}}, "labels.ignore", '"unlabelled": 65535'),
         ({"labels": {"background": 0, "cell": [1, 2]}, "regions_class_order": [1]}, "regions_class_order", "Remove"),
         ({"label_sets": {"5": ["background", "cell"]}}, "label_sets", "Remove"),
+        ({"label_weights": {"9": {"label": "cell", "weight": 0.5}}}, "label_weights", "weights"),
+        ({"cases": {"c": {"experts": {"a": "a/c.tif"}}}}, "cases.c.experts", "autoseg_fuse_experts"),
         ({"instances_per_class": 1}, "instances_per_class", "1000"),
+        ({"instances_per_class": 10**8, "labels": MANY}, "instances_per_class", "smaller"),
         ({"instances_per_class": "many"}, "instances_per_class", "1000"),
         ({"task": "instance"}, "task", "Did you mean"),
         ({"task": "semantic", "instances_per_class": 10}, "instances_per_class", '"task": "instances"'),

@@ -29,6 +29,12 @@ def paired(images, masks, **options):
         {"x_1_img.png": "x_1_msk.png", "x_2_img.png": "x_2_msk.png"},
         {"1107.png": "1107_cFOS.png", "1108.png": "1108_cFOS.png"},
         {"A01.png": "A01mask.png", "A02.png": "A02mask.png"},
+        {"hip_0000.nii.gz": "hip.nii.gz"},
+        {"hip_0000.nii.gz": "hip_mask.nii.gz"},
+        {"hip_0000.nii.gz": "hip_0000_mask.nii.gz"},
+        {"hip_0000.png": "hip.png", "knee_0000.png": "knee.png"},
+        {"a_1_0000.png": "a_1.png", "b_1_0000.png": "b_1.png"},
+        {"t_0000.png": "t_0000_mask.png", "t_0001.png": "t_0001_mask.png"},
         {"müller.png": "mu\u0308ller_mask.png"},
     ],
     ids=lambda names: next(iter(names.items())).__str__(),
@@ -52,6 +58,22 @@ def test_what_has_no_partner_is_returned():
     assert pairing.images_alone == (Path("1.png"),) and pairing.masks_alone == (Path("notes.png"),)
 
 
+def test_cases_of_images_of_a_data_set_have_no_number_of_a_channel():
+    alone = pair_by_name([Path("hip_0000.nii.gz")], [Path("hip.nii.gz")])
+    assert list(alone.pairs) == ["hip"]
+    both = pair_by_name([Path("hip_0000.png"), Path("knee_0000.png")], [Path("hip_mask.png")])
+    assert list(both.pairs) == ["hip"] and both.images_alone == (Path("knee_0000.png"),)
+    series = pair_by_name([Path("t_0000.png"), Path("t_0001.png")], [Path("t_0000.png"), Path("t_0001.png")])
+    assert list(series.pairs) == ["t_0000", "t_0001"]
+    marked = pair_by_name([Path("hip_0000.png")], [Path("hip_0000_mask.png")], suffix="_mask")
+    assert list(marked.pairs) == ["hip"]
+
+
+def test_an_image_without_a_channel_number_is_not_mixed_up_with_one_that_has_it():
+    pairing = pair_by_name([Path("hip.png"), Path("hip_0000.png")], [Path("hip.png")])
+    assert list(pairing.pairs) == ["hip"] and pairing.images_alone == (Path("hip_0000.png"),)
+
+
 def test_names_that_do_not_fit_are_no_pairs():
     assert paired(["a.png", "b.png"], ["c_mask.png", "d_mask.png"]) == {}
     assert paired([], ["c_mask.png"]) == {}
@@ -72,5 +94,7 @@ def test_the_more_frequent_kind_of_masks_is_taken():
 
 
 def test_two_files_of_one_name_are_refused():
+    with pytest.raises(DatasetError, match="several files named 'hip_0000'"):
+        paired(["hip_0000.png", "hip_0000.tif"], ["hip.png"])
     with pytest.raises(DatasetError, match="several files named '1'"):
         paired(["1.png", "1.tif"], ["1_mask.png"])

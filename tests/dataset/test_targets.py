@@ -38,6 +38,8 @@ def test_other_targets_are_another_network():
     [
         ({**SOUND, "labels": {"background": 0, "cell": 1}}, "labels", "no classes"),
         ({**SOUND, "annotation_protocol": {"instances_touched": True}}, "annotation_protocol", "no classes"),
+        ({**SOUND, "label_weights": {"3": {"label": "depth", "weight": 0.5}}}, "label_weights", "no classes"),
+        ({**SOUND, "expert_fusion": {"method": "majority"}}, "expert_fusion", "no classes"),
         ({**SOUND, "cases": {"a": {"absent": ["cell"]}}}, "cases.a", "no classes"),
         ({**SOUND, "targets": ["depth", "depth"]}, "targets", "a name of its own"),
         ({**SOUND, "targets": []}, "targets", "a list with a name"),

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
-from autoseg.evaluation.instances import THRESHOLDS, add_counts, match_instances
+from autoseg.evaluation.instances import THRESHOLDS, add_counts, match_instances, unmatched_voxels
 
 SHAPES = pytest.mark.parametrize("shape", [(50, 60), (10, 20, 22)], ids=["2d", "3d"])
 
@@ -91,3 +91,30 @@ def test_seventy_thousand_instances_match_themselves():
     instances = np.kron(np.arange(1, 70_001).reshape(280, 250), np.ones((2, 3), dtype=np.uint32))
     counts = match_instances(instances, instances[::-1, ::-1][::-1, ::-1])
     assert counts.matched == (70_000,) * 10 and counts.panoptic_quality == 1
+
+
+@SHAPES
+def test_instances_that_match_none_are_those_that_are_not_counted_as_matched(shape):
+    prediction, reference = cells(shape, 1, spread=2.0), cells(shape, 2, spread=2.0)
+    counts = match_instances(prediction, reference)
+    alone = unmatched_voxels(prediction, reference)
+    assert 0 < counts.matched[0] < counts.n_reference
+    left_over = {name: set(of[alone].tolist()) - {0} for name, of in (("p", prediction), ("r", reference))}
+    whole = {name: {n for n in found if alone[of == n].all()} for (name, found), of in
+             zip(left_over.items(), (prediction, reference), strict=True)}  # fmt: skip
+    assert len(whole["p"]) >= counts.n_predicted - counts.matched[0]
+    assert len(whole["r"]) >= counts.n_reference - counts.matched[0]
+    assert not unmatched_voxels(reference, reference).any()
+    empty = np.zeros(shape, dtype=np.uint8)
+    assert not unmatched_voxels(empty, empty).any()
+    assert (unmatched_voxels(empty, reference) == (reference > 0)).all()
+
+
+@SHAPES
+def test_voxels_of_unmatched_instances_are_decided_and_depend_on_no_others(shape):
+    prediction, reference = cells(shape, 1, spread=2.0), cells(shape, 2, spread=2.0)
+    decided = np.random.default_rng(3).random(shape) < 0.7
+    alone = unmatched_voxels(prediction, reference, decided)
+    scrambled = np.where(decided, prediction, np.random.default_rng(4).integers(0, 500, shape))
+    assert (alone == unmatched_voxels(scrambled, reference, decided)).all() and alone.any() and decided[alone].all()
+    assert (alone == unmatched_voxels(*(np.where(decided, of, 0) for of in (prediction, reference)))).all()

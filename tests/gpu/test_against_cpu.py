@@ -12,6 +12,9 @@ import pytest
 import torch
 from moving import moving
 
+from autoseg.augmentation.cut_noise import CutNoise
+from autoseg.augmentation.em import EmOperations
+from autoseg.augmentation.recipes import em_recipe
 from autoseg.cases.case import Case
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
@@ -73,15 +76,19 @@ def test_losses_and_their_gradients_are_those_of_the_cpu(device, has_regions, sc
     assert torch.allclose(found_gradient, gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
 
 
-@pytest.mark.parametrize("with_noise", [False, True], ids=["moved", "augmented"])
-def test_patches_are_those_of_the_cpu(request_of, device, with_noise):
+@pytest.mark.parametrize("kind", ["moved", "moved in the plane", "em"])
+def test_patches_are_those_of_the_cpu(request_of, device, kind):
     request = request_of("patches")
+    recipes = {
+        "moved": moving(share=0.8),
+        "moved in the plane": moving(180, in_plane=True, share=0.8),
+        "em": em_recipe(request.configuration, EmOperations(cut_noise=CutNoise(enabled=False))),  # its noise differs
+    }
 
     def batches(where: torch.device | None) -> list[Batch]:
         sources = [request.cache.source(name) for name in request.train_cases]
         options = {"labels": request.dataset.labels, "start": 0, "stop": 6, "seed": 2, "device": where}
-        recipe = moving(180, in_plane=True, share=0.8) if with_noise else moving(share=0.8)
-        return list(make_loader(sources, request.configuration, SamplingConfig(), recipe, **options))
+        return list(make_loader(sources, request.configuration, SamplingConfig(), recipes[kind], **options))
 
     for one, other in zip(batches(None), batches(device), strict=True):
         assert other.images.device.type == device.type

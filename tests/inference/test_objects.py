@@ -122,10 +122,20 @@ def test_numbers_pass_over_the_values_of_background_and_unannotated_voxels():
     assert objects[0, 0, 0] == 2
 
 
+@pytest.mark.parametrize(("unlabelled", "expected"), [(13, {11, 12, 14, 15, 16}), (23, {11, 12, 13, 14, 15})])
+def test_numbers_of_several_classes_pass_over_the_value_of_unannotated_voxels(unlabelled, expected):
+    content = {**CLASSES, "task": "instances", "instances_per_class": 10, "unlabelled": unlabelled}
+    values = np.zeros((4, 8, 20), dtype=int)
+    for start in range(0, 20, 4):
+        values[:, 2:5, start : start + 2] = 1
+    objects = observed(content, values).objects(partial(separate, settings=SETTINGS), InstanceNumbers(10))
+    assert set(np.unique(objects)) == {0, *expected}
+
+
 def test_more_objects_than_a_class_has_numbers_are_an_error_that_says_what_to_do():
     values = np.zeros((4, 8, 20), dtype=int)
     values[:, ::2, ::2] = 1
-    with pytest.raises(PlanError, match=r"found \d+ objects .* fewer than 10, instances_per_class"):
+    with pytest.raises(PlanError, match=r"found \d+ objects .* more than 10, instances_per_class"):
         observed(CLASSES, values).objects(partial(separate, settings=SETTINGS), InstanceNumbers(10))
 
 

@@ -75,6 +75,10 @@ def test_the_best_checkpoint_stands_in_for_a_missing_final_one_with_a_warning(mo
     with caplog.at_level(logging.WARNING, logger="autoseg"):
         assert Predictor.load(model_folder, device="cpu").model.folds == ("0", "1")
     assert "fold_1: no checkpoint_final.pt, using checkpoint_best.pt" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="autoseg"):
+        Predictor.load(model_folder, ["0"], "cpu")
+    assert not caplog.text, "a warning of a fold that was not chosen"
 
 
 def test_an_unfinished_fold_is_left_out_and_named(model_folder, caplog):

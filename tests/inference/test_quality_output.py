@@ -131,6 +131,18 @@ def test_quality_is_no_prediction_and_can_be_left_out(threshold_predictor, tmp_p
         ).read_bytes()
 
 
+def test_a_prediction_without_quality_leaves_no_record_of_the_map_that_it_replaces(threshold_predictor, tmp_path):
+    predictor, output = threshold_predictor(), tmp_path / "out"
+    both, one = write_images(tmp_path / "both", "ab"), write_images(tmp_path / "one", "a")
+    predictor.predict_files(both, output)
+    predictor.predict_files(one, output, predict_quality=False)  # skipped: the map stays, and so does its record
+    assert sorted(row["case"] for row in rows_of(output)) == ["a", "b"]
+    predictor.predict_files(one, output, predict_quality=False, overwrite=True)
+    assert [row["case"] for row in rows_of(output)] == ["b"]
+    predictor.predict_files(both, output, predict_quality=False, overwrite=True)
+    assert not (output / "quality.csv").exists() and not list((output / "quality").glob("*.json"))
+
+
 def test_empty_predictions_have_no_predicted_dice_and_come_where_absence_is_likely(threshold_predictor, tmp_path):
     predictor = threshold_predictor()
     dark = np.full((9, 14, 12), 20, np.uint8)

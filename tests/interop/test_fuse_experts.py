@@ -72,6 +72,14 @@ def test_masks_become_a_data_set_with_the_geometry_of_the_images(tmp_path, shape
     assert all(item.dice.shape == (3, 3) for item in agreements)
 
 
+def test_one_image_of_a_data_set_is_that_of_its_case(tmp_path):
+    write_experts(tmp_path, random_votes((5, 12, 10), 2, n_images=1), DEEP, ".nii.gz")
+    (tmp_path / "images" / "1.nii.gz").rename(tmp_path / "images" / "1_0000.nii.gz")
+    fused(tmp_path)
+    assert Dataset.load(tmp_path / "new").case_names == ("1",)
+    assert [path.name for path in (tmp_path / "new" / "imagesTr").iterdir()] == ["1_0000.nii.gz"]
+
+
 @DIMENSIONS
 def test_sets_of_all_images_share_their_file_values(tmp_path, shape, geometry, ending):
     votes = np.zeros((2, 2, *shape), dtype=np.uint8)
@@ -311,3 +319,32 @@ def test_real_experts_give_the_ground_truth_of_their_authors(tmp_path, real_data
             truth = read_labels(truth_file)[0] > 0
             mine = read_labels(case.label)[0] == 1
             assert 2 * (mine & truth).sum() / (mine.sum() + truth.sum()) > 0.99
+
+
+@pytest.mark.parametrize("with_images", [True, False], ids=["images", "masks only"])
+def test_masks_with_mirrored_or_moved_voxels_are_refused(tmp_path, with_images):
+    directed = DEEP.model_copy(update={"is_directed": True})
+    votes = random_votes((5, 12, 10), 3)
+    write_experts(tmp_path, votes, directed, ".nii.gz")
+    images = {} if with_images else {"images": None}
+    prepared_by(request_of(tmp_path, **images))
+    mask = tmp_path / "masks" / "expert_1" / "2.nii.gz"
+    mirrored = {"direction": (-1, 0, 0, 0, 1, 0, 0, 0, 1), "origin": (9 * DEEP.spacing[2], 0.0, 0.0)}
+    write_labels(mask, votes[1, 1, :, :, ::-1], directed.model_copy(update=mirrored))
+    with pytest.raises(DatasetError, match=r"'2', expert 'expert_1'.*the voxels in the order RPS, expected LPS"):
+        prepared_by(request_of(tmp_path, **images))
+    write_labels(mask, votes[1, 1], directed.model_copy(update={"origin": (0.0, 0.0, 30.0)}))
+    with pytest.raises(
+        DatasetError, match=r"expert 'expert_1'.*origin \(0.0, 0.0, 30.0\), expected origin \(0.0, 0.0, 0.0\)"
+    ):
+        prepared_by(request_of(tmp_path, **images))
+
+
+def test_masks_in_a_format_without_direction_have_the_geometry_of_their_image(tmp_path):
+    directed = DEEP.model_copy(update={"is_directed": True, "origin": (4.0, 5.0, 6.0)})
+    votes = random_votes((5, 12, 10), 3)
+    write_experts(tmp_path, votes, directed, ".nii.gz")
+    for number, mask in enumerate(votes[:, 0], 1):
+        (tmp_path / "masks" / "expert_0" / f"{number}.nii.gz").unlink()
+        write_labels(tmp_path / "masks" / "expert_0" / f"{number}.tif", mask, FLAT.model_copy(update={"ndim": 3}))
+    assert len(fused(tmp_path)) == 2

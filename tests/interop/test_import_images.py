@@ -95,6 +95,19 @@ def test_numbers_of_objects_stay_as_they_are(tmp_path, mask_ending):
     assert set(np.unique(target.objects)) == {0, 5, 900} and (target.codes[0, 8] == target.undrawn).all()
 
 
+@pytest.mark.parametrize("number", [65_535, 65_536])
+def test_numbers_that_files_beside_the_images_cannot_hold_are_refused_before_anything_is_written(tmp_path, number):
+    mask = np.zeros((1, 9, 9), dtype=np.uint32)
+    mask[0, :4, :4] = number
+    write_images(tmp_path, {"1": (mask > 0).astype(np.uint8)}, {"1": mask}, mask_ending=".tif")
+    if number == 65_535:
+        np.testing.assert_array_equal(read_labels(imported(tmp_path, are_instances=True).case("1").label)[0], mask)
+        return
+    with pytest.raises(DatasetError, match=r"the number 65536 of an object.*Convert the images to \.tif"):
+        imported(tmp_path, are_instances=True)
+    assert not (tmp_path / "new").exists()
+
+
 def test_objects_without_a_value_for_background_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="no value for background"):
         prepare_import(tmp_path, tmp_path, tmp_path, are_instances=True, unlabelled=0)

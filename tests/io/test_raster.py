@@ -149,3 +149,12 @@ def test_pictures_for_people(tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "o.png")), COLOUR[..., :3])
     with pytest.raises(ValueError, match=r"expected \(y, x, 3\) uint8"):
         write_png(tmp_path / "o.png", GREY)
+
+
+def test_pictures_of_any_size_are_read_and_the_limit_of_pillow_stays_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert np.array_equal(read_image([tmp_path / "a.png"])[0][0, 0], pixels)
+    assert read_header(tmp_path / "a.png")[0] == (1, 1, 8, 8)
+    assert Image.MAX_IMAGE_PIXELS == 10

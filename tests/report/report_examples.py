@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from objects import UNLABELLED, write_objects
 from toy import write_toy_dataset
 
 from autoseg.evaluation import evaluate_folder
@@ -29,6 +30,30 @@ def predictions(folder: Path, *, n_cases: int = 3, shape: str = "3d", sparse: bo
     """Write a toy data set and predictions of it; return the folder of the predictions, case 0 of which is right."""
     dataset = write_toy_dataset(folder / "Dataset007_Toy", n_cases=n_cases, shape=SHAPES[shape], sparse=sparse)
     write_predictions(dataset, folder / "predicted")
+    return folder / "predicted"
+
+
+def object_predictions(folder: Path, *, is_flat: bool, per_class: int | None = None) -> Path:
+    """Write a data set of objects and predictions of it, in which the last case has two objects merged into one.
+
+    With ``per_class`` there are two classes, of which every other object has one.
+    """
+    keys = {} if per_class is None else {"labels": {"background": 0, "cell": 1, "dark": 2}}
+    keys |= {} if per_class is None else {"instances_per_class": per_class}
+    dataset = write_objects(folder / "Dataset008_Cells", is_flat=is_flat, n_cases=2, n_test=0, **keys)
+    for path in sorted((dataset / "labelsTr").iterdir()):
+        values, geometry = read_labels(path)
+        if per_class is not None:
+            is_object = (values > 0) & (values != UNLABELLED)
+            values = np.where(is_object, (1 + values % 2) * per_class + values % per_class, values).astype(np.uint16)
+            write_labels(path, values, geometry)
+        predicted = np.where(values == UNLABELLED, 0, values).astype(np.uint16)
+        if path.name.startswith("c1"):
+            one, other = np.unique(predicted[predicted > 0])[:2]
+            predicted[predicted == other] = one
+        write_labels(folder / "predicted" / path.name, predicted, geometry)
+    (folder / "predicted" / "dataset.json").write_text((dataset / "dataset.json").read_text())
+    evaluate_folder(dataset / "labelsTr", folder / "predicted").write(folder / "predicted" / "summary.json")
     return folder / "predicted"
 
 

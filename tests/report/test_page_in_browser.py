@@ -77,3 +77,21 @@ def test_tables_sort_and_filter(tmp_path):
         "0 of 4 rows",
     ]
     assert not console(done)
+
+
+def test_a_filter_takes_the_column_of_just_that_name_and_spaces(tmp_path):
+    rows = [["one", 0.25, 1.0], ["two", 1.0, 0.25]]
+    text = page("t", "", [Section("s", (table(["case", "Dice liver tumour", "Dice liver"], rows, name="cases"),))])
+    text = re.sub(r"<meta http-equiv[^>]*>", "", text)  # it would refuse the script of this test
+    script = """
+      const field = document.querySelector("input"), log = [];
+      for (const value of ["dice liver<0.5", "dice liver t < 0.5", "dice < 0.5"]) {
+        field.value = value; field.dispatchEvent(new Event("input"));
+        log.push([...document.querySelectorAll("tbody tr")].filter(row => !row.hidden)
+          .map(row => row.cells[0].textContent).join(" "));
+      }
+      document.body.innerHTML = "<pre></pre>"; document.querySelector("pre").textContent = log.join("\\n");
+    """
+    path = tmp_path / "page.html"
+    path.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+    assert Reader(browse(path, "--dump-dom").stdout).text_of("pre")[0].split("\n") == ["two", "one", "one"]

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 from html_reader import sound
-from report_examples import SHAPES, add_quality, add_uncertainty, predictions, records, write_fold, write_predictions
+from report_examples import (
+    SHAPES,
+    add_quality,
+    add_uncertainty,
+    object_predictions,
+    predictions,
+    records,
+    write_fold,
+    write_predictions,
+)
 from toy import write_toy_dataset
 
 from autoseg.core.errors import ConfigError, EvaluationError, ModelError
+from autoseg.core.geometry import Geometry
 from autoseg.core.prediction_record import record_prediction
+from autoseg.evaluation import evaluate_folder
 from autoseg.io.images import read_labels, write_labels
 from autoseg.report.history import write_history
 from autoseg.report.prediction_files import Places
@@ -47,6 +59,31 @@ def test_predictions_are_shown_with_truth_errors_and_uncertainty(tmp_path, shape
     titles = reader.text_of("h3")
     assert [title.partition(":")[0] for title in titles if title.startswith("toy")] == ["toy_002", "toy_001", "toy_000"]
     assert any("toy_000: Dice 1.000" in title and "3 of 3" in title for title in titles)
+
+
+@DIMENSIONS
+@pytest.mark.parametrize("per_class", [None, 1000], ids=["one class", "several classes"])
+def test_objects_are_shown_and_ranked_by_average_precision_beside_dice(tmp_path, shape, per_class):
+    folder = object_predictions(tmp_path, is_flat=shape == "2d", per_class=per_class)
+    reader, remarks = page_of(folder)
+    assert not remarks and {*panels_of(reader)} == {"image", "truth", "prediction", "errors"}
+    columns = reader.text_of("button")
+    names = ("cell",) if per_class is None else ("cell", "dark")
+    assert [f"{score} {name}" for score in ("AP50", "AP", "PQ", "Dice") for name in names] == [
+        column for column in columns if column.split()[0] in ("AP50", "AP", "PQ", "Dice")
+    ]
+    shown = [title for title in reader.text_of("h3") if title.startswith("c")]
+    assert shown[0].startswith("c1: AP50 0.") and shown[1].startswith("c0: AP50 1.000")
+    whole = "".join(text for _, text in reader.texts)
+    assert "object without a match" in whole and "reference objects" in whole and "unannotated" in whole
+
+
+def test_a_prediction_with_numbers_of_no_object_is_named(tmp_path):
+    folder = object_predictions(tmp_path, is_flat=True, per_class=1000)
+    values, geometry = read_labels(folder / "c0.png")
+    write_labels(folder / "c0.png", np.where(values > 0, 3001, values).astype(np.uint16), geometry)
+    reader, remarks = page_of(folder)
+    assert "numbers of no object" in remarks[0] and "c0" in remarks[0] and len(panels_of(reader)) == 4
 
 
 def test_of_many_cases_the_worst_the_median_and_the_best_are_shown(tmp_path):
@@ -104,6 +141,16 @@ def test_images_are_those_that_the_prediction_read(tmp_path):
     assert panels_of(reader).count("image") >= 3 and not remarks
 
 
+def test_predictions_newer_than_their_scores_are_named(tmp_path):
+    folder = predictions(tmp_path)
+    scored_at = (folder / "summary.json").stat().st_mtime
+    assert page_of(folder)[1] == ()
+    os.utime(folder / "toy_001.nii.gz", (scored_at + 60, scored_at + 60))
+    reader, (remark,) = page_of(folder)
+    assert remark.startswith("1 label map newer than the scores (toy_001)") and "score them again" in remark
+    assert remark in "".join(text for _, text in reader.texts)
+
+
 def test_references_that_were_moved_can_be_named(tmp_path):
     folder = predictions(tmp_path)
     shutil.move(tmp_path / "Dataset007_Toy" / "labelsTr", tmp_path / "truth")
@@ -111,6 +158,20 @@ def test_references_that_were_moved_can_be_named(tmp_path):
     assert "truth" not in panels_of(reader) and any("-r" in remark for remark in remarks)
     reader, _ = page_of(folder, places=Places(references=tmp_path / "truth"))
     assert "truth" in panels_of(reader)
+
+
+def test_given_folders_without_files_of_the_cases_are_named(tmp_path):
+    folder, others = predictions(tmp_path / "a"), tmp_path / "others"
+    dataset = tmp_path / "a" / "Dataset007_Toy"
+    shutil.copytree(dataset / "imagesTr", others / "images")
+    shutil.copytree(dataset / "labelsTr", others / "labels")
+    for path in [*others.glob("*/*")]:
+        path.rename(path.with_name(f"other_{path.name}"))
+    shutil.rmtree(dataset / "imagesTr")
+    _, remarks = page_of(folder, places=Places(images=others / "images", references=others / "labels"))
+    assert [remark.partition(" holds none of these cases, such as toy_000")[0] for remark in remarks] == [
+        f"no images: -i {others / 'images'}", f"no truth: -r {others / 'labels'}",
+    ]  # fmt: skip
 
 
 def test_a_file_of_another_size_is_left_out_and_named(tmp_path):
@@ -170,7 +231,27 @@ def test_empty_predictions_have_a_page(tmp_path, predicted):
     labels, geometry = read_labels(path)
     write_labels(path, np.full_like(labels, 0 if predicted == "nothing" else 2), geometry)
     reader, remarks = page_of(folder)
-    assert not remarks and "errors" in panels_of(reader)
+    assert all("newer than the scores" in remark for remark in remarks) and "errors" in panels_of(reader)
+
+
+def test_objects_have_their_scores_beside_those_of_classes(tmp_path):
+    labels = np.zeros((1, 12, 12), dtype=np.uint16)
+    labels[:, 2:5, 2:5], labels[:, 2:5, 6:9] = 4, 9
+    content = {
+        "channel_names": {"0": "a"}, "task": "instances", "labels": {"background": 0, "cell": 1}, "numTraining": 1,
+        "file_ending": ".tif",
+    }  # fmt: skip
+    for name, values in (("reference", labels), ("predicted", np.where(labels == 9, 0, labels))):
+        write_labels(tmp_path / name / "c.tif", values, Geometry(spacing=(999.0, 1.0, 1.0), ndim=2))
+    evaluate_folder(tmp_path / "reference", tmp_path / "predicted", content).write(tmp_path / "predicted/summary.json")
+    reader, _ = page_of(tmp_path / "predicted")
+    assert "AP50, objects of all cases" in reader.text_of("th") and {"AP50 cell", "PQ cell"} <= {
+        *reader.text_of("button")
+    }
+    cells = reader.text_of("td")
+    assert (cells.count("0.5000"), cells.count("0.6667")) == (10, 5)
+    # AP50, AP, Rand recall of all objects, of the mean and of the case, with the mean IoU; PQ alike, with Dice of both
+    assert cells.count("0.3333") == 3 and {"rand_error cell", "VI_merge cell"} <= {*reader.text_of("button")}
 
 
 def test_names_that_are_markup_are_shown_as_they_are(tmp_path):

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from autoseg.augmentation.recipes import nnunet_recipe
+from autoseg.augmentation.sections import Section
 from autoseg.augmentation.warp import identity
 from autoseg.cases.cache import cached_source
 from autoseg.cases.code_table import CodeTable
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.loader import make_loader
 from autoseg.sampling.origin import Origin, origin_of
-from autoseg.sampling.patch_view import Meaning, PatchView, class_set_name, meanings_of, scale_and_angle
+from autoseg.sampling.patch_view import Meaning, PatchView, class_set_name, meanings_of, scale_and_angle, section_moves
 from autoseg.sampling.patches import Place
 from autoseg.sampling.places import Aim, CaseContent
 
@@ -151,3 +152,13 @@ def test_a_rotation_in_the_plane_of_a_volume_scales_the_plane():
     matrix = np.eye(3)
     matrix[1:, 1:] = 1.25 * rotation(0.5)
     assert scale_and_angle(matrix) == pytest.approx((1.25, math.degrees(0.5)))
+
+
+def test_moved_sections_are_named_in_words():
+    shifted = Section(shift=(2.0, -3.0))
+    assert section_moves(()) == []
+    assert section_moves((Section(), shifted, Section())) == ["section 1 shifted by 2, -3"]
+    assert section_moves((Section(), Section(angle=np.pi / 60), Section(angle=np.pi / 60))) == [
+        "sections 1 on turned by 3.0 degrees"
+    ]
+    assert section_moves((Section(), Section(1), Section(2))) == ["2 sections missing"]

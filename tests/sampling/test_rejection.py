@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -230,6 +232,24 @@ def test_the_loader_rejects_the_same_way_with_any_number_of_workers(
             assert name == "hopeless" or (codes != UNKNOWN).float().mean() >= 0.6
     (record,) = caplog.records
     assert record.getMessage().startswith("case hopeless: found no place for a patch in 20 tries")
+
+
+def test_the_log_says_once_how_many_places_the_first_patches_took(write, make_labels, make_configuration, caplog):
+    case = write("half", half_annotated())
+
+    def tries(settings: SamplingConfig) -> list[str]:
+        caplog.clear()
+        options = {"labels": make_labels(), "start": 0, "stop": 60, "seed": 0, "batch_size": 4}
+        with caplog.at_level(logging.INFO):
+            list(make_loader([case.source], make_configuration((4, 8, 8)), settings, None, **options))
+        return [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+
+    (text,) = tries(SamplingConfig(min_annotated=0.99))
+    pattern = r"took (\S+) places each; (\d+) were drawn again, (\d+) took all 20 tries"
+    places, again, all_tries = map(float, re.findall(pattern, text)[0])
+    assert places > 1 and 0 < again <= 100 and all_tries <= again
+    assert 100 * places + 5 >= 100 + again  # the text is rounded
+    assert tries(SamplingConfig()) == []
 
 
 def test_the_sampler_carries_it_only_when_asked(write, make_labels):

@@ -46,6 +46,7 @@ def test_single_experts_and_fused_masks_are_scored_outside_ignored_regions(data,
     assert scores.experts["expert_a"] == dict.fromkeys(CASES, 1.0)
     assert scores.experts["expert_b"] == dict.fromkeys(CASES, pytest.approx(2 / 3))
     assert scores.fused["majority"] == dict.fromkeys(CASES, 1.0)
+    assert scores.undecided == {"staple": 0, "majority": 0, "sets": 0.5}
     assert scores.expert_scores() == [pytest.approx(2 / 3), 1.0, 1.0]
 
 
@@ -101,24 +102,28 @@ def test_a_finished_run_is_scored_and_not_done_again(data, tmp_path, monkeypatch
     imsave(folder / "predictions" / "2.png", predicted, check_contrast=False)
     monkeypatch.setattr("measure_experts.run_autoseg", lambda *_: pytest.fail("trained again"))
     run = run_once(measurement, lab, "staple", 1)
-    assert (run.dice, run.agreed) == ({"2": pytest.approx(2 / 3)}, {"2": 1.0})
+    assert (run.dice, run.agreed, run.size) == ({"2": pytest.approx(2 / 3)}, {"2": 1.0}, {"2": 0.5})
     assert finished_runs(measurement, lab) == [run]
 
 
 SCORES = LabScores(
-    "lab", {"staple": {"1": 1.0, "2": 0.5}}, {"a": {"1": 0.2, "2": 0.6}, "b": {"1": 0.9, "2": 0.8}}, ("2",)
+    "lab",
+    {"staple": {"1": 1.0, "2": 0.5}},
+    {"a": {"1": 0.2, "2": 0.6}, "b": {"1": 0.9, "2": 0.8}},
+    {"staple": 0.0, "sets": 1.25},
+    ("2",),
 )
 
 
 def test_the_first_table_has_mean_and_smallest_dice_over_all_images():
-    assert fusion_table([SCORES]).splitlines()[-1] == "| lab | 2 | 2 | 0.7500, 0.5000 | 0.400 to 0.850 |"
+    assert fusion_table([SCORES]).splitlines()[-1] == "| lab | 2 | 2 | 0.7500, 0.5000 | 0.400 to 0.850 | 0.00, 1.25 |"
 
 
 def test_models_are_compared_with_experts_on_the_held_out_images():
     scores = [(1, 0.6), (2, 0.7), (3, 0.9)]
-    runs = [ModelRun("lab", "staple", seed, 60.0, {"2": dice}, {"2": dice + 0.1}) for seed, dice in scores]
+    runs = [ModelRun("lab", "staple", seed, 60.0, {"2": dice}, {"2": dice + 0.1}, {"2": 1.5}) for seed, dice in scores]
     row = model_table([SCORES], runs, {"staple": "ours", "sets": "other"}).splitlines()[-1]
-    numbers = "0.700 (0.600 to 0.900) | 0.875 | between | 0.800 | 60"
+    numbers = "0.700 (0.600 to 0.900) | 0.875 | between | 0.800 | 1.50 | 60"
     assert row == f"| lab | 0.600, 0.700, 0.800 | ours | 1, 2, 3 | {numbers} |"
     assert [verdict(score, [0.6, 0.8]) for score in (0.5, 0.6, 0.8, 0.9)] == [
         "below the worst", "between", "between", "above the best",
@@ -127,10 +132,10 @@ def test_models_are_compared_with_experts_on_the_held_out_images():
 
 def test_pairs_have_the_same_lab_and_seed():
     runs = [
-        ModelRun("lab", "staple", 1, 1.0, {"2": 0.5}, {}),
-        ModelRun("lab", "staple", 2, 1.0, {"2": 0.5}, {}),
-        ModelRun("lab", "sets", 1, 1.0, {"2": 0.6}, {}),
-        ModelRun("lab", "sets", 3, 1.0, {"2": 0.0}, {}),
+        ModelRun("lab", "staple", 1, 1.0, {"2": 0.5}, {}, {}),
+        ModelRun("lab", "staple", 2, 1.0, {"2": 0.5}, {}, {}),
+        ModelRun("lab", "sets", 1, 1.0, {"2": 0.6}, {}, {}),
+        ModelRun("lab", "sets", 3, 1.0, {"2": 0.0}, {}, {}),
     ]
     table = pair_table(runs, "staple", {"staple": "ours", "sets": "sets"})
     assert table.splitlines()[2:] == ["| sets | 1 | +0.100 (+0.100 to +0.100) | 1.200 | 1, 0 |"]

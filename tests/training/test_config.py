@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from autoseg.augmentation.misalignment import MisAlignment
+from autoseg.augmentation.turn import Turn
 from autoseg.core.config_levels import Resolved, value_text
 from autoseg.core.errors import ConfigError
 from autoseg.sampling.config import SamplingConfig
@@ -103,3 +105,36 @@ def test_what_is_inferred_needs_annotation_to_be_checked_on():
     with pytest.raises(ConfigError, match="held_out_fraction = 0"):
         resolve_config({"background_prior": 0.5}, ["held_out_fraction=0"])
     assert resolve_config({}, ["held_out_fraction=0"]).config.evidence.held_out_fraction == 0
+
+
+def test_operations_of_em_are_settings_one_by_one():
+    set_ = ["augmentation=em", "augmentation.misalignment.enabled=false", "augmentation.misalignment.displacement=8"]
+    augmentation = resolve_config({}, [*set_, "flip.axes=1,2", "grayscale.mode=2D"]).config.augmentation
+    assert augmentation.name == "em" and augmentation.rotate == Turn()
+    assert augmentation.misalignment == MisAlignment(enabled=False, displacement=8)
+    assert augmentation.flip.axes == (1, 2) and augmentation.grayscale.mode == "2D"
+    assert not augmentation.copy_paste.enabled and not augmentation.mixup.enabled
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["misalignment.displacement=8"], "only the recipe em has this operation, found the recipe nnunet"),
+        (["augmentation=em", "augmentation.misalignment=false"], r"Write augmentation\.misalignment\.enabled"),
+        (["augmentation=em", "augmentation.misalignement.enabled=false"], r"Write augmentation\.misalignment\.enabled"),
+        (["augmentation=em", "rescale.low=2"], r"augmentation\.rescale: low 2, high 1\.25: expected low <= high"),
+        (["augmentation=em", "motion_blur.kernel_size=4"], "expected an odd number"),
+        (["augmentation=em", "cut_noise.probability=2"], "less than or equal to 1"),
+        (["augmentation=em", "elastic.enabled=perhaps"], "valid boolean"),
+        (["augmentation=em", "flip.axes=3"], "less than or equal to 2"),
+    ],
+)
+def test_wrong_settings_of_operations_are_named(assignments, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve_config({}, assignments)
+
+
+def test_operations_of_em_are_unused_by_other_recipes():
+    assert TrainingConfig().unused[0] == "augmentation.rotate.enabled"
+    assert not {"augmentation.name", "augmentation.mirror"} & set(TrainingConfig().unused)
+    assert resolve_config({}, ["augmentation=em"]).config.unused == ()

@@ -8,7 +8,7 @@ from autoseg.core.errors import ConfigError
 from autoseg.dataset.dataset import Dataset
 from autoseg.training.batches import training_batches
 from autoseg.training.prepare import prepare_fold
-from autoseg.training.preview import preview_patches
+from autoseg.training.preview import original_of, preview_patches
 from autoseg.training.run_config import RunOptions
 
 
@@ -47,3 +47,17 @@ def test_unannotated_voxels_are_counted_as_such(request_of):
 def test_iterations_that_the_run_does_not_have_are_refused(request_of):
     with pytest.raises(ConfigError, match="--iteration 19 -n 3"):
         preview_patches(request_of(), 3, 19)
+
+
+def test_an_original_is_what_lies_around_the_same_point(request_of):
+    request = request_of("augmentation=em", "background_prior=0")
+    plain = request_of("augmentation=none", "mirror=false", "background_prior=0")
+    for view in preview_patches(plain, 4):
+        original = original_of(view, plain)
+        np.testing.assert_array_equal(original.image, view.image)
+        np.testing.assert_array_equal(original.codes, view.codes)
+    for view in preview_patches(request, 4):
+        original = original_of(view, request)
+        assert original.transform() == "" and original.origin.centre == view.origin.centre
+        assert original.image.shape == view.image.shape
+        assert not np.array_equal(original.image, view.image)

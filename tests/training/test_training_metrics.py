@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from autoseg.core.means import mean_known
 from autoseg.dataset.labels import Head, Labels, painting_of
 from autoseg.tasks.dice import dice_per_head
-from autoseg.training.metrics import count_heads, mean_known, painted_classes, smooth
+from autoseg.training.metrics import count_heads, painted_classes, smooth
 
 SETS = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 1]], dtype=torch.bool)  # codes 0..4
 

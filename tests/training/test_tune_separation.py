@@ -100,14 +100,14 @@ def test_a_trial_counts_what_each_setting_matches_where_the_reference_decides(tm
     )  # fmt: skip
     heads = np.stack([truth == 0, truth > 0]).astype(np.float32)
     slab = DecidedSlab(0, (truth > 0).astype(np.uint8), heads)
-    trials, output = SeparationTrials(dataset, frozenset({"c0"})), tmp_path / "validation" / "c0.tif"
-    for name in ("c0", "c1"):
-        prepared = SimpleNamespace(record=row.model_copy(update={"case": name}))
-        case = trials.begin(output.with_name(f"{name}.tif"), prepared, SimpleNamespace())
+    trials, output = SeparationTrials(dataset, frozenset({"c0"})), tmp_path / "validation" / "c0.png"
+    for name in ("c0.png", "c1.png"):
+        own = SimpleNamespace(record=row.model_copy(update={"case": name.removesuffix(".png")}))
+        case = trials.begin(output.with_name(name), own, SimpleNamespace())
         case(slab)
         case.write()
         case.close()
-    assert trials.is_written(output) and not trials.is_written(output.with_name("c1.tif"))
+    assert trials.is_written(output) and not trials.is_written(output.with_name("c1.png"))
     rows = json.loads((output.parent / "separation" / "c0.json").read_text())
     decided = reference != UNLABELLED
     for each in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmark_rows import (
+    em,
     evaluation,
     export,
     fusion,
@@ -27,6 +28,7 @@ ROWS: dict[str, Row] = {
     "fingerprint": measuring.FINGERPRINT,
     "memory_ct": measuring.MEMORY,
     "patches": patches.PATCHES,
+    "em_operations": em.EM,
     "window": window.WINDOW,
     "export": export.EXPORT,
     "export_memory": export.MEMORY,

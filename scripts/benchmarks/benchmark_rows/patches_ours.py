@@ -33,7 +33,7 @@ from benchmark_rows.patches import N_CLASSES, SMALL_PATCHES, UNKNOWN, features, 
 
 def batches(folder: Path, settings: dict[str, Any]) -> Callable[[], Any]:
     """Fill a cache, write features of small patches, and return what draws the next ``batches`` batches."""
-    sources = [_write(folder, index, settings["is_sparse"]) for index in range(len(settings["shapes"]))]
+    sources = [write_cached(folder, index, settings["is_sparse"]) for index in range(len(settings["shapes"]))]
     _write_features(folder, sources, settings)
     sampling = SamplingConfig(context_fraction=SCRIBBLED["sampling.context_fraction"] if settings["is_sparse"] else 0)
     loader = _load(sources, settings, settings["patch"], settings["batch"], sampling, _recipe(settings))
@@ -128,7 +128,8 @@ def _recipe(settings: dict[str, Any]) -> Recipe:
     return nnunet_recipe(_configuration(settings["patch"], settings["batch"], settings["channels"]))
 
 
-def _write(folder: Path, index: int, is_sparse: bool) -> CaseSource:
+def write_cached(folder: Path, index: int, is_sparse: bool) -> CaseSource:
+    """Write the case that was made as number ``index`` into a cache in the same folder."""
     image, codes = (np.load(folder / f"case_{index}_{kind}.npy") for kind in ("image", "codes"))
     table = np.concatenate([np.eye(N_CLASSES, dtype=bool), np.ones((1, N_CLASSES), dtype=bool)])
     name, shape, spacing = f"case_{index}", codes.shape, (1.0, 1.0, 1.0)

@@ -1,0 +1,117 @@
+"""Arrays by their location: one function that opens whatever a path, with or without a name in the file, stands for.
+
+docs/volumes.md lists the formats. Every array is read box by box, whatever its size
+(:class:`autoseg.io.stored_array.StoredArray`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from autoseg.core.errors import Fault, FileFormatError
+from autoseg.core.findings import did_you_mean
+from autoseg.core.geometry import ASSUMED, Geometry
+from autoseg.io.chunked import is_chunked, open_chunked, pyramid
+from autoseg.io.file_arrays import open_image_file, open_npy
+from autoseg.io.file_contents import unreadable
+from autoseg.io.hdf5 import open_hdf5
+from autoseg.io.images import SUPPORTED_ENDINGS
+from autoseg.io.sections import open_sections
+from autoseg.io.sidecar import spacing_in, states_spacing
+from autoseg.io.stored_array import StoredArray
+from autoseg.io.tiff_boxes import open_tiff
+from autoseg.io.tile_json import open_tiles
+
+HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
+TIFF_ENDINGS = (".tif", ".tiff")
+
+
+def parse_location(location: str | Path) -> tuple[Path, str]:
+    """Split ``PATH:NAME`` into the path and the name of an array in it; the name is "" if there is none.
+
+    A path that exists is never split, nor a drive letter of Windows from its path.
+    """
+    text = str(location)
+    if "://" in text:
+        fix = "Copy the array here, or mount the storage."
+        raise FileFormatError(Fault(text, "an address", "a path on this machine", fix))
+    path, colon, name = text.rpartition(":")
+    is_drive = len(path) == 1 and name[:1] in ("/", "\\")
+    return (Path(text), "") if not colon or is_drive or Path(text).exists() else (Path(path), name)
+
+
+def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:
+    """Open an array. At most one section or tile of it is read, unless the format can only be read whole.
+
+    Parameters
+    ----------
+    location
+        Path of a file or folder; after a colon the name of an array in it: ``cubes.h5:raw``, ``volume.zarr``,
+        ``volume.zarr:1`` (a level), ``volume.zarr:labels/cells/0``, ``tiles.json``, ``sections/``, ``stack.tif``.
+    as_labels
+        Whether the values are labels: pictures with a palette then give its indices, colours of tiles stand for
+        numbers, nothing is interpolated, and lossy formats are refused.
+
+    Returns
+    -------
+    array
+        (C, z, y, x). If the format states no voxel size, that of ``<name>.json`` beside it holds
+        (``{"spacing": [z, y, x]}`` in mm).
+
+    Raises
+    ------
+    ConfigError
+        If a package that the format needs is not installed; the message has the command that installs it.
+    FileFormatError
+        If there is no such file or array, or if it cannot be read.
+    """
+    path, name = parse_location(location)
+    array = _opened(path, name, as_labels=as_labels)
+    beside = path.with_suffix(".json") if path.suffix else path.with_name(f"{path.name}.json")
+    is_assumed = array.geometry.metadata.get("spacing") == ASSUMED
+    if not is_assumed or array.geometry.ndim == 2 or beside == path or not states_spacing(beside):
+        return array
+    geometry = Geometry(spacing=spacing_in(beside))
+    return replace(array, header=array.header._replace(geometry=geometry, unknown_size=""))
+
+
+def levels(location: str | Path) -> tuple[tuple[str, Geometry], ...]:
+    """Return location and geometry of each level of an OME-Zarr image, the finest first; () for any other array.
+
+    A level near the wanted voxel size saves reading, and resampling, of finer ones. The arrays are not opened. Raises
+    ``FileFormatError`` if the metadata are not valid.
+    """
+    path, name = parse_location(location)
+    return pyramid(path, name) if path.is_dir() else ()
+
+
+def _opened(path: Path, name: str, *, as_labels: bool) -> StoredArray:
+    ending = path.suffix.lower()
+    if path.is_dir() and (is_chunked(path) or name or ending in (".zarr", ".n5")):
+        return open_chunked(path, name)
+    if ending in HDF5_ENDINGS:
+        return open_hdf5(path, name or None)
+    if not path.exists():
+        raise _no_such(path)
+    if name:
+        fix = "Leave out the colon and what follows it."
+        raise unreadable(path, f"the name {name!r} of an array in a file of one array", "a path alone", fix)
+    if path.is_dir():
+        return open_sections(path, as_labels=as_labels)
+    if ending == ".json":
+        return open_tiles(path, as_labels=as_labels)
+    if ending == ".npy":
+        return open_npy(path)
+    if ending in TIFF_ENDINGS:
+        return open_tiff(path, as_labels=as_labels)
+    if path.name.lower().endswith(SUPPORTED_ENDINGS):
+        return open_image_file(path, as_labels=as_labels)
+    known = (*HDF5_ENDINGS, ".zarr", ".n5", ".npy", ".json", *SUPPORTED_ENDINGS)
+    raise unreadable(path, f"the ending {path.suffix!r}", f"one of {', '.join(known)}", "Convert the file.")
+
+
+def _no_such(path: Path) -> FileFormatError:
+    near = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+    fix = f"Check the path and the spelling of the name.{did_you_mean(path.name, near)}"
+    return unreadable(path, "no such file or folder", "an array", fix)

@@ -1,0 +1,121 @@
+"""Array on disk that is read box by box, whatever its format and size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.core.arrays import BoolArray, Shape3
+from autoseg.core.boxes import Box
+from autoseg.core.geometry import Geometry
+from autoseg.io.file_contents import Shape4, StoredHeader, assumed_geometry, unreadable
+
+
+def _nothing_missing(box: Box) -> tuple[Box, ...]:
+    return ()
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array (C, z, y, x) of numbers on disk. A 2-D image has one slice, labels have one channel.
+
+    Threads may share it. It cannot be pickled: another process opens ``location`` itself
+    (:func:`autoseg.io.arrays.open_array`).
+    """
+
+    location: str
+    """Path, and the name of the array in the file or group: ``volume.zarr:labels/cells/0``."""
+    header: StoredHeader
+    """Shape, geometry, and oddities of the file."""
+    dtype: np.dtype[Any]
+    """Type of the values: integers or floating point, in native byte order. Booleans are read as uint8."""
+    chunk: Shape3
+    """Voxels (z, y, x) that are stored together. Boxes on this grid are read without reading anything twice."""
+    load: Callable[[Box], NDArray[Any]]
+    """Function of the format that returns (C, *box) for a box that is not empty and lies inside."""
+    find_missing: Callable[[Box], tuple[Box, ...]] = _nothing_missing
+    """Function of the format that returns the boxes, within a box, of which the data are missing."""
+
+    @property
+    def shape(self) -> Shape4:
+        """(C, z, y, x)."""
+        return self.header.shape
+
+    @property
+    def spatial_shape(self) -> Shape3:
+        """(z, y, x)."""
+        _, z, y, x = self.header.shape
+        return (z, y, x)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Spacing, origin and direction; a spacing of 1 mm, marked as assumed, if the format states none."""
+        return self.header.geometry
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Return the values of a box as a new array (C, *box), C-contiguous, of type ``dtype``.
+
+        What is missing (:meth:`missing`) is 0. An empty box gives an empty array.
+
+        Raises
+        ------
+        ValueError
+            If the box overhangs the array (:func:`autoseg.core.boxes.read_overhanging` reads such boxes).
+        FileFormatError
+            If a part of the data is damaged.
+        """
+        if not box.is_within(self.spatial_shape):
+            raise ValueError(f"{self.location}: box {box} overhangs the array of {self.spatial_shape} voxels (z, y, x)")
+        if not box.n_voxels:
+            return np.empty((self.shape[0], *box.shape), dtype=self.dtype)
+        return np.array(self.load(box), dtype=self.dtype, order="C", copy=True)
+
+    def missing(self, box: Box | None = None) -> tuple[Box, ...]:
+        """Return the boxes, within ``box`` (None: the whole array), of which nothing is known: their files are missing.
+
+        Only tiles can be missing. Chunks that a Zarr array leaves out hold its fill value, which is data.
+        """
+        whole = Box.whole(self.spatial_shape)
+        return self.find_missing(whole if box is None else whole.intersection(box))
+
+    def known(self, box: Box) -> BoolArray:
+        """Return the mask (*box) of the voxels of which the data are there. Raises as :meth:`read` does."""
+        if not box.is_within(self.spatial_shape):
+            raise ValueError(f"{self.location}: box {box} overhangs the array of {self.spatial_shape} voxels (z, y, x)")
+        mask = np.ones(box.shape, dtype=bool)
+        for gap in self.missing(box):
+            mask[gap.relative_to(box).slices] = False
+        return mask
+
+
+def number_type(path: Path, name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type in which values of ``dtype`` are read: in native byte order, booleans as uint8.
+
+    Raises ``FileFormatError`` for anything but integers, booleans and floating-point numbers.
+    """
+    if dtype.kind not in "buif":
+        what = f"array {name!r} of type {dtype}" if name else f"an array of type {dtype}"
+        raise unreadable(path, what, "integers or floating-point numbers", "Save it in such a type.")
+    return np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
+
+
+def spatial(path: Path, shape: tuple[int, ...]) -> Shape4:
+    """Return the shape (C, z, y, x) of an array without names of axes: (y, x), (z, y, x) or (C, z, y, x).
+
+    Raises ``FileFormatError`` for another number of axes, or an empty axis.
+    """
+    if not 2 <= len(shape) <= 4 or 0 in shape:
+        fix = "Save an array (y, x), (z, y, x) or (C, z, y, x)."
+        raise unreadable(path, f"an array of shape {shape}", "2 to 4 axes, none of them empty", fix)
+    c, z, y, x = (1,) * (4 - len(shape)) + shape
+    return (c, z, y, x)
+
+
+def plain_header(shape: Shape4, n_axes: int, geometry: Geometry | None = None) -> StoredHeader:
+    """Return the header of an array of ``n_axes`` axes whose format states no voxel size."""
+    return StoredHeader(shape, geometry or assumed_geometry(2 if n_axes == 2 else 3))
