@@ -14,7 +14,7 @@ from autoseg.evaluation import AnySummary, NumberSummary
 from autoseg.evaluation.bootstrap import Interval
 from autoseg.evaluation.cases import CaseMetrics, ScoredOn
 from autoseg.evaluation.comparison import CASES_FOR_A_VERDICT, Comparison, Difference
-from autoseg.evaluation.instance_scores import INSTANCE_SCORES
+from autoseg.evaluation.instance_scores import MATCH_SCORES, PARTITION_SCORES
 from autoseg.evaluation.scores import Scores
 from autoseg.evaluation.summary import FOREGROUND, Summary, score_name
 
@@ -49,6 +49,7 @@ def _print_classes(summary: Summary, out: Console) -> None:
             out.print(surface_table(summary, kind))
     for kind in summary.instances:
         out.print(instance_table(summary, kind))
+        out.print(partition_table(summary, kind))
     _print_remarks(summary, out)
     if summary.absent:
         out.print(absent_table(summary))
@@ -95,7 +96,20 @@ def instance_table(summary: Summary, kind: ScoredOn) -> Table:
         pooled, mean = scores.pooled, scores.mean
         counts = (_number(pooled.n_pred), _number(pooled.n_ref), str(scores.n_cases))
         pooled_scores = (_score(pooled.AP50), _score(pooled.AP), _score(pooled.PQ))
-        table.add_row(_class(summary, key), *pooled_scores, *counts, *(_score(mean[name]) for name in INSTANCE_SCORES))
+        table.add_row(_class(summary, key), *pooled_scores, *counts, *(_score(mean[name]) for name in MATCH_SCORES))
+    return table
+
+
+def partition_table(summary: Summary, kind: ScoredOn) -> Table:
+    """Return two rows per class: scores of the division of voxels, over all cases together, and means over cases."""
+    caption = "VI: variation of information, bits; Rand error: 1 - F of pairs of voxels; both 0 at best"
+    shown = ["VI split", "VI merge", "Rand error", "Rand precision", "Rand recall"]
+    title = f"division of voxels into objects, scored on {_scored_on(summary, kind)}"
+    table = _table(title, ["class", "over"], shown, caption)
+    for key, scores in summary.instances[kind].items():
+        pooled = [_score(getattr(scores.pooled, name)) for name in PARTITION_SCORES]
+        table.add_row(_class(summary, key), "all voxels", *pooled)
+        table.add_row("", "cases", *(_score(scores.mean[name]) for name in PARTITION_SCORES))
     return table
 
 

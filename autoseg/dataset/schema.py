@@ -38,6 +38,7 @@ REGRESSION = "regression"
 """Name of the task whose label files hold numbers instead of classes."""
 INSTANCES = "instances"
 """Name of the task whose label files hold numbers of objects."""
+AFFINITIES = "affinities"
 PER_CLASS = "instances_per_class"
 PROTOCOL = "annotation_protocol"
 LARGEST = sys.float_info.max
@@ -211,6 +212,10 @@ class DatasetSchema(Section):
     task: Annotated[Text | None, Stated] = None
     targets: Annotated[Annotated[list[Text], Field(min_length=1)], Single] = []
     instances_per_class: Annotated[Annotated[int, Field(ge=2, le=10**8)] | None, Stated] = None
+    affinities: Annotated[
+        Annotated[list[Annotated[list[int], Field(min_length=3, max_length=3)]], Field(min_length=1, max_length=6)],
+        Single,
+    ] = []
     dataset: Annotated[Named[Annotated[ListedCase, Single]], Field(min_length=1)] = {}
 
 

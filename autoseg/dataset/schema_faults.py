@@ -239,6 +239,7 @@ _ADVICE: dict[str, tuple[str, Any]] = {  # key -> what is expected, and what to 
     ),
     keys.TARGETS: ("a list with a name for each channel of the label files, in their order", ["distance to membrane"]),
     keys.PER_CLASS: ("a whole number: value v is object v % this number of class v // this number", 1000),
+    keys.AFFINITIES: ("a list of 1 to 6 offsets [z, y, x] in voxels", [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]),
     "dataset": ('an object from case to "images" (a list of paths) and "label" (a path)', {"case_1": _FILES}),
 }  # fmt: skip
 _DEPTHS = {"labels": 1, "cases": 2, PROTOCOL: 1, "expert_fusion": 1}

@@ -7,10 +7,11 @@ from dataclasses import replace
 from autoseg.core.components import is_named
 from autoseg.core.findings import Findings, did_you_mean, listed, shown
 from autoseg.dataset.file_values import NAN_VALUE
-from autoseg.dataset.instance_numbers import LARGEST_NUMBER, InstanceNumbers
+from autoseg.dataset.instance_numbers import LARGEST_NUMBER, InstanceNumbers, Offset
 from autoseg.dataset.label_section import read_labels
 from autoseg.dataset.labels import Head, Labels
 from autoseg.dataset.schema import (
+    AFFINITIES,
     BACKGROUND,
     IGNORE,
     INSTANCES,
@@ -40,11 +41,12 @@ def read_task_labels(file: DatasetFile, findings: Findings) -> Labels | None:
             TARGETS, found="the key beside another task", expected='"task": "regression", of which it is a part',
             fix='Write "task": "regression" if label files hold numbers to be predicted; otherwise remove the key.',
         )  # fmt: skip
-    if PER_CLASS in file.content and file.schema.task != INSTANCES:
-        findings.fault(
-            PER_CLASS, found="the key beside another task", expected='"task": "instances", of which it is a part',
-            fix='Write "task": "instances" if label files hold numbers of objects; otherwise remove the key.',
-        )  # fmt: skip
+    for key in (PER_CLASS, AFFINITIES):
+        if key in file.content and file.schema.task != INSTANCES:
+            findings.fault(
+                key, found="the key beside another task", expected='"task": "instances", of which it is a part',
+                fix='Write "task": "instances" if label files hold numbers of objects; otherwise remove the key.',
+            )  # fmt: skip
     labels = read_labels(file, findings)
     if labels is None:
         return None
@@ -90,7 +92,32 @@ def _with_instances(file: DatasetFile, labels: Labels, findings: Findings) -> La
             PER_CLASS, found=str(per_class), expected=f"at most {most}, as no value may be above {LARGEST_NUMBER}",
             fix="Write a smaller number here and in the label files, or smaller values of classes.",
         )  # fmt: skip
-    return replace(labels, instances=InstanceNumbers(per_class)) if len(findings.faults) == n_faults else None
+    offsets = _read_offsets(file.schema.affinities, findings)
+    is_sound = len(findings.faults) == n_faults
+    return replace(labels, instances=InstanceNumbers(per_class, offsets)) if is_sound else None
+
+
+def _read_offsets(offsets: list[list[int]], findings: Findings) -> tuple[Offset, ...]:
+    """Return the offsets of ``affinities``; faults are added to ``findings``."""
+    found = tuple((z, y, x) for z, y, x in offsets)
+    wrong = [list(offset) for offset in found if sum(step != 0 for step in offset) != 1]
+    if wrong:
+        findings.fault(
+            AFFINITIES, found=f"{wrong[0]}", expected="offsets along one axis: one number of three is not 0",
+            fix="Write for example [0, -9, 0], 9 voxels along y.",
+        )  # fmt: skip
+    axes = [[abs(step) for step in offset] for offset in found]
+    if any(axes.count(offset) > 1 for offset in axes):
+        findings.fault(
+            AFFINITIES, found="a pair of voxels twice", expected="each distance along an axis once, in one direction",
+            fix="Remove one: [0, 1, 0] is [0, -1, 0] seen from the other voxel.",
+        )  # fmt: skip
+    if found and not any(sum(offset) == 1 for offset in axes):
+        findings.fault(
+            AFFINITIES, found="no nearest neighbours", expected="at least one offset of one voxel, which parts objects",
+            fix="Add [0, -1, 0] and [0, 0, -1], in 3-D [-1, 0, 0] too.",
+        )  # fmt: skip
+    return found
 
 
 def _read_targets(file: DatasetFile, findings: Findings) -> Labels | None:

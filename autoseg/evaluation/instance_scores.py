@@ -1,4 +1,4 @@
-"""Scores of objects: average precision and panoptic quality of each class in a case, and over cases."""
+"""Scores of objects of each class in a case, and over cases: matched objects, and the division of voxels."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from autoseg.core.arrays import LabelMap
 from autoseg.core.means import mean_known
 from autoseg.dataset.labels import Labels, head_states
 from autoseg.dataset.objects import objects_of_class
-from autoseg.evaluation.instances import InstanceCounts, add_counts, match_instances
+from autoseg.evaluation.contingency import Contingency
+from autoseg.evaluation.instances import InstanceCounts, add_counts, count_matches
+from autoseg.evaluation.partitions import PartitionCounts, count_partitions
 
-INSTANCE_SCORES = ("AP50", "AP", "PQ")
-"""Scores that are null without any object."""
+MATCH_SCORES = ("AP50", "AP", "PQ")
+"""Scores of matched objects, higher is better; null without any object."""
+PARTITION_SCORES = ("VI_split", "VI_merge", "rand_error", "rand_precision", "rand_recall")
+"""Scores of the division of voxels into objects; see :mod:`autoseg.evaluation.partitions`."""
+INSTANCE_SCORES = (*MATCH_SCORES, *PARTITION_SCORES)
 
 
 class InstanceScores(BaseModel):
@@ -30,29 +35,49 @@ class InstanceScores(BaseModel):
     """Mean of the average precision from 0.5, 0.55 ... 0.95 on."""
     PQ: float | None
     """Panoptic quality: sum of the intersection over union of matches at 0.5 / (TP + FP / 2 + FN / 2)."""
+    VI_split: float | None = None
+    """Variation of information, bits per decided voxel: objects of the reference that are split. Null without any
+    object."""
+    VI_merge: float | None = None
+    """The part of objects of the reference that are merged."""
+    rand_error: float | None = None
+    """Adapted Rand error 1 - F, over the voxels of reference objects. Null without a pair of voxels in any object."""
+    rand_precision: float | None = None
+    """Share of the predicted pairs of voxels that belong together; null without a pair."""
+    rand_recall: float | None = None
+    """Share of the pairs of voxels that belong together that are predicted so; null without a pair."""
     n_pred: int
     n_ref: int
     matched: tuple[int, ...]
     """Matched pairs from 0.5, 0.55 ... 0.95 on."""
     matched_iou: float
     """Sum of the intersection over union of the pairs that match at 0.5."""
+    partition: PartitionCounts = PartitionCounts()
+    """Sums that the scores from ``VI_split`` on follow from."""
 
     @classmethod
-    def of(cls, counts: InstanceCounts) -> InstanceScores:
+    def of(cls, counts: InstanceCounts, partition: PartitionCounts) -> InstanceScores:
         """Return the scores that follow from counts."""
+        has_objects = bool(counts.n_predicted or counts.n_reference)
         return cls(
             AP50=counts.average_precision(),
             AP=counts.mean_average_precision,
             PQ=counts.panoptic_quality,
+            VI_split=partition.split if has_objects else None,
+            VI_merge=partition.merge if has_objects else None,
+            rand_error=partition.rand_error,
+            rand_precision=partition.precision,
+            rand_recall=partition.recall,
             n_pred=counts.n_predicted,
             n_ref=counts.n_reference,
             matched=counts.matched,
             matched_iou=counts.matched_iou,
+            partition=partition,
         )
 
     @property
     def counts(self) -> InstanceCounts:
-        """The counts that the scores follow from."""
+        """The counts of matched objects."""
         return InstanceCounts(self.matched, self.n_pred, self.n_ref, self.matched_iou)
 
 
@@ -62,11 +87,12 @@ class InstanceMeans(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     mean: dict[str, float | None]
-    """AP50, AP and PQ: means over the cases with an object in reference or prediction; null without any."""
+    """``INSTANCE_SCORES``: means over the cases with an object in reference or prediction in which they are not null;
+    null without any."""
     n_cases: int
-    """Number of these cases."""
+    """Number of cases with an object in reference or prediction."""
     pooled: InstanceScores
-    """Scores of the objects of all cases together, so that a case with many objects weighs more."""
+    """Scores of the objects of all cases together, so that a case with many objects, or many voxels, weighs more."""
 
 
 def instance_scores(
@@ -96,7 +122,8 @@ def instance_scores(
         decided = (positive[:, index] | negative[:, index])[codes]
         (value,) = head.values
         drawn, predicted = (objects_of_class(numbers, of, value) for of, numbers in ((classes, objects), prediction))
-        scores[head.key] = InstanceScores.of(match_instances(predicted, drawn, decided))
+        table = Contingency.of(predicted, drawn, decided)
+        scores[head.key] = InstanceScores.of(count_matches(table), count_partitions(table))
     return scores
 
 
@@ -113,6 +140,8 @@ def mean_instance_scores(
         means[key] = InstanceMeans(
             mean={name: mean_known([getattr(row, name) for row in occurring]) for name in INSTANCE_SCORES},
             n_cases=len(occurring),
-            pooled=InstanceScores.of(add_counts([row.counts for row in rows])),
+            pooled=InstanceScores.of(
+                add_counts([row.counts for row in rows]), sum((row.partition for row in rows), PartitionCounts())
+            ),
         )
     return means

@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from autoseg.core.arrays import BoolArray
 from autoseg.core.means import mean_known
+from autoseg.evaluation.contingency import Contingency, Integers, sizes_of
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """Intersection over union from which two instances match: 0.5, 0.55, ..., 0.95."""
@@ -74,30 +75,33 @@ def match_instances(
     al., arXiv 1801.00868. Only pairs that overlap are looked at, so the time grows with voxels, not with the product of
     the numbers of instances.
     """
-    overlaps = _overlaps(prediction, reference, decided)
+    return count_matches(Contingency.of(prediction, reference, decided))
+
+
+def count_matches(table: Contingency) -> InstanceCounts:
+    """Return the matches of the instances of a table, as :func:`match_instances` does."""
+    overlaps = _overlaps(table)
     matched = tuple(_n_matched(overlaps.iou, threshold) for threshold in THRESHOLDS)
-    n_predicted, n_reference = overlaps.iou.shape
+    n_predicted, n_reference = (int(np.count_nonzero(numbers)) for numbers in (overlaps.predicted, overlaps.truth))
     return InstanceCounts(matched, n_predicted, n_reference, _matched_iou(overlaps.iou))
 
 
 def unmatched_voxels(
     prediction: NDArray[np.integer[Any]], reference: NDArray[np.integer[Any]], decided: BoolArray | None = None
 ) -> BoolArray:
-    """Return (*S) bool: voxels of instances, of either map, that match no instance of the other at 0.5.
+    """Return (*S) bool: decided voxels of instances, of either map, that match no instance of the other at 0.5.
 
     Parameters as for :func:`match_instances`.
     """
-    overlaps = _overlaps(prediction, reference, decided)
-    pairs = overlaps.iou
-    is_match = pairs.data >= THRESHOLDS[0]
-    alone = np.zeros(prediction.size, dtype=bool)
-    for numbers, n, matched in zip(
-        (overlaps.predicted, overlaps.truth), pairs.shape, (pairs.row[is_match], pairs.col[is_match]), strict=True
+    overlaps = _overlaps(Contingency.of(prediction, reference, decided))
+    is_match = overlaps.iou.data >= THRESHOLDS[0]
+    alone = np.zeros(prediction.shape, dtype=bool)
+    for values, matched in (
+        (prediction, overlaps.predicted[overlaps.iou.row[is_match]]),
+        (reference, overlaps.truth[overlaps.iou.col[is_match]]),
     ):
-        is_alone = np.ones(n + 1, dtype=bool)
-        is_alone[[0, *(matched + 1)]] = False
-        alone |= is_alone[numbers]
-    return alone.reshape(prediction.shape)
+        alone |= np.isin(values, np.append(matched, 0).astype(values.dtype), invert=True)
+    return alone if decided is None else alone & decided
 
 
 def add_counts(counts: Sequence[InstanceCounts]) -> InstanceCounts:
@@ -108,39 +112,21 @@ def add_counts(counts: Sequence[InstanceCounts]) -> InstanceCounts:
 class _Overlaps(NamedTuple):
     """Instances of two maps, and how much each pair overlaps."""
 
-    predicted: NDArray[np.intp]
-    """(V,) number of each voxel's predicted instance, from 1; 0 for none."""
-    truth: NDArray[np.intp]
-    """(V,) of the reference."""
+    predicted: Integers
+    """(n,) numbers of the predicted instances, and 0 for background if it occurs."""
+    truth: Integers
+    """(m,) of the reference."""
     iou: sparse.coo_array
-    """(predicted, reference): intersection over union of the pairs that overlap."""
+    """(n, m): intersection over union of the pairs of instances that overlap."""
 
 
-def _overlaps(
-    prediction: NDArray[np.integer[Any]], reference: NDArray[np.integer[Any]], decided: BoolArray | None
-) -> _Overlaps:
-    if decided is not None:
-        prediction, reference = np.where(decided, prediction, 0), np.where(decided, reference, 0)
-    predicted, sizes = _numbered(prediction)
-    truth, true_sizes = _numbered(reference)
-    shape = (len(sizes), len(true_sizes))
-    both = (predicted > 0) & (truth > 0)
-    rows, columns = predicted[both] - 1, truth[both] - 1
-    overlap = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=shape).tocsr().tocoo()
-    iou = overlap.data / (sizes[overlap.row] + true_sizes[overlap.col] - overlap.data)
-    return _Overlaps(predicted, truth, sparse.coo_array((iou, (overlap.row, overlap.col)), shape=shape))
-
-
-def _numbered(instances: NDArray[np.integer[Any]]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Return (V,) consecutive numbers of instances from 1, 0 for background; and (n,) their numbers of voxels."""
-    values, numbers, sizes = np.unique(instances, return_inverse=True, return_counts=True)
-    flat = numbers.reshape(-1)
-    (background,) = np.nonzero(values == 0)
-    if len(background):
-        place = int(background[0])
-        flat = np.where(flat == place, 0, flat + (flat < place))
-        return flat, np.delete(sizes, place)
-    return flat + 1, sizes
+def _overlaps(table: Contingency) -> _Overlaps:
+    predicted, rows, sizes = sizes_of(table.predicted, table.voxels)
+    truth, columns, true_sizes = sizes_of(table.reference, table.voxels)
+    both = (table.predicted != 0) & (table.reference != 0)
+    row, column, overlap = rows[both], columns[both], table.voxels[both]
+    iou = overlap / (sizes[row] + true_sizes[column] - overlap)
+    return _Overlaps(predicted, truth, sparse.coo_array((iou, (row, column)), shape=(len(predicted), len(truth))))
 
 
 def _n_matched(pairs: sparse.coo_array, threshold: float) -> int:

@@ -70,8 +70,10 @@ def _task(labels: Labels) -> str:
     if labels.targets:
         return listed(labels.targets)
     if labels.instances is not None:
-        per_class = labels.instances.per_class
-        return "instances" if per_class is None else f"instances with instances_per_class {per_class}"
+        per_class, offsets = labels.instances.per_class, labels.instances.offsets
+        words = [f"instances_per_class {per_class}"] if per_class is not None else []
+        words += [f"affinities {[list(offset) for offset in offsets]}"] if offsets else []
+        return f"instances with {' and '.join(words)}" if words else "instances"
     return labels.task or "classes"
 
 

@@ -29,6 +29,8 @@ class Ensemble:
     is_separate: bool = False
     """Whether the sum over the mirrored copies of each of the M members follows as O more outputs, times M: divided by
     ``n_copies`` it is the member's mean. The sum over all is the same, bit for bit."""
+    offsets: tuple[tuple[int, int, int], ...] = ()
+    """(O,) offset (z, y, x) of each output that speaks of a pair of voxels, 0 0 0 for others; (): of all."""
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -80,7 +82,8 @@ class Ensemble:
         with torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
             total = self._members_sum(patches)
             for axes in self.mirrorings[1:]:
-                _add_flipped(total, self._members_sum(patches.flip(axes)), axes)
+                mirrored = self._members_sum(patches.flip(axes))
+                _add_flipped(total, _from_other_end(mirrored, self.offsets, axes), axes)
         return total
 
     def _members_sum(self, patches: Tensor) -> Tensor:
@@ -111,6 +114,22 @@ def mirrorings(mirror_axes: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """Return all subsets of ``mirror_axes`` (patch axes, from 0) as axes of (B, C, *P), the empty subset first."""
     axes = [axis + 2 for axis in mirror_axes]
     return tuple(subset for size in range(len(axes) + 1) for subset in itertools.combinations(axes, size))
+
+
+def _from_other_end(values: Tensor, offsets: Sequence[tuple[int, int, int]], axes: tuple[int, ...]) -> Tensor:
+    """Return values (B, O, *P) of a patch mirrored along ``axes`` in which each pair stands at its other voxel.
+
+    A pair (v, v + d) is (w, w - d) in the mirrored patch; its affinity, which the network gives at the first of two
+    voxels at offset d, stands at w - d and has to stand at w. Voxels without a pair get the value of the nearest one.
+    """
+    for index in range(values.shape[1] if offsets else 0):
+        offset = offsets[index % len(offsets)][5 - values.ndim :]
+        for axis in axes:
+            if step := offset[axis - 2]:
+                edge = values.shape[axis]
+                places = (torch.arange(edge, device=values.device) - step).clamp(0, edge - 1)
+                values[:, index] = values[:, index].index_select(axis - 1, places)
+    return values
 
 
 def _add_flipped(total: Tensor, values: Tensor, axes: tuple[int, ...]) -> None:

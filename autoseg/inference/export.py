@@ -21,6 +21,7 @@ from autoseg.inference.decided import DecidedSlab, Observer
 from autoseg.inference.window import SLAB_VALUES, Slab
 from autoseg.preprocessing import anisotropic_axis, restore
 from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
+from autoseg.tasks.affinities import Affinities
 from autoseg.tasks.decoded import decoded, finished
 from autoseg.tasks.instances import Instances
 from autoseg.tasks.task import Task, task_of
@@ -181,7 +182,7 @@ def probability_slabs(
 
 def _cores(slab: Tensor, task: Task) -> Float32Array | None:
     """Return ``DecidedSlab.cores`` of logits (O, planes, y, x): (H, planes, y, x), or None."""
-    if not isinstance(task, Instances):
+    if not isinstance(task, Instances | Affinities):
         return None
     cores: Float32Array = task.cores(slab[None])[0].numpy()
     return cores

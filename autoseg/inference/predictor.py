@@ -30,6 +30,7 @@ from autoseg.nn.device import select_device
 from autoseg.nn.precision import choose_dtype
 from autoseg.preprocessing import Preprocessed, preprocess
 from autoseg.sampling.input_channels import with_channels
+from autoseg.tasks.affinities import output_offsets
 from autoseg.tasks.task import task_of
 
 STEP, FAST_STEP = 0.5, 0.75
@@ -193,7 +194,7 @@ class Predictor:
 
         ``case`` is its name in the log. With ``separate`` the logits of each member follow as O more outputs.
         """
-        model = self.model
+        model, labels = self.model, self.model.dataset.labels
         windows = partial(
             stream_logits,
             model.networks,
@@ -203,8 +204,8 @@ class Predictor:
             device=self.device,
             batch_size=self.batch_size,
             autocast_dtype=self.autocast_dtype,
+            offsets=output_offsets(labels),
         )
-        labels = model.dataset.labels
         if labels.targets or not self.leaves_out_windows:  # a regression has a number everywhere, and no background
             return windows(image, separate=separate)
         task = task_of(labels)

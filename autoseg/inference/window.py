@@ -165,6 +165,7 @@ def stream_logits(
     slab_values: int = SLAB_VALUES,
     selection: WindowSelection | None = None,
     separate: bool = False,
+    offsets: Sequence[tuple[int, int, int]] = (),
 ) -> Iterator[Slab]:
     """Yield the logits of a preprocessed image, slab by slab: Gaussian-weighted means of overlapping windows.
 
@@ -197,6 +198,8 @@ def stream_logits(
         Windows to predict, of those that ``step`` gives; None predicts all. The others do not count in the means.
     separate
         Whether the logits of each of the M networks follow as O more outputs; the mean is the same, bit for bit.
+    offsets
+        Those of the outputs, if some speak of pairs of voxels; see :func:`autoseg.tasks.affinities.output_offsets`.
 
     Yields
     ------
@@ -216,7 +219,7 @@ def stream_logits(
         raise ModelError("image: found no voxels, expected at least one. Check the preprocessed image.")
     members = (networks,) if isinstance(networks, nn.Module) else tuple(networks)
     device = device or torch.device("cpu")
-    ensemble = Ensemble(members, mirrorings(mirror_axes), device, autocast_dtype, separate)
+    ensemble = Ensemble(members, mirrorings(mirror_axes), device, autocast_dtype, separate, tuple(offsets))
     slab_values *= ensemble.n_sums
     n_windows = batch_size or default_batch(configuration.patch_size, device)
     volume = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))

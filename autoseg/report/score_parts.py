@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from autoseg.evaluation import AnySummary
-from autoseg.evaluation.instance_scores import INSTANCE_SCORES
+from autoseg.evaluation.instance_scores import MATCH_SCORES
 from autoseg.report.charts import Pair, boxes, scatter
 from autoseg.report.page import heading, note, side_by_side, table
 from autoseg.report.prediction_tables import PredictedDice
@@ -15,7 +15,7 @@ from autoseg.report.scores import CaseScores, Scores, mean_table, object_table
 MOST_BOXES = 40
 """Most classes that have a box."""
 SURFACE_TITLES = {"HD95": "HD95, mm (lower is better)", "NSD": "NSD"}
-UNIT_RANGE = ("Dice", "NSD", *INSTANCE_SCORES)
+UNIT_RANGE = ("Dice", "NSD", *MATCH_SCORES)
 """Metrics from 0 to 1."""
 
 

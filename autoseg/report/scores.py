@@ -218,12 +218,10 @@ def object_table(summary: AnySummary) -> tuple[list[str], list[list[Cell]]]:
 
 
 def mean_of_head(summary: AnySummary, key: str, metric: str) -> float | None:
-    """Return the mean of a metric over the cases of a class, region or target."""
+    """Return the mean of a metric over the cases of a class, region or target that have one; None without any."""
     if not isinstance(summary, Summary) or metric not in INSTANCE_SCORES:
         return summary.mean[key].get(metric)
-    every = [of_class[key] for of_class in summary.instances.values() if key in of_class]
-    known = [(mean, scores.n_cases) for scores in every if (mean := scores.mean[metric]) is not None]
-    return sum(mean * n for mean, n in known) / sum(n for _, n in known) if known else None
+    return mean_known(getattr(case.instances.get(key), metric, None) for case in summary.metric_per_case)
 
 
 def summary_warnings(summary: AnySummary) -> list[str]:

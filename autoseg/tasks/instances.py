@@ -61,14 +61,27 @@ class ObjectParts:
         if objects is None:
             return codes.long() * ANY
         classes = _single_classes(codes, label_sets)
-        own = objects.where((classes > 0) & (objects > 0), objects.new_full((), -1))
-        own = own.masked_fill((classes == 0) & (objects >= 0), 0)
+        own = _numbers_of(classes, objects)
         highest = _spread(own, -1, _higher)
         lowest = _spread(own.masked_fill(own < 0, LARGEST_NUMBER), LARGEST_NUMBER, _lower)
         has_unknown = _spread((own < 0).int(), 1, _higher) > 0
         differs = ((own != highest) | (own != lowest)).where(own > 0, (lowest == 0) | (lowest < highest))
         rules = (INSIDE * (~has_unknown).long()).masked_fill(differs, ON_BOUNDARY)
         return rules.masked_fill(classes <= 0, ANY)
+
+
+def known_numbers(codes: Tensor, label_sets: Tensor, objects: Tensor) -> Tensor:
+    """Return the object (B, *P) int32 of each voxel, 0 in background, -1 where it is not known.
+
+    Parameters as for :meth:`ObjectParts.rules`.
+    """
+    return _numbers_of(_single_classes(codes, label_sets), objects)
+
+
+def _numbers_of(classes: Tensor, objects: Tensor) -> Tensor:
+    """Return :func:`known_numbers` for the single class (B, *P) of each voxel, -1 for several."""
+    own = objects.where((classes > 0) & (objects > 0), objects.new_full((), -1))
+    return own.masked_fill((classes == 0) & (objects >= 0), 0)
 
 
 def _single_classes(codes: Tensor, label_sets: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from autoseg.core.components import call_component, resolve
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import listed
 from autoseg.dataset.labels import Labels
+from autoseg.tasks.affinities import Affinities
 from autoseg.tasks.instances import Instances
 from autoseg.tasks.regions import Regions
 from autoseg.tasks.semantic import Semantic
@@ -102,7 +103,13 @@ class Task(Protocol):
         """Return the label map (z, y, x) to write, from the decoded one of a whole case in its file's axes."""
 
 
-TASKS: dict[str, Callable[[Labels], Task]] = {"semantic": Semantic, "regions": Regions, "instances": Instances}
+def objects_task(labels: Labels) -> Instances | Affinities:
+    """Return the task of label files of objects: affinities if dataset.json gives offsets, boundaries otherwise."""
+    is_of_pairs = labels.instances is not None and labels.instances.offsets
+    return Affinities(labels) if is_of_pairs else Instances(labels)
+
+
+TASKS: dict[str, Callable[[Labels], Task]] = {"semantic": Semantic, "regions": Regions, "instances": objects_task}
 """Built-in tasks by name: labels -> task."""
 METHODS = ("scores", "probabilities", "score", "decode", "finish")
 NEEDS = ("labels", "outputs", "is_exclusive", "regions", "refinement", *METHODS)

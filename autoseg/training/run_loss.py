@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from autoseg.core.errors import ConfigError
+from autoseg.core.plan import Configuration
+from autoseg.dataset.labels import Labels
 from autoseg.nn.losses.registry import named_loss, named_number_loss
 from autoseg.training.class_weights import output_weights
 from autoseg.training.evidence.loss import EvidenceLoss, NumbersLoss
@@ -53,10 +55,12 @@ def run_loss(
     Raises
     ------
     ConfigError
-        If there is no such loss, or a user's loss fails when it is tried.
+        If there is no such loss, or a user's loss fails when it is tried, or no patch holds a pair of voxels at the
+        offset of an affinity.
     """
     config, n_outputs = request.config, len(objective.task.outputs)
     n_dims = request.configuration.topology.n_dims
+    _check_offsets(objective.labels, request.configuration)
     if isinstance(objective, NumberObjective):
         loss = named_number_loss(config.loss, request.ranks.sum, n_outputs=n_outputs, n_dims=n_dims, device=device)
         return NumbersLoss(loss, strides)
@@ -71,3 +75,22 @@ def run_loss(
         device=device,
     )
     return EvidenceLoss(of_sets, strides, request.dataset.labels.unknown)
+
+
+def _check_offsets(labels: Labels, configuration: Configuration) -> None:
+    """Raise ``ConfigError`` if no patch holds a pair of voxels at an offset, of which nothing could then be learnt."""
+    offsets = [] if labels.instances is None else [list(offset) for offset in labels.instances.offsets]
+    edges = configuration.patch_size
+    across = [offset for offset in offsets if offset[0]]
+    if len(edges) == 2 and across:
+        raise ConfigError(
+            f"configuration {configuration.name}: found affinities {across[0]} in dataset.json, expected offsets "
+            "within a slice, which start with 0, since a patch is one slice. Remove the others, or train a 3-D "
+            "configuration with -c 3d_fullres."
+        )
+    for offset in offsets:
+        if any(abs(step) >= edge for step, edge in zip(offset[-len(edges) :], edges, strict=True)):
+            raise ConfigError(
+                f"configuration {configuration.name}: found affinities {offset} in dataset.json, expected offsets "
+                f"shorter than the patch of {' x '.join(map(str, edges))} voxels. Write a shorter one."
+            )

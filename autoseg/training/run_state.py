@@ -104,10 +104,12 @@ class RunState:
 def _data_of(request: FoldRequest) -> dict[str, Any]:
     """Return what may not change before a run is resumed: what its outputs mean, and what it was not trained on."""
     labels = request.dataset.labels
+    rule = labels.instances
+    of_objects = None if rule is None else " ".join(["instances", *map(str, rule.offsets)])
     return {
         "classes": list(labels.class_names),
         "heads": [[head.name, list(head.classes)] for head in labels.heads],
-        "task": labels.task or ("instances" if labels.instances else None),
+        "task": labels.task or of_objects,
         "training cases": sorted(request.train_cases),
         "validation cases": sorted(request.val_cases),
     }

@@ -82,6 +82,15 @@ def test_a_file_without_voxels_has_no_object():
         ({"instances_per_class": "many"}, "instances_per_class", "1000"),
         ({"task": "instance"}, "task", "Did you mean"),
         ({"task": "semantic", "instances_per_class": 10}, "instances_per_class", '"task": "instances"'),
+        ({"task": "semantic", "affinities": [[0, -1, 0]]}, "affinities", '"task": "instances"'),
+        ({"affinities": []}, "affinities", "[[-1, 0, 0]"),
+        ({"affinities": [[0, -1]]}, "affinities", "[[-1, 0, 0]"),
+        ({"affinities": [[0, -step, 0] for step in range(1, 8)]}, "affinities", "[[-1, 0, 0]"),
+        ({"affinities": [[0, -1, 0], [0, -2, 1]]}, "affinities", "[0, -9, 0]"),
+        ({"affinities": [[0, -1, 0], [0, 0, 0]]}, "affinities", "[0, -9, 0]"),
+        ({"affinities": [[0, -1, 0], [0, 1, 0]]}, "affinities", "Remove one"),
+        ({"affinities": [[0, -2, 0]]}, "affinities", "[0, -1, 0]"),
+        ({"affinites": [[0, -2, 0]]}, "affinites", "affinities"),
         ({"instance_per_class": 10}, "instance_per_class", "instances_per_class"),
     ],
 )
@@ -90,3 +99,8 @@ def test_what_does_not_fit_is_a_fault(change, where, fix):
         labels_of({**CELLS, **change})
     fault = next(fault for fault in raised.value.faults if fault.where.endswith(where))
     assert fix.casefold() in fault.fix.casefold()
+
+
+def test_offsets_of_affinities_are_a_choice_of_what_is_learnt():
+    labels = labels_of({**TWO, "affinities": [[0, -1, 0], [0, 0, -1], [0, 9, 0]]})
+    assert labels.instances == InstanceNumbers(1000, ((0, -1, 0), (0, 0, -1), (0, 9, 0)))

@@ -38,6 +38,7 @@ SOUND: dict[str, Any] = {
     "task": "semantic",
     "targets": ["depth"],
     "instances_per_class": 1000,
+    "affinities": [[-1, 0, 0], [0, -1, 0]],
     "dataset": {"a": {"images": ["a_0000.png"], "label": "a.png"}},
 }
 MISTAKES: dict[tuple[str, ...], Any] = {
@@ -69,6 +70,7 @@ MISTAKES: dict[tuple[str, ...], Any] = {
     ("task",): 1,
     ("targets",): [],
     ("instances_per_class",): 1.5,
+    ("affinities",): [[-1, 0]],
     ("dataset", "a"): {"images": []},
 }
 """A key of ``SOUND`` -> a value that it cannot have, in such a way that no other key is faulty then."""

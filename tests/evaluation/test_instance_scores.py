@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import time
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from autoseg import Dataset
+from autoseg.cli.evaluation_table import print_tables
 from autoseg.core.geometry import Geometry
 from autoseg.evaluation import evaluate_files, evaluate_folder
+from autoseg.evaluation.summary import Summary
 from autoseg.io.images import write_labels
 
 FLAT = Geometry(spacing=(999.0, 1.0, 1.0), ndim=2)
@@ -49,7 +53,21 @@ def test_scores_are_those_of_each_class_and_add_up_over_cases(tmp_path):
     written = json.loads(json.dumps(summary.as_json(), allow_nan=False))
     assert written["metric_per_case"][1]["instances"]["1"]["AP"] == 1 and "foreground_mean" in written
     summary.to_csv(tmp_path / "scores.csv")
-    assert "AP50" in (tmp_path / "scores_means.csv").read_text().splitlines()[0]
+    columns = (tmp_path / "scores_means.csv").read_text().splitlines()[0].split(",")
+    assert {"AP50", "VI_split", "VI_merge", "rand_error", "rand_precision", "rand_recall"} <= {*columns}
+
+
+def test_divisions_are_scored_by_class_over_cases_and_over_all_voxels(tmp_path):
+    merged = (squares(1001, 1002, 2001), squares(1001, 1001, 2001))
+    summary = scored(tmp_path, TWO, merged, (squares(1003, 2001), squares(1007, 0)), (squares(0), squares(0)))
+    cell, nucleus = summary.instances["dense"]["1"], summary.instances["dense"]["2"]
+    assert cell.pooled.VI_merge == pytest.approx(32 * 1 / (8 * (18 + 12 + 6))) and cell.pooled.VI_split == 0
+    assert cell.mean["VI_merge"] == pytest.approx(32 * 1 / (8 * 18) / 2) and cell.mean["rand_recall"] == 1
+    alone, together = 16 * 15 / 2, 32 * 31 / 2
+    assert cell.pooled.rand_precision == pytest.approx(3 * alone / (together + alone))
+    assert (nucleus.pooled.rand_recall, nucleus.pooled.rand_precision) == (0.5, 1)
+    assert nucleus.mean["rand_error"] == 0.5 and nucleus.mean["rand_precision"] == 1  # null where none is predicted
+    assert Summary.model_validate_json(json.dumps(summary.as_json(), allow_nan=False)) == summary
 
 
 def test_nothing_depends_on_what_is_predicted_where_nothing_is_annotated(tmp_path):
@@ -61,6 +79,7 @@ def test_nothing_depends_on_what_is_predicted_where_nothing_is_annotated(tmp_pat
     for name, values in (("a", prediction), ("b", other)):
         (tmp_path / name).mkdir()
         scores = scored(tmp_path / name, ONE, (reference, values)).instances["annotated voxels"]["1"].pooled
+        assert (scores.rand_error, scores.VI_split, scores.VI_merge) == (0, 0, 0)
         assert (scores.AP50, scores.n_ref, scores.n_pred) == (1, 2, 2)
 
 
@@ -90,11 +109,21 @@ def test_objects_of_dense_and_sparse_references_are_never_mixed(tmp_path):
     with (tmp_path / "scores_means.csv").open() as file:
         rows = {row["scored_on"]: row for row in csv.DictReader(file) if row["key"] == "1"}
     assert {kind: row["n_ref objects"] for kind, row in rows.items()} == {"dense": "2", "annotated voxels": "1"}
+    assert (
+        {kind: float(row["rand_error"]) for kind, row in rows.items()}
+        == {kind: of["1"].pooled.rand_error for kind, of in summary.instances.items()}
+        == {"dense": pytest.approx(1 / 3), "annotated voxels": 0}
+    )  # a false object is none of pairs of the reference
+    shown = Console(record=True, width=200, file=StringIO())
+    print_tables(summary, shown)
+    assert shown.export_text().count("division of voxels into objects, scored on") == 2
 
 
 def test_no_object_anywhere_has_no_score(tmp_path):
     summary = scored(tmp_path, ONE, (squares(0), squares(0)))
-    assert summary.instances["dense"]["1"].pooled.AP50 is None and summary.instances["dense"]["1"].n_cases == 0
+    scores = summary.instances["dense"]["1"]
+    assert scores.pooled.VI_split is scores.mean["rand_error"] is None
+    assert scores.pooled.AP50 is None and scores.n_cases == 0
     assert json.dumps(summary.as_json(), allow_nan=False)
 
 

@@ -108,3 +108,13 @@ def test_instances_that_match_none_are_those_that_are_not_counted_as_matched(sha
     empty = np.zeros(shape, dtype=np.uint8)
     assert not unmatched_voxels(empty, empty).any()
     assert (unmatched_voxels(empty, reference) == (reference > 0)).all()
+
+
+@SHAPES
+def test_voxels_of_unmatched_instances_are_decided_and_depend_on_no_others(shape):
+    prediction, reference = cells(shape, 1, spread=2.0), cells(shape, 2, spread=2.0)
+    decided = np.random.default_rng(3).random(shape) < 0.7
+    alone = unmatched_voxels(prediction, reference, decided)
+    scrambled = np.where(decided, prediction, np.random.default_rng(4).integers(0, 500, shape))
+    assert (alone == unmatched_voxels(scrambled, reference, decided)).all() and alone.any() and decided[alone].all()
+    assert (alone == unmatched_voxels(*(np.where(decided, of, 0) for of in (prediction, reference)))).all()

@@ -249,8 +249,9 @@ def test_objects_have_their_scores_beside_those_of_classes(tmp_path):
         *reader.text_of("button")
     }
     cells = reader.text_of("td")
-    assert (cells.count("0.5000"), cells.count("0.6667")) == (7, 5)
-    # AP50 and AP of all objects, of the mean and of the case, with the mean IoU; PQ alike, with Dice of both
+    assert (cells.count("0.5000"), cells.count("0.6667")) == (10, 5)
+    # AP50, AP, Rand recall of all objects, of the mean and of the case, with the mean IoU; PQ alike, with Dice of both
+    assert cells.count("0.3333") == 3 and {"rand_error cell", "VI_merge cell"} <= {*reader.text_of("button")}
 
 
 def test_names_that_are_markup_are_shown_as_they_are(tmp_path):

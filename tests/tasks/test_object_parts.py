@@ -86,6 +86,18 @@ def test_nothing_depends_on_numbers_that_are_written_where_nothing_is_annotated(
     assert torch.equal(outputs_of(classes, scrambled), outputs_of(classes, objects))
 
 
+@SHAPES
+@pytest.mark.parametrize("seed", range(4))
+def test_no_edge_is_invented_where_annotation_ends(shape, seed):
+    classes, objects = scattered(shape, seed)
+    hidden = np.random.default_rng(seed).random(shape) < 0.3
+    hidden[: shape[0] // 2, 2:5] = True  # scattered voxels, and a slab that cuts objects
+    partial = outputs_of(np.where(hidden, UNKNOWN, classes), objects)
+    complete = outputs_of(classes, objects)
+    assert (partial | ~complete).all(), "what the complete annotation allows, the partial one allows"
+    assert not (partial == complete).all()
+
+
 def test_objects_that_touch_at_one_voxel_have_a_boundary_there():
     objects = np.zeros((12, 12), dtype=int)
     objects[1:6, 1:6], objects[6:11, 6:11] = 1, 2  # they share a corner
