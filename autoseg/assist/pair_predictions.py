@@ -136,6 +136,8 @@ def _predict_case(
 
 def _predict(predictor: Predictor, files: CaseFiles, folder: Path, workers: int) -> None:
     """Predict one case with its probabilities into a folder."""
-    report = predictor.predict_files({files.name: files.images}, folder, save_probabilities=True, workers=workers)
+    report = predictor.predict_files(
+        {files.name: files.images}, folder, save_probabilities=True, predict_quality=False, workers=workers
+    )
     if report.failed:
         raise AutosegError(f"case {files.name}: {report.failed[files.name]}")

@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 
-import numpy as np
-
 from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.atomic import write_json
-from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
+from autoseg.core.errors import ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
 from autoseg.core.json_models import save_model
 from autoseg.core.prediction_record import record_prediction
@@ -34,8 +32,8 @@ from autoseg.inference.run_cases import run_cases
 from autoseg.io.images import (
     SUPPORTED_ENDINGS,
     ending_of,
+    holds_labels,
     read_image,
-    read_labels,
     without_ending,
     write_labels,
     write_values,
@@ -184,7 +182,7 @@ class _Stale:
 
     def remove(self, output: Path, labels: LabelMap | None) -> None:
         """Remove those of the label map ``output``, which the values (z, y, x) replace; None stands for numbers."""
-        if self.always or labels is None or not _holds(output, labels):
+        if self.always or labels is None or not holds_labels(output, labels):
             for remove in self.removals:
                 remove(output)
 
@@ -234,14 +232,6 @@ class _Steps:
             write_values(job.output, prediction.numbers, prediction.record.geometry)
         if prediction.labels is not None:
             write_labels(job.output, prediction.labels, prediction.record.geometry)
-
-
-def _holds(path: Path, labels: LabelMap) -> bool:
-    """Whether a file is a label map of these values."""
-    try:
-        return path.is_file() and np.array_equal(read_labels(path)[0], labels)
-    except AutosegError:
-        return False
 
 
 def _gather(inputs: Inputs, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:

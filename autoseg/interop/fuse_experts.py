@@ -7,23 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.annotation.agreement import dice_between_experts, dice_with_fusion, foreground_mean
 from autoseg.annotation.fusion import Fusion, FusionMethod, fuse_patterns
 from autoseg.annotation.staple import Float64Array
 from autoseg.annotation.votes import NO_VOTE
-from autoseg.core.errors import FileFormatError
 from autoseg.core.progress import Progress, silent
 from autoseg.evaluation.instances import match_instances
 from autoseg.interop.expert_tables import Agreement
 from autoseg.interop.fused_values import FileValues, Meaning, meanings
 from autoseg.interop.mask_votes import MaskVotes, mapped
-from autoseg.io.images import read_header, read_image, read_labels, write_labels
+from autoseg.io.images import holds_labels, read_header, read_image, write_labels
 from autoseg.io.png import write_png
 from autoseg.report.expert_picture import draw_experts
 
@@ -111,7 +108,7 @@ def _fuse_one(
     name, experts = votes.masks.name, tuple(votes.masks.files)
     target = files[name]
     labels = values.of_patterns(fusion, soft=settings.soft)[fusion.patterns.pattern_of]
-    if not _holds(target.label, labels):
+    if not holds_labels(target.label, labels):
         write_labels(target.label, labels, read_header(target.grid)[1])
     if target.picture is not None:
         image = None if target.image is None else read_image([target.image])[0]
@@ -131,14 +128,6 @@ def _fuse_one(
         _precision(votes, fusion) if settings.are_instances else None,
         fusion.is_settled,
     )
-
-
-def _holds(path: Path, labels: NDArray[np.integer[Any]]) -> bool:
-    """Whether a label file exists and holds the values ``labels`` (z, y, x)."""
-    try:
-        return path.is_file() and np.array_equal(read_labels(path)[0], labels)
-    except FileFormatError:
-        return False
 
 
 def _precision(votes: MaskVotes, fusion: Fusion) -> Float64Array:

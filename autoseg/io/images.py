@@ -200,6 +200,14 @@ def written_ending(ending: str, largest: int = 0, *, has_numbers: bool = False) 
     return _WRITTEN.get(ending.lower(), ending)
 
 
+def holds_labels(path: Path, labels: NDArray[np.integer[Any]]) -> bool:
+    """Whether a label file exists, can be read, and holds the values ``labels`` (z, y, x)."""
+    try:
+        return path.is_file() and np.array_equal(read_labels(path)[0], labels)
+    except AutosegError:
+        return False
+
+
 def write_labels(path: str | Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
     """Write labels (z, y, x) below 2^32, atomically, with the geometry (and NIfTI header) of their image.
 
