@@ -31,11 +31,11 @@ from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels, class_differences
 from autoseg.inference.box_sums import BoxGrid, patch_grid, slice_grid
+from autoseg.inference.box_uncertainty import UncertaintyMaps, measure
 from autoseg.inference.model import find_checkpoints
 from autoseg.inference.out_of_fold import CaseModels, fold_cases
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.run_cases import run_cases
-from autoseg.inference.uncertainty import UncertaintyMaps, measure
 from autoseg.io.images import read_image
 from autoseg.preprocessing.runner import read_case
 

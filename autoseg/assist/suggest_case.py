@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import ConfigError
-from autoseg.inference.uncertainty import BoxUncertainty
+from autoseg.inference.box_uncertainty import BoxUncertainty
 
 Method = Literal["clasp", "entropy", "random"]
 METHODS: tuple[Method, ...] = get_args(Method)

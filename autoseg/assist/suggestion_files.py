@@ -17,7 +17,7 @@ from autoseg.assist.suggest import AXES, Ranking, Suggestion, load_maps
 from autoseg.core.atomic import write_json, write_text
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
-from autoseg.inference.uncertainty import SHADES, UncertaintyMaps
+from autoseg.inference.box_uncertainty import SHADES, UncertaintyMaps
 from autoseg.io.images import read_image
 from autoseg.io.png import write_png
 from autoseg.report.contact_sheet import Tile, draw_contact_sheet

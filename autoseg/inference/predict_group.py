@@ -10,9 +10,9 @@ from autoseg.evaluation.quality import QUALITY_FOLDER, Quality
 from autoseg.inference.folder import Inputs, PredictionReport, predict_files
 from autoseg.inference.outputs import FurtherOutput, Removal
 from autoseg.inference.predictor_group import PredictorGroup
-from autoseg.inference.probability_buffer import SavedProbabilities
 from autoseg.inference.quality_output import PredictedQuality, conclude_quality
 from autoseg.inference.saved_instances import SavedInstances
+from autoseg.inference.saved_probabilities import SavedProbabilities
 from autoseg.inference.uncertainty_files import SavedUncertainty
 
 REMOVALS: tuple[Removal, ...] = (

@@ -18,7 +18,7 @@ from autoseg.assist.suggest_case import (
 )
 from autoseg.core.errors import ConfigError
 from autoseg.inference.box_sums import patch_grid, slice_grid
-from autoseg.inference.uncertainty import BoxUncertainty
+from autoseg.inference.box_uncertainty import BoxUncertainty
 
 CLASSES = ("liver", "tumour")
 

@@ -16,9 +16,9 @@ from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
 from autoseg.dataset.dataset import Dataset
 from autoseg.inference.box_sums import box_sums, patch_grid, slice_grid
+from autoseg.inference.box_uncertainty import measure
 from autoseg.inference.inputs import header_faults, header_warnings
 from autoseg.inference.predictor import Predictor
-from autoseg.inference.uncertainty import measure
 
 SHAPE = (5, 12, 9)
 LPS = Geometry(spacing=(3.0, 1.0, 1.5), origin=(1.0, 2.0, 3.0), direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))

@@ -16,9 +16,9 @@ from autoseg.core.errors import PlanError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.labels import Head, Labels
 from autoseg.inference.box_sums import slice_grid
+from autoseg.inference.box_uncertainty import measure
 from autoseg.inference.export import decide, probabilities
-from autoseg.inference.probability_buffer import ProbabilityBuffer
-from autoseg.inference.uncertainty import measure
+from autoseg.inference.saved_probabilities import ProbabilityBuffer
 
 CLASSES = Labels(
     class_values=(0, 1, 7), class_names=("background", "a", "b"), ignore=9, set_values={5: frozenset({1, 2})},

@@ -11,7 +11,7 @@ from autoseg.cases.label_codes import encode_target
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
 from autoseg.inference.box_sums import slice_grid
-from autoseg.inference.uncertainty import SHADES, entropies, measure, open_voxels
+from autoseg.inference.box_uncertainty import SHADES, entropies, measure, open_voxels
 
 CLASSES = {"background": 0, "liver": 1, "tumour": 2}
 REGIONS = {"background": 0, "organ": [1, 2], "tumour": 2}

@@ -8,7 +8,7 @@ from test_export import CLASSES, EVERY_RECORD, RECORDS, REGIONS, in_slabs, smoot
 
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.export import decide, probabilities
-from autoseg.inference.probability_buffer import ProbabilityBuffer
+from autoseg.inference.saved_probabilities import ProbabilityBuffer
 
 
 @EVERY_RECORD
