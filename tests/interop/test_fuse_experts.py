@@ -15,7 +15,7 @@ from autoseg.interop import mask_votes
 from autoseg.interop.expert_masks import classes_of, find_mask_sets
 from autoseg.interop.expert_tables import write_tables
 from autoseg.interop.fused_dataset import FusionRequest, prepare, write
-from autoseg.io import images
+from autoseg.io import images as image_files
 from autoseg.io.images import read_header, read_labels, write_labels
 
 FLAT = Geometry(spacing=(1.0, 1.0, 1.0), ndim=2)
@@ -262,7 +262,7 @@ def test_each_mask_is_read_once(tmp_path, monkeypatch, shape, geometry, ending, 
         return read_labels(path, **given)
 
     monkeypatch.setattr(mask_votes, "read_labels", counting)
-    monkeypatch.setattr(images, "read_labels", counting)
+    monkeypatch.setattr(image_files, "read_labels", counting)
     fused(tmp_path, **options)
     masks = [path for path in opened if path.parent.parent == tmp_path / "masks"]
     assert len(masks) == len(set(masks)) == 6
