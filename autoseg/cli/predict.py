@@ -66,7 +66,8 @@ def predict(
         typer.Option(
             "--instances",
             metavar="[METHOD]",
-            help="Also part touching objects of each class, into OUTPUT/instances: watershed (default) or cellpose.",
+            help="Also part touching objects of each class, into OUTPUT/instances: watershed (default) or cellpose; "
+            "with a model of affinities, how its label maps part them: watershed or mutex.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict cases again whose output exists.")] = False,

@@ -1,13 +1,16 @@
-"""Agreement of several models, which is needed for one mean: the same classes, channels and axes."""
+"""Agreement of several models, which is needed for one mean: the same classes, channels, axes and affinities."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from autoseg.core.components import optional
 from autoseg.core.errors import ModelError
 from autoseg.core.findings import listed
 from autoseg.dataset.labels import Labels
 from autoseg.inference.model import Model
+from autoseg.tasks.mutex import EXTRA, MODULE
+from autoseg.tasks.separation import SeparationSettings
 
 
 def check_agreement(models: Sequence[Model]) -> None:
@@ -36,6 +39,31 @@ def check_agreement(models: Sequence[Model]) -> None:
                 f"{other.folder}: found {'; '.join(found)} than in {first.folder}, expected models of one data set. "
                 "Give models with the same classes and channels."
             )
+
+
+def check_separation(models: Sequence[Model], settings: SeparationSettings) -> None:
+    """Raise ``ModelError`` or ``ConfigError`` if objects cannot be parted by the method of the settings.
+
+    The mutex watershed needs affinities, which several models must have on one grid, and bioimage-cpp. Models without
+    the task instances part nothing here.
+    """
+    first, *others = models
+    rule = first.dataset.labels.instances
+    if rule is None or settings.method != "mutex":
+        return
+    if not rule.offsets:
+        raise ModelError(
+            f"{first.folder}: found a model of boundaries, expected one of affinities for the method mutex. Write "
+            '"method": "watershed" into its separation.json, or remove that file.'
+        )
+    for other in others:
+        if other.configuration.spacing != first.configuration.spacing:
+            raise ModelError(
+                f"{other.folder}: found the spacing {other.configuration.spacing} mm, expected "
+                f"{first.configuration.spacing} mm as in {first.folder}: affinities of different grids have no mean. "
+                "Give models of one configuration, or part objects by --instances watershed."
+            )
+    optional(MODULE, EXTRA)
 
 
 def matched_heads(first: Labels, other: Labels) -> tuple[int, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from autoseg.core.arrays import Float32Array, LabelMap
+from autoseg.inference.window import Slab
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -39,6 +40,26 @@ class Observer(Protocol):
 
     def __call__(self, slab: DecidedSlab) -> None:
         """Take in a slab."""
+
+
+@runtime_checkable
+class LogitsObserver(Protocol):
+    """Observer that also gets the logits of every model on the plan's grid, as they are made."""
+
+    def keep_logits(self, first: int, logits: Float32Array) -> None:
+        """Take in logits (O, planes, y, x) of one model, the mean of its members first; ``first`` is the first plane.
+
+        It is called in the thread that computes them, each plane of each model once.
+        """
+
+
+def watched(slabs: Iterable[Slab], observers: Iterable[object]) -> Iterator[Slab]:
+    """Yield the slabs of a model, each after the observers that want logits took it in."""
+    receivers = [observer for observer in observers if isinstance(observer, LogitsObserver)]
+    for first, logits in slabs:
+        for receiver in receivers:
+            receiver.keep_logits(first, logits)
+        yield first, logits
 
 
 def needs_members(observers: Iterable[Observer]) -> bool:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.cases.case import CaseRecord
-from autoseg.core.arrays import BoolArray, LabelMap
+from autoseg.core.arrays import BoolArray, Float32Array, LabelMap
 from autoseg.core.errors import PlanError
 from autoseg.dataset.instance_numbers import LARGEST_NUMBER, InstanceNumbers
 from autoseg.dataset.labels import Labels, background_value
+from autoseg.inference.affinity_map import AffinityMap
 from autoseg.inference.decided import DecidedSlab
 from autoseg.preprocessing import restore
-from autoseg.tasks.separation import as_units
+from autoseg.tasks.separation import SeparationSettings, as_units, separate
 
 Separate = Callable[[BoolArray, NDArray[np.uint8], tuple[float, ...]], LabelMap]
 """(mask (z, y, x), probability (z, y, x) in 1/255, spacing in mm) -> objects (z, y, x), numbered from 1."""
@@ -26,13 +28,14 @@ class ObjectMap:
 
     That takes 2 bytes per voxel of the crop (3 for values of classes above 255). The probability is that of
     ``DecidedSlab.cores``, of a model without boundaries that of the class; of several regions with the class, the
-    smallest.
+    smallest. ``pairs`` keeps affinities besides, for objects that are parted by them.
     """
 
     needs_members: ClassVar[bool] = False
 
-    def __init__(self, record: CaseRecord, labels: Labels) -> None:
+    def __init__(self, record: CaseRecord, labels: Labels, pairs: AffinityMap | None = None) -> None:
         shape = record.shape_after_crop
+        self.pairs = pairs
         self._record = record
         self._labels = labels
         self._values = np.full(shape, background_value(labels), np.min_scalar_type(max(labels.class_values)))
@@ -48,6 +51,18 @@ class ObjectMap:
             own = heads[self._labels.regions[:, index]]
             if len(own):
                 np.copyto(cores, as_units(own.min(axis=0)), where=slab.values == value)
+
+    def keep_logits(self, first: int, logits: Float32Array) -> None:
+        """Keep affinities, if they are wanted; see :class:`autoseg.inference.decided.LogitsObserver`."""
+        if self.pairs is not None:
+            self.pairs.keep(first, logits)
+
+    def separation(self, settings: SeparationSettings) -> Separate:
+        """Return the function that parts the objects of a class by settings; mutex only with ``pairs``."""
+        pairs = self.pairs
+        if settings.method == "mutex" and pairs is not None:
+            return lambda mask, probability, spacing: pairs.part(mask, settings)
+        return partial(separate, settings=settings)
 
     def arrays(self) -> tuple[LabelMap, NDArray[np.uint8]]:
         """Return the values of classes and the probabilities in 1/255, both (z, y, x) in the file's axes."""

@@ -11,7 +11,7 @@ from autoseg.inference.folder import Inputs, PredictionReport, predict_files
 from autoseg.inference.outputs import FurtherOutput, Removal
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.quality_output import PredictedQuality, conclude_quality
-from autoseg.inference.saved_instances import SavedInstances
+from autoseg.inference.saved_instances import SavedInstances, parted_by
 from autoseg.inference.saved_probabilities import SavedProbabilities
 from autoseg.inference.uncertainty_files import SavedUncertainty
 
@@ -54,7 +54,8 @@ def predict_group(
         Also write the folder of :mod:`autoseg.inference.uncertainty_files`.
     instances
         Name of the method by which touching objects of each class are parted into ``instances/<case><ending>``; None
-        writes none. See :class:`autoseg.inference.saved_instances.SavedInstances`.
+        writes none. See :class:`autoseg.inference.saved_instances.SavedInstances`. Models with affinities, whose label
+        maps hold the objects, part them by this method (watershed or mutex); None: as their model folder says.
     predict_quality
         Also write ``quality.csv`` and the records in ``quality/`` that it is made of; not for regression.
     further
@@ -66,7 +67,9 @@ def predict_group(
         outputs.append(SavedProbabilities())
     if save_uncertainty:
         outputs.append(SavedUncertainty.beside(output, group))
-    if instances is not None:
+    if instances is not None and _has_affinities(group):
+        group = parted_by(group, instances)
+    elif instances is not None:
         outputs.append(SavedInstances.by(instances, group.dataset, group.models[0].separation))
     if has_quality:
         outputs.append(PredictedQuality(_quality(group)))
@@ -77,6 +80,11 @@ def predict_group(
     if has_quality or has_records:
         conclude_quality(output, report.done)
     return report
+
+
+def _has_affinities(group: PredictorGroup) -> bool:
+    rule = group.dataset.labels.instances
+    return rule is not None and bool(rule.offsets)
 
 
 def _quality(group: PredictorGroup) -> Quality | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -13,8 +12,9 @@ import torch
 from autoseg.cases.case import Case
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.dataset.dataset import Dataset
-from autoseg.inference.agreement import check_agreement, matched_heads
-from autoseg.inference.decided import Observer, needs_members
+from autoseg.inference.affinity_map import AffinityMap
+from autoseg.inference.agreement import check_agreement, check_separation, matched_heads
+from autoseg.inference.decided import Observer, needs_members, watched
 from autoseg.inference.export import decide, probability_slabs
 from autoseg.inference.mean_probabilities import decide_mean
 from autoseg.inference.members import MemberKind, member_kind
@@ -23,7 +23,7 @@ from autoseg.inference.numbers import decide_numbers
 from autoseg.inference.objects import ObjectMap
 from autoseg.inference.window import Slab
 from autoseg.preprocessing import Preprocessed
-from autoseg.tasks.separation import separate
+from autoseg.tasks.separation import SeparationSettings
 
 
 class CasePredictor(Protocol):
@@ -62,8 +62,17 @@ class PredictorGroup:
     predictors: tuple[CasePredictor, ...]
     """One for each model folder, at least one."""
 
+    separation: SeparationSettings | None = None
+    """How objects are parted; None: as the model folder of the first says."""
+
     def __post_init__(self) -> None:
         check_agreement(self.models)
+        check_separation(self.models, self.settings)
+
+    @property
+    def settings(self) -> SeparationSettings:
+        """Settings by which objects are parted."""
+        return self.models[0].separation if self.separation is None else self.separation
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -119,16 +128,17 @@ class PredictorGroup:
         labels = self.dataset.labels
         if labels.instances is None:
             return self._classes(case, observers, pool)
-        objects = ObjectMap(case[0].record, labels)
+        record, is_mutex = case[0].record, self.settings.method == "mutex"
+        objects = ObjectMap(record, labels, AffinityMap(record, labels, len(self.predictors)) if is_mutex else None)
         self._classes(case, (*observers, objects), pool)
-        return objects.objects(partial(separate, settings=self.models[0].separation), labels.instances)
+        return objects.objects(objects.separation(self.settings), labels.instances)
 
     def _classes(self, case: Sequence[Preprocessed], observers: Sequence[Observer], pool: Executor | None) -> LabelMap:
         """Return the map of classes (z, y, x) of a prepared case; parameters as for :meth:`label_map`."""
         labels, streams = self.dataset.labels, []
         for predictor, own in zip(self.predictors, case, strict=True):
             n_members = len(predictor.model.networks) if needs_members(observers) else 0
-            slabs = predictor.slabs(own.image, own.record.case, separate=n_members > 1)
+            slabs = watched(predictor.slabs(own.image, own.record.case, separate=n_members > 1), observers)
             if len(self.predictors) == 1:
                 return decide(slabs, own.record, labels, observers=observers, n_members=n_members, pool=pool)
             of_model = predictor.model.dataset.labels

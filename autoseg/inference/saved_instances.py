@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -22,12 +22,35 @@ from autoseg.io.images import ending_of, without_ending, write_labels, written_e
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.separation import SeparationSettings, separate
 
-Method = Literal["watershed", "cellpose"]
-"""How objects are parted."""
+Method = Literal["watershed", "mutex", "cellpose"]
+"""How objects are parted; mutex only by models with affinities."""
 FOLDER = "instances"
 """Folder of the maps, in that of the predictions."""
 OF_SEVERAL_CLASSES = 1_000_000
 """``instances_per_class`` of these maps where the model has several classes, unless their values are too large."""
+
+
+def check_method(method: str) -> None:
+    """Raise ``ConfigError`` unless there is a method of this name."""
+    if method not in get_args(Method):
+        raise ConfigError(
+            f"--instances: found {method!r}, expected one of {', '.join(get_args(Method))}. Leave the method out for "
+            "watershed."
+        )
+
+
+def parted_by(group: PredictorGroup, method: str) -> PredictorGroup:
+    """Return a group of models with affinities whose label maps hold objects parted by a method.
+
+    Raises ``ConfigError`` unless the method is watershed or mutex, and the package of mutex installed.
+    """
+    check_method(method)
+    if method == "cellpose":
+        raise ConfigError(
+            "--instances cellpose: found a model of affinities, expected watershed or mutex. Leave the option out for "
+            "the method of its separation.json."
+        )
+    return replace(group, separation=group.settings.model_copy(update={"method": method}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +66,19 @@ class SavedInstances:
     def by(cls, method: str, dataset: Dataset, settings: SeparationSettings) -> SavedInstances:
         """Return the output whose objects are parted by a method.
 
-        Raises ``ConfigError`` if there is no such method, cellpose is not installed, or the model predicts objects
-        already.
+        Raises ``ConfigError`` if there is no such method, cellpose is not installed, the model predicts objects
+        already, or mutex is asked of a model without affinities.
         """
-        if method not in get_args(Method):
-            raise ConfigError(
-                f"--instances: found {method!r}, expected one of {', '.join(get_args(Method))}. Leave the method out "
-                "for watershed."
-            )
+        check_method(method)
         if dataset.labels.instances is not None:
             raise ConfigError(
                 "--instances: found a model of the task instances, whose label maps already hold objects, expected one "
                 "of classes or regions. Leave the option out."
+            )
+        if method == "mutex":
+            raise ConfigError(
+                "--instances mutex: found a model of classes or regions, expected one of affinities: a data set of the "
+                'task instances with "affinities" in dataset.json. Leave the method out for watershed.'
             )
         if method == "cellpose":
             return cls(dataset, partial(separate_with_cellpose, settings=settings, model=cellpose_model()))

@@ -1,9 +1,9 @@
-"""Separation of the objects of a class that touch: a watershed on distance and probability."""
+"""Separation of the objects of a class that touch: its settings, and a watershed on distance and probability."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ class SeparationSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    method: Literal["watershed", "mutex"] = "watershed"
+    """watershed on distance and probability, or, for models with affinities, mutex watershed
+    (:mod:`autoseg.tasks.mutex`), of which only the last setting is one."""
     core: float = Field(0.5, ge=0, le=1)
     """Probability above which a voxel is in the core of an object."""
     neck: float = Field(0.7, gt=0, le=1)
@@ -86,7 +89,7 @@ def _separated(
     distance = _depth_in(core, [step / edge for step in spacing])
     markers, _ = ndimage.label(_maxima(distance, settings.neck))
     for region in (core, mask):
-        markers = _with_unmarked(markers, region)
+        markers = with_unmarked(markers, region)
     height = -(distance + probability.astype(np.float32) / UNITS)
     parted: NDArray[np.int32] = watershed(height, markers, mask=mask)
     return parted
@@ -103,7 +106,7 @@ def _depth_in(core: BoolArray, spacing: Sequence[float]) -> NDArray[np.float32]:
     return distance
 
 
-def _with_unmarked(markers: NDArray[np.int32], region: BoolArray) -> NDArray[np.int32]:
+def with_unmarked(markers: NDArray[np.int32], region: BoolArray) -> NDArray[np.int32]:
     """Return markers (*S) and, as one marker each, the components of ``region`` that have none."""
     components, n_components = ndimage.label(region)
     is_marked = np.zeros(n_components + 1, dtype=bool)

@@ -2,8 +2,9 @@
 
 Each validation case is parted by a small grid of settings while its prediction is written, and the matches with its
 reference are kept beside the prediction. When the validation of a fold ends, the settings with the best average
-precision over the records of all folds are stored in the model folder. Predictions of validation cases themselves are
-made with the defaults, so that their scores are those of cases on which nothing was tuned.
+precision over the records of all folds are stored in the model folder. Models with affinities try the mutex watershed
+besides, if its package is installed. Predictions of validation cases themselves are made with the defaults, so that
+their scores are those of cases on which nothing was tuned.
 """
 
 from __future__ import annotations
@@ -17,22 +18,26 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.cases.case import CaseRecord, Target
 from autoseg.cases.label_codes import read_annotation
-from autoseg.core.arrays import LabelMap
+from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.atomic import write_json
+from autoseg.core.boxes import Slices
 from autoseg.core.json_models import save_model
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels, head_states
 from autoseg.dataset.objects import objects_of_class
 from autoseg.evaluation.instances import InstanceCounts, add_counts, match_instances
+from autoseg.inference.affinity_map import AffinityMap
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.objects import ObjectMap
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.separation_file import SEPARATION_FILE, SeparationFile, SeparationTuning, read_separation_file
 from autoseg.io.images import without_ending
 from autoseg.preprocessing import Preprocessed
+from autoseg.tasks.mutex import is_installed, missing_offsets
 from autoseg.tasks.separation import SeparationSettings, renumbered, separate
 
 log = logging.getLogger(__name__)
@@ -68,8 +73,12 @@ class SeparationTrials:
     def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> _CaseTrials:
         """Return the observer of a case."""
         labels, record = self.dataset.labels, prepared.record
-        path = _record_path(output) if record.case in self.cases else None
-        return _CaseTrials(path, self.dataset.case(record.case), ObjectMap(record, labels), record, labels)
+        if record.case not in self.cases:
+            return _CaseTrials(None, self.dataset.case(record.case), ObjectMap(record, labels), record, labels)
+        offsets = () if labels.instances is None else labels.instances.offsets
+        has_mutex = is_installed() and offsets and missing_offsets(offsets, record.shape) is None
+        objects = ObjectMap(record, labels, AffinityMap(record, labels) if has_mutex else None)
+        return _CaseTrials(_record_path(output), self.dataset.case(record.case), objects, record, labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,11 @@ class _CaseTrials:
         if self.path is not None:
             self.objects(slab)
 
+    def keep_logits(self, first: int, logits: Float32Array) -> None:
+        """Keep the affinities of a slab, if they are tried."""
+        if self.path is not None:
+            self.objects.keep_logits(first, logits)
+
     def write(self) -> None:
         """Write the matches of each setting with the reference."""
         if self.path is None:
@@ -100,16 +114,30 @@ class _CaseTrials:
         box = box_of_objects(target.objects)
         target = Target(target.codes[box], target.label_sets, target.undrawn, objects=target.objects[box])
         content = []
-        spacing = self.record.geometry.spacing
-        for core, neck in product(CORES, NECKS):
-            settings = SeparationSettings(core=core, neck=neck, min_size=0)
-            masks = [values[box] == value for value in self.labels.class_values[1:]]
-            parted = [separate(mask, cores[box], spacing, settings) for mask in masks]
+        for settings, parted in self._parted(values, cores, box):
             for size in SIZES:
                 counts = add_counts(list(_matches(target, [renumbered(part, size) for part in parted], self.labels)))
-                content.append({"core": core, "neck": neck, "min_size": size, **_as_json(counts)})
+                content.append({**settings.model_dump(), "min_size": size, **_as_json(counts)})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, content)
+
+    def _parted(
+        self, values: LabelMap, cores: NDArray[np.uint8], box: Slices
+    ) -> Iterator[tuple[SeparationSettings, list[LabelMap]]]:
+        """Yield settings and the objects of each class within a box, of all sizes."""
+        masks = [values[box] == value for value in self.labels.class_values[1:]]
+        for core, neck in product(CORES, NECKS):
+            settings = SeparationSettings(core=core, neck=neck, min_size=0)
+            spacing = self.record.geometry.spacing
+            yield settings, [separate(mask, cores[box], spacing, settings) for mask in masks]
+        if self.objects.pairs is None:
+            return
+        settings, parts = SeparationSettings(method="mutex", min_size=0), []
+        for mask in masks:
+            whole = np.zeros(values.shape, dtype=bool)
+            whole[box] = mask
+            parts.append(self.objects.pairs.part(whole, settings)[box])
+        yield settings, parts
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -137,7 +165,8 @@ def tune_separation(model_folder: Path) -> None:
     """Store the best settings by the records of all folds as ``SEPARATION_FILE``, unless a user wrote that file.
 
     With fewer than ``LEAST_OBJECTS`` reference objects the file is not written, and a file of an earlier tuning is
-    removed: the defaults count.
+    removed: the defaults count. A method that was not tried on every case, since its package was missing, is passed
+    over.
     """
     path = model_folder / SEPARATION_FILE
     present = read_separation_file(model_folder)
@@ -153,7 +182,8 @@ def tune_separation(model_folder: Path) -> None:
     if usual not in totals or totals[usual].n_reference < LEAST_OBJECTS:
         path.unlink(missing_ok=True)
         return
-    scores = {settings: counts.average_precision() or 0.0 for settings, counts in totals.items()}
+    tried = {key: counts for key, counts in totals.items() if counts.n_reference == totals[usual].n_reference}
+    scores = {settings: counts.average_precision() or 0.0 for settings, counts in tried.items()}
     best = max(scores, key=lambda settings: scores[settings])
     if scores[best] < scores[usual] + LEAST_GAIN:
         best = usual
@@ -163,9 +193,10 @@ def tune_separation(model_folder: Path) -> None:
         n_objects=totals[usual].n_reference,
         cases=tuple(f"{record.parents[2].name}/{record.stem}" for record in records),
     )
+    named = f"core {best.core:g}, neck {best.neck:g}" if best.method == usual.method else f"method {best.method}"
     log.info(
-        "objects are parted with core %g, neck %g, min_size %d: AP50 %.3f on %d validation objects (defaults: %.3f)",
-        best.core, best.neck, best.min_size, scores[best], tuning.n_objects, scores[usual],
+        "objects are parted with %s, min_size %d: AP50 %.3f on %d validation objects (defaults: %.3f)",
+        named, best.min_size, scores[best], tuning.n_objects, scores[usual],
     )  # fmt: skip
     save_model(SeparationFile(**best.model_dump(), tuning=tuning), path)
 
@@ -196,5 +227,5 @@ def _as_json(counts: InstanceCounts) -> dict[str, object]:
 def _read(path: Path) -> Iterator[tuple[SeparationSettings, InstanceCounts]]:
     """Yield each setting of a record with its matches."""
     for row in json.loads(path.read_text(encoding="utf-8")):
-        settings = SeparationSettings(core=row["core"], neck=row["neck"], min_size=row["min_size"])
+        settings = SeparationSettings(**{key: row[key] for key in SeparationSettings.model_fields if key in row})
         yield settings, InstanceCounts(tuple(row["matched"]), row["n_pred"], row["n_ref"], row["matched_iou"])

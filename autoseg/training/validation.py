@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.core.errors import AutosegError
@@ -113,10 +113,9 @@ def _predict(request: FoldRequest, names: Sequence[str], workers: int, progress:
     if is_sampled(request):
         further = (ValidationSamples(request), PredictedQuality())
     if request.dataset.labels.instances is not None:
-        predictor = replace(predictor, model=replace(predictor.model, separation=SeparationSettings()))
         further = (*further, SeparationTrials(request.dataset, frozenset(request.val_cases[:MOST_CASES])))
     report = predict_files(
-        PredictorGroup((predictor,)),
+        PredictorGroup((predictor,), SeparationSettings()),
         {name: request.dataset.case(name).images for name in names},
         request.folder / "validation",
         overwrite=True,

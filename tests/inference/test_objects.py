@@ -167,7 +167,7 @@ def test_maps_are_written_beside_the_predictions_with_a_dataset_json_that_explai
 def test_methods_that_cannot_be_used_are_refused(monkeypatch):
     dataset = Dataset.from_json(CLASSES, name="d", folder=None)
     objects = Dataset.from_json({**CLASSES, "task": "instances", "instances_per_class": 10}, name="i", folder=None)
-    with pytest.raises(ConfigError, match="found 'fish', expected one of watershed, cellpose"):
+    with pytest.raises(ConfigError, match="found 'fish', expected one of watershed, mutex, cellpose"):
         SavedInstances.by("fish", dataset, SETTINGS)
     with pytest.raises(ConfigError, match="already hold objects"):
         SavedInstances.by("watershed", objects, SETTINGS)

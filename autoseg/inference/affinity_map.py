@@ -1,0 +1,76 @@
+"""Affinities of a predicted case, kept as its logits come, by which its objects are parted after the last slab."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from skimage.segmentation import watershed
+
+from autoseg.cases.case import CaseRecord
+from autoseg.core.arrays import BoolArray, Float32Array, LabelMap
+from autoseg.core.errors import ConfigError
+from autoseg.dataset.labels import Labels
+from autoseg.preprocessing import restore
+from autoseg.preprocessing.axes import nearest_indices
+from autoseg.preprocessing.crop import box_slices
+from autoseg.tasks.mutex import missing_offsets, part_by_affinities
+from autoseg.tasks.separation import UNITS, SeparationSettings, as_units, renumbered, with_unmarked
+
+
+class AffinityMap:
+    """Affinities of a case on the plan's grid, on which the offsets of the model count voxels.
+
+    They take A bytes per voxel of that grid, 2 A if several models are averaged.
+    """
+
+    def __init__(self, record: CaseRecord, labels: Labels, n_models: int = 1) -> None:
+        """Raise ``ConfigError`` if the offsets of the model cannot part objects of the case."""
+        self.offsets = () if labels.instances is None else labels.instances.offsets
+        missing = missing_offsets(self.offsets, record.shape)
+        if missing is not None:
+            raise ConfigError(
+                f"case {record.case}: found the affinities {[list(offset) for offset in self.offsets]} of a model, "
+                f"expected also {missing}: the mutex watershed needs it for an image of {record.shape} voxels. Part "
+                "objects by --instances watershed, or train again with such an offset."
+            )
+        self._record = record
+        self._first = labels.n_classes - 1
+        self._top = UNITS * n_models
+        self._total = np.zeros((len(self.offsets), *record.shape), dtype=np.min_scalar_type(self._top))
+
+    def keep(self, first: int, logits: Float32Array) -> None:
+        """Add the affinities of a slab of logits (O, planes, y, x) of one model; ``first`` is its first plane.
+
+        More outputs, such as those of members, may follow.
+        """
+        affinities = logits[self._first : self._first + len(self.offsets)]
+        self._total[:, first : first + logits.shape[1]] += as_units(expit(affinities))
+
+    def part(self, mask: BoolArray, settings: SeparationSettings) -> LabelMap:
+        """Return the objects (z, y, x) of a class in the file's axes, numbered from 1; ``mask`` are its voxels there.
+
+        They are parted on the plan's grid. If that is another one than the file's, each voxel of the mask belongs to
+        the object of the nearest voxel of the plan's grid; voxels that have none there to the object that grows to
+        them first within the mask, and parts of the mask without one are objects of their own. Of ``settings`` only
+        the least size counts.
+        """
+        record = self._record
+        on_crop = record.voxel_order.apply(mask)[box_slices(record.crop_low, record.crop_high)]
+        on_grid = _nearest(on_crop, record.shape)
+        objects = part_by_affinities(on_grid, self._total, self.offsets, top=self._top)
+        moved = _nearest(objects, record.shape_after_crop).astype(np.int32) * on_crop
+        if (moved[on_crop] == 0).any():
+            markers = with_unmarked(moved, on_crop)
+            moved = watershed(np.zeros(markers.shape, dtype=np.uint8), markers, mask=on_crop)
+        return renumbered(restore(moved.astype(np.uint32), record), settings.min_size)
+
+
+def _nearest(array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[Any]:
+    """Return an array (z, y, x) on a grid of ``shape`` of the same extent, each voxel from the nearest one."""
+    if array.shape == shape:
+        return array
+    taken: NDArray[Any] = array[np.ix_(*map(nearest_indices, array.shape, shape))]
+    return taken
