@@ -69,3 +69,18 @@ def image_of(objects: np.ndarray, seed: int) -> np.ndarray:
             other = np.roll(objects, shift, axis)
             image[(other != objects) & (other > 0) & (objects > 0)] = 120.0
     return np.clip(image + rng.normal(0, 12, objects.shape), 1, 255).astype(np.uint8)
+
+
+def logits_of(objects: np.ndarray, offsets: tuple[tuple[int, int, int], ...]) -> np.ndarray:
+    """Return logits (1 + A, z, y, x) of certain objects and their affinities, 0 where a pair leaves the array.
+
+    Steps of offsets are below 10 voxels.
+    """
+    logits = np.zeros((1 + len(offsets), *objects.shape), dtype=np.float32)
+    logits[0] = np.where(objects > 0, 4.0, -4.0)
+    padded = np.pad(objects.astype(int), 9, constant_values=-1)
+    z, y, x = objects.shape
+    for channel, (dz, dy, dx) in enumerate(offsets, start=1):
+        other = padded[9 + dz : 9 + dz + z, 9 + dy : 9 + dy + y, 9 + dx : 9 + dx + x]
+        logits[channel] = np.where((other == objects) & (objects > 0), 4.0, -4.0) * (other >= 0)
+    return logits

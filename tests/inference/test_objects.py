@@ -169,6 +169,8 @@ def test_methods_that_cannot_be_used_are_refused(monkeypatch):
     objects = Dataset.from_json({**CLASSES, "task": "instances", "instances_per_class": 10}, name="i", folder=None)
     with pytest.raises(ConfigError, match="found 'fish', expected one of watershed, mutex, cellpose"):
         SavedInstances.by("fish", dataset, SETTINGS)
+    with pytest.raises(ConfigError, match=r'expected one of affinities.*"affinities" in dataset\.json'):
+        SavedInstances.by("mutex", dataset, SETTINGS)
     with pytest.raises(ConfigError, match="already hold objects"):
         SavedInstances.by("watershed", objects, SETTINGS)
     monkeypatch.setitem(__import__("sys").modules, "cellpose", None)

@@ -20,33 +20,36 @@ SHAPES = pytest.mark.parametrize(
 )  # fmt: skip
 
 
-def by_definition(mask, affinities, offsets, top):
-    """Return the objects by algorithm 1 of arXiv 1904.12654, with sets of voxels and a list of forbidden pairs."""
+def edges_of(mask, affinities, offsets, top):
+    """Return the pairs within the mask as (weight, is attractive, channel, voxel, other voxel), the surest first."""
     edges = []
     for channel, offset in enumerate(offsets):
         is_attractive = sum(map(abs, offset)) == 1
-        for voxel in np.ndindex(mask.shape):
+        for voxel in map(tuple, np.argwhere(mask).tolist()):
             other = tuple(int(at) for at in np.add(voxel, offset))
-            if all(0 <= at < edge for at, edge in zip(other, mask.shape, strict=True)) and mask[voxel] and mask[other]:
+            if all(0 <= at < edge for at, edge in zip(other, mask.shape, strict=True)) and mask[other]:
                 affinity = int(affinities[channel][voxel])
                 edges.append((affinity if is_attractive else top - affinity, is_attractive, channel, voxel, other))
-    edges.sort(key=lambda edge: (-edge[0], not edge[1], *edge[2:]))
-    cluster = {tuple(voxel): {tuple(voxel)} for voxel in np.argwhere(mask).tolist()}
-    forbidden: set[frozenset] = set()
-    for _, is_attractive, _, voxel, other in edges:
+    return sorted(edges, key=lambda edge: (-edge[0], not edge[1], *edge[2:]))
+
+
+def by_definition(mask, affinities, offsets, top):
+    """Return the objects by algorithm 1 of arXiv 1904.12654, with sets of voxels and a set of forbidden pairs."""
+    voxels = list(map(tuple, np.argwhere(mask).tolist()))
+    cluster, forbidden = {voxel: {voxel} for voxel in voxels}, set()
+    for _, is_attractive, _, voxel, other in edges_of(mask, affinities, offsets, top):
         one, two = cluster[voxel], cluster[other]
         if one is two:
             continue
         if not is_attractive:
-            forbidden |= {frozenset((voxel, other))}
+            forbidden.add(frozenset((voxel, other)))
         elif not any(frozenset((a, b)) in forbidden for a in one for b in two):
             one |= two
-            for member in two:
-                cluster[member] = one
+            cluster.update(dict.fromkeys(two, one))
     objects = np.zeros(mask.shape, dtype=np.uint32)
-    for number, voxel in enumerate(np.argwhere(mask).tolist(), start=1):
-        if not objects[tuple(voxel)]:
-            for member in cluster[tuple(voxel)]:
+    for number, voxel in enumerate(voxels, start=1):
+        if not objects[voxel]:
+            for member in cluster[voxel]:
                 objects[member] = number
     return renumbered(objects, 0)
 

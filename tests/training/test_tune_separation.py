@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from objects import UNLABELLED, draw_objects, write_objects
+from objects import UNLABELLED, draw_objects, logits_of, write_objects
 
 from autoseg import Dataset
 from autoseg.cases.case import CaseRecord
@@ -30,6 +30,7 @@ from autoseg.training.tune_separation import (
 )
 
 DEFAULTS = SeparationSettings()
+FLAT = ((0, -1, 0), (0, 0, -1), (0, -5, 0), (0, 0, -5))
 BETTER = SeparationSettings(core=0.3, neck=0.85, min_size=25)
 
 
@@ -89,15 +90,65 @@ def test_settings_of_a_user_are_kept(tmp_path):
     assert read_separation(tmp_path) == SeparationSettings(core=0.42)
 
 
+def flat_record(shape):
+    """Return the record of the case c0, an image of one slice that nothing was done to."""
+    spacing = (999.0, 1.0, 1.0)
+    return CaseRecord(
+        case="c0", geometry=Geometry(spacing=spacing, ndim=2), transpose=(0, 1, 2), shape_before_crop=shape,
+        crop_low=(0, 0, 0), crop_high=shape, spacing_before=spacing, spacing=spacing, shape=shape,
+    )  # fmt: skip
+
+
+def with_mutex(folder, name, n_matched):
+    """Add the mutex watershed, which matches so many of 20 objects, to a record that matches half of them."""
+    record(folder, name, {})
+    path = folder / name
+    rows = json.loads(path.read_text())
+    for size in SIZES:
+        rows.append(
+            {"method": "mutex", "core": 0.5, "neck": 0.7, "min_size": size, "matched": [n_matched] * 10, "n_pred": 20,
+             "n_ref": 20, "matched_iou": float(n_matched)}
+        )  # fmt: skip
+    path.write_text(json.dumps(rows))
+
+
+def test_the_mutex_watershed_is_stored_where_it_is_better_and_was_tried_on_every_case(tmp_path):
+    with_mutex(tmp_path, "fold_0/validation/separation/a.json", 15)
+    tune_separation(tmp_path)
+    assert read_separation(tmp_path) == SeparationSettings(method="mutex")
+    record(tmp_path, "fold_1/validation/separation/b.json", {})  # made where the package was missing
+    tune_separation(tmp_path)
+    assert read_separation(tmp_path) == DEFAULTS
+    with_mutex(tmp_path, "fold_1/validation/separation/b.json", 2)
+    tune_separation(tmp_path)
+    assert read_separation(tmp_path) == DEFAULTS
+
+
+@pytest.mark.parametrize("offsets", [FLAT, FLAT[:2], None], ids=["longer", "nearest", "boundaries"])
+def test_a_trial_tries_the_mutex_watershed_if_the_offsets_suffice(offsets, tmp_path):
+    keys = {} if offsets is None else {"affinities": [list(offset) for offset in offsets]}
+    dataset = Dataset.load(write_objects(tmp_path / "d", n_cases=1, n_test=0, **keys))
+    reference, _ = read_labels(dataset.case("c0").label)
+    truth = draw_objects(reference.shape, 6.0, 0)
+    trials = SeparationTrials(dataset, frozenset({"c0"}))
+    case = trials.begin(tmp_path / "v" / "c0.png", SimpleNamespace(record=flat_record(truth.shape)), SimpleNamespace())
+    case.keep_logits(0, logits_of(truth, offsets or ()))
+    case(DecidedSlab(0, (truth > 0).astype(np.uint8), np.stack([truth == 0, truth > 0]).astype(np.float32)))
+    case.write()
+    rows = json.loads((tmp_path / "v" / "separation" / "c0.json").read_text())
+    tried = [row for row in rows if row["method"] == "mutex"]
+    assert [row["min_size"] for row in tried] == (list(SIZES) if offsets == FLAT else [])
+    if tried:
+        decided = reference != UNLABELLED
+        counts = match_instances(truth, np.where(decided, reference, 0), decided)
+        assert (tuple(tried[0]["matched"]), tried[0]["n_pred"]) == (counts.matched, counts.n_predicted)
+
+
 def test_a_trial_counts_what_each_setting_matches_where_the_reference_decides(tmp_path):
     dataset = Dataset.load(write_objects(tmp_path / "d", n_cases=2, n_test=0))
     reference, _ = read_labels(dataset.case("c0").label)
-    shape = reference.shape
-    truth = draw_objects(shape, 6.0, 0)
-    row = CaseRecord(
-        case="c0", geometry=Geometry(spacing=(999.0, 1.0, 1.0), ndim=2), transpose=(0, 1, 2), shape_before_crop=shape,
-        crop_low=(0, 0, 0), crop_high=shape, spacing_before=(999.0, 1.0, 1.0), spacing=(999.0, 1.0, 1.0), shape=shape,
-    )  # fmt: skip
+    truth = draw_objects(reference.shape, 6.0, 0)
+    row = flat_record(reference.shape)
     heads = np.stack([truth == 0, truth > 0]).astype(np.float32)
     slab = DecidedSlab(0, (truth > 0).astype(np.uint8), heads)
     trials, output = SeparationTrials(dataset, frozenset({"c0"})), tmp_path / "validation" / "c0.png"

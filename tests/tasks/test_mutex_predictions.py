@@ -1,0 +1,101 @@
+"""Predictions of models with affinities, parted by the mutex watershed where settings or the command say so."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bioimage_cpp import segmentation
+from objects import draw_objects
+from test_affinities import DEEP, FLAT, Exact
+from tiny_models import make_checkpoint
+
+from autoseg import Dataset
+from autoseg.cases.case import Case
+from autoseg.core.errors import ConfigError, ModelError
+from autoseg.core.geometry import Geometry
+from autoseg.evaluation.instances import match_instances
+from autoseg.inference import Predictor
+from autoseg.inference.predict_group import predict_group
+from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.io.images import read_labels, write_labels
+from autoseg.nn.checkpoint import save_checkpoint
+from autoseg.tasks.separation import SeparationSettings
+
+MUTEX = SeparationSettings(method="mutex", min_size=0)
+
+
+def predictor(folder, n_dims, offsets=None, **options):
+    """Return a predictor of a model folder whose only network gives exact affinities of the objects in its image."""
+    spacing = (999.0, 1.0, 1.0) if n_dims == 2 else (1.0, 1.0, 1.0)
+    checkpoint = make_checkpoint(n_dims=n_dims, spacing=spacing, ending=".nii.gz")
+    save_checkpoint(folder / "fold_0" / "checkpoint_final.pt", checkpoint)
+    chosen = (FLAT if n_dims == 2 else DEEP) if offsets is None else offsets
+    affinities = {"affinities": [list(offset) for offset in chosen]} if chosen else {}
+    content = {
+        **checkpoint.dataset, "task": "instances", "labels": {"background": 0, "cell": 1}, "unlabelled": 65535,
+        **affinities,
+    }  # fmt: skip
+    dataset = Dataset.from_json(content, name="d", folder=None)
+    loaded = Predictor.load(folder, device="cpu")
+    model = replace(loaded.model, dataset=dataset, networks=(Exact(tuple(chosen)),), **options)
+    return replace(loaded, model=model, autocast_dtype=None)
+
+
+def drawn(n_dims):
+    return draw_objects((1, 40, 44) if n_dims == 2 else (14, 24, 24), 5.0, 1)
+
+
+@pytest.mark.parametrize("n_models", [1, 2])
+@pytest.mark.parametrize("n_dims", [2, 3])
+def test_exact_affinities_in_many_mirrored_windows_are_parted_into_the_objects(n_dims, n_models, tmp_path):
+    own = [predictor(tmp_path / str(index), n_dims, separation=MUTEX) for index in range(n_models)]
+    objects, group = drawn(n_dims), PredictorGroup(tuple(own))
+    image = objects[None].astype(np.float32)
+    geometry = Geometry(spacing=own[0].model.plan.original_median_spacing, ndim=n_dims)
+    found = own[0].predict_array(image, geometry) if n_models == 1 else averaged(group, image, geometry)
+    assert own[0].is_mirrored and match_instances(found, objects).average_precision() == 1
+    np.testing.assert_array_equal(found > 0, objects > 0)
+    assert not own[0].predict_array(np.zeros_like(image), geometry).any()
+
+
+def averaged(group, image, geometry):
+    return group.label_map(group.prepare(Case("x", image, geometry)))
+
+
+@pytest.mark.parametrize("instances", ["mutex", "watershed", None])
+def test_the_command_chooses_how_label_maps_are_parted_and_writes_nothing_else(instances, tmp_path, monkeypatch):
+    objects, used = drawn(2), []
+    own = predictor(tmp_path / "m", 2)
+    write_labels(tmp_path / "in" / "c_0000.nii.gz", objects, Geometry(spacing=(999.0, 1.0, 1.0), ndim=2))
+    group = PredictorGroup((own,))
+    plain = segmentation.mutex_watershed
+    monkeypatch.setattr(segmentation, "mutex_watershed", lambda *args, **keys: used.append(1) or plain(*args, **keys))
+    report = predict_group(group, tmp_path / "in", tmp_path / "out", instances=instances, workers=0)
+    assert not report.failed and len(used) == (instances == "mutex") and not (tmp_path / "out" / "instances").exists()
+    found, _ = read_labels(tmp_path / "out" / "c.nii.gz")
+    assert match_instances(found, objects).average_precision() == 1
+
+
+def test_methods_that_do_not_fit_the_models_are_refused_before_anything_is_predicted(tmp_path, monkeypatch):
+    own = predictor(tmp_path / "a", 2)
+    group = PredictorGroup((own,))
+    for method, match in (("fish", "expected one of watershed, mutex"), ("cellpose", "expected watershed or mutex")):
+        with pytest.raises(ConfigError, match=match):
+            predict_group(group, tmp_path, tmp_path / "out", instances=method)
+    boundaries = predictor(tmp_path / "b", 2, offsets=())
+    with pytest.raises(ModelError, match=r"found a model of boundaries.*separation\.json"):
+        PredictorGroup((boundaries,), MUTEX)
+    with pytest.raises(ConfigError, match="already hold objects"):
+        predict_group(PredictorGroup((boundaries,)), tmp_path, tmp_path / "out", instances="mutex")
+    other = predictor(tmp_path / "c", 2)
+    configuration = other.model.configuration.model_copy(update={"spacing": (2.0, 2.0)})
+    other = replace(other, model=replace(other.model, configuration=configuration))
+    with pytest.raises(ModelError, match=r"found the spacing \(2\.0, 2\.0\) mm, expected \(1\.0, 1\.0\) mm"):
+        PredictorGroup((own, other), MUTEX)
+    assert PredictorGroup((own, other)).settings == SeparationSettings()
+    monkeypatch.setitem(sys.modules, "bioimage_cpp.segmentation", None)
+    with pytest.raises(ConfigError, match=r"pip install 'autoseg\[mutex\]'"):
+        predict_group(group, tmp_path, tmp_path / "out", instances="mutex")
