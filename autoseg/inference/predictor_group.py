@@ -67,12 +67,7 @@ class PredictorGroup:
 
     def __post_init__(self) -> None:
         check_agreement(self.models)
-        check_separation(self.models, self.settings)
-
-    @property
-    def settings(self) -> SeparationSettings:
-        """Settings by which objects are parted."""
-        return self.models[0].separation if self.separation is None else self.separation
+        check_separation(self.models, separation_of(self))
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -128,10 +123,11 @@ class PredictorGroup:
         labels = self.dataset.labels
         if labels.instances is None:
             return self._classes(case, observers, pool)
-        record, is_mutex = case[0].record, self.settings.method == "mutex"
-        objects = ObjectMap(record, labels, AffinityMap(record, labels, len(self.predictors)) if is_mutex else None)
+        record, settings = case[0].record, separation_of(self)
+        pairs = AffinityMap(record, labels, len(self.predictors)) if settings.method == "mutex" else None
+        objects = ObjectMap(record, labels, pairs)
         self._classes(case, (*observers, objects), pool)
-        return objects.objects(objects.separation(self.settings), labels.instances)
+        return objects.objects(objects.separation(settings), labels.instances)
 
     def _classes(self, case: Sequence[Preprocessed], observers: Sequence[Observer], pool: Executor | None) -> LabelMap:
         """Return the map of classes (z, y, x) of a prepared case; parameters as for :meth:`label_map`."""
@@ -165,3 +161,8 @@ class PredictorGroup:
         order = matched_heads(self.dataset.labels, labels)
         ordered: Float32Array = numbers if list(order) == sorted(order) else numbers[list(order)]
         return ordered
+
+
+def separation_of(group: PredictorGroup) -> SeparationSettings:
+    """Return the settings by which a group parts objects."""
+    return group.models[0].separation if group.separation is None else group.separation

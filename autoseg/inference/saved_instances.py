@@ -17,7 +17,7 @@ from autoseg.dataset.schema import INSTANCES, PER_CLASS
 from autoseg.inference.cellpose import cellpose_model, separate_with_cellpose
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.objects import ObjectMap, Separate
-from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.predictor_group import PredictorGroup, separation_of
 from autoseg.io.images import ending_of, without_ending, write_labels, written_ending
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.separation import SeparationSettings, separate
@@ -50,7 +50,7 @@ def parted_by(group: PredictorGroup, method: str) -> PredictorGroup:
             "--instances cellpose: found a model of affinities, expected watershed or mutex. Leave the option out for "
             "the method of its separation.json."
         )
-    return replace(group, separation=group.settings.model_copy(update={"method": method}))
+    return replace(group, separation=separation_of(group).model_copy(update={"method": method}))
 
 
 @dataclass(frozen=True, slots=True)

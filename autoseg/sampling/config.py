@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+
+
+def _numbers(value: Any) -> Any:
+    """Read ``2,4,4`` as numbers."""
+    return value.split(",") if isinstance(value, str) else value
+
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -28,6 +34,21 @@ class SamplingConfig(BaseModel):
     """Probability that a place with fewer than min_foreground_voxels is rejected."""
     max_attempts: Annotated[int, Field(ge=1)] = 20
     """Number of places drawn for a patch; if all are rejected, the best of them is taken."""
+    iterations_per_chunk: Annotated[int, Field(ge=0)] = 0
+    """Number of iterations in which all patches lie in one chunk of the data, before another chunk is drawn: for
+    volumes that do not fit in memory. 0 is off: patches lie anywhere."""
+    chunks_per_case: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], BeforeValidator(_numbers)] = (1, 1, 1)
+    """Number of chunks of each case along z, y and x, for example 2,4,4. Needs iterations_per_chunk."""
+
+    @model_validator(mode="after")
+    def _chunks_are_on(self) -> Self:
+        """Refuse a grid of chunks that would not be used."""
+        if self.chunks_per_case != (1, 1, 1) and not self.iterations_per_chunk:
+            raise ValueError(
+                f"chunks_per_case: found {self.chunks_per_case} without iterations_per_chunk, expected both. Set "
+                "sampling.iterations_per_chunk, for example 1000."
+            )
+        return self
 
     @property
     def rejects(self) -> bool:

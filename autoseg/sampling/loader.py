@@ -27,11 +27,12 @@ from autoseg.core.ranks import ONE_PROCESS, Ranks
 from autoseg.dataset.labels import Labels
 from autoseg.sampling.augment import augment_batch_
 from autoseg.sampling.batch import Batch, BatchTable, stack_codes, stack_images
+from autoseg.sampling.chunks import Schedule, make_schedule
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.extra_codes import ExtraCodeRule, ExtraCodes, choose_extra_codes
 from autoseg.sampling.origin import Origin, origin_of
 from autoseg.sampling.patches import Cutout, Sample, draw_place, read_cutout
-from autoseg.sampling.places import CaseContent, Sampler, intensity_generators, sample_rng
+from autoseg.sampling.places import CaseContent, intensity_generators, sample_rng
 from autoseg.sampling.raw_batch import RawBatch
 from autoseg.sampling.rejection import ALL_CASES
 from autoseg.sampling.workers import process_context, serve
@@ -110,9 +111,8 @@ def make_loader(
     WorkerError
         While iterating: a sample failed otherwise, or a worker process died; names the case, or those in flight.
     """
-    contents = [CaseContent.from_entry(case, case.open().entry, labels) for case in cases]
     batches = BatchBuilder(
-        sampler=Sampler(contents, sampling),
+        schedule=make_schedule(cases, sampling, labels, seed),
         patch=configuration.patch_size,
         samples=share_of_batch(configuration.batch_size if batch_size is None else batch_size, ranks),
         recipe=recipe,
@@ -193,7 +193,7 @@ class _OpenCase(NamedTuple):
 class BatchBuilder(Dataset[Batch | RawBatch]):
     """Builds the batch of an iteration; a map-style data set over iterations, pickled to the workers."""
 
-    sampler: Sampler
+    schedule: Schedule
     patch: tuple[int, ...]
     samples: range
     """Of the samples of a batch, those that are built here."""
@@ -223,12 +223,13 @@ class BatchBuilder(Dataset[Batch | RawBatch]):
         tables: list[CodeTable] = []
         names: list[str] = []
         origins: list[Origin] = []
+        sampler = self.schedule.during(iteration)
         for sample in self.samples:
             rng = sample_rng(self.seed, iteration, sample)
-            aim = self.sampler.draw(rng)
+            aim = sampler.draw(rng)
             try:
                 opened = self._open(aim.case)
-                place = draw_place(aim, opened.case, self.patch, self.recipe, rng, self.sampler.rejection)
+                place = draw_place(aim, opened.case, self.patch, self.recipe, rng, sampler.rejection)
                 cutout = read_cutout(
                     opened.case,
                     place,
@@ -270,7 +271,7 @@ class BatchBuilder(Dataset[Batch | RawBatch]):
 
     def _with_notes(self, batch: _AnyBatch) -> _AnyBatch:
         """Return the batch with what was noted of its cases since the last one."""
-        rejection = self.sampler.rejection
+        rejection = self.schedule.whole.rejection
         if rejection is None or not rejection.notes:
             return batch
         notes = tuple(rejection.notes.items())
@@ -280,7 +281,8 @@ class BatchBuilder(Dataset[Batch | RawBatch]):
     def case_names(self, index: int) -> tuple[str, ...]:
         """Names of the cases that the batch at ``index`` is made of."""
         rngs = (sample_rng(self.seed, self.start + index, sample) for sample in self.samples)
-        return tuple(self.sampler.draw(rng).case.name for rng in rngs)
+        sampler = self.schedule.during(self.start + index)
+        return tuple(sampler.draw(rng).case.name for rng in rngs)
 
     def _open(self, content: CaseContent) -> _OpenCase:
         """Open a case once per process; the least recently used one is closed when there are too many."""

@@ -16,7 +16,7 @@ from autoseg.cases.store import IMAGE, TARGET, CaseStore
 from autoseg.core.boxes import Box
 from autoseg.sampling.extra_codes import ExtraCodes
 from autoseg.sampling.move_layers import View, as_tensor, move_layer
-from autoseg.sampling.places import Aim, box_anywhere, box_around, draw_voxel
+from autoseg.sampling.places import Aim, box_anywhere, box_around, draw_voxel, room_for
 from autoseg.sampling.rejection import RealBox, Rejection
 
 
@@ -117,13 +117,15 @@ def _draw_once(
 ) -> Place:
     """Draw a place without regard to its annotation."""
     n_axes = len(patch)
-    shape = case.entry.record.shape[-n_axes:]
-    voxel = None if aim.code is None else draw_voxel(case, aim.code, rng)
+    whole = case.entry.record.shape
+    voxel = None if aim.code is None else draw_voxel(case, aim.code, rng, aim.box)
     if voxel is None:
-        low = box_anywhere(shape, patch, rng)
-        slice_index = int(rng.integers(case.entry.record.shape[0]))
+        room = Box.whole(whole) if aim.box is None else room_for(patch, aim.box, whole)
+        inside = box_anywhere(room.shape[-n_axes:], patch, rng)
+        low = [start + at for start, at in zip(room.start[-n_axes:], inside, strict=True)]
+        slice_index = int(rng.integers(room.start[0], room.stop[0]))
     else:
-        low = box_around(voxel[-n_axes:], shape, patch, rng)
+        low = box_around(voxel[-n_axes:], whole[-n_axes:], patch, rng)
         slice_index = voxel[0]
     warp = identity(n_axes) if recipe is None else draw_warp(recipe, patch, rng)
     centre = tuple(start + (edge - 1) / 2 for start, edge in zip(low, patch, strict=True))

@@ -12,12 +12,13 @@ from torch import Generator
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.store import CaseSource, CaseStore
 from autoseg.core.arrays import Shape3
+from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import Labels
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.rejection import Rejection
 
-PLACES, INTENSITIES = 0, 1
+PLACES, INTENSITIES, CHUNKS = 0, 1, 2
 """Keys of separate streams of random numbers below one seed."""
 
 
@@ -36,11 +37,18 @@ class CaseContent:
     """Whether every voxel is informative, and at least half of them are annotated as exactly one class."""
     code_groups: tuple[tuple[int, ...], ...]
     """The codes of ``counts``, grouped by annotated set."""
+    box: Box | None = None
+    """Part of the case that patches are drawn in, to which counts and codes refer; None: all of it."""
 
     @property
     def name(self) -> str:
         """Name of the case."""
         return self.source.name
+
+    @property
+    def n_annotated(self) -> int:
+        """Number of annotated voxels."""
+        return sum(self.counts.values())
 
     @classmethod
     def from_entry(cls, source: CaseSource, entry: CacheEntry, labels: Labels) -> CaseContent:
@@ -75,6 +83,8 @@ class Aim:
     """Whether the patch is a context patch, which may lie anywhere in a sparse case, annotated or not."""
     head: int | None = None
     """Index of the foreground head that the patch was forced for; None if it was not forced."""
+    box: Box | None = None
+    """Part of the case that the patch is drawn in: it has a voxel of the code; None: all of the case."""
 
 
 class Sampler:
@@ -94,7 +104,10 @@ class Sampler:
     balances classes within a case, so that a class of few cases is rare; in (c) nnU-Net draws uniformly over voxels.
     """
 
-    def __init__(self, cases: Sequence[CaseContent], config: SamplingConfig) -> None:
+    def __init__(
+        self, cases: Sequence[CaseContent], config: SamplingConfig, rejection: Rejection | None = None
+    ) -> None:
+        """Take ``rejection`` from a sampler of the same settings, to share its tables; None makes one if it is on."""
         self.config = config
         self.cases = tuple(case for case in cases if case.counts and case.source.priority > 0)
         if not self.cases:
@@ -103,7 +116,7 @@ class Sampler:
                 "one. Check the annotation with autoseg_plan_and_preprocess --check-only."
             )
         self._weights = _normalised([case.source.priority for case in self.cases])
-        self.rejection = Rejection(config, len(self.cases)) if config.rejects else None
+        self.rejection = Rejection(config, len(self.cases)) if config.rejects and rejection is None else rejection
         n_heads = len(self.cases[0].head_codes)
         holders = [[case for case in self.cases if case.head_codes[head]] for head in range(n_heads)]
         self._heads = [
@@ -124,16 +137,17 @@ class Sampler:
             case = cases[rng.choice(len(cases), p=weights)]
             codes = case.head_codes[head]
             share = _normalised([case.counts[code] for code in codes])
-            return Aim(case, codes[rng.choice(len(codes), p=share)], head=head)
+            return Aim(case, codes[rng.choice(len(codes), p=share)], head=head, box=case.box)
         case = self.cases[rng.choice(len(self.cases), p=self._weights)]
         if case.is_dense:
-            return Aim(case, None)
+            return Aim(case, None, box=case.box)
         if rng.random() < self.config.context_fraction:
-            return Aim(case, None, is_context=True)
+            return Aim(case, None, is_context=True, box=case.box)
         codes = case.code_groups[rng.integers(len(case.code_groups))]
         if len(codes) == 1:
-            return Aim(case, codes[0])
-        return Aim(case, codes[rng.choice(len(codes), p=_normalised([case.counts[code] for code in codes]))])
+            return Aim(case, codes[0], box=case.box)
+        share = _normalised([case.counts[code] for code in codes])
+        return Aim(case, codes[rng.choice(len(codes), p=share)], box=case.box)
 
 
 def sample_rng(seed: int, iteration: int, sample: int) -> np.random.Generator:
@@ -149,9 +163,13 @@ def intensity_generators(seed: int, iteration: int, samples: Iterable[int]) -> l
     ]
 
 
-def draw_voxel(case: CaseStore, code: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """Draw a voxel (z, y, x) uniformly among the stored locations of ``code``."""
+def draw_voxel(case: CaseStore, code: int, rng: np.random.Generator, box: Box | None = None) -> tuple[int, ...]:
+    """Draw a voxel (z, y, x) uniformly among the stored locations of ``code`` (in ``box``, which has at least one)."""
     locations = case.locations_of(code)
+    if box is not None:
+        places = np.unravel_index(locations, case.entry.record.shape)
+        sides = zip(places, box.start, box.stop, strict=True)
+        locations = locations[np.logical_and.reduce([(at >= low) & (at < high) for at, low, high in sides])]
     flat = int(locations[rng.integers(len(locations))])
     return tuple(int(index) for index in np.unravel_index(flat, case.entry.record.shape))
 
@@ -180,6 +198,19 @@ def box_anywhere(shape: Sequence[int], patch: Sequence[int], rng: np.random.Gene
     highest = np.where(missing > 0, -(missing // 2), np.asarray(shape) - np.asarray(patch))
     low: list[int] = rng.integers(lowest, highest, endpoint=True).tolist()
     return low
+
+
+def room_for(patch: Sequence[int], box: Box, shape: Sequence[int]) -> Box:
+    """Return a box of an image of ``shape`` (z, y, x), grown evenly to hold a patch of the last 2 or 3 axes.
+
+    It stays within the image, so along an axis on which the image is smaller than the patch it is all of the image.
+    """
+    start, stop = list(box.start), list(box.stop)
+    for axis, size in enumerate(patch, start=3 - len(patch)):
+        edge = max(box.shape[axis], min(size, shape[axis]))
+        start[axis] = min(max(0, start[axis] - (edge - box.shape[axis]) // 2), shape[axis] - edge)
+        stop[axis] = start[axis] + edge
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
 def _normalised(weights: Sequence[float]) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from autoseg.core.geometry import Geometry
 from autoseg.evaluation.instances import match_instances
 from autoseg.inference import Predictor
 from autoseg.inference.predict_group import predict_group
-from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.predictor_group import PredictorGroup, separation_of
 from autoseg.io.images import read_labels, write_labels
 from autoseg.nn.checkpoint import save_checkpoint
 from autoseg.tasks.separation import SeparationSettings
@@ -95,7 +95,7 @@ def test_methods_that_do_not_fit_the_models_are_refused_before_anything_is_predi
     other = replace(other, model=replace(other.model, configuration=configuration))
     with pytest.raises(ModelError, match=r"found the spacing \(2\.0, 2\.0\) mm, expected \(1\.0, 1\.0\) mm"):
         PredictorGroup((own, other), MUTEX)
-    assert PredictorGroup((own, other)).settings == SeparationSettings()
+    assert separation_of(PredictorGroup((own, other))) == SeparationSettings()
     monkeypatch.setitem(sys.modules, "bioimage_cpp.segmentation", None)
     with pytest.raises(ConfigError, match=r"pip install 'autoseg\[mutex\]'"):
         predict_group(group, tmp_path, tmp_path / "out", instances="mutex")
