@@ -29,16 +29,19 @@ def is_attractive(offset: Offset) -> bool:
 
 
 def missing_offsets(offsets: Sequence[Offset], shape: Sequence[int]) -> str | None:
-    """Return the offsets that objects of an array of ``shape`` (z, y, x) cannot be parted without; None: none miss.
+    """Return, in words, an offset without which objects in an array of ``shape`` (z, y, x) cannot be parted, or None.
 
-    Without a longer pair nothing keeps two objects apart. Without nearest neighbours along an axis of several voxels
-    no object extends along it.
+    Along each axis of several voxels, objects do not extend without a pair of nearest neighbours, and two that touch
+    are always joined without a longer pair.
     """
-    if all(map(is_attractive, offsets)):
-        return "one of more than one voxel, for example [0, -9, 0]"
     for axis, name in enumerate("zyx"):
-        if shape[axis] > 1 and not any(is_attractive(offset) and offset[axis] for offset in offsets):
+        along = [offset for offset in offsets if offset[axis]]
+        if shape[axis] == 1:
+            continue
+        if not any(map(is_attractive, along)):
             return f"one of one voxel along {name}"
+        if all(map(is_attractive, along)):
+            return f"a longer one along {name}"
     return None
 
 
@@ -71,8 +74,9 @@ def part_by_affinities(
 
     Notes
     -----
-    About 53 bytes and 1 µs per voxel of the box around the mask and offset. Source: Wolf et al., The Mutex Watershed
-    and its Objective, arXiv 1904.12654, algorithm 1, by bioimage-cpp.
+    With 4 to 6 offsets it takes 100 to 270 bytes and 0.1 to 4 µs per voxel of the box around the mask, most where the
+    mask fills the box. Source: Wolf et al., The Mutex Watershed and its Objective, arXiv 1904.12654, algorithm 1, by
+    bioimage-cpp.
     """
     mutex_watershed = optional(MODULE, EXTRA).mutex_watershed
     objects = np.zeros(mask.shape, dtype=np.uint32)

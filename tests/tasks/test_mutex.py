@@ -101,9 +101,18 @@ def test_one_object_stays_one_and_no_object_is_none(shape, offsets):
 
 def test_offsets_that_cannot_part_objects_are_named():
     assert missing_offsets(DEEP, (5, 7, 8)) is None and missing_offsets(FLAT, (1, 7, 8)) is None
-    assert "more than one voxel" in missing_offsets(((-1, 0, 0), (0, -1, 0), (0, 0, -1)), (5, 7, 8))
-    assert "along z" in missing_offsets(FLAT, (2, 7, 8))
-    assert "along y" in missing_offsets(((0, 0, 1), (0, -9, 0)), (1, 7, 8))
+    assert missing_offsets(((-1, 0, 0), (0, -1, 0), (0, 0, -1)), (5, 7, 8)) == "a longer one along z"
+    assert missing_offsets(((-1, 0, 0), *FLAT), (5, 7, 8)) == "a longer one along z"
+    assert missing_offsets(FLAT, (2, 7, 8)) == "one of one voxel along z"
+    assert missing_offsets(((0, 0, 1), (0, -9, 0)), (1, 7, 8)) == "one of one voxel along y"
+
+
+def test_objects_that_touch_along_an_axis_without_longer_pairs_are_always_joined():
+    objects = np.ones((4, 3, 3), dtype=np.uint16)
+    objects[2:] = 2
+    for offsets, expected in ((((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, -2, 0)), 1), (DEEP, 2)):
+        parted = part_by_affinities(objects > 0, exact(objects, offsets), offsets, top=255)
+        assert len(np.unique(parted)) == expected
 
 
 def test_without_the_package_the_command_that_installs_it_is_named(monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bioimage_cpp import segmentation
 from objects import draw_objects
-from test_affinities import DEEP, FLAT, Exact
+from test_affinities import FLAT, Exact
 from tiny_models import make_checkpoint
 
 from autoseg import Dataset
@@ -24,6 +24,7 @@ from autoseg.io.images import read_labels, write_labels
 from autoseg.nn.checkpoint import save_checkpoint
 from autoseg.tasks.separation import SeparationSettings
 
+DEEP = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (2, 0, 0), (0, -2, 0), (0, 0, 3))
 MUTEX = SeparationSettings(method="mutex", min_size=0)
 
 
