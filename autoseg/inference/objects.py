@@ -58,7 +58,7 @@ class ObjectMap:
             self.pairs.keep(first, logits)
 
     def separation(self, settings: SeparationSettings) -> Separate:
-        """Return the function that parts the objects of a class by settings; mutex only with ``pairs``."""
+        """Return the function that parts the objects of a class by settings; without ``pairs`` it refuses mutex."""
         pairs = self.pairs
         if settings.method == "mutex" and pairs is not None:
             return lambda mask, probability, spacing: pairs.part(mask, settings)

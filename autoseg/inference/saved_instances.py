@@ -82,7 +82,7 @@ class SavedInstances:
             )
         if method == "cellpose":
             return cls(dataset, partial(separate_with_cellpose, settings=settings, model=cellpose_model()))
-        return cls(dataset, partial(separate, settings=settings))
+        return cls(dataset, partial(separate, settings=settings.model_copy(update={"method": method})))
 
     @property
     def numbers(self) -> InstanceNumbers:

@@ -13,6 +13,7 @@ from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
 from autoseg.core.arrays import BoolArray, LabelMap
+from autoseg.core.errors import ConfigError
 
 UNITS = 255
 """A probability is kept as a whole number from 0 to this, in 1 byte per voxel."""
@@ -57,12 +58,22 @@ def separate(
     spacing
         Edges of a voxel in mm, one per axis; distances are measured in mm.
 
+    Raises
+    ------
+    ConfigError
+        If ``settings`` ask for another method.
+
     Notes
     -----
     Neighbours are those that share a face, so objects that touch at an edge or corner alone are two. The array's edge
     is no edge of an object. Source: marker-controlled watershed (scikit-image); deepflash2 ``learner.py`` uses cellpose
     instead, which needs a network of its own.
     """
+    if settings.method != "watershed":
+        raise ConfigError(
+            f"separation of objects: found the method {settings.method}, expected watershed, as nothing is known here "
+            'of affinities. Write "method": "watershed" into separation.json of the model folder.'
+        )
     if mask.ndim == 3 and len(mask) == 1:
         return separate(mask[0], probability[0], spacing[1:], settings)[None]
     boxes = ndimage.find_objects(mask.astype(np.uint8))

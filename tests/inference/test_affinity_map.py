@@ -146,5 +146,7 @@ def test_an_object_map_parts_by_the_method_of_the_settings():
     ObjectMap(record, labels).keep_logits(0, logits_of(two, FLAT))  # keeps nothing
     mask = in_file(two > 0, record)
     probability = np.where(mask, 255, 0).astype(np.uint8)
+    with pytest.raises(ConfigError, match="found the method mutex, expected watershed"):
+        ObjectMap(record, labels).separation(MUTEX)(mask, probability, (1.0, 1.0, 1.0))
     for settings, expected in ((MUTEX, 2), (SeparationSettings(), 1)):
         assert both.separation(settings)(mask, probability, (1.0, 1.0, 1.0)).max() == expected

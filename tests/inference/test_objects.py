@@ -148,7 +148,7 @@ def test_a_case_without_objects_is_background():
 
 def test_maps_are_written_beside_the_predictions_with_a_dataset_json_that_explains_them(tmp_path):
     dataset = Dataset.from_json(CLASSES, name="d", folder=None)
-    output = SavedInstances.by("watershed", dataset, SETTINGS)
+    output = SavedInstances.by("watershed", dataset, SeparationSettings(method="mutex", min_size=0))
     label_map, values = tmp_path / "c.nii.gz", two_touching()
     assert not output.is_written(label_map)
     case = output.begin(label_map, SimpleNamespace(record=record()), SimpleNamespace(dataset=dataset))
