@@ -11,12 +11,11 @@ from skimage.segmentation import watershed
 
 from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import BoolArray, Float32Array, LabelMap
-from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import Labels
 from autoseg.preprocessing import restore
 from autoseg.preprocessing.axes import nearest_indices
 from autoseg.preprocessing.crop import box_slices
-from autoseg.tasks.mutex import missing_offsets, part_by_affinities
+from autoseg.tasks.mutex import check_offsets, part_by_affinities
 from autoseg.tasks.separation import UNITS, SeparationSettings, as_units, renumbered, with_unmarked
 
 
@@ -29,13 +28,7 @@ class AffinityMap:
     def __init__(self, record: CaseRecord, labels: Labels, n_models: int = 1) -> None:
         """Raise ``ConfigError`` if the offsets of the model cannot part objects of the case."""
         self.offsets = () if labels.instances is None else labels.instances.offsets
-        missing = missing_offsets(self.offsets, record.shape)
-        if missing is not None:
-            raise ConfigError(
-                f"case {record.case}: found the affinities {[list(offset) for offset in self.offsets]} of a model, "
-                f"expected also {missing}: the mutex watershed needs it for an image of {record.shape} voxels. Part "
-                "objects by --instances watershed, or train again with such an offset."
-            )
+        check_offsets(f"case {record.case}", self.offsets, record.shape)
         self._record = record
         self._first = labels.n_classes - 1
         self._top = UNITS * n_models

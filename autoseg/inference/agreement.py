@@ -9,7 +9,7 @@ from autoseg.core.errors import ModelError
 from autoseg.core.findings import listed
 from autoseg.dataset.labels import Labels
 from autoseg.inference.model import Model
-from autoseg.tasks.mutex import EXTRA, MODULE
+from autoseg.tasks.mutex import EXTRA, MODULE, check_offsets
 from autoseg.tasks.separation import SeparationSettings
 
 
@@ -44,8 +44,8 @@ def check_agreement(models: Sequence[Model]) -> None:
 def check_separation(models: Sequence[Model], settings: SeparationSettings) -> None:
     """Raise ``ModelError`` or ``ConfigError`` if objects cannot be parted by the method of the settings.
 
-    The mutex watershed needs affinities, which several models must have on one grid, and bioimage-cpp. Models without
-    the task instances part nothing here.
+    The mutex watershed needs affinities at enough offsets, which several models must have on one grid, and
+    bioimage-cpp. Models without the task instances part nothing here.
     """
     first, *others = models
     rule = first.dataset.labels.instances
@@ -56,6 +56,7 @@ def check_separation(models: Sequence[Model], settings: SeparationSettings) -> N
             f"{first.folder}: found a model of boundaries, expected one of affinities for the method mutex. Write "
             '"method": "watershed" into its separation.json, or remove that file.'
         )
+    check_offsets(str(first.folder), rule.offsets, (1 if first.configuration.is_2d else 2, 2, 2))
     for other in others:
         if other.configuration.spacing != first.configuration.spacing:
             raise ModelError(

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from autoseg.core.arrays import BoolArray
 from autoseg.core.components import optional
+from autoseg.core.errors import ConfigError
 from autoseg.dataset.instance_numbers import Offset
 
 MODULE, EXTRA = "bioimage_cpp.segmentation", "mutex"
@@ -43,6 +44,17 @@ def missing_offsets(offsets: Sequence[Offset], shape: Sequence[int]) -> str | No
         if all(map(is_attractive, along)):
             return f"a longer one along {name}"
     return None
+
+
+def check_offsets(where: str, offsets: Sequence[Offset], shape: Sequence[int]) -> None:
+    """Raise ``ConfigError``, which begins with ``where``, if :func:`missing_offsets` names an offset."""
+    missing = missing_offsets(offsets, shape)
+    if missing is not None:
+        raise ConfigError(
+            f"{where}: found the affinities {[list(offset) for offset in offsets]}, expected also {missing}, which the "
+            'mutex watershed needs. Part objects by --instances watershed, or add an offset to "affinities" in '
+            "dataset.json and train again."
+        )
 
 
 def part_by_affinities(

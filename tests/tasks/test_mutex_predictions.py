@@ -91,6 +91,9 @@ def test_methods_that_do_not_fit_the_models_are_refused_before_anything_is_predi
         PredictorGroup((boundaries,), MUTEX)
     with pytest.raises(ConfigError, match="already hold objects"):
         predict_group(PredictorGroup((boundaries,)), tmp_path, tmp_path / "out", instances="mutex")
+    for n_dims, offsets, match in ((2, FLAT[:2], "a longer one along y"), (3, FLAT, "one of one voxel along z")):
+        with pytest.raises(ConfigError, match=f"found the affinities .*expected also {match}"):
+            PredictorGroup((predictor(tmp_path / f"few{n_dims}", n_dims, offsets),), MUTEX)
     other = predictor(tmp_path / "c", 2)
     configuration = other.model.configuration.model_copy(update={"spacing": (2.0, 2.0)})
     other = replace(other, model=replace(other.model, configuration=configuration))
