@@ -25,9 +25,9 @@ class Schedule:
     """The samplers of a run: which one draws the patches of an iteration follows from the seed and the iteration.
 
     A chunk is drawn for every ``iterations_per_chunk`` iterations, independently of the others: its case by priority,
-    as without chunks, then the chunk in proportion to its annotated voxels, so that in the long run every annotated
-    voxel counts as much as without chunks. Within the chunk the rules of :class:`Sampler` hold for the classes that
-    occur there.
+    as without chunks, then the chunk in proportion to its annotated voxels, so that in the long run cases, and their
+    annotated parts, are seen as often as without chunks. Within the chunk the rules of :class:`Sampler` hold for the
+    classes that occur there.
 
     Source: PyTorch Connectomics ``DATA_CHUNK_NUM`` and ``DATA_CHUNK_ITER``. Differs in that chunks do not overlap,
     that they count by their annotation, not all alike, and that a resumed run goes on with the same chunk.

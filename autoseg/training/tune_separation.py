@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -175,15 +176,17 @@ def tune_separation(model_folder: Path) -> None:
         return
     records = sorted(model_folder.glob(f"fold_[0-9]*/validation/{FOLDER}/*.json"))
     totals: dict[SeparationSettings, InstanceCounts] = {}
+    n_tried: Counter[SeparationSettings] = Counter()
     for record in records:
         for settings, counts in _read(record):
             totals[settings] = counts + totals[settings] if settings in totals else counts
+            n_tried[settings] += 1
     usual = SeparationSettings()
-    if usual not in totals or totals[usual].n_reference < LEAST_OBJECTS:
+    if n_tried[usual] < max(1, len(records)) or totals[usual].n_reference < LEAST_OBJECTS:
         path.unlink(missing_ok=True)
         return
-    tried = {key: counts for key, counts in totals.items() if counts.n_reference == totals[usual].n_reference}
-    scores = {settings: counts.average_precision() or 0.0 for settings, counts in tried.items()}
+    everywhere = [settings for settings in totals if n_tried[settings] == len(records)]
+    scores = {settings: totals[settings].average_precision() or 0.0 for settings in everywhere}
     best = max(scores, key=lambda settings: scores[settings])
     if scores[best] < scores[usual] + LEAST_GAIN:
         best = usual
