@@ -7,7 +7,8 @@ from pathlib import Path
 
 from autoseg.core.progress import Progress, silent
 from autoseg.evaluation.quality import QUALITY_FOLDER, Quality
-from autoseg.inference.folder import Inputs, PredictionReport, predict_files
+from autoseg.inference.folder import PredictionReport, predict_files
+from autoseg.inference.input_cases import Inputs
 from autoseg.inference.outputs import FurtherOutput, Removal
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.quality_output import PredictedQuality, conclude_quality

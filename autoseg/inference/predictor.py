@@ -18,7 +18,8 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.core.progress import Progress, silent
 from autoseg.core.workspace import FoldName
 from autoseg.inference.export import decide, probabilities
-from autoseg.inference.folder import Inputs, PredictionReport
+from autoseg.inference.folder import PredictionReport
+from autoseg.inference.input_cases import Inputs
 from autoseg.inference.inputs import header_faults, image_fault
 from autoseg.inference.low_resolution import select_windows
 from autoseg.inference.model import Model, check_same_classes, load_model, previous_folder
