@@ -124,8 +124,8 @@ def predict_files(
     for output in further:
         refuse_regression(dataset.labels, f"saving {output.name}")
     jobs = [_job(name, files, output_folder, dataset.labels) for name, files in cases.items()]
-    skipped = tuple(job.name for job in jobs if job.is_done(further) and not overwrite)
-    todo = [job for job in jobs if job.name not in skipped]
+    done_before = frozenset(() if overwrite else (job.name for job in jobs if job.is_done(further)))
+    todo = [job for job in jobs if job.name not in done_before]
     check = check_inputs(
         {job.name: job.files for job in todo},
         [(model.plan, model.configuration) for model in predictor.models],
@@ -149,6 +149,7 @@ def predict_files(
             read_ahead=workers > 0, write_behind=lambda prediction: workers > 0, progress=progress,
         )  # fmt: skip
     done = tuple(job.name for job in good if job.name not in errors)
+    skipped = tuple(job.name for job in jobs if job.name in done_before)
     return PredictionReport(done, skipped, failed | errors, check.warnings)
 
 

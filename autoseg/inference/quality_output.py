@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,8 +21,8 @@ from autoseg.evaluation.quality import (
     Quality,
     judged,
     judged_heads,
-    read_records,
     record_path,
+    records_in,
     write_quality_table,
 )
 from autoseg.inference.case_features import case_features
@@ -103,14 +103,17 @@ class CaseSums:
 def conclude_quality(folder: Path, cases: Collection[str]) -> None:
     """Write ``quality.csv`` from all records in a folder of predictions; name those of ``cases`` that are unlike.
 
-    Without a record there is no table: that of removed records is removed, too.
+    Without a record there is no table: that of removed records is removed, too. One record is in memory at a time.
     """
-    records = read_records(folder)
-    if not records:
-        (folder / QUALITY_TABLE).unlink(missing_ok=True)
-        return
-    write_quality_table(folder / QUALITY_TABLE, records)
-    unlike = [record.case for record in records if record.case in cases and record.verdict and record.verdict.is_unlike]
+    own, unlike = frozenset(cases), list[str]()
+
+    def noted() -> Iterator[CaseQuality]:
+        for record in records_in(folder):
+            if record.case in own and record.verdict and record.verdict.is_unlike:
+                unlike.append(record.case)
+            yield record
+
+    write_quality_table(folder / QUALITY_TABLE, noted())
     if unlike:
         log.warning(
             "%d of %s are unlike the training images, so that their predicted Dice may be wrong: %s. Reasons: %s",
