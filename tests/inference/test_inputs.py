@@ -149,7 +149,7 @@ def test_all_cases_are_checked_and_faults_keep_their_case(planned, monkeypatch, 
     assert "files that cannot be read" in str(check.faults["d"][0])
     assert "another origin than in good.nii" in str(check.faults["e"][0])
     assert "another shape than in good.nii" in str(check.faults["f"][0])
-    assert [warning.split(": ")[0] for warning in check.warnings] == ["case b", "case 'a'"]
+    assert [warning.split(": ")[0] for warning in check.warnings] == ["case 'a'", "case 'b'"]
     assert check.warnings[1] == "case 'a': odd"
 
 
