@@ -150,7 +150,7 @@ def test_all_cases_are_checked_and_faults_keep_their_case(planned, monkeypatch, 
     assert "another origin than in good.nii" in str(check.faults["e"][0])
     assert "another shape than in good.nii" in str(check.faults["f"][0])
     assert [warning.split(": ")[0] for warning in check.warnings] == ["case 'a'", "case 'b'"]
-    assert check.warnings[1] == "case 'a': odd"
+    assert check.warnings[0] == "case 'a': odd"
 
 
 def test_two_channels_in_two_files_count_as_two(planned, monkeypatch, tmp_path):
