@@ -25,6 +25,7 @@ from autoseg.inference.inputs import check_inputs
 from autoseg.inference.model import Model
 from autoseg.inference.outputs import CaseOutput, FurtherOutput, Removal
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.run_cases import run_cases
 from autoseg.io.images import (
     ending_of,
@@ -35,7 +36,6 @@ from autoseg.io.images import (
     written_ending,
 )
 from autoseg.nn.device import device_name
-from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import outputs_of, refuse_regression
 
 log = logging.getLogger(__name__)
@@ -191,22 +191,22 @@ class _Steps:
     decider: Executor | None
     """One thread that decides slabs while the network computes the next; with None the network's thread does both."""
 
-    def read(self, case: str) -> Case | tuple[Preprocessed, ...]:
+    def read(self, case: str) -> Case | PreparedCase:
         """Return a case as its files hold it if preparing it needs a network, otherwise prepared."""
         image, geometry = read_image(self.jobs[case].files)
         content = Case(case, image, geometry)
         return content if self.predictor.needs_network_to_prepare else self.predictor.prepare(content)
 
-    def predict(self, case: str, predictor: PredictorGroup, content: Case | tuple[Preprocessed, ...]) -> _Prediction:
+    def predict(self, case: str, predictor: PredictorGroup, content: Case | PreparedCase) -> _Prediction:
         """Return the label map of a case, decided while the network computes, and its further outputs."""
         prepared = predictor.prepare(content) if isinstance(content, Case) else content
-        record = prepared[0].record
+        record = prepared.record
         if predictor.dataset.labels.targets:
             return _Prediction(None, record, numbers=predictor.numbers(prepared, pool=self.decider))
         with ExitStack() as on_failure:
             outputs = []
             for output in self.further:
-                outputs.append(output.begin(self.jobs[case].output, prepared[0], predictor))
+                outputs.append(output.begin(self.jobs[case].output, prepared, predictor))
                 on_failure.callback(outputs[-1].close)
             label_map = predictor.label_map(prepared, observers=outputs, pool=self.decider)
             on_failure.pop_all()

@@ -75,7 +75,7 @@ def header_faults(
             Fault(where, f"spacing {geometry.spacing}", "positive numbers (mm)", "Correct the header of the file.")
         )
         return tuple(faults)
-    axes = _axis_fault(where, shape, geometry, plan, configuration)
+    axes = _axis_fault(where, geometry, plan, configuration)
     if axes is not None:
         return (*faults, axes)
     factor = _spacing_factor(geometry, plan)
@@ -175,20 +175,10 @@ def _channel_faults(where: str, shape: Sequence[int], plan: Plan) -> list[Fault]
     return faults
 
 
-def _axis_fault(
-    where: str, shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration
-) -> Fault | None:
-    """Return a fault if the image is 2-D and the model was trained on volumes, or the reverse; otherwise None."""
+def _axis_fault(where: str, geometry: Geometry, plan: Plan, configuration: Configuration) -> Fault | None:
+    """Return a fault if the image is 2-D and the model was trained on volumes; otherwise None."""
     if geometry.ndim == 2 and (not configuration.is_2d or plan.transpose_forward[0] != 0):
         return Fault(where, "a 2-D image", "a volume: the model was trained on 3-D images", "Give 3-D images.")
-    n_slices = shape[1 + plan.voxel_order(geometry).axes[0]]
-    if plan.original_median_shape[0] == 1 and n_slices > 1:
-        return Fault(
-            where,
-            f"a volume of {n_slices} slices",
-            "a 2-D image, as in training",
-            "Give each slice as a case of its own.",
-        )
     return None
 
 
@@ -198,7 +188,7 @@ def _spacing_factor(geometry: Geometry, plan: Plan) -> float:
     The slice axis of 2-D data does not count.
     """
     mine: tuple[float, ...] = plan.voxel_order(geometry).permuted(geometry.spacing)
-    first = 1 if geometry.ndim == 2 or plan.original_median_shape[0] == 1 else 0
+    first = 1 if geometry.ndim == 2 or plan.is_of_2d_images else 0
     ratios = [a / b for a, b in zip(mine[first:], plan.original_median_spacing[first:], strict=True)]
     return max(max(ratio, 1 / ratio) for ratio in ratios)
 

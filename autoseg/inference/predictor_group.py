@@ -21,6 +21,7 @@ from autoseg.inference.members import MemberKind, member_kind
 from autoseg.inference.model import Model
 from autoseg.inference.numbers import decide_numbers
 from autoseg.inference.objects import ObjectMap
+from autoseg.inference.prepared import PreparedCase, n_slices, stack_of_slices, whole_image
 from autoseg.inference.window import Slab
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.separation import separate
@@ -95,12 +96,22 @@ class PredictorGroup:
         """Whether :meth:`prepare` predicts, with the previous stage of a cascade."""
         return any(predictor.previous is not None for predictor in self.predictors)
 
-    def prepare(self, case: Case) -> tuple[Preprocessed, ...]:
-        """Return a case on the grid of each model; their records agree in axes and crop."""
-        return tuple(predictor.prepare(case) for predictor in self.predictors)
+    def prepare(self, case: Case) -> PreparedCase:
+        """Return a case on the grid of each model; their records agree in axes and crop.
+
+        For models of 2-D images a volume is a stack of slices, each of which is prepared and predicted by itself.
+        """
+
+        def prepare(image: Case) -> tuple[Preprocessed, ...]:
+            return tuple(predictor.prepare(image) for predictor in self.predictors)
+
+        plan = self.models[0].plan
+        if n_slices(case.image.shape, case.geometry, plan) > 1:
+            return stack_of_slices(case, plan, prepare)
+        return whole_image(prepare(case))
 
     def label_map(
-        self, case: Sequence[Preprocessed], *, observers: Sequence[Observer] = (), pool: Executor | None = None
+        self, case: PreparedCase, *, observers: Sequence[Observer] = (), pool: Executor | None = None
     ) -> LabelMap:
         """Return the label map (z, y, x) of a prepared case, in the file's axes; of the task instances, the objects.
 
@@ -119,12 +130,25 @@ class PredictorGroup:
         labels = self.dataset.labels
         if labels.instances is None:
             return self._classes(case, observers, pool)
-        objects = ObjectMap(case[0].record, labels)
+        objects = ObjectMap(case.record, labels)
         self._classes(case, (*observers, objects), pool)
-        return objects.objects(partial(separate, settings=self.models[0].separation), labels.instances)
+        parted = case.by_slices(partial(separate, settings=self.models[0].separation))
+        return objects.objects(parted, labels.instances)
 
-    def _classes(self, case: Sequence[Preprocessed], observers: Sequence[Observer], pool: Executor | None) -> LabelMap:
+    def _classes(self, case: PreparedCase, observers: Sequence[Observer], pool: Executor | None) -> LabelMap:
         """Return the map of classes (z, y, x) of a prepared case; parameters as for :meth:`label_map`."""
+        labels = self.dataset.labels
+        return case.put_together(
+            [
+                self._classes_of_image(image, case.placed(index, observers, labels), pool)
+                for index, image in enumerate(case.images)
+            ]
+        )
+
+    def _classes_of_image(
+        self, case: Sequence[Preprocessed], observers: Sequence[Observer], pool: Executor | None
+    ) -> LabelMap:
+        """Return the map of classes (z, y, x) of an image that is prepared for each model."""
         labels, streams = self.dataset.labels, []
         for predictor, own in zip(self.predictors, case, strict=True):
             n_members = len(predictor.model.networks) if needs_members(observers) else 0
@@ -136,11 +160,15 @@ class PredictorGroup:
         heads = [matched_heads(labels, model.dataset.labels) for model in self.models]
         return decide_mean(streams, heads, case[0].record, labels, observers)
 
-    def numbers(self, case: Sequence[Preprocessed], *, pool: Executor | None = None) -> Float32Array:
+    def numbers(self, case: PreparedCase, *, pool: Executor | None = None) -> Float32Array:
         """Return the numbers (R, z, y, x) float32 of a prepared case in the file's axes, by models of regression.
 
         Those of several models are averaged.
         """
+        return case.put_together([self._numbers_of_image(image, pool) for image in case.images])
+
+    def _numbers_of_image(self, case: Sequence[Preprocessed], pool: Executor | None) -> Float32Array:
+        """Return the numbers (R, z, y, x) of an image that is prepared for each model."""
         each = (self._numbers(*pair, pool) for pair in zip(self.predictors, case, strict=True))
         total = next(each)
         for numbers in each:

@@ -19,10 +19,10 @@ from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.map_buffer import MapBuffer
 from autoseg.inference.members import MemberKind
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.temperature import calibrated
 from autoseg.inference.uncertainty_maps import MAPS, MeanUncertainty, UncertaintySums, uncertainty_maps
 from autoseg.io.images import ending_of, without_ending, write_values, written_ending
-from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import task_of
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class SavedUncertainty:
         for path in (_means_path(output), *_paths(output)):
             path.unlink(missing_ok=True)
 
-    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> CaseMaps:
+    def begin(self, output: Path, prepared: PreparedCase, predictor: PredictorGroup) -> CaseMaps:
         """Return the observer of a case."""
         return CaseMaps(output, prepared.record, predictor)
 
