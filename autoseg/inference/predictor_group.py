@@ -13,6 +13,7 @@ import torch
 from autoseg.cases.case import Case
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.labels import Labels
 from autoseg.inference.agreement import check_agreement, matched_heads
 from autoseg.inference.decided import Observer, needs_members
 from autoseg.inference.export import decide, probability_slabs
@@ -140,46 +141,49 @@ class PredictorGroup:
         labels = self.dataset.labels
         return case.put_together(
             [
-                self._classes_of_image(image, case.placed(index, observers, labels), pool)
+                _classes_of_image(self, image, case.placed(index, observers, labels), pool)
                 for index, image in enumerate(case.images)
             ]
         )
-
-    def _classes_of_image(
-        self, case: Sequence[Preprocessed], observers: Sequence[Observer], pool: Executor | None
-    ) -> LabelMap:
-        """Return the map of classes (z, y, x) of an image that is prepared for each model."""
-        labels, streams = self.dataset.labels, []
-        for predictor, own in zip(self.predictors, case, strict=True):
-            n_members = len(predictor.model.networks) if needs_members(observers) else 0
-            slabs = predictor.slabs(own.image, own.record.case, separate=n_members > 1)
-            if len(self.predictors) == 1:
-                return decide(slabs, own.record, labels, observers=observers, n_members=n_members, pool=pool)
-            of_model = predictor.model.dataset.labels
-            streams.append(probability_slabs(slabs, own.record, of_model, n_members=n_members, pool=pool))
-        heads = [matched_heads(labels, model.dataset.labels) for model in self.models]
-        return decide_mean(streams, heads, case[0].record, labels, observers)
 
     def numbers(self, case: PreparedCase, *, pool: Executor | None = None) -> Float32Array:
         """Return the numbers (R, z, y, x) float32 of a prepared case in the file's axes, by models of regression.
 
         Those of several models are averaged.
         """
-        return case.put_together([self._numbers_of_image(image, pool) for image in case.images])
+        return case.put_together([_numbers_of_image(self, image, pool) for image in case.images])
 
-    def _numbers_of_image(self, case: Sequence[Preprocessed], pool: Executor | None) -> Float32Array:
-        """Return the numbers (R, z, y, x) of an image that is prepared for each model."""
-        each = (self._numbers(*pair, pool) for pair in zip(self.predictors, case, strict=True))
-        total = next(each)
-        for numbers in each:
-            total += numbers
-        total /= len(self.predictors)
-        return total
 
-    def _numbers(self, predictor: CasePredictor, case: Preprocessed, pool: Executor | None) -> Float32Array:
-        """Return the numbers (R, z, y, x) of one model, in the order of the group's data set."""
-        labels, targets = predictor.model.dataset.labels, predictor.model.plan.targets
-        numbers = decide_numbers(predictor.slabs(case.image), case.record, labels, targets, pool=pool)
-        order = matched_heads(self.dataset.labels, labels)
-        ordered: Float32Array = numbers if list(order) == sorted(order) else numbers[list(order)]
-        return ordered
+def _classes_of_image(
+    group: PredictorGroup, image: Sequence[Preprocessed], observers: Sequence[Observer], pool: Executor | None
+) -> LabelMap:
+    """Return the map of classes (z, y, x) of an image that is prepared for each model."""
+    labels, streams = group.dataset.labels, []
+    for predictor, own in zip(group.predictors, image, strict=True):
+        n_members = len(predictor.model.networks) if needs_members(observers) else 0
+        slabs = predictor.slabs(own.image, own.record.case, separate=n_members > 1)
+        if len(group.predictors) == 1:
+            return decide(slabs, own.record, labels, observers=observers, n_members=n_members, pool=pool)
+        of_model = predictor.model.dataset.labels
+        streams.append(probability_slabs(slabs, own.record, of_model, n_members=n_members, pool=pool))
+    heads = [matched_heads(labels, model.dataset.labels) for model in group.models]
+    return decide_mean(streams, heads, image[0].record, labels, observers)
+
+
+def _numbers_of_image(group: PredictorGroup, image: Sequence[Preprocessed], pool: Executor | None) -> Float32Array:
+    """Return the numbers (R, z, y, x) of an image that is prepared for each model: the mean over the models."""
+    each = (_numbers(group.dataset.labels, *pair, pool) for pair in zip(group.predictors, image, strict=True))
+    total = next(each)
+    for numbers in each:
+        total += numbers
+    total /= len(group.predictors)
+    return total
+
+
+def _numbers(wanted: Labels, predictor: CasePredictor, case: Preprocessed, pool: Executor | None) -> Float32Array:
+    """Return the numbers (R, z, y, x) of one model, in the order of the targets of ``wanted``."""
+    labels, targets = predictor.model.dataset.labels, predictor.model.plan.targets
+    numbers = decide_numbers(predictor.slabs(case.image), case.record, labels, targets, pool=pool)
+    order = matched_heads(wanted, labels)
+    ordered: Float32Array = numbers if list(order) == sorted(order) else numbers[list(order)]
+    return ordered
