@@ -110,7 +110,7 @@ class CaseCache:
 
 def cached_source(folder: Path, name: str, priority: float = 1.0, entry: CacheEntry | None = None) -> CaseSource:
     """Return a case of the cache as a source of training patches; see :func:`open_case`."""
-    return CaseSource(partial(open_case, folder, name, entry), name, priority)
+    return CaseSource(partial(open_case, folder, name, entry), name, priority, entry)
 
 
 def write_case(
