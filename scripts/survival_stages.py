@@ -34,7 +34,7 @@ from autoseg.preprocessing.keep_small_annotation import find_survivors
 from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.pipeline import anisotropic_axis, preprocess
 from autoseg.preprocessing.resample_codes import resample_codes
-from autoseg.sampling.patches import Place, draw_place, read_patch
+from autoseg.sampling.patches import Place, draw_place, read_cutout
 from autoseg.sampling.places import Aim
 
 Codes = NDArray[Any]
@@ -181,8 +181,8 @@ def draw_patches(grid: Grid, configuration: Configuration, count: int, seed: int
         if place.warp.is_identity:
             continue
         place = replace(place, warp=Warp(place.warp.matrix, (False,) * len(patch)))
-        ours = read_patch(grid.case, place, patch, **settings).codes.numpy()
-        theirs = read_patch(grid.case, place, patch, unknown=unused, outside=0).codes.numpy()
+        ours = read_cutout(grid.case, place, patch, **settings).moved().codes.numpy()
+        theirs = read_cutout(grid.case, place, patch, unknown=unused, outside=0).moved().codes.numpy()
         patches.append(Patch(place, ours, theirs))
     return patches
 

@@ -22,7 +22,10 @@ log = logging.getLogger("autoseg.predict")
 
 def predict(
     *,
-    inputs: Annotated[Path, typer.Option("-i", "--input", help="Folder of images, <case>_0000<ending> and so on.")],
+    inputs: Annotated[
+        Path,
+        typer.Option("-i", "--input", help="Folder of images <case>_0000<ending>, an image, or a .txt file of paths."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the label maps, <case><ending>.")],
     dataset: Annotated[
         str | None, typer.Option("-d", "--dataset", help="Data set that the model was trained on (name, id or folder).")
@@ -78,12 +81,13 @@ def predict(
     verbose: common.VerboseOption = False,
     quiet: common.QuietOption = False,
 ) -> None:
-    """Predict every image of a folder with the mean of the trained networks.
+    """Predict every image of a folder or a list with the mean of the trained networks.
 
     The mean is that of the logits of all folds and seeds of a model, and of the probabilities of several models.
-    All inputs are checked first. Cases whose output exists are skipped. A case that cannot be predicted does not stop
-    the others: it is named at the end, and the exit code is 1. With -j 0 reading, prediction and writing do not
-    overlap.
+    Each line of a .txt file is an image, or the channel files of a case separated by tabs; relative paths start at its
+    folder. All inputs are checked first. Cases whose output exists are skipped. A case that cannot be predicted does
+    not stop the others: it is named at the end, and the exit code is 1. With -j 0 reading, prediction and writing do
+    not overlap.
     """
     models = _model_folders(model_folders or [], dataset, configurations or [], name, root)
     from autoseg.inference.predict_images import (

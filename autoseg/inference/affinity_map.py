@@ -12,6 +12,7 @@ from skimage.segmentation import watershed
 from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import BoolArray, Float32Array, LabelMap
 from autoseg.dataset.labels import Labels
+from autoseg.inference.prepared import Separate
 from autoseg.preprocessing import restore
 from autoseg.preprocessing.axes import nearest_indices
 from autoseg.preprocessing.crop import box_slices
@@ -34,13 +35,17 @@ class AffinityMap:
         self._top = UNITS * n_models
         self._total = np.zeros((len(self.offsets), *record.shape), dtype=np.min_scalar_type(self._top))
 
-    def keep(self, first: int, logits: Float32Array) -> None:
+    def keep_logits(self, first: int, logits: Float32Array) -> None:
         """Add the affinities of a slab of logits (O, planes, y, x) of one model; ``first`` is its first plane.
 
         More outputs, such as those of members, may follow.
         """
         affinities = logits[self._first : self._first + len(self.offsets)]
         self._total[:, first : first + logits.shape[1]] += as_units(expit(affinities))
+
+    def separation(self, settings: SeparationSettings) -> Separate:
+        """Return :meth:`part` as a function that disregards probabilities and spacing."""
+        return lambda mask, probability, spacing: self.part(mask, settings)
 
     def part(self, mask: BoolArray, settings: SeparationSettings) -> LabelMap:
         """Return the objects (z, y, x) of a class in the file's axes, numbered from 1; ``mask`` are its voxels there.

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.cases.case import CaseRecord
-from autoseg.core.arrays import BoolArray, Float32Array, LabelMap
+from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.errors import PlanError
 from autoseg.dataset.instance_numbers import LARGEST_NUMBER, InstanceNumbers
 from autoseg.dataset.labels import Labels, background_value
 from autoseg.inference.affinity_map import AffinityMap
 from autoseg.inference.decided import DecidedSlab
+from autoseg.inference.prepared import Separate
 from autoseg.preprocessing import restore
-from autoseg.tasks.separation import SeparationSettings, as_units, separate
-
-Separate = Callable[[BoolArray, NDArray[np.uint8], tuple[float, ...]], LabelMap]
-"""(mask (z, y, x), probability (z, y, x) in 1/255, spacing in mm) -> objects (z, y, x), numbered from 1."""
+from autoseg.tasks.separation import as_units
 
 
 class ObjectMap:
@@ -55,14 +51,7 @@ class ObjectMap:
     def keep_logits(self, first: int, logits: Float32Array) -> None:
         """Keep affinities, if they are wanted; see :class:`autoseg.inference.decided.LogitsObserver`."""
         if self.pairs is not None:
-            self.pairs.keep(first, logits)
-
-    def separation(self, settings: SeparationSettings) -> Separate:
-        """Return the function that parts the objects of a class by settings; without ``pairs`` it refuses mutex."""
-        pairs = self.pairs
-        if settings.method == "mutex" and pairs is not None:
-            return lambda mask, probability, spacing: pairs.part(mask, settings)
-        return partial(separate, settings=settings)
+            self.pairs.keep_logits(first, logits)
 
     def arrays(self) -> tuple[LabelMap, NDArray[np.uint8]]:
         """Return the values of classes and the probabilities in 1/255, both (z, y, x) in the file's axes."""

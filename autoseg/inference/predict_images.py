@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.core.progress import Progress, silent
-from autoseg.inference.folder import Inputs, PredictionReport
+from autoseg.inference.folder import PredictionReport
+from autoseg.inference.input_cases import Inputs
 from autoseg.inference.predict_group import predict_group
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.predictor_group import PredictorGroup

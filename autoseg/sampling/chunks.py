@@ -57,10 +57,9 @@ def make_schedule(cases: Sequence[CaseSource], config: SamplingConfig, labels: L
     contents: list[CaseContent] = []
     parts: list[CaseContent] = []
     for source in cases:
-        store = source.open()
-        contents.append(CaseContent.from_entry(source, store.entry, labels))
+        contents.append(CaseContent.from_entry(source, source.entry, labels))
         if config.iterations_per_chunk and source.priority > 0:
-            parts += chunks_of(contents[-1], store, config.chunks_per_case)
+            parts += chunks_of(contents[-1], source.open(), config.chunks_per_case)
     whole = Sampler(contents, config)
     total = sum(case.source.priority for case in whole.cases)
     annotated: Counter[str] = Counter()

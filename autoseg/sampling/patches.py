@@ -134,23 +134,6 @@ def _draw_once(
     return Place(centre, warp, slice_index if n_axes == 2 else None)
 
 
-def read_patch(
-    case: CaseStore,
-    place: Place,
-    patch: Sequence[int],
-    *,
-    unknown: int,
-    outside: int,
-    base: Tensor | None = None,
-    extra_codes: ExtraCodes | None = None,
-    layers: Sequence[LayerInfo] = (),
-) -> Sample:
-    """Read the box that the transform needs, and warp it to the patch (*P); parameters as for :func:`read_cutout`."""
-    return read_cutout(
-        case, place, patch, unknown=unknown, outside=outside, base=base, extra_codes=extra_codes, layers=layers
-    ).moved()
-
-
 def read_cutout(
     case: CaseStore,
     place: Place,

@@ -15,7 +15,7 @@ from autoseg.core.errors import ConfigError
 from autoseg.preprocessing.file_point import point_in_file
 from autoseg.sampling.batch import Batch
 from autoseg.sampling.patch_view import PatchView, meanings_of
-from autoseg.sampling.patches import Place, read_patch
+from autoseg.sampling.patches import Place, read_cutout
 from autoseg.training.batches import batch_size, training_batches
 from autoseg.training.request import FoldRequest
 
@@ -61,9 +61,9 @@ def original_of(view: PatchView, request: FoldRequest) -> PatchView:
     centre = tuple(round(middle - half) + half for middle, half in zip(middles, halves, strict=True))
     still = identity(len(patch))
     place = Place(centre, still, round(view.origin.centre[0]) if len(patch) == 2 else None)
-    sample = read_patch(
+    sample = read_cutout(
         case, place, patch, unknown=case.entry.table.undrawn, outside=labels.outside, layers=target_layers(labels)
-    )
+    ).moved()
     return replace(
         view,
         image=sample.image.numpy(),

@@ -35,9 +35,9 @@ from autoseg.inference.affinity_map import AffinityMap
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.objects import ObjectMap
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.separation_file import SEPARATION_FILE, SeparationFile, SeparationTuning, read_separation_file
 from autoseg.io.images import without_ending
-from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.mutex import is_installed, missing_offsets
 from autoseg.tasks.separation import SeparationSettings, renumbered, separate
 
@@ -64,17 +64,17 @@ class SeparationTrials:
     dataset: Dataset
     """With the label files of the cases."""
     cases: frozenset[str]
-    """Names of the cases that are tried; of others nothing is written."""
+    """Names of the cases that are tried, unless they are stacks of slices; of others nothing is written."""
     name: ClassVar[str] = "trials of the separation"
 
     def is_written(self, output: Path) -> bool:
         """Whether the record of a case exists."""
         return _record_path(output).is_file()
 
-    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> _CaseTrials:
+    def begin(self, output: Path, prepared: PreparedCase, predictor: PredictorGroup) -> _CaseTrials:
         """Return the observer of a case."""
         labels, record = self.dataset.labels, prepared.record
-        if record.case not in self.cases:
+        if record.case not in self.cases or prepared.slice_axis is not None:
             return _CaseTrials(None, self.dataset.case(record.case), ObjectMap(record, labels), record, labels)
         offsets = () if labels.instances is None else labels.instances.offsets
         has_mutex = is_installed() and offsets and missing_offsets(offsets, record.shape) is None

@@ -13,7 +13,7 @@ from autoseg.core.geometry import Geometry
 from autoseg.evaluation.instances import match_instances
 from autoseg.inference.affinity_map import AffinityMap
 from autoseg.inference.objects import ObjectMap
-from autoseg.tasks.separation import SeparationSettings
+from autoseg.tasks.separation import SeparationSettings, separate
 
 MUTEX = SeparationSettings(method="mutex", min_size=0)
 FLAT = ((0, -1, 0), (0, 0, -1), (0, -5, 0), (0, 0, -5))
@@ -53,7 +53,7 @@ def kept(record, offsets, *, slab=3, n_models=1):
 
     def keep(logits):
         for first in range(0, logits.shape[1], slab):
-            pairs.keep(first, logits[:, first : first + slab])
+            pairs.keep_logits(first, logits[:, first : first + slab])
         return pairs
 
     return keep
@@ -136,17 +136,17 @@ def test_offsets_that_cannot_part_the_objects_of_a_case_are_refused_before_it_is
         AffinityMap(record_of((2, 8, 8), (2, 8, 8)), labels_with(FLAT))
 
 
-def test_an_object_map_parts_by_the_method_of_the_settings():
+def test_an_object_map_keeps_the_affinities_of_its_case():
     record = record_of((1, 8, 20), (1, 8, 20))
     two = np.ones((1, 8, 20), dtype=np.uint16)
     two[..., 10:] = 2
     labels = labels_with(FLAT)
-    both = ObjectMap(record, labels, AffinityMap(record, labels))
-    both.keep_logits(0, logits_of(two, FLAT))
+    pairs = AffinityMap(record, labels)
+    ObjectMap(record, labels, pairs).keep_logits(0, logits_of(two, FLAT))
     ObjectMap(record, labels).keep_logits(0, logits_of(two, FLAT))  # keeps nothing
     mask = in_file(two > 0, record)
     probability = np.where(mask, 255, 0).astype(np.uint8)
+    assert pairs.separation(MUTEX)(mask, probability, (1.0, 1.0, 1.0)).max() == 2
+    assert separate(mask, probability, (1.0, 1.0, 1.0), SeparationSettings()).max() == 1
     with pytest.raises(ConfigError, match="found the method mutex, expected watershed"):
-        ObjectMap(record, labels).separation(MUTEX)(mask, probability, (1.0, 1.0, 1.0))
-    for settings, expected in ((MUTEX, 2), (SeparationSettings(), 1)):
-        assert both.separation(settings)(mask, probability, (1.0, 1.0, 1.0)).max() == expected
+        separate(mask, probability, (1.0, 1.0, 1.0), MUTEX)

@@ -10,7 +10,7 @@ from moving import moving
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.extra_codes import ExtraCodeRule, choose_extra_codes
 from autoseg.sampling.loader import make_loader
-from autoseg.sampling.patches import draw_place, read_patch
+from autoseg.sampling.patches import draw_place, read_cutout
 from autoseg.sampling.places import Aim
 
 SHAPE = (6, 24, 24)
@@ -113,8 +113,8 @@ def test_extra_codes_change_nothing_of_the_annotation_through_any_transform(case
     n_held_out = 0
     for seed in range(10):
         place = draw_place(Aim(None, 1), case, patch, WILD, np.random.default_rng(seed))
-        plain = read_patch(case, place, patch, unknown=3, outside=3)
-        changed = read_patch(case, place, patch, unknown=3, outside=3, extra_codes=extra_codes, base=base)
+        plain = read_cutout(case, place, patch, unknown=3, outside=3).moved()
+        changed = read_cutout(case, place, patch, unknown=3, outside=3, extra_codes=extra_codes, base=base).moved()
         assert torch.equal(changed.image, plain.image)
         assert torch.equal(base[changed.codes.long()], plain.codes.long())
         n_held_out += int(((changed.codes >= 5) & (changed.codes < 10)).sum())

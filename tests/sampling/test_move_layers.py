@@ -18,7 +18,7 @@ from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.input_channels import CHANNELS, with_channels
 from autoseg.sampling.loader import make_loader
 from autoseg.sampling.move_layers import MOVE
-from autoseg.sampling.patches import Place, draw_place, read_patch
+from autoseg.sampling.patches import Place, draw_place, read_cutout
 from autoseg.sampling.places import Aim
 
 SHAPE = (9, 30, 26)
@@ -60,9 +60,9 @@ def test_all_layers_stay_aligned_under_any_transform(case, patch, in_plane):
     recipe = moving(180, (0.5, 2.0), in_plane=in_plane and len(patch) == 3)
     for seed in range(12):
         place = draw_place(Aim(None, 2), case, patch, recipe, np.random.default_rng(seed))
-        sample = read_patch(case, place, patch, unknown=3, outside=3, layers=LAYERS)
+        sample = read_cutout(case, place, patch, unknown=3, outside=3, layers=LAYERS).moved()
         moved = sample.layers
-        dense = read_patch(case, place, patch, unknown=3, outside=0)
+        dense = read_cutout(case, place, patch, unknown=3, outside=0).moved()
         assert torch.equal(moved["other_target"], sample.codes)
         assert torch.equal(moved["previous"], dense.codes)
         uniform = (sample.image[0] - sample.codes.float() - 1).abs() < 1e-4  # all voxels around are of one block
@@ -79,7 +79,7 @@ def test_outside_every_layer_has_its_own_value(case, patch, recipe):
     place = draw_place(Aim(None, 0), case, patch, recipe, np.random.default_rng(3))
     far = tuple(centre + 500 for centre in place.centre)
     place = Place(far, warp or place.warp, place.slice_index)
-    sample = read_patch(case, place, patch, unknown=3, outside=3, layers=LAYERS)
+    sample = read_cutout(case, place, patch, unknown=3, outside=3, layers=LAYERS).moved()
     for info in LAYERS:
         assert (sample.layers[info.name] == info.outside).all(), info.name
 
@@ -91,7 +91,7 @@ def test_ids_are_never_mixed(case, patch):
     allowed = torch.tensor([7, *np.unique(ids).tolist()], dtype=torch.int32)
     for seed in range(5):
         place = draw_place(Aim(None, 1), noisy, patch, WILD, np.random.default_rng(seed))
-        moved = read_patch(noisy, place, patch, unknown=3, outside=3, layers=LAYERS[1:2]).layers["cells"]
+        moved = read_cutout(noisy, place, patch, unknown=3, outside=3, layers=LAYERS[1:2]).moved().layers["cells"]
         assert moved.dtype == torch.int32 and torch.isin(moved, allowed).all()
 
 

@@ -10,7 +10,7 @@ import torch
 from moving import moving
 
 from autoseg.augmentation.warp import Warp, identity
-from autoseg.sampling.patches import Place, draw_place, read_patch
+from autoseg.sampling.patches import Place, draw_place, read_cutout
 from autoseg.sampling.places import Aim
 
 WILD = moving(180, (0.5, 2.0))
@@ -31,7 +31,7 @@ def test_image_and_codes_stay_aligned_under_any_transform(write, patch):
     for seed in range(25):
         rng = np.random.default_rng(seed)
         place = draw_place(Aim(None, 2), case, patch, WILD, rng)
-        sample = read_patch(case, place, patch, unknown=3, outside=3)
+        sample = read_cutout(case, place, patch, unknown=3, outside=3).moved()
         near_integer = (sample.image[0] - sample.image[0].round()).abs() < 1e-4
         plain = near_integer & (sample.codes != 3)
         rough = (sample.image[0] - 1 - sample.codes.float())[plain].abs() > 0.5
@@ -54,7 +54,7 @@ def test_the_voxel_that_a_patch_was_drawn_for_is_in_it(write, patch, in_plane):
     for seed in range(40):
         code = seed % 3
         place = draw_place(Aim(None, code), case, patch, recipe, np.random.default_rng(seed))
-        assert (read_patch(case, place, patch, unknown=3, outside=3).codes == code).any()
+        assert (read_cutout(case, place, patch, unknown=3, outside=3).moved().codes == code).any()
 
 
 @pytest.mark.parametrize("patch", [(40, 40), (14, 40, 40)], ids=["2d", "3d"])
@@ -62,10 +62,10 @@ def test_the_voxel_that_a_patch_was_drawn_for_is_in_it(write, patch, in_plane):
 def test_nothing_outside_is_background_in_sparse_data(write, patch, recipe):
     case = write("case", np.zeros(SHAPE, np.uint8), image=np.ones((1, *SHAPE), np.float32))
     place = draw_place(Aim(None, 0), case, patch, recipe, np.random.default_rng(3))
-    sparse = read_patch(case, place, patch, unknown=3, outside=3)
+    sparse = read_cutout(case, place, patch, unknown=3, outside=3).moved()
     outside = sparse.image[0] == 0
     assert outside.any() and (sparse.codes[outside] == 3).all()
-    assert (read_patch(case, place, patch, unknown=3, outside=0).codes == 0).all()
+    assert (read_cutout(case, place, patch, unknown=3, outside=0).moved().codes == 0).all()
 
 
 @pytest.mark.parametrize("patch", [(10, 12), (5, 10, 12)], ids=["2d", "3d"])
@@ -76,7 +76,7 @@ def test_an_identity_is_a_plain_crop(write, patch):
     low = (3, 7, 9)[-len(patch) :]
     centre = tuple(start + (edge - 1) / 2 for start, edge in zip(low, patch, strict=True))
     draw = Warp(identity(len(patch)).matrix, (False,) * (len(patch) - 1) + (True,))
-    sample = read_patch(case, Place(centre, draw, 4 if len(patch) == 2 else None), patch, unknown=3, outside=3)
+    sample = read_cutout(case, Place(centre, draw, 4 if len(patch) == 2 else None), patch, unknown=3, outside=3).moved()
     box = (slice(7, 17), slice(9, 21))
     where = (4, *box) if len(patch) == 2 else (slice(3, 8), *box)
     assert torch.equal(sample.image, torch.from_numpy(image[(slice(None), *where)][..., ::-1].copy()))
@@ -86,7 +86,7 @@ def test_an_identity_is_a_plain_crop(write, patch):
 def test_a_box_wholly_outside_the_image_holds_nothing(write):
     case = write("case", blocks())
     for draw in (identity(3), Warp(((1.5, 0, 0), (0, 1.5, 0), (0, 0, 1.5)), (False,) * 3)):
-        sample = read_patch(case, Place((100, 100, 100), draw), (4, 4, 4), unknown=3, outside=3)
+        sample = read_cutout(case, Place((100, 100, 100), draw), (4, 4, 4), unknown=3, outside=3).moved()
         assert not sample.image.any() and (sample.codes == 3).all()
 
 
@@ -103,7 +103,7 @@ def test_a_2d_patch_lies_in_the_slice_of_its_voxel_or_in_any(write):
 def test_codes_beyond_uint8_are_kept(write):
     case = write("case", blocks())
     store = replace(case.arrays, codes=case.codes.astype(np.uint16) + np.uint16(400))
-    sample = read_patch(store, Place((4, 15, 13), identity(3)), (3, 8, 8), unknown=3, outside=3)
+    sample = read_cutout(store, Place((4, 15, 13), identity(3)), (3, 8, 8), unknown=3, outside=3).moved()
     assert sample.codes.dtype == torch.int32 and sample.codes.min() >= 400
 
 
@@ -117,7 +117,8 @@ def test_scribbles_between_voxels_that_say_only_what_is_absent_survive_any_trans
     for seed in range(10):
         place = draw_place(Aim(None, 1), absent, patch, shrink, np.random.default_rng(seed))
         one, other = (
-            read_patch(case, place, patch, unknown=case.entry.undrawn, outside=3).codes for case in (absent, ignored)
+            read_cutout(case, place, patch, unknown=case.entry.undrawn, outside=3).moved().codes
+            for case in (absent, ignored)
         )
         inside = one != 3  # beyond the image both know nothing, and there it may win a vote against "not class 2"
         assert inside.float().mean() > 0.5

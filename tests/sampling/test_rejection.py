@@ -13,7 +13,7 @@ from moving import moving
 from autoseg.dataset.labels import CaseStatement, foreground_codes, informative_codes
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.loader import make_loader
-from autoseg.sampling.patches import covered_box, draw_place, read_patch
+from autoseg.sampling.patches import covered_box, draw_place, read_cutout
 from autoseg.sampling.places import Aim, CaseContent, Sampler, sample_rng
 from autoseg.sampling.rejection import AreaTable, PatchContent, Rejection
 
@@ -94,7 +94,7 @@ def patches(case, aim, patch, recipe=None, count=200, **settings):
     chosen = rejection(**settings)
     for seed in range(count):
         place = draw_place(aim, case, patch, recipe, np.random.default_rng(seed), chosen)
-        yield read_patch(case, place, patch, unknown=UNKNOWN, outside=UNKNOWN).codes.numpy()
+        yield read_cutout(case, place, patch, unknown=UNKNOWN, outside=UNKNOWN).moved().codes.numpy()
 
 
 def half_annotated(shape=(6, 30, 40)) -> np.ndarray:
