@@ -13,7 +13,7 @@ from autoseg.core.dicom import conversion
 from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatError, WorkerError
 from autoseg.core.findings import grouped_by_text, listed
 from autoseg.core.orientation import AS_STORED, VoxelOrder
-from autoseg.core.parallel import map_ordered
+from autoseg.core.parallel import Workers, map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, value_name
@@ -76,7 +76,7 @@ def check_dataset(
     dataset: Dataset,
     *,
     known_faults: Sequence[Fault] = (),
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = silent,
 ) -> IntegrityReport:
     """Read every case once, ``workers`` at a time, and report all faults; no fault raises an error.

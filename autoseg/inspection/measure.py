@@ -22,7 +22,7 @@ from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatErr
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import order_towards, orientation_name, prevailing_direction
-from autoseg.core.parallel import map_ordered
+from autoseg.core.parallel import Workers, map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels, annotated_codes, foreground_codes, head_states, informative_codes
@@ -76,7 +76,7 @@ class CaseMeasure:
 
 def extract_fingerprint(
     dataset: Dataset,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = silent,
     *,
     skip: frozenset[str] = frozenset(),
@@ -113,7 +113,7 @@ def extract_fingerprint(
     return fingerprint_of(dataset, named, workers=workers)
 
 
-def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, workers: int = 1) -> Fingerprint:
+def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, workers: Workers = 1) -> Fingerprint:
     """Return the fingerprint of a data set from the measures (case -> measure) of some of its cases.
 
     If too little foreground is annotated, the images are read once more, by ``workers`` processes. Raises
@@ -266,7 +266,7 @@ def _annotation(target: Target, labels: Labels) -> tuple[float, float, float, tu
 
 
 def _intensities(
-    dataset: Dataset, cases: Sequence[CaseFiles], measures: Sequence[CaseMeasure], n_foreground: int, workers: int
+    dataset: Dataset, cases: Sequence[CaseFiles], measures: Sequence[CaseMeasure], n_foreground: int, workers: Workers
 ) -> tuple[list[IntensityProperties], str]:
     """Return the statistics per channel, and their source: ``"foreground"`` or ``"body"``."""
     pooled = _pool([measure.intensities for measure in measures])
@@ -300,7 +300,7 @@ def _pool(cases: Sequence[tuple[Sketch | None, ...]]) -> list[Sketch | None]:
 
 
 def _measure_all(
-    function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: int, progress: Progress = silent
+    function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: Workers, progress: Progress = silent
 ) -> list[Result]:
     """Apply ``function`` to all cases; return results in case order, or raise the errors with the case names."""
     names = [case.name for case in cases]

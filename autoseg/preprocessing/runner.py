@@ -22,7 +22,7 @@ from autoseg.cases.label_codes import read_annotation, read_class_map
 from autoseg.cases.layers import LEVELS, Kind, Layer, LayerInfo, further_inputs, target_layers
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError, DatasetError, Fault, StorageError
-from autoseg.core.parallel import is_running, map_unordered
+from autoseg.core.parallel import Workers, is_running, map_unordered
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.progress import Progress, silent
 from autoseg.core.trained_on import image_contents
@@ -76,7 +76,7 @@ def preprocess_dataset(
     configuration_name: str,
     folder: Path,
     *,
-    workers: int | Callable[[Collection[str]], int] = 1,
+    workers: Workers | Callable[[Collection[str]], Workers] = 1,
     skip: Collection[str] = frozenset(),
     previous: Mapping[str, Path] = NO_FILES,
     progress: Progress = silent,
@@ -93,8 +93,8 @@ def preprocess_dataset(
     folder
         Cache of this configuration; made if missing. Half-written files of a killed run are removed.
     workers
-        Number of processes, or a function that returns it for the names of the cases to be done. Each process uses one
-        core; a single one uses all.
+        Number of processes or a cluster, or a function that returns it for the names of the cases to be done. Each
+        process uses one core; a single one of this machine uses all.
     skip
         Cases to leave out; their cached files are removed.
     previous
@@ -127,13 +127,14 @@ def preprocess_dataset(
     kept = tuple(sorted(files.name for files in cases if files.name not in stale))
     failed: dict[str, AutosegError] = {}
     done: list[str] = []
-    n_workers = workers if isinstance(workers, int) else workers([files.name for files in todo]) if todo else 1
-    is_alone = min(n_workers, len(todo)) <= 1
+    given = workers if todo else 1
+    chosen = given([files.name for files in todo]) if callable(given) else given
+    is_alone = isinstance(chosen, int) and min(chosen, len(todo)) <= 1
     jobs = [
         _job(files, dataset, plan, configuration, folder, previous=previous.get(files.name), is_alone=is_alone)
         for files in todo
     ]
-    for index, result in map_unordered(_run, jobs, workers=n_workers):
+    for index, result in map_unordered(_run, jobs, workers=chosen):
         name = todo[index].name
         if isinstance(result, StorageError):
             raise result  # there is no space for the other cases either

@@ -1,0 +1,280 @@
+"""Cluster of Dask workers, on many machines or on this one, that take the items of :mod:`autoseg.core.parallel`.
+
+Every worker process has one item at a time, chosen for it here. So it is known which item a lost worker had, a worker
+is examined before its first item, and a hundred thousand items need no more of the scheduler than a few.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic
+
+from autoseg.core.cluster_address import Address, parse_address
+from autoseg.core.cluster_site import Examination, Site, examine
+from autoseg.core.components import optional
+from autoseg.core.errors import AutosegError, ConfigError, WorkerError
+from autoseg.core.findings import counted, listed, shown
+from autoseg.core.parallel import Item, Result, worker_died
+
+log = logging.getLogger(__name__)
+
+CONNECT_S = 8
+"""Longest time in which a scheduler must answer."""
+WATCH_S = 0.5
+"""Time between two looks at the list of workers."""
+GRACE_S = 5
+"""Time without a worker after which it is said; a killed one is often started again."""
+REMIND_S = 60
+"""Time between two messages that there is no worker."""
+RESULT_S = 30
+"""Time for the way of a result, after which it is asked whether its worker is still there."""
+LOSSES = 3
+"""Number of workers that an item may lose before it is given up."""
+SHOWN = 5
+"""Number of workers that a message names."""
+
+
+@contextmanager
+def open_cluster(given: str, folders: Sequence[Path], *, resource: str | None = None) -> Iterator[DaskCluster]:
+    """Connect with a cluster and wait for its first worker; at the end, workers that were started here end.
+
+    Parameters
+    ----------
+    given
+        ``tcp://host:port`` of a scheduler, the path of its scheduler file (JSON), or ``local:N``: N processes of this
+        machine, which are started.
+    folders
+        Folders that every worker must see. If one is relative, workers also need the working folder of this process.
+    resource
+        Resource of Dask, such as ``GPU``, of which an item holds 1. If a worker offers it, only those that do get
+        items; otherwise all get items.
+
+    Raises
+    ------
+    ConfigError
+        If Dask is not installed, or there is no scheduler at the address (within 10 s), or one of the first workers has
+        other software or does not see a folder.
+    """
+    address = parse_address(given)
+    distributed = optional("distributed", "cluster")
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # losses of workers are reported here
+    with ExitStack() as stack:
+        local = stack.enter_context(_local(distributed, address.n_local)) if address.n_local else None
+        client = stack.enter_context(_client(distributed, local or address.scheduler, address))
+        cluster = DaskCluster(client, given, Site.here(folders), resource)
+        cluster.await_workers()
+        log.info("--cluster %s: %s", given, counted(len(cluster.fit), "worker"))
+        yield cluster
+
+
+def _local(distributed: Any, n_workers: int) -> Any:
+    """Return a scheduler on this machine with so many worker processes of one thread; none of them serves a page."""
+    return distributed.LocalCluster(
+        n_workers=n_workers, threads_per_worker=1, processes=True, memory_limit=0, host="127.0.0.1",
+        dashboard_address=None, worker_dashboard_address=None, silence_logs=logging.CRITICAL,
+    )  # fmt: skip
+
+
+def _client(distributed: Any, scheduler: Any, address: Address) -> Any:
+    try:
+        return distributed.Client(scheduler, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(
+            f"--cluster {address.given}: found no scheduler ({reason}), expected one that answers in {CONNECT_S} s. "
+            "Start it with: dask scheduler --port 8786, or work on this machine alone: --cluster local:2"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel(Generic[Item]):
+    """An item on its way; Dask does not look into it."""
+
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[Item, Result]):
+    """Work on an item in the working folder of the process that gave it."""
+
+    site: Site
+    function: Callable[[Item], Result]
+
+    def __call__(self, parcel: _Parcel[Item]) -> Result:
+        self.site.enter()
+        return self.function(parcel.item)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Item that a worker has."""
+
+    index: int
+    worker: str
+
+
+@dataclass(slots=True)
+class DaskCluster:
+    """Workers of a scheduler of Dask; a :class:`autoseg.core.parallel.Cluster`."""
+
+    client: Any
+    given: str
+    """Address as the user wrote it."""
+    site: Site
+    resource: str | None = None
+    fit: set[str] = field(default_factory=set)
+    """Addresses of workers that may get items."""
+    unfit: set[str] = field(default_factory=set)
+    """Addresses of workers that joined later and may not."""
+    _present: set[str] = field(default_factory=set)
+    """Addresses of workers at the last look, of those that offer the resource if any does."""
+    _is_offered: bool = False
+    """Whether they do."""
+    _looked: float = float("-inf")
+    """Time of the last look, s."""
+
+    def map_unordered(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[tuple[int, Result | AutosegError]]:
+        """Yield ``(index of the item, result)`` in the order of completion.
+
+        The item of a worker that is lost is given to another one; after three losses it yields a ``WorkerError``. An
+        item may thus be begun twice, even at the same time if a machine was only out of reach. An exception of
+        ``function`` is raised. If the caller stops, what is running is cancelled: workers finish the item that they
+        have, and its result is dropped. Workers may join and leave meanwhile.
+
+        Raises ``WorkerError`` if the scheduler is lost.
+        """
+        call, waiting, losses = _Call(self.site, function), deque(range(len(items))), Counter[int]()
+        running: dict[Any, _Held] = {}
+        try:
+            while waiting or running:
+                workers = self.workers() if running else self.await_workers()
+                for worker in sorted(workers - {held.worker for held in running.values()})[: len(waiting)]:
+                    index = waiting.popleft()
+                    running[self._submit(call, items[index], worker)] = _Held(index, worker)
+                for future, held in self._ended(running):
+                    del running[future]
+                    result = self._result(future, held)
+                    if result is not None:
+                        yield held.index, result[0]
+                        continue
+                    losses[held.index] += 1
+                    if losses[held.index] < LOSSES:
+                        log.warning("lost worker %s with %s; another gets it", held.worker, shown(items[held.index]))
+                        waiting.appendleft(held.index)
+                    else:
+                        yield held.index, worker_died(items[held.index], f"{LOSSES} workers lost while they had it")
+        finally:
+            with suppress(Exception):  # the scheduler may be gone, or the client closed
+                self.client.cancel(list(running), force=True)
+
+    def await_workers(self) -> set[str]:
+        """Return the workers that may get items, at least one; until there is one, say so and wait."""
+        remind = time.monotonic() + GRACE_S
+        while not (workers := self.workers()):
+            if time.monotonic() > remind:
+                remind = time.monotonic() + REMIND_S
+                log.warning("--cluster %s: has no worker now; waits for one (Ctrl-C stops)", self.given)
+            time.sleep(WATCH_S)
+        return workers
+
+    def workers(self) -> set[str]:
+        """Return the workers that may get items, as they were at the last look; new ones are examined.
+
+        Raises ``ConfigError`` if one of the first workers is unfit; of later ones it is warned.
+        """
+        if time.monotonic() - self._looked >= WATCH_S:
+            with self._scheduler():
+                known = self.client.scheduler_info(n_workers=-1)["workers"]
+            offering = {name for name, worker in known.items() if worker["resources"].get(self.resource, 0) >= 1}
+            self._present, self._is_offered = offering or set(known), bool(offering)
+            self._examine(self._present - self.fit - self.unfit)
+            self._looked = time.monotonic()
+        return self._present & self.fit
+
+    def _examine(self, workers: set[str]) -> None:
+        """Sort workers into those that are fit and those that are not."""
+        if not workers:
+            return
+        with self._scheduler():
+            answers = self.client.run(examine, self.site, workers=sorted(workers), on_error="return")
+        reached = {worker: answer for worker, answer in answers.items() if not isinstance(answer, OSError)}
+        faults = {worker: found for worker, answer in sorted(reached.items()) if (found := _faults(answer))}
+        lines = [f"worker {worker} ({'; '.join(found)})" for worker, found in faults.items()]
+        if faults and not self.fit:
+            raise ConfigError(
+                f"--cluster {self.given}: found {listed(lines, SHOWN)}, expected the software and folders of this "
+                "process. Start workers in the same environment, on machines that share these folders."
+            )
+        for line in lines:
+            log.warning("--cluster %s: %s gets no work", self.given, line)
+        remarks = {
+            remark for answer in reached.values() if isinstance(answer, Examination) for remark in answer.remarks
+        }
+        for remark in sorted(remarks):
+            log.warning("--cluster %s: workers have %s: results may differ in their last digits", self.given, remark)
+        self.unfit |= faults.keys()
+        self.fit |= reached.keys() - faults.keys()
+
+    def _submit(self, call: _Call[Item, Result], item: Item, worker: str) -> Any:
+        """Return the future of an item that a worker gets."""
+        needs = {self.resource: 1} if self._is_offered else None
+        key = f"autoseg-{uuid.uuid4().hex}"
+        with self._scheduler():
+            return self.client.submit(call, _Parcel(item), key=key, workers=[worker], resources=needs)
+
+    def _ended(self, running: Mapping[Any, _Held]) -> list[tuple[Any, _Held]]:
+        """Return the items that are done or have lost their worker; if there is none, wait a moment for one."""
+        wait = optional("distributed", "cluster").wait
+        with self._scheduler(), suppress(TimeoutError), self.client.as_current():
+            wait(list(running), timeout=WATCH_S, return_when="FIRST_COMPLETED")
+        self.workers()
+        return [(future, held) for future, held in running.items() if future.done() or held.worker not in self._present]
+
+    def _result(self, future: Any, held: _Held) -> tuple[Any] | None:
+        """Return (result,) of an item, or None if its worker was lost; raise the exception of its function."""
+        if future.status == "error":
+            error = future.exception()
+            if type(error).__name__ == "KilledWorker":  # the address was taken by a new worker each time
+                return None
+            raise error
+        while future.done():
+            try:
+                with self._scheduler():
+                    return (future.result(timeout=RESULT_S),)
+            except TimeoutError:
+                self.workers()
+                if held.worker not in self._present:
+                    break
+        with suppress(Exception):
+            self.client.cancel([future], force=True)
+        return None
+
+    @contextmanager
+    def _scheduler(self) -> Iterator[None]:
+        """Raise ``WorkerError`` if the scheduler is lost within the block."""
+        try:
+            yield
+        except TimeoutError:
+            raise
+        except (OSError, CancelledError) as error:
+            raise WorkerError(
+                f"--cluster {self.given}: found its scheduler lost ({type(error).__name__}), expected it to run until "
+                "the end. What is done is kept: start the scheduler and the workers, and run the command again."
+            ) from error
+
+
+def _faults(answer: object) -> tuple[str, ...]:
+    """Return what makes a worker unfit by its answer, which is an exception if it cannot even examine itself."""
+    if isinstance(answer, Examination):
+        return answer.faults
+    return (f"{type(answer).__name__}: {' '.join(str(answer).split())}",)
