@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn, TypeVar
@@ -266,10 +266,16 @@ def n_workers(given: Given | None) -> Given | int:
 
 @contextmanager
 def workers_of(
-    given: int | None, cluster: str | None, folders: Sequence[Path], *, resource: str | None = None
+    given: int | None,
+    cluster: str | None,
+    folders: Sequence[Path],
+    *,
+    output: Path | None = None,
+    resource: str | None = None,
 ) -> Iterator[Workers | None]:
     """Yield what ``-j`` says, or the workers of ``--cluster``, which must see the folders.
 
+    They must see the folder ``output``, too, which is made for them, and removed at the end if it is empty.
     Raises ``ConfigError`` if both are given, and as :func:`autoseg.core.cluster.open_cluster`, also for ``resource``.
     """
     if cluster is None:
@@ -279,8 +285,16 @@ def workers_of(
         raise ConfigError("-j: found with --cluster, which has workers of its own, expected one of them. Leave out -j.")
     from autoseg.core.cluster import open_cluster
 
-    with open_cluster(cluster, folders, resource=resource) as opened:
-        yield opened
+    made = [] if output is None else [output]
+    try:
+        for folder in made:
+            folder.mkdir(parents=True, exist_ok=True)
+        with open_cluster(cluster, [*folders, *made], resource=resource) as opened:
+            yield opened
+    finally:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()  # fails unless it is empty
 
 
 def set_up_logging(*, verbose: bool = False, quiet: bool = False) -> None:

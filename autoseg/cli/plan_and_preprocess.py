@@ -128,8 +128,7 @@ def plan_and_preprocess(
     options = PlanningOptions(
         planner, gpu_memory_gb, replan, model_plan(plan_of), settings or (), files.run, files.user
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    with common.workers_of(workers, cluster, [described.folder, folder]) as given:
+    with common.workers_of(workers, cluster, [described.folder], output=folder) as given:
         made = plan_dataset(described, space, options, given, stages, configurations=configurations)
         planned, chosen = made.plan, made.configurations
         previous = previous_maps_in(space, described)

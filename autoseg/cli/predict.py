@@ -72,6 +72,7 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict cases again whose output exists.")] = False,
     device: common.DeviceOption = "auto",
     workers: common.WorkersOption = None,
+    cluster: common.ClusterOption = None,
     root: common.RootOption = None,
     json_: common.JsonOption = False,
     verbose: common.VerboseOption = False,
@@ -90,11 +91,14 @@ def predict(
     )
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
-    with common.progress("predict", quiet=quiet) as report:
+    with (
+        common.workers_of(workers, cluster, [inputs, *models], output=output, resource="GPU") as given,
+        common.progress("predict", quiet=quiet) as report,
+    ):
         result = predict_images(
             inputs, output, models, folds=folds or None, device=device, checkpoint=checkpoint, mirror=tta, step=step,
             fast=fast, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty, instances=instances,
-            overwrite=overwrite, predict_quality=quality, workers=common.n_workers(workers), progress=report,
+            overwrite=overwrite, predict_quality=quality, workers=common.n_workers(given), progress=report,
         )  # fmt: skip
     _conclude(result, output, as_json=json_)
 

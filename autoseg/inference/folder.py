@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from autoseg.core.atomic import write_json
 from autoseg.core.errors import ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
 from autoseg.core.json_models import save_model
+from autoseg.core.parallel import Cluster, Workers, available_cores, map_unordered
 from autoseg.core.prediction_record import record_prediction
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.case_files import find_image_cases
@@ -63,13 +64,16 @@ class PredictionReport:
     """Warnings about inputs that are probably not as intended, each naming the case."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _Job:
     """One case to predict."""
 
     name: str
     files: tuple[Path, ...]
     output: Path
+
+    def __repr__(self) -> str:
+        return f"case {self.name!r}"
 
     def is_done(self, further: Sequence[FurtherOutput]) -> bool:
         """Whether the label map exists, and the further outputs."""
@@ -84,7 +88,7 @@ def predict_files(
     overwrite: bool = False,
     further: Sequence[FurtherOutput] = (),
     removals: Sequence[Removal] = (),
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = silent,
 ) -> PredictionReport:
     """Predict every case and write ``<case><ending>``, each atomically, in the geometry and header of its image.
@@ -113,7 +117,8 @@ def predict_files(
     workers
         Number of threads that check headers. With 0, cases are also read, predicted and written strictly one after the
         other. Otherwise the next case is read, finished slabs are decided and the previous case is written while the
-        network computes; at most one case ahead.
+        network computes; at most one case ahead. With a cluster each worker loads the models once (the group must have
+        ``load_again``), and predicts one case at a time.
     progress
         Called with (cases done, cases in all, name of the last).
 
@@ -138,7 +143,7 @@ def predict_files(
         {job.name: job.files for job in todo},
         [(model.plan, model.configuration) for model in predictor.models],
         n_outputs=len(outputs_of(dataset.labels)),
-        workers=workers,
+        workers=workers if isinstance(workers, int) else available_cores(),
     )
     if todo and len(check.faults) == len(todo):
         raise DatasetError([fault for faults in check.faults.values() for fault in faults])
@@ -148,16 +153,72 @@ def predict_files(
     _write_model_files(predictor, output_folder, jobs)
     good = [job for job in todo if job.name not in check.faults]
     described = " and ".join(map(_described, predictor.models))
-    record_prediction(output_folder, described, device_name(predictor.device), {job.name: job.files for job in good})
+    device = device_name(predictor.device) if isinstance(workers, int) else "workers of a cluster"
+    record_prediction(output_folder, described, device, {job.name: job.files for job in good})
     stale = _Stale(removals, overwrite)
-    with ThreadPoolExecutor(1) as decider:
-        steps = _Steps(predictor, {job.name: job for job in good}, further, stale, decider if workers > 0 else None)
-        errors = run_cases(
-            [*steps.jobs], repeat(predictor), steps.read, steps.predict, steps.write, folder=output_folder,
-            read_ahead=workers > 0, write_behind=lambda prediction: workers > 0, progress=progress,
-        )  # fmt: skip
+    if isinstance(workers, int):
+        errors = _predict_here(predictor, good, further, stale, overlap=workers > 0, progress=progress)
+    else:
+        errors = _predict_there(predictor, good, further, stale, workers, progress)
     done = tuple(job.name for job in good if job.name not in errors)
     return PredictionReport(done, skipped, failed | errors, check.warnings)
+
+
+def _predict_here(
+    predictor: PredictorGroup,
+    jobs: Sequence[_Job],
+    further: Sequence[FurtherOutput],
+    stale: _Stale,
+    *,
+    overlap: bool,
+    progress: Progress = silent,
+) -> dict[str, str]:
+    """Predict cases in this process and return case -> reason of its failure.
+
+    ``overlap``: whether reading, deciding and writing run beside the network.
+    """
+    if not jobs:
+        return {}
+    with ThreadPoolExecutor(1) as decider:
+        steps = _Steps(predictor, {job.name: job for job in jobs}, further, stale, decider if overlap else None)
+        return run_cases(
+            [*steps.jobs], repeat(predictor), steps.read, steps.predict, steps.write, folder=jobs[0].output.parent,
+            read_ahead=overlap, write_behind=lambda prediction: overlap, progress=progress,
+        )  # fmt: skip
+
+
+def _predict_there(
+    predictor: PredictorGroup,
+    jobs: Sequence[_Job],
+    further: Sequence[FurtherOutput],
+    stale: _Stale,
+    cluster: Cluster,
+    progress: Progress,
+) -> dict[str, str]:
+    """Predict cases by the workers of a cluster and return case -> reason of its failure."""
+    if predictor.load_again is None:
+        raise ConfigError("predict: found models of this process alone, expected folders, which workers can load.")
+    errors: dict[str, str] = {}
+    remote = _Remote(predictor.load_again, further, stale)
+    for n_finished, (index, result) in enumerate(map_unordered(remote, jobs, workers=cluster), 1):
+        if result is not None:
+            errors[jobs[index].name] = str(result)
+            log.error("case %s failed: %s", jobs[index].name, result)
+        progress(n_finished, len(jobs), jobs[index].name)
+    return errors
+
+
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    """Prediction of a case by a worker, which keeps the models for its next case."""
+
+    load: Callable[[], PredictorGroup]
+    further: Sequence[FurtherOutput]
+    stale: _Stale
+
+    def __call__(self, job: _Job) -> str | None:
+        """Predict a case, write its outputs, and return the reason of its failure, None if it did not fail."""
+        return _predict_here(self.load(), [job], self.further, self.stale, overlap=True).get(job.name)
 
 
 @dataclass(frozen=True, slots=True)

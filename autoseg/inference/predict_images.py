@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from autoseg.core.errors import ConfigError
+from autoseg.core.parallel import Workers
 from autoseg.core.progress import Progress, silent
 from autoseg.inference.folder import Inputs, PredictionReport
+from autoseg.inference.group_source import GroupSource
 from autoseg.inference.predict_group import predict_group
 from autoseg.inference.predictor import Predictor
-from autoseg.inference.predictor_group import PredictorGroup
 
 
 def predict_images(
@@ -28,7 +30,7 @@ def predict_images(
     instances: str | None = None,
     predict_quality: bool = True,
     overwrite: bool = False,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = silent,
 ) -> PredictionReport:
     """Predict images with the mean of the models, and write ``<case><ending>`` to the folder ``output``.
@@ -36,7 +38,7 @@ def predict_images(
     Parameters
     ----------
     inputs, output, overwrite, workers, progress
-        As for :func:`autoseg.inference.folder.predict_files`.
+        As for :func:`autoseg.inference.folder.predict_files`. For a cluster all ``models`` are folders.
     models
         Model folders, or loaded predictors: one, which decides by the mean of the logits of its folds; or several,
         whose probabilities are averaged. Those of several have the same classes and channels.
@@ -47,13 +49,10 @@ def predict_images(
 
     Raises ``ModelError`` if there is no model, or they do not fit together, and as the functions named above.
     """
-    loaded = (
-        model
-        if isinstance(model, Predictor)
-        else Predictor.load(model, folds, device, checkpoint=checkpoint, mirror=mirror, step=step, fast=fast)
-        for model in models
-    )
-    group = PredictorGroup(tuple(loaded))
+    source = GroupSource(tuple(models), None if folds is None else tuple(folds), device, checkpoint, mirror, step, fast)
+    if not isinstance(workers, int) and instances == "cellpose":
+        raise ConfigError("--instances cellpose: found with --cluster, expected one of them. Use watershed.")
+    group = source.load() if isinstance(workers, int) else source.load_for_workers()
     return predict_group(
         group, inputs, Path(output), overwrite=overwrite, save_probabilities=save_probabilities,
         save_uncertainty=save_uncertainty, instances=instances, predict_quality=predict_quality, workers=workers,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -61,6 +61,8 @@ class PredictorGroup:
 
     predictors: tuple[CasePredictor, ...]
     """One for each model folder, at least one."""
+    load_again: Callable[[], PredictorGroup] | None = None
+    """Function that another process can call for the same group; None if that is not known."""
 
     def __post_init__(self) -> None:
         check_agreement(self.models)
