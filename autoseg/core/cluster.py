@@ -13,9 +13,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any
 
 from autoseg.core.cluster_address import Address, parse_address
 from autoseg.core.cluster_site import Examination, Site, examine
@@ -26,6 +26,8 @@ from autoseg.core.parallel import Item, Result, worker_died
 
 log = logging.getLogger(__name__)
 
+EXTRA, CODEC = "cluster", "distributed.protocol.pickle"
+"""Optional dependency, and its module that turns functions and items into bytes."""
 CONNECT_S = 8
 """Longest time in which a scheduler must answer."""
 WATCH_S = 0.5
@@ -64,12 +66,13 @@ def open_cluster(given: str, folders: Sequence[Path], *, resource: str | None = 
         other software or does not see a folder.
     """
     address = parse_address(given)
-    distributed = optional("distributed", "cluster")
+    distributed = optional("distributed", EXTRA)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # losses of workers are reported here
     with ExitStack() as stack:
         local = stack.enter_context(_local(distributed, address.n_local)) if address.n_local else None
         client = stack.enter_context(_client(distributed, local or address.scheduler, address))
         cluster = DaskCluster(client, given, Site.here(folders), resource)
+        cluster.examine_scheduler()
         cluster.await_workers()
         log.info("--cluster %s: %s", given, counted(len(cluster.fit), "worker"))
         yield cluster
@@ -94,23 +97,11 @@ def _client(distributed: Any, scheduler: Any, address: Address) -> Any:
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Parcel(Generic[Item]):
-    """An item on its way; Dask does not look into it."""
-
-    item: Item
-
-
-@dataclass(frozen=True, slots=True)
-class _Call(Generic[Item, Result]):
-    """Work on an item in the working folder of the process that gave it."""
-
-    site: Site
-    function: Callable[[Item], Result]
-
-    def __call__(self, parcel: _Parcel[Item]) -> Result:
-        self.site.enter()
-        return self.function(parcel.item)
+def _work(site: Site, sent: bytes) -> Any:
+    """Work on an item; ``sent`` is (function, item), closed until here so that the scheduler need not import them."""
+    site.enter()
+    function, item = optional(CODEC, EXTRA).loads(sent)
+    return function(item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +144,14 @@ class DaskCluster:
 
         Raises ``WorkerError`` if the scheduler is lost.
         """
-        call, waiting, losses = _Call(self.site, function), deque(range(len(items))), Counter[int]()
+        waiting, losses = deque(range(len(items))), Counter[int]()
         running: dict[Any, _Held] = {}
         try:
             while waiting or running:
                 workers = self.workers() if running else self.await_workers()
                 for worker in sorted(workers - {held.worker for held in running.values()})[: len(waiting)]:
                     index = waiting.popleft()
-                    running[self._submit(call, items[index], worker)] = _Held(index, worker)
+                    running[self._submit((function, items[index]), worker)] = _Held(index, worker)
                 for future, held in self._ended(running):
                     del running[future]
                     result = self._result(future, held)
@@ -201,6 +192,18 @@ class DaskCluster:
             self._looked = time.monotonic()
         return self._present & self.fit
 
+    def examine_scheduler(self) -> None:
+        """Raise ``ConfigError`` if the scheduler has other software, so that it could not read what it passes on."""
+        try:
+            faults = self.client.run_on_scheduler(examine, replace(self.site, working=None, folders=())).faults
+        except Exception as error:  # of the import there
+            faults = _faults(error)
+        if faults:
+            raise ConfigError(
+                f"--cluster {self.given}: found a scheduler with {'; '.join(faults)}, expected the software of this "
+                "process. Start it in the same environment."
+            )
+
     def _examine(self, workers: set[str]) -> None:
         """Sort workers into those that are fit and those that are not."""
         if not workers:
@@ -225,16 +228,17 @@ class DaskCluster:
         self.unfit |= faults.keys()
         self.fit |= reached.keys() - faults.keys()
 
-    def _submit(self, call: _Call[Item, Result], item: Item, worker: str) -> Any:
-        """Return the future of an item that a worker gets."""
+    def _submit(self, call: tuple[Callable[[Item], Result], Item], worker: str) -> Any:
+        """Return the future of a function of an item, which a worker gets."""
+        sent = optional(CODEC, EXTRA).dumps(call)
         needs = {self.resource: 1} if self._is_offered else None
         key = f"autoseg-{uuid.uuid4().hex}"
         with self._scheduler():
-            return self.client.submit(call, _Parcel(item), key=key, workers=[worker], resources=needs)
+            return self.client.submit(_work, self.site, sent, key=key, workers=[worker], resources=needs)
 
     def _ended(self, running: Mapping[Any, _Held]) -> list[tuple[Any, _Held]]:
         """Return the items that are done or have lost their worker; if there is none, wait a moment for one."""
-        wait = optional("distributed", "cluster").wait
+        wait = optional("distributed", EXTRA).wait
         with self._scheduler(), suppress(TimeoutError), self.client.as_current():
             wait(list(running), timeout=WATCH_S, return_when="FIRST_COMPLETED")
         self.workers()

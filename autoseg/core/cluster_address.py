@@ -53,7 +53,7 @@ def _checked(given: str, address: str) -> str:
     host, _, port = place.rpartition(":")
     if protocol not in PROTOCOLS:
         raise ConfigError(
-            f"--cluster {given}: found the protocol {protocol!r}, expected {FORMS}. The scheduler prints its address, "
+            f"--cluster {given}: found {address!r}, expected {FORMS}. The scheduler prints its address, "
             "tcp://HOST:PORT; that of its page (http) is another one."
         )
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:

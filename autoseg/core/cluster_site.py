@@ -35,7 +35,7 @@ class Site:
     def here(cls, folders: Sequence[Path]) -> Site:
         """Return what this process has and needs."""
         is_absolute = all(folder.is_absolute() for folder in folders)
-        return cls(None if is_absolute else str(Path.cwd()), tuple(map(str, folders)), _versions())
+        return cls(None if is_absolute else str(Path.cwd()), tuple(map(str, folders)), versions())
 
     def enter(self) -> None:
         """Make the working folder that of this process."""
@@ -56,7 +56,7 @@ class Examination:
 
 def examine(site: Site) -> Examination:
     """Compare this process, a worker, with the process that gives it work."""
-    own = dict(_versions())
+    own = dict(versions())
     differences = {
         name: f"{name} {own[name]} instead of {expected}" for name, expected in site.versions if own[name] != expected
     }
@@ -76,7 +76,7 @@ def _seen(site: Site, place: str) -> bool:
 
 
 @cache
-def _versions() -> tuple[tuple[str, str], ...]:
+def versions() -> tuple[tuple[str, str], ...]:
     """Return the versions of all software that is compared; builds of one version (``+cpu``) are alike."""
     versions = {name: package_version(name).partition("+")[0] for name in (*SAME, *ALIKE)}
     versions["autoseg"] = f"{autoseg.__version__} (source {_source_digest()})"
