@@ -268,14 +268,14 @@ def n_workers(given: Given | None) -> Given | int:
 def workers_of(
     given: int | None,
     cluster: str | None,
-    folders: Sequence[Path],
+    paths: Sequence[Path],
     *,
     output: Path | None = None,
     resource: str | None = None,
 ) -> Iterator[Workers | None]:
-    """Yield what ``-j`` says, or the workers of ``--cluster``, which must see the folders.
+    """Yield what ``-j`` says, or the workers of ``--cluster``, which must see the files and folders ``paths``.
 
-    They must see the folder ``output``, too, which is made for them, and removed at the end if it is empty.
+    They must see the folder ``output``, too, which is made for them, and removed at the end if nothing was written.
     Raises ``ConfigError`` if both are given, and as :func:`autoseg.core.cluster.open_cluster`, also for ``resource``.
     """
     if cluster is None:
@@ -285,16 +285,16 @@ def workers_of(
         raise ConfigError("-j: found with --cluster, which has workers of its own, expected one of them. Leave out -j.")
     from autoseg.core.cluster import open_cluster
 
-    made = [] if output is None else [output]
+    made = [] if output is None else [path for path in (output, *output.parents) if not path.exists()]
     try:
-        for folder in made:
-            folder.mkdir(parents=True, exist_ok=True)
-        with open_cluster(cluster, [*folders, *made], resource=resource) as opened:
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+        with open_cluster(cluster, [*paths, *([] if output is None else [output])], resource=resource) as opened:
             yield opened
     finally:
         for folder in made:
-            with suppress(OSError):
-                folder.rmdir()  # fails unless it is empty
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def set_up_logging(*, verbose: bool = False, quiet: bool = False) -> None:

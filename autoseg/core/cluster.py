@@ -6,6 +6,7 @@ is examined before its first item, and a hundred thousand items need no more of 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -45,7 +46,7 @@ SHOWN = 5
 
 
 @contextmanager
-def open_cluster(given: str, folders: Sequence[Path], *, resource: str | None = None) -> Iterator[DaskCluster]:
+def open_cluster(given: str, paths: Sequence[Path], *, resource: str | None = None) -> Iterator[DaskCluster]:
     """Connect with a cluster and wait for its first worker; at the end, workers that were started here end.
 
     Parameters
@@ -53,8 +54,9 @@ def open_cluster(given: str, folders: Sequence[Path], *, resource: str | None = 
     given
         ``tcp://host:port`` of a scheduler, the path of its scheduler file (JSON), or ``local:N``: N processes of this
         machine, which are started.
-    folders
-        Folders that every worker must see. If one is relative, workers also need the working folder of this process.
+    paths
+        Files and folders that every worker must see, as far as they exist. If one is relative, workers also need the
+        working folder of this process.
     resource
         Resource of Dask, such as ``GPU``, of which an item holds 1. If a worker offers it, only those that do get
         items; otherwise all get items.
@@ -63,15 +65,15 @@ def open_cluster(given: str, folders: Sequence[Path], *, resource: str | None = 
     ------
     ConfigError
         If Dask is not installed, or there is no scheduler at the address (within 10 s), or one of the first workers has
-        other software or does not see a folder.
+        other software or does not see a path.
     """
     address = parse_address(given)
     distributed = optional("distributed", EXTRA)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # losses of workers are reported here
     with ExitStack() as stack:
         local = stack.enter_context(_local(distributed, address.n_local)) if address.n_local else None
-        client = stack.enter_context(_client(distributed, local or address.scheduler, address))
-        cluster = DaskCluster(client, given, Site.here(folders), resource)
+        client = stack.enter_context(_client(distributed, local, address))
+        cluster = DaskCluster(client, given, Site.here(paths), resource)
         cluster.examine_scheduler()
         cluster.await_workers()
         log.info("--cluster %s: %s", given, counted(len(cluster.fit), "worker"))
@@ -86,15 +88,25 @@ def _local(distributed: Any, n_workers: int) -> Any:
     )  # fmt: skip
 
 
-def _client(distributed: Any, scheduler: Any, address: Address) -> Any:
+def _client(distributed: Any, local: Any, address: Address) -> Any:
+    """Return a client of a local scheduler, or of the one at the address."""
     try:
-        return distributed.Client(scheduler, timeout=CONNECT_S, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+        if local is None:  # the client would wait without end for the first word of a program that is no scheduler
+            asyncio.run(asyncio.wait_for(_greet(distributed, address.scheduler), CONNECT_S))
+        return distributed.Client(local or address.scheduler, timeout=CONNECT_S, set_as_default=False)
+    except Exception as error:  # whatever another program may answer
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(
             f"--cluster {address.given}: found no scheduler ({reason}), expected one that answers in {CONNECT_S} s. "
             "Start it with: dask scheduler --port 8786, or work on this machine alone: --cluster local:2"
         ) from error
+
+
+async def _greet(distributed: Any, scheduler: str | None) -> None:
+    """Connect with a scheduler once."""
+    arguments = distributed.Security().get_connection_args("client")
+    connection = await distributed.comm.connect(scheduler, timeout=CONNECT_S, **arguments)
+    await connection.close()
 
 
 def _work(site: Site, sent: bytes) -> Any:
@@ -195,7 +207,7 @@ class DaskCluster:
     def examine_scheduler(self) -> None:
         """Raise ``ConfigError`` if the scheduler has other software, so that it could not read what it passes on."""
         try:
-            faults = self.client.run_on_scheduler(examine, replace(self.site, working=None, folders=())).faults
+            faults = self.client.run_on_scheduler(examine, replace(self.site, working=None, paths=())).faults
         except Exception as error:  # of the import there
             faults = _faults(error)
         if faults:
@@ -215,7 +227,7 @@ class DaskCluster:
         lines = [f"worker {worker} ({'; '.join(found)})" for worker, found in faults.items()]
         if faults and not self.fit:
             raise ConfigError(
-                f"--cluster {self.given}: found {listed(lines, SHOWN)}, expected the software and folders of this "
+                f"--cluster {self.given}: found {listed(lines, SHOWN)}, expected the software and files of this "
                 "process. Start workers in the same environment, on machines that share these folders."
             )
         for line in lines:

@@ -25,17 +25,18 @@ class Site:
     """Software and folders that a worker must share with this process."""
 
     working: str | None
-    """Working folder, to which relative paths belong; None if all folders are absolute."""
-    folders: tuple[str, ...]
-    """Folders that are read or written."""
+    """Working folder, to which relative paths belong; None if all paths are absolute."""
+    paths: tuple[str, ...]
+    """Files and folders that are read or written."""
     versions: tuple[tuple[str, str], ...]
     """Software and its version."""
 
     @classmethod
-    def here(cls, folders: Sequence[Path]) -> Site:
-        """Return what this process has and needs."""
-        is_absolute = all(folder.is_absolute() for folder in folders)
-        return cls(None if is_absolute else str(Path.cwd()), tuple(map(str, folders)), versions())
+    def here(cls, paths: Sequence[Path]) -> Site:
+        """Return what this process has of ``paths``; that one is missing here is for the command to say."""
+        is_absolute = all(path.is_absolute() for path in paths)
+        seen = tuple(str(path) for path in paths if path.exists())
+        return cls(None if is_absolute else str(Path.cwd()), seen, versions())
 
     def enter(self) -> None:
         """Make the working folder that of this process."""
@@ -60,19 +61,19 @@ def examine(site: Site) -> Examination:
     differences = {
         name: f"{name} {own[name]} instead of {expected}" for name, expected in site.versions if own[name] != expected
     }
-    absent = [place for place in (site.working, *site.folders) if place is not None and not _seen(site, place)]
+    absent = [place for place in (site.working, *site.paths) if place is not None and not _seen(site, place)]
     return Examination(
         host=socket.gethostname(),
         faults=(
             *(differences[name] for name in SAME if name in differences),
-            *(f"no folder {path}" for path in absent),
+            *(f"no {path}" for path in absent),
         ),
         remarks=tuple(differences[name] for name in ALIKE if name in differences),
     )
 
 
 def _seen(site: Site, place: str) -> bool:
-    return Path(site.working or "/", place).is_dir()
+    return Path(site.working or "/", place).exists()
 
 
 @cache

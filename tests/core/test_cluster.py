@@ -14,8 +14,9 @@ from dask_processes import cluster_of, scheduler, workers
 
 from autoseg.core import cluster as cluster_module
 from autoseg.core import cluster_site
-from autoseg.core.cluster import open_cluster
+from autoseg.core.cluster import DaskCluster, open_cluster
 from autoseg.core.cluster_address import Address, parse_address
+from autoseg.core.cluster_site import Site
 from autoseg.core.errors import ConfigError, Fault, FileFormatError, WorkerError
 from autoseg.core.parallel import map_ordered, map_unordered
 
@@ -120,12 +121,11 @@ def test_an_item_is_given_up_after_three_lost_workers(cluster, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_workers_need_the_folders_and_the_software_of_this_process(cluster, scheduler_file, tmp_path, monkeypatch):
-    with (
-        pytest.raises(ConfigError, match=r"no folder /nowhere/to/be/seen.*expected the software and folders"),
-        open_cluster(str(scheduler_file), [tmp_path, Path("/nowhere/to/be/seen")]),
-    ):
-        pass
+def test_workers_need_the_files_and_the_software_of_this_process(cluster, scheduler_file, tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    needs = Site(None, (str(tmp_path), str(gone)), cluster_site.versions())
+    with pytest.raises(ConfigError, match=rf"worker tcp://\S+ \(no {gone}\).*expected the software and files"):
+        DaskCluster(cluster.client, "local:2", needs).await_workers()
     own = dict(cluster_site.versions())
     monkeypatch.setattr(cluster_site, "versions", lambda: tuple((own | {"autoseg": "9.9"}).items()))
     with (
