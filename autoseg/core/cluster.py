@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 EXTRA, CODEC = "cluster", "distributed.protocol.pickle"
 """Optional dependency, and its module that turns functions and items into bytes."""
-CONNECT_S = 8
+CONNECT_S = 6
 """Longest time in which a scheduler must answer."""
 WATCH_S = 0.5
 """Time between two looks at the list of workers."""
@@ -95,7 +95,7 @@ def _client(distributed: Any, local: Any, address: Address) -> Any:
             asyncio.run(asyncio.wait_for(_greet(distributed, address.scheduler), CONNECT_S))
         return distributed.Client(local or address.scheduler, timeout=CONNECT_S, set_as_default=False)
     except Exception as error:  # whatever another program may answer
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[:200] or "no answer"
         raise ConfigError(
             f"--cluster {address.given}: found no scheduler ({reason}), expected one that answers in {CONNECT_S} s. "
             "Start it with: dask scheduler --port 8786, or work on this machine alone: --cluster local:2"
