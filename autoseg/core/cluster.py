@@ -1,7 +1,8 @@
 """Cluster of Dask workers, on many machines or on this one, that take the items of :mod:`autoseg.core.parallel`.
 
-Every worker process has one item at a time, chosen for it here. So it is known which item a lost worker had, a worker
-is examined before its first item, and a hundred thousand items need no more of the scheduler than a few.
+Every worker process has one item at a time, chosen for it here, and a second one ahead where items are short. So it is
+known which item a lost worker had, a worker is examined before its first item, and a hundred thousand items need no
+more of the scheduler than a few.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ REMIND_S = 60
 """Time between two messages that there is no worker."""
 RESULT_S = 30
 """Time for the way of a result, after which it is asked whether its worker is still there."""
+AHEAD, QUICK_S = 2, 2.0
+"""Items that a worker has, one of them in work, while items take less than so many seconds; otherwise it has one."""
 LOSSES = 3
 """Number of workers that an item may lose before it is given up."""
 SHOWN = 5
@@ -122,6 +125,8 @@ class _Held:
 
     index: int
     worker: str
+    since: float
+    """Time at which it got it, s."""
 
 
 @dataclass(slots=True)
@@ -156,26 +161,32 @@ class DaskCluster:
 
         Raises ``WorkerError`` if the scheduler is lost.
         """
-        waiting, losses = deque(range(len(items))), Counter[int]()
+        waiting, losses, depth = deque(range(len(items))), Counter[int](), 1
         running: dict[Any, _Held] = {}
         try:
             while waiting or running:
                 workers = self.workers() if running else self.await_workers()
-                for worker in sorted(workers - {held.worker for held in running.values()})[: len(waiting)]:
+                for worker in _free(workers, running, depth)[: len(waiting)]:
                     index = waiting.popleft()
-                    running[self._submit((function, items[index]), worker)] = _Held(index, worker)
+                    future = self._submit((function, items[index]), worker)
+                    running[future] = _Held(index, worker, time.monotonic())
+                lost: dict[str, list[int]] = {}
                 for future, held in self._ended(running):
                     del running[future]
                     result = self._result(future, held)
-                    if result is not None:
-                        yield held.index, result[0]
+                    if result is None:
+                        lost.setdefault(held.worker, []).append(held.index)
                         continue
-                    losses[held.index] += 1
-                    if losses[held.index] < LOSSES:
-                        log.warning("lost worker %s with %s; another gets it", held.worker, shown(items[held.index]))
-                        waiting.appendleft(held.index)
+                    depth = AHEAD if time.monotonic() - held.since < QUICK_S else 1
+                    yield held.index, result[0]
+                for worker, (first, *others) in lost.items():  # the first was worked on, the others waited behind it
+                    losses[first] += 1
+                    waiting.extendleft(others)
+                    if losses[first] < LOSSES:
+                        log.warning("lost worker %s with %s; another gets it", worker, shown(items[first]))
+                        waiting.append(first)
                     else:
-                        yield held.index, worker_died(items[held.index], f"{LOSSES} workers lost while they had it")
+                        yield first, worker_died(items[first], f"{LOSSES} workers lost while they had it")
         finally:
             with suppress(Exception):  # the scheduler may be gone, or the client closed
                 self.client.cancel(list(running), force=True)
@@ -287,6 +298,12 @@ class DaskCluster:
                 f"--cluster {self.given}: found its scheduler lost ({type(error).__name__}), expected it to run until "
                 "the end. What is done is kept: start the scheduler and the workers, and run the command again."
             ) from error
+
+
+def _free(workers: set[str], running: Mapping[Any, _Held], depth: int) -> list[str]:
+    """Return the workers that have fewer than ``depth`` items, once for each that is missing; idle ones first."""
+    load = Counter(held.worker for held in running.values())
+    return [worker for _, worker in sorted((n, name) for name in workers for n in range(load[name], depth))]
 
 
 def _faults(answer: object) -> tuple[str, ...]:

@@ -88,14 +88,24 @@ def test_other_exceptions_are_raised(cluster):
         list(map_unordered(_raise_bug, [1, 2], workers=cluster))
 
 
-def test_each_worker_has_one_item_at_a_time_and_those_left_over_are_dropped(cluster):
+def test_each_worker_has_two_items_at_most_and_those_left_over_are_dropped(cluster):
+    items = Watched(range(1000))
+    results = map_unordered(_square, items, workers=cluster)
+    for number in range(1, 8):
+        next(results)
+        assert items.taken <= number + 4
+    results.close()
+    assert dict(map_unordered(_square, [5], workers=cluster)) == {0: 25}
+
+
+def test_a_worker_gets_a_second_item_only_where_items_are_short(cluster, monkeypatch):
+    monkeypatch.setattr(cluster_module, "QUICK_S", 0.0)
     items = Watched(range(1000))
     results = map_unordered(_square, items, workers=cluster)
     for number in range(1, 8):
         next(results)
         assert items.taken <= number + 2
     results.close()
-    assert dict(map_unordered(_square, [5], workers=cluster)) == {0: 25}
 
 
 def test_items_hold_the_resource_if_a_worker_offers_it(cluster, scheduler_file):
