@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -86,4 +87,4 @@ class RollingPlanes:
         length, n_planes = self._image.layer, self._image.shape[1]
         inner = range((max(z0, 0) // length + 1) * length, min(z1, n_planes), length)
         edges = [z0, *inner, z1]
-        yield from (Box((low, y0, x0), (high, y1, x1)) for low, high in zip(edges, edges[1:], strict=False))
+        yield from (Box((low, y0, x0), (high, y1, x1)) for low, high in pairwise(edges))

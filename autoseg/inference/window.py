@@ -218,7 +218,8 @@ def stream_logits(
     ------
     first, logits
         Index of the first plane and (O, planes, y, x) float32, in the order of the planes; together (O, *S), or
-        (O, *region) for a region, whose planes count from 0. With ``separate`` ((1 + M) O, planes, y, x), in slabs of as many planes.
+        (O, *region) for a region, whose planes count from 0. With ``separate`` ((1 + M) O, planes, y, x), in slabs of
+        as many planes.
 
     Raises
     ------
