@@ -145,10 +145,11 @@ def predict_files(
     failed |= {name: "\n".join(map(str, faults)) for name, faults in check.faults.items()}
     for text in (*failed.values(), *check.warnings):
         log.warning("%s", text)
-    _write_model_files(predictor, output_folder, jobs)
+    write_model_files(predictor, output_folder, ending_of(jobs[0].output))
     good = [job for job in todo if job.name not in check.faults]
-    described = " and ".join(map(_described, predictor.models))
-    record_prediction(output_folder, described, device_name(predictor.device), {job.name: job.files for job in good})
+    record_prediction(
+        output_folder, described(predictor), device_name(predictor.device), {job.name: job.files for job in good}
+    )
     stale = _Stale(removals, overwrite)
     with ThreadPoolExecutor(1) as decider:
         steps = _Steps(predictor, {job.name: job for job in good}, further, stale, decider if workers > 0 else None)
@@ -312,15 +313,19 @@ def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> N
     refuse_dataset_folder(folder)
 
 
-def _described(model: Model) -> str:
-    folds = f"{'fold' if len(model.folds) == 1 else 'folds'} {', '.join(model.folds)}"
-    return f"{model.dataset.name}, {model.configuration.name}, {folds}"
+def described(predictor: PredictorGroup) -> str:
+    """Return data set, configuration and folds of the models, for the record of a prediction."""
+    return " and ".join(map(_described, predictor.models))
 
 
-def _write_model_files(predictor: PredictorGroup, folder: Path, jobs: Sequence[_Job]) -> None:
-    """Write dataset.json (with the ending of the predictions) and plans.json beside the predictions."""
+def write_model_files(predictor: PredictorGroup, folder: Path, ending: str) -> None:
+    """Write dataset.json, with the ``ending`` of the predictions, and plans.json beside the predictions."""
     folder.mkdir(parents=True, exist_ok=True)
-    ending = ending_of(jobs[0].output)
     model = predictor.models[0]
     write_json(folder / "dataset.json", {**model.dataset.json, "file_ending": ending})
     save_model(model.plan, folder / "plans.json")
+
+
+def _described(model: Model) -> str:
+    folds = f"{'fold' if len(model.folds) == 1 else 'folds'} {', '.join(model.folds)}"
+    return f"{model.dataset.name}, {model.configuration.name}, {folds}"

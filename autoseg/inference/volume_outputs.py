@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ class VolumeOutput:
     """(C,) values of voxels that are not predicted: outside the crop, and where the volume has no data."""
     values: Callable[[DecidedSlab], NDArray[Any]]
     """Function that returns (C, planes, y, x) of a slab."""
+    needs_members: bool = False
+    """Whether it needs the probabilities of each member."""
 
 
 class ShardLayers:
@@ -36,14 +38,18 @@ class ShardLayers:
     Memory holds one layer of each output. What is not predicted has the value of ``VolumeOutput.fill``.
     """
 
-    needs_members: ClassVar[bool] = False
-
     def __init__(self, outputs: Sequence[VolumeOutput], unit: Unit, record: CaseRecord, volume: StoredArray) -> None:
         self._outputs, self._record, self._volume = outputs, record, volume
         self._inside = crop_part(unit.box, record)
         self._layers = list(unit.layers)
+        self.n_written = 0
         self._next = self._inside.start[0]
         self._buffers: list[NDArray[Any]] = []
+
+    @property
+    def needs_members(self) -> bool:
+        """Whether an output needs the probabilities of each member."""
+        return any(output.needs_members for output in self._outputs)
 
     def __call__(self, slab: DecidedSlab) -> None:
         """Take in a slab of classes."""
@@ -80,7 +86,7 @@ class ShardLayers:
         shape = self._layers[0].shape
         for output in self._outputs:
             buffer = np.empty((len(output.fill), *shape), dtype=output.writer.dtype)
-            buffer[...] = np.reshape(output.fill, (-1, 1, 1, 1))
+            buffer[...] = _per_channel(output, buffer)
             self._buffers.append(buffer)
 
     def _fill(self, buffer: NDArray[Any], planes: NDArray[Any]) -> None:
@@ -96,10 +102,16 @@ class ShardLayers:
         gaps = self._volume.missing(layer)
         for output, buffer in zip(self._outputs, self._buffers, strict=True):
             for gap in gaps:
-                buffer[(slice(None), *gap.relative_to(layer).slices)] = np.reshape(output.fill, (-1, 1, 1, 1))
+                buffer[(slice(None), *gap.relative_to(layer).slices)] = _per_channel(output, buffer)
             for shard in blocks(layer, output.writer.shard):
                 output.writer.write(shard, buffer[(slice(None), *shard.relative_to(layer).slices)])
         self._buffers = []
+        self.n_written += 1
+
+
+def _per_channel(output: VolumeOutput, buffer: NDArray[Any]) -> NDArray[Any]:
+    """Return the fill of each channel as (C, 1, 1, 1), in the type of a buffer."""
+    return np.array(output.fill, dtype=buffer.dtype).reshape(-1, 1, 1, 1)
 
 
 def crop_part(box: Box, record: CaseRecord) -> Box:
