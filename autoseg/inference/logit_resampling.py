@@ -38,11 +38,8 @@ class Resampling:
     """Voxels of the grid between crop and resampling that are wanted."""
     source: Box
     """Voxels of the plan's grid that they follow from."""
-
-    @property
-    def has_whole_planes(self) -> bool:
-        """Whether the box holds all of each plane of axis 0."""
-        return self.box.shape[1:] == self.after[1:]
+    is_whole: bool
+    """Whether the whole grid was asked for. Of a box, last bits must not depend on what else is in it."""
 
     def along(self, axis: int) -> Taps:
         """Return the source points of the box along an axis, counted from the first of ``source``."""
@@ -61,7 +58,7 @@ def resampling_of(record: CaseRecord, box: Box | None = None) -> Resampling:
         ends.append((int(taps.lower[whole.start[axis]]), int(taps.upper[whole.stop[axis] - 1]) + 1))
     (z0, z1), (y0, y1), (x0, x1) = ends
     source = Box.whole(before) if box is None else Box((z0, y0, x0), (z1, y1, x1))
-    return Resampling(record.case, before, after, coarse, whole, source)
+    return Resampling(record.case, before, after, coarse, whole, source, box is None)
 
 
 def resampled_slabs(
@@ -138,7 +135,7 @@ def resampled(part: Part, grid: Resampling) -> Tensor:
     slab = along.cut(part.first, part.stop, part.source_first).take(part.source, 1)
     if grid.before[1:] == grid.after[1:]:
         return slab
-    if grid.coarse in (1, 2) or not grid.has_whole_planes:
+    if grid.coarse in (1, 2) or not grid.is_whole:
         for axis in (1, 2):
             slab = grid.along(axis).take(slab, axis + 1)
         return slab

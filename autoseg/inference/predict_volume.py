@@ -31,7 +31,7 @@ from autoseg.inference.volume_outputs import ShardLayers, VolumeOutput, crop_par
 from autoseg.inference.volume_units import Part, Unit, columns, part_of, units
 from autoseg.io.arrays import parse_location
 from autoseg.io.chunked import is_chunked
-from autoseg.io.images import without_ending
+from autoseg.io.images import SUPPORTED_ENDINGS
 from autoseg.io.stored_array import StoredArray
 from autoseg.io.write_stored import STORED_ENDINGS, write_stored
 from autoseg.nn.device import device_name
@@ -199,8 +199,8 @@ def _is_volume(location: str | Path, plan: Plan) -> bool:
 def case_name(location: str) -> str:
     """Return the name of the case of a location: that of the file or folder, and of the array in it."""
     path, inner = parse_location(location)
-    stem = path.name if path.is_dir() else without_ending(path)
-    for ending in _ENDINGS:
+    stem = path.name
+    for ending in (*_ENDINGS, *SUPPORTED_ENDINGS):
         stem = stem.removesuffix(ending)
     parts = [stem.removesuffix("_0000"), *(part for part in inner.split("/") if part)]
     return "_".join(parts)

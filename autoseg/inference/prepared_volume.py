@@ -9,7 +9,7 @@ import numpy as np
 
 from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import Float32Array, Shape3
-from autoseg.core.boxes import Box
+from autoseg.core.boxes import Box, blocks
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.orientation import VoxelOrder
 from autoseg.core.plan import Configuration, Plan
@@ -20,12 +20,14 @@ from autoseg.io.stored_array import StoredArray
 from autoseg.preprocessing import anisotropic_axis
 from autoseg.preprocessing.normalize import normalized_box
 from autoseg.preprocessing.pipeline import resampled_shape, target_spacing
-from autoseg.preprocessing.resample_box import resample_box
+from autoseg.preprocessing.resample_box import resample_box, source_box
 from autoseg.preprocessing.volume_content import content_of, cut_volume
 from autoseg.preprocessing.volume_statistics import ChannelStatistics, volume_statistics
 
 SAME_SPACING = 0.01
 """Relative difference up to which a spacing is taken for that of the plan, and nothing is resampled."""
+TILE = 128
+"""Edge in voxels of what is resampled at once."""
 MOST_LAYER = 128
 """Most planes that are read at once."""
 
@@ -49,15 +51,31 @@ class PreparedVolume:
         return BoxedImage(shape, resampling_of(self.record, box).source, self.read, self.layer)
 
     def read(self, box: Box) -> Float32Array:
-        """Return (C, *box) float32, normalised, of a box of the plan's grid, which may be empty."""
+        """Return (C, *box) float32, normalised, of a box of the plan's grid, which may be empty.
+
+        What is resampled is made in tiles that do not depend on the box, so that its last bits do not either.
+        """
         before, after = self.shape_of_source, self.record.shape
         if before == after or not box.n_voxels:
             return self._normalized(box)
-        separate_axis = anisotropic_axis(self.record.spacing_before, self.record.spacing)
-        limits = self._limits()
-        if separate_axis is not None:
-            limits = np.repeat(limits[:, None], before[separate_axis], axis=1)
-        return resample_box(self._normalized, before, after, box, limits=limits, separate_axis=separate_axis)
+        axis, limits = anisotropic_axis(self.record.spacing_before, self.record.spacing), self._limits()
+        if axis is not None:
+            limits = np.repeat(limits[:, None], before[axis], axis=1)
+        size: Shape3 = (self.layer, TILE, TILE)
+        whole_tiles = _aligned(box, size, after)
+        needed = source_box(before, after, whole_tiles, separate_axis=axis)
+        source = self._normalized(needed)
+
+        def cut(part: Box) -> Float32Array:
+            return source[(slice(None), *part.relative_to(needed).slices)]
+
+        result = np.empty((len(source), *box.shape), dtype=np.float32)
+        for tile in blocks(whole_tiles, size):
+            inside = tile.intersection(box)
+            values = resample_box(cut, before, after, tile, limits=limits, separate_axis=axis)
+            place = (slice(None), *inside.relative_to(box).slices)
+            result[place] = values[(slice(None), *inside.relative_to(tile).slices)]
+        return result
 
     @property
     def shape_of_source(self) -> Shape3:
@@ -153,6 +171,14 @@ def turned_box(box: Box, order: VoxelOrder, shape: Shape3) -> Box:
         spans.append((edge - stop, edge - start) if is_flipped else (start, stop))
     (z0, z1), (y0, y1), (x0, x1) = spans
     return Box((z0, y0, x0), (z1, y1, x1))
+
+
+def _aligned(box: Box, size: Shape3, shape: Shape3) -> Box:
+    """Return the smallest box of whole blocks of ``size`` that holds a box of an array of ``shape``."""
+    starts = [start // length * length for start, length in zip(box.start, size, strict=True)]
+    stops = [-(-stop // length) * length for stop, length in zip(box.stop, size, strict=True)]
+    whole = Box((starts[0], starts[1], starts[2]), (stops[0], stops[1], stops[2]))
+    return whole.intersection(Box.whole(shape))
 
 
 def _level(location: str, order: VoxelOrder, spacing: Sequence[float]) -> StoredArray | None:

@@ -252,6 +252,8 @@ class _Windows:
     """First voxels in the padded image."""
     cut: Callable[[Shape3], Tensor]
     """Return the voxels (C, *patch) of the window with a first voxel; called for each of ``corners``, in order."""
+    is_part: bool
+    """Whether the region is one of several, so that the last bits must not depend on which."""
 
 
 def _windows(
@@ -273,7 +275,7 @@ def _windows(
         corners = tuple(grid.corners()) if selection is None else selection.corners
         whole = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
         cut = partial(_cut, pad_nd_image(whole, grid.padded), patch)  # zeros, the odd voxel on the high side
-    return _Windows(grid, tuple(patch_size), selection, region, corners, cut)
+    return _Windows(grid, tuple(patch_size), selection, region, corners, cut, isinstance(image, BoxedImage))
 
 
 def _cut(volume: Tensor, patch: Shape3, corner: Shape3) -> Tensor:
@@ -291,9 +293,11 @@ def _stream(
     importance = outer(profiles).div_(ensemble.n_copies).to(ensemble.device)
     first = windows.region.start[0]
     sums: PlaneSums | PartialPlaneSums | None = None
-    for corner, window in weighted_windows(
-        ensemble, windows.cut, windows.corners, windows.patch_size, importance, batch_size, progress
-    ):
+    weighted = weighted_windows(
+        ensemble, windows.cut, windows.corners, windows.patch_size, importance, batch_size, progress,
+        fills_up=windows.is_part,
+    )  # fmt: skip
+    for corner, window in weighted:
         if sums is None:
             sums = _sums(window, windows, ensemble.device)
         yield from _taken(sums, corner[0] - first, slab_values)

@@ -33,6 +33,8 @@ def weighted_windows(
     importance: Tensor,
     batch_size: int,
     progress: Progress,
+    *,
+    fills_up: bool = False,
 ) -> Iterator[tuple[Shape3, Tensor]]:
     """Yield ``(first voxel, logits (O, *patch) times the weights of the voxels)`` of the windows at ``corners``.
 
@@ -54,6 +56,8 @@ def weighted_windows(
         Windows per forward pass.
     progress
         Called with (windows done, windows in all, "windows").
+    fills_up
+        Whether the last batch is filled up with copies, because the last bits of logits depend on the size of a batch.
     """
     n_windows = len(corners)
     batch: list[_Content] = []
@@ -65,19 +69,25 @@ def weighted_windows(
         if 0 < len(batch) < batch_size and number < n_windows:
             continue
         if batch:
-            _fill(batch, ensemble, importance, patch_size)
+            _fill(batch, ensemble, importance, patch_size, batch_size if fills_up else 0)
             batch = []
         yield from ((corner, content.logits) for corner, content in waiting if content.logits is not None)
         waiting = []
         progress(number, n_windows, "windows")
 
 
-def _fill(batch: Sequence[_Content], ensemble: Ensemble, importance: Tensor, patch_size: Sequence[int]) -> None:
-    """Compute the logits (O, *patch) of windows in one forward pass, times ``importance`` (*patch), in place."""
-    patches = torch.stack([item.voxels for item in batch if item.voxels is not None])
+def _fill(
+    batch: Sequence[_Content], ensemble: Ensemble, importance: Tensor, patch_size: Sequence[int], least: int
+) -> None:
+    """Compute the logits (O, *patch) of windows in one forward pass, times ``importance`` (*patch), in place.
+
+    Copies of the last window make a batch of at least ``least``.
+    """
+    voxels = [item.voxels for item in batch if item.voxels is not None]
+    patches = torch.stack(voxels + voxels[-1:] * (least - len(voxels)))
     logits = ensemble(patches.reshape(*patches.shape[:2], *patch_size))
     logits = logits.reshape(*logits.shape[:2], *importance.shape).mul_(importance)
-    for item, own in zip(batch, logits, strict=True):
+    for item, own in zip(batch, logits, strict=False):
         item.logits, item.voxels = own, None
 
 

@@ -1,0 +1,117 @@
+"""A box of a volume is predicted as it is in the whole, whatever the plan's grid, axes and task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from volume_examples import REGIONS, make_predictor, noise, write_volume
+
+from autoseg.cases.case import Case
+from autoseg.core.boxes import Box
+from autoseg.core.errors import DatasetError
+from autoseg.core.geometry import Geometry
+from autoseg.core.orientation import VoxelOrder
+from autoseg.inference.blockwise import VolumePredictor
+from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.prepared_volume import turned_box
+from autoseg.io.arrays import open_array
+from autoseg.io.zarr_writer import create_zarr
+
+GEOMETRY = Geometry(spacing=(2.0, 1.0, 1.0))
+BOX = Box((1, 2, 3), (20, 29, 25))
+
+
+@pytest.mark.parametrize("n_dims", [2, 3], ids=["2d", "3d"])
+@pytest.mark.parametrize(
+    ("spacing", "transpose", "labels"),
+    [
+        ((2.0, 1.0, 1.0), (0, 1, 2), REGIONS),
+        ((1.5, 0.8, 1.0), (1, 2, 0), None),
+        ((4.0, 2.0, 2.0), (0, 1, 2), REGIONS),
+        ((8.0, 1.0, 1.0), (0, 1, 2), None),
+    ],
+    ids=["same grid, regions", "finer and transposed, classes", "coarser, regions", "coarse axis, classes"],
+)
+def test_a_box_is_predicted_as_in_the_whole(n_dims, spacing, transpose, labels, tmp_path):
+    options = {"labels": labels, "spacing": spacing, "transpose": transpose, "mirror": labels is None}
+    predictor = make_predictor(tmp_path / "model", n_dims=n_dims, **options)
+    image = noise()
+    expected, probabilities = predictor.predict_probabilities(image[None], GEOMETRY)
+    volume = VolumePredictor.open(predictor, write_volume(tmp_path / "v.zarr", image))
+    np.testing.assert_allclose(volume.predict_probabilities(BOX), probabilities[(slice(None), *BOX.slices)], atol=1e-5)
+    is_tie = (np.abs(probabilities - 0.5) < 1e-5).any(axis=0)[BOX.slices]
+    assert ((volume.predict_box(BOX) == expected[BOX.slices]) | is_tie).all()
+
+
+def test_turned_boxes_hold_the_same_voxels():
+    array = np.arange(4 * 5 * 6).reshape(4, 5, 6)
+    order, box = VoxelOrder((2, 0, 1), (True, False, True)), Box((1, 0, 2), (3, 4, 6))
+    turned = turned_box(box, order, array.shape)
+    np.testing.assert_array_equal(order.apply(array)[turned.slices], order.apply(array[box.slices]))
+    assert turned_box(turned, order.inverse, order.permuted(array.shape)) == box
+
+
+def test_a_box_that_overhangs_is_of_the_volume_continued_by_reflection(tmp_path):
+    predictor = make_predictor(tmp_path / "model")
+    predictor = replace(
+        predictor, model=replace(predictor.model, plan=predictor.model.plan.model_copy(update={"crop": False}))
+    )
+    image = noise()
+    volume = VolumePredictor.open(predictor, write_volume(tmp_path / "v.zarr", image))
+    padded = np.pad(image, ((5, 0), (0, 0), (0, 40)), mode="reflect")
+    box = Box((-5, 3, 20), (4, 12, 66))
+    expected = predictor.predict_array(padded[None], GEOMETRY)[0:9, 3:12, 20:66]
+    found = volume.predict_box(box)
+    assert found.shape == box.shape
+    np.testing.assert_array_equal(found, expected)
+    assert volume.predict_probabilities(box).shape == (2, *box.shape)
+    assert volume.predict_box(Box((3, 3, 3), (3, 9, 9))).shape == (0, 6, 6)
+
+
+def test_several_models_are_averaged_in_a_box(tmp_path):
+    first = make_predictor(tmp_path / "first", folds=("0", "1"))
+    second = make_predictor(tmp_path / "second", folds=("2",), spacing=(1.5, 0.8, 1.0))
+    group, image = PredictorGroup((first, second)), noise()
+    prepared = group.prepare(_case(image))
+    expected = group.label_map(prepared)
+    volume = VolumePredictor.open(group, write_volume(tmp_path / "v.zarr", image))
+    assert (volume.predict_box(BOX) == expected[BOX.slices]).mean() > 0.999
+
+
+def _case(image):
+    return Case("image", image[None], GEOMETRY)
+
+
+def test_a_level_of_the_pyramid_with_the_plans_spacing_is_read(tmp_path):
+    """Halved voxels: the network sees the level itself, and the label map has the voxels of the finest level."""
+    shape = (16, 24, 24)
+    image = np.random.default_rng(0).normal(100, 20, shape).astype(np.float32)
+    geometry = Geometry(spacing=(1.0, 1.0, 1.0))
+    writer = create_zarr(
+        tmp_path / "v.zarr", (1, *shape), "float32", geometry, chunk=(8, 8, 8), shard=(16, 24, 24), levels=2
+    )
+    writer.write(Box.whole(shape), image[None])
+    writer.finish()
+    predictor = make_predictor(tmp_path / "model", spacing=(2.0, 2.0, 2.0))
+    volume = VolumePredictor.open(predictor, str(tmp_path / "v.zarr"))
+    level = open_array(f"{tmp_path}/v.zarr:1")
+    assert volume.prepared[0].source.location == level.location
+    coarse = level.read(Box.whole(level.spatial_shape))
+    np.testing.assert_array_equal(volume.prepared[0].read(Box((1, 2, 3), (8, 12, 9))), coarse[:, 1:8, 2:12, 3:9])
+    assert volume.predict_box(Box.whole(shape)).shape == shape
+
+
+def test_values_that_are_no_numbers_are_named(tmp_path):
+    image = noise()
+    image[10, 20, 5] = np.nan
+    volume = VolumePredictor.open(make_predictor(tmp_path / "model"), write_volume(tmp_path / "v.zarr", image))
+    with pytest.raises(DatasetError, match="NaN or infinite"):
+        volume.predict_box(BOX)
+
+
+def test_what_does_not_fit_the_model_is_said_at_once(tmp_path):
+    predictor = make_predictor(tmp_path / "model", n_channels=2)
+    with pytest.raises(DatasetError, match="1 channel"):
+        VolumePredictor.open(predictor, write_volume(tmp_path / "v.zarr", noise()))
