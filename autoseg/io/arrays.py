@@ -6,6 +6,7 @@ docs/volumes.md lists the formats. Every array is read box by box, whatever its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from autoseg.io.images import SUPPORTED_ENDINGS
 from autoseg.io.location import parse_location
 from autoseg.io.sections import open_sections
 from autoseg.io.sidecar import spacing_in, states_spacing
-from autoseg.io.stored_array import StoredArray
+from autoseg.io.stored_array import StoredArray, joined_channels
 from autoseg.io.tiff_boxes import open_tiff
 from autoseg.io.tile_json import open_tiles
 
@@ -61,6 +62,35 @@ def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:
         return array
     geometry = Geometry(spacing=spacing_in(beside))
     return replace(array, header=array.header._replace(geometry=geometry, unknown_size=""))
+
+
+def open_volume(locations: Sequence[str | Path]) -> StoredArray:
+    """Open a volume whose channels are spread over one or more arrays; see :func:`open_array`.
+
+    Parameters
+    ----------
+    locations
+        At least one, in the order of the channels; each array may hold several.
+
+    Returns
+    -------
+    array
+        (C, z, y, x) with the channels of all of them, in a type that holds the values of each. A voxel is missing if it
+        is missing in any of them. The geometry is that of the first.
+
+    Raises
+    ------
+    ConfigError, FileFormatError
+        As :func:`open_array`; also if the arrays differ in shape or voxel size.
+    """
+    arrays = [open_array(location) for location in locations]
+    first = arrays[0]
+    for other in arrays[1:]:
+        if other.spatial_shape != first.spatial_shape or other.geometry.differs_from(first.geometry):
+            found = f"{other.spatial_shape} voxels of {other.geometry.spacing} mm (z, y, x)"
+            expected = f"{first.spatial_shape} voxels of {first.geometry.spacing} mm, as in {first.location}"
+            raise FileFormatError(Fault(other.location, found, expected, "Give the channels of one volume."))
+    return first if len(arrays) == 1 else joined_channels(arrays)
 
 
 def levels(location: str | Path) -> tuple[tuple[str, Geometry], ...]:

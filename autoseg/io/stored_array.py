@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,26 @@ class StoredArray:
         for gap in self.missing(box):
             mask[gap.relative_to(box).slices] = False
         return mask
+
+
+def joined_channels(arrays: Sequence[StoredArray]) -> StoredArray:
+    """Return arrays on the same grid as one, with the channels of each in turn.
+
+    Parameters
+    ----------
+    arrays
+        At least one (C, z, y, x); they agree in (z, y, x). Location, geometry and chunk are those of the first.
+    """
+    first = arrays[0]
+    n_channels = sum(array.shape[0] for array in arrays)
+    dtype = np.result_type(*(array.dtype for array in arrays))
+    return replace(
+        first,
+        header=first.header._replace(shape=(n_channels, *first.spatial_shape)),
+        dtype=dtype,
+        load=lambda box: np.concatenate([array.load(box) for array in arrays], dtype=dtype),
+        find_missing=lambda box: tuple(gap for array in arrays for gap in array.find_missing(box)),
+    )
 
 
 def number_type(path: Path, name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.cases.store import TARGET, CaseStore
 from autoseg.core.arrays import BoolArray, CodeArray, Shape3
+from autoseg.core.boxes import Box
 from autoseg.sampling.config import SamplingConfig
 
 MAX_TABLE_BYTES = 1 << 28
@@ -58,7 +59,7 @@ class AreaTable:
     def build(
         cls,
         shape: Shape3,
-        read: Callable[[slice], CodeArray],
+        read: Callable[[Box], CodeArray],
         annotated: BoolArray,
         foreground: BoolArray,
         max_entries: int,
@@ -67,7 +68,7 @@ class AreaTable:
     ) -> AreaTable:
         """Return the table of a case of ``shape`` (z, y, x), in one pass over its codes, slab by slab.
 
-        ``read`` returns the codes (planes, y, x) of some planes. ``annotated`` and ``foreground`` are (N,) bool, by
+        ``read`` returns the codes of a box. ``annotated`` and ``foreground`` are (N,) bool, by
         code. The grid is the finest with at most about ``max_entries`` corners: one per voxel if these suffice,
         otherwise blocks of 2, 4, ... voxels along the last ``n_axes`` axes (with 2, slices are not joined).
         """
@@ -78,7 +79,8 @@ class AreaTable:
         dtype = np.int32 if math.prod(shape) <= np.iinfo(np.int32).max else np.int64
         sums = np.zeros((2, *map(len, corners)), dtype=dtype)
         for layer, start in enumerate(starts[0]):
-            slab = is_counted[:, read(slice(start, start + edges[0]))]  # (2, edge, y, x)
+            planes = Box((int(start), 0, 0), (min(int(start) + edges[0], shape[0]), *shape[1:]))
+            slab = is_counted[:, read(planes)]  # (2, edge, y, x)
             flat = slab.sum(axis=1, dtype=dtype)
             for axis in (1, 2):
                 flat = np.add.reduceat(flat, starts[axis], axis=axis)
@@ -140,7 +142,7 @@ class Rejection:
             table = case.entry.table
             self._tables[key] = AreaTable.build(
                 case.entry.record.shape,
-                lambda planes: case.read(TARGET, (planes, slice(None), slice(None))),
+                lambda box: case.read(TARGET, box),
                 table.annotated, table.foreground, entries, n_axes=n_axes,
             )  # fmt: skip
         return self._tables[key].count(box)
