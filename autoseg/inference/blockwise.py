@@ -18,6 +18,7 @@ from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.boxes import Box, read_overhanging
 from autoseg.core.errors import ConfigError, DatasetError
+from autoseg.core.location import split_box
 from autoseg.dataset.labels import background_value
 from autoseg.inference.decided import DecidedSlab, Observer
 from autoseg.inference.export import outside_probabilities
@@ -28,7 +29,7 @@ from autoseg.inference.predictor_group import PredictorGroup, PreparedRegion
 from autoseg.inference.prepared_volume import PreparedVolume, prepare_volume
 from autoseg.inference.volume_outputs import crop_part, file_part
 from autoseg.io.arrays import open_volume
-from autoseg.io.stored_array import StoredArray
+from autoseg.io.stored_array import StoredArray, part_of
 from autoseg.tasks.affinities import Affinities
 from autoseg.tasks.instances import Instances
 from autoseg.tasks.regions import Regions
@@ -45,6 +46,9 @@ class VolumePredictor:
 
     group: PredictorGroup
     volume: StoredArray
+    """The whole volume."""
+    box: Box
+    """Voxels of it that are to be written."""
     name: str
     """Name of the case."""
     prepared: tuple[PreparedVolume, ...]
@@ -61,7 +65,8 @@ class VolumePredictor:
         predictor
             The model, or the models, whose probabilities are averaged.
         locations
-            Location of the volume, or those of its channels in order (:func:`autoseg.io.arrays.open_volume`).
+            Location of the volume, or those of its channels in order (:func:`autoseg.io.arrays.open_volume`). With a
+            box, ``volume.zarr[0:30, 0:64, 0:64]``, that is ``box``: it is predicted as a part of the whole volume.
         name
             Name of the case.
 
@@ -77,14 +82,22 @@ class VolumePredictor:
         group = predictor if isinstance(predictor, PredictorGroup) else PredictorGroup((predictor,))
         given = (locations,) if isinstance(locations, str) else tuple(locations)
         _refuse(group)
-        volume = open_volume(given)
+        wholes, boxes = zip(*map(split_box, given), strict=True)
+        volume = open_volume(wholes)
+        box = Box.whole(volume.spatial_shape) if boxes[0] is None else boxes[0]
+        part_of(volume, box)  # raises unless the box lies in the volume
         plans = [(model.plan, model.configuration) for model in group.models]
         faults = [
             fault for plan in plans for fault in header_faults(f"case {name}", volume.shape, volume.geometry, *plan)
         ]
         if faults:
             raise DatasetError(list(dict.fromkeys(faults)))
-        return cls(group, volume, name, tuple(prepare_volume(volume, name, given, *plan) for plan in plans))
+        return cls(group, volume, box, name, tuple(prepare_volume(volume, name, wholes, *plan) for plan in plans))
+
+    @property
+    def target(self) -> StoredArray:
+        """The part of the volume that is to be written; its geometry is that of the outputs."""
+        return self.volume if self.box == Box.whole(self.volume.spatial_shape) else part_of(self.volume, self.box)
 
     @property
     def record(self) -> CaseRecord:
@@ -179,10 +192,12 @@ class VolumePredictor:
             find_missing=lambda part: tuple(gap.relative_to(hull) for gap in volume.missing(part.shifted(hull.start))),
         )
         prepared = tuple(
-            prepare_volume(wider, self.name, (), item.plan, item.configuration, statistics=item.statistics)
+            prepare_volume(
+                wider, self.name, (volume.location,), item.plan, item.configuration, statistics=item.statistics
+            )
             for item in self.prepared
         )
-        return VolumePredictor(self.group, wider, self.name, prepared), box.relative_to(hull)
+        return replace(self, volume=wider, prepared=prepared), box.relative_to(hull)
 
 
 class _Kept:

@@ -31,7 +31,7 @@ class Resampling:
     before: Shape3
     """Shape (z, y, x) of the whole plan's grid."""
     after: Shape3
-    """Shape of the whole grid between crop and resampling."""
+    """Shape of the whole grid between crop and resampling, with context."""
     coarse: int | None
     """Axis along which the nearest plane is taken; None if there is none."""
     box: Box
@@ -48,17 +48,20 @@ class Resampling:
 
 
 def resampling_of(record: CaseRecord, box: Box | None = None) -> Resampling:
-    """Return the resampling of a case, of a box (z, y, x) that is not empty; None is the whole crop."""
-    before, after = record.shape, record.shape_after_crop
+    """Return the resampling of a case, of a box of the crop (z, y, x) that is not empty; None is the whole crop.
+
+    Context around the crop is resampled from, but not among the result.
+    """
+    before, after = record.shape, record.shape_before_resampling
     coarse = anisotropic_axis(record.spacing, record.spacing_before)
-    whole = Box.whole(after) if box is None else box
+    wanted = (Box.whole(record.shape_after_crop) if box is None else box).shifted(record.context_low)
     ends = []
     for axis in range(3):
         taps = _taps(before[axis], after[axis], nearest=coarse == axis)
-        ends.append((int(taps.lower[whole.start[axis]]), int(taps.upper[whole.stop[axis] - 1]) + 1))
+        ends.append((int(taps.lower[wanted.start[axis]]), int(taps.upper[wanted.stop[axis] - 1]) + 1))
     (z0, z1), (y0, y1), (x0, x1) = ends
     source = Box.whole(before) if box is None else Box((z0, y0, x0), (z1, y1, x1))
-    return Resampling(record.case, before, after, coarse, whole, source, box is None)
+    return Resampling(record.case, before, after, coarse, wanted, source, box is None)
 
 
 def resampled_slabs(
@@ -131,15 +134,13 @@ def parts_of(slabs: Iterable[Slab], grid: Resampling, slab_values: int) -> Itera
 
 def resampled(part: Part, grid: Resampling) -> Tensor:
     """Return the logits (O, planes, y, x) float32 of a part on the grid between crop and resampling."""
-    along = grid.along(0)
-    slab = along.cut(part.first, part.stop, part.source_first).take(part.source, 1)
-    if grid.before[1:] == grid.after[1:]:
-        return slab
-    if grid.coarse in (1, 2) or not grid.is_whole:
-        for axis in (1, 2):
-            slab = grid.along(axis).take(slab, axis + 1)
-        return slab
-    return nn.functional.interpolate(slab, size=grid.after[1:], mode="bilinear", align_corners=False)
+    slab = grid.along(0).cut(part.first, part.stop, part.source_first).take(part.source, 1)
+    if grid.is_whole and grid.coarse not in (1, 2) and grid.before[1:] != grid.after[1:]:
+        slab = nn.functional.interpolate(slab, size=grid.after[1:], mode="bilinear", align_corners=False)
+        return slab[:, :, *grid.box.slices[1:]]
+    for axis in (1, 2):
+        slab = grid.along(axis).take(slab, axis + 1)
+    return slab
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ class Taps:
     def take(self, values: Tensor, axis: int) -> Tensor:
         """Return the m points along ``axis`` of ``values``; the other axes keep their shape."""
         if self.is_same:
-            return values
+            return values.narrow(axis, int(self.lower[0]), len(self.lower))
         lower, upper = torch.from_numpy(self.lower), torch.from_numpy(self.upper)
         if self.weight is None:
             return values.index_select(axis, lower)

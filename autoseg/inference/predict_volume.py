@@ -16,6 +16,7 @@ from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import counted
 from autoseg.core.json_models import load_model, save_model
+from autoseg.core.location import ARRAY_ENDINGS, parse_location, path_of, split_box
 from autoseg.core.plan import Plan
 from autoseg.core.prediction_record import record_prediction
 from autoseg.core.progress import Progress, silent
@@ -28,8 +29,7 @@ from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.volume_arrays import CORES, PROBABILITIES, UNCERTAINTY, Layout, volume_outputs
 from autoseg.inference.volume_memory import MemoryNeed, fixed_bytes, memory_budget, wide_patch
 from autoseg.inference.volume_outputs import ShardLayers, VolumeOutput, crop_part
-from autoseg.inference.volume_units import Part, Unit, columns, part_of, units
-from autoseg.io.arrays import parse_location
+from autoseg.inference.volume_units import Part, Unit, box_of_part, columns, units
 from autoseg.io.chunked import is_chunked
 from autoseg.io.images import SUPPORTED_ENDINGS
 from autoseg.io.stored_array import StoredArray
@@ -44,8 +44,8 @@ SETTINGS_FILE = ".prediction.json"
 MOST_GAPS = 1000
 """Boxes of missing data that are listed."""
 ZARR = ".zarr"
-_ENDINGS = (ZARR, ".n5", ".h5", ".hdf5", ".hdf", ".json", ".npy")
-"""Endings of volumes that no folder of cases has."""
+_ENDINGS = (*ARRAY_ENDINGS, ".json")
+"""Endings of volumes that are no image files."""
 _PICTURES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
 """Endings of sections."""
 
@@ -138,14 +138,15 @@ def predict_volume(
             refuse_regression(group.dataset.labels, f"saving {what}")
     opened = VolumePredictor.open(group, locations, name)
     along = opened.record.transpose[0]
-    layout = Layout.of(opened.volume.spatial_shape, along)
+    target = opened.target
+    layout = Layout.of(target.spatial_shape, along)
     outputs = volume_outputs(
-        group, opened.volume, path, layout, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty
+        group, target, path, layout, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty
     )
     _check_settings(path, _settings(opened, locations))
-    box = part_of(opened.volume.spatial_shape, layout.shard, wide_patch(opened.prepared[0]), options.part)
+    box = box_of_part(target.spatial_shape, layout.shard, wide_patch(opened.prepared[0]), options.part)
     todo = _units(opened, outputs, layout, box, options)
-    gaps = [str(gap) for gap in opened.volume.missing(box)] if box.n_voxels else []
+    gaps = [str(gap) for gap in opened.volume.missing(box.shifted(opened.box.start))] if box.n_voxels else []
     _report_gaps(opened.volume, gaps)
     write_model_files(group, output, options.write_as)
     record_prediction(
@@ -186,8 +187,9 @@ def volume_locations(inputs: Inputs, options: VolumeOptions, plan: Plan) -> tupl
 
 
 def _is_volume(location: str | Path, plan: Plan) -> bool:
-    path, inner = parse_location(location)
-    if inner or path.suffix.lower() in _ENDINGS:
+    whole, box = split_box(location)
+    path, inner = parse_location(whole)
+    if box is not None or inner or path.suffix.lower() in _ENDINGS:
         return True
     if not path.is_dir() or is_chunked(path):
         return path.is_dir()
@@ -197,19 +199,22 @@ def _is_volume(location: str | Path, plan: Plan) -> bool:
 
 
 def case_name(location: str) -> str:
-    """Return the name of the case of a location: that of the file or folder, and of the array in it."""
-    path, inner = parse_location(location)
+    """Return the name of the case of a location: of the file or folder, of the array in it, and the box."""
+    whole, box = split_box(location)
+    path, inner = parse_location(whole)
     stem = path.name
     for ending in (*_ENDINGS, *SUPPORTED_ENDINGS):
         stem = stem.removesuffix(ending)
     parts = [stem.removesuffix("_0000"), *(part for part in inner.split("/") if part)]
+    if box is not None:
+        parts += [f"{start}-{stop}" for start, stop in zip(box.start, box.stop, strict=True)]
     return "_".join(parts)
 
 
 def _check_output(path: Path, locations: Sequence[str], options: VolumeOptions, *, overwrite: bool) -> None:
     """Refuse to write where the volume lies; with ``overwrite`` remove what was predicted earlier."""
     for location in locations:
-        if parse_location(location)[0].resolve().parent == path.parent.resolve():
+        if path_of(location).resolve().parent == path.parent.resolve():
             raise ConfigError(f"output folder {path.parent}: found the volume in it, expected another. Change -o.")
     if not overwrite:
         return
@@ -271,7 +276,7 @@ def _units(
     budget = memory_budget(options.memory_gb)
 
     def need(column: Box) -> int:
-        inside = crop_part(column, record)
+        inside = crop_part(column.shifted(opened.box.start), record)
         return sum(item.bytes_of(inside) for item in _needs(opened, outputs, shard[along])) if inside.n_voxels else 0
 
     def fits(size: tuple[int, int, int]) -> bool:
@@ -330,8 +335,8 @@ def _predict_units(
     with ThreadPoolExecutor(1) as decider:
         pool = decider if workers > 0 else None
         for unit in todo:
-            layers = ShardLayers(outputs, unit, opened.record, opened.volume)
-            inside = crop_part(unit.box, opened.record)
+            layers = ShardLayers(outputs, unit, opened.record, opened.volume, opened.box.start)
+            inside = crop_part(unit.box.shifted(opened.box.start), opened.record)
             if inside.n_voxels and opened.group.dataset.labels.targets:
                 for _, numbers in opened.number_slabs(inside, pool):
                     layers.put([numbers])
@@ -352,5 +357,5 @@ def _conclude(opened: VolumePredictor, outputs: Sequence[VolumeOutput], write_as
     target = labels.path.with_name(labels.path.name.removesuffix(ZARR) + write_as)
     if write_as == ZARR or target.is_file():
         return False
-    write_stored(target, labels.open(), opened.volume.geometry)
+    write_stored(target, labels.open(), opened.target.geometry)
     return True

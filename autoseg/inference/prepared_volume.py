@@ -11,17 +11,18 @@ from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import Float32Array, Shape3
 from autoseg.core.boxes import Box, blocks
 from autoseg.core.errors import DatasetError, Fault
+from autoseg.core.location import is_location
 from autoseg.core.orientation import VoxelOrder
 from autoseg.core.plan import Configuration, Plan
 from autoseg.inference.boxed_image import BoxedImage
 from autoseg.inference.logit_resampling import resampling_of
 from autoseg.io.arrays import levels, open_array
-from autoseg.io.stored_array import StoredArray
+from autoseg.io.stored_array import StoredArray, part_of
 from autoseg.preprocessing import anisotropic_axis
 from autoseg.preprocessing.normalize import normalized_box
 from autoseg.preprocessing.pipeline import resampled_shape, target_spacing
 from autoseg.preprocessing.resample_box import resample_box, source_box
-from autoseg.preprocessing.volume_content import content_of, cut_volume
+from autoseg.preprocessing.volume_content import content_of
 from autoseg.preprocessing.volume_statistics import ChannelStatistics, volume_statistics
 
 SAME_SPACING = 0.01
@@ -86,7 +87,7 @@ class PreparedVolume:
     def _normalized(self, box: Box) -> Float32Array:
         """Return (C, *box) float32 of a box of the source, which may be empty."""
         order = self.record.voxel_order
-        of_file = turned_box(box, order.inverse, self.shape_of_source)
+        of_file = order.inverse.turned_box(box, self.shape_of_source)
         stored = self.source.read(of_file)
         if stored.dtype.kind == "f" and not np.isfinite(stored).all():
             where, found = f"{self.source.location}, voxels {of_file} (z, y, x)", "values that are NaN or infinite"
@@ -120,7 +121,9 @@ def prepare_volume(
     *,
     statistics: tuple[ChannelStatistics, ...] | None = None,
 ) -> PreparedVolume:
-    """Return a volume on the grid of a configuration; its statistics are computed, and its empty border is found.
+    """Return a volume on the grid of a configuration, with its statistics.
+
+    An image file is cropped to what is not 0, if the plan says so, as in memory; other volumes never are.
 
     Parameters
     ----------
@@ -136,11 +139,13 @@ def prepare_volume(
         Of the channels, if they are known; None computes them.
     """
     order, shape = plan.voxel_order(volume.geometry), volume.spatial_shape
-    content = content_of(volume) if plan.crop else Box.whole(shape)
-    crop = turned_box(content, order, shape)
+    is_cropped = plan.crop and not any(map(is_location, locations))
+    content = content_of(volume) if is_cropped else Box.whole(shape)
+    crop = order.turned_box(content, shape)
     spacing_before = order.permuted(volume.geometry.spacing)
     spacing = target_spacing(spacing_before, configuration)
-    source, resampled = cut_volume(volume, content), resampled_shape(crop.shape, spacing_before, spacing)
+    source = volume if content == Box.whole(shape) else part_of(volume, content)
+    resampled = resampled_shape(crop.shape, spacing_before, spacing)
     if _is_same(spacing_before, spacing):
         resampled = crop.shape
     elif content == Box.whole(shape) and len(locations) == 1:
@@ -161,16 +166,6 @@ def prepare_volume(
         shape=resampled,
     )
     return PreparedVolume(plan, configuration, record, source, statistics or volume_statistics(source))
-
-
-def turned_box(box: Box, order: VoxelOrder, shape: Shape3) -> Box:
-    """Return a box of an array of ``shape`` as a box of the array after ``order.apply``."""
-    spans = []
-    for axis, is_flipped in zip(order.axes, order.flipped, strict=True):
-        start, stop, edge = box.start[axis], box.stop[axis], shape[axis]
-        spans.append((edge - stop, edge - start) if is_flipped else (start, stop))
-    (z0, z1), (y0, y1), (x0, x1) = spans
-    return Box((z0, y0, x0), (z1, y1, x1))
 
 
 def _aligned(box: Box, size: Shape3, shape: Shape3) -> Box:

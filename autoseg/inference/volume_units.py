@@ -45,7 +45,7 @@ class Unit:
     """The parts of the box that are written at once, in the order in which planes arrive; each is one shard thick."""
 
 
-def part_of(shape: Shape3, shard: Shape3, patch: Shape3, part: Part) -> Box:
+def box_of_part(shape: Shape3, shard: Shape3, patch: Shape3, part: Part) -> Box:
     """Return the voxels of a part of a volume, whole shards; an empty box if there are more parts than shards.
 
     The parts of a volume are halved again and again, each time along the axis with the most windows, so that they are

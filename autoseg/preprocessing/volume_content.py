@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -29,21 +28,6 @@ def content_of(volume: StoredArray) -> Box:
         stop = _outermost(volume, box, axis, from_end=True)
         box = _with_span(box, axis, start, box.stop[axis] if stop is None else stop + 1)
     return box
-
-
-def cut_volume(volume: StoredArray, box: Box) -> StoredArray:
-    """Return a box of a volume, inside it and not empty, as a volume whose first voxel is that of the box.
-
-    The geometry stays that of the whole volume.
-    """
-    if box == Box.whole(volume.spatial_shape):
-        return volume
-    return replace(
-        volume,
-        header=volume.header._replace(shape=(volume.shape[0], *box.shape)),
-        load=lambda part: volume.load(part.shifted(box.start)),
-        find_missing=lambda part: tuple(gap.relative_to(box) for gap in volume.find_missing(part.shifted(box.start))),
-    )
 
 
 def _outermost(volume: StoredArray, box: Box, axis: int, *, from_end: bool) -> int | None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from volume_examples import REGIONS, make_predictor, noise, write_volume
+from volume_examples import REGIONS, in_memory, make_predictor, noise, with_border, write_volume
 
-from autoseg.cases.case import Case
 from autoseg.core.boxes import Box
 from autoseg.core.errors import DatasetError
 from autoseg.core.geometry import Geometry
-from autoseg.core.orientation import VoxelOrder
 from autoseg.inference.blockwise import VolumePredictor
 from autoseg.inference.predictor_group import PredictorGroup
-from autoseg.inference.prepared_volume import turned_box
 from autoseg.io.arrays import open_array
+from autoseg.io.images import write_values
 from autoseg.io.zarr_writer import create_zarr
+from autoseg.preprocessing.read_case import read_unlabelled
 
-GEOMETRY = Geometry(spacing=(2.0, 1.0, 1.0))
 BOX = Box((1, 2, 3), (20, 29, 25))
 
 
@@ -37,32 +36,36 @@ BOX = Box((1, 2, 3), (20, 29, 25))
 def test_a_box_is_predicted_as_in_the_whole(n_dims, spacing, transpose, labels, tmp_path):
     options = {"labels": labels, "spacing": spacing, "transpose": transpose, "mirror": labels is None}
     predictor = make_predictor(tmp_path / "model", n_dims=n_dims, **options)
-    image = noise()
-    expected, probabilities = predictor.predict_probabilities(image[None], GEOMETRY)
-    volume = VolumePredictor.open(predictor, write_volume(tmp_path / "v.zarr", image))
+    path = write_volume(tmp_path / "v.zarr", noise())
+    expected, probabilities = in_memory(predictor, path)
+    volume = VolumePredictor.open(predictor, path)
     np.testing.assert_allclose(volume.predict_probabilities(BOX), probabilities[(slice(None), *BOX.slices)], atol=1e-5)
     is_tie = (np.abs(probabilities - 0.5) < 1e-5).any(axis=0)[BOX.slices]
     assert ((volume.predict_box(BOX) == expected[BOX.slices]) | is_tie).all()
 
 
-def test_turned_boxes_hold_the_same_voxels():
-    array = np.arange(4 * 5 * 6).reshape(4, 5, 6)
-    order, box = VoxelOrder((2, 0, 1), (True, False, True)), Box((1, 0, 2), (3, 4, 6))
-    turned = turned_box(box, order, array.shape)
-    np.testing.assert_array_equal(order.apply(array)[turned.slices], order.apply(array[box.slices]))
-    assert turned_box(turned, order.inverse, order.permuted(array.shape)) == box
+def test_a_box_of_an_image_file_is_cropped_and_turned_as_in_memory(tmp_path):
+    """A file of another voxel order than the training, with an empty border on two sides."""
+    predictor = make_predictor(tmp_path / "model", spacing=(1.5, 0.8, 1.0), transpose=(1, 2, 0))
+    plan = predictor.model.plan.model_copy(update={"direction": (0, 1, 0, -1, 0, 0, 0, 0, 1)})
+    predictor = replace(predictor, model=replace(predictor.model, plan=plan))
+    geometry = Geometry(spacing=(2.0, 1.0, 1.0), direction=(1, 0, 0, 0, 1, 0, 0, 0, -1))
+    write_values(tmp_path / "v.nii.gz", with_border(noise())[None], geometry)
+    expected, probabilities = in_memory(predictor, tmp_path / "v.nii.gz")
+    volume = VolumePredictor.open(predictor, str(tmp_path / "v.nii.gz"))
+    assert volume.record.flipped != (False,) * 3 and volume.record.shape_after_crop != volume.record.shape_before_crop
+    found = volume.predict_probabilities(Box.whole(expected.shape))
+    np.testing.assert_allclose(found, probabilities, atol=1e-5)
+    assert (volume.predict_box(BOX) == expected[BOX.slices]).mean() > 0.999
 
 
 def test_a_box_that_overhangs_is_of_the_volume_continued_by_reflection(tmp_path):
     predictor = make_predictor(tmp_path / "model")
-    predictor = replace(
-        predictor, model=replace(predictor.model, plan=predictor.model.plan.model_copy(update={"crop": False}))
-    )
     image = noise()
     volume = VolumePredictor.open(predictor, write_volume(tmp_path / "v.zarr", image))
-    padded = np.pad(image, ((5, 0), (0, 0), (0, 40)), mode="reflect")
+    padded = write_volume(tmp_path / "p.zarr", np.pad(image, ((5, 0), (0, 0), (0, 40)), mode="reflect"))
     box = Box((-5, 3, 20), (4, 12, 66))
-    expected = predictor.predict_array(padded[None], GEOMETRY)[0:9, 3:12, 20:66]
+    expected = in_memory(predictor, padded)[0][0:9, 3:12, 20:66]
     found = volume.predict_box(box)
     assert found.shape == box.shape
     np.testing.assert_array_equal(found, expected)
@@ -73,15 +76,10 @@ def test_a_box_that_overhangs_is_of_the_volume_continued_by_reflection(tmp_path)
 def test_several_models_are_averaged_in_a_box(tmp_path):
     first = make_predictor(tmp_path / "first", folds=("0", "1"))
     second = make_predictor(tmp_path / "second", folds=("2",), spacing=(1.5, 0.8, 1.0))
-    group, image = PredictorGroup((first, second)), noise()
-    prepared = group.prepare(_case(image))
-    expected = group.label_map(prepared)
-    volume = VolumePredictor.open(group, write_volume(tmp_path / "v.zarr", image))
+    group, path = PredictorGroup((first, second)), write_volume(tmp_path / "v.zarr", noise())
+    expected = group.label_map(group.prepare(read_unlabelled("v", [Path(path)], [])))
+    volume = VolumePredictor.open(group, path)
     assert (volume.predict_box(BOX) == expected[BOX.slices]).mean() > 0.999
-
-
-def _case(image):
-    return Case("image", image[None], GEOMETRY)
 
 
 def test_a_level_of_the_pyramid_with_the_plans_spacing_is_read(tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 from killed_volume import predict
-from volume_examples import make_predictor, noise, write_volume
+from volume_examples import in_memory, make_predictor, noise, write_volume
 
 from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError
@@ -28,6 +28,7 @@ from autoseg.inference.predict_images import predict_images
 from autoseg.inference.predict_volume import VolumeOptions, case_name
 from autoseg.inference.volume_units import Part
 from autoseg.io.arrays import open_array
+from autoseg.io.images import write_labels, write_values
 
 GEOMETRY = Geometry(spacing=(2.0, 1.0, 1.0))
 
@@ -61,7 +62,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory):
-    """Location of a volume, of which some shards lie outside of the crop."""
+    """Location of a volume."""
     return write_volume(tmp_path_factory.mktemp("volume") / "v.zarr", noise((21, 40, 36)))
 
 
@@ -78,13 +79,13 @@ def prediction(model, volume, tmp_path_factory):
 
 def test_arrays_hold_what_is_predicted_in_memory(model, volume, prediction):
     predictor = make_predictor(model, folds=())
-    labels, probabilities = predictor.predict_probabilities(whole(volume).astype(np.float32), GEOMETRY)
+    labels, probabilities = in_memory(predictor, volume)
     np.testing.assert_allclose(whole(prediction / "probabilities" / "v.zarr"), probabilities, atol=1e-3)
     is_tie = (np.abs(probabilities - 0.5) < 1e-5).any(axis=0)
     assert ((whole(prediction / "v.zarr")[0] == labels) | is_tie).all()
     uncertainty = whole(prediction / "uncertainty" / "v.zarr")
     assert uncertainty.shape == (3, 21, 40, 36) and uncertainty.min() >= 0 and uncertainty.max() <= 1
-    assert not uncertainty[:, :3].any() and (uncertainty[2] > 0).any()  # the folds differ, but not outside the crop
+    assert (uncertainty[2] > 0).any()  # the folds differ
     assert {path.name for path in prediction.iterdir()} == {
         "v.zarr", "probabilities", "uncertainty", "dataset.json", "plans.json", "prediction.json"
     }  # fmt: skip
@@ -167,18 +168,35 @@ def test_voxels_without_data_are_background_and_listed(model, tmp_path, caplog, 
     assert labels.any()
 
 
+def test_a_box_of_a_volume_is_predicted_as_in_the_whole(model, volume, prediction, tmp_path):
+    box = Box((2, 5, 3), (15, 33, 36))
+    assert predict(model, f"{volume}{box}", tmp_path).done == ("v_2-15_5-33_3-36",)
+    np.testing.assert_array_equal(
+        whole(tmp_path / "v_2-15_5-33_3-36.zarr"), whole(prediction / "v.zarr")[(slice(None), *box.slices)]
+    )
+    assert open_array(tmp_path / "v_2-15_5-33_3-36.zarr").geometry.origin == (3.0, 5.0, 4.0)
+
+
+def test_shards_outside_of_the_crop_of_an_image_file_are_background(model, tmp_path):
+    image = np.zeros((21, 40, 36), dtype=np.float32)
+    image[9:14, 3:12, 18:30] = noise((21, 40, 36))[9:14, 3:12, 18:30]
+    write_values(tmp_path / "a.nii.gz", image[None], GEOMETRY)
+    predict(model, str(tmp_path / "a.nii.gz"), tmp_path / "out")
+    expected, _ = in_memory(make_predictor(model, folds=()), tmp_path / "a.nii.gz")
+    assert expected.any()
+    np.testing.assert_array_equal(whole(tmp_path / "out" / "a.zarr")[0], expected)
+
+
 def test_several_locations_are_channels(tmp_path):
     predictor = make_predictor(tmp_path / "model", n_channels=2)
     images = [noise(seed=seed) for seed in (0, 1)]
     locations = [write_volume(tmp_path / f"c{number}.zarr", image) for number, image in enumerate(images)]
     predict_images([locations], tmp_path / "out", [predictor])
-    expected = predictor.predict_array(np.stack(images), GEOMETRY)
+    expected, _ = in_memory(predictor, write_volume(tmp_path / "both.zarr", np.stack(images)))
     assert (whole(tmp_path / "out" / "c0.zarr")[0] == expected).mean() > 0.999
 
 
 def test_an_image_file_is_predicted_as_a_volume_only_if_asked(model, tmp_path):
-    from autoseg.io.images import write_labels
-
     path = tmp_path / "a_0000.nii.gz"
     write_labels(path, noise().astype(np.uint8), GEOMETRY)
     predictor = make_predictor(model, folds=())

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from tiny_models import make_checkpoint
 
 from autoseg.core.geometry import Geometry
 from autoseg.inference import Predictor
+from autoseg.inference.export import decide, probabilities
 from autoseg.io.zarr_writer import create_zarr
 from autoseg.nn.checkpoint import save_checkpoint
+from autoseg.preprocessing.read_case import read_unlabelled
 
 SHAPE = (21, 30, 26)
 REGIONS = {"labels": {"background": 0, "organ": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}
 
 
 def noise(shape=SHAPE, seed=0):
-    """A volume (z, y, x) float32 with an empty border at two sides."""
-    image = np.random.default_rng(seed).normal(100, 20, shape).astype(np.float32)
+    """A volume (z, y, x) float32."""
+    return np.random.default_rng(seed).normal(100, 20, shape).astype(np.float32)
+
+
+def with_border(image):
+    """The volume with an empty border at two sides."""
+    image = image.copy()
     image[:3] = 0
     image[:, :2] = 0
     return image
@@ -45,3 +53,10 @@ def make_predictor(folder, *, labels=None, folds=("0",), mirror=False, **options
             checkpoint = replace(checkpoint, dataset={**checkpoint.dataset, **labels})
         save_checkpoint(folder / f"fold_{fold}" / "checkpoint_final.pt", checkpoint)
     return replace(Predictor.load(folder, device="cpu"), autocast_dtype=None, mirror=mirror)
+
+
+def in_memory(predictor, path):
+    """Return label map and probabilities of a volume or image file that is predicted at once."""
+    prepared = predictor.prepare(read_unlabelled("v", [Path(path)], []))
+    logits, labels = predictor.logits(prepared.image), predictor.model.dataset.labels
+    return decide(logits, prepared.record, labels), probabilities(logits, prepared.record, labels)
