@@ -17,9 +17,10 @@ from pydantic import ValidationError
 
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.layers import ARRAYS, Kind
-from autoseg.cases.store import TARGET, ArrayStore, Box, CaseSource
+from autoseg.cases.store import TARGET, ArrayStore, CaseSource
 from autoseg.core.arrays import CodeArray, Float32Array
 from autoseg.core.atomic import atomic_paths, write_text
+from autoseg.core.boxes import Box
 from autoseg.core.errors import CacheError
 
 REMEDY = "Run autoseg_plan_and_preprocess again: it redoes only what is missing or stale."

@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 from autoseg.cases.entry import CacheEntry
 from autoseg.core.arrays import CodeArray, Float32Array
+from autoseg.core.boxes import Box
 from autoseg.core.errors import CacheError
 
 IMAGE, TARGET = "image", "target"
 """Names of the layers of every case: (C, *S) float32, and (*S) codes. Further layers are in ``entry.layers``."""
-
-Box = tuple[slice, slice, slice]
-"""Box of voxels (z, y, x) of a case, within its shape, step 1."""
 
 
 class CaseStore(Protocol):
@@ -32,7 +30,7 @@ class CaseStore(Protocol):
         """Record, label sets and counts of the case."""
 
     def read(self, layer: str, box: Box) -> NDArray[Any]:
-        """Return a box of a layer: (C, *box) float32 of ``IMAGE``, (*box) unsigned integers of ``TARGET``.
+        """Return a box of a layer, within the case: (C, *box) float32 of ``IMAGE``, (*box) codes of ``TARGET``.
 
         A layer of ``entry.layers`` gives (C, *box) if it has intensities, otherwise (*box), in the dtype given there.
         The result may be a view that must not be written to. An empty box gives an empty array. Raises ``CacheError``
@@ -71,15 +69,15 @@ class ArrayStore:
     def read(self, layer: str, box: Box) -> NDArray[Any]:
         """Return a view of a box of a layer, (C, *box) or (*box); see :meth:`CaseStore.read`."""
         if layer == TARGET:
-            return self.codes[box]
+            return self.codes[box.slices]
         if layer == IMAGE:
-            return self.image[(slice(None), *box)]
+            return self.image[(slice(None), *box.slices)]
         if layer not in self.layers:
             raise CacheError(
                 f"layer {layer!r}: found image, target{''.join(f', {name}' for name in self.layers)}, expected a layer "
                 "of that name. Run autoseg_plan_and_preprocess for this configuration."
             )
-        return self.layers[layer][(..., *box)]
+        return self.layers[layer][(..., *box.slices)]
 
     def locations_of(self, code: int) -> NDArray[np.integer[Any]]:
         """Return flat indices into *S, (n,) integers, of voxels with an informative code; empty if there is none."""

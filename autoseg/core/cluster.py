@@ -149,6 +149,16 @@ class DaskCluster:
     _looked: float = float("-inf")
     """Time of the last look, s."""
 
+    @property
+    def n_workers(self) -> int:
+        """Workers at this moment, at least 1."""
+        return len(self.await_workers())
+
+    @property
+    def n_per_machine(self) -> int:
+        """Largest number of workers with the same host in their address."""
+        return max(Counter(worker.rpartition(":")[0] for worker in self.await_workers()).values())
+
     def map_unordered(
         self, function: Callable[[Item], Result], items: Sequence[Item]
     ) -> Iterator[tuple[int, Result | AutosegError]]:

@@ -30,6 +30,14 @@ Result = TypeVar("Result")
 class Cluster(Protocol):
     """Worker processes on other machines, or on this one, that take items as :func:`map_unordered` gives them out."""
 
+    @property
+    def n_workers(self) -> int:
+        """Workers at this moment, at least 1."""
+
+    @property
+    def n_per_machine(self) -> int:
+        """Largest number of these workers that share a machine."""
+
     def map_unordered(
         self, function: Callable[[Item], Result], items: Sequence[Item]
     ) -> Iterator[tuple[int, Result | AutosegError]]:

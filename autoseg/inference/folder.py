@@ -33,18 +33,21 @@ from autoseg.inference.run_cases import run_cases
 from autoseg.io.images import (
     SUPPORTED_ENDINGS,
     ending_of,
+    ending_of_maps,
     holds_labels,
-    read_image,
     without_ending,
     write_labels,
     write_values,
-    written_ending,
 )
 from autoseg.nn.device import device_name
 from autoseg.preprocessing import Preprocessed
+from autoseg.preprocessing.read_case import read_unlabelled
 from autoseg.tasks.task import outputs_of, refuse_regression
 
 log = logging.getLogger(__name__)
+
+ON_CLUSTER = "workers of a cluster"
+"""Device of a prediction by many processes."""
 
 Files = Sequence[str | Path]
 Inputs = str | Path | Sequence[Files] | Mapping[str, Files]
@@ -150,11 +153,10 @@ def predict_files(
     failed |= {name: "\n".join(map(str, faults)) for name, faults in check.faults.items()}
     for text in (*failed.values(), *check.warnings):
         log.warning("%s", text)
-    _write_model_files(predictor, output_folder, jobs)
+    write_model_files(predictor, output_folder, ending_of(jobs[0].output))
     good = [job for job in todo if job.name not in check.faults]
-    described = " and ".join(map(_described, predictor.models))
-    device = device_name(predictor.device) if isinstance(workers, int) else "workers of a cluster"
-    record_prediction(output_folder, described, device, {job.name: job.files for job in good})
+    device = device_name(predictor.device) if isinstance(workers, int) else ON_CLUSTER
+    record_prediction(output_folder, described(predictor), device, {job.name: job.files for job in good})
     stale = _Stale(removals, overwrite)
     if isinstance(workers, int):
         errors = _predict_here(predictor, good, further, stale, overlap=workers > 0, progress=progress)
@@ -261,8 +263,8 @@ class _Steps:
 
     def read(self, case: str) -> Case | tuple[Preprocessed, ...]:
         """Return a case as its files hold it if preparing it needs a network, otherwise prepared."""
-        image, geometry = read_image(self.jobs[case].files)
-        content = Case(case, image, geometry)
+        grids = [(model.plan, model.configuration) for model in self.predictor.models]
+        content = read_unlabelled(case, self.jobs[case].files, grids)
         return content if self.predictor.needs_network_to_prepare else self.predictor.prepare(content)
 
     def predict(self, case: str, predictor: PredictorGroup, content: Case | tuple[Preprocessed, ...]) -> _Prediction:
@@ -360,7 +362,7 @@ def _ending_in(folder: Path, preferred: str) -> str:
 
 def _job(name: str, files: tuple[Path, ...], folder: Path, labels: Labels) -> _Job:
     """Return the job of a case, whose format must hold the largest file value of ``labels``, or numbers."""
-    ending = written_ending(ending_of(files[0]), largest_written(labels), has_numbers=bool(labels.targets))
+    ending = ending_of_maps(files[0], largest_written(labels), has_numbers=bool(labels.targets))
     output = folder / f"{name}{ending}"
     return _Job(name, files, output)
 
@@ -373,15 +375,19 @@ def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> N
     refuse_dataset_folder(folder)
 
 
-def _described(model: Model) -> str:
-    folds = f"{'fold' if len(model.folds) == 1 else 'folds'} {', '.join(model.folds)}"
-    return f"{model.dataset.name}, {model.configuration.name}, {folds}"
+def described(predictor: PredictorGroup) -> str:
+    """Return data set, configuration and folds of the models, for the record of a prediction."""
+    return " and ".join(map(_described, predictor.models))
 
 
-def _write_model_files(predictor: PredictorGroup, folder: Path, jobs: Sequence[_Job]) -> None:
-    """Write dataset.json (with the ending of the predictions) and plans.json beside the predictions."""
+def write_model_files(predictor: PredictorGroup, folder: Path, ending: str) -> None:
+    """Write dataset.json, with the ``ending`` of the predictions, and plans.json beside the predictions."""
     folder.mkdir(parents=True, exist_ok=True)
-    ending = ending_of(jobs[0].output)
     model = predictor.models[0]
     write_json(folder / "dataset.json", {**model.dataset.json, "file_ending": ending})
     save_model(model.plan, folder / "plans.json")
+
+
+def _described(model: Model) -> str:
+    folds = f"{'fold' if len(model.folds) == 1 else 'folds'} {', '.join(model.folds)}"
+    return f"{model.dataset.name}, {model.configuration.name}, {folds}"

@@ -10,13 +10,15 @@ from typing import Protocol
 
 import torch
 
-from autoseg.cases.case import Case
+from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
+from autoseg.core.boxes import Box
 from autoseg.dataset.dataset import Dataset
 from autoseg.inference.agreement import check_agreement, matched_heads
+from autoseg.inference.boxed_image import BoxedImage
 from autoseg.inference.decided import Observer, needs_members
-from autoseg.inference.export import decide, probability_slabs
-from autoseg.inference.mean_probabilities import decide_mean
+from autoseg.inference.export import decided_slabs, joined, probability_slabs
+from autoseg.inference.mean_probabilities import decided_mean_slabs
 from autoseg.inference.members import MemberKind, member_kind
 from autoseg.inference.model import Model
 from autoseg.inference.numbers import decide_numbers
@@ -24,6 +26,7 @@ from autoseg.inference.objects import ObjectMap
 from autoseg.inference.window import Slab
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.separation import separate
+from autoseg.tasks.task import task_of
 
 
 class CasePredictor(Protocol):
@@ -48,11 +51,26 @@ class CasePredictor(Protocol):
     def prepare(self, case: Case) -> Preprocessed:
         """Return a case on the grid of the network."""
 
-    def slabs(self, image: Float32Array, case: str = "image", *, separate: bool = False) -> Iterator[Slab]:
-        """Yield logits (O, planes, y, x) of a preprocessed image (C, *S); ``case`` is its name in the log.
+    def slabs(self, image: Float32Array | BoxedImage, case: str = "image", *, separate: bool = False) -> Iterator[Slab]:
+        """Yield logits (O, planes, y, x) of a preprocessed image (C, *S), or of its region.
+
+        ``case`` is its name in the log.
 
         With ``separate`` the logits of each member follow as O more outputs.
         """
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PreparedRegion:
+    """A case, or a part of it, on the grid of a network."""
+
+    image: Float32Array | BoxedImage
+    """(C, *S), the whole image; or an image of which a region is predicted."""
+    record: CaseRecord
+    """Description of the preprocessing of the whole case."""
+    box: Box | None = None
+    """Voxels of the crop, in the plan's axes, that are decided; None: all. The region of the image is
+    ``resampling_of(record, box).source``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +125,7 @@ class PredictorGroup:
         """Return the label map (z, y, x) of a prepared case, in the file's axes; of the task instances, the objects.
 
         One model decides by its logits (:func:`autoseg.inference.export.decide`), several by the mean of their
-        probabilities (:func:`autoseg.inference.mean_probabilities.decide_mean`).
+        probabilities (:mod:`autoseg.inference.mean_probabilities`).
 
         Parameters
         ----------
@@ -127,16 +145,28 @@ class PredictorGroup:
 
     def _classes(self, case: Sequence[Preprocessed], observers: Sequence[Observer], pool: Executor | None) -> LabelMap:
         """Return the map of classes (z, y, x) of a prepared case; parameters as for :meth:`label_map`."""
+        regions = [PreparedRegion(own.image, own.record) for own in case]
+        return joined(self.decided_slabs(regions, observers, pool), case[0].record, task_of(self.dataset.labels))
+
+    def decided_slabs(
+        self, regions: Sequence[PreparedRegion], observers: Sequence[Observer] = (), pool: Executor | None = None
+    ) -> Iterator[tuple[int, LabelMap]]:
+        """Yield ``(first plane, file values (planes, y, x))`` of classes in the plan's axes, in order.
+
+        ``regions`` are the same part of a case as each model needs it; the rest as for :meth:`label_map`.
+        """
         labels, streams = self.dataset.labels, []
-        for predictor, own in zip(self.predictors, case, strict=True):
+        for predictor, own in zip(self.predictors, regions, strict=True):
             n_members = len(predictor.model.networks) if needs_members(observers) else 0
             slabs = predictor.slabs(own.image, own.record.case, separate=n_members > 1)
             if len(self.predictors) == 1:
-                return decide(slabs, own.record, labels, observers=observers, n_members=n_members, pool=pool)
+                return decided_slabs(
+                    slabs, own.record, labels, box=own.box, observers=observers, n_members=n_members, pool=pool
+                )
             of_model = predictor.model.dataset.labels
-            streams.append(probability_slabs(slabs, own.record, of_model, n_members=n_members, pool=pool))
+            streams.append(probability_slabs(slabs, own.record, of_model, box=own.box, n_members=n_members, pool=pool))
         heads = [matched_heads(labels, model.dataset.labels) for model in self.models]
-        return decide_mean(streams, heads, case[0].record, labels, observers)
+        return decided_mean_slabs(streams, heads, labels, observers)
 
     def numbers(self, case: Sequence[Preprocessed], *, pool: Executor | None = None) -> Float32Array:
         """Return the numbers (R, z, y, x) float32 of a prepared case in the file's axes, by models of regression.

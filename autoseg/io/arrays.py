@@ -6,39 +6,26 @@ docs/volumes.md lists the formats. Every array is read box by box, whatever its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.findings import did_you_mean
 from autoseg.core.geometry import ASSUMED, Geometry
+from autoseg.core.location import HDF5_ENDINGS, parse_location, split_box
 from autoseg.io.chunked import is_chunked, open_chunked, pyramid
 from autoseg.io.file_arrays import open_image_file, open_npy
 from autoseg.io.file_contents import unreadable
+from autoseg.io.file_formats import SUPPORTED_ENDINGS
 from autoseg.io.hdf5 import open_hdf5
-from autoseg.io.images import SUPPORTED_ENDINGS
 from autoseg.io.sections import open_sections
 from autoseg.io.sidecar import spacing_in, states_spacing
-from autoseg.io.stored_array import StoredArray
+from autoseg.io.stored_array import StoredArray, joined_channels, part_of
 from autoseg.io.tiff_boxes import open_tiff
 from autoseg.io.tile_json import open_tiles
 
-HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
 TIFF_ENDINGS = (".tif", ".tiff")
-
-
-def parse_location(location: str | Path) -> tuple[Path, str]:
-    """Split ``PATH:NAME`` into the path and the name of an array in it; the name is "" if there is none.
-
-    A path that exists is never split, nor a drive letter of Windows from its path.
-    """
-    text = str(location)
-    if "://" in text:
-        fix = "Copy the array here, or mount the storage."
-        raise FileFormatError(Fault(text, "an address", "a path on this machine", fix))
-    path, colon, name = text.rpartition(":")
-    is_drive = len(path) == 1 and name[:1] in ("/", "\\")
-    return (Path(text), "") if not colon or is_drive or Path(text).exists() else (Path(path), name)
 
 
 def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:
@@ -48,7 +35,9 @@ def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:
     ----------
     location
         Path of a file or folder; after a colon the name of an array in it: ``cubes.h5:raw``, ``volume.zarr``,
-        ``volume.zarr:1`` (a level), ``volume.zarr:labels/cells/0``, ``tiles.json``, ``sections/``, ``stack.tif``.
+        ``volume.zarr:1`` (a level), ``volume.zarr:labels/cells/0``, ``tiles.json``, ``sections/``, ``stack.tif``. A box
+        may follow, ``volume.zarr:1[0:30, 64:128, 0:64]`` (z, y, x), which is then the array. Labels that have the shape
+        of the box are those of the box, whichever it is.
     as_labels
         Whether the values are labels: pictures with a palette then give its indices, colours of tiles stand for
         numbers, nothing is interpolated, and lossy formats are refused.
@@ -64,8 +53,11 @@ def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:
     ConfigError
         If a package that the format needs is not installed; the message has the command that installs it.
     FileFormatError
-        If there is no such file or array, or if it cannot be read.
+        If there is no such file or array, or if it cannot be read; if the box is empty, or leaves the array.
     """
+    whole, box = split_box(location)
+    if box is not None:
+        return part_of(open_array(whole, as_labels=as_labels), box, has_own_shape=as_labels)
     path, name = parse_location(location)
     array = _opened(path, name, as_labels=as_labels)
     beside = path.with_suffix(".json") if path.suffix else path.with_name(f"{path.name}.json")
@@ -74,6 +66,35 @@ def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:
         return array
     geometry = Geometry(spacing=spacing_in(beside))
     return replace(array, header=array.header._replace(geometry=geometry, unknown_size=""))
+
+
+def open_volume(locations: Sequence[str | Path]) -> StoredArray:
+    """Open a volume whose channels are spread over one or more arrays; see :func:`open_array`.
+
+    Parameters
+    ----------
+    locations
+        At least one, in the order of the channels; each array may hold several.
+
+    Returns
+    -------
+    array
+        (C, z, y, x) with the channels of all of them, in a type that holds the values of each. A voxel is missing if it
+        is missing in any of them. The geometry is that of the first.
+
+    Raises
+    ------
+    ConfigError, FileFormatError
+        As :func:`open_array`; also if the arrays differ in shape or voxel size.
+    """
+    arrays = [open_array(location) for location in locations]
+    first = arrays[0]
+    for other in arrays[1:]:
+        if other.spatial_shape != first.spatial_shape or other.geometry.differs_from(first.geometry):
+            found = f"{other.spatial_shape} voxels of {other.geometry.spacing} mm (z, y, x)"
+            expected = f"{first.spatial_shape} voxels of {first.geometry.spacing} mm, as in {first.location}"
+            raise FileFormatError(Fault(other.location, found, expected, "Give the channels of one volume."))
+    return first if len(arrays) == 1 else joined_channels(arrays)
 
 
 def levels(location: str | Path) -> tuple[tuple[str, Geometry], ...]:

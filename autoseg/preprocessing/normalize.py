@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from autoseg.core.errors import Fault, FileFormatError, PlanError
 from autoseg.core.fingerprint import IntensityProperties
 from autoseg.core.plan import Configuration, Normalization, Plan
 from autoseg.preprocessing.crop import nonzero_mask
+from autoseg.preprocessing.volume_statistics import ChannelStatistics
 
 _SMALLEST = 1e-8
 
@@ -47,12 +48,7 @@ def normalize(image: NDArray[Any], plan: Plan, configuration: Configuration) -> 
     masked z-score: it is the filled non-zero part of the image, with and without annotation. nnU-Net adds annotated
     voxels, so that its training and its prediction see different intensities.
     """
-    if image.shape[0] != len(configuration.normalization):
-        raise PlanError(
-            f"configuration {configuration.name!r}: the image has {image.shape[0]} channels, expected "
-            f"{len(configuration.normalization)} ({', '.join(plan.channel_names)}). Give the same channels as in the "
-            "training data, in the same order."
-        )
+    _check_channels(image, plan, configuration)
     result = np.empty(image.shape, dtype=np.float32)
     mask: BoolArray | None = None
     for index, (scheme, is_masked) in enumerate(
@@ -62,6 +58,48 @@ def normalize(image: NDArray[Any], plan: Plan, configuration: Configuration) -> 
             mask = nonzero_mask(image)
         used = mask if is_masked else None
         SCHEMES[scheme](image[index], result[index], plan.intensities[index], used)
+    return result
+
+
+def normalized_box(
+    values: NDArray[Any], plan: Plan, configuration: Configuration, statistics: Sequence[ChannelStatistics]
+) -> Float32Array:
+    """Normalise a box of a volume by statistics of the whole volume, so that every voxel depends on itself alone.
+
+    Parameters
+    ----------
+    values
+        (C, *box) of any real type. Not changed.
+    plan, configuration, statistics
+        Schemes, intensities of the training data, and statistics of the volume, one per channel.
+
+    Returns
+    -------
+    (C, *box) float32, C-contiguous; of all voxels of a volume the same as :func:`normalize` within float32, but for
+    the masked z-score: its mask holds the voxels that are not 0, without the holes between them, which only the whole
+    volume shows.
+
+    Raises
+    ------
+    PlanError, FileFormatError
+        As :func:`normalize`.
+    """
+    _check_channels(values, plan, configuration)
+    result = np.empty(values.shape, dtype=np.float32)
+    for index, (scheme, is_masked) in enumerate(
+        zip(configuration.normalization, configuration.use_mask_for_norm, strict=True)
+    ):
+        of_volume, training, out = statistics[index], plan.intensities[index], result[index]
+        if scheme == "zscore":
+            moments = of_volume.nonzero if is_masked else of_volume.everywhere
+            _shift_and_scale(values[index], out, moments.mean, moments.std)
+            if is_masked:
+                outside = (values == 0).all(axis=0)
+                out[outside] = values[index][outside]
+        elif scheme == "rescale_to_0_1":
+            _shift_and_scale(values[index], out, of_volume.low, of_volume.high - of_volume.low)
+        else:
+            SCHEMES[scheme](values[index], out, training, None)
     return result
 
 
@@ -84,6 +122,16 @@ def standardized(layer: Layer, plan: Plan) -> Layer:
     return replace(layer, array=numbers)
 
 
+def _check_channels(image: NDArray[Any], plan: Plan, configuration: Configuration) -> None:
+    """Raise ``PlanError`` unless an image (C, *S) has the channels of the plan."""
+    if image.shape[0] != len(configuration.normalization):
+        raise PlanError(
+            f"configuration {configuration.name!r}: the image has {image.shape[0]} channels, expected "
+            f"{len(configuration.normalization)} ({', '.join(plan.channel_names)}). Give the same channels as in the "
+            "training data, in the same order."
+        )
+
+
 def mean_and_std(values: NDArray[Any]) -> tuple[float, float]:
     """Return mean and population standard deviation of ``values`` (any shape), summed in float64; (0, 0) if empty."""
     if values.size == 0:
@@ -103,9 +151,7 @@ def _ct(values: NDArray[Any], out: Float32Array, training: IntensityProperties, 
 def _zscore(values: NDArray[Any], out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
     """Fill ``out`` (*S): mean 0 and standard deviation 1 over the image, or over the mask; the rest does not change."""
     if mask is None:
-        mean, std = mean_and_std(values)
-        np.subtract(values, np.float32(mean), out=out)
-        out /= np.float32(max(std, _SMALLEST))
+        _shift_and_scale(values, out, *mean_and_std(values))
         return
     inside = values[mask].astype(np.float32, copy=False)
     mean, std = mean_and_std(inside)
@@ -113,6 +159,12 @@ def _zscore(values: NDArray[Any], out: Float32Array, training: IntensityProperti
     inside /= np.float32(max(std, _SMALLEST))
     out[...] = values
     out[mask] = inside
+
+
+def _shift_and_scale(values: NDArray[Any], out: Float32Array, shift: float, scale: float) -> None:
+    """Fill ``out`` (*S) with (``values`` - ``shift``) / ``scale``."""
+    np.subtract(values, np.float32(shift), out=out)
+    out /= np.float32(max(scale, _SMALLEST))
 
 
 def _none(values: NDArray[Any], out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:

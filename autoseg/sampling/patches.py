@@ -12,10 +12,11 @@ from autoseg.augmentation.move_labels import move_codes
 from autoseg.augmentation.recipes import Recipe, draw_warp
 from autoseg.augmentation.warp import Warp, identity, keep_inside, move_image, source_box
 from autoseg.cases.layers import LayerInfo
-from autoseg.cases.store import IMAGE, TARGET, Box, CaseStore
+from autoseg.cases.store import IMAGE, TARGET, CaseStore
+from autoseg.core.boxes import Box
 from autoseg.sampling.extra_codes import ExtraCodes
 from autoseg.sampling.move_layers import View, as_tensor, move_layer
-from autoseg.sampling.places import Aim, box_anywhere, box_around, draw_voxel
+from autoseg.sampling.places import Aim, box_around, box_within, draw_voxel
 from autoseg.sampling.rejection import RealBox, Rejection
 
 
@@ -119,8 +120,9 @@ def _draw_once(
     shape = case.entry.record.shape[-n_axes:]
     voxel = None if aim.code is None else draw_voxel(case, aim.code, rng)
     if voxel is None:
-        low = box_anywhere(shape, patch, rng)
-        slice_index = int(rng.integers(case.entry.record.shape[0]))
+        own = case.entry.record.own_box
+        low = box_within(own.start[-n_axes:], own.shape[-n_axes:], shape, patch, rng)
+        slice_index = int(rng.integers(own.start[0], own.stop[0]))
     else:
         low = box_around(voxel[-n_axes:], shape, patch, rng)
         slice_index = voxel[0]
@@ -168,21 +170,21 @@ def read_cutout(
     low, high = source_box(place.warp, place.centre, patch)
     shape = case.entry.record.shape[-len(patch) :]
     first = [min(max(start, 0), edge) for start, edge in zip(low, shape, strict=True)]
-    box = [slice(start, max(min(stop, edge), start)) for start, stop, edge in zip(first, high, shape, strict=True)]
+    last = [max(min(stop, edge), start) for start, stop, edge in zip(first, high, shape, strict=True)]
     is_slice = place.slice_index is not None
-    if place.slice_index is not None:
-        box = [slice(place.slice_index, place.slice_index + 1), *box]
-    whole = (box[0], box[1], box[2])
-    stored = np.asarray(case.read(TARGET, whole))
+    slices = ([], []) if place.slice_index is None else ([place.slice_index], [place.slice_index + 1])
+    (z0, y0, x0), (z1, y1, x1) = [*slices[0], *first], [*slices[1], *last]
+    box = Box((z0, y0, x0), (z1, y1, x1))
+    stored = np.asarray(case.read(TARGET, box))
     if extra_codes is not None:
-        stored = extra_codes.apply(stored, [part.start for part in whole])
+        stored = extra_codes.apply(stored, box.start)
     codes = as_tensor(stored[0] if is_slice else stored)
-    image = _read(case, IMAGE, whole, is_slice)
+    image = _read(case, IMAGE, box, is_slice)
     centre = tuple(middle - start for middle, start in zip(place.centre, first, strict=True))
     return Cutout(
         image,
         codes,
-        {info.name: _read(case, info.name, whole, is_slice) for info in layers},
+        {info.name: _read(case, info.name, box, is_slice) for info in layers},
         View(place.warp, centre, tuple(patch)),
         unknown,
         outside,

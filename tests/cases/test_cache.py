@@ -7,6 +7,7 @@ from autoseg.cases.cache import CaseCache, open_case, read_entry, remove_case, w
 from autoseg.cases.case import CaseRecord
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.layers import Kind, LayerInfo
+from autoseg.core.boxes import Box
 from autoseg.core.errors import CacheError
 from autoseg.core.geometry import Geometry
 
@@ -100,14 +101,14 @@ def test_a_damaged_array_is_named(tmp_path, change):
 def test_voxels_that_nobody_wrote_are_named_when_they_are_read(tmp_path, kind, value, problem):
     write(tmp_path)
     case = open_case(tmp_path, "a")
-    everything, nothing = (slice(0, 2), slice(0, 3), slice(0, 4)), (slice(0, 0), slice(0, 3), slice(0, 4))
+    everything, nothing = Box.whole((2, 3, 4)), Box.whole((0, 3, 4))
     case.read(kind, everything)
     array = np.load(tmp_path / f"a.{kind}.npy", mmap_mode="r+")
     array.flat[-1] = value
     array.flush()
     with pytest.raises(CacheError, match=rf"a\.{kind}\.npy: found {problem}.* Remove .*a\.json"):
         case.read(kind, everything)
-    case.read(kind, (slice(0, 1), *everything[1:]))
+    case.read(kind, Box.whole((1, 3, 4)))
     assert case.read(kind, nothing).size == 0
 
 
@@ -121,7 +122,7 @@ def test_numbers_may_be_unknown_but_not_infinite(tmp_path):
             tmp_path, "a", image=np.zeros((1, 2, 3, 4), np.float32), codes=codes, locations=np.zeros(3, np.int32),
             entry=entry, layers={"targets": array},
         )  # fmt: skip
-        case, box = open_case(tmp_path, "a"), (slice(0, 2), slice(0, 3), slice(0, 4))
+        case, box = open_case(tmp_path, "a"), Box.whole((2, 3, 4))
         if np.isnan(array).any():
             np.testing.assert_array_equal(case.read("targets", box), numbers)
         else:

@@ -12,6 +12,7 @@ from autoseg.cases.case import CaseRecord
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.layers import Kind, LayerInfo, class_indices, classes_layer, further_inputs, input_channels
 from autoseg.cases.store import ArrayStore
+from autoseg.core.boxes import Box
 from autoseg.core.errors import CacheError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.labels import Head, Labels
@@ -58,10 +59,10 @@ def test_a_layer_is_not_called_like_another_file(name):
 def test_further_layers_come_back_box_by_box(tmp_path):
     write(tmp_path, arrays(), CELLS, DEPTH)
     case = open_case(tmp_path, "a")
-    box = (slice(0, 1), slice(1, 3), slice(2, 4))
+    box = Box((0, 1, 2), (1, 3, 4))
     assert case.entry.layers == (CELLS, DEPTH)
-    assert np.array_equal(case.read("cells", box), arrays()["cells"][box])
-    assert np.array_equal(case.read("depth", box), arrays()["depth"][(slice(None), *box)])
+    assert np.array_equal(case.read("cells", box), arrays()["cells"][box.slices])
+    assert np.array_equal(case.read("depth", box), arrays()["depth"][(slice(None), *box.slices)])
     in_memory = ArrayStore(case.image, case.codes, case.locations, case.entry, arrays())
     assert np.array_equal(in_memory.read("depth", box), case.read("depth", box))
 
@@ -69,7 +70,7 @@ def test_further_layers_come_back_box_by_box(tmp_path):
 def test_a_layer_that_is_not_there_is_named(tmp_path):
     write(tmp_path, arrays(), CELLS, DEPTH)
     with pytest.raises(CacheError, match=r"'previous'.*image, target, cells, depth"):
-        open_case(tmp_path, "a").read("previous", (slice(0, 1),) * 3)
+        open_case(tmp_path, "a").read("previous", Box.whole((1, 1, 1)))
 
 
 def test_a_case_without_a_file_of_its_layers_is_no_case(tmp_path):

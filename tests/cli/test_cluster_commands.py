@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 
+import numpy as np
 import pytest
 from command_line import run_command
 from dask_processes import cluster_of
@@ -80,6 +81,30 @@ def test_predictions_and_their_further_outputs_are_those_of_one_process(address,
     assert contents(alone) == contents(shared)
     run = json.loads((shared / "prediction.json").read_text())["runs"][0]
     assert run["environment"]["device"] == "workers of a cluster"
+
+
+@pytest.mark.slow
+def test_a_volume_is_that_of_one_process(address, model_folder, tmp_path):
+    volume = tmp_path / "volume.npy"
+    np.save(volume, np.random.default_rng(0).normal(size=(200, 20, 18)).astype(np.float32))
+    volume.with_suffix(".json").write_text(json.dumps({"spacing": [2.0, 1.0, 1.0]}))
+    given = ["predict", "-m", model_folder, "-i", volume, "--device", "cpu", "--json", "--save-probabilities"]
+    given += ["--memory-gb", "2", "--write-as", ".nii.gz"]
+    outputs = [tmp_path / "alone", tmp_path / "shared"]
+    for output, where in zip(outputs, (("-j", "0"), ("--cluster", address)), strict=True):
+        done = run_command(*given, "-o", output, *where)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["done"] == ["volume"]
+    alone, shared = map(contents, outputs)
+    assert "volume.nii.gz" in alone
+    assert alone == shared
+    runs = json.loads((outputs[1] / "prediction.json").read_text())["runs"]
+    assert [(run["environment"]["device"], run["part"]) for run in runs] == [("workers of a cluster", "")]
+    again = run_command(*given, "-o", outputs[1], "--cluster", address)
+    assert json.loads(again.stdout)["skipped"] == ["volume"]
+    one = run_command(*given, "-o", tmp_path / "one", "--cluster", address, "--part", "1/2")
+    assert one.returncode == 2
+    assert "--part 1/2: found with --cluster" in one.stderr
 
 
 def test_mistakes_are_the_users_and_leave_nothing(address, model_folder, toy_folder, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from objects import UNLABELLED, draw_objects, image_of
 from autoseg import Dataset
 from autoseg.cases.cache import CaseCache, open_case
 from autoseg.cases.layers import OBJECTS, target_layers
+from autoseg.core.boxes import Box
 from autoseg.core.geometry import Geometry
 from autoseg.core.plan import Configuration, Plan
 from autoseg.io.images import write_labels
@@ -68,7 +69,7 @@ def batches(prepared, recipe, n: int = 3) -> list[Batch]:
 def test_the_cache_holds_numbers_where_the_classes_are_foreground(prepared):
     dataset, _, cache = prepared
     case = open_case(cache.folder, "a")
-    whole = (slice(None),) * 3
+    whole = Box.whole(case.entry.record.shape)
     objects, codes = case.read(OBJECTS, whole), case.read("target", whole)
     assert objects.dtype == np.uint32 and objects.shape == codes.shape == (12, 50, 50)
     assert 79_000 < objects.max() <= 80_000

@@ -37,7 +37,7 @@ def rejection(**settings) -> Rejection:
 def test_a_table_of_every_voxel_counts_exactly(shape):
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 6, shape).astype(np.uint8)
-    table = AreaTable.build(codes.shape, codes.__getitem__, *SPEAKS, 10**6)
+    table = AreaTable.build(codes.shape, lambda box: codes[box.slices], *SPEAKS, 10**6)
     assert table.sums.shape == (2, *(length + 1 for length in shape))
     for _ in range(100):
         low = rng.integers(-4, np.array(shape) + 2)
@@ -50,7 +50,7 @@ def test_a_table_of_every_voxel_counts_exactly(shape):
 def test_a_coarse_table_is_exact_at_its_corners_and_off_by_its_border_blocks_at_most(n_axes):
     rng = np.random.default_rng(1)
     codes = np.where(rng.random((12, 40, 33)) < 0.2, rng.integers(0, 3, (12, 40, 33)), UNKNOWN).astype(np.uint8)
-    table = AreaTable.build(codes.shape, codes.__getitem__, *SPEAKS, 2000, n_axes=n_axes)
+    table = AreaTable.build(codes.shape, lambda box: codes[box.slices], *SPEAKS, 2000, n_axes=n_axes)
     assert np.prod([len(corners) - 1 for corners in table.corners]) <= 2000
     assert n_axes == 3 or len(table.corners[0]) == 13  # slices stay apart
     for _ in range(100):
@@ -73,16 +73,36 @@ def _clipped(low, high, table):
         yield min(max(a, 0), corners[-1]), min(max(b, 0), corners[-1]), corners
 
 
+@pytest.mark.parametrize("read_box", [(4, 8, 16), (64, 2, 2), (1, 64, 4)])
+@pytest.mark.parametrize("n_axes", [2, 3])
+def test_a_table_is_the_same_whatever_boxes_it_is_read_in(monkeypatch, read_box, n_axes):
+    rng = np.random.default_rng(2)
+    codes = rng.integers(0, 6, (13, 40, 33)).astype(np.uint8)
+    whole = AreaTable.build(codes.shape, lambda box: codes[box.slices], *SPEAKS, 300, n_axes=n_axes)
+    largest = []
+
+    def read(box):
+        largest.append(box.shape)
+        return codes[box.slices]
+
+    monkeypatch.setattr("autoseg.sampling.rejection.READ_BOX", read_box)
+    in_boxes = AreaTable.build(codes.shape, read, *SPEAKS, 300, n_axes=n_axes)
+    np.testing.assert_array_equal(in_boxes.sums, whole.sums)
+    assert (np.max(largest, axis=0) <= read_box).all()
+
+
 def test_a_uniform_case_is_counted_exactly_by_any_table():
     codes = np.ones((30, 31, 32), np.uint8)
-    found = AreaTable.build(codes.shape, codes.__getitem__, *SPEAKS, 50).count(((1, -3, 7.5), (9, 5, 12.25)))
+    found = AreaTable.build(codes.shape, lambda box: codes[box.slices], *SPEAKS, 50).count(
+        ((1, -3, 7.5), (9, 5, 12.25))
+    )
     assert (found.voxels, found.annotated, found.foreground) == pytest.approx((8 * 5 * 4.75,) * 3)
     assert found.annotated_share == pytest.approx(1)
 
 
 def test_nothing_lies_outside_the_image():
     codes = np.zeros((3, 4, 5), np.uint8)
-    table = AreaTable.build(codes.shape, codes.__getitem__, *SPEAKS, 100)
+    table = AreaTable.build(codes.shape, lambda box: codes[box.slices], *SPEAKS, 100)
     assert table.count(((50, 0, 0), (60, 4, 5))) == PatchContent(0, 0, 0)
     assert PatchContent(0, 0, 0).annotated_share == 0
 

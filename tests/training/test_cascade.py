@@ -15,6 +15,7 @@ from toy import write_toy_dataset
 from autoseg.cases.cache import open_case, read_entry
 from autoseg.cases.case import Case
 from autoseg.cases.layers import Layer, classes_layer
+from autoseg.core.boxes import Box
 from autoseg.core.errors import CacheError, ModelError
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
@@ -105,7 +106,7 @@ def test_every_case_is_cached_with_a_prediction_of_a_fold_that_did_not_see_it(ca
         assert case.entry.record.shape == case.entry.record.shape_after_crop  # full resolution: nothing is resampled
         low, high = case.entry.record.crop_low, case.entry.record.crop_high
         box = tuple(slice(*ends) for ends in zip(low, high, strict=True))
-        whole = tuple(slice(0, edge) for edge in case.entry.record.shape)
+        whole = Box.whole(case.entry.record.shape)
         assert np.array_equal(case.read("previous", whole), order.apply(predicted)[box])
         assert np.array_equal(case.image, open_case(cache.parent / "3d_fullres", name).image)
 
@@ -126,7 +127,7 @@ def test_prediction_asks_the_previous_stage_and_gives_the_network_what_training_
     for name in dataset.case_names[1::2]:  # validation of fold 0 in both stages
         cached = open_case(workspace.preprocessed(dataset.name) / HIGH, name)
         prepared = predictor.prepare(case_of(dataset, name))
-        classes = cached.read("previous", tuple(slice(0, edge) for edge in cached.entry.record.shape))
+        classes = cached.read("previous", Box.whole(cached.entry.record.shape))
         assert np.array_equal(prepared.image[1:], np.stack([classes == 1, classes == 2]).astype(np.float32))
         np.testing.assert_allclose(prepared.image[0], cached.image[0], atol=1e-5)
 
