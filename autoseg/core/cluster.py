@@ -76,7 +76,7 @@ def open_cluster(given: str, paths: Sequence[Path], *, resource: str | None = No
     with ExitStack() as stack:
         local = stack.enter_context(_local(distributed, address.n_local)) if address.n_local else None
         client = stack.enter_context(_client(distributed, local, address))
-        cluster = DaskCluster(client, given, Site.here(paths), resource)
+        cluster = DaskCluster(client, given, Site.here(paths, shares_terminal=local is not None), resource)
         cluster.examine_scheduler()
         cluster.await_workers()
         log.info("--cluster %s: %s", given, counted(len(cluster.fit), "worker"))
@@ -228,7 +228,9 @@ class DaskCluster:
     def examine_scheduler(self) -> None:
         """Raise ``ConfigError`` if the scheduler has other software, so that it could not read what it passes on."""
         try:
-            faults = self.client.run_on_scheduler(examine, replace(self.site, working=None, paths=())).faults
+            faults = self.client.run_on_scheduler(
+                examine, replace(self.site, working=None, paths=(), shares_terminal=False)
+            ).faults
         except Exception as error:  # of the import there
             faults = _faults(error)
         if faults:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
+import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,13 +32,15 @@ class Site:
     """Files and folders that are read or written."""
     versions: tuple[tuple[str, str], ...]
     """Software and its version."""
+    shares_terminal: bool = False
+    """Whether workers were started by this process, on its terminal."""
 
     @classmethod
-    def here(cls, paths: Sequence[Path]) -> Site:
+    def here(cls, paths: Sequence[Path], *, shares_terminal: bool = False) -> Site:
         """Return what this process has of ``paths``; that one is missing here is for the command to say."""
         is_absolute = all(path.is_absolute() for path in paths)
         seen = tuple(str(path) for path in paths if path.exists())
-        return cls(None if is_absolute else str(Path.cwd()), seen, versions())
+        return cls(None if is_absolute else str(Path.cwd()), seen, versions(), shares_terminal)
 
     def enter(self) -> None:
         """Make the working folder that of this process."""
@@ -56,7 +60,13 @@ class Examination:
 
 
 def examine(site: Site) -> Examination:
-    """Compare this process, a worker, with the process that gives it work."""
+    """Compare this process, a worker, with the process that gives it work.
+
+    If both share a terminal, this one leaves Ctrl-C and messages to the other.
+    """
+    if site.shares_terminal:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        logging.getLogger("autoseg").handlers[:] = [logging.NullHandler()]
     own = dict(versions())
     differences = {
         name: f"{name} {own[name]} instead of {expected}" for name, expected in site.versions if own[name] != expected
