@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ GRACE_S = 5
 """Time without a worker after which it is said; a killed one is often started again."""
 REMIND_S = 60
 """Time between two messages that there is no worker."""
-RESULT_S = 30
+RESULT_S = 10
 """Time for the way of a result, after which it is asked whether its worker is still there."""
 AHEAD, QUICK_S = 2, 2.0
 """Items that a worker has, one of them in work, while items take less than so many seconds; otherwise it has one."""
@@ -61,8 +61,8 @@ def open_cluster(given: str, paths: Sequence[Path], *, resource: str | None = No
         Files and folders that every worker must see, as far as they exist. If one is relative, workers also need the
         working folder of this process.
     resource
-        Resource of Dask, such as ``GPU``, of which an item holds 1. If a worker offers it, only those that do get
-        items; otherwise all get items.
+        Resource of Dask, such as ``GPU``, of which an item holds 1. From when a worker offers it, only those that do
+        get items; until then all do.
 
     Raises
     ------
@@ -143,9 +143,9 @@ class DaskCluster:
     unfit: set[str] = field(default_factory=set)
     """Addresses of workers that joined later and may not."""
     _present: set[str] = field(default_factory=set)
-    """Addresses of workers at the last look, of those that offer the resource if any does."""
+    """Addresses of workers at the last look; only those that offer the resource, if any ever did."""
     _is_offered: bool = False
-    """Whether they do."""
+    """Whether any ever did."""
     _looked: float = float("-inf")
     """Time of the last look, s."""
 
@@ -220,7 +220,8 @@ class DaskCluster:
             with self._scheduler():
                 known = self.client.scheduler_info(n_workers=-1)["workers"]
             offering = {name for name, worker in known.items() if worker["resources"].get(self.resource, 0) >= 1}
-            self._present, self._is_offered = offering or set(known), bool(offering)
+            self._is_offered = self._is_offered or bool(offering)
+            self._present = offering if self._is_offered else set(known)
             self._examine(self._present - self.fit - self.unfit)
             self._looked = time.monotonic()
         return self._present & self.fit
@@ -228,9 +229,7 @@ class DaskCluster:
     def examine_scheduler(self) -> None:
         """Raise ``ConfigError`` if the scheduler has other software, so that it could not read what it passes on."""
         try:
-            faults = self.client.run_on_scheduler(
-                examine, replace(self.site, working=None, paths=(), shares_terminal=False)
-            ).faults
+            faults = self.client.run_on_scheduler(examine, Site(None, (), self.site.versions)).faults
         except Exception as error:  # of the import there
             faults = _faults(error)
         if faults:

@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import signal
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -52,7 +51,6 @@ class Site:
 class Examination:
     """What a worker says of itself."""
 
-    host: str
     faults: tuple[str, ...]
     """Reasons for which it cannot work here."""
     remarks: tuple[str, ...]
@@ -73,7 +71,6 @@ def examine(site: Site) -> Examination:
     }
     absent = [place for place in (site.working, *site.paths) if place is not None and not _seen(site, place)]
     return Examination(
-        host=socket.gethostname(),
         faults=(
             *(differences[name] for name in SAME if name in differences),
             *(f"no {path}" for path in absent),
@@ -89,10 +86,10 @@ def _seen(site: Site, place: str) -> bool:
 @cache
 def versions() -> tuple[tuple[str, str], ...]:
     """Return the versions of all software that is compared; builds of one version (``+cpu``) are alike."""
-    versions = {name: package_version(name).partition("+")[0] for name in (*SAME, *ALIKE)}
-    versions["autoseg"] = f"{autoseg.__version__} (source {_source_digest()})"
-    versions["python"] = ".".join(platform.python_version_tuple()[:2])
-    return tuple(versions.items())
+    found = {name: package_version(name).partition("+")[0] for name in (*SAME, *ALIKE)}
+    found["autoseg"] = f"{autoseg.__version__} (source {_source_digest()})"
+    found["python"] = ".".join(platform.python_version_tuple()[:2])
+    return tuple(found.items())
 
 
 def _source_digest() -> str:
