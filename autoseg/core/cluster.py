@@ -72,7 +72,8 @@ def open_cluster(given: str, paths: Sequence[Path], *, resource: str | None = No
     """
     address = parse_address(given)
     distributed = optional("distributed", EXTRA)
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # losses of workers are reported here
+    for name in ("distributed", "distributed.client"):  # losses are reported here
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         local = stack.enter_context(_local(distributed, address.n_local)) if address.n_local else None
         client = stack.enter_context(_client(distributed, local, address))
@@ -302,9 +303,10 @@ class DaskCluster:
         """Raise ``WorkerError`` if the scheduler is lost within the block."""
         try:
             yield
-        except TimeoutError:
-            raise
-        except (OSError, CancelledError) as error:
+        except Exception as error:
+            is_lost = isinstance(error, (OSError, CancelledError)) and not isinstance(error, TimeoutError)
+            if not is_lost and self.client.status == "running":
+                raise
             raise WorkerError(
                 f"--cluster {self.given}: found its scheduler lost ({type(error).__name__}), expected it to run until "
                 "the end. What is done is kept: start the scheduler and the workers, and run the command again."
