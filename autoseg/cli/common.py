@@ -10,10 +10,10 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 import typer
 from rich import progress as bars
@@ -22,7 +22,7 @@ from rich.console import Console
 from autoseg.cli.plain_lines import plain_lines
 from autoseg.core.atomic import lacks_room, no_room
 from autoseg.core.errors import AutosegError, ConfigError, UserError
-from autoseg.core.parallel import available_cores
+from autoseg.core.parallel import Workers, available_cores
 from autoseg.core.progress import Progress, Stages, silent
 from autoseg.core.workspace import Workspace
 
@@ -54,6 +54,14 @@ RootOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option("-j", "--workers", min=0, help="Worker processes (default: all cores).")
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Dask workers instead of -j: tcp://HOST:PORT, a scheduler file, or local:N (docs/cluster.md).",
+    ),
+]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Also print debug messages.")]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Only warnings and errors.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:<index> or mps.")]
@@ -67,6 +75,8 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Write label 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 log = logging.getLogger("autoseg")
+
+Given = TypeVar("Given", bound=Workers)
 
 _BARS: list[bars.Progress] = []
 """Bars that are drawn now."""
@@ -249,9 +259,42 @@ def config_files(space: Workspace, dataset: Dataset, given: str, config: Path | 
     return ConfigFiles(user_file(os.environ), Path(given) if is_run_file else config)
 
 
-def n_workers(given: int | None) -> int:
-    """Return the number of worker processes: as given, otherwise one per core."""
+def n_workers(given: Given | None) -> Given | int:
+    """Return the number of worker processes: as given, otherwise one per core. A cluster is returned as it is."""
     return available_cores() if given is None else given
+
+
+@contextmanager
+def workers_of(
+    given: int | None,
+    cluster: str | None,
+    paths: Sequence[Path],
+    *,
+    output: Path | None = None,
+    resource: str | None = None,
+) -> Iterator[Workers | None]:
+    """Yield what ``-j`` says, or the workers of ``--cluster``, which must see the files and folders ``paths``.
+
+    They must see the folder ``output``, too, which is made for them, and removed at the end if nothing was written.
+    Raises ``ConfigError`` if both are given, and as :func:`autoseg.core.cluster.open_cluster`, also for ``resource``.
+    """
+    if cluster is None:
+        yield given
+        return
+    if given is not None:
+        raise ConfigError("-j: found with --cluster, which has workers of its own, expected one of them. Leave out -j.")
+    from autoseg.core.cluster import open_cluster
+
+    made = [] if output is None else [path for path in (output, *output.parents) if not path.exists()]
+    try:
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+        with open_cluster(cluster, [*paths, *([] if output is None else [output])], resource=resource) as opened:
+            yield opened
+    finally:
+        for folder in made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def set_up_logging(*, verbose: bool = False, quiet: bool = False) -> None:

@@ -48,6 +48,7 @@ def evaluate_folder(
         bool, typer.Option("--strict", help="Refuse missing and extra files, other shapes and other geometries.")
     ] = False,
     workers: common.WorkersOption = None,
+    cluster: common.ClusterOption = None,
     json_: common.JsonOption = False,
     verbose: common.VerboseOption = False,
     quiet: common.QuietOption = False,
@@ -64,13 +65,17 @@ def evaluate_folder(
     from autoseg.evaluation.summary import means_path
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
-    with common.progress("evaluate", quiet=quiet) as report:
+    folders = [reference, predictions, *([] if against is None else [against])]
+    with (
+        common.workers_of(workers, cluster, folders) as given,
+        common.progress("evaluate", quiet=quiet) as report,
+    ):
         summary = score_folder(
             reference,
             predictions,
             dataset_json,
             against=against,
-            workers=common.n_workers(workers),
+            workers=common.n_workers(given),
             strict=strict,
             tolerance_mm=tolerance_mm if surface else None,
             progress=report,

@@ -14,6 +14,7 @@ from autoseg.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from autoseg.core.errors import Fault
+    from autoseg.core.parallel import Workers
     from autoseg.core.plan import Plan
     from autoseg.dataset.dataset import Dataset
 
@@ -78,6 +79,7 @@ def plan_and_preprocess(
         int | None,
         typer.Option("-j", "--workers", min=0, help="Worker processes (default: as many as cores and memory allow)."),
     ] = None,
+    cluster: common.ClusterOption = None,
     json_: common.JsonOption = False,
     verbose: common.VerboseOption = False,
     quiet: common.QuietOption = False,
@@ -110,7 +112,8 @@ def plan_and_preprocess(
 
         check_task(described.labels)  # a task that breaks its contract is reported before any file is read
     if check_only or faults:
-        check(described, faults, folder, workers, as_json=json_, quiet=quiet)
+        with common.workers_of(workers, cluster, [described.folder]) as given:
+            check(described, faults, folder, given, as_json=json_, quiet=quiet)
         return
     for warning in described.warnings:
         log.warning("%s", warning)
@@ -125,10 +128,11 @@ def plan_and_preprocess(
     options = PlanningOptions(
         planner, gpu_memory_gb, replan, model_plan(plan_of), settings or (), files.run, files.user
     )
-    made = plan_dataset(described, space, options, workers, stages, configurations=configurations)
-    planned, chosen = made.plan, made.configurations
-    previous = previous_maps_in(space, described)
-    write_caches(described, planned, made.fingerprint, chosen, folder, workers, stages, previous)
+    with common.workers_of(workers, cluster, [described.folder], output=folder) as given:
+        made = plan_dataset(described, space, options, given, stages, configurations=configurations)
+        planned, chosen = made.plan, made.configurations
+        previous = previous_maps_in(space, described)
+        write_caches(described, planned, made.fingerprint, chosen, folder, given, stages, previous)
     if json_:
         common.print_json(
             {
@@ -153,7 +157,7 @@ def refuse_options_of_planning(given: Mapping[str, object]) -> None:
 
 
 def check(
-    dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: int | None, *, as_json: bool, quiet: bool
+    dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: Workers | None, *, as_json: bool, quiet: bool
 ) -> None:
     """Report the content of the files; raise ``DatasetError`` with every fault, those of dataset.json first.
 
@@ -166,8 +170,11 @@ def check(
     from autoseg.planning.workers import readers
 
     stages = common.stages(quiet=quiet)
-    with labels_for_check(dataset, faults, folder, workers=common.n_workers(workers)) as (described, found):
-        report = check_dataset(described, found, folder, readers(described, workers), stages)
+    has_experts = any(case.experts for case in dataset.cases)
+    local = workers if isinstance(workers, int) else None
+    reading = local if has_experts else workers  # their masks are fused into a temporary folder of this machine
+    with labels_for_check(dataset, faults, folder, workers=common.n_workers(local)) as (described, found):
+        report = check_dataset(described, found, folder, readers(described, reading), stages)
     if as_json:
         common.print_json(report.as_json())
     else:

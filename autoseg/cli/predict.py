@@ -12,6 +12,7 @@ import typer
 from autoseg.cli import common
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import counted
+from autoseg.core.location import path_of
 from autoseg.core.workspace import FOLD_PATTERN
 
 if TYPE_CHECKING:
@@ -23,8 +24,12 @@ log = logging.getLogger("autoseg.predict")
 def predict(
     *,
     inputs: Annotated[
-        Path,
-        typer.Option("-i", "--input", help="Folder of images <case>_0000<ending>, an image, or a .txt file of paths."),
+        list[Path],
+        typer.Option(
+            "-i",
+            "--input",
+            help="Folder of images <case>_0000<ending>, an image, a .txt file of paths, or a volume (its channels).",
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the label maps, <case><ending>.")],
     dataset: Annotated[
@@ -73,9 +78,22 @@ def predict(
             "with a model of affinities, how its label maps part them: watershed or mutex.",
         ),
     ] = None,
+    blockwise: Annotated[
+        bool, typer.Option("--blockwise", help="Predict an image file part by part, as volumes always are.")
+    ] = False,
+    memory_gb: Annotated[
+        float | None, typer.Option("--memory-gb", help="Memory for a volume, in all (default: half of what is free).")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option("--part", metavar="I/N", help="Predict the I-th of N parts of a volume.")
+    ] = None,
+    write_as: Annotated[
+        str, typer.Option("--write-as", help="Format of a volume's label map: .zarr, or also .tif or .nii.gz.")
+    ] = ".zarr",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict cases again whose output exists.")] = False,
     device: common.DeviceOption = "auto",
     workers: common.WorkersOption = None,
+    cluster: common.ClusterOption = None,
     root: common.RootOption = None,
     json_: common.JsonOption = False,
     verbose: common.VerboseOption = False,
@@ -88,25 +106,38 @@ def predict(
     folder. All inputs are checked first. Cases whose output exists are skipped. A case that cannot be predicted does
     not stop the others: it is named at the end, and the exit code is 1. With -j 0 reading, prediction and writing do
     not overlap.
+
+    A volume of any size (Zarr, N5, Precomputed, HDF5 as file.h5:key, tiles, a folder of sections) is predicted part by
+    part, and goes on where it was stopped; see docs/volumes.md.
     """
     models = _model_folders(model_folders or [], dataset, configurations or [], name, root)
     from autoseg.inference.predict_images import (
         predict_images,  # imports torch, so only after the arguments are checked
     )
+    from autoseg.inference.predict_volume import VolumeOptions
+    from autoseg.inference.volume_units import Part
+
+    volume = VolumeOptions(blockwise, memory_gb, Part.parse(part) if part else Part(), write_as)
 
     common.set_up_logging(verbose=verbose, quiet=quiet)
-    with common.progress("predict", quiet=quiet) as report:
+    with (
+        common.workers_of(
+            workers, cluster, [*map(path_of, map(str, inputs)), *models], output=output, resource="GPU"
+        ) as given,
+        common.progress("predict", quiet=quiet) as report,
+    ):
         result = predict_images(
-            inputs, output, models, folds=folds or None, device=device, checkpoint=checkpoint, mirror=tta, step=step,
-            fast=fast, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty, instances=instances,
-            overwrite=overwrite, predict_quality=quality, workers=common.n_workers(workers), progress=report,
+            inputs[0] if len(inputs) == 1 else [inputs], output, models, folds=folds or None, device=device,
+            checkpoint=checkpoint, mirror=tta, step=step, fast=fast, save_probabilities=save_probabilities,
+            save_uncertainty=save_uncertainty, instances=instances, overwrite=overwrite, predict_quality=quality,
+            volume=volume, workers=common.n_workers(given), progress=report,
         )  # fmt: skip
     _conclude(result, output, as_json=json_)
 
 
 def main() -> None:
     """Entry point of the command."""
-    lists = dict.fromkeys(("-m", "--model", "-c", "--configuration"), r"[^-].*")
+    lists = dict.fromkeys(("-i", "--input", "-m", "--model", "-c", "--configuration"), r"[^-].*")
     lists |= dict.fromkeys(("-f", "--folds"), FOLD_PATTERN)
     common.run(predict, lists=lists, defaults={"--instances": "watershed"})
 

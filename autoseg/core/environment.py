@@ -42,7 +42,7 @@ class Environment(BaseModel):
         """Return the environment of this process; ``device`` is the name of what computes, "" for the processor."""
         versions = {"autoseg": autoseg.__version__, "python": platform.python_version()}
         return cls(
-            versions=versions | {name: _version(name) for name in PACKAGES},
+            versions=versions | {name: package_version(name) for name in PACKAGES},
             git=git_state(Path(autoseg.__file__).parent.parent),
             device=device or processor_name(),
             cores=available_cores(),
@@ -97,7 +97,8 @@ def _git(folder: Path, arguments: Sequence[str]) -> str | None:
     return done.stdout.strip()
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Return the version of an installed package; "unknown" if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,4 +1,7 @@
-"""Apply one function to many items in worker processes. If a worker dies, the error names the item it worked on."""
+"""Apply one function to many items in worker processes. If a worker dies, the error names the item it worked on.
+
+The processes are started here, or belong to a cluster of machines (:mod:`autoseg.core.cluster`).
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,34 @@ from functools import partial
 from multiprocessing.connection import wait as wait_for_end
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from autoseg.core.errors import AutosegError, Fault, WorkerError
 from autoseg.core.progress import Progress, silent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Cluster(Protocol):
+    """Worker processes on other machines, or on this one, that take items as :func:`map_unordered` gives them out."""
+
+    @property
+    def n_workers(self) -> int:
+        """Workers at this moment, at least 1."""
+
+    @property
+    def n_per_machine(self) -> int:
+        """Largest number of these workers that share a machine."""
+
+    def map_unordered(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[tuple[int, Result | AutosegError]]:
+        """Yield ``(index of the item, result)`` as the function :func:`map_unordered` of this module does."""
+
+
+Workers: TypeAlias = int | Cluster
+"""Where items are worked on: in so many processes of this machine, or by the workers of a cluster."""
 
 
 def available_cores() -> int:
@@ -70,7 +94,7 @@ def is_running(process: int) -> bool:
 
 
 def map_unordered(
-    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int = 1
+    function: Callable[[Item], Result], items: Sequence[Item], *, workers: Workers = 1
 ) -> Iterator[tuple[int, Result | AutosegError]]:
     """Yield ``(index of the item, result)`` in the order of completion. An ``AutosegError`` is yielded, not raised.
 
@@ -83,10 +107,16 @@ def map_unordered(
     a new pool. At the end, each item in doubt runs alone, so that only the item that kills its process yields a
     ``WorkerError``. An item for which memory runs out yields a ``WorkerError`` too. Any other exception of ``function``
     is raised here. Without items nothing is yielded.
+
+    The workers of a cluster get the items instead, if ``workers`` is one; what it does with those of a dead worker is
+    said there.
     """
+    if not isinstance(workers, int):
+        yield from workers.map_unordered(partial(guarded, function), items)
+        return
     if workers <= 1 or len(items) <= 1:
         for index, item in enumerate(items):
-            yield index, _guarded(function, item)
+            yield index, guarded(function, item)
         return
     in_doubt: list[int] = []
     for index, result in _run_all(function, items, range(len(items)), workers):
@@ -96,17 +126,7 @@ def map_unordered(
             yield index, result[0]
     for index, result in _run_all(function, items, in_doubt, 1):
         if result is None:
-            yield (
-                index,
-                WorkerError(
-                    Fault(
-                        f"item {items[index]!r}",
-                        "its worker process dead",
-                        "a result",
-                        "It was killed, most often for memory: use fewer workers.",
-                    )
-                ),
-            )
+            yield index, worker_died(items[index], "its worker process dead")
         else:
             yield index, result[0]
 
@@ -116,7 +136,7 @@ def map_ordered(
     items: Sequence[Item],
     names: Sequence[str],
     *,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = silent,
 ) -> list[Result | AutosegError]:
     """Return the results of :func:`map_unordered` in the order of the items; reports the name of each that is done."""
@@ -125,6 +145,13 @@ def map_ordered(
         results[index] = result
         progress(len(results), len(items), names[index])
     return [results[index] for index in range(len(items))]
+
+
+def worker_died(item: object, found: str) -> WorkerError:
+    """Return the error of an item whose worker process died; ``found``: what was seen of it."""
+    return WorkerError(
+        Fault(f"item {item!r}", found, "a result", "It was killed, most often for memory: use fewer workers.")
+    )
 
 
 def _run_all(
@@ -169,7 +196,7 @@ def _hand_out(
     """Give an item to every free worker and move it from ``waiting`` to ``running``. False if the pool is broken."""
     while waiting and len(running) < workers:
         try:
-            future = pool.submit(_guarded, function, items[waiting[0]])
+            future = pool.submit(guarded, function, items[waiting[0]])
         except BrokenProcessPool:
             return False
         running[future] = waiting.popleft()
@@ -205,7 +232,8 @@ def _end_after(sentinel: int) -> None:
     os._exit(1)
 
 
-def _guarded(function: Callable[[Item], Result], item: Item) -> Result | AutosegError:
+def guarded(function: Callable[[Item], Result], item: Item) -> Result | AutosegError:
+    """Return ``function(item)``, or its ``AutosegError``; a ``WorkerError`` if memory runs out."""
     try:
         return function(item)
     except AutosegError as error:

@@ -30,6 +30,10 @@ class PredictionRun(BaseModel):
     """Data set, configuration and folds."""
     images: dict[str, tuple[str, ...]]
     """Case -> its image files, in channel order. Cases that a later run predicted again are not among them."""
+    part: str = ""
+    """Part of a volume that the run predicts, such as 1/4; "" for whole cases."""
+    missing: dict[str, tuple[str, ...]] = {}
+    """Volume -> boxes (z, y, x) of voxels that are predicted as background because their tiles are missing."""
 
 
 class PredictionRecord(BaseModel):
@@ -46,9 +50,16 @@ class PredictionRecord(BaseModel):
         return {case: files for run in self.runs for case, files in run.images.items()}
 
     def with_run(self, run: PredictionRun) -> PredictionRecord:
-        """Return the record after a run that predicts the cases ``run.images``; equal without any."""
+        """Return the record after a run that predicts the cases ``run.images``; equal without any.
+
+        Runs that predicted other parts of the same volume stay.
+        """
         kept = [
-            item.model_copy(update={"images": {case: item.images[case] for case in item.images.keys() - run.images}})
+            item
+            if run.part and item.part not in ("", run.part)
+            else item.model_copy(
+                update={"images": {case: item.images[case] for case in item.images.keys() - run.images}}
+            )
             for item in self.runs
         ]
         return PredictionRecord(runs=tuple(item for item in (*kept, run) if item.images))
@@ -62,7 +73,15 @@ def read_prediction_record(folder: Path) -> PredictionRecord:
         return PredictionRecord()
 
 
-def record_prediction(folder: Path, model: str, device: str, images: Mapping[str, Sequence[Path]]) -> None:
+def record_prediction(
+    folder: Path,
+    model: str,
+    device: str,
+    images: Mapping[str, Sequence[Path]],
+    *,
+    part: str = "",
+    missing: Mapping[str, Sequence[str]] | None = None,
+) -> None:
     """Add this process's run to the record of ``folder``; other processes may do so at the same time.
 
     Parameters
@@ -75,6 +94,8 @@ def record_prediction(folder: Path, model: str, device: str, images: Mapping[str
         Name of what computes, "" for the processor.
     images
         Case -> its image files, of the cases that this run predicts. Without any nothing is written.
+    part, missing
+        As the fields of :class:`PredictionRun`.
     """
     if not images:
         return
@@ -84,6 +105,8 @@ def record_prediction(folder: Path, model: str, device: str, images: Mapping[str
         environment=Environment.of(device),
         model=model,
         images={case: tuple(str(path.absolute()) for path in files) for case, files in images.items()},
+        part=part,
+        missing={case: tuple(boxes) for case, boxes in (missing or {}).items()},
     )
     path = folder / f".{PREDICTION_FILE}.lock"
     lock = SoftFileLock(path)

@@ -15,7 +15,7 @@ from autoseg.core.arrays import LabelMap
 from autoseg.core.errors import AutosegError, EvaluationError
 from autoseg.core.findings import listed
 from autoseg.core.geometry import Geometry
-from autoseg.core.parallel import map_ordered
+from autoseg.core.parallel import Workers, map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.file_values import NAN_VALUE
@@ -69,7 +69,7 @@ def evaluate_folder(
     *,
     cases: Collection[str] | None = None,
     against: str | Path | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     strict: bool = False,
     tolerance_mm: float | None = None,
     progress: Progress = silent,
@@ -207,7 +207,7 @@ def evaluate_files(
     labels: Labels,
     *,
     masks: Mapping[str, Path] | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = silent,
 ) -> Summary:
     """Score the files in ``pairs``: case -> (reference, prediction). Otherwise as :func:`evaluate_folder`.
@@ -255,7 +255,7 @@ def chosen(references: Mapping[str, Path], cases: Collection[str] | None, folder
     return {name: path for name, path in references.items() if name in set(cases)}
 
 
-def _run(jobs: Sequence[_Job], workers: int, progress: Progress) -> list[tuple[_Outcome, ...]]:
+def _run(jobs: Sequence[_Job], workers: Workers, progress: Progress) -> list[tuple[_Outcome, ...]]:
     """Score all jobs; return for each what became of its predictions."""
     results = map_ordered(_score, jobs, [job.case for job in jobs], workers=workers, progress=progress)
     return [

@@ -12,7 +12,7 @@ import numpy as np
 from autoseg.cases.label_codes import read_valid_mask
 from autoseg.cases.target_numbers import read_numbers
 from autoseg.core.errors import AutosegError, EvaluationError
-from autoseg.core.parallel import map_ordered
+from autoseg.core.parallel import Workers, map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels
@@ -52,7 +52,7 @@ def evaluate_numbers_folder(
     dataset_json: str | Path | Mapping[str, Any] | Dataset | None = None,
     *,
     cases: Collection[str] | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     strict: bool = False,
     progress: Progress = silent,
 ) -> NumberSummary:
@@ -93,7 +93,7 @@ def score_folder(
     dataset_json: str | Path | Mapping[str, Any] | Dataset | None = None,
     *,
     against: str | Path | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     strict: bool = False,
     tolerance_mm: float | None = None,
     progress: Progress = silent,
@@ -125,7 +125,7 @@ def evaluate_numbers(
     labels: Labels,
     *,
     masks: Mapping[str, Path] | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = silent,
 ) -> NumberSummary:
     """Score the files in ``pairs``: case -> (reference, prediction). Otherwise as :func:`evaluate_numbers_folder`.
@@ -146,7 +146,7 @@ def evaluate_numbers(
 def _score_all(
     jobs: Sequence[_Job],
     labels: Labels,
-    workers: int,
+    workers: Workers,
     progress: Progress,
     *,
     missing: Sequence[str] = (),

@@ -16,7 +16,8 @@ from autoseg.core.chunks import VOXELS
 from autoseg.dataset.labels import Labels, background_value, head_states
 from autoseg.inference.box_sums import BoxGrid, box_sums, count_in_boxes
 from autoseg.inference.entropy import binary_entropies, entropy
-from autoseg.inference.export import resampled_slabs, scores
+from autoseg.inference.export import scores
+from autoseg.inference.logit_resampling import resampled_slabs
 from autoseg.preprocessing import restore
 from autoseg.tasks.task import task_of
 

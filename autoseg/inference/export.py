@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
+from autoseg.core.boxes import Box
 from autoseg.core.errors import PlanError
 from autoseg.core.pipelined import map_in_background
 from autoseg.dataset.labels import Labels, background_value
 from autoseg.inference.decided import DecidedSlab, Observer
-from autoseg.inference.window import SLAB_VALUES, Slab
-from autoseg.preprocessing import anisotropic_axis, restore
-from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
+from autoseg.inference.logit_resampling import (
+    Logits,
+    Part,
+    Resampling,
+    checked_slabs,
+    parts_of,
+    resampled,
+    resampling_of,
+)
+from autoseg.inference.window import SLAB_VALUES
+from autoseg.preprocessing import restore
 from autoseg.tasks.affinities import Affinities
 from autoseg.tasks.decoded import decoded, finished
 from autoseg.tasks.instances import Instances
 from autoseg.tasks.task import Task, task_of
 
-Logits = Float32Array | Iterable[Slab]
-"""(O, *S) float32 on ``CaseRecord.shape``, the plan's axes: as one array, or as slabs in the order of the planes."""
 Amend = Callable[[LabelMap, Float32Array, int], LabelMap]
 """Function that returns a changed slab of file values (planes, y, x), given the slab, the scores of heads
 (H, planes, y, x) and the index of the first plane."""
@@ -79,25 +83,49 @@ def decide(
     PlanError
         If the logits do not lie on the record's grid or have another number of outputs.
     """
+    pieces = decided_slabs(
+        logits, record, labels, amend=amend, observers=observers, n_members=n_members, pool=pool,
+        slab_values=slab_values,
+    )  # fmt: skip
+    return joined(pieces, record, task_of(labels))
+
+
+def decided_slabs(
+    logits: Logits,
+    record: CaseRecord,
+    labels: Labels,
+    *,
+    box: Box | None = None,
+    amend: Amend | None = None,
+    observers: Sequence[Observer] = (),
+    n_members: int = 0,
+    pool: Executor | None = None,
+    slab_values: int = SLAB_VALUES,
+) -> Iterator[tuple[int, LabelMap]]:
+    """Yield ``(first plane, file values (planes, y, x))`` of the crop, or of a box of it, in the order of the planes.
+
+    Parameters and errors as for :func:`decide`. With ``box``, voxels of the crop in the plan's axes, the logits are
+    those of ``resampling_of(record, box).source``, and planes count from the first of the box.
+    """
     task = task_of(labels)
+    grid, n_outputs = resampling_of(record, box), len(task.outputs)
 
     def decided(part: Part) -> tuple[int, LabelMap]:
         own, *others = _split(part, n_outputs)
-        slab = resampled(own, record)
+        slab = resampled(own, grid)
         values = decoded(task, slab.numpy())
         if amend is not None:
             values = amend(values, scores(slab, task).numpy(), part.first)
         if observers:
             mean = _probabilities(slab, task)
             cores = _cores(slab, task)
-            each = _of_members(mean, others, record, task, n_members)
+            each = _of_members(mean, others, grid, task, n_members)
             for observe in observers:
                 observe(DecidedSlab(part.first, values, mean, each, cores))
         return part.first, values
 
-    n_outputs = len(task.outputs)
-    parts = _stacked_parts(logits, record, n_outputs, n_members, slab_values)
-    return joined(map(decided, parts) if pool is None else map_in_background(pool, decided, parts), record, task)
+    parts = _stacked_parts(logits, grid, n_outputs, n_members, slab_values)
+    return map(decided, parts) if pool is None else map_in_background(pool, decided, parts)
 
 
 def joined(pieces: Iterable[tuple[int, LabelMap]], record: CaseRecord, task: Task) -> LabelMap:
@@ -126,8 +154,9 @@ def probabilities(
     """
     task = task_of(labels)
     result = np.zeros((labels.n_heads, *record.shape_after_crop), dtype=np.float32)
-    for part in parts_of(checked_slabs(logits, record, len(task.outputs)), record, slab_values):
-        result[:, part.first : part.stop] = _probabilities(resampled(part, record), task)
+    grid = resampling_of(record)
+    for part in parts_of(checked_slabs(logits, grid, len(task.outputs)), grid, slab_values):
+        result[:, part.first : part.stop] = _probabilities(resampled(part, grid), task)
     restored: Float32Array = restore(result, record, fill=0)
     for values, own, fill in zip(restored, result, outside_probabilities(labels), strict=True):
         if fill:
@@ -159,24 +188,25 @@ def probability_slabs(
     record: CaseRecord,
     labels: Labels,
     *,
+    box: Box | None = None,
     n_members: int = 0,
     pool: Executor | None = None,
     slab_values: int = SLAB_VALUES,
 ) -> Generator[ProbabilitySlab, None, None]:
-    """Yield the probabilities within the crop, slab by slab in the order of the planes.
+    """Yield the probabilities within the crop, or a box of it, slab by slab in the order of the planes.
 
-    Parameters and errors as for :func:`decide`; with ``pool``, at most two slabs are in process.
+    Parameters and errors as for :func:`decided_slabs`; with ``pool``, at most two slabs are in process.
     """
     task = task_of(labels)
+    grid, n_outputs = resampling_of(record, box), len(task.outputs)
 
     def converted(part: Part) -> ProbabilitySlab:
         own, *others = _split(part, n_outputs)
-        slab = resampled(own, record)
+        slab = resampled(own, grid)
         mean = _probabilities(slab, task)
-        return ProbabilitySlab(part.first, mean, _of_members(mean, others, record, task, n_members), _cores(slab, task))
+        return ProbabilitySlab(part.first, mean, _of_members(mean, others, grid, task, n_members), _cores(slab, task))
 
-    n_outputs = len(task.outputs)
-    parts = _stacked_parts(logits, record, n_outputs, n_members, slab_values)
+    parts = _stacked_parts(logits, grid, n_outputs, n_members, slab_values)
     yield from map(converted, parts) if pool is None else map_in_background(pool, converted, parts)
 
 
@@ -198,162 +228,33 @@ def scores(slab: Tensor, task: Task) -> Tensor:
     return task.scores(slab[None])[0]
 
 
-def resampled_slabs(
-    logits: Logits, record: CaseRecord, *, slab_values: int = SLAB_VALUES
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield ``(first plane, logits (O, planes, y, x) float32)`` on the grid between crop and resampling, in order."""
-    for part in parts_of(_as_slabs(logits), record, slab_values):
-        yield part.first, resampled(part, record)
-
-
-def _as_slabs(logits: Logits) -> Iterable[Slab]:
-    """Return an array (O, *S) as one slab; slabs as they are."""
-    return [(0, logits)] if isinstance(logits, np.ndarray) else logits
-
-
-def checked_slabs(logits: Logits, record: CaseRecord, n_outputs: int) -> Iterator[Slab]:
-    """Yield the slabs; raise ``PlanError`` unless they cover the planes of the record's grid in order."""
-    n_planes, *plane = record.shape
-    done = 0
-    for first, slab in _as_slabs(logits):
-        planes = slab.shape[1]
-        if (len(slab), *slab.shape[2:]) != (n_outputs, *plane) or first != done or done + planes > n_planes:
-            raise _other_grid(f"logits of shape {slab.shape} for the planes from {first} on", record, n_outputs)
-        yield first, slab
-        done += planes
-    if done != n_planes:
-        raise _other_grid(f"logits of {done} planes", record, n_outputs)
-
-
-def _other_grid(given: str, record: CaseRecord, n_outputs: int) -> PlanError:
-    return PlanError(
-        f"case {record.case}: found {given}, expected {(n_outputs, *record.shape)} (outputs, then the grid of the "
-        "plan). Predict with the model's own plan and labels."
-    )
-
-
 def _probabilities(slab: Tensor, task: Task) -> Float32Array:
     """Return the probabilities (H, planes, y, x) float32 of logits (O, planes, y, x)."""
     values: Float32Array = task.probabilities(slab[None])[0].numpy()
     return values
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Planes of the grid between crop and resampling, with the source planes that they are resampled from."""
-
-    first: int
-    """Index of the first plane."""
-    stop: int
-    """One past the index of the last plane."""
-    source: Tensor
-    """(O, planes, y', x') float32 on the plan's grid."""
-    source_first: int
-    """Index of the first source plane."""
-
-
 def _stacked_parts(
-    logits: Logits, record: CaseRecord, n_outputs: int, n_members: int, slab_values: int
+    logits: Logits, grid: Resampling, n_outputs: int, n_members: int, slab_values: int
 ) -> Iterator[Part]:
     """Return the parts of checked logits, in which ``n_outputs`` for each of several members may follow the mean.
 
     A part has as many planes as without members, so that its mean is resampled to the same numbers, bit for bit.
     """
     n_stacked = 1 + n_members if n_members > 1 else 1
-    return parts_of(checked_slabs(logits, record, n_outputs * n_stacked), record, slab_values * n_stacked)
+    return parts_of(checked_slabs(logits, grid, n_outputs * n_stacked), grid, slab_values * n_stacked)
 
 
 def _of_members(
-    mean: Float32Array, others: Sequence[Part], record: CaseRecord, task: Task, n_members: int
+    mean: Float32Array, others: Sequence[Part], grid: Resampling, task: Task, n_members: int
 ) -> tuple[Float32Array, ...]:
     """Return the probabilities (H, planes, y, x) of each member; those of a single one are the mean."""
     if n_members == 1:
         return (mean,)
-    return tuple(_probabilities(resampled(other, record), task) for other in others)
+    return tuple(_probabilities(resampled(other, grid), task) for other in others)
 
 
 def _split(part: Part, n_outputs: int) -> list[Part]:
     """Return the mean of the members, and then each member, of a part whose source holds ``n_outputs`` of each."""
     firsts = range(0, len(part.source), n_outputs)
     return [replace(part, source=part.source[first : first + n_outputs]) for first in firsts]
-
-
-def parts_of(slabs: Iterable[Slab], record: CaseRecord, slab_values: int) -> Iterator[Part]:
-    """Cut slabs into parts that can be resampled alone; planes that the next part also needs stay in memory."""
-    shape = record.shape_after_crop
-    taps = _taps(record.shape[0], shape[0], nearest=_coarse_axis(record) == 0)
-    buffer, buffer_first, done = torch.empty(0), 0, 0
-    for first, slab in slabs:
-        tensor = torch.from_numpy(np.require(slab, np.float32, ["W"]))
-        buffer = torch.cat((buffer, tensor), dim=1) if first > buffer_first else tensor
-        end = first + tensor.shape[1]
-        most = max(1, slab_values // max(1, len(tensor) * math.prod(shape[1:])))
-        ready = int(np.searchsorted(taps.upper, end))  # number of planes whose source planes have all arrived
-        while done < ready:
-            stop = min(done + most, ready)
-            low, high = int(taps.lower[done]), int(taps.upper[stop - 1]) + 1
-            yield Part(done, stop, buffer[:, low - buffer_first : high - buffer_first], low)
-            done = stop
-        keep_from = min(end, int(taps.lower[done])) if done < shape[0] else end
-        buffer, buffer_first = buffer[:, keep_from - buffer_first :], keep_from
-
-
-def resampled(part: Part, record: CaseRecord) -> Tensor:
-    """Return the logits (O, planes, y, x) float32 of a part on the grid between crop and resampling."""
-    shape, coarse = record.shape_after_crop, _coarse_axis(record)
-    slab = _taps(record.shape[0], shape[0], nearest=coarse == 0).take(
-        part.source, 1, part.first, part.stop, part.source_first
-    )
-    if tuple(slab.shape[2:]) == shape[1:]:
-        return slab
-    if coarse in (1, 2):
-        for axis in (1, 2):
-            slab = _taps(record.shape[axis], shape[axis], nearest=coarse == axis).take(slab, axis + 1, 0, shape[axis])
-        return slab
-    return nn.functional.interpolate(slab, size=shape[1:], mode="bilinear", align_corners=False)
-
-
-def _coarse_axis(record: CaseRecord) -> int | None:
-    return anisotropic_axis(record.spacing, record.spacing_before)
-
-
-@dataclass(frozen=True, slots=True)
-class _Taps:
-    """Source points that each of m points along an axis is interpolated from, ascending."""
-
-    lower: IndexArray
-    """(m,) index of the source point below."""
-    upper: IndexArray
-    """(m,) index of the source point above."""
-    weight: NDArray[np.float64] | None
-    """(m,) weight of the upper point, 0 to 1; None where upper and lower are the same."""
-    is_same: bool
-    """Whether input and output points are the same, so that nothing is resampled."""
-
-    def take(self, values: Tensor, axis: int, first: int, stop: int, offset: int = 0) -> Tensor:
-        """Return the points ``first`` to ``stop`` along ``axis`` of ``values``; the other axes keep their shape.
-
-        ``offset`` is the index of the source point at which ``values`` begins.
-        """
-        if self.is_same:
-            return values
-        lower, upper = (torch.from_numpy(index[first:stop] - offset) for index in (self.lower, self.upper))
-        if self.weight is None:
-            return values.index_select(axis, lower)
-        shape = [1] * values.ndim
-        shape[axis] = -1
-        weight = torch.from_numpy(self.weight[first:stop].astype(np.float32)).view(shape)
-        return torch.lerp(values.index_select(axis, lower), values.index_select(axis, upper), weight)
-
-
-def _taps(n: int, m: int, *, nearest: bool) -> _Taps:
-    """Return the source points for resampling ``n`` points along an axis to ``m``.
-
-    Linear between voxel centres and constant beyond the outermost centres. With ``nearest``, the nearest source point;
-    the higher index on a tie.
-    """
-    if n == m:
-        return _Taps(np.arange(n), np.arange(n), None, is_same=True)
-    if nearest:
-        return _Taps(nearest_indices(n, m), nearest_indices(n, m), None, is_same=False)
-    return _Taps(*linear_taps(n, m), is_same=False)

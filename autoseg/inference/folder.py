@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.atomic import write_json
 from autoseg.core.errors import ConfigError, DatasetError, Fault
 from autoseg.core.json_models import save_model
+from autoseg.core.parallel import Cluster, Workers, available_cores, map_unordered
 from autoseg.core.prediction_record import record_prediction
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.folder_files import refuse_dataset_folder
@@ -29,16 +30,20 @@ from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.run_cases import run_cases
 from autoseg.io.images import (
     ending_of,
+    ending_of_maps,
     holds_labels,
-    read_image,
     write_labels,
     write_values,
-    written_ending,
 )
 from autoseg.nn.device import device_name
+from autoseg.preprocessing.read_case import read_unlabelled
+from autoseg.tasks.separation import SeparationSettings
 from autoseg.tasks.task import outputs_of, refuse_regression
 
 log = logging.getLogger(__name__)
+
+ON_CLUSTER = "workers of a cluster"
+"""Device of a prediction by many processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +60,16 @@ class PredictionReport:
     """Warnings about inputs that are probably not as intended, each naming the case."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _Job:
     """One case to predict."""
 
     name: str
     files: tuple[Path, ...]
     output: Path
+
+    def __repr__(self) -> str:
+        return f"case {self.name!r}"
 
     def is_done(self, further: Sequence[FurtherOutput]) -> bool:
         """Whether the label map exists, and the further outputs."""
@@ -76,7 +84,7 @@ def predict_files(
     overwrite: bool = False,
     further: Sequence[FurtherOutput] = (),
     removals: Sequence[Removal] = (),
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = silent,
 ) -> PredictionReport:
     """Predict every case and write ``<case><ending>``, each atomically, in the geometry and header of its image.
@@ -105,7 +113,8 @@ def predict_files(
     workers
         Number of threads that check headers. With 0, cases are also read, predicted and written strictly one after the
         other. Otherwise the next case is read, finished slabs are decided and the previous case is written while the
-        network computes; at most one case ahead.
+        network computes; at most one case ahead. With a cluster each worker loads the models once (the group must have
+        ``load_again``), and predicts one case at a time.
     progress
         Called with (cases done, cases in all, name of the last).
 
@@ -130,27 +139,85 @@ def predict_files(
         {job.name: job.files for job in todo},
         [(model.plan, model.configuration) for model in predictor.models],
         n_outputs=len(outputs_of(dataset.labels)),
-        workers=workers,
+        workers=workers if isinstance(workers, int) else available_cores(),
     )
     if todo and len(check.faults) == len(todo):
         raise DatasetError([fault for faults in check.faults.values() for fault in faults])
     failed |= {name: "\n".join(map(str, faults)) for name, faults in check.faults.items()}
     for text in (*failed.values(), *check.warnings):
         log.warning("%s", text)
-    _write_model_files(predictor, output_folder, jobs)
+    write_model_files(predictor, output_folder, ending_of(jobs[0].output))
     good = [job for job in todo if job.name not in check.faults]
-    described = " and ".join(map(_described, predictor.models))
-    record_prediction(output_folder, described, device_name(predictor.device), {job.name: job.files for job in good})
+    device = device_name(predictor.device) if isinstance(workers, int) else ON_CLUSTER
+    record_prediction(output_folder, described(predictor), device, {job.name: job.files for job in good})
     stale = _Stale(removals, overwrite)
-    with ThreadPoolExecutor(1) as decider:
-        steps = _Steps(predictor, {job.name: job for job in good}, further, stale, decider if workers > 0 else None)
-        errors = run_cases(
-            [*steps.jobs], repeat(predictor), steps.read, steps.predict, steps.write, folder=output_folder,
-            read_ahead=workers > 0, write_behind=lambda prediction: workers > 0, progress=progress,
-        )  # fmt: skip
+    if isinstance(workers, int):
+        errors = _predict_here(predictor, good, further, stale, overlap=workers > 0, progress=progress)
+    else:
+        errors = _predict_there(predictor, good, further, stale, workers, progress)
     done = tuple(job.name for job in good if job.name not in errors)
     skipped = tuple(job.name for job in jobs if job.name in done_before)
     return PredictionReport(done, skipped, failed | errors, check.warnings)
+
+
+def _predict_here(
+    predictor: PredictorGroup,
+    jobs: Sequence[_Job],
+    further: Sequence[FurtherOutput],
+    stale: _Stale,
+    *,
+    overlap: bool,
+    progress: Progress = silent,
+) -> dict[str, str]:
+    """Predict cases in this process and return case -> reason of its failure.
+
+    ``overlap``: whether reading, deciding and writing run beside the network.
+    """
+    if not jobs:
+        return {}
+    with ThreadPoolExecutor(1) as decider:
+        steps = _Steps(predictor, {job.name: job for job in jobs}, further, stale, decider if overlap else None)
+        return run_cases(
+            [*steps.jobs], repeat(predictor), steps.read, steps.predict, steps.write, folder=jobs[0].output.parent,
+            read_ahead=overlap, write_behind=lambda prediction: overlap, progress=progress,
+        )  # fmt: skip
+
+
+def _predict_there(
+    predictor: PredictorGroup,
+    jobs: Sequence[_Job],
+    further: Sequence[FurtherOutput],
+    stale: _Stale,
+    cluster: Cluster,
+    progress: Progress,
+) -> dict[str, str]:
+    """Predict cases by the workers of a cluster and return case -> reason of its failure."""
+    if predictor.load_again is None:
+        raise ConfigError("predict: found models of this process alone, expected folders, which workers can load.")
+    errors: dict[str, str] = {}
+    remote = _Remote(predictor.load_again, predictor.separation, further, stale)
+    for n_finished, (index, result) in enumerate(map_unordered(remote, jobs, workers=cluster), 1):
+        if result is not None:
+            errors[jobs[index].name] = str(result)
+            log.error("case %s failed: %s", jobs[index].name, result)
+        progress(n_finished, len(jobs), jobs[index].name)
+    return errors
+
+
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    """Prediction of a case by a worker, which keeps the models for its next case."""
+
+    load: Callable[[], PredictorGroup]
+    separation: SeparationSettings | None
+    """As that of the group."""
+    further: Sequence[FurtherOutput]
+    stale: _Stale
+
+    def __call__(self, job: _Job) -> str | None:
+        """Predict a case, write its outputs, and return the reason of its failure, None if it did not fail."""
+        group = replace(self.load(), separation=self.separation)
+        return _predict_here(group, [job], self.further, self.stale, overlap=True).get(job.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +260,8 @@ class _Steps:
 
     def read(self, case: str) -> Case | PreparedCase:
         """Return a case as its files hold it if preparing it needs a network, otherwise prepared."""
-        image, geometry = read_image(self.jobs[case].files)
-        content = Case(case, image, geometry)
+        grids = [(model.plan, model.configuration) for model in self.predictor.models]
+        content = read_unlabelled(case, self.jobs[case].files, grids)
         return content if self.predictor.needs_network_to_prepare else self.predictor.prepare(content)
 
     def predict(self, case: str, predictor: PredictorGroup, content: Case | PreparedCase) -> _Prediction:
@@ -229,7 +296,7 @@ class _Steps:
 
 def _job(name: str, files: tuple[Path, ...], folder: Path, labels: Labels) -> _Job:
     """Return the job of a case, whose format must hold the largest file value of ``labels``, or numbers."""
-    ending = written_ending(ending_of(files[0]), largest_written(labels), has_numbers=bool(labels.targets))
+    ending = ending_of_maps(files[0], largest_written(labels), has_numbers=bool(labels.targets))
     output = folder / f"{name}{ending}"
     return _Job(name, files, output)
 
@@ -242,15 +309,19 @@ def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> N
     refuse_dataset_folder(folder)
 
 
-def _described(model: Model) -> str:
-    folds = f"{'fold' if len(model.folds) == 1 else 'folds'} {', '.join(model.folds)}"
-    return f"{model.dataset.name}, {model.configuration.name}, {folds}"
+def described(predictor: PredictorGroup) -> str:
+    """Return data set, configuration and folds of the models, for the record of a prediction."""
+    return " and ".join(map(_described, predictor.models))
 
 
-def _write_model_files(predictor: PredictorGroup, folder: Path, jobs: Sequence[_Job]) -> None:
-    """Write dataset.json (with the ending of the predictions) and plans.json beside the predictions."""
+def write_model_files(predictor: PredictorGroup, folder: Path, ending: str) -> None:
+    """Write dataset.json, with the ``ending`` of the predictions, and plans.json beside the predictions."""
     folder.mkdir(parents=True, exist_ok=True)
-    ending = ending_of(jobs[0].output)
     model = predictor.models[0]
     write_json(folder / "dataset.json", {**model.dataset.json, "file_ending": ending})
     save_model(model.plan, folder / "plans.json")
+
+
+def _described(model: Model) -> str:
+    folds = f"{'fold' if len(model.folds) == 1 else 'folds'} {', '.join(model.folds)}"
+    return f"{model.dataset.name}, {model.configuration.name}, {folds}"

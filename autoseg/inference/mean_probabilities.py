@@ -5,25 +5,20 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 
-from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.dataset.labels import Labels
 from autoseg.inference.decided import DecidedSlab, Observer
-from autoseg.inference.export import ProbabilitySlab, joined
+from autoseg.inference.export import ProbabilitySlab
 from autoseg.tasks.task import task_of
 
 Slabs = Generator[ProbabilitySlab, None, None]
 """Slabs of one model, which cover the planes of a crop in order."""
 
 
-def decide_mean(
-    models: Sequence[Slabs],
-    heads: Sequence[Sequence[int]],
-    record: CaseRecord,
-    labels: Labels,
-    observers: Sequence[Observer] = (),
-) -> LabelMap:
-    """Return the label map (z, y, x), in the file's axes, of the mean of the probabilities of several models.
+def decided_mean_slabs(
+    models: Sequence[Slabs], heads: Sequence[Sequence[int]], labels: Labels, observers: Sequence[Observer] = ()
+) -> Iterator[tuple[int, LabelMap]]:
+    """Yield ``(first plane, file values (planes, y, x))`` of the mean of the probabilities of several models, in order.
 
     Parameters
     ----------
@@ -31,8 +26,6 @@ def decide_mean(
         Slabs of each model, of any sizes; they are closed at the end. A few slabs of each are in memory.
     heads
         For each model the index of its head for each head of ``labels``.
-    record
-        Axes and crop, which all models share.
     labels
         Classes, or regions: a class has the largest probability (the lower one on ties), a region one above 0.5.
     observers
@@ -46,13 +39,13 @@ def decide_mean(
             observe(DecidedSlab(slab.first, values, slab.mean, slab.members, slab.cores))
         return slab.first, values
 
-    return joined(map(decided, mean_slabs(models, heads)), record, task)
+    return map(decided, mean_slabs(models, heads))
 
 
 def mean_slabs(models: Sequence[Slabs], heads: Sequence[Sequence[int]]) -> Iterator[ProbabilitySlab]:
     """Yield the mean over models, and the members of all of them, of the planes that every model has next.
 
-    Every model counts as much as any other, however many members it has. Parameters as for :func:`decide_mean`.
+    Every model counts as much as any other, however many members it has. Parameters as for :func:`decided_mean_slabs`.
     """
     with ExitStack() as stack:
         for model in models:

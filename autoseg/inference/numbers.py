@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
 
 from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import Float32Array
+from autoseg.core.boxes import Box
 from autoseg.core.fingerprint import TargetProperties
 from autoseg.core.pipelined import map_in_background
 from autoseg.dataset.labels import Labels
-from autoseg.inference.export import Logits, Part, checked_slabs, parts_of, resampled
+from autoseg.inference.logit_resampling import Logits, Part, checked_slabs, parts_of, resampled, resampling_of
 from autoseg.inference.window import SLAB_VALUES
 from autoseg.preprocessing import restore
 from autoseg.tasks.regression import Regression
@@ -33,14 +34,32 @@ def decide_numbers(
     standardised. Outputs are resampled linearly. Voxels outside the crop, of which a plan of regression has none, are
     NaN. Raises ``PlanError`` as ``decide``.
     """
-    task = Regression(labels)
-
-    def decided(part: Part) -> tuple[int, Float32Array]:
-        return part.first, task.decode(resampled(part, record).numpy(), targets)
-
-    numbers = np.full((len(task.outputs), *record.shape_after_crop), np.nan, dtype=np.float32)
-    parts = parts_of(checked_slabs(outputs, record, len(task.outputs)), record, slab_values)
-    for first, values in map(decided, parts) if pool is None else map_in_background(pool, decided, parts):
+    pieces = number_slabs(outputs, record, labels, targets, pool=pool, slab_values=slab_values)
+    numbers = np.full((len(labels.targets), *record.shape_after_crop), np.nan, dtype=np.float32)
+    for first, values in pieces:
         numbers[:, first : first + values.shape[1]] = values
     restored: Float32Array = restore(numbers, record, fill=np.nan)
     return restored
+
+
+def number_slabs(
+    outputs: Logits,
+    record: CaseRecord,
+    labels: Labels,
+    targets: Sequence[TargetProperties],
+    *,
+    box: Box | None = None,
+    pool: Executor | None = None,
+    slab_values: int = SLAB_VALUES,
+) -> Iterator[tuple[int, Float32Array]]:
+    """Yield ``(first plane, numbers (R, planes, y, x) float32)`` of the crop, or of a box of it.
+
+    Parameters and errors as for :func:`decide_numbers`; ``box`` as for :func:`autoseg.inference.export.decided_slabs`.
+    """
+    task, grid = Regression(labels), resampling_of(record, box)
+
+    def decided(part: Part) -> tuple[int, Float32Array]:
+        return part.first, task.decode(resampled(part, grid).numpy(), targets)
+
+    parts = parts_of(checked_slabs(outputs, grid, len(task.outputs)), grid, slab_values)
+    return map(decided, parts) if pool is None else map_in_background(pool, decided, parts)

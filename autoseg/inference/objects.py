@@ -22,9 +22,8 @@ from autoseg.tasks.separation import as_units
 class ObjectMap:
     """Observer that keeps the class of each voxel of a case, and how probably it is inside of an object of it.
 
-    That takes 2 bytes per voxel of the crop (3 for values of classes above 255). The probability is that of
-    ``DecidedSlab.cores``, of a model without boundaries that of the class; of several regions with the class, the
-    smallest. ``pairs`` keeps affinities besides, for objects that are parted by them.
+    That takes 2 bytes per voxel of the crop (3 for values of classes above 255). See :func:`core_units`. ``pairs``
+    keeps affinities besides, for objects that are parted by them.
     """
 
     needs_members: ClassVar[bool] = False
@@ -41,12 +40,7 @@ class ObjectMap:
         """Keep a slab."""
         planes = slice(slab.first, slab.first + len(slab.values))
         self._values[planes] = slab.values
-        heads = slab.probabilities if slab.cores is None else slab.cores
-        cores = self._cores[planes]
-        for index, value in enumerate(self._labels.class_values[1:], start=1):
-            own = heads[self._labels.regions[:, index]]
-            if len(own):
-                np.copyto(cores, as_units(own.min(axis=0)), where=slab.values == value)
+        self._cores[planes] = core_units(slab, self._labels)
 
     def keep_logits(self, first: int, logits: Float32Array) -> None:
         """Keep affinities, if they are wanted; see :class:`autoseg.inference.decided.LogitsObserver`."""
@@ -72,6 +66,21 @@ class ObjectMap:
             named = _named(objects, value, labels, numbers, record.case)
             np.copyto(result, named, where=objects > 0)
         return result.astype(np.uint16) if result.max(initial=0) < 2**16 else result
+
+
+def core_units(slab: DecidedSlab, labels: Labels) -> NDArray[np.uint8]:
+    """Return how probably each voxel (planes, y, x) is inside of an object of its class, in 1/255; 0 in background.
+
+    The probability is that of ``DecidedSlab.cores``, of a model without boundaries that of the class; of several
+    regions with the class, the smallest.
+    """
+    heads = slab.probabilities if slab.cores is None else slab.cores
+    cores = np.zeros(slab.values.shape, dtype=np.uint8)
+    for index, value in enumerate(labels.class_values[1:], start=1):
+        own = heads[labels.regions[:, index]]
+        if len(own):
+            np.copyto(cores, as_units(own.min(axis=0)), where=slab.values == value)
+    return cores
 
 
 def _named(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from autoseg.core.arrays import Shape3
+from autoseg.core.boxes import Box
 
 
 class PlaneSums:
@@ -18,12 +19,16 @@ class PlaneSums:
     with the number of planes of the image.
     """
 
-    def __init__(self, window: Sequence[int], weights: Sequence[Tensor], device: torch.device) -> None:
+    def __init__(
+        self, window: Sequence[int], weights: Sequence[Tensor], device: torch.device, start: Shape3 = (0, 0, 0)
+    ) -> None:
         """Allocate the buffer for windows of shape (O, *patch).
 
-        ``weights`` are three tensors, (z,), (y,) and (x,) for an image of shape (z, y, x). The sum at a voxel is
-        multiplied with the product of its three weights when it is taken.
+        ``weights`` are three tensors, (z,), (y,) and (x,) for a region of shape (z, y, x). The sum at a voxel is
+        multiplied with the product of its three weights when it is taken. ``start`` is the first voxel of the region,
+        where the corners of windows count from 0; what reaches out of the region is cut off.
         """
+        self._start = start
         along, *across = weights
         n_heads, self._depth = window[:2]
         self._sums = _zeros((n_heads, self._depth, *(len(axis) for axis in across)), device)
@@ -33,15 +38,21 @@ class PlaneSums:
 
     def add(self, corner: Shape3, window: Tensor) -> None:
         """Add a window (O, *patch) whose first voxel is ``corner``, in a plane that was not taken yet."""
-        first, y, x = corner
-        target = self._sums[:, :, y : y + window.shape[2], x : x + window.shape[3]]
-        window = window.to(target.device)
-        offset = first % self._depth
-        target[:, offset:] += window[:, : self._depth - offset]
-        target[:, :offset] += window[:, self._depth - offset :]
+        lengths = (len(self._weights), *self._sums.shape[2:])
+        at = [first - start for first, start in zip(corner, self._start, strict=True)]
+        lows = [max(0, first) for first in at]
+        highs = [min(first + edge, n) for first, edge, n in zip(at, window.shape[1:], lengths, strict=True)]
+        z, y, x = (slice(low - first, high - first) for low, high, first in zip(lows, highs, at, strict=True))
+        window = window[:, z, y, x].to(self._sums.device)
+        target = self._sums[:, :, lows[1] : highs[1], lows[2] : highs[2]]
+        offset = lows[0] % self._depth
+        n_planes = window.shape[1]
+        n_before_end = min(n_planes, self._depth - offset)
+        target[:, offset : offset + n_before_end] += window[:, :n_before_end]
+        target[:, : n_planes - n_before_end] += window[:, n_before_end:]
 
     def take(self, stop: int, n_values: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield ``(first plane, weighted sums (O, planes, y, x) float32)`` up to the plane ``stop``.
+        """Yield ``(first plane, weighted sums (O, planes, y, x) float32)`` up to the plane ``stop`` of the region.
 
         No window may be added to these planes later. Each item has about ``n_values`` values, at least one plane.
         """
@@ -63,15 +74,15 @@ class PartialPlaneSums:
     Weights are summed like one more output, because without all windows of a grid their sum is not a product over axes.
     """
 
-    def __init__(self, profiles: Sequence[Tensor], shape: Shape3, elsewhere: Tensor, device: torch.device) -> None:
+    def __init__(self, profiles: Sequence[Tensor], region: Box, elsewhere: Tensor, device: torch.device) -> None:
         """Allocate the buffer.
 
         Parameters
         ----------
         profiles
             Weights of a window's voxels along its axes, (z,), (y,) and (x,), above 0; windows come multiplied by them.
-        shape
-            Shape (z, y, x) of the image.
+        region
+            Voxels (z, y, x) that are summed.
         elsewhere
             (O,): value of each output at voxels that no window covers.
         device
@@ -79,7 +90,7 @@ class PartialPlaneSums:
         """
         self._window_weights = outer(profiles)[None]
         window = (len(elsewhere) + 1, *self._window_weights.shape[1:])
-        self._sums = PlaneSums(window, [torch.ones(edge) for edge in shape], device)
+        self._sums = PlaneSums(window, [torch.ones(edge) for edge in region.shape], device, region.start)
         self._elsewhere = elsewhere[:, None, None, None]
 
     def add(self, corner: Shape3, window: Tensor) -> None:

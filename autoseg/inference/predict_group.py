@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from autoseg.core.parallel import Workers
 from autoseg.core.progress import Progress, silent
 from autoseg.evaluation.quality import QUALITY_FOLDER, Quality
 from autoseg.inference.folder import PredictionReport, predict_files
@@ -36,7 +37,7 @@ def predict_group(
     instances: str | None = None,
     predict_quality: bool = True,
     further: Sequence[FurtherOutput] = (),
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = silent,
 ) -> PredictionReport:
     """Predict images and write ``<case><ending>`` for each to the folder ``output``, with further outputs.

@@ -17,6 +17,7 @@ from autoseg.core.geometry import Geometry
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.progress import Progress, silent
 from autoseg.core.workspace import FoldName
+from autoseg.inference.boxed_image import BoxedImage
 from autoseg.inference.export import decide, probabilities
 from autoseg.inference.folder import PredictionReport
 from autoseg.inference.input_cases import Inputs
@@ -193,10 +194,11 @@ class Predictor:
         prepared = preprocess(replace(case, target=None, layers=layers), plan, configuration, unknown=None)
         return replace(prepared, image=_with_layers(prepared.image, prepared.layers))
 
-    def slabs(self, image: Float32Array, case: str = "image", *, separate: bool = False) -> Iterator[Slab]:
+    def slabs(self, image: Float32Array | BoxedImage, case: str = "image", *, separate: bool = False) -> Iterator[Slab]:
         """Yield the logits (O, planes, y, x) of a preprocessed image (C, *S) slab by slab; see ``stream_logits``.
 
-        ``case`` is its name in the log. With ``separate`` the logits of each member follow as O more outputs.
+        ``case`` is its name in the log. With ``separate`` the logits of each member follow as O more outputs. Of an
+        image that is read box by box no window is left out, since a low-resolution pass needs all of it.
         """
         model, labels = self.model, self.model.dataset.labels
         windows = partial(
@@ -210,7 +212,8 @@ class Predictor:
             autocast_dtype=self.autocast_dtype,
             offsets=output_offsets(labels),
         )
-        if labels.targets or not self.leaves_out_windows:  # a regression has a number everywhere, and no background
+        leaves_out = self.leaves_out_windows and not labels.targets  # a regression has a number everywhere
+        if isinstance(image, BoxedImage) or not leaves_out:
             return windows(image, separate=separate)
         task = task_of(labels)
         selection = select_windows(image, model.configuration, task, self.step, windows, case=case)
@@ -246,7 +249,7 @@ def _layer(info: LayerInfo, case: Case, model: Model, previous: Predictor | None
             f"case {case.name}: found no layer {info.name!r}, expected the classes of "
             f"{model.configuration.previous_stage}. Load the model with Predictor.load."
         )
-    values = previous.predict_case(replace(case, target=None, layers=()))
+    values = previous.predict_case(replace(case, target=None, layers=(), box=None))  # of its context, too
     return Layer(info, class_indices(values, previous.model.dataset.labels))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -10,15 +10,17 @@ from typing import Protocol
 
 import torch
 
-from autoseg.cases.case import Case
+from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
+from autoseg.core.boxes import Box
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import Labels
 from autoseg.inference.affinity_map import AffinityMap
 from autoseg.inference.agreement import check_agreement, check_separation, matched_heads
+from autoseg.inference.boxed_image import BoxedImage
 from autoseg.inference.decided import Observer, needs_members, watched
-from autoseg.inference.export import decide, probability_slabs
-from autoseg.inference.mean_probabilities import decide_mean
+from autoseg.inference.export import decided_slabs, joined, probability_slabs
+from autoseg.inference.mean_probabilities import decided_mean_slabs
 from autoseg.inference.members import MemberKind, member_kind
 from autoseg.inference.model import Model
 from autoseg.inference.numbers import decide_numbers
@@ -27,6 +29,7 @@ from autoseg.inference.prepared import PreparedCase, Separate, n_slices, stack_o
 from autoseg.inference.window import Slab
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.separation import SeparationSettings, separate
+from autoseg.tasks.task import task_of
 
 
 class CasePredictor(Protocol):
@@ -51,11 +54,26 @@ class CasePredictor(Protocol):
     def prepare(self, case: Case) -> Preprocessed:
         """Return a case on the grid of the network."""
 
-    def slabs(self, image: Float32Array, case: str = "image", *, separate: bool = False) -> Iterator[Slab]:
-        """Yield logits (O, planes, y, x) of a preprocessed image (C, *S); ``case`` is its name in the log.
+    def slabs(self, image: Float32Array | BoxedImage, case: str = "image", *, separate: bool = False) -> Iterator[Slab]:
+        """Yield logits (O, planes, y, x) of a preprocessed image (C, *S), or of its region.
+
+        ``case`` is its name in the log.
 
         With ``separate`` the logits of each member follow as O more outputs.
         """
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PreparedRegion:
+    """A case, or a part of it, on the grid of a network."""
+
+    image: Float32Array | BoxedImage
+    """(C, *S), the whole image; or an image of which a region is predicted."""
+    record: CaseRecord
+    """Description of the preprocessing of the whole case."""
+    box: Box | None = None
+    """Voxels of the crop, in the plan's axes, that are decided; None: all. The region of the image is
+    ``resampling_of(record, box).source``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +82,10 @@ class PredictorGroup:
 
     predictors: tuple[CasePredictor, ...]
     """One for each model folder, at least one."""
-
     separation: SeparationSettings | None = None
     """How objects are parted; None: as the model folder of the first says."""
+    load_again: Callable[[], PredictorGroup] | None = None
+    """Function that another process can call for the same models; None if that is not known."""
 
     def __post_init__(self) -> None:
         check_agreement(self.models)
@@ -122,7 +141,7 @@ class PredictorGroup:
         """Return the label map (z, y, x) of a prepared case, in the file's axes; of the task instances, the objects.
 
         One model decides by its logits (:func:`autoseg.inference.export.decide`), several by the mean of their
-        probabilities (:func:`autoseg.inference.mean_probabilities.decide_mean`).
+        probabilities (:mod:`autoseg.inference.mean_probabilities`).
 
         Parameters
         ----------
@@ -161,12 +180,40 @@ class PredictorGroup:
         ``pairs`` get the logits, one for each image of the case; () if nobody wants them.
         """
         labels = self.dataset.labels
-        return case.put_together(
-            [
-                _classes_of_image(self, image, case.placed(index, observers, labels), pool, pairs[index : index + 1])
-                for index, image in enumerate(case.images)
-            ]
-        )
+        maps = []
+        for index, image in enumerate(case.images):
+            regions = [PreparedRegion(own.image, own.record) for own in image]
+            watchers, own_pairs = case.placed(index, observers, labels), pairs[index : index + 1]
+            pieces = self.decided_slabs(regions, watchers, pool, pairs=own_pairs)
+            maps.append(joined(pieces, image[0].record, task_of(labels)))
+        return case.put_together(maps)
+
+    def decided_slabs(
+        self,
+        regions: Sequence[PreparedRegion],
+        observers: Sequence[Observer] = (),
+        pool: Executor | None = None,
+        *,
+        pairs: Sequence[AffinityMap] = (),
+    ) -> Iterator[tuple[int, LabelMap]]:
+        """Yield ``(first plane, file values (planes, y, x))`` of classes in the plan's axes, in order.
+
+        ``regions`` are the same part of an image as each model needs it; ``pairs`` get its logits besides the
+        observers; the rest as for :meth:`label_map`.
+        """
+        labels, streams = self.dataset.labels, []
+        for predictor, own in zip(self.predictors, regions, strict=True):
+            n_members = len(predictor.model.networks) if needs_members(observers) else 0
+            slabs = predictor.slabs(own.image, own.record.case, separate=n_members > 1)
+            slabs = watched(slabs, (*observers, *pairs))
+            if len(self.predictors) == 1:
+                return decided_slabs(
+                    slabs, own.record, labels, box=own.box, observers=observers, n_members=n_members, pool=pool
+                )
+            of_model = predictor.model.dataset.labels
+            streams.append(probability_slabs(slabs, own.record, of_model, box=own.box, n_members=n_members, pool=pool))
+        heads = [matched_heads(labels, model.dataset.labels) for model in self.models]
+        return decided_mean_slabs(streams, heads, labels, observers)
 
     def numbers(self, case: PreparedCase, *, pool: Executor | None = None) -> Float32Array:
         """Return the numbers (R, z, y, x) float32 of a prepared case in the file's axes, by models of regression.
@@ -174,26 +221,6 @@ class PredictorGroup:
         Those of several models are averaged.
         """
         return case.put_together([_numbers_of_image(self, image, pool) for image in case.images])
-
-
-def _classes_of_image(
-    group: PredictorGroup,
-    image: Sequence[Preprocessed],
-    observers: Sequence[Observer],
-    pool: Executor | None,
-    pairs: Sequence[AffinityMap],
-) -> LabelMap:
-    """Return the map of classes (z, y, x) of an image that is prepared for each model."""
-    labels, streams = group.dataset.labels, []
-    for predictor, own in zip(group.predictors, image, strict=True):
-        n_members = len(predictor.model.networks) if needs_members(observers) else 0
-        slabs = watched(predictor.slabs(own.image, own.record.case, separate=n_members > 1), (*observers, *pairs))
-        if len(group.predictors) == 1:
-            return decide(slabs, own.record, labels, observers=observers, n_members=n_members, pool=pool)
-        of_model = predictor.model.dataset.labels
-        streams.append(probability_slabs(slabs, own.record, of_model, n_members=n_members, pool=pool))
-    heads = [matched_heads(labels, model.dataset.labels) for model in group.models]
-    return decide_mean(streams, heads, image[0].record, labels, observers)
 
 
 def _numbers_of_image(group: PredictorGroup, image: Sequence[Preprocessed], pool: Executor | None) -> Float32Array:

@@ -27,7 +27,8 @@ from autoseg.evaluation.quality import (
 )
 from autoseg.inference.case_features import case_features
 from autoseg.inference.decided import DecidedSlab
-from autoseg.inference.export import Logits, decide
+from autoseg.inference.export import decide
+from autoseg.inference.logit_resampling import Logits
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.quality_sums import QualitySums

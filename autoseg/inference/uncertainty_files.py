@@ -114,7 +114,7 @@ class CaseMaps:
         self._output, self._record = output, record
         self._labels = predictor.dataset.labels
         self._members = _members(predictor)
-        self._temperatures = _temperatures(predictor)
+        self._temperatures = member_temperatures(predictor)
         self._is_exclusive = task_of(self._labels).is_exclusive
         self._sums = UncertaintySums(self._labels)
         self._buffer = MapBuffer(output.parent / FOLDER, record)
@@ -193,7 +193,7 @@ def _members(predictor: PredictorGroup) -> Members:
     )
 
 
-def _temperatures(predictor: PredictorGroup) -> tuple[tuple[float, ...], ...]:
+def member_temperatures(predictor: PredictorGroup) -> tuple[tuple[float, ...], ...]:
     """Return the temperatures of each member, in the order of the members of a slab."""
     heads = [head.name for head in predictor.dataset.labels.heads]
     return tuple(model.calibration.temperatures(heads) for model in predictor.models for _ in model.networks)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,11 +14,14 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor, nn
 
 from autoseg.core.arrays import Float32Array, Shape3
+from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.plan import Configuration
 from autoseg.core.progress import Progress, silent
+from autoseg.inference.boxed_image import BoxedImage, RollingPlanes
 from autoseg.inference.ensemble import Ensemble, mirrorings
 from autoseg.inference.plane_sums import PartialPlaneSums, PlaneSums, outer
+from autoseg.inference.window_contents import weighted_windows
 
 Slab = tuple[int, Float32Array]
 """Index of the first plane, and logits (O, planes, y, x) float32 from that plane on; the receiver may change them."""
@@ -48,6 +52,14 @@ class WindowGrid:
     def corners(self) -> Iterator[Shape3]:
         """Return the first voxel (z, y, x) of every window of a grid with three axes, the last axis fastest."""
         along_z, along_y, along_x = self.positions
+        return itertools.product(along_z, along_y, along_x)
+
+    def corners_over(self, region: Box, patch: Shape3) -> Iterator[Shape3]:
+        """Return the first voxels of the windows of shape ``patch`` that reach into a box, in the same order."""
+        along_z, along_y, along_x = (
+            [first for first in positions if first < stop and first + edge > start]
+            for positions, edge, start, stop in zip(self.positions, patch, region.start, region.stop, strict=True)
+        )
         return itertools.product(along_z, along_y, along_x)
 
 
@@ -153,7 +165,7 @@ def join_slabs(slabs: Iterable[Slab], n_planes: int) -> Float32Array:
 
 def stream_logits(
     networks: nn.Module | Sequence[nn.Module],
-    image: Float32Array | Tensor,
+    image: Float32Array | Tensor | BoxedImage,
     configuration: Configuration,
     *,
     mirror_axes: Sequence[int] = (),
@@ -179,7 +191,8 @@ def stream_logits(
         One, or the members of an ensemble (folds), on ``device`` and in evaluation mode. Each maps (B, C, *P) to
         (B, O, *P). Logits are averaged over members and mirrored copies.
     image
-        (C, *S) float32, normalised and resampled. A 2-D configuration predicts every slice along axis 0.
+        (C, *S) float32, normalised and resampled. A 2-D configuration predicts every slice along axis 0. Of an image
+        that is read box by box only the windows are computed that reach into its region.
     mirror_axes
         Patch axes (from 0) that were mirrored in training; all their combinations are averaged.
     step
@@ -204,8 +217,9 @@ def stream_logits(
     Yields
     ------
     first, logits
-        Index of the first plane and (O, planes, y, x) float32, in the order of the planes; together (O, *S).
-        With ``separate`` ((1 + M) O, planes, y, x), in slabs of as many planes.
+        Index of the first plane and (O, planes, y, x) float32, in the order of the planes; together (O, *S), or
+        (O, *region) for a region, whose planes count from 0. With ``separate`` ((1 + M) O, planes, y, x), in slabs of
+        as many planes.
 
     Raises
     ------
@@ -220,62 +234,95 @@ def stream_logits(
     members = (networks,) if isinstance(networks, nn.Module) else tuple(networks)
     device = device or torch.device("cpu")
     ensemble = Ensemble(members, mirrorings(mirror_axes), device, autocast_dtype, separate, tuple(offsets))
-    slab_values *= ensemble.n_sums
     n_windows = batch_size or default_batch(configuration.patch_size, device)
-    volume = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
-    grid = volume_grid(volume.shape[1:], configuration.patch_size, step)
-    return _stream(ensemble, volume, grid, configuration.patch_size, selection, n_windows, progress, slab_values)
+    windows = _windows(image, configuration.patch_size, step, selection)
+    return _stream(ensemble, windows, n_windows, progress, slab_values * ensemble.n_sums)
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """The windows that are predicted, and the voxels that their logits are summed for."""
+
+    grid: WindowGrid
+    patch_size: tuple[int, ...]
+    selection: WindowSelection | None
+    region: Box
+    """Voxels (z, y, x) of the padded image whose logits are yielded."""
+    corners: tuple[Shape3, ...]
+    """First voxels in the padded image."""
+    cut: Callable[[Shape3], Tensor]
+    """Return the voxels (C, *patch) of the window with a first voxel; called for each of ``corners``, in order."""
+    is_part: bool
+    """Whether the region is one of several, so that the last bits must not depend on which."""
+
+
+def _windows(
+    image: Float32Array | Tensor | BoxedImage,
+    patch_size: Sequence[int],
+    step: float,
+    selection: WindowSelection | None,
+) -> _Windows:
+    """Return the windows over an image (C, *S), or those that reach into the region of one that is read by boxes."""
+    patch, (z, y, x) = window_shape(patch_size), image.shape[1:]
+    grid = volume_grid((z, y, x), patch_size, step)
+    offset = (grid.pad_low[0], grid.pad_low[1], grid.pad_low[2])
+    if isinstance(image, BoxedImage):
+        region = image.region.shifted(offset)
+        corners = tuple(grid.corners_over(region, patch))
+        cut = RollingPlanes(image, corners, patch, offset).cut
+    else:
+        region = Box.whole((z, y, x)).shifted(offset)
+        corners = tuple(grid.corners()) if selection is None else selection.corners
+        whole = image if isinstance(image, Tensor) else torch.from_numpy(np.require(image, np.float32, ["C", "W"]))
+        cut = partial(_cut, pad_nd_image(whole, grid.padded), patch)  # zeros, the odd voxel on the high side
+    return _Windows(grid, tuple(patch_size), selection, region, corners, cut, isinstance(image, BoxedImage))
+
+
+def _cut(volume: Tensor, patch: Shape3, corner: Shape3) -> Tensor:
+    """Return a view of the window (C, *patch) of a volume (C, z, y, x)."""
+    z, y, x = corner
+    return volume[:, z : z + patch[0], y : y + patch[1], x : x + patch[2]]
 
 
 @torch.inference_mode()
 def _stream(
-    ensemble: Ensemble,
-    volume: Tensor,
-    grid: WindowGrid,
-    patch_size: Sequence[int],
-    selection: WindowSelection | None,
-    batch_size: int,
-    progress: Progress,
-    slab_values: int,
+    ensemble: Ensemble, windows: _Windows, batch_size: int, progress: Progress, slab_values: int
 ) -> Iterator[Slab]:
-    """Yield slabs of logits (O, planes, y, x) of an image (C, *S); see :func:`stream_logits`."""
-    inside = tuple(slice(low, low + size) for low, size in zip(grid.pad_low, volume.shape[1:], strict=True))
-    volume = pad_nd_image(volume, grid.padded)  # zeros, the odd voxel on the high side
-    corners = tuple(grid.corners()) if selection is None else selection.corners
+    """Yield slabs of logits (O, planes, y, x) of the region of ``windows``; see :func:`stream_logits`."""
+    profiles = [gaussian_profile(edge) for edge in window_shape(windows.patch_size)]
+    importance = outer(profiles).div_(ensemble.n_copies).to(ensemble.device)
+    first = windows.region.start[0]
     sums: PlaneSums | PartialPlaneSums | None = None
-    for corner, window in _weighted_windows(ensemble, volume, corners, patch_size, batch_size, progress):
+    weighted = weighted_windows(
+        ensemble, windows.cut, windows.corners, windows.patch_size, importance, batch_size, progress,
+        fills_up=windows.is_part,
+    )  # fmt: skip
+    for corner, window in weighted:
         if sums is None:
-            sums = _sums(window, grid, patch_size, selection, ensemble.device)
-        yield from _cut(sums.take(corner[0], slab_values), inside)
+            sums = _sums(window, windows, ensemble.device)
+        yield from _taken(sums, corner[0] - first, slab_values)
         sums.add(corner, window)
         del window  # frees its memory before the networks compute the next
     if sums is not None:
-        yield from _cut(sums.take(grid.padded[0], slab_values), inside)
+        yield from _taken(sums, windows.region.shape[0], slab_values)
 
 
-def _sums(
-    window: Tensor,
-    grid: WindowGrid,
-    patch_size: Sequence[int],
-    selection: WindowSelection | None,
-    device: torch.device,
-) -> PlaneSums | PartialPlaneSums:
+def _sums(window: Tensor, windows: _Windows, device: torch.device) -> PlaneSums | PartialPlaneSums:
     """Return empty sums for windows like ``window`` (O, *patch): the plain ones if all windows are predicted."""
+    grid, selection, region = windows.grid, windows.selection, windows.region
     if selection is None or len(selection.corners) == grid.n_windows:
-        return PlaneSums(window.shape, _weights(grid, patch_size), device)
-    profiles = [gaussian_profile(edge) for edge in window_shape(patch_size)]
-    z, y, x = grid.padded
+        weights = _weights(grid, windows.patch_size)
+        inside = [axis[span] for axis, span in zip(weights, region.slices, strict=True)]
+        return PlaneSums(window.shape, inside, device, region.start)
+    profiles = [gaussian_profile(edge) for edge in window_shape(windows.patch_size)]
     elsewhere = selection.elsewhere.repeat(len(window) // len(selection.elsewhere))
-    return PartialPlaneSums(profiles, (z, y, x), elsewhere, device)
+    return PartialPlaneSums(profiles, region, elsewhere, device)
 
 
-def _cut(slabs: Iterable[tuple[int, Tensor]], inside: tuple[slice, ...]) -> Iterator[Slab]:
-    """Remove the padding from slabs (O, planes, y, x), whose plane indices include it."""
-    for first, planes in slabs:
-        low, high = max(first, inside[0].start), min(first + planes.shape[1], inside[0].stop)
-        if low < high:
-            cut = planes[(slice(None), slice(low - first, high - first), *inside[1:])]
-            yield low - inside[0].start, cut.cpu().numpy()
+def _taken(sums: PlaneSums | PartialPlaneSums, stop: int, slab_values: int) -> Iterator[Slab]:
+    """Yield the finished planes up to ``stop`` as arrays; planes count from the first of the region."""
+    for first, planes in sums.take(stop, slab_values):
+        yield first, planes.cpu().numpy()
 
 
 def volume_grid(shape: Sequence[int], patch_size: Sequence[int], step: float) -> WindowGrid:
@@ -291,84 +338,6 @@ def window_shape(patch_size: Sequence[int]) -> Shape3:
     """Return the shape of a window with three axes; a 2-D window is one plane deep."""
     z, y, x = (*[1] * (3 - len(patch_size)), *patch_size)
     return (z, y, x)
-
-
-@dataclass(eq=False, slots=True)
-class _Content:
-    """Voxels of one window, or of several equal constant ones, and their logits."""
-
-    voxels: Tensor
-    """(C, *patch), with three patch axes."""
-    constant: Tensor | None
-    """(C,) value of each channel if every channel is constant, otherwise None."""
-    logits: Tensor | None = None
-    """(O, *patch) times the weights of the voxels; None until they are computed."""
-
-
-def _weighted_windows(
-    ensemble: Ensemble,
-    volume: Tensor,
-    corners: Sequence[Shape3],
-    patch_size: Sequence[int],
-    batch_size: int,
-    progress: Progress,
-) -> Iterator[tuple[Shape3, Tensor]]:
-    """Yield ``(first voxel, logits (O, *patch) times the weights of the voxels)`` of the windows at ``corners``.
-
-    Windows whose logits are already computed do not count for a batch, so all batches but the last are full.
-    """
-    patch = window_shape(patch_size)
-    importance = outer([gaussian_profile(edge) for edge in patch]).div_(ensemble.n_copies).to(ensemble.device)
-    n_windows = len(corners)
-    batch: list[_Content] = []
-    waiting: list[tuple[Shape3, _Content]] = []
-    for number, (corner, content) in enumerate(_contents(volume, corners, patch), 1):
-        waiting.append((corner, content))
-        if content.logits is None and content not in batch:
-            batch.append(content)
-        if 0 < len(batch) < batch_size and number < n_windows:
-            continue
-        if batch:
-            _fill(batch, ensemble, importance, patch_size)
-            batch = []
-        yield from ((corner, content.logits) for corner, content in waiting if content.logits is not None)
-        waiting = []
-        progress(number, n_windows, "windows")
-
-
-def _fill(batch: Sequence[_Content], ensemble: Ensemble, importance: Tensor, patch_size: Sequence[int]) -> None:
-    """Compute the logits (O, *patch) of windows in one forward pass, times ``importance`` (*patch), in place."""
-    patches = torch.stack([item.voxels for item in batch])
-    logits = ensemble(patches.reshape(*patches.shape[:2], *patch_size))
-    logits = logits.reshape(*logits.shape[:2], *importance.shape).mul_(importance)
-    for item, own in zip(batch, logits, strict=True):
-        item.logits = own
-
-
-def _contents(volume: Tensor, corners: Sequence[Shape3], patch: Shape3) -> Iterator[tuple[Shape3, _Content]]:
-    """Yield first voxel and content of the windows of ``volume`` (C, z, y, x) at ``corners``, in order.
-
-    A constant window shares the content of the previous constant window if the values are equal. Only the previous one
-    is remembered, to bound memory.
-    """
-    last: _Content | None = None
-    for z, y, x in corners:
-        voxels = volume[:, z : z + patch[0], y : y + patch[1], x : x + patch[2]]
-        content = _Content(voxels, _constant_values(voxels))
-        if content.constant is not None:
-            if last is not None and last.constant is not None and torch.equal(last.constant, content.constant):
-                content = last
-            last = content
-        yield (z, y, x), content
-
-
-def _constant_values(voxels: Tensor) -> Tensor | None:
-    """Return the values (C,) of a window (C, z, y, x) that is constant in every channel, otherwise None."""
-    first = voxels[:, 0, 0, 0]
-    z, y, x = (edge // 2 for edge in voxels.shape[1:])
-    if not (torch.equal(first, voxels[:, z, y, x]) and torch.equal(first, voxels[:, -1, -1, -1])):
-        return None  # decides most windows at once
-    return first if bool((voxels == first[:, None, None, None]).all()) else None
 
 
 def _weights(grid: WindowGrid, patch_size: Sequence[int]) -> tuple[Tensor, ...]:

@@ -22,7 +22,7 @@ from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatErr
 from autoseg.core.fingerprint import Fingerprint, IntensityProperties
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import order_towards, orientation_name, prevailing_direction
-from autoseg.core.parallel import map_ordered
+from autoseg.core.parallel import Workers, map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels, annotated_codes, foreground_codes, head_states, informative_codes
@@ -76,7 +76,7 @@ class CaseMeasure:
 
 def extract_fingerprint(
     dataset: Dataset,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = silent,
     *,
     skip: frozenset[str] = frozenset(),
@@ -113,7 +113,7 @@ def extract_fingerprint(
     return fingerprint_of(dataset, named, workers=workers)
 
 
-def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, workers: int = 1) -> Fingerprint:
+def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, workers: Workers = 1) -> Fingerprint:
     """Return the fingerprint of a data set from the measures (case -> measure) of some of its cases.
 
     If too little foreground is annotated, the images are read once more, by ``workers`` processes. Raises
@@ -129,7 +129,8 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
     intensities, source = _intensities(dataset, cases, ordered, n_foreground, workers)
     direction = prevailing_direction(measure.geometry for measure in ordered)
     orders = [order_towards(measure.geometry, direction) for measure in ordered]
-    is_cropped = not (dataset.labels.targets or any(measure.outside.foreground for measure in ordered))
+    has_volumes = any(case.volume is not None for case in cases)
+    is_cropped = not (dataset.labels.targets or has_volumes or any(measure.outside.foreground for measure in ordered))
     shapes = [measure.shape_after_crop if is_cropped else measure.shape for measure in ordered]
     return Fingerprint(
         spacings=tuple(order.permuted(item.geometry.spacing) for item, order in zip(ordered, orders, strict=True)),
@@ -163,6 +164,7 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
         },
         targets=target_properties(dataset.labels.targets, [measure.targets for measure in ordered]),
         source_hash=source_hash(dataset),
+        has_volumes=has_volumes,
     )
 
 
@@ -266,7 +268,7 @@ def _annotation(target: Target, labels: Labels) -> tuple[float, float, float, tu
 
 
 def _intensities(
-    dataset: Dataset, cases: Sequence[CaseFiles], measures: Sequence[CaseMeasure], n_foreground: int, workers: int
+    dataset: Dataset, cases: Sequence[CaseFiles], measures: Sequence[CaseMeasure], n_foreground: int, workers: Workers
 ) -> tuple[list[IntensityProperties], str]:
     """Return the statistics per channel, and their source: ``"foreground"`` or ``"body"``."""
     pooled = _pool([measure.intensities for measure in measures])
@@ -300,7 +302,7 @@ def _pool(cases: Sequence[tuple[Sketch | None, ...]]) -> list[Sketch | None]:
 
 
 def _measure_all(
-    function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: int, progress: Progress = silent
+    function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: Workers, progress: Progress = silent
 ) -> list[Result]:
     """Apply ``function`` to all cases; return results in case order, or raise the errors with the case names."""
     names = [case.name for case in cases]

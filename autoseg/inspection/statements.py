@@ -36,7 +36,7 @@ from autoseg.cases.label_codes import read_annotation
 from autoseg.core.errors import AutosegError, Fault, PlanError
 from autoseg.core.findings import listed
 from autoseg.core.json_models import load_model, save_model
-from autoseg.core.parallel import map_ordered
+from autoseg.core.parallel import Workers, map_ordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.commands import PLANNING
 from autoseg.dataset.dataset import CaseFiles, Dataset
@@ -122,7 +122,7 @@ def leaves_to_estimate(protocol: AnnotationProtocol) -> bool:
     return is_estimated(protocol) or (protocol.depends_on_slices and protocol.slice_axis is None)
 
 
-def estimate_promises(dataset: Dataset, *, workers: int = 1, progress: Progress = silent) -> PromiseEstimates:
+def estimate_promises(dataset: Dataset, *, workers: Workers = 1, progress: Progress = silent) -> PromiseEstimates:
     """Estimate over all cases the quantities that the protocol leaves open, without cases that cannot be read.
 
     If there is nothing to estimate, no file is read.
@@ -191,7 +191,7 @@ def unclear_slices(dataset: Dataset, estimates: PromiseEstimates) -> tuple[Fault
 
 
 def current_estimates(
-    dataset: Dataset, folder: Path, *, workers: int = 1, progress: Progress = silent
+    dataset: Dataset, folder: Path, *, workers: Workers = 1, progress: Progress = silent
 ) -> PromiseEstimates:
     """Return the estimates stored in ``folder`` if all files are unchanged; otherwise estimate again and store them.
 
@@ -222,7 +222,7 @@ def with_known_promises(dataset: Dataset, folder: Path) -> Dataset:
 
 
 def check_promises(
-    dataset: Dataset, estimates: PromiseEstimates, *, workers: int = 1, progress: Progress = silent
+    dataset: Dataset, estimates: PromiseEstimates, *, workers: Workers = 1, progress: Progress = silent
 ) -> PromiseReport:
     """Read the annotation of every case and check the promises against it.
 
@@ -254,7 +254,7 @@ def check_promises(
 
 
 def _over_cases(
-    function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: int, progress: Progress
+    function: Callable[[CaseFiles], Result], cases: Sequence[CaseFiles], workers: Workers, progress: Progress
 ) -> list[Result]:
     """Apply ``function`` to all cases; return results in case order, without cases that cannot be read."""
     results = map_ordered(function, cases, [case.name for case in cases], workers=workers, progress=progress)

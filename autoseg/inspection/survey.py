@@ -12,7 +12,7 @@ from pathlib import Path
 
 from autoseg.cases.label_codes import encode_target
 from autoseg.core.errors import AutosegError
-from autoseg.core.parallel import map_unordered
+from autoseg.core.parallel import Workers, map_unordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels
@@ -36,7 +36,7 @@ class Survey:
 def survey_dataset(
     dataset: Dataset,
     *,
-    workers: int = 1,
+    workers: Workers = 1,
     progress: Progress = silent,
     cache: Path | None = None,
 ) -> Survey:

@@ -13,6 +13,7 @@ import gzip
 import math
 import tempfile
 import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -102,27 +103,36 @@ def nifti_header(path: Path) -> Any:
 def write_nifti(path: Path, labels: NDArray[np.unsignedinteger], geometry: Geometry) -> None:
     """Write labels (z, y, x) atomically, with the header of the source image or, if there is none, of ``geometry``."""
     array = smallest_unsigned(labels)
-    _write(path, array, _written_header(array, geometry))
+    _write(path, [array], _written_header(array.shape, array.dtype, geometry))
 
 
 def write_nifti_values(path: Path, values: Float32Array, geometry: Geometry) -> None:
     """Write numbers (C, z, y, x) float32 as :func:`write_nifti` does; several channels as the fourth axis."""
-    header = _written_header(values[0], geometry)
-    if len(values) > 1:
-        header.set_data_shape((*values.shape[:0:-1], len(values)))
-    _write(path, np.ascontiguousarray(values), header)
+    write_nifti_parts(path, [np.ascontiguousarray(values)], values.shape, values.dtype, geometry)
 
 
-def _write(path: Path, array: NDArray[Any], header: Any) -> None:
-    """Write an array (..., y, x) after its header, atomically."""
+def write_nifti_parts(
+    path: Path, parts: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any], geometry: Geometry
+) -> None:
+    """Write an array (C, z, y, x) given as its parts in C order, C-contiguous, as :func:`write_nifti` does."""
+    header = _written_header(shape[1:], dtype, geometry)
+    if shape[0] > 1:
+        header.set_data_shape((*shape[:0:-1], shape[0]))
+    _write(path, parts, header)
+
+
+def _write(path: Path, parts: Iterable[NDArray[Any]], header: Any) -> None:
+    """Write the parts of an array, in C order, after its header, atomically."""
     with atomic_path(path) as temporary, temporary.open("wb") as raw:
         if path.name.lower().endswith(".gz"):
             with gzip.GzipFile("", "wb", compresslevel=GZIP_LEVEL, fileobj=raw, mtime=0) as file:
                 file.write(header.binaryblock + bytes(4))
-                file.write(array.data)
+                for part in parts:
+                    file.write(part.data)
         else:
             raw.write(header.binaryblock + bytes(4))
-            raw.write(array.data)
+            for part in parts:
+                raw.write(part.data)
 
 
 def _is_gzip(path: Path) -> bool:
@@ -345,11 +355,11 @@ def _orthonormalised(path: Path, header: Any) -> Geometry:
     )
 
 
-def _written_header(labels: NDArray[Any], geometry: Geometry) -> Any:
-    """Return the header for a file of labels or numbers (z, y, x): of the source image, or made from ``geometry``."""
-    shape = labels.shape[::-1][: geometry.ndim]
+def _written_header(zyx: tuple[int, ...], dtype: np.dtype[Any], geometry: Geometry) -> Any:
+    """Return the header for a file of shape (z, y, x): of the source image, or made from ``geometry``."""
+    shape = zyx[::-1][: geometry.ndim]
     header = _source_header(shape, geometry) or _made_header(shape, geometry)
-    header.set_data_dtype(labels.dtype)
+    header.set_data_dtype(dtype)
     header.set_data_offset(header.structarr.dtype.itemsize + 4)
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["cal_max"], header["cal_min"] = 0, 0

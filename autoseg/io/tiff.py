@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,23 @@ def write_tiff_values(path: Path, values: Float32Array, geometry: Geometry) -> N
         array, axes = array[0], axes[1:]
     with atomic_path(path) as temporary:
         tifffile.imwrite(temporary, array, compression="zlib", photometric="minisblack", metadata={"axes": axes})
+    if not is_flat:
+        write_spacing(path, geometry.spacing)
+
+
+def write_tiff_planes(
+    path: Path, planes: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any], geometry: Geometry
+) -> None:
+    """Write an array (C, z, y, x), given as its planes (y, x), as :func:`write_tiff_values` does, as BigTIFF."""
+    is_flat = geometry.ndim == 2
+    axes, edges = ("CYX", (shape[0], *shape[2:])) if is_flat else ("CZYX", shape)
+    if shape[0] == 1:
+        axes, edges = axes[1:], edges[1:]
+    with atomic_path(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=True) as file:
+        file.write(
+            iter(planes), shape=edges, dtype=dtype, compression="zlib", photometric="minisblack",
+            metadata={"axes": axes},
+        )  # fmt: skip
     if not is_flat:
         write_spacing(path, geometry.spacing)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoseg.core.errors import Fault
+from autoseg.core.parallel import Workers
 from autoseg.core.progress import Stages, silent_stages
 from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.integrity import check_dataset as check_files
@@ -30,7 +31,7 @@ from autoseg.planning.strata import CaseProfile, find_gaps, profiles_from_report
 
 
 def check_dataset(
-    dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: int, stages: Stages = silent_stages
+    dataset: Dataset, faults: Sequence[Fault], folder: Path, workers: Workers, stages: Stages = silent_stages
 ) -> CheckReport:
     """Return everything that is to be reported of a data set; nothing is written, no fault raises.
 
@@ -68,7 +69,7 @@ def _folds(
     return make_splits(names, groups, partial_profiles(dataset, profiles))
 
 
-def _promises(dataset: Dataset, workers: int, stages: Stages) -> PromiseReport | None:
+def _promises(dataset: Dataset, workers: Workers, stages: Stages) -> PromiseReport | None:
     """Compare the annotators' promises with their annotation; None where no promise could settle a voxel."""
     if not settles_anything(dataset):
         return None

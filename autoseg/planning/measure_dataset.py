@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autoseg.core.errors import DatasetError, PlanError
 from autoseg.core.fingerprint import Fingerprint
+from autoseg.core.parallel import Workers
 from autoseg.core.progress import Stages, silent_stages
 from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.measure import fingerprint_is_current, fingerprint_of
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def current_fingerprint(
-    dataset: Dataset, folder: Path, workers: int | None = None, stages: Stages = silent_stages
+    dataset: Dataset, folder: Path, workers: Workers | None = None, stages: Stages = silent_stages
 ) -> Fingerprint:
     """Return the fingerprint stored in ``folder`` if all files are unchanged; otherwise check and measure them.
 
@@ -56,7 +57,7 @@ def current_fingerprint(
 
 
 def with_estimated_promises(
-    dataset: Dataset, folder: Path, workers: int, stages: Stages = silent_stages, *, warn: bool = False
+    dataset: Dataset, folder: Path, workers: Workers, stages: Stages = silent_stages, *, warn: bool = False
 ) -> Dataset:
     """Return the data set with all quantities of its protocol filled in; estimates are stored in ``folder``.
 

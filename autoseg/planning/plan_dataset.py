@@ -11,6 +11,7 @@ from autoseg.core.config_levels import Level, Resolved
 from autoseg.core.errors import ConfigError, PlanError
 from autoseg.core.findings import listed
 from autoseg.core.fingerprint import Fingerprint
+from autoseg.core.parallel import Workers
 from autoseg.core.plan import Plan
 from autoseg.core.progress import Stages, silent_stages
 from autoseg.core.workspace import Workspace
@@ -59,7 +60,7 @@ def plan_dataset(
     dataset: Dataset,
     workspace: Workspace,
     options: PlanningOptions,
-    workers: int | None = None,
+    workers: Workers | None = None,
     stages: Stages = silent_stages,
     *,
     configurations: Sequence[str] | None = (),

@@ -9,6 +9,7 @@ from pathlib import Path
 from autoseg.core.errors import AutosegError
 from autoseg.core.findings import counted
 from autoseg.core.fingerprint import Fingerprint
+from autoseg.core.parallel import Workers
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.progress import Stages, silent_stages
 from autoseg.core.workspace import Workspace
@@ -36,7 +37,7 @@ def preprocess_by_plan(
     dataset: Dataset,
     workspace: Workspace,
     configurations: Sequence[str] | None = None,
-    workers: int | None = None,
+    workers: Workers | None = None,
     stages: Stages = silent_stages,
     previous: PreviousMaps = no_previous_maps,
 ) -> tuple[str, ...]:
@@ -63,7 +64,7 @@ def write_caches(
     fingerprint: Fingerprint,
     configurations: Sequence[str],
     folder: Path,
-    workers: int | None = None,
+    workers: Workers | None = None,
     stages: Stages = silent_stages,
     previous: PreviousMaps = no_previous_maps,
 ) -> None:
@@ -80,7 +81,7 @@ def write_caches(
     failed: dict[str, object] = {}
     for name in configurations:
 
-        def fitting(cases: Collection[str], name: str = name) -> int:
+        def fitting(cases: Collection[str], name: str = name) -> Workers:
             need = preprocessing_bytes(dataset, fingerprint, plan, plan.configuration(name), cases)
             return fitting_workers(workers, need, len(cases))
 

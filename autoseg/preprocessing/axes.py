@@ -16,6 +16,7 @@ ORDERS = (0, 1, 3)
 """Spline orders that are supported."""
 _PADDING = 12  # voxels that ndimage.zoom repeats at either end before its prefilter when mode is "nearest"
 _NEGLIGIBLE = 1e-9  # weights below this are dropped: the prefilter's tail decays by 0.27 per voxel
+_REACH = 40  # source voxels beyond which the prefilter's tail is below the precision of float64
 _BLOCK = 64  # output voxels per block of an operator; wide enough for BLAS, narrow enough to skip the zeros
 
 
@@ -93,24 +94,55 @@ def operator(n: int, m: int, order: int) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
+@lru_cache(maxsize=256)
+def operator_rows(n: int, m: int, order: int, start: int, stop: int) -> Block:
+    """Return the rows ``start`` to ``stop - 1``, at least one, of the map of :func:`operator`, whatever its size.
+
+    Weights differ from those of :func:`operator` by less than 1e-9. If ``n == m`` the map is the identity.
+    Raises ``ValueError`` if ``order`` is not 0, 1 or 3.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"resampling: spline order {order!r} is not supported, expected one of {ORDERS}.")
+    if n == m:
+        matrix, first = np.eye(stop - start), start
+    else:
+        where = np.clip(positions(n, m)[start:stop], 0, n - 1)
+        first, last = max(0, int(where[0]) - _REACH), min(n, int(where[-1]) + _REACH + 2)
+        matrix = _dense_rows(n, m, order, slice(start, stop), slice(first, last))
+    used = np.flatnonzero((np.abs(matrix) > _NEGLIGIBLE).any(axis=0))
+    low, high = int(used[0]), int(used[-1]) + 1
+    weights = np.ascontiguousarray(matrix[:, low:high], dtype=np.float32)
+    weights.flags.writeable = False
+    return Block(start, stop, first + low, first + high, weights)
+
+
 def _dense_operator(n: int, m: int, order: int) -> NDArray[np.float64]:
     """(m, n) weights of the source voxels for each output voxel."""
-    matrix = np.zeros((m, n))
-    rows = np.arange(m)
+    return _dense_rows(n, m, order, slice(0, m), slice(0, n))
+
+
+def _dense_rows(n: int, m: int, order: int, outputs: slice, sources: slice) -> NDArray[np.float64]:
+    """Return the weights of some source voxels for some output voxels, one row for each output voxel.
+
+    A spline depends on all source voxels: further ones than those of ``sources`` are taken to repeat its ends.
+    """
+    first, n_sources = sources.start, sources.stop - sources.start
+    matrix = np.zeros((outputs.stop - outputs.start, n_sources))
+    rows = np.arange(len(matrix))
     if order == 0:
-        matrix[rows, nearest_indices(n, m)] = 1
+        matrix[rows, nearest_indices(n, m)[outputs] - first] = 1
         return matrix
     if order == 1:
-        lower, upper, weight = linear_taps(n, m)
-        np.add.at(matrix, (rows, lower), 1 - weight)
-        np.add.at(matrix, (rows, upper), weight)
+        lower, upper, weight = (table[outputs] for table in linear_taps(n, m))
+        np.add.at(matrix, (rows, lower - first), 1 - weight)
+        np.add.at(matrix, (rows, upper - first), weight)
         return matrix
-    padded = np.pad(np.eye(n), ((_PADDING, _PADDING), (0, 0)), mode="edge")
+    padded = np.pad(np.eye(n_sources), ((_PADDING, _PADDING), (0, 0)), mode="edge")
     coefficients = ndimage.spline_filter1d(padded, order=3, axis=0, mode="nearest")
-    where = positions(n, m) + _PADDING
-    first = np.floor(where).astype(np.intp) - 1
+    where = positions(n, m)[outputs] + _PADDING
+    first_tap = np.floor(where).astype(np.intp) - 1 - first
     for tap, weights in enumerate(_cubic_b_spline(where - np.floor(where))):
-        matrix += weights[:, None] * coefficients[first + tap]
+        matrix += weights[:, None] * coefficients[first_tap + tap]
     return matrix
 
 

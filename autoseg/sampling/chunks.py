@@ -72,11 +72,14 @@ def make_schedule(cases: Sequence[CaseSource], config: SamplingConfig, labels: L
 def chunks_of(content: CaseContent, case: CaseStore, grid: Shape3) -> Iterator[CaseContent]:
     """Yield the chunks of a case with annotated voxels: boxes of equal edges, but for a voxel, on a grid (z, y, x).
 
+    They divide the case itself, without the context around it.
+
     The numbers of voxels of each code are those of the case, divided as its stored locations are. An axis with fewer
     voxels than the grid has one chunk per voxel.
     """
-    shape = content.shape
-    edges = [np.unique(np.arange(n + 1) * edge // n) for n, edge in zip(grid, shape, strict=True)]
+    own, shape = case.entry.record.own_box, content.shape
+    sides = zip(grid, own.start, own.shape, strict=True)
+    edges = [first + np.unique(np.arange(n + 1) * edge // n) for n, first, edge in sides]
     n_chunks = tuple(len(of_axis) - 1 for of_axis in edges)
     found: dict[int, dict[int, int]] = {}
     for code, count in content.counts.items():

@@ -16,7 +16,7 @@ from autoseg.cases.store import IMAGE, TARGET, CaseStore
 from autoseg.core.boxes import Box
 from autoseg.sampling.extra_codes import ExtraCodes
 from autoseg.sampling.move_layers import View, as_tensor, move_layer
-from autoseg.sampling.places import Aim, box_anywhere, box_around, draw_voxel, room_for
+from autoseg.sampling.places import Aim, box_around, box_within, draw_voxel
 from autoseg.sampling.rejection import RealBox, Rejection
 
 
@@ -120,10 +120,9 @@ def _draw_once(
     whole = case.entry.record.shape
     voxel = None if aim.code is None else draw_voxel(case, aim.code, rng, aim.box)
     if voxel is None:
-        room = Box.whole(whole) if aim.box is None else room_for(patch, aim.box, whole)
-        inside = box_anywhere(room.shape[-n_axes:], patch, rng)
-        low = [start + at for start, at in zip(room.start[-n_axes:], inside, strict=True)]
-        slice_index = int(rng.integers(room.start[0], room.stop[0]))
+        own = case.entry.record.own_box if aim.box is None else aim.box
+        low = box_within(own.start[-n_axes:], own.shape[-n_axes:], whole[-n_axes:], patch, rng)
+        slice_index = int(rng.integers(own.start[0], own.stop[0]))
     else:
         low = box_around(voxel[-n_axes:], whole[-n_axes:], patch, rng)
         slice_index = voxel[0]

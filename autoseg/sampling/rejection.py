@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from autoseg.cases.store import TARGET, CaseStore
 from autoseg.core.arrays import BoolArray, CodeArray, Shape3
-from autoseg.core.boxes import Box
+from autoseg.core.boxes import Box, blocks
 from autoseg.sampling.config import SamplingConfig
 
 MAX_TABLE_BYTES = 1 << 28
 """Size of all tables of a process together: 256 MiB."""
+READ_BOX: Shape3 = (32, 64, 2048)
+"""Voxels (z, y, x) that are read together when a table is made. Powers of two, as the blocks of tables are, so that a
+box holds whole blocks or lies in one along each axis; thick, since stored arrays have chunks that are cubes."""
 MIN_ENTRIES = 1 << 12
 """Smallest number of entries of a table, for any number of cases."""
 
@@ -66,11 +69,12 @@ class AreaTable:
         *,
         n_axes: int = 3,
     ) -> AreaTable:
-        """Return the table of a case of ``shape`` (z, y, x), in one pass over its codes, slab by slab.
+        """Return the table of a case of ``shape`` (z, y, x), in one pass over its codes, box by box.
 
-        ``read`` returns the codes of a box. ``annotated`` and ``foreground`` are (N,) bool, by
-        code. The grid is the finest with at most about ``max_entries`` corners: one per voxel if these suffice,
-        otherwise blocks of 2, 4, ... voxels along the last ``n_axes`` axes (with 2, slices are not joined).
+        ``read`` returns the codes of a box, which has at most the shape ``READ_BOX`` however large the case is.
+        ``annotated`` and ``foreground`` are (N,) bool, by code. The grid is the finest with at most about
+        ``max_entries`` corners: one per voxel if these suffice, otherwise blocks of 2, 4, ... voxels along the last
+        ``n_axes`` axes (with 2, slices are not joined).
         """
         edges = _block_edges(shape, max_entries, n_axes)
         starts = [np.arange(0, length, edge) for length, edge in zip(shape, edges, strict=True)]
@@ -78,13 +82,13 @@ class AreaTable:
         is_counted = np.stack([annotated, foreground])  # (2, N)
         dtype = np.int32 if math.prod(shape) <= np.iinfo(np.int32).max else np.int64
         sums = np.zeros((2, *map(len, corners)), dtype=dtype)
-        for layer, start in enumerate(starts[0]):
-            planes = Box((int(start), 0, 0), (min(int(start) + edges[0], shape[0]), *shape[1:]))
-            slab = is_counted[:, read(planes)]  # (2, edge, y, x)
-            flat = slab.sum(axis=1, dtype=dtype)
-            for axis in (1, 2):
-                flat = np.add.reduceat(flat, starts[axis], axis=axis)
-            sums[:, layer + 1, 1:, 1:] = flat
+        for box in blocks(Box.whole(shape), READ_BOX):
+            counts = is_counted[:, read(box)].view(np.uint8)  # (2, z, y, x)
+            for axis, (length, edge) in enumerate(zip(box.shape, edges, strict=True), start=1):
+                counts = np.add.reduceat(counts, np.arange(0, length, edge), axis=axis, dtype=dtype)
+            first = [at // edge for at, edge in zip(box.start, edges, strict=True)]
+            z, y, x = (slice(at + 1, at + 1 + n) for at, n in zip(first, counts.shape[1:], strict=True))
+            sums[:, z, y, x] += counts
         for axis in (1, 2, 3):
             np.cumsum(sums, axis=axis, out=sums)
         return cls(corners, sums)

@@ -12,7 +12,8 @@ from autoseg.cases.case import CaseRecord
 from autoseg.core.errors import PlanError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.labels import Head, Labels
-from autoseg.inference.export import decide, probabilities, resampled_slabs
+from autoseg.inference.export import decide, probabilities
+from autoseg.inference.logit_resampling import resampled_slabs
 from autoseg.preprocessing import anisotropic_axis, resample_image, restore
 
 CLASSES = Labels(

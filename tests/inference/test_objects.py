@@ -16,7 +16,7 @@ from autoseg.core.geometry import Geometry
 from autoseg.dataset.instance_numbers import InstanceNumbers
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.export import ProbabilitySlab
-from autoseg.inference.mean_probabilities import decide_mean
+from autoseg.inference.mean_probabilities import decided_mean_slabs
 from autoseg.inference.objects import ObjectMap
 from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.saved_instances import SavedInstances
@@ -102,7 +102,7 @@ def test_several_models_part_by_the_mean_of_their_probabilities_of_the_inside():
         seen = ObjectMap(record(shape=(4, 12, 20)), labels)
         cores = [heads * ~boundary, *[heads] * n_without]
         models = [iter_slabs(heads, of_model.astype(np.float32)) for of_model in cores]
-        decide_mean(models, [(0, 1, 2)] * len(models), record(shape=(4, 12, 20)), labels, (seen,))
+        list(decided_mean_slabs(models, [(0, 1, 2)] * len(models), labels, (seen,)))
         settings = SeparationSettings(core=0.6, min_size=0)
         assert len(np.unique(seen.objects(partial(separate, settings=settings), InstanceNumbers(9)))) == 1 + expected
 

@@ -11,7 +11,7 @@ from test_window import DIMENSIONS, Fixed, configuration, convolution, random_im
 from torch import nn
 
 from autoseg.core.errors import ConfigError, ModelError
-from autoseg.inference import window as window_module
+from autoseg.inference import window_contents
 from autoseg.inference.ensemble import Ensemble, mirrorings
 from autoseg.inference.plane_sums import PlaneSums
 from autoseg.inference.window import predict_logits, stream_logits, window_positions
@@ -201,7 +201,7 @@ def test_a_constant_window_seen_before_has_the_logits_it_had(shape, patch, autoc
     networks = [counting, convolution(len(patch), 1), convolution(len(patch), 5)]
     quick = predict_logits(networks, image, settings, **options)
     n_quick = counting.n_patches
-    monkeypatch.setattr(window_module, "_constant_values", lambda voxels: None)
+    monkeypatch.setattr(window_contents, "_constant_values", lambda voxels: None)
     counting.batches.clear()
     slow = predict_logits(networks, image, settings, **options)
     n_mirrorings = 2 ** len(patch)

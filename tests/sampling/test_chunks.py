@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from autoseg.augmentation.recipes import nnunet_recipe
-from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError
 from autoseg.sampling.chunks import chunks_of, make_schedule
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.loader import make_loader
-from autoseg.sampling.places import CaseContent, room_for
+from autoseg.sampling.places import CaseContent
 from autoseg.training.config import resolve_config
 
 PATCHES = pytest.mark.parametrize("patch", [(6, 6), (4, 6, 6)], ids=["2d", "3d"])
@@ -135,13 +134,6 @@ def test_chunks_tile_the_annotated_voxels_of_a_case(grid, write, make_labels):
         assert part.head_codes == tuple(tuple(k for k in codes if k in part.counts) for codes in content.head_codes)
         total.update(part.counts)
     assert total == content.counts and len({part.box for part in parts}) == len(parts)
-
-
-def test_a_patch_larger_than_a_chunk_lies_around_it_within_the_image():
-    chunk = Box((0, 10, 40), (5, 20, 50))
-    assert room_for((20, 20), chunk, (5, 50, 50)) == Box((0, 5, 30), (5, 25, 50))
-    assert room_for((8, 8, 80), chunk, (5, 50, 50)) == Box((0, 10, 0), (5, 20, 50))
-    assert room_for((2, 2, 2), chunk, (5, 50, 50)) == chunk
 
 
 def test_settings_are_read_from_the_command_line_and_a_grid_that_is_not_used_is_refused():

@@ -73,6 +73,24 @@ def _clipped(low, high, table):
         yield min(max(a, 0), corners[-1]), min(max(b, 0), corners[-1]), corners
 
 
+@pytest.mark.parametrize("read_box", [(4, 8, 16), (64, 2, 2), (1, 64, 4)])
+@pytest.mark.parametrize("n_axes", [2, 3])
+def test_a_table_is_the_same_whatever_boxes_it_is_read_in(monkeypatch, read_box, n_axes):
+    rng = np.random.default_rng(2)
+    codes = rng.integers(0, 6, (13, 40, 33)).astype(np.uint8)
+    whole = AreaTable.build(codes.shape, lambda box: codes[box.slices], *SPEAKS, 300, n_axes=n_axes)
+    largest = []
+
+    def read(box):
+        largest.append(box.shape)
+        return codes[box.slices]
+
+    monkeypatch.setattr("autoseg.sampling.rejection.READ_BOX", read_box)
+    in_boxes = AreaTable.build(codes.shape, read, *SPEAKS, 300, n_axes=n_axes)
+    np.testing.assert_array_equal(in_boxes.sums, whole.sums)
+    assert (np.max(largest, axis=0) <= read_box).all()
+
+
 def test_a_uniform_case_is_counted_exactly_by_any_table():
     codes = np.ones((30, 31, 32), np.uint8)
     found = AreaTable.build(codes.shape, lambda box: codes[box.slices], *SPEAKS, 50).count(

@@ -1,0 +1,382 @@
+"""Prediction of a volume of any size to a folder: arrays that are written shard by shard, and go on after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from autoseg.core.boxes import Box
+from autoseg.core.errors import ConfigError
+from autoseg.core.findings import counted
+from autoseg.core.json_models import load_model, save_model
+from autoseg.core.location import ARRAY_ENDINGS, parse_location, path_of, split_box
+from autoseg.core.plan import Plan
+from autoseg.core.prediction_record import record_prediction
+from autoseg.core.progress import Progress, silent
+from autoseg.core.resources import GB
+from autoseg.dataset.folder_files import refuse_dataset_folder, visible
+from autoseg.inference.blockwise import VolumePredictor
+from autoseg.inference.folder import ON_CLUSTER, PredictionReport, described, write_model_files
+from autoseg.inference.input_cases import Inputs
+from autoseg.inference.predictor import Predictor
+from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.volume_arrays import CORES, PROBABILITIES, UNCERTAINTY, Layout, volume_outputs
+from autoseg.inference.volume_memory import MemoryNeed, fixed_bytes, memory_budget, wide_patch
+from autoseg.inference.volume_outputs import ShardLayers, VolumeOutput, crop_part
+from autoseg.inference.volume_units import Part, Unit, box_of_part, columns, units
+from autoseg.io.chunked import is_chunked
+from autoseg.io.images import SUPPORTED_ENDINGS
+from autoseg.io.stored_array import StoredArray
+from autoseg.io.write_stored import STORED_ENDINGS, write_stored
+from autoseg.nn.device import device_name
+from autoseg.tasks.task import outputs_of, refuse_regression
+
+log = logging.getLogger(__name__)
+
+SETTINGS_FILE = ".prediction.json"
+"""File in the label map's Zarr that tells with what it was begun."""
+MOST_GAPS = 1000
+"""Boxes of missing data that are listed."""
+ZARR = ".zarr"
+_ENDINGS = (*ARRAY_ENDINGS, ".json")
+"""Endings of volumes that are no image files."""
+_PICTURES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
+"""Endings of sections."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeOptions:
+    """How a volume is predicted."""
+
+    is_forced: bool = False
+    """Whether an image file is predicted as a volume, too."""
+    memory_gb: float | None = None
+    """Memory of the process in all (10**9 bytes); None is half of what is free."""
+    part: Part = field(default_factory=Part)
+    """The part that this process predicts."""
+    write_as: str = ZARR
+    """Ending of the label map: that of the Zarr, or of a file that is made of it at the end."""
+    is_helping: bool = False
+    """Whether another process records the prediction, and concludes it when all parts are done."""
+
+    def __post_init__(self) -> None:
+        if self.write_as not in (ZARR, *STORED_ENDINGS):
+            known = ", ".join((ZARR, *STORED_ENDINGS))
+            raise ConfigError(f"--write-as: found {self.write_as!r}, expected one of {known}. Leave it out for .zarr.")
+        if self.memory_gb is not None and not self.memory_gb > 0:
+            raise ConfigError(f"--memory-gb: found {self.memory_gb:g}, expected more than 0. Leave it out.")
+
+
+class Settings(BaseModel):
+    """What the content of an array depends on. A prediction that was begun otherwise is not continued."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    volume: tuple[str, ...]
+    """Names of its locations, without their folders."""
+    shape: tuple[int, ...]
+    weights: tuple[str, ...]
+    """Digest of the weights of each model."""
+    mirrored: tuple[bool, ...]
+    step: tuple[float, ...]
+
+
+def predict_volume(
+    group: PredictorGroup,
+    locations: Sequence[str],
+    output: Path,
+    options: VolumeOptions,
+    *,
+    save_probabilities: bool = False,
+    save_uncertainty: bool = False,
+    overwrite: bool = False,
+    workers: int = 1,
+    elsewhere: Callable[[int, Progress], None] | None = None,
+    progress: Progress = silent,
+) -> PredictionReport:
+    """Predict a volume, or a part of it, and write ``<case>.zarr`` to the folder ``output``.
+
+    What is done shard by shard is skipped: a killed prediction goes on. When no part is left to do, the coarser levels
+    are made, and then the file of ``options.write_as``. The folder also gets dataset.json, plans.json and
+    prediction.json.
+
+    Parameters
+    ----------
+    group
+        The models.
+    locations
+        The volume, or its channels in order; see :func:`autoseg.io.arrays.open_volume`.
+    output
+        Made if it does not exist.
+    options
+        Memory, part and format.
+    save_probabilities, save_uncertainty
+        Further arrays; see :func:`autoseg.inference.volume_arrays.volume_outputs`.
+    overwrite
+        Remove what was predicted earlier. Not for a part, since others may be at work.
+    workers
+        With 0, slabs are decided and written by the thread that computes, otherwise meanwhile.
+    elsewhere
+        Lets others predict all that is left of so many voxels; this process only begins and concludes. See
+        :mod:`autoseg.inference.volume_workers`.
+    progress
+        Called with (layers done, layers in all, "layers").
+
+    Raises
+    ------
+    ConfigError
+        If the memory does not suffice for one column of shards, or the output was begun with other settings.
+    DatasetError, FileFormatError
+        As :meth:`autoseg.inference.blockwise.VolumePredictor.open`.
+    """
+    refuse_dataset_folder(output)
+    name = case_name(locations[0])
+    path = output / f"{name}{ZARR}"
+    _check_output(path, locations, options, overwrite=overwrite)
+    for wanted, what in ((save_probabilities, "probabilities"), (save_uncertainty, "uncertainty")):
+        if wanted:
+            refuse_regression(group.dataset.labels, f"saving {what}")
+    opened = VolumePredictor.open(group, locations, name)
+    along = opened.record.transpose[0]
+    target = opened.target
+    layout = Layout.of(target.spatial_shape, along)
+    outputs = volume_outputs(
+        group, target, path, layout, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty
+    )
+    _check_settings(path, _settings(opened, locations))
+    box = box_of_part(target.spatial_shape, layout.shard, wide_patch(opened.prepared[0]), options.part)
+    todo = _units(opened, outputs, layout, box, options) if elsewhere is None else []
+    gaps = [str(gap) for gap in opened.volume.missing(box.shifted(opened.box.start))] if box.n_voxels else []
+    _report_gaps(opened.volume, gaps)
+    if options.is_helping:
+        _predict_units(opened, outputs, todo, workers=workers, progress=progress)
+        return PredictionReport(done=(name,))
+    write_model_files(group, output, options.write_as)
+    device = device_name(group.device) if elsewhere is None else ON_CLUSTER
+    record_prediction(
+        output, described(group), device, {name: [Path(item) for item in locations]},
+        part="" if options.part.count == 1 else f"{options.part.index}/{options.part.count}",
+        missing={name: gaps[:MOST_GAPS]} if gaps else None,
+    )  # fmt: skip
+    if elsewhere is None:
+        _predict_units(opened, outputs, todo, workers=workers, progress=progress)
+    is_shared = elsewhere is not None and _n_left(outputs) > 0
+    if elsewhere is not None and is_shared:
+        elsewhere(math.prod(target.spatial_shape), progress)
+    left = _n_left(outputs)
+    if left:
+        log.info("%s: part %d of %d is done, %s of other parts are not", path, options.part.index, options.part.count,
+                 counted(left, "shard"))  # fmt: skip
+        return PredictionReport(done=(name,))
+    is_new = _conclude(opened, outputs, options.write_as)
+    return PredictionReport(done=(name,)) if todo or is_shared or is_new else PredictionReport(skipped=(name,))
+
+
+def volume_locations(inputs: Inputs, options: VolumeOptions, plan: Plan) -> tuple[str, ...]:
+    """Return the locations of the volume that is given, its channels in order; () if what is given are cases.
+
+    A volume is an array in Zarr, N5, Precomputed, HDF5, NumPy or described as tiles; a folder of sections, pictures
+    of which none is named ``_0000``, unless the model was trained on such pictures; with ``options.is_forced`` any
+    image file. Raises ``ConfigError`` if the options are for volumes, and cases are given.
+    """
+    given: Sequence[str | Path] = ()
+    if isinstance(inputs, (str, Path)):
+        given = (inputs,)
+    elif not isinstance(inputs, Mapping) and len(inputs) == 1:
+        given = tuple(inputs[0])
+    if given and (options.is_forced or any(_is_volume(item, plan) for item in given)):
+        return tuple(str(item) for item in given)
+    if options != VolumeOptions():
+        raise ConfigError(
+            "--blockwise, --memory-gb, --part, --write-as: found a folder of cases, expected a volume, such as "
+            "-i volume.zarr, or one image file with --blockwise. Leave them out."
+        )
+    return ()
+
+
+def _n_left(outputs: Sequence[VolumeOutput]) -> int:
+    """Return the number of shards of the whole volume that are not written."""
+    return sum(len(item.writer.pending()) for item in outputs)
+
+
+def _is_volume(location: str | Path, plan: Plan) -> bool:
+    whole, box = split_box(location)
+    path, inner = parse_location(whole)
+    if box is not None or inner or path.suffix.lower() in _ENDINGS:
+        return True
+    if not path.is_dir() or is_chunked(path):
+        return path.is_dir()
+    names = [item.name.lower() for item in visible(path) if item.is_file()]
+    pictures = [name for name in names if name.endswith(_PICTURES)]
+    return bool(pictures) and plan.original_median_shape[0] > 1 and not any("_0000." in name for name in names)
+
+
+def case_name(location: str) -> str:
+    """Return the name of the case of a location: of the file or folder, of the array in it, and the box."""
+    whole, box = split_box(location)
+    path, inner = parse_location(whole)
+    stem = path.name
+    for ending in (*_ENDINGS, *SUPPORTED_ENDINGS):
+        stem = stem.removesuffix(ending)
+    parts = [stem.removesuffix("_0000"), *(part for part in inner.split("/") if part)]
+    if box is not None:
+        parts += [f"{start}-{stop}" for start, stop in zip(box.start, box.stop, strict=True)]
+    return "_".join(parts)
+
+
+def _check_output(path: Path, locations: Sequence[str], options: VolumeOptions, *, overwrite: bool) -> None:
+    """Refuse to write where the volume lies; with ``overwrite`` remove what was predicted earlier."""
+    for location in locations:
+        if path_of(location).resolve().parent == path.parent.resolve():
+            raise ConfigError(f"output folder {path.parent}: found the volume in it, expected another. Change -o.")
+    if not overwrite:
+        return
+    if options.part.count > 1:
+        raise ConfigError(
+            f"--overwrite: found --part {options.part.index}/{options.part.count}, but other parts may be at work. "
+            f"Remove {path} yourself, then start the parts without --overwrite."
+        )
+    folders = (path.parent, *(path.parent / folder for folder in (CORES, PROBABILITIES, UNCERTAINTY)))
+    for folder in folders:
+        if (folder / path.name).is_dir():
+            shutil.rmtree(folder / path.name)
+    for ending in STORED_ENDINGS:
+        path.with_name(path.name.removesuffix(ZARR) + ending).unlink(missing_ok=True)
+
+
+def _settings(opened: VolumePredictor, locations: Sequence[str]) -> Settings:
+    predictors = [item for item in opened.group.predictors if isinstance(item, Predictor)]
+    return Settings(
+        volume=tuple(Path(location).name for location in locations),
+        shape=opened.volume.shape,
+        weights=tuple(_digest(item) for item in predictors),
+        mirrored=tuple(item.is_mirrored for item in predictors),
+        step=tuple(item.step for item in predictors),
+    )
+
+
+def _digest(predictor: Predictor) -> str:
+    digest = hashlib.sha256()
+    for network in predictor.model.networks:
+        for key, values in network.state_dict().items():
+            digest.update(key.encode())
+            digest.update(values.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_settings(path: Path, settings: Settings) -> None:
+    """Keep the settings of a prediction that begins; raise ``ConfigError`` if one was begun with others."""
+    file = path / SETTINGS_FILE
+    if not file.is_file():
+        save_model(settings, file)
+        return
+    begun = load_model(Settings, file, "Predict with --overwrite.", "Predict with --overwrite.")
+    other = [key for key in Settings.model_fields if getattr(begun, key) != getattr(settings, key)]
+    if other:
+        raise ConfigError(
+            f"{path}: found a prediction that was begun with other {', '.join(other)}, expected the same. Choose "
+            "another -o, or start anew with --overwrite."
+        )
+
+
+def _units(
+    opened: VolumePredictor, outputs: Sequence[VolumeOutput], layout: Layout, box: Box, options: VolumeOptions
+) -> list[Unit]:
+    """Return what is left to do of a part of the volume, in columns as wide as the memory allows."""
+    if not box.n_voxels:
+        return []
+    record, along, shard = opened.record, opened.record.transpose[0], layout.shard
+    budget = memory_budget(options.memory_gb)
+
+    def need(column: Box) -> int:
+        inside = crop_part(column.shifted(opened.box.start), record)
+        return sum(item.bytes_of(inside) for item in _needs(opened, outputs, shard[along])) if inside.n_voxels else 0
+
+    def fits(size: tuple[int, int, int]) -> bool:
+        z, y, x = (start + edge for start, edge in zip(box.start, size, strict=True))
+        return need(Box(box.start, (z, y, x))) <= budget
+
+    found = columns(box, shard, along, wide_patch(opened.prepared[0]), fits)
+    most = max(map(need, found))
+    if most > budget:
+        raise ConfigError(
+            f"memory: found {max(budget, 0) / GB:.2f} GB for a column of the volume, expected at least "
+            f"{most / GB:.2f} GB, for one shard and the windows around it. Give --memory-gb "
+            f"{(options.memory_gb or 0) + (most - budget) / GB + 0.05:.1f} or more."
+        )
+    log.info("%s: %s of up to %.2f GB", opened.name, counted(len(found), "column"), most / GB)
+
+    def is_done(one: Box) -> bool:
+        return all(output.writer.is_done(one) for output in outputs)
+
+    return units(found, shard, along, is_reversed=record.flipped[0], is_done=is_done)
+
+
+def _needs(opened: VolumePredictor, outputs: Sequence[VolumeOutput], shard_depth: int) -> list[MemoryNeed]:
+    """Return what each model needs; the arrays that are written count once."""
+    group = opened.group
+    has_members = any(output.needs_members for output in outputs)
+    written = sum(len(output.fill) * output.writer.dtype.itemsize for output in outputs)
+    needs: list[MemoryNeed] = []
+    for prepared, predictor in zip(opened.prepared, group.predictors, strict=True):
+        model, n_networks = predictor.model, len(predictor.model.networks)
+        batch_size = predictor.batch_size if isinstance(predictor, Predictor) else None
+        n_stacked = 1 + n_networks if has_members and n_networks > 1 else 1
+        fixed = fixed_bytes(model, batch_size, predictor.device)
+        n_outputs = len(outputs_of(model.dataset.labels))
+        needs.append(MemoryNeed(prepared, n_outputs, n_stacked, 0 if needs else written, shard_depth, fixed))
+    return needs
+
+
+def _report_gaps(volume: StoredArray, gaps: Sequence[str]) -> None:
+    if gaps:
+        shown = ", ".join(gaps[:5]) + (" and so on" if len(gaps) > 5 else "")
+        log.warning("%s: %s without data, predicted as background: %s", volume.location,
+                    f"{len(gaps)} boxes" if len(gaps) > 1 else "1 box", shown)  # fmt: skip
+
+
+def _predict_units(
+    opened: VolumePredictor,
+    outputs: Sequence[VolumeOutput],
+    todo: Sequence[Unit],
+    *,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Predict units one after the other, and write their shards."""
+    total, done = sum(len(unit.layers) for unit in todo), 0
+    with ThreadPoolExecutor(1) as decider:
+        pool = decider if workers > 0 else None
+        for unit in todo:
+            layers = ShardLayers(outputs, unit, opened.record, opened.volume, opened.box.start)
+            inside = crop_part(unit.box.shifted(opened.box.start), opened.record)
+            if inside.n_voxels and opened.group.dataset.labels.targets:
+                for _, numbers in opened.number_slabs(inside, pool):
+                    layers.put([numbers])
+                    progress(done + layers.n_written, total, "layers")
+            elif inside.n_voxels:
+                for _ in opened.decided_slabs(inside, (layers,), pool):
+                    progress(done + layers.n_written, total, "layers")
+            layers.finish()
+            done += len(unit.layers)
+            progress(done, total, "layers")
+
+
+def _conclude(opened: VolumePredictor, outputs: Sequence[VolumeOutput], write_as: str) -> bool:
+    """Make the coarser levels, and the file of the label map if another format is wanted; tell if that is new."""
+    for output in outputs:
+        output.writer.finish()
+    labels = outputs[0].writer
+    target = labels.path.with_name(labels.path.name.removesuffix(ZARR) + write_as)
+    if write_as == ZARR or target.is_file():
+        return False
+    write_stored(target, labels.open(), opened.target.geometry)
+    return True
