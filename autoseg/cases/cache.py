@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -172,11 +171,16 @@ def array_names(entry: CacheEntry) -> tuple[str, ...]:
     return (*ARRAYS, *(info.name for info in entry.layers))
 
 
-def remove_case(folder: Path, name: str) -> None:
-    """Remove the files of a case, the JSON file first, so that an interruption leaves no case without arrays."""
-    _json_path(folder, name).unlink(missing_ok=True)
-    for path in folder.glob(f"{glob.escape(name)}.*.npy"):
-        if "." not in path.name.removeprefix(f"{name}.").removesuffix(".npy"):  # not of a case "<name>.<more>"
+def remove_cases(folder: Path, names: Collection[str]) -> None:
+    """Remove the files of cases, the JSON files first, so that an interruption leaves no case without arrays."""
+    if not names:
+        return
+    chosen = frozenset(names)
+    for name in chosen:
+        _json_path(folder, name).unlink(missing_ok=True)
+    for path in folder.glob("*.*.npy"):
+        name, _, _ = path.name.removesuffix(".npy").rpartition(".")  # a case may have a dot in its name
+        if name in chosen:
             path.unlink()
 
 

@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from autoseg.core.chunks import evenly_spread
+
 QUANTILES = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
 """Quantiles of the normalised intensities of a channel."""
 LEAST_CASES = 4
 """Number of training cases from which others are compared with them."""
+MOST_LEFT_OUT = 500
+"""Number of training cases that are compared with the others; of thousands, a fit without each would take minutes."""
 FALSE_ALARMS = 0.05
 """Share of images like the training images that may be flagged."""
 LEAST_FACTORS = {"spacing": 1.2, "field of view": 1.5}
@@ -169,7 +173,8 @@ def fit_likeness(cases: Mapping[str, CaseFeatures], channels: Sequence[str]) -> 
 
     Notes
     -----
-    Each case is compared with the others to find out how far apart training cases are. The level of a distance is the
+    Each case (of more than ``MOST_LEFT_OUT``, so many of them) is compared with the others to find out how far apart
+    training cases are. The level of a distance is the
     ceil((n + 1) * 0.95)-th smallest of these n distances, and the largest if n < 19. Several distances together would
     flag more than one does, so the level of their largest ratio follows by the same rule from the training cases, each
     in units of the levels that the others have without it. About 5 % of cases like the training cases are then flagged,
@@ -185,7 +190,8 @@ def fit_likeness(cases: Mapping[str, CaseFeatures], channels: Sequence[str]) -> 
     distances, ratios = [], []
     for name, parts in DISTANCES:
         vectors = np.stack([joined(item, parts) for item in features])
-        apart = np.array([_left_out(vectors, index, parts) for index in range(len(vectors))])
+        left_out = evenly_spread(len(vectors), MOST_LEFT_OUT)
+        apart = np.array([_left_out(vectors, index, parts) for index in left_out])
         least = math.log(LEAST_FACTORS.get(name, 1.0 + 1e-6))
         level = max(upper_level(apart), least)
         distances.append(_distance(name, parts, vectors).model_copy(update={"level": level}))

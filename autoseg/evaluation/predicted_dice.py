@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.optimize import isotonic_regression
 
+from autoseg.core.chunks import evenly_spread
 from autoseg.evaluation.cases import ScoredOn
 
 LEAST_PAIRS = 10
@@ -22,6 +23,8 @@ COVERAGE = 0.9
 """Share of cases whose Dice should lie in the interval."""
 OFFSET_PAIRS = 5
 """Number of pairs that the offset 0 of a class counts for, so that few pairs move the shared curve little."""
+MOST_LEFT_OUT = 500
+"""Number of pairs that are left out one by one to find the width of the interval."""
 _KNOTS = 50
 """Largest number of knots of a stored curve."""
 
@@ -105,10 +108,10 @@ def fit_curves(pairs: Mapping[str, Sequence[Pair]]) -> tuple[DiceCurve, ...]:
     -----
     The curve is the isotonic regression of Dice on confidence. The interval is that of split conformal prediction, with
     the residuals of curves that leave out one pair each, since pairs are few: half its width is the
-    ceil((n + 1) * 0.9)-th smallest of n absolute residuals. Source: Wundram et al. 2024 (arXiv 2407.13307), who hold a
-    calibration set out instead. Residuals of curves that leave one out (the jackknife) cover in practice, but without
-    their guarantee. Both assume that new cases are like those of the training; where a case is not, see
-    :mod:`autoseg.evaluation.likeness`.
+    ceil((n + 1) * 0.9)-th smallest of n absolute residuals; of more than ``MOST_LEFT_OUT`` pairs, so many are left out.
+    Source: Wundram et al. 2024 (arXiv 2407.13307), who hold a calibration set out instead. Residuals of curves that
+    leave one out (the jackknife) cover in practice, but without their guarantee. Both assume that new cases are like
+    those of the training; where a case is not, see :mod:`autoseg.evaluation.likeness`.
     """
     chosen = {name: _preferred(items) for name, items in pairs.items()}
     pooled = [pair for items in chosen.values() for pair in items]
@@ -175,15 +178,16 @@ def _curve(name: str, own: Sequence[Pair], used: Sequence[Pair]) -> DiceCurve:
 
 
 def _left_out_residuals(confidence: Array, dice: Array) -> Array:
-    """Return (n,): each Dice minus that predicted by the curve of the other pairs, n > 1."""
-    residuals = np.empty(len(dice))
-    for index in range(len(dice)):
+    """Return (m,): the Dice of pairs minus that predicted by the curve of all others, n > 1; m = n up to that limit."""
+    chosen = evenly_spread(len(dice), MOST_LEFT_OUT)
+    residuals = np.empty(len(chosen))
+    for place, index in enumerate(chosen):
         others = np.arange(len(dice)) != index
-        residuals[index] = dice[index] - np.interp(confidence[index], *isotonic(confidence[others], dice[others]))
+        residuals[place] = dice[index] - np.interp(confidence[index], *isotonic(confidence[others], dice[others]))
     return residuals
 
 
 def _thinned(knots: Array, values: Array) -> tuple[Array, Array]:
     """Return at most ``_KNOTS`` knots of a curve, the outermost included."""
-    kept = np.unique(np.linspace(0, len(knots) - 1, min(len(knots), _KNOTS)).round().astype(int))
+    kept = evenly_spread(len(knots), _KNOTS)
     return knots[kept], values[kept]

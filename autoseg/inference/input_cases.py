@@ -11,7 +11,7 @@ from autoseg.core.findings import listed
 from autoseg.dataset.case_files import find_image_cases, resolved_path
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.folder_files import has_ending, normal_name, passed_over, strays, visible
-from autoseg.io.images import SUPPORTED_ENDINGS, ending_of, without_ending
+from autoseg.io.images import SUPPORTED_ENDINGS, ending_of, read_header, without_ending
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +75,18 @@ def case_name(file: Path) -> str:
 def channel_files(file: Path, n_channels: int) -> tuple[Path, ...]:
     """Return the files of the case of one image: of ``<case>_0000<ending>`` also those of further channels beside it.
 
-    Others are files of their own, with all channels.
+    An image that has all channels, or another name, is a case alone; so is one that cannot be read, which is found when
+    it is checked.
     """
     ending = ending_of(file)
     stem = without_ending(file)
-    if not stem.endswith("_0000"):
+    if n_channels == 1 or not stem.endswith("_0000"):
+        return (file,)
+    try:
+        (own, *_), _ = read_header(file)
+    except (FileFormatError, OSError):
+        return (file,)
+    if own >= n_channels:
         return (file,)
     others = (file.with_name(f"{stem[:-4]}{number:04d}{ending}") for number in range(1, n_channels))
     return (file, *(other for other in others if other.is_file()))

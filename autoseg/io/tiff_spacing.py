@@ -44,7 +44,7 @@ def _unknown(path: Path, edges: Edges) -> str:
     example = ", ".join(f"{known[axis]:.4g}" if axis in known else axis for axis in "zyx")
     return (
         f"{problem}, so 1 x 1 x 1 mm is assumed. Unless voxels are cubes, write the true size (z, y, x) in mm into "
-        f'{path.parent.name}/<case>.json: {{"spacing": [{example}]}}'
+        f'{path.absolute().parent.name}/<case>.json: {{"spacing": [{example}]}}'
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from autoseg.annotation.touches import promise_statement, touched_classes
-from autoseg.cases.cache import CaseCache, is_of_another_version, remove_case, write_case
+from autoseg.cases.cache import CaseCache, is_of_another_version, remove_cases, write_case
 from autoseg.cases.case import Case
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.layers import LEVELS, Layer, further_inputs
@@ -114,8 +114,7 @@ def preprocess_dataset(
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
     cases = [files for files in dataset.cases if files.name not in skip]
-    for name in skip:
-        remove_case(folder, name)
+    remove_cases(folder, skip)
     names = [files.name for files in cases]
     cache = CaseCache.read(folder, names)
     stale = stale_cases(dataset, plan, configuration_name, cache, names, previous=previous)

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from autoseg.cases.cache import CaseCache, open_case, read_entry, remove_case, write_case
+from autoseg.cases.cache import CaseCache, open_case, read_entry, remove_cases, write_case
 from autoseg.cases.case import CaseRecord
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.layers import Kind, LayerInfo
@@ -172,5 +172,5 @@ def test_a_removed_case_leaves_no_file_however_damaged_it_was(tmp_path):
     other = tmp_path / "a.b.image.npy"
     other.touch()
     (tmp_path / "a.image.npy").unlink()
-    remove_case(tmp_path, "a")
+    remove_cases(tmp_path, ["a"])
     assert list(tmp_path.iterdir()) == [other]

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 from tiny_models import make_plan
 
-from autoseg.cases.cache import open_case, read_entry, remove_case, write_case
+from autoseg.cases.cache import open_case, read_entry, remove_cases, write_case
 from autoseg.cases.case import CaseRecord
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.layers import Kind, LayerInfo, class_indices, classes_layer, further_inputs, input_channels
@@ -82,7 +82,7 @@ def test_a_case_without_a_file_of_its_layers_is_no_case(tmp_path):
 def test_removing_a_case_removes_its_layers_and_nothing_of_others(tmp_path):
     write(tmp_path, arrays(), CELLS, DEPTH)
     (tmp_path / "a.cells.image.npy").touch()  # of a case that is called a.cells
-    remove_case(tmp_path, "a")
+    remove_cases(tmp_path, ["a"])
     assert [path.name for path in tmp_path.iterdir()] == ["a.cells.image.npy"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autoseg.evaluation import likeness
 from autoseg.evaluation.likeness import (
     LEAST_CASES,
     CaseFeatures,
@@ -117,3 +118,21 @@ def test_the_covariance_of_many_cases_is_hardly_shrunk_and_that_of_few_strongly(
 @pytest.mark.parametrize(("n", "rank"), [(5, 5), (18, 18), (19, 19), (39, 38), (199, 190)])
 def test_the_level_is_the_conformal_quantile_and_the_largest_value_of_few(n, rank):
     assert upper_level(np.arange(1.0, n + 1)) == rank
+
+
+def test_of_many_cases_some_are_left_out_and_the_level_stays(monkeypatch):
+    """Levels of 200 and of 120 left-out distances are quantiles of the same distribution."""
+    rng = np.random.default_rng(0)
+    cases = {
+        f"c{index}": CaseFeatures(
+            spacing=(1.0, 1.0), size=(64.0, 64.0), intensity=(tuple(rng.normal(size=7)),),
+            texture=(tuple(rng.normal(size=5)),),
+        )
+        for index in range(200)
+    }  # fmt: skip
+    every = fit_likeness(cases, ["a"])
+    monkeypatch.setattr(likeness, "MOST_LEFT_OUT", 120)
+    some = fit_likeness(cases, ["a"])
+    assert some != every and some.n_cases == 200
+    for one, other in zip(every.distances, some.distances, strict=True):
+        assert one.mean == other.mean and other.level == pytest.approx(one.level, rel=0.15)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from autoseg.core.errors import DatasetError
 from autoseg.dataset.dataset import Dataset
@@ -27,11 +28,12 @@ def dataset():
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder with empty files named as images."""
+    """A folder with files named as images, some of them empty."""
     folder = tmp_path / "my images"
     folder.mkdir()
     for name in ("a_0000.png", "a_0001.png", "b.png", "c 1.nii.gz", "note.csv"):
         (folder / name).touch()
+    Image.new("L", (4, 4)).save(folder / "a_0000.png")
     return folder
 
 
@@ -67,6 +69,12 @@ def test_channels_are_separated_by_tabs_or_found_beside_the_first(images, datase
         assert input_cases(listing(images, text), dataset(2))[0] == {"a": pair}
     assert input_cases(listing(images, "b.png\ta_0001.png"), dataset(2))[0] == {"b": (images / "b.png", pair[1])}
     assert input_cases(listing(images, "a_0000.png"), dataset(1))[0] == {"a": pair[:1]}
+
+
+def test_an_image_with_all_channels_needs_no_others(images, dataset):
+    """Such as the first of frames_0000.png, frames_0001.png ... in colour."""
+    Image.new("RGB", (4, 4)).save(images / "a_0000.png")
+    assert input_cases(images / "a_0000.png", dataset(3))[0] == {"a": (images / "a_0000.png",)}
 
 
 def test_an_image_alone_is_a_case(images, dataset):
