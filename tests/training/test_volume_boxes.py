@@ -19,6 +19,8 @@ from autoseg.inference import Predictor
 from autoseg.io.images import read_header, read_image, read_labels, write_labels
 from autoseg.planning.files import PLAN_FILE, load_plan
 from autoseg.preprocessing.runner import preprocess_dataset, stale_cases
+from autoseg.training.evidence.sources import evidence_sources
+from autoseg.training.evidence.teacher import Teacher
 from autoseg.training.fold import train_fold
 from autoseg.training.prepare import prepare_fold
 from autoseg.training.run_config import RunOptions
@@ -126,3 +128,19 @@ def test_a_box_is_stale_when_box_volume_or_patch_changes(tmp_path, toy_preparati
     image = folder / "image.nii.gz"
     image.write_bytes(image.read_bytes() + b"\0")
     assert stale(Dataset.load(folder)) == {"a", "b"}
+
+
+@pytest.mark.parametrize(("box", "holds"), [([[0, 12], [0, 40], [0, 36]], False), (None, True)])
+def test_objects_around_a_box_were_never_looked_for(tmp_path, toy_preparation, box, holds):
+    workspace = Workspace(tmp_path)
+    folder = workspace.raw("Dataset012_Touched")
+    write_boxes(folder, {"a": box})
+    content = json.loads((folder / "dataset.json").read_text())
+    content["annotation_protocol"] = {"instances_touched": True}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    dataset = Dataset.load(folder)
+    toy_preparation(dataset, workspace)
+    options = RunOptions("0", iterations=9, settings=(*SETTINGS, "teacher_weight=1"), workers=0, device="cpu")
+    sources = evidence_sources(prepare_fold(workspace, dataset, options), torch.device("cpu"))
+    (teacher,) = [source for source in sources if isinstance(source, Teacher)]
+    assert teacher.touches_all == holds
