@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import BoolArray, LabelMap
-from autoseg.core.errors import PlanError
-from autoseg.dataset.instance_numbers import LARGEST_NUMBER, InstanceNumbers
+from autoseg.dataset.instance_numbers import InstanceNumbers
 from autoseg.dataset.labels import Labels, background_value
+from autoseg.dataset.objects import object_values
 from autoseg.inference.decided import DecidedSlab
 from autoseg.preprocessing import restore
 from autoseg.tasks.separation import as_units
@@ -65,28 +65,7 @@ class ObjectMap:
         for value in labels.class_values[1:]:
             mask = values == value
             objects = separate(mask, cores, record.geometry.spacing)
-            named = _named(objects, value, labels, numbers, record.case)
-            np.copyto(result, named, where=objects > 0)
+            names = object_values(int(objects.max(initial=0)), value, labels, numbers, record.case)
+            is_object = objects > 0
+            result[is_object] = names[objects[is_object] - 1]
         return result.astype(np.uint16) if result.max(initial=0) < 2**16 else result
-
-
-def _named(
-    objects: LabelMap, value: int, labels: Labels, numbers: InstanceNumbers, case: str
-) -> NDArray[np.unsignedinteger]:
-    """Return objects (z, y, x), numbered from 1, with the file values that ``numbers`` give those of a class.
-
-    The file values of background and of unannotated voxels are passed over.
-    """
-    first = 0 if numbers.per_class is None else value * numbers.per_class
-    last = LARGEST_NUMBER if numbers.per_class is None else first + numbers.per_class - 1
-    named = objects.astype(np.uint32) + np.uint32(first)
-    for taken in sorted({background_value(labels), labels.unlabelled or 0}):
-        if first < taken <= last:
-            named[named >= taken] += 1
-    if numbers.per_class is not None and int(named.max(initial=first)) > last:
-        raise PlanError(
-            f"case {case}: found {int(objects.max(initial=0))} objects of the class with the value {value}, more than "
-            f"{numbers.per_class}, instances_per_class in dataset.json, leaves numbers for. Use a larger number there, "
-            "and in the label files, and train again."
-        )
-    return named
