@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from autoseg.cases.label_codes import apply_mask, check_mask_marks, check_mask_shape, classes_and_objects
+from autoseg.core.arrays import Shape3
 from autoseg.core.boxes import Box, blocks
 from autoseg.core.errors import AutosegError, EvaluationError, FileFormatError
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.file_values import NAN_VALUE
 from autoseg.dataset.labels import Labels, background_value
-from autoseg.evaluation.case_sums import CaseSums, LabelBox
+from autoseg.evaluation.case_sums import CaseSums, LabelBox, add_to
 from autoseg.evaluation.cases import CaseMetrics, case_metrics
 from autoseg.evaluation.grids import Grid, placing
 from autoseg.evaluation.label_boxes import IN_MEMORY_VOXELS, LabelBoxes, box_shape, open_label_boxes
@@ -85,7 +86,13 @@ class _Prediction:
     values: LabelBoxes
     doubt: str | None
     """Warning about its grid."""
-    sums: CaseSums = field(default_factory=CaseSums)
+    sums: list[CaseSums] = field(default_factory=list)
+    """Of boxes that were scored, in parts (:func:`autoseg.evaluation.case_sums.add_to`)."""
+
+    @property
+    def total(self) -> CaseSums:
+        """The sums of the whole case."""
+        return sum(reversed(self.sums), CaseSums())
 
     def read(self, box: Box, job: Job) -> LabelBox:
         """Return a box. Raises ``EvaluationError`` if tiles are missing."""
@@ -105,21 +112,21 @@ def score(job: Job) -> tuple[Outcome, ...]:
     boxes. Raises ``AutosegError`` for errors of the reference.
     """
     reference = _open_reference(job)
+    _check_surface(job, reference.values.shape)
     predictions = [None if path is None else _open_prediction(job, path, reference) for path in job.predictions]
     opened = [item for item in predictions if isinstance(item, _Prediction)]
     shape = reference.values.shape
     size = box_shape(shape, [reference.values.chunk, *(item.values.chunk for item in opened)])
     for box in blocks(Box.whole(shape), size):
+        if not any(isinstance(item, _Prediction) for item in predictions):
+            break
         drawn = reference.read(box)
         for place, prediction in enumerate(predictions):
             if isinstance(prediction, _Prediction):
                 try:
-                    prediction.sums += CaseSums.of(drawn, prediction.read(box, job), job.labels, job.case)
+                    add_to(prediction.sums, CaseSums.of(drawn, prediction.read(box, job), job.labels, job.case))
                 except AutosegError as error:
                     predictions[place] = error
-    for prediction in predictions:
-        if reference.mask is not None and isinstance(prediction, _Prediction):
-            check_mask_marks(job.files, job.labels, has_marks=prediction.sums.n_valid > 0)
     return tuple(_scored(job, reference, item) if isinstance(item, _Prediction) else item for item in predictions)
 
 
@@ -148,9 +155,11 @@ def _open_prediction(job: Job, path: Path, reference: _Reference) -> _Prediction
 
 def _scored(job: Job, reference: _Reference, prediction: _Prediction) -> Scored | AutosegError:
     """Return the scores of a prediction from its sums; errors are returned, not raised."""
-    geometry, labels = reference.values.geometry, job.labels
+    geometry, labels, sums = reference.values.geometry, job.labels, prediction.total
     try:
-        counts = prediction.sums.head_counts(labels, job.case)
+        counts = sums.head_counts(labels, job.case)
+        if reference.mask is not None:
+            check_mask_marks(job.files, labels, has_marks=sums.n_valid > 0)
         if not any(counts[head].n_decided for head in labels.foreground_heads):
             raise EvaluationError(
                 f"reference of case {job.case!r} ({job.reference}): no annotated voxel of any class, expected at "
@@ -169,24 +178,25 @@ def _scored(job: Job, reference: _Reference, prediction: _Prediction) -> Scored 
         voxel_volume=geometry.voxel_volume,
         surface=surface,
     )
-    metrics = metrics.model_copy(update={"instances": prediction.sums.instance_scores()})
+    metrics = metrics.model_copy(update={"instances": sums.instance_scores()})
     warnings = (prediction.doubt, _absence_warning(job, metrics))
     return Scored(metrics, tuple(warning for warning in warnings if warning is not None))
 
 
-def _surface(job: Job, reference: _Reference, prediction: _Prediction) -> Mapping[str, SurfaceScores]:
-    """Return key of a head -> surface scores; {} if they were not asked for. Reads all voxels at once.
-
-    Raises ``EvaluationError`` for more than ``IN_MEMORY_VOXELS``.
-    """
-    if job.tolerance_mm is None:
-        return {}
-    n_voxels = math.prod(reference.values.shape)
-    if n_voxels > IN_MEMORY_VOXELS:
+def _check_surface(job: Job, shape: Shape3) -> None:
+    """Raise ``EvaluationError`` if surface scores are asked for a case of more than ``IN_MEMORY_VOXELS``."""
+    n_voxels = math.prod(shape)
+    if job.tolerance_mm is not None and n_voxels > IN_MEMORY_VOXELS:
         raise EvaluationError(
             f"case {job.case!r} ({job.reference}): found {n_voxels} voxels, expected at most {IN_MEMORY_VOXELS} for "
             "surface scores, whose distances need the whole case in memory. Leave out --surface, or score parts of it."
         )
+
+
+def _surface(job: Job, reference: _Reference, prediction: _Prediction) -> Mapping[str, SurfaceScores]:
+    """Return key of a head -> surface scores, for which all voxels are read at once; {} if they were not asked for."""
+    if job.tolerance_mm is None:
+        return {}
     whole = Box.whole(reference.values.shape)
     drawn, predicted = reference.read(whole), prediction.read(whole, job)
     classes, labels = apply_mask(drawn.classes, drawn.valid, job.labels)

@@ -75,6 +75,11 @@ class CaseSums:
             tables,
         )
 
+    @property
+    def n_overlaps(self) -> int:
+        """Number of pairs of overlapping objects: the size of the tables."""
+        return sum(len(table.voxels) for table in self.tables.values())
+
     def head_counts(self, labels: Labels, case: str) -> tuple[HeadCounts, ...]:
         """Return the counts of every head.
 
@@ -94,6 +99,17 @@ class CaseSums:
         return {
             key: InstanceScores.of(count_matches(table), count_partitions(table)) for key, table in self.tables.items()
         }
+
+
+def add_to(stack: list[CaseSums], sums: CaseSums) -> None:
+    """Add sums to a stack, of which the sum is wanted in the end.
+
+    Sums are added when they are as large as those below, so that a table of many objects is seldom gone through.
+    """
+    stack.append(sums)
+    while len(stack) > 1 and stack[-1].n_overlaps >= stack[-2].n_overlaps:
+        last = stack.pop()
+        stack[-1] += last
 
 
 def _tables(

@@ -20,8 +20,8 @@ from autoseg.io.arrays import open_array
 from autoseg.io.file_formats import label_map
 from autoseg.io.images import read_header, read_labels
 
-BOX_VOXELS = 2**24
-"""Voxels that are scored at once: what memory depends on, of maps that are larger."""
+BOX_VOXELS = 2**22
+"""Voxels that are scored at once, on which memory depends: some 100 bytes for each where files hold objects."""
 IN_MEMORY_VOXELS = 2**27
 """Largest image file that is read whole, if its format can be read in boxes."""
 _IN_BOXES = (".nii", ".tif", ".tiff")

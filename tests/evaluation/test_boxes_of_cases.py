@@ -17,6 +17,8 @@ from autoseg.core.errors import EvaluationError
 from autoseg.core.geometry import FLAT_SPACING, Geometry
 from autoseg.core.orientation import VoxelOrder
 from autoseg.evaluation import case_scoring, evaluate_folder, label_boxes
+from autoseg.evaluation.case_sums import CaseSums, add_to
+from autoseg.evaluation.contingency import Contingency
 from autoseg.evaluation.label_boxes import box_shape, open_label_boxes
 from autoseg.io.images import write_labels
 from autoseg.io.zarr_writer import create_zarr
@@ -279,3 +281,18 @@ def test_undeclared_values_in_several_boxes_are_named_with_all_their_voxels(tmp_
     monkeypatch.setattr(label_boxes, "BOX_VOXELS", 20)
     with pytest.raises(EvaluationError, match=r"reference of case 'c': found undeclared values 7 \(2 voxels\)"):
         evaluate_folder(tmp_path / "r", tmp_path / "p", CLASSES)
+
+
+def test_tables_of_many_objects_are_added_in_any_grouping(tmp_path):
+    rng = np.random.default_rng(0)
+    maps = rng.integers(0, 30, (2, 64, 40))
+    tables = [Contingency.of(*rows) for rows in maps.swapaxes(0, 1)]
+    parts = [CaseSums(tables={"1": table}, n_valid=40) for table in tables]
+    stack: list[CaseSums] = []
+    for part in parts:
+        add_to(stack, part)
+        assert len(stack) < 10
+    total, whole = sum(reversed(stack), CaseSums()), Contingency.of(*maps)
+    assert total.n_valid == 64 * 40
+    for name in ("predicted", "reference", "voxels"):
+        np.testing.assert_array_equal(getattr(total.tables["1"], name), getattr(whole, name))
