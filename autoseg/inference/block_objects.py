@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from scipy import ndimage, sparse
 from autoseg.core.arrays import BoolArray, Shape3
 from autoseg.core.atomic import atomic_path
 from autoseg.core.boxes import Box
-from autoseg.core.errors import Fault, FileFormatError
+from autoseg.core.errors import ConfigError, Fault, FileFormatError
 from autoseg.core.findings import listed
+from autoseg.core.resources import GB
 from autoseg.dataset.labels import Labels
 from autoseg.io.stored_array import StoredArray
 from autoseg.tasks.separation import SeparationSettings, separate
@@ -23,6 +26,13 @@ from autoseg.tasks.separation import SeparationSettings, separate
 SHARED = 1
 """Planes on either side of a face between two blocks, on which both say how objects are parted. More planes lie nearer
 to where one of the blocks sees nothing, and agreed less on objects longer than the halo."""
+
+PARTED_BYTES, COMPONENT_BYTES = 120, 40
+"""Bytes for each voxel of a block with its halo while its objects are parted, or its components numbered; measured."""
+CHUNK, FLAT_CHUNK, LARGEST_BLOCK = 64, 256, 1024
+"""Edges in voxels: of a chunk, of one of a single slice, and of the largest block."""
+LARGEST_TOP = 1024
+"""Longest edge of the coarsest level in voxels."""
 
 Numbers = NDArray[np.uint32]
 
@@ -38,11 +48,59 @@ class StitchSettings(BaseModel):
     """Voxels (z, y, x) around a block that are looked at to part objects. Twice the diameter of the largest object, and
     more, gives the objects of the whole volume; connected components need none."""
     block: Shape3 = (128, 128, 128)
-    """Voxels (z, y, x) of a block."""
+    """Voxels (z, y, x) of a block: a file of the result. :func:`settings_within` chooses it by memory."""
     chunk: Shape3 = (64, 64, 64)
     """Voxels (z, y, x) that are compressed together; a block is a multiple of it."""
     levels: int = Field(1, ge=1)
     """Levels of the result, the finest included."""
+
+
+def settings_within(
+    memory_gb: float, shape: Shape3, separation: SeparationSettings, *, halo: Shape3 = (32, 32, 32), is_parted: bool
+) -> StitchSettings:
+    """Return settings whose blocks, with their halo, take at most ``memory_gb``, as large and as cubic as possible.
+
+    Blocks are the same for every process, and for a run that goes on, as long as the arguments are.
+
+    Parameters
+    ----------
+    memory_gb
+        Gigabytes of one process, beside some 0.3 GB of the program.
+    shape
+        Of the volume, (z, y, x). Levels of the result are as many as halve its longest edge below ``LARGEST_TOP``.
+    is_parted
+        Whether touching objects are parted; connected components have no halo, and take less.
+
+    Raises
+    ------
+    ConfigError
+        If a block of one chunk takes more.
+    """
+    per_voxel = PARTED_BYTES if is_parted else COMPONENT_BYTES
+    margin = halo if is_parted else (0, 0, 0)
+
+    def needed(block: Sequence[int]) -> float:
+        outer = (min(edge + 2 * around, end) for edge, around, end in zip(block, margin, shape, strict=True))
+        return math.prod(outer) * per_voxel / GB
+
+    chunk = (1, FLAT_CHUNK, FLAT_CHUNK) if shape[0] == 1 else (CHUNK, CHUNK, CHUNK)
+    block = list(chunk)
+    if needed(block) > memory_gb:
+        raise ConfigError(
+            f"memory for objects: found {memory_gb:g} GB, expected at least {needed(block):.2g} GB, for blocks of "
+            f"{tuple(block)} voxels with a halo of {margin}. Give more memory, or a smaller halo."
+        )
+    axes = [axis for axis in range(3) if block[axis] < shape[axis]]
+    while axes:
+        axis = min(axes, key=block.__getitem__)
+        larger = [edge + chunk[axis] if at == axis else edge for at, edge in enumerate(block)]
+        if needed(larger) <= memory_gb and larger[axis] <= LARGEST_BLOCK:
+            block = larger
+        if block != larger or block[axis] >= shape[axis]:
+            axes.remove(axis)
+    n_levels = 1 + max(0, math.ceil(math.log2(max(shape) / LARGEST_TOP)))
+    size = (block[0], block[1], block[2])
+    return StitchSettings(separation=separation, halo=halo, block=size, chunk=chunk, levels=n_levels)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -57,6 +115,8 @@ class BlockObjects:
     """(n,) voxels in the block."""
     firsts: NDArray[np.int64]
     """(n,) place of its first voxel in the block, in the order of the whole volume."""
+    spans: NDArray[np.int32]
+    """(n, 2, 3) first voxel (z, y, x) of its bounding box in the volume, and the end of it."""
     faces: dict[str, Numbers]
     """``low0`` to ``high2`` -> objects next to the face towards the previous and next block along an axis, where there
     is one: the plane of the block at the face, or, of parted objects, ``SHARED`` planes on either side of it."""
@@ -64,7 +124,8 @@ class BlockObjects:
     def save(self, path: Path) -> None:
         """Write everything but ``numbers``, atomically."""
         with atomic_path(path) as temporary:
-            arrays: dict[str, Any] = {"classes": self.classes, "sizes": self.sizes, "firsts": self.firsts, **self.faces}
+            objects = {name: getattr(self, name) for name in ("classes", "sizes", "firsts", "spans")}
+            arrays: dict[str, Any] = {**objects, **self.faces}
             np.savez_compressed(temporary, **arrays)
 
 
@@ -139,7 +200,14 @@ def _owned(
             if at[axis] != end[axis]:
                 face = _face(box, axis, at[axis], depth).intersection(outer)
                 faces[f"{side}{axis}"] = numbers[face.relative_to(outer).slices]
-    return BlockObjects(own, of_class[is_owned], sizes[is_owned].astype(np.int64), _firsts(own, box, whole), faces)
+    return BlockObjects(
+        numbers=own,
+        classes=of_class[is_owned],
+        sizes=sizes[is_owned].astype(np.int64),
+        firsts=_firsts(own, box, whole),
+        spans=_spans(own, box),
+        faces=faces,
+    )
 
 
 def _face(box: Box, axis: int, at: int, depth: int | None) -> Box:
@@ -160,6 +228,13 @@ def _firsts(own: Numbers, box: Box, whole: Box) -> NDArray[np.int64]:
     _, height, width = whole.shape
     place: NDArray[np.int64] = (z.astype(np.int64) * height + y) * width + x
     return place
+
+
+def _spans(own: Numbers, box: Box) -> NDArray[np.int32]:
+    """Return the bounding box (n, 2, 3) of each object in the volume."""
+    found = ndimage.find_objects(own.astype(np.int32))
+    spans = [[[part.start for part in parts], [part.stop for part in parts]] for parts in found]
+    return np.array(spans, dtype=np.int32).reshape(-1, 2, 3) + np.array(box.start, dtype=np.int32)
 
 
 def _check_values(classes: StoredArray, values: NDArray[Any], labels: Labels, box: Box) -> None:

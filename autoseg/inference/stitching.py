@@ -66,6 +66,7 @@ class _Record(BaseModel):
 
     job: _Job
     n_objects: dict[int, int]
+    n_long: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,9 @@ class Stitched:
     """Blocks that another process has to do first, or that a run without ``part`` has to write; 0: all is done."""
     n_objects: dict[int, int]
     """File value of a class -> number of its objects; {} as long as blocks are pending."""
+    n_long: int = 0
+    """Objects that were parted and are longer than half the halo, along an axis that is divided into blocks. Where two
+    blocks disagree about one of them it is cut between them; a wider halo helps."""
 
 
 def stitch_objects(
@@ -87,7 +91,7 @@ def stitch_objects(
     *,
     numbers: InstanceNumbers,
     case: str = "",
-    part: tuple[int, int] = (0, 1),
+    part: tuple[int, int] = (1, 1),
     progress: Progress = silent,
 ) -> Stitched:
     """Write the objects of every class of a label map as a Zarr volume, in which each object has a number.
@@ -108,8 +112,9 @@ def stitch_objects(
     numbers
         Rule of the numbers; those of a class ascend without gaps in the order of the first voxels of objects.
     part
-        (i, n): do every n-th block, from the i-th on. The n processes do their blocks of the first pass; called again
-        when all have ended, they write theirs; a last call without ``part`` writes coarser levels and cleans up.
+        (i, n), i from 1 to n: do every n-th block, from the i-th on. The n processes do their blocks of the first pass;
+        called again when all have ended, they write theirs; a last call without ``part`` writes coarser levels and
+        cleans up.
 
     Raises
     ------
@@ -139,19 +144,19 @@ def stitch_objects(
     finished = _begun(output, job)
     if finished is not None:
         shutil.rmtree(output / WORK, ignore_errors=True)  # which a process that was killed may have left
-        return Stitched(0, finished.n_objects)
+        return Stitched(0, finished.n_objects, finished.n_long)
     parts = create_zarr(
         output / WORK / "parts.zarr", (1, *job.shape), np.uint32, job.geometry, chunk=settings.chunk,
         shard=settings.block,
     )  # fmt: skip
-    own = list(parts.shards())[part[0] :: part[1]]
+    own = list(parts.shards())[part[0] - 1 :: part[1]]
     for number, box in enumerate(own):
         if not parts.is_done(box):
             _number(box, parts, objects_of_block(box, classes, cores, labels, settings))
         progress(number + 1, 2 * len(own), f"objects of {box}")
     if pending := parts.pending():
         return Stitched(len(pending), {})
-    table = _joined(parts, labels, settings, numbers, case=case, is_parted=cores is not None)
+    table = _joined(parts, labels, job, numbers, case=case)
     volume = _result(output, job, table, background_value(labels))
     return _written(volume, job, parts, table, own, background_value(labels), progress)
 
@@ -211,41 +216,46 @@ class _Table(NamedTuple):
     values: Numbers
     """(N,) file value of each object of each block."""
     n_objects: dict[int, int]
+    n_long: int
 
 
-def _joined(
-    parts: ZarrWriter,
-    labels: Labels,
-    settings: StitchSettings,
-    numbers: InstanceNumbers,
-    *,
-    case: str,
-    is_parted: bool,
-) -> _Table:
-    """Return the numbers of objects in the whole volume; takes some 60 bytes for each object of a block."""
-    boxes = list(parts.shards())
-    tables = [_read(_file(parts, box), "classes", "sizes", "firsts") for box in boxes]
-    offsets = np.append(0, np.cumsum([len(sizes) for _, sizes, _ in tables])).astype(np.int64)
-    classes, sizes, firsts = (np.concatenate(column) for column in zip(*tables, strict=True))
-    rows, columns = _links(parts, offsets, is_parted=is_parted)
+def _joined(parts: ZarrWriter, labels: Labels, job: _Job, numbers: InstanceNumbers, *, case: str) -> _Table:
+    """Return the numbers of objects in the whole volume; takes some 100 bytes for each object of a block."""
+    tables = [_read(_file(parts, box), "classes", "sizes", "firsts", "spans") for box in parts.shards()]
+    offsets = np.append(0, np.cumsum([len(own) for own, *_ in tables])).astype(np.int64)
+    classes, sizes, firsts, spans = (np.concatenate(column) for column in zip(*tables, strict=True))
+    rows, columns = _links(parts, offsets, is_parted=job.cores is not None)
     is_same = classes[rows] == classes[columns]
-    rows, columns = rows[is_same], columns[is_same]
-    n = len(classes)
-    links = sparse.coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(n, n))
-    _, group = sparse.csgraph.connected_components(links, directed=False)
+    links = np.ones(np.count_nonzero(is_same), dtype=np.int8)
+    graph = sparse.coo_array((links, (rows[is_same], columns[is_same])), shape=(len(classes), len(classes)))
+    _, group = sparse.csgraph.connected_components(graph, directed=False)
     order = np.argsort(firsts, kind="stable")
     _, leaders = np.unique(group[order], return_index=True)
     leaders = order[leaders]  # the part with the first voxel of each group
     whole = np.zeros(len(leaders), dtype=np.int64)
     np.add.at(whole, group, sizes)
+    least = max(1, job.settings.separation.min_size)
     of_group = np.full(len(leaders), background_value(labels), dtype=np.uint32)
     n_objects = {}
     for value in labels.class_values[1:]:
-        kept = np.flatnonzero((classes[leaders] == value) & (whole >= max(1, settings.separation.min_size)))
+        kept = np.flatnonzero((classes[leaders] == value) & (whole >= least))
         kept = kept[np.argsort(firsts[leaders[kept]])]
         of_group[kept] = object_values(len(kept), value, labels, numbers, case)
         n_objects[value] = len(kept)
-    return _Table(offsets, of_group[group], n_objects)
+    return _Table(offsets, of_group[group], n_objects, _n_long(job, spans, group, whole >= least))
+
+
+def _n_long(job: _Job, spans: NDArray[np.int32], group: NDArray[np.int32], is_kept: NDArray[np.bool_]) -> int:
+    """Return ``Stitched.n_long``, given the bounding boxes (N, 2, 3) of objects of blocks and their group (N,)."""
+    if job.cores is None:
+        return 0
+    starts = np.full((len(is_kept), 3), np.iinfo(np.int32).max, dtype=np.int32)
+    stops = np.zeros_like(starts)
+    np.minimum.at(starts, group, spans[:, 0])
+    np.maximum.at(stops, group, spans[:, 1])
+    is_divided = np.array(job.shape) > np.array(job.settings.block)
+    is_long = ((2 * (stops - starts) > np.array(job.settings.halo)) & is_divided).any(axis=1)
+    return int(np.count_nonzero(is_long & is_kept))
 
 
 def _links(
@@ -310,6 +320,7 @@ def _written(
     if len(own) < len(places):
         return Stitched(max(1, len(volume.pending())), {})
     volume.finish()
-    write_json(volume.path / RECORD, _Record(job=job, n_objects=table.n_objects).model_dump(mode="json"))
+    record = _Record(job=job, n_objects=table.n_objects, n_long=table.n_long)
+    write_json(volume.path / RECORD, record.model_dump(mode="json"))
     shutil.rmtree(volume.path / WORK)
-    return Stitched(0, table.n_objects)
+    return Stitched(0, table.n_objects, table.n_long)
