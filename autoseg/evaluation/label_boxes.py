@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from autoseg.core.arrays import BoolArray, Shape3
 from autoseg.core.boxes import Box
 from autoseg.core.geometry import Geometry
-from autoseg.core.location import is_location
+from autoseg.core.location import is_location, path_of
 from autoseg.core.orientation import VoxelOrder
 from autoseg.io.arrays import open_array
 from autoseg.io.file_formats import label_map
 from autoseg.io.images import read_header, read_labels
+from autoseg.io.zarr_writer import check_written
 
 BOX_VOXELS = 2**22
 """Voxels that are scored at once, on which memory depends: some 100 bytes for each where files hold objects."""
@@ -70,12 +71,14 @@ def open_label_boxes(path: Path, *, allow_nan: bool = False) -> LabelBoxes:
     An image file is read whole here, unless it is larger than ``IN_MEMORY_VOXELS`` and its format has boxes; of all
     others no voxel is read yet.
 
-    Parameters and errors are those of :func:`autoseg.io.images.read_labels`; some are raised when a box is read.
+    Parameters and errors are those of :func:`autoseg.io.images.read_labels`; some are raised when a box is read. A
+    volume that is still being written is an error, too.
     """
     if not is_location(path) and not _is_large(path):
         values, geometry = read_labels(path, allow_nan=allow_nan)
         z, y, x = values.shape
         return LabelBoxes(path, (z, y, x), geometry, (1, y, x), lambda box: values[box.slices], lambda box: None)
+    check_written(path_of(path))
     array = open_array(path, as_labels=True)
     return LabelBoxes(
         path=path,

@@ -24,6 +24,7 @@ from autoseg.core.atomic import write_json
 from autoseg.core.boxes import Box, n_blocks
 from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.geometry import Geometry
+from autoseg.core.location import path_of
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.instance_numbers import InstanceNumbers
 from autoseg.dataset.labels import Labels, background_value
@@ -37,7 +38,7 @@ from autoseg.inference.block_objects import (
     objects_of_block,
 )
 from autoseg.io.stored_array import StoredArray
-from autoseg.io.zarr_writer import ZarrWriter, create_zarr
+from autoseg.io.zarr_writer import ZarrWriter, check_written, create_zarr
 
 WORK = ".stitching"
 """Folder, in that of the result, of what a killed run goes on from; deleted at the end."""
@@ -162,9 +163,10 @@ def stitch_objects(
 
 
 def _check_inputs(classes: StoredArray, cores: StoredArray | None) -> None:
-    """Raise ``FileFormatError`` unless both arrays have one channel, one shape, and whole numbers."""
+    """Raise ``FileFormatError`` unless both arrays are finished, have one channel, one shape, and whole numbers."""
     fix = "Give the label map and the probabilities of one prediction."
     for array in (classes, *([] if cores is None else [cores])):
+        check_written(path_of(array.location))
         expected = (1, *classes.spatial_shape)
         if array.shape != expected:
             raise FileFormatError(Fault(array.location, f"shape {array.shape}", f"{expected} (C, z, y, x)", fix))

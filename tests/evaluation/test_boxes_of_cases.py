@@ -296,3 +296,12 @@ def test_tables_of_many_objects_are_added_in_any_grouping(tmp_path):
     assert total.n_valid == 64 * 40
     for name in ("predicted", "reference", "voxels"):
         np.testing.assert_array_equal(getattr(total.tables["1"], name), getattr(whole, name))
+
+
+def test_a_prediction_that_is_still_written_is_a_fault(tmp_path):
+    values = np.ones((2, 4, 8), dtype=np.uint8)
+    write(tmp_path / "r/c.zarr", values)
+    write(tmp_path / "p/c.zarr", values)
+    (tmp_path / "p/c.zarr/0/.done/0.0.1").unlink()
+    with pytest.raises(EvaluationError, match=r"p/c.zarr: found a volume of which 1 of 2 shards are written"):
+        evaluate_folder(tmp_path / "r", tmp_path / "p", CLASSES)
