@@ -37,6 +37,7 @@ from autoseg.inference.block_objects import (
     agreeing,
     objects_of_block,
 )
+from autoseg.io.companions import companions
 from autoseg.io.stored_array import StoredArray
 from autoseg.io.zarr_writer import ZarrWriter, check_written, create_zarr
 
@@ -53,6 +54,8 @@ class _Job(BaseModel):
 
     classes: str
     cores: str | None
+    stamps: tuple[int, ...]
+    """Times of modification of the arrays' files of metadata, ns."""
     shape: Shape3
     geometry: Geometry
     class_values: tuple[int, ...]
@@ -133,8 +136,9 @@ def stitch_objects(
     depends on neither the number of processes nor the order of blocks.
     """
     job = _Job(
-        classes=classes.location,
-        cores=None if cores is None else cores.location,
+        classes=_absolute(classes.location),
+        cores=None if cores is None else _absolute(cores.location),
+        stamps=tuple(_stamp(array) for array in (classes, cores) if array is not None),
         shape=classes.spatial_shape,
         geometry=classes.geometry,
         class_values=labels.class_values,
@@ -176,6 +180,20 @@ def _check_inputs(classes: StoredArray, cores: StoredArray | None) -> None:
         raise FileFormatError(Fault(cores.location, f"values of {cores.dtype}", "uint8, in 1/255", fix))
 
 
+def _stamp(array: StoredArray) -> int:
+    """Return the latest time of modification, ns, of the files of an array, but for its chunks; 0 without such files.
+
+    An array that is written anew gets another one, one that is only finished does not.
+    """
+    path = path_of(array.location)
+    return max((file.stat().st_mtime_ns for file in (path, *companions(path)) if file.is_file()), default=0)
+
+
+def _absolute(location: str) -> str:
+    path = path_of(location)
+    return location.replace(str(path), str(path.resolve()), 1)
+
+
 def _begun(output: Path, job: _Job) -> _Record | None:
     """Begin a result, or go on with it; return the record of a finished one. Raise if ``output`` is anything else."""
     record, begun = output / RECORD, output / WORK / "job.json"
@@ -191,8 +209,10 @@ def _begun(output: Path, job: _Job) -> _Record | None:
             raise FileFormatError(Fault(str(output), "something else", "no such folder", fix))
     if found is not None and found != job:
         names = [name for name in _Job.model_fields if getattr(found, name) != getattr(job, name)]
-        differing = "; ".join(f"{name} {getattr(found, name)}" for name in names)
-        expected = "; ".join(f"{name} {getattr(job, name)}" for name in names)
+        if names == ["stamps"]:
+            raise FileFormatError(Fault(str(output), "objects of arrays that were written anew since", "none", fix))
+        differing = "; ".join(f"{name} {getattr(found, name)}" for name in names if name != "stamps")
+        expected = "; ".join(f"{name} {getattr(job, name)}" for name in names if name != "stamps")
         raise FileFormatError(Fault(str(output), f"objects that were made with {differing}", expected, fix))
     if found is None:
         write_json(begun, job.model_dump(mode="json"))

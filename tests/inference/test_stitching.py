@@ -62,7 +62,7 @@ def result(output: Path) -> np.ndarray:
 
 
 def contents(output: Path) -> dict[str, bytes]:
-    """Return the content of every file, without the record, which has the paths of the inputs."""
+    """Return the content of every file."""
     return {str(path.relative_to(output)): path.read_bytes() for path in sorted(output.rglob("*")) if path.is_file()}
 
 
@@ -235,6 +235,9 @@ def test_a_finished_result_is_not_made_again_and_another_one_not_overwritten(tmp
     assert stitch_objects(blind, None, tmp_path / "o.zarr", labels, settings(), numbers=MANY) == done
     with pytest.raises(FileFormatError, match=r"objects that were made with settings .*min_size=0.*delete what is"):
         stitch_objects(given, None, tmp_path / "o.zarr", labels, settings(min_size=4), numbers=MANY)
+    given = stored(tmp_path / "c.npy", winding((9, 9, 9), seed=1))
+    with pytest.raises(FileFormatError, match=r"objects of arrays that were written anew since, expected none. Choose"):
+        stitch_objects(given, None, tmp_path / "o.zarr", labels, settings(), numbers=MANY)
     assert contents(tmp_path / "o.zarr") == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other/notes.txt").write_text("mine")
