@@ -64,8 +64,9 @@ def write(path: Path, values: np.ndarray, geometry: Geometry = SOLID) -> None:
                 edge * 1000 for edge in geometry.spacing
             ]
     elif path.suffix == ".zarr":
-        size = (1 if geometry.ndim == 2 else 2, 4, 4)
-        writer = create_zarr(path, (1, *values.shape), values.dtype, geometry, chunk=size, shard=size)
+        depth = 1 if geometry.ndim == 2 else 2
+        size = {"chunk": (depth, 4, 4), "shard": (2 * depth, 8, 8)}
+        writer = create_zarr(path, (1, *values.shape), values.dtype, geometry, **size)
         for box in writer.pending():
             writer.write(box, values[None][(slice(None), *box.slices)])
     else:
@@ -226,6 +227,18 @@ def test_no_more_than_a_box_is_read_at_once_and_every_voxel_once(tmp_path, monke
     assert sum(read["r"]) == sum(read["p"]) == 12 * 20 * 24
 
 
+@pytest.mark.parametrize("ending", [".nii", ".tif"])
+def test_large_image_files_are_read_in_boxes_where_the_format_allows(tmp_path, monkeypatch, ending):
+    content = {**SPARSE, "file_ending": ending}
+    for kind, seed in (("r", 0), ("p", 1)):
+        write(tmp_path / kind / f"c{ending}", values_of(SPARSE, (5, 9, 11), seed, is_reference=seed == 0))
+    expected = scores(tmp_path, content)
+    monkeypatch.setattr(label_boxes, "IN_MEMORY_VOXELS", 494)
+    monkeypatch.setattr(label_boxes, "BOX_VOXELS", 100)
+    monkeypatch.setattr(label_boxes, "read_labels", lambda *given, **options: pytest.fail("read whole"))
+    assert scores(tmp_path, content) == expected
+
+
 @pytest.mark.parametrize(
     ("shape", "chunks", "n_voxels", "expected"),
     [
@@ -299,7 +312,7 @@ def test_tables_of_many_objects_are_added_in_any_grouping(tmp_path):
 
 
 def test_a_prediction_that_is_still_written_is_a_fault(tmp_path):
-    values = np.ones((2, 4, 8), dtype=np.uint8)
+    values = np.ones((2, 4, 12), dtype=np.uint8)
     write(tmp_path / "r/c.zarr", values)
     write(tmp_path / "p/c.zarr", values)
     (tmp_path / "p/c.zarr/0/.done/0.0.1").unlink()
