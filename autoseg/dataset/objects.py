@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.arrays import LabelMap
-from autoseg.core.errors import PlanError
 from autoseg.core.findings import listed
-from autoseg.dataset.instance_numbers import LARGEST_NUMBER, InstanceNumbers
-from autoseg.dataset.labels import Labels, background_value
+from autoseg.dataset.instance_numbers import LARGEST_NUMBER
+from autoseg.dataset.labels import Labels
 
 
 def split_instances(values: NDArray[Any], labels: Labels) -> tuple[NDArray[np.int32], LabelMap]:
@@ -68,29 +67,3 @@ def largest_written(labels: Labels) -> int:
 def objects_of_class(objects: LabelMap, classes: NDArray[Any], value: int) -> LabelMap:
     """Return the objects (*S) of the class with the file value ``value``; 0 in other voxels."""
     return np.where(classes == value, objects, objects.dtype.type(0))
-
-
-def object_values(
-    n_objects: int, value: int, labels: Labels, numbers: InstanceNumbers, case: str = ""
-) -> NDArray[np.uint32]:
-    """Return the file value (n_objects,) that each object of the class with the file value ``value`` gets, ascending.
-
-    The file values of background and of unannotated voxels are passed over. Raises ``PlanError`` if ``numbers`` leave
-    the class fewer values.
-    """
-    first = 0 if numbers.per_class is None else value * numbers.per_class
-    last = LARGEST_NUMBER if numbers.per_class is None else first + numbers.per_class - 1
-    values = np.arange(first + 1, first + n_objects + 1, dtype=np.int64)
-    for taken in sorted({background_value(labels), labels.unlabelled or 0}):
-        if first < taken <= last:
-            values[values >= taken] += 1
-    if n_objects and values[-1] > last:
-        limit, fix = f"{LARGEST_NUMBER}, the largest number of an object", "Remove small objects."
-        if numbers.per_class is not None:
-            limit = f"{numbers.per_class}, instances_per_class in dataset.json"
-            fix = "Use a larger number there, and in the label files, and train again."
-        raise PlanError(
-            f"case {case}: found {n_objects} objects of the class with the value {value}, more than {limit}, leaves "
-            f"numbers for. {fix}"
-        )
-    return values.astype(np.uint32)

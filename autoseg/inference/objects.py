@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import BoolArray, LabelMap
-from autoseg.dataset.instance_numbers import InstanceNumbers
+from autoseg.core.errors import PlanError
+from autoseg.dataset.instance_numbers import LARGEST_NUMBER, InstanceNumbers
 from autoseg.dataset.labels import Labels, background_value
-from autoseg.dataset.objects import object_values
 from autoseg.inference.decided import DecidedSlab
 from autoseg.preprocessing import restore
 from autoseg.tasks.separation import as_units
@@ -65,7 +65,40 @@ class ObjectMap:
         for value in labels.class_values[1:]:
             mask = values == value
             objects = separate(mask, cores, record.geometry.spacing)
-            names = object_values(int(objects.max(initial=0)), value, labels, numbers, record.case)
-            is_object = objects > 0
-            result[is_object] = names[objects[is_object] - 1]
+            named = _named(objects, value, labels, numbers, record.case)
+            np.copyto(result, named, where=objects > 0)
         return result.astype(np.uint16) if result.max(initial=0) < 2**16 else result
+
+
+def _named(
+    objects: LabelMap, value: int, labels: Labels, numbers: InstanceNumbers, case: str
+) -> NDArray[np.unsignedinteger]:
+    """Return objects (z, y, x), numbered from 1, with the file values that ``numbers`` give those of a class."""
+    values = object_values(int(objects.max(initial=0)), value, labels, numbers, case)
+    return np.append(np.uint32(0), values)[objects]
+
+
+def object_values(
+    n_objects: int, value: int, labels: Labels, numbers: InstanceNumbers, case: str
+) -> NDArray[np.uint32]:
+    """Return the file value (n_objects,) of each object of the class with the file value ``value``, ascending.
+
+    The file values of background and of unannotated voxels are passed over. Raises ``PlanError`` if ``numbers`` leave
+    the class fewer values.
+    """
+    first = 0 if numbers.per_class is None else value * numbers.per_class
+    last = LARGEST_NUMBER if numbers.per_class is None else first + numbers.per_class - 1
+    values = np.arange(first + 1, first + n_objects + 1, dtype=np.int64)
+    for taken in sorted({background_value(labels), labels.unlabelled or 0}):
+        if first < taken <= last:
+            values[values >= taken] += 1
+    if n_objects and values[-1] > last:
+        limit, fix = f"{LARGEST_NUMBER}, the largest number of an object", "Remove small objects."
+        if numbers.per_class is not None:
+            limit = f"{numbers.per_class}, instances_per_class in dataset.json"
+            fix = "Use a larger number there, and in the label files, and train again."
+        raise PlanError(
+            f"case {case}: found {n_objects} objects of the class with the value {value}, more than {limit}, leaves "
+            f"numbers for. {fix}"
+        )
+    return values.astype(np.uint32)

@@ -28,7 +28,6 @@ from autoseg.core.location import path_of
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.instance_numbers import InstanceNumbers
 from autoseg.dataset.labels import Labels, background_value
-from autoseg.dataset.objects import object_values
 from autoseg.inference.block_objects import (
     BlockObjects,
     Numbers,
@@ -37,6 +36,7 @@ from autoseg.inference.block_objects import (
     agreeing,
     objects_of_block,
 )
+from autoseg.inference.objects import object_values
 from autoseg.io.companions import companions
 from autoseg.io.stored_array import StoredArray
 from autoseg.io.zarr_writer import ZarrWriter, check_written, create_zarr
