@@ -13,12 +13,13 @@ from autoseg.cases.label_codes import apply_mask, check_mask_marks, check_mask_s
 from autoseg.core.arrays import Shape3
 from autoseg.core.boxes import Box, blocks
 from autoseg.core.errors import AutosegError, EvaluationError, FileFormatError
+from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.file_values import NAN_VALUE
 from autoseg.dataset.labels import Labels, background_value
 from autoseg.evaluation.case_sums import CaseSums, LabelBox, add_to
 from autoseg.evaluation.cases import CaseMetrics, case_metrics
-from autoseg.evaluation.grids import Grid, placing
+from autoseg.evaluation.grids import Grid, placing, stated_geometry
 from autoseg.evaluation.label_boxes import IN_MEMORY_VOXELS, LabelBoxes, box_shape, open_label_boxes
 from autoseg.evaluation.surface_scores import SurfaceScores, surface_scores
 
@@ -84,6 +85,8 @@ class _Prediction:
 
     path: Path
     values: LabelBoxes
+    geometry: Geometry
+    """As the file states it."""
     doubt: str | None
     """Warning about its grid."""
     sums: list[CaseSums] = field(default_factory=list)
@@ -150,12 +153,13 @@ def _open_prediction(job: Job, path: Path, reference: _Reference) -> _Prediction
         order, doubt = placing(grid, values.shape, values.geometry, case=job.case, path=path)
     except AutosegError as error:
         return error
-    return _Prediction(path, values.turned(order), doubt)
+    return _Prediction(path, values.turned(order), values.geometry, doubt)
 
 
 def _scored(job: Job, reference: _Reference, prediction: _Prediction) -> Scored | AutosegError:
     """Return the scores of a prediction from its sums; errors are returned, not raised."""
-    geometry, labels, sums = reference.values.geometry, job.labels, prediction.total
+    geometry = stated_geometry(reference.values.geometry, prediction.geometry)
+    labels, sums = job.labels, prediction.total
     try:
         counts = sums.head_counts(labels, job.case)
         if reference.mask is not None:
@@ -165,7 +169,7 @@ def _scored(job: Job, reference: _Reference, prediction: _Prediction) -> Scored 
                 f"reference of case {job.case!r} ({job.reference}): no annotated voxel of any class, expected at "
                 "least one. Annotate some voxels, or remove the file from the references."
             )
-        surface = _surface(job, reference, prediction)
+        surface = _surface(job, reference, prediction, geometry.spacing)
     except AutosegError as error:
         return error
     metrics = case_metrics(
@@ -193,14 +197,15 @@ def _check_surface(job: Job, shape: Shape3) -> None:
         )
 
 
-def _surface(job: Job, reference: _Reference, prediction: _Prediction) -> Mapping[str, SurfaceScores]:
+def _surface(
+    job: Job, reference: _Reference, prediction: _Prediction, spacing: tuple[float, ...]
+) -> Mapping[str, SurfaceScores]:
     """Return key of a head -> surface scores, for which all voxels are read at once; {} if they were not asked for."""
     if job.tolerance_mm is None:
         return {}
     whole = Box.whole(reference.values.shape)
     drawn, predicted = reference.read(whole), prediction.read(whole, job)
     classes, labels = apply_mask(drawn.classes, drawn.valid, job.labels)
-    spacing = reference.values.geometry.spacing
     return surface_scores(classes, predicted.classes, labels, spacing, job.tolerance_mm, case=job.case)
 
 

@@ -32,15 +32,15 @@ from autoseg.inference.run_cases import run_cases
 from autoseg.io.images import (
     SUPPORTED_ENDINGS,
     ending_of,
+    ending_of_maps,
     holds_labels,
-    read_image,
     without_ending,
     write_labels,
     write_values,
-    written_ending,
 )
 from autoseg.nn.device import device_name
 from autoseg.preprocessing import Preprocessed
+from autoseg.preprocessing.read_case import read_unlabelled
 from autoseg.tasks.task import outputs_of, refuse_regression
 
 log = logging.getLogger(__name__)
@@ -200,8 +200,8 @@ class _Steps:
 
     def read(self, case: str) -> Case | tuple[Preprocessed, ...]:
         """Return a case as its files hold it if preparing it needs a network, otherwise prepared."""
-        image, geometry = read_image(self.jobs[case].files)
-        content = Case(case, image, geometry)
+        grids = [(model.plan, model.configuration) for model in self.predictor.models]
+        content = read_unlabelled(case, self.jobs[case].files, grids)
         return content if self.predictor.needs_network_to_prepare else self.predictor.prepare(content)
 
     def predict(self, case: str, predictor: PredictorGroup, content: Case | tuple[Preprocessed, ...]) -> _Prediction:
@@ -299,7 +299,7 @@ def _ending_in(folder: Path, preferred: str) -> str:
 
 def _job(name: str, files: tuple[Path, ...], folder: Path, labels: Labels) -> _Job:
     """Return the job of a case, whose format must hold the largest file value of ``labels``, or numbers."""
-    ending = written_ending(ending_of(files[0]), largest_written(labels), has_numbers=bool(labels.targets))
+    ending = ending_of_maps(files[0], largest_written(labels), has_numbers=bool(labels.targets))
     output = folder / f"{name}{ending}"
     return _Job(name, files, output)
 
