@@ -17,9 +17,6 @@ from autoseg.dataset.schema import MASK_FOLDER
 from autoseg.io.images import SUPPORTED_ENDINGS, ending_of
 from autoseg.io.tile_json import describes_tiles
 
-PROBABILITIES = "_probabilities"
-"""What follows the name of a case in that of the array of its probabilities."""
-
 
 def find_dataset_json(reference: Path, predictions: Path) -> Path:
     """Return the dataset.json beside the predictions, otherwise beside the references, otherwise in the folder above.
@@ -98,7 +95,7 @@ def label_files(folder: Path, ending: str, *, with_arrays: bool = False) -> dict
     reading it will raise an error that names it. Hidden files (temporary files of a writer) are ignored.
 
     With ``with_arrays``, arrays are label maps, too: folders ``case.zarr`` and ``case.n5``, files ``case.h5``, and the
-    description of tiles ``case.json``. ``case_probabilities.zarr`` beside ``case.zarr`` is left out.
+    description of tiles ``case.json``.
 
     Raises
     ------
@@ -108,7 +105,7 @@ def label_files(folder: Path, ending: str, *, with_arrays: bool = False) -> dict
     if not folder.is_dir():
         raise EvaluationError(_no_folder(folder))
     entries = [path for path in visible(folder) if path.is_symlink() or not path.is_dir()]
-    arrays = _arrays(folder) if with_arrays else []
+    arrays = [path for path in visible(folder) if with_arrays and _array_ending(path)]
     wanted = [path for path in dict.fromkeys((*entries, *arrays)) if has_ending(path.name, ending)]
     files = _by_case(folder, ((stem_of(path, ending), path) for path in wanted))
     others = [
@@ -124,12 +121,6 @@ def label_files(folder: Path, ending: str, *, with_arrays: bool = False) -> dict
     by_name = ((stem_of(path, other), path) for other, path in (*others, *further))
     files |= _by_case(folder, ((case, path) for case, path in by_name if case not in files))
     return dict(sorted(files.items()))
-
-
-def _arrays(folder: Path) -> list[Path]:
-    """Return the arrays of a folder that are no image files, without probabilities beside label maps."""
-    found = {path.name: path for path in visible(folder) if _array_ending(path)}
-    return [path for name, path in found.items() if name.replace(f"{PROBABILITIES}.", ".") not in found.keys() - {name}]
 
 
 def _array_ending(path: Path) -> str:

@@ -281,7 +281,7 @@ def test_a_prediction_without_directions_on_the_grid_of_its_image_has_no_warning
     values = np.ones((2, 4, 4), dtype=np.uint8)
     write(tmp_path / "r/c.nii.gz", values, geometry)
     write(tmp_path / "p/c.zarr", values, geometry)
-    write(tmp_path / "p/c_probabilities.zarr", values, geometry)
+    write(tmp_path / "p/probabilities/c.zarr", values, geometry)
     summary = evaluate_folder(tmp_path / "r", tmp_path / "p", CLASSES, strict=True)
     assert (summary.warnings, summary.extra, summary.n_cases) == ((), (), 1)
 
