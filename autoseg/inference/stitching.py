@@ -59,6 +59,7 @@ class _Job(BaseModel):
     shape: Shape3
     geometry: Geometry
     class_values: tuple[int, ...]
+    unlabelled: int | None
     per_class: int | None
     settings: StitchSettings
 
@@ -127,6 +128,8 @@ def stitch_objects(
         begun with other arguments. Nothing is overwritten.
     PlanError
         If ``numbers`` leave a class fewer numbers than it has objects.
+    ValueError
+        If there is no such part.
 
     Notes
     -----
@@ -135,6 +138,8 @@ def stitch_objects(
     their common face (:func:`autoseg.inference.block_objects.agreeing`), and are cut there if they do not. The result
     depends on neither the number of processes nor the order of blocks.
     """
+    if not 1 <= part[0] <= part[1]:
+        raise ValueError(f"part {part}, expected (i, n) with i from 1 to n")
     job = _Job(
         classes=_absolute(classes.location),
         cores=None if cores is None else _absolute(cores.location),
@@ -142,6 +147,7 @@ def stitch_objects(
         shape=classes.spatial_shape,
         geometry=classes.geometry,
         class_values=labels.class_values,
+        unlabelled=labels.unlabelled,
         per_class=numbers.per_class,
         settings=settings,
     )

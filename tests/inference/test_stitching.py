@@ -196,13 +196,21 @@ def test_a_run_that_is_killed_goes_on_and_ends_the_same(tmp_path):
         "numbers=MANY, progress=lambda *step: print(step, flush=True))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "c.npy"), str(tmp_path / "killed.zarr")]
-    for n_steps in (3, 30):
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            for _ in range(n_steps):
-                process.stdout.readline()
-            os.kill(process.pid, signal.SIGKILL)
-        assert (tmp_path / "killed.zarr/.stitching").is_dir()
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdout.readline()
+        os.kill(process.pid, signal.SIGKILL)
+    assert (tmp_path / "killed.zarr/.stitching").is_dir()
+
+    def stopping(done: int, total: int, name: str) -> None:
+        if name.startswith("numbers") and done > 0.7 * total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stitch_objects(
+            given, None, tmp_path / "killed.zarr", labels_of("a", "b"), chosen, numbers=MANY, progress=stopping
+        )
     stitch_objects(given, None, tmp_path / "killed.zarr", labels_of("a", "b"), chosen, numbers=MANY)
     assert contents(tmp_path / "killed.zarr") == contents(tmp_path / "one.zarr")
 
@@ -224,6 +232,18 @@ def test_background_and_unannotated_voxels_keep_their_values(tmp_path):
     found = result(tmp_path / "o.zarr")
     assert (found[classes == 1] == 1).all()
     assert sorted(np.unique(found[classes == 2])) == list(range(2, 27))
+
+
+def test_the_classes_of_regions_have_objects_of_their_own(tmp_path):
+    content = {
+        "channel_names": {"0": "a"}, "labels": {"background": 0, "whole": [1, 2], "core": 2},
+        "regions_class_order": [1, 2], "numTraining": 1, "file_ending": ".nii.gz",
+    }  # fmt: skip
+    classes = winding((5, 12, 13))
+    given = stored(tmp_path / "c.npy", classes)
+    labels = Dataset.from_json(content, name="d", folder=None).labels
+    stitch_objects(given, None, tmp_path / "o.zarr", labels, settings((4, 4, 4)), numbers=MANY)
+    np.testing.assert_array_equal(result(tmp_path / "o.zarr"), components(classes))
 
 
 def test_a_finished_result_is_not_made_again_and_another_one_not_overwritten(tmp_path):
@@ -258,6 +278,9 @@ def test_mistakes_are_named_before_anything_is_written(tmp_path):
     image = stored(tmp_path / "i.npy", np.zeros((9, 9, 9), np.float32))
     with pytest.raises(FileFormatError, match="values of float32, expected integers"):
         stitch_objects(image, None, tmp_path / "o", labels, settings(), numbers=MANY)
+    for part in ((0, 3), (4, 3)):
+        with pytest.raises(ValueError, match=r"part .*, expected \(i, n\) with i from 1 to n"):
+            stitch_objects(classes, None, tmp_path / "o", labels, settings(), numbers=MANY, part=part)
     assert not (tmp_path / "o").exists()
 
 
