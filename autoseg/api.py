@@ -223,7 +223,7 @@ def predict(
     Parameters
     ----------
     inputs
-        Folder of images (``<case>_0000<ending>`` ...), a list of the channel files of each case, or case -> files.
+        Folder of images, an image, a ``.txt`` file of paths, the channel files of each case, or case -> files.
     model
         Model folder, or a loaded predictor, for which ``folds``, ``device``, ``mirror`` and ``fast`` have no effect; or
         several of one data set, whose probabilities are averaged.

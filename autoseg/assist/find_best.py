@@ -31,7 +31,7 @@ from autoseg.tasks.task import refuse_regression
 
 FIND_BEST_JSON, COMMAND_FILE = "find_best.json", "predict_command.txt"
 PAIRS_FOLDER = "find_best"
-MEASURE = "mean Dice over out-of-fold cases, then over classes or regions, on decided voxels"
+MEASURE = "mean {} over out-of-fold cases, then over classes or regions, on decided voxels"
 IMAGES, PREDICTIONS = "new_images", "predictions"
 """Folders in the commands for new images."""
 
@@ -122,7 +122,7 @@ def find_best(
     chosen = [model for model in trained.models if model.name in choice.chosen]
     result = FindBest(
         dataset=dataset.name,
-        measure=MEASURE,
+        measure=MEASURE.format(choice.measure),
         folds=trained.folds,
         cases=tuple(sorted(trained.models[0].fold_of)),
         choice=choice,

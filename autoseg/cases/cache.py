@@ -19,7 +19,7 @@ from autoseg.cases.entry import CacheEntry
 from autoseg.cases.layers import ARRAYS, Kind
 from autoseg.cases.store import TARGET, ArrayStore, CaseSource
 from autoseg.core.arrays import CodeArray, Float32Array
-from autoseg.core.atomic import atomic_paths, write_text
+from autoseg.core.atomic import atomic_paths
 from autoseg.core.boxes import Box
 from autoseg.core.errors import CacheError
 
@@ -111,7 +111,7 @@ class CaseCache:
 
 def cached_source(folder: Path, name: str, priority: float = 1.0, entry: CacheEntry | None = None) -> CaseSource:
     """Return a case of the cache as a source of training patches; see :func:`open_case`."""
-    return CaseSource(partial(open_case, folder, name, entry), name, priority)
+    return CaseSource(partial(open_case, folder, name, entry), name, priority, entry)
 
 
 def write_case(
@@ -124,7 +124,7 @@ def write_case(
     entry: CacheEntry,
     layers: Mapping[str, NDArray[Any]] = MappingProxyType({}),
 ) -> None:
-    """Write a case: its arrays, then the JSON file that makes it complete. An earlier version is removed first.
+    """Write a case: its arrays, and last the JSON file that makes it complete. An earlier version is removed first.
 
     Parameters
     ----------
@@ -148,11 +148,12 @@ def write_case(
     _check_layers(name, layers, entry)
     _json_path(folder, name).unlink(missing_ok=True)
     further = [layers[info.name] for info in entry.layers]
-    with atomic_paths([_array_path(folder, name, kind) for kind in array_names(entry)]) as temporaries:
+    paths = [_array_path(folder, name, kind) for kind in array_names(entry)]
+    with atomic_paths([*paths, _json_path(folder, name)]) as (*temporaries, described):
         for temporary, array in zip(temporaries, (image, codes, locations, *further), strict=True):
             with temporary.open("wb") as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
-    write_text(_json_path(folder, name), entry.model_dump_json() + "\n")
+        described.write_text(entry.model_dump_json() + "\n", encoding="utf-8")
 
 
 def read_entry(folder: Path, name: str) -> CacheEntry | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
@@ -41,14 +43,30 @@ class CacheEntry(BaseModel):
 
     @property
     def table(self) -> CodeTable:
-        """The code table of the case; computed at each access."""
-        drawn = self._as_rows(self.label_sets)
-        learnt = drawn if self.inferred_sets is None else self._as_rows(self.inferred_sets)
-        return CodeTable.of_sets(drawn, learnt, self.undrawn, self.weights)
+        """The code table of the case, which cases with the same sets share; its arrays are read-only."""
+        return _table(self.label_sets, self.inferred_sets, self.undrawn, self.weights, self.n_classes)
 
-    def _as_rows(self, sets: tuple[tuple[int, ...], ...]) -> BoolArray:
-        """Return label sets as a table (N, K) bool."""
-        rows = np.zeros((len(sets), self.n_classes), dtype=bool)
-        for code, members in enumerate(sets):
-            rows[code, list(members)] = True
-        return rows
+
+Sets = tuple[tuple[int, ...], ...]
+"""For each code its class indices."""
+
+
+@lru_cache(maxsize=256)
+def _table(
+    drawn: Sets, inferred: Sets | None, undrawn: int, weights: tuple[float, ...] | None, n_classes: int
+) -> CodeTable:
+    """Return a code table; kept, because thousands of small cases have the same and ask for it in every epoch."""
+    own = _as_rows(drawn, n_classes)
+    learnt = own if inferred is None else _as_rows(inferred, n_classes)
+    table = CodeTable.of_sets(own, learnt, undrawn, weights)
+    for array in (table.drawn, table.learnt, table.base, table.held_out, table.zone, table.weight):
+        array.flags.writeable = False
+    return table
+
+
+def _as_rows(sets: Sets, n_classes: int) -> BoolArray:
+    """Return label sets as a table (N, K) bool."""
+    rows = np.zeros((len(sets), n_classes), dtype=bool)
+    for code, members in enumerate(sets):
+        rows[code, list(members)] = True
+    return rows

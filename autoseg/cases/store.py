@@ -50,6 +50,13 @@ class CaseSource:
     name: str
     priority: float = 1.0
     """Relative sampling weight, at least 0."""
+    known_entry: CacheEntry | None = None
+    """Entry of the case, if it has been read; None if the case must be opened for it."""
+
+    @property
+    def entry(self) -> CacheEntry:
+        """Record, label sets and counts of the case; opens it only if they are not known."""
+        return self.open().entry if self.known_entry is None else self.known_entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,8 +60,7 @@ def find_best(
     )  # fmt: skip
     if data.labels.instances is not None:
         log.warning(
-            "objects: models are compared by the Dice of their classes, without pairs and post-processing. Compare "
-            "also the AP50 of their folds: autoseg_report MODEL"
+            "objects: models are compared by AP50, without pairs and post-processing, which are of classes and regions"
         )
     result = find_best(space, data, options, common.stages(quiet=quiet))
     _show(result, space.results(data.name), as_json=json_, quiet=quiet)
@@ -79,7 +78,9 @@ def _show(result: FindBest, folder: Path, *, as_json: bool, quiet: bool) -> None
 
     choice = result.choice
     if choice.scored_on != "dense":
-        log.warning("Dice is on annotated voxels: what is predicted elsewhere had no effect on the ranking")
+        log.warning(
+            "%s is on annotated voxels: what is predicted elsewhere had no effect on the ranking", choice.measure
+        )
     if as_json:
         common.print_json(result.model_dump(mode="json"))
     elif not quiet:

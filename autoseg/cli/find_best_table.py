@@ -30,20 +30,21 @@ def print_tables(result: FindBest) -> None:
 def _ranking(result: FindBest) -> Table:
     choice = result.choice
     sparse = "" if choice.scored_on == "dense" else " (annotated voxels)"
+    measure = f"{choice.measure}{sparse}"
     table = Table(
-        title=f"{result.dataset}: Dice{sparse} of {choice.n_cases} cases, each by the fold that left it out",
+        title=f"{result.dataset}: {measure} of {choice.n_cases} cases, each by the fold that left it out",
         title_justify="left",
         caption="intervals: 95 %, bootstrap over cases; * chosen",
     )
     for column in ("", "model"):
         table.add_column(column)
-    heads = list(choice.ranking[0].dice)
+    heads = list(choice.ranking[0].heads)
     for column in ("foreground", "interval", *map(escape, heads), "against the best single model"):
         table.add_column(column, justify="right")
     for model in choice.ranking:
         table.add_row(
             "*" if model.members == choice.chosen else "", escape(" + ".join(model.members)),
-            _number(model.foreground_dice), _interval(model), *(_number(model.dice[head]) for head in heads),
+            _number(model.foreground), _interval(model), *(_number(model.heads[head]) for head in heads),
             _difference(model.against_best_single),
         )  # fmt: skip
     return table

@@ -26,7 +26,9 @@ def predict(
     inputs: Annotated[
         list[Path],
         typer.Option(
-            "-i", "--input", help="Folder of images, <case>_0000<ending> and so on; or a volume (its channels)."
+            "-i",
+            "--input",
+            help="Folder of images <case>_0000<ending>, an image, a .txt file of paths, or a volume (its channels).",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the label maps, <case><ending>.")],
@@ -96,12 +98,13 @@ def predict(
     verbose: common.VerboseOption = False,
     quiet: common.QuietOption = False,
 ) -> None:
-    """Predict every image of a folder with the mean of the trained networks.
+    """Predict every image of a folder or a list with the mean of the trained networks.
 
     The mean is that of the logits of all folds and seeds of a model, and of the probabilities of several models.
-    All inputs are checked first. Cases whose output exists are skipped. A case that cannot be predicted does not stop
-    the others: it is named at the end, and the exit code is 1. With -j 0 reading, prediction and writing do not
-    overlap.
+    Each line of a .txt file is an image, or the channel files of a case separated by tabs; relative paths start at its
+    folder. All inputs are checked first. Cases whose output exists are skipped. A case that cannot be predicted does
+    not stop the others: it is named at the end, and the exit code is 1. With -j 0 reading, prediction and writing do
+    not overlap.
 
     A volume of any size (Zarr, N5, Precomputed, HDF5 as file.h5:key, tiles, a folder of sections) is predicted part by
     part, and goes on where it was stopped; see docs/volumes.md.

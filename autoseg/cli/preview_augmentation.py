@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from autoseg.cli import common
-
-log = logging.getLogger("autoseg.preview_augmentation")
+from autoseg.cli import common, preview
 
 
 def preview_augmentation(
-    dataset: Annotated[
-        str,
-        typer.Argument(help="Folder with a dataset.json, a name under ROOT/raw, nnU-Net's id, or a run's .toml."),
-    ],
+    dataset: preview.DatasetArgument,
     *,
-    configuration: Annotated[
-        str | None,
-        typer.Option("-c", help="As in plans.json: 2d, 3d_fullres ... (default: 3d_fullres, otherwise 2d)."),
-    ] = None,
+    configuration: preview.ConfigurationOption = None,
     augmentation: Annotated[
         str | None,
         typer.Option(
@@ -31,16 +22,12 @@ def preview_augmentation(
             help="Recipe: nnunet, em, or package.module:attribute (default: that of the run).",
         ),
     ] = None,
-    fold: Annotated[str, typer.Option("--fold", help="Number of the fold, or 'all'.")] = "0",
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Number of patches.")] = 8,
-    iteration: Annotated[
-        int, typer.Option("--iteration", min=0, metavar="I", help="First iteration whose batch is shown.")
-    ] = 0,
-    seed: Annotated[int | None, typer.Option(min=0, help="As given to autoseg_train.")] = None,
+    fold: preview.FoldOption = "0",
+    number: preview.NumberOption = 8,
+    iteration: preview.IterationOption = 0,
+    seed: preview.SeedOption = None,
     config: common.ConfigOption = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE ...", help="As given to autoseg_train.")
-    ] = None,
+    settings: preview.SettingsOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -60,32 +47,16 @@ def preview_augmentation(
     how they were moved on stdout. To see one operation alone, switch off the others, or set its probability to 1.
     """
     common.set_up_logging(verbose=verbose, quiet=quiet)
-    space = common.workspace(root)
-    data = common.load_dataset(space, dataset)  # a mistake is reported before torch is imported
-    from autoseg.cli.preview_batches import listing
-    from autoseg.training.prepare import prepare_fold
-    from autoseg.training.preview_picture import draw_augmentation
-    from autoseg.training.run_config import RunOptions
-
-    chosen = [*(settings or []), *((f"augmentation={augmentation}",) if augmentation else ())]
-    files = common.config_files(space, data, dataset, config)
-    options = RunOptions(
-        fold, configuration, seed=seed, settings=chosen, workers=0, device="cpu", user_file=files.user,
-        run_file=files.run,
-    )  # fmt: skip
-    request = prepare_fold(space, data, options)
-    path = output or space.model(data.name, request.configuration.name).parent / (
-        f"preview_augmentation__{request.configuration.name}.png"
+    chosen = (*(settings or ()), *((f"augmentation={augmentation}",) if augmentation else ()))
+    options = preview.PreviewOptions(
+        dataset, configuration, fold, number, iteration, seed, config, chosen, output, root, json_
     )
-    views = draw_augmentation(request, number, iteration, path)
-    if json_:
-        common.print_json(listing(request, views, path))
-    log.info("written: %s", path)
+    preview.draw_preview("augmentation", options)
 
 
 def main() -> None:
     """Entry point of the command."""
-    common.run(preview_augmentation, lists={"--set": r"[A-Za-z_][\w.]*=.*"})
+    common.run(preview_augmentation, lists=preview.LISTS)
 
 
 if __name__ == "__main__":

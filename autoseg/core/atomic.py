@@ -34,7 +34,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """Yield temporary paths for several files of one folder, as :func:`atomic_path` does for one.
 
-    No file appears before all are written. Only a process that is killed during the renaming leaves some of them.
+    No file appears before all are written; then they appear in order. Only a process that is killed during the renaming
+    leaves the first of them.
     Raises ``StorageError`` if there is no room for the files, whichever exception the writer raised because of it.
     """
     folder = paths[0].parent

@@ -113,6 +113,11 @@ class Plan(_Frozen):
     targets: tuple[TargetProperties, ...] = ()
     """Statistics of the targets of a regression, by which numbers are standardised; () for classes."""
 
+    @property
+    def is_of_2d_images(self) -> bool:
+        """Whether the training images have one slice."""
+        return self.original_median_shape[0] == 1
+
     def prevailing_order(self, geometry: Geometry) -> VoxelOrder:
         """Return the voxel order that turns an array in the axes of a file to the order of most training files."""
         return order_towards(geometry, self.direction)

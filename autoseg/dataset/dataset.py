@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -170,11 +171,15 @@ class Dataset:
         """Names of the training cases, sorted."""
         return tuple(case.name for case in self.cases)
 
+    @cached_property
+    def _by_name(self) -> dict[str, CaseFiles]:
+        return {case.name: case for case in self.cases}
+
     def case(self, name: str) -> CaseFiles:
         """Return the training case ``name``; raise ``DatasetError`` if there is none."""
-        for case in self.cases:
-            if case.name == name:
-                return case
+        case = self._by_name.get(name)
+        if case is not None:
+            return case
         fix = "Check the name." + did_you_mean(name, self.case_names)
         raise DatasetError([Fault(f"data set {self.name}", f"no case {name!r}", f"{listed(self.case_names)}", fix)])
 

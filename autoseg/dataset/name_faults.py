@@ -121,9 +121,9 @@ _Renaming = tuple[list[tuple[str, str]], str, str]
 def _by_suffix(images: Mapping[str, object], labels: Iterable[str], ending: str) -> list[_Renaming]:
     groups: dict[str, dict[str, str]] = {}
     for label in labels:
-        cases = [case for case in images if label.startswith(case) and label[len(case) :][:1] in tuple(_SEPARATORS)]
-        if cases:
-            case = max(cases, key=len)
+        ends = (at for at in reversed(range(len(label))) if label[at] in _SEPARATORS)
+        case = next((label[:end] for end in ends if label[:end] in images), None)
+        if case is not None:
             groups.setdefault(label[len(case) :], {})[case] = label
     used: set[str] = set()
     renamings = []

@@ -17,16 +17,16 @@ at the 5 % level, even if one system is better in every case (sign test with 5 c
 
 
 class Difference(BaseModel):
-    """Mean Dice of the predictions minus mean Dice of the other predictions."""
+    """Mean score (Dice, or AP50 of objects) of the predictions minus that of the other predictions."""
 
     model_config = ConfigDict(frozen=True)
 
     mean: float | None
     """None if one of them has no mean."""
     interval: Interval | None
-    """95 % interval, by paired bootstrap over cases. None if one of them has a Dice in fewer than 2 cases."""
+    """95 % interval, by paired bootstrap over cases. None if one of them has a score in fewer than 2 cases."""
     n_cases: int
-    """Number of cases with a Dice: the smaller of the two results' numbers."""
+    """Number of cases with a score: the smaller of the two results' numbers."""
 
     @property
     def is_clear(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -44,6 +44,22 @@ class CaseFeatures(BaseModel):
         if part in ("spacing", "field of view"):
             return np.log(self.spacing if part == "spacing" else self.size)
         return np.array(self.intensity if part == "intensity" else self.texture).ravel()
+
+
+def mean_features(each: Sequence[CaseFeatures]) -> CaseFeatures:
+    """Return the means of the features of at least one image: of a stack of slices; of one image they are its own."""
+    if len(each) == 1:
+        return each[0]
+
+    def mean(values: Iterable[Any]) -> Any:
+        return np.mean([*values], axis=0).tolist()
+
+    return CaseFeatures(
+        spacing=mean(features.spacing for features in each),
+        size=mean(features.size for features in each),
+        intensity=mean(features.intensity for features in each),
+        texture=mean(features.texture for features in each),
+    )
 
 
 class Distance(BaseModel):

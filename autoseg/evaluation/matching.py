@@ -105,7 +105,7 @@ def label_files(folder: Path, ending: str) -> dict[str, Path]:
     others = [
         (ending_of(path), path)
         for path in entries
-        if path not in wanted and path.name.lower().endswith(SUPPORTED_ENDINGS)
+        if not has_ending(path.name, ending) and path.name.lower().endswith(SUPPORTED_ENDINGS)
     ]
     if not wanted:
         _check_one_kind(folder, {other for other, _ in others}, ending)

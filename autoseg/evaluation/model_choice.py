@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -25,20 +26,24 @@ Members = tuple[str, ...]
 """Names of the model folders whose probabilities are averaged: one or two."""
 
 
+Measure = Literal["Dice", "AP50"]
+"""Score that models are ranked by: AP50 where label files hold numbers of objects, otherwise Dice."""
+
+
 class RankedModel(BaseModel):
     """A model, or a pair of models, and its scores."""
 
     model_config = ConfigDict(frozen=True)
 
     members: Members
-    foreground_dice: float | None
-    """Mean Dice over cases, then over classes or regions, on decided voxels; None without a score."""
+    foreground: float | None
+    """Mean score over cases, then over classes or regions, on decided voxels; None without a score."""
     interval: Interval | None
-    """95 % interval of ``foreground_dice`` by bootstrap over cases; None with fewer than 2 cases."""
-    dice: dict[str, float | None]
-    """Class or region -> mean Dice over cases; None without a score."""
+    """95 % interval of ``foreground`` by bootstrap over cases; None with fewer than 2 cases."""
+    heads: dict[str, float | None]
+    """Class or region -> mean score over cases; None without a score."""
     against_best_single: Difference | None = None
-    """Difference to ``foreground_dice`` of the best single model, paired by case; None for that model itself."""
+    """Difference to ``foreground`` of the best single model, paired by case; None for that model itself."""
 
 
 class ModelChoice(BaseModel):
@@ -51,12 +56,16 @@ class ModelChoice(BaseModel):
     chosen: Members
     why: str
     n_cases: int
+    measure: Measure
     scored_on: str
     """Kind of references behind the scores: "dense", "annotated voxels", or "mixed"."""
 
 
 def choose_model(scored: Mapping[Members, Summary]) -> ModelChoice:
-    """Rank models by their mean foreground Dice, and choose.
+    """Rank models by their mean foreground score, and choose.
+
+    The score of a class is its Dice; where label files hold numbers of objects, the AP50 of its objects, which also
+    sees that touching ones are parted. (It is what the separation is tuned by, and reports are sorted by.)
 
     The best single model is chosen, unless pairs are better than it by a margin that is clear: the 95 % interval of the
     difference, by paired bootstrap over cases, is above 0, and there are at least ``CASES_FOR_A_VERDICT`` cases. Then
@@ -84,7 +93,7 @@ def choose_model(scored: Mapping[Members, Summary]) -> ModelChoice:
     singles = [members for members in scored if len(members) == 1 and means[members] is not None]
     if not singles:
         raise EvaluationError(
-            "ranking: found no model with a Dice on decided voxels, expected at least one. Annotate some voxels of a "
+            "ranking: found no model with a score on decided voxels, expected at least one. Annotate some voxels of a "
             "class in the validation cases."
         )
     best = max(singles, key=lambda members: means[members] or 0.0)
@@ -110,33 +119,45 @@ def choose_model(scored: Mapping[Members, Summary]) -> ModelChoice:
         chosen=clear[0] if clear else best,
         why=_why(models, best, bool(clear)),
         n_cases=first.n_cases,
+        measure="AP50" if first.instances else "Dice",
         scored_on=first.scored_on,
     )
 
 
 def _table(summary: Summary) -> ScoreArray:
-    """Return (N, H) Dice of each foreground head in each case, whatever the kind of reference; NaN without a Dice.
+    """Return (N, H) score of each foreground head in each case, whatever the kind of reference; NaN without one.
 
-    Kinds are kept apart in summaries, since they cannot be compared. Here all models are scored on the same voxels.
+    Kinds are kept apart in summaries, since they cannot be compared. Here all models are scored on the same voxels. A
+    head that occurs in no reference has no score: it could only be 0 or undefined.
     """
     keys = list(summary.names)
+    if summary.instances:
+        return np.column_stack([_objects_of(summary, key) for key in keys])
     dense, sparse = (score_table(summary.metric_per_case, keys, kind, "Dice") for kind in ("dense", "annotated voxels"))
     return np.where(np.isnan(dense), sparse, dense)
+
+
+def _objects_of(summary: Summary, key: str) -> ScoreArray:
+    """Return (N,): AP50 of the objects of a class in each case; NaN where there is none, or none in any reference."""
+    scores = [case.instances.get(key) for case in summary.metric_per_case]
+    occurs = any(score is not None and score.n_ref for score in scores)
+    values = [np.nan if score is None or score.AP50 is None or not occurs else score.AP50 for score in scores]
+    return np.array(values, dtype=np.float64)
 
 
 def _ranked(members: Members, table: ScoreArray, names: Sequence[str], difference: Difference | None) -> RankedModel:
     *heads, foreground = mean_scores(table).tolist()
     return RankedModel(
         members=members,
-        foreground_dice=_number(foreground),
+        foreground=_number(foreground),
         interval=mean_intervals(table)[-1],
-        dice={name: _number(value) for name, value in zip(names, heads, strict=True)},
+        heads={name: _number(value) for name, value in zip(names, heads, strict=True)},
         against_best_single=difference,
     )
 
 
 def _difference(table: ScoreArray, other: ScoreArray) -> Difference:
-    """Return the difference of the mean foreground Dice."""
+    """Return the difference of the mean foreground score."""
     return Difference(
         mean=_number(mean_scores(table)[-1] - mean_scores(other)[-1]),
         interval=difference_intervals(table, other)[-1],

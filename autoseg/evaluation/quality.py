@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from autoseg.core.atomic import write_text
+from autoseg.core.atomic import atomic_path, write_text
 from autoseg.core.findings import counted, listed
 from autoseg.evaluation.likeness import CaseFeatures, Likeness, Verdict
 from autoseg.evaluation.predicted_dice import DiceCurve
-from autoseg.evaluation.summary import write_rows
 
 QUALITY_FOLDER, QUALITY_TABLE = "quality", "quality.csv"
 """Folder of the records of cases, one JSON file each, and the table made of them, beside predictions."""
 TARGETS = {"dense": "Dice", "annotated voxels": "Dice on annotated voxels"}
 """Name of what is predicted, by the references behind it."""
+
+COLUMNS = (
+    "case", "class", "target", "predicted_dice", "low", "high", "soft_dice_confidence", "pairwise_dice", "volume",
+    "unit", "unlike_training", "is_unlike", "reason",
+)  # fmt: skip
+"""Of the table."""
 
 Unit = Literal["ml", "pixels"]
 
@@ -142,57 +149,68 @@ def _with_dice(head: HeadQuality, curve: DiceCurve) -> HeadQuality:
     return head.model_copy(update={**known, "occurrence": curve.occurrence})
 
 
-def read_records(folder: Path) -> tuple[CaseQuality, ...]:
-    """Return the records beside the predictions in ``folder``, by name; () without any.
+def records_in(folder: Path) -> Iterator[CaseQuality]:
+    """Yield the records beside the predictions in ``folder``, by name; without any, nothing.
 
     A record that cannot be read, or whose prediction is no longer there, is left out.
     """
-    records = []
     for path in sorted((folder / QUALITY_FOLDER).glob("*.json")):
         try:
             record = CaseQuality.model_validate_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if (folder / record.file).is_file():
-            records.append(record)
-    return tuple(records)
+            yield record
 
 
-def worst_first(records: Iterable[CaseQuality]) -> list[tuple[CaseQuality, HeadQuality]]:
-    """Return every class of every case, sorted by :attr:`HeadQuality.expected`, then by the pairwise Dice, ascending.
+def read_records(folder: Path) -> tuple[CaseQuality, ...]:
+    """Return the records of :func:`records_in`."""
+    return tuple(records_in(folder))
 
-    Classes without pairwise Dice come after those of the same expectation that have one.
+
+def write_quality_table(path: Path, records: Iterable[CaseQuality]) -> None:
+    """Write ``quality.csv``: a row per case and class, worst first; unknown numbers are empty cells.
+
+    Rows are sorted by :attr:`HeadQuality.expected`, then by the pairwise Dice, ascending; those without pairwise Dice
+    come after those of the same expectation that have one. Memory holds the text of the table, and one record. Without
+    records there is no table: one that exists is removed.
     """
-
-    def key(row: tuple[CaseQuality, HeadQuality]) -> tuple[float, float, str]:
-        record, head = row
-        return head.expected, math.inf if head.pairwise_dice is None else head.pairwise_dice, record.case
-
-    return sorted(((record, head) for record in records for head in record.heads), key=key)
-
-
-def write_quality_table(path: Path, records: Sequence[CaseQuality]) -> None:
-    """Write ``quality.csv``: a row per case and class, worst first; unknown numbers are empty cells."""
-    write_rows(path, [_row(record, head) for record, head in worst_first(records)])
+    lines = sorted((_rank(record, head), _line(_row(record, head))) for record in records for head in record.heads)
+    if not lines:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        file.write(_line(COLUMNS))
+        file.writelines(line for _, line in lines)
 
 
-def _row(record: CaseQuality, head: HeadQuality) -> dict[str, object]:
+def _rank(record: CaseQuality, head: HeadQuality) -> tuple[float, float, str]:
+    return head.expected, math.inf if head.pairwise_dice is None else head.pairwise_dice, record.case
+
+
+def _line(cells: Iterable[object]) -> str:
+    """Return a line of a CSV file, with its end; None is an empty cell."""
+    text = StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue()
+
+
+def _row(record: CaseQuality, head: HeadQuality) -> tuple[object, ...]:
+    """Return the cells of ``COLUMNS``."""
     verdict = record.verdict
-    return {
-        "case": record.case,
-        "class": head.name,
-        "target": head.target,
-        "predicted_dice": _rounded(head.predicted_dice),
-        "low": _rounded(head.low),
-        "high": _rounded(head.high),
-        "soft_dice_confidence": _rounded(head.soft_dice_confidence),
-        "pairwise_dice": _rounded(head.pairwise_dice),
-        "volume": f"{head.volume:.6g}",
-        "unit": head.unit,
-        "unlike_training": None if verdict is None else _rounded(verdict.score),
-        "is_unlike": None if verdict is None else "yes" if verdict.is_unlike else "no",
-        "reason": None if verdict is None else verdict.reason,
-    }
+    return (
+        record.case,
+        head.name,
+        head.target,
+        *(_rounded(value) for value in (head.predicted_dice, head.low, head.high)),
+        _rounded(head.soft_dice_confidence),
+        _rounded(head.pairwise_dice),
+        f"{head.volume:.6g}",
+        head.unit,
+        None if verdict is None else _rounded(verdict.score),
+        None if verdict is None else "yes" if verdict.is_unlike else "no",
+        None if verdict is None else verdict.reason,
+    )
 
 
 def _rounded(value: float | None) -> str | None:

@@ -95,5 +95,7 @@ def _grid_differences(first: Model, other: Model) -> Iterator[str]:
     plans = first.plan, other.plan
     if len({plan.transpose_forward for plan in plans}) > 1 or len({plan.direction for plan in plans}) > 1:
         yield "another order of the axes in plans.json (average their saved probabilities instead)"
+    if len({plan.is_of_2d_images for plan in plans}) > 1:
+        yield "training images of another number of axes in plans.json (average their saved probabilities instead)"
     if len({plan.crop for plan in plans}) > 1:
         yield "another crop in plans.json (average their saved probabilities instead)"

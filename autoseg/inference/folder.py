@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,32 +14,28 @@ from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.atomic import write_json
 from autoseg.core.errors import ConfigError, DatasetError, Fault
-from autoseg.core.findings import listed
 from autoseg.core.json_models import save_model
 from autoseg.core.parallel import Cluster, Workers, available_cores, map_unordered
 from autoseg.core.prediction_record import record_prediction
 from autoseg.core.progress import Progress, silent
-from autoseg.dataset.case_files import find_image_cases
-from autoseg.dataset.dataset import Dataset
-from autoseg.dataset.folder_files import has_ending, passed_over, refuse_dataset_folder, strays, visible
+from autoseg.dataset.folder_files import refuse_dataset_folder
 from autoseg.dataset.labels import Labels
 from autoseg.dataset.objects import largest_written
+from autoseg.inference.input_cases import Inputs, input_cases
 from autoseg.inference.inputs import check_inputs
 from autoseg.inference.model import Model
 from autoseg.inference.outputs import CaseOutput, FurtherOutput, Removal
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.run_cases import run_cases
 from autoseg.io.images import (
-    SUPPORTED_ENDINGS,
     ending_of,
     ending_of_maps,
     holds_labels,
-    without_ending,
     write_labels,
     write_values,
 )
 from autoseg.nn.device import device_name
-from autoseg.preprocessing import Preprocessed
 from autoseg.preprocessing.read_case import read_unlabelled
 from autoseg.tasks.task import outputs_of, refuse_regression
 
@@ -48,9 +43,6 @@ log = logging.getLogger(__name__)
 
 ON_CLUSTER = "workers of a cluster"
 """Device of a prediction by many processes."""
-
-Files = Sequence[str | Path]
-Inputs = str | Path | Sequence[Files] | Mapping[str, Files]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +125,15 @@ def predict_files(
         If the output folder is the input folder, or holds a data set's own files.
     """
     dataset = predictor.dataset
-    cases, failed = _gather(inputs, dataset)
+    cases, failed = input_cases(inputs, dataset)
     if not cases:
         raise DatasetError([Fault("inputs", "no cases", "at least one", "Name the files of a case.")])
     _check_output_folder(output_folder, cases)
     for output in further:
         refuse_regression(dataset.labels, f"saving {output.name}")
     jobs = [_job(name, files, output_folder, dataset.labels) for name, files in cases.items()]
-    skipped = tuple(job.name for job in jobs if job.is_done(further) and not overwrite)
-    todo = [job for job in jobs if job.name not in skipped]
+    done_before = frozenset(() if overwrite else (job.name for job in jobs if job.is_done(further)))
+    todo = [job for job in jobs if job.name not in done_before]
     check = check_inputs(
         {job.name: job.files for job in todo},
         [(model.plan, model.configuration) for model in predictor.models],
@@ -163,6 +155,7 @@ def predict_files(
     else:
         errors = _predict_there(predictor, good, further, stale, workers, progress)
     done = tuple(job.name for job in good if job.name not in errors)
+    skipped = tuple(job.name for job in jobs if job.name in done_before)
     return PredictionReport(done, skipped, failed | errors, check.warnings)
 
 
@@ -261,22 +254,22 @@ class _Steps:
     decider: Executor | None
     """One thread that decides slabs while the network computes the next; with None the network's thread does both."""
 
-    def read(self, case: str) -> Case | tuple[Preprocessed, ...]:
+    def read(self, case: str) -> Case | PreparedCase:
         """Return a case as its files hold it if preparing it needs a network, otherwise prepared."""
         grids = [(model.plan, model.configuration) for model in self.predictor.models]
         content = read_unlabelled(case, self.jobs[case].files, grids)
         return content if self.predictor.needs_network_to_prepare else self.predictor.prepare(content)
 
-    def predict(self, case: str, predictor: PredictorGroup, content: Case | tuple[Preprocessed, ...]) -> _Prediction:
+    def predict(self, case: str, predictor: PredictorGroup, content: Case | PreparedCase) -> _Prediction:
         """Return the label map of a case, decided while the network computes, and its further outputs."""
         prepared = predictor.prepare(content) if isinstance(content, Case) else content
-        record = prepared[0].record
+        record = prepared.record
         if predictor.dataset.labels.targets:
             return _Prediction(None, record, numbers=predictor.numbers(prepared, pool=self.decider))
         with ExitStack() as on_failure:
             outputs = []
             for output in self.further:
-                outputs.append(output.begin(self.jobs[case].output, prepared[0], predictor))
+                outputs.append(output.begin(self.jobs[case].output, prepared, predictor))
                 on_failure.callback(outputs[-1].close)
             label_map = predictor.label_map(prepared, observers=outputs, pool=self.decider)
             on_failure.pop_all()
@@ -295,69 +288,6 @@ class _Steps:
             write_values(job.output, prediction.numbers, prediction.record.geometry)
         if prediction.labels is not None:
             write_labels(job.output, prediction.labels, prediction.record.geometry)
-
-
-def _gather(inputs: Inputs, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
-    """Return case -> files, and the inputs that cannot be used (name -> reason)."""
-    if isinstance(inputs, (str, Path)):
-        return _gather_folder(Path(inputs), dataset)
-    if isinstance(inputs, Mapping):
-        return {name: tuple(Path(file) for file in files) for name, files in inputs.items()}, {}
-    cases: dict[str, tuple[Path, ...]] = {}
-    for files in inputs:
-        paths = tuple(Path(file) for file in files)
-        if not paths:
-            raise ConfigError("inputs: found a case without files, expected one or more per case. Remove it.")
-        name = without_ending(paths[0]).removesuffix("_0000")
-        if name in cases:
-            raise ConfigError(
-                f"inputs: found two cases named {name!r}, expected one. Give a mapping from case to files."
-            )
-        cases[name] = paths
-    return cases, {}
-
-
-def _gather_folder(folder: Path, dataset: Dataset) -> tuple[dict[str, tuple[Path, ...]], dict[str, str]]:
-    """Return case -> files, and name -> reason for every image of the folder that belongs to no case."""
-    if folder.is_file():
-        one = shlex.quote(str(folder.parent / "one"))
-        fix = f"Give the folder, -i {shlex.quote(str(folder.parent))}; for this image alone: mkdir {one} && "
-        fix += f"cp {shlex.quote(str(folder))} {one}, then -i {one}."
-        raise DatasetError([Fault(str(folder), "a file", f"a folder of images <case>_0000{dataset.file_ending}", fix)])
-    ending = _ending_in(folder, dataset.file_ending)
-    cases, faults = find_image_cases(folder, ending, len(dataset.channels))
-    if not cases:
-        raise DatasetError(faults)
-    for line in passed_over(folder, ending):
-        log.warning("%s", line)
-    unusable: dict[str, str] = {}
-    for fault in (*faults, *strays(folder, ending)):
-        for case in fault.cases:
-            unusable[Path(fault.where).name if case in cases or case in unusable else case] = str(fault)
-    return dict(cases), unusable
-
-
-def _ending_in(folder: Path, preferred: str) -> str:
-    """Return the ending of the images in ``folder``: ``preferred`` if a file has it, otherwise the only supported one.
-
-    Without images it is ``preferred``. Raises ``DatasetError`` if there are several others.
-    """
-    if not folder.is_dir():
-        return preferred
-    names = [path.name for path in visible(folder)]
-    if any(has_ending(name, preferred) for name in names):
-        return preferred
-    numbered = {
-        ending: sorted(name for name in names if has_ending(name, f"_0000{ending}")) for ending in SUPPORTED_ENDINGS
-    }
-    numbered = {ending: of_kind for ending, of_kind in numbered.items() if of_kind}
-    if len(numbered) > 1:
-        there = "; ".join(listed(of_kind, len(of_kind)) for _, of_kind in sorted(numbered.items()))
-        raise DatasetError(
-            [Fault(str(folder), f"images ending in {sorted(numbered)}", f"one ending, or the model's {preferred}",
-                   f"Put the formats into folders of their own ({there}).")]
-        )  # fmt: skip
-    return next(iter(numbered), preferred)
 
 
 def _job(name: str, files: tuple[Path, ...], folder: Path, labels: Labels) -> _Job:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ IMPOSSIBLE_SPACING = 100.0
 """Factor from which the case is refused: the header is wrong (metres or micrometres instead of millimetres)."""
 LARGE_GB = 8
 """Needed memory in GiB from which a warning is given."""
+BATCH = 256
+"""Number of cases whose headers are checked at a time, so that memory does not grow with their number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +48,21 @@ def check_inputs(
 ) -> InputCheck:
     """Check the headers of all cases (case -> files in channel order) against the plans; reads no voxels.
 
-    With the plans of several models, a fault or a warning that they share stands once.
+    With the plans of several models, a fault or a warning that they share stands once. Cases with the same warning
+    share a line.
     """
+    faults: dict[str, tuple[Fault, ...]] = {}
+    warnings: dict[str, tuple[str, ...]] = {}
+    items = iter(cases.items())
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        results = list(pool.map(lambda item: _check_files(item[0], item[1], plans, n_outputs), cases.items()))
-    faults = {name: case_faults for name, (case_faults, _, _) in zip(cases, results, strict=True) if case_faults}
-    remarks = {name: texts for name, (_, _, texts) in zip(cases, results, strict=True) if name not in faults}
-    warnings = [warning for _, warnings, _ in results for warning in warnings]
-    return InputCheck(faults, (*warnings, *grouped_by_text(remarks)))
+        while batch := list(islice(items, BATCH)):
+            results = pool.map(lambda item: _check_files(item[0], item[1], plans, n_outputs), batch)
+            for (name, _), (case_faults, texts) in zip(batch, results, strict=True):
+                if case_faults:
+                    faults[name] = case_faults
+                if texts:
+                    warnings[name] = texts
+    return InputCheck(faults, tuple(grouped_by_text(warnings)))
 
 
 def header_faults(
@@ -65,7 +75,7 @@ def header_faults(
             Fault(where, f"spacing {geometry.spacing}", "positive numbers (mm)", "Correct the header of the file.")
         )
         return tuple(faults)
-    axes = _axis_fault(where, shape, geometry, plan, configuration)
+    axes = _axis_fault(where, geometry, plan, configuration)
     if axes is not None:
         return (*faults, axes)
     factor = _spacing_factor(geometry, plan)
@@ -82,27 +92,27 @@ def header_faults(
 
 
 def header_warnings(
-    where: str, shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration, n_outputs: int
+    shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration, n_outputs: int
 ) -> tuple[str, ...]:
-    """Return warnings about an image without faults: no direction, unusual spacing, a size that needs much memory."""
+    """Return warnings about an image (C, z, y, x) without faults: direction missing, unusual spacing, much memory."""
     warnings = []
     if plan.direction is not None and not has_axes(geometry):
         warnings.append(
-            f"{where}: found no direction of the axes in the file, expected one, as in the training data. The axes are "
+            f"found no direction of the axes in the file, expected one, as in the training data. The axes are "
             f"assumed to be those of the training data ({orientation_name(plan.direction)}). If they are not, left and "
             "right may be exchanged, for example."
         )
     factor = _spacing_factor(geometry, plan)
     if factor >= UNUSUAL_SPACING:
         warnings.append(
-            f"{where}: found spacing {_mm(geometry.spacing)}, {factor:.1f} times off the training data's "
+            f"found spacing {_mm(geometry.spacing)}, {factor:.1f} times off the training data's "
             f"{_mm(_trained_spacing(geometry, plan))}. The prediction may be poor."
         )
     resampled = _resampled_shape(shape[1:], geometry, plan, configuration)
     needed_gb = _needed_bytes(shape, resampled, configuration, n_outputs) / 2**30
     if needed_gb >= LARGE_GB:
         warnings.append(
-            f"{where}: found {math.prod(resampled):.2g} voxels at the plan's spacing; with {n_outputs} outputs that "
+            f"found {math.prod(resampled):.2g} voxels at the plan's spacing; with {n_outputs} outputs that "
             f"needs about {needed_gb:.0f} GB of memory. Cut the image, or predict at a lower resolution."
         )
     return tuple(warnings)
@@ -120,19 +130,19 @@ def image_fault(where: str, image: Float32Array) -> Fault | None:
 
 def _check_files(
     name: str, files: Sequence[Path], plans: Sequence[tuple[Plan, Configuration]], n_outputs: int
-) -> tuple[tuple[Fault, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return the faults of a case, its warnings (which name the case), and remarks on its files (which do not)."""
+) -> tuple[tuple[Fault, ...], tuple[str, ...]]:
+    """Return the faults of a case, and warnings about it and its files, none of which names the case."""
     where = f"case {name}"
     try:
         shape, geometry = _read_headers(files)
-        remarks = tuple(text for path in files for text in read_remarks(path))
+        remarks = [text for path in files for text in read_remarks(path)]
     except (FileFormatError, OSError) as error:
-        return (Fault(where, f"files that cannot be read ({error})", "a readable image", "Replace them."),), (), ()
+        return (Fault(where, f"files that cannot be read ({error})", "a readable image", "Replace them."),), ()
     faults = dict.fromkeys(fault for plan in plans for fault in header_faults(where, shape, geometry, *plan))
     if faults:
-        return tuple(faults), (), ()
-    warnings = [text for plan in plans for text in header_warnings(where, shape, geometry, *plan, n_outputs)]
-    return (), tuple(dict.fromkeys(warnings)), remarks
+        return tuple(faults), ()
+    warnings = [text for plan in plans for text in header_warnings(shape, geometry, *plan, n_outputs)]
+    return (), tuple(dict.fromkeys([*warnings, *remarks]))
 
 
 def _read_headers(files: Sequence[Path]) -> tuple[tuple[int, ...], Geometry]:
@@ -165,20 +175,10 @@ def _channel_faults(where: str, shape: Sequence[int], plan: Plan) -> list[Fault]
     return faults
 
 
-def _axis_fault(
-    where: str, shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration
-) -> Fault | None:
-    """Return a fault if the image is 2-D and the model was trained on volumes, or the reverse; otherwise None."""
+def _axis_fault(where: str, geometry: Geometry, plan: Plan, configuration: Configuration) -> Fault | None:
+    """Return a fault if the image is 2-D and the model was trained on volumes; otherwise None."""
     if geometry.ndim == 2 and (not configuration.is_2d or plan.transpose_forward[0] != 0):
         return Fault(where, "a 2-D image", "a volume: the model was trained on 3-D images", "Give 3-D images.")
-    n_slices = shape[1 + plan.voxel_order(geometry).axes[0]]
-    if plan.original_median_shape[0] == 1 and n_slices > 1:
-        return Fault(
-            where,
-            f"a volume of {n_slices} slices",
-            "a 2-D image, as in training",
-            "Give each slice as a case of its own.",
-        )
     return None
 
 
@@ -188,7 +188,7 @@ def _spacing_factor(geometry: Geometry, plan: Plan) -> float:
     The slice axis of 2-D data does not count.
     """
     mine: tuple[float, ...] = plan.voxel_order(geometry).permuted(geometry.spacing)
-    first = 1 if geometry.ndim == 2 or plan.original_median_shape[0] == 1 else 0
+    first = 1 if geometry.ndim == 2 or plan.is_of_2d_images else 0
     ratios = [a / b for a, b in zip(mine[first:], plan.original_median_spacing[first:], strict=True)]
     return max(max(ratio, 1 / ratio) for ratio in ratios)
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.cases.case import CaseRecord
-from autoseg.core.arrays import BoolArray, LabelMap
+from autoseg.core.arrays import LabelMap
 from autoseg.core.errors import PlanError
 from autoseg.dataset.instance_numbers import LARGEST_NUMBER, InstanceNumbers
 from autoseg.dataset.labels import Labels, background_value
 from autoseg.inference.decided import DecidedSlab
+from autoseg.inference.prepared import Separate
 from autoseg.preprocessing import restore
 from autoseg.tasks.separation import as_units
-
-Separate = Callable[[BoolArray, NDArray[np.uint8], tuple[float, ...]], LabelMap]
-"""(mask (z, y, x), probability (z, y, x) in 1/255, spacing in mm) -> objects (z, y, x), numbered from 1."""
 
 
 class ObjectMap:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from autoseg.inference.decided import Observer
 from autoseg.inference.predictor_group import PredictorGroup
-from autoseg.preprocessing import Preprocessed
+from autoseg.inference.prepared import PreparedCase
 
 Removal = Callable[[Path], None]
 """Removes what a kind of further output wrote about the label map at a path; does nothing if that is nothing."""
@@ -37,5 +37,5 @@ class FurtherOutput(Protocol):
     def is_written(self, output: Path) -> bool:
         """Whether its files of a case exist; ``output`` is the path of the label map."""
 
-    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> CaseOutput:
-        """Return the observer of a case, whose label map will be ``output``; ``prepared`` is it for the first model."""
+    def begin(self, output: Path, prepared: PreparedCase, predictor: PredictorGroup) -> CaseOutput:
+        """Return the observer of a case, whose label map will be ``output``."""

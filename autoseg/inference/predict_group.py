@@ -8,13 +8,14 @@ from pathlib import Path
 from autoseg.core.parallel import Workers
 from autoseg.core.progress import Progress, silent
 from autoseg.evaluation.quality import QUALITY_FOLDER, Quality
-from autoseg.inference.folder import Inputs, PredictionReport, predict_files
+from autoseg.inference.folder import PredictionReport, predict_files
+from autoseg.inference.input_cases import Inputs
 from autoseg.inference.outputs import FurtherOutput, Removal
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.quality_output import PredictedQuality, conclude_quality
 from autoseg.inference.saved_instances import SavedInstances
 from autoseg.inference.saved_probabilities import SavedProbabilities
-from autoseg.inference.uncertainty_files import SavedUncertainty
+from autoseg.inference.uncertainty_files import SavedUncertainty, conclude_uncertainty, has_means
 
 REMOVALS: tuple[Removal, ...] = (
     SavedProbabilities.remove,
@@ -62,7 +63,7 @@ def predict_group(
         What else to write.
     """
     outputs, has_quality = [*further], predict_quality and not group.dataset.labels.targets
-    has_records = (output / QUALITY_FOLDER).is_dir()
+    has_records, had_means = (output / QUALITY_FOLDER).is_dir(), has_means(output)
     if save_probabilities:
         outputs.append(SavedProbabilities())
     if save_uncertainty:
@@ -77,6 +78,8 @@ def predict_group(
     )  # fmt: skip
     if has_quality or has_records:
         conclude_quality(output, report.done)
+    if save_uncertainty or had_means:
+        conclude_uncertainty(output)
     return report
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from autoseg.core.errors import ConfigError
 from autoseg.core.parallel import Workers
 from autoseg.core.progress import Progress, silent
-from autoseg.inference.folder import Inputs, PredictionReport
+from autoseg.inference.folder import PredictionReport
 from autoseg.inference.group_source import GroupSource
+from autoseg.inference.input_cases import Inputs
 from autoseg.inference.predict_group import predict_group
 from autoseg.inference.predict_volume import VolumeOptions, predict_volume, volume_locations
 from autoseg.inference.predictor import Predictor

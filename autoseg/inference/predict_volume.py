@@ -24,7 +24,8 @@ from autoseg.core.progress import Progress, silent
 from autoseg.core.resources import GB
 from autoseg.dataset.folder_files import refuse_dataset_folder, visible
 from autoseg.inference.blockwise import VolumePredictor
-from autoseg.inference.folder import ON_CLUSTER, Inputs, PredictionReport, described, write_model_files
+from autoseg.inference.folder import ON_CLUSTER, PredictionReport, described, write_model_files
+from autoseg.inference.input_cases import Inputs
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.volume_arrays import CORES, PROBABILITIES, UNCERTAINTY, Layout, volume_outputs
@@ -195,7 +196,7 @@ def volume_locations(inputs: Inputs, options: VolumeOptions, plan: Plan) -> tupl
         return tuple(str(item) for item in given)
     if options != VolumeOptions():
         raise ConfigError(
-            "--blockwise, --memory-gb, --part, --write-as: found a folder of cases, expected a volume, such as "
+            "--blockwise, --memory-gb, --part, --write-as: found images, expected a volume, such as "
             "-i volume.zarr, or one image file with --blockwise. Leave them out."
         )
     return ()
@@ -215,7 +216,7 @@ def _is_volume(location: str | Path, plan: Plan) -> bool:
         return path.is_dir()
     names = [item.name.lower() for item in visible(path) if item.is_file()]
     pictures = [name for name in names if name.endswith(_PICTURES)]
-    return bool(pictures) and plan.original_median_shape[0] > 1 and not any("_0000." in name for name in names)
+    return bool(pictures) and not plan.is_of_2d_images and not any("_0000." in name for name in names)
 
 
 def case_name(location: str) -> str:

@@ -12,20 +12,22 @@ import torch
 from autoseg.cases.case import Case
 from autoseg.cases.layers import Layer, LayerInfo, class_indices, further_inputs, input_channels
 from autoseg.core.arrays import Float32Array, LabelMap
-from autoseg.core.errors import DatasetError, ModelError
+from autoseg.core.errors import DatasetError, Fault, ModelError
 from autoseg.core.geometry import Geometry
 from autoseg.core.plan import Configuration, Plan
 from autoseg.core.progress import Progress, silent
 from autoseg.core.workspace import FoldName
 from autoseg.inference.boxed_image import BoxedImage
 from autoseg.inference.export import decide, probabilities
-from autoseg.inference.folder import Inputs, PredictionReport
+from autoseg.inference.folder import PredictionReport
+from autoseg.inference.input_cases import Inputs
 from autoseg.inference.inputs import header_faults, image_fault
 from autoseg.inference.low_resolution import select_windows
 from autoseg.inference.model import Model, check_same_classes, load_model, previous_folder
 from autoseg.inference.outputs import FurtherOutput
 from autoseg.inference.predict_group import predict_group
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.prepared import n_slices
 from autoseg.inference.window import Slab, check_window_settings, join_slabs, stream_logits
 from autoseg.nn.device import select_device
 from autoseg.nn.precision import choose_dtype
@@ -140,12 +142,14 @@ class Predictor:
 
     def predict_case(self, case: Case) -> LabelMap:
         """Return the label map (z, y, x) of a case, in the file's axes; its target is not used."""
-        return PredictorGroup((self,)).label_map((self.prepare(case),))
+        group = PredictorGroup((self,))
+        return group.label_map(group.prepare(case))
 
     def predict_probabilities(self, image: Float32Array, geometry: Geometry) -> tuple[LabelMap, Float32Array]:
         """Return the label map (z, y, x) and the probability (H, z, y, x) float32 in [0, 1] of each head.
 
-        Of the task instances the label map is that of classes.
+        Of the task instances the label map is that of classes. Raises ``DatasetError`` also for a volume and a model of
+        2-D images: :meth:`predict_files` saves the probabilities of its slices as one.
         """
         prepared = self.prepare(Case("image", image, geometry))
         logits, labels = self.logits(prepared.image), self.model.dataset.labels
@@ -224,6 +228,10 @@ def _check_case(case: Case, plan: Plan, configuration: Configuration) -> None:
     """Raise ``DatasetError`` with every reason why a case cannot be predicted with the plan."""
     where = f"case {case.name}"
     faults = list(header_faults(where, case.image.shape, case.geometry, plan, configuration))
+    number = n_slices(case.image.shape, case.geometry, plan)
+    if number > 1:
+        fix = "Give each slice as a case of its own, or predict the file with autoseg_predict."
+        faults.append(Fault(where, f"a volume of {number} slices", "a 2-D image, as in training", fix))
     broken = image_fault(where, case.image)
     if broken is not None:
         faults.append(broken)

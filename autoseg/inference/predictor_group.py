@@ -14,6 +14,7 @@ from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.boxes import Box
 from autoseg.dataset.dataset import Dataset
+from autoseg.dataset.labels import Labels
 from autoseg.inference.agreement import check_agreement, matched_heads
 from autoseg.inference.boxed_image import BoxedImage
 from autoseg.inference.decided import Observer, needs_members
@@ -23,6 +24,7 @@ from autoseg.inference.members import MemberKind, member_kind
 from autoseg.inference.model import Model
 from autoseg.inference.numbers import decide_numbers
 from autoseg.inference.objects import ObjectMap
+from autoseg.inference.prepared import PreparedCase, n_slices, stack_of_slices, whole_image
 from autoseg.inference.window import Slab
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.separation import separate
@@ -115,12 +117,22 @@ class PredictorGroup:
         """Whether :meth:`prepare` predicts, with the previous stage of a cascade."""
         return any(predictor.previous is not None for predictor in self.predictors)
 
-    def prepare(self, case: Case) -> tuple[Preprocessed, ...]:
-        """Return a case on the grid of each model; their records agree in axes and crop."""
-        return tuple(predictor.prepare(case) for predictor in self.predictors)
+    def prepare(self, case: Case) -> PreparedCase:
+        """Return a case on the grid of each model; their records agree in axes and crop.
+
+        For models of 2-D images a volume is a stack of slices, each of which is prepared and predicted by itself.
+        """
+
+        def prepare(image: Case) -> tuple[Preprocessed, ...]:
+            return tuple(predictor.prepare(image) for predictor in self.predictors)
+
+        plan = self.models[0].plan
+        if n_slices(case.image.shape, case.geometry, plan) > 1:
+            return stack_of_slices(case, plan, prepare)
+        return whole_image(prepare(case))
 
     def label_map(
-        self, case: Sequence[Preprocessed], *, observers: Sequence[Observer] = (), pool: Executor | None = None
+        self, case: PreparedCase, *, observers: Sequence[Observer] = (), pool: Executor | None = None
     ) -> LabelMap:
         """Return the label map (z, y, x) of a prepared case, in the file's axes; of the task instances, the objects.
 
@@ -139,51 +151,75 @@ class PredictorGroup:
         labels = self.dataset.labels
         if labels.instances is None:
             return self._classes(case, observers, pool)
-        objects = ObjectMap(case[0].record, labels)
+        objects = ObjectMap(case.record, labels)
         self._classes(case, (*observers, objects), pool)
-        return objects.objects(partial(separate, settings=self.models[0].separation), labels.instances)
+        parted = case.by_slices(partial(separate, settings=self.models[0].separation))
+        return objects.objects(parted, labels.instances)
 
-    def _classes(self, case: Sequence[Preprocessed], observers: Sequence[Observer], pool: Executor | None) -> LabelMap:
+    def _classes(self, case: PreparedCase, observers: Sequence[Observer], pool: Executor | None) -> LabelMap:
         """Return the map of classes (z, y, x) of a prepared case; parameters as for :meth:`label_map`."""
-        regions = [PreparedRegion(own.image, own.record) for own in case]
-        return joined(self.decided_slabs(regions, observers, pool), case[0].record, task_of(self.dataset.labels))
+        labels = self.dataset.labels
+        return case.put_together(
+            [
+                _classes_of_image(self, image, case.placed(index, observers, labels), pool)
+                for index, image in enumerate(case.images)
+            ]
+        )
 
-    def decided_slabs(
-        self, regions: Sequence[PreparedRegion], observers: Sequence[Observer] = (), pool: Executor | None = None
-    ) -> Iterator[tuple[int, LabelMap]]:
-        """Yield ``(first plane, file values (planes, y, x))`` of classes in the plan's axes, in order.
-
-        ``regions`` are the same part of a case as each model needs it; the rest as for :meth:`label_map`.
-        """
-        labels, streams = self.dataset.labels, []
-        for predictor, own in zip(self.predictors, regions, strict=True):
-            n_members = len(predictor.model.networks) if needs_members(observers) else 0
-            slabs = predictor.slabs(own.image, own.record.case, separate=n_members > 1)
-            if len(self.predictors) == 1:
-                return decided_slabs(
-                    slabs, own.record, labels, box=own.box, observers=observers, n_members=n_members, pool=pool
-                )
-            of_model = predictor.model.dataset.labels
-            streams.append(probability_slabs(slabs, own.record, of_model, box=own.box, n_members=n_members, pool=pool))
-        heads = [matched_heads(labels, model.dataset.labels) for model in self.models]
-        return decided_mean_slabs(streams, heads, labels, observers)
-
-    def numbers(self, case: Sequence[Preprocessed], *, pool: Executor | None = None) -> Float32Array:
+    def numbers(self, case: PreparedCase, *, pool: Executor | None = None) -> Float32Array:
         """Return the numbers (R, z, y, x) float32 of a prepared case in the file's axes, by models of regression.
 
         Those of several models are averaged.
         """
-        each = (self._numbers(*pair, pool) for pair in zip(self.predictors, case, strict=True))
-        total = next(each)
-        for numbers in each:
-            total += numbers
-        total /= len(self.predictors)
-        return total
+        return case.put_together([_numbers_of_image(self, image, pool) for image in case.images])
 
-    def _numbers(self, predictor: CasePredictor, case: Preprocessed, pool: Executor | None) -> Float32Array:
-        """Return the numbers (R, z, y, x) of one model, in the order of the group's data set."""
-        labels, targets = predictor.model.dataset.labels, predictor.model.plan.targets
-        numbers = decide_numbers(predictor.slabs(case.image), case.record, labels, targets, pool=pool)
-        order = matched_heads(self.dataset.labels, labels)
-        ordered: Float32Array = numbers if list(order) == sorted(order) else numbers[list(order)]
-        return ordered
+
+def _classes_of_image(
+    group: PredictorGroup, image: Sequence[Preprocessed], observers: Sequence[Observer], pool: Executor | None
+) -> LabelMap:
+    """Return the map of classes (z, y, x) of an image that is prepared for each model."""
+    regions = [PreparedRegion(own.image, own.record) for own in image]
+    return joined(decided_regions(group, regions, observers, pool), image[0].record, task_of(group.dataset.labels))
+
+
+def decided_regions(
+    group: PredictorGroup,
+    regions: Sequence[PreparedRegion],
+    observers: Sequence[Observer] = (),
+    pool: Executor | None = None,
+) -> Iterator[tuple[int, LabelMap]]:
+    """Yield ``(first plane, file values (planes, y, x))`` of classes in the plan's axes, in order.
+
+    ``regions`` are the same part of a case as each model needs it; the rest as for :meth:`PredictorGroup.label_map`.
+    """
+    labels, streams = group.dataset.labels, []
+    for predictor, own in zip(group.predictors, regions, strict=True):
+        n_members = len(predictor.model.networks) if needs_members(observers) else 0
+        slabs = predictor.slabs(own.image, own.record.case, separate=n_members > 1)
+        if len(group.predictors) == 1:
+            return decided_slabs(
+                slabs, own.record, labels, box=own.box, observers=observers, n_members=n_members, pool=pool
+            )
+        of_model = predictor.model.dataset.labels
+        streams.append(probability_slabs(slabs, own.record, of_model, box=own.box, n_members=n_members, pool=pool))
+    heads = [matched_heads(labels, model.dataset.labels) for model in group.models]
+    return decided_mean_slabs(streams, heads, labels, observers)
+
+
+def _numbers_of_image(group: PredictorGroup, image: Sequence[Preprocessed], pool: Executor | None) -> Float32Array:
+    """Return the numbers (R, z, y, x) of an image that is prepared for each model: the mean over the models."""
+    each = (_numbers(group.dataset.labels, *pair, pool) for pair in zip(group.predictors, image, strict=True))
+    total = next(each)
+    for numbers in each:
+        total += numbers
+    total /= len(group.predictors)
+    return total
+
+
+def _numbers(wanted: Labels, predictor: CasePredictor, case: Preprocessed, pool: Executor | None) -> Float32Array:
+    """Return the numbers (R, z, y, x) of one model, in the order of the targets of ``wanted``."""
+    labels, targets = predictor.model.dataset.labels, predictor.model.plan.targets
+    numbers = decide_numbers(predictor.slabs(case.image), case.record, labels, targets, pool=pool)
+    order = matched_heads(wanted, labels)
+    ordered: Float32Array = numbers if list(order) == sorted(order) else numbers[list(order)]
+    return ordered

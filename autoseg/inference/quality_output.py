@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +13,7 @@ from autoseg.cases.case import CaseRecord
 from autoseg.core.findings import counted, listed
 from autoseg.dataset.labels import Labels
 from autoseg.evaluation.disagreement import ExpectedDice
-from autoseg.evaluation.likeness import CaseFeatures
+from autoseg.evaluation.likeness import CaseFeatures, mean_features
 from autoseg.evaluation.quality import (
     QUALITY_TABLE,
     CaseQuality,
@@ -21,8 +21,8 @@ from autoseg.evaluation.quality import (
     Quality,
     judged,
     judged_heads,
-    read_records,
     record_path,
+    records_in,
     write_quality_table,
 )
 from autoseg.inference.case_features import case_features
@@ -30,9 +30,9 @@ from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.export import decide
 from autoseg.inference.logit_resampling import Logits
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.quality_sums import QualitySums
 from autoseg.io.images import without_ending
-from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import outputs_of
 
 log = logging.getLogger(__name__)
@@ -59,11 +59,13 @@ class PredictedQuality:
         """Remove the record of a case, if it exists; :func:`conclude_quality` removes it from the table."""
         record_path(output.parent, without_ending(output)).unlink(missing_ok=True)
 
-    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> CaseSums:
+    def begin(self, output: Path, prepared: PreparedCase, predictor: PredictorGroup) -> CaseSums:
         """Return the observer of a case."""
         model = predictor.models[0]
-        own_channels = prepared.image[: len(model.plan.channel_names)]
-        features = case_features(own_channels, prepared.record, model.configuration)
+        n_channels = len(model.plan.channel_names)
+        features = mean_features(
+            [case_features(own.image[:n_channels], own.record, model.configuration) for own, *_ in prepared.images]
+        )
         n_members = sum(len(item.networks) for item in predictor.models)
         sums = QualitySums(predictor.dataset.labels, needs_members=_compares_members(prepared.record, predictor))
         return CaseSums(output, prepared.record, features, sums, n_members, self.quality)
@@ -104,14 +106,17 @@ class CaseSums:
 def conclude_quality(folder: Path, cases: Collection[str]) -> None:
     """Write ``quality.csv`` from all records in a folder of predictions; name those of ``cases`` that are unlike.
 
-    Without a record there is no table: that of removed records is removed, too.
+    Without a record there is no table: that of removed records is removed, too. One record is in memory at a time.
     """
-    records = read_records(folder)
-    if not records:
-        (folder / QUALITY_TABLE).unlink(missing_ok=True)
-        return
-    write_quality_table(folder / QUALITY_TABLE, records)
-    unlike = [record.case for record in records if record.case in cases and record.verdict and record.verdict.is_unlike]
+    own, unlike = frozenset(cases), list[str]()
+
+    def noted() -> Iterator[CaseQuality]:
+        for record in records_in(folder):
+            if record.case in own and record.verdict and record.verdict.is_unlike:
+                unlike.append(record.case)
+            yield record
+
+    write_quality_table(folder / QUALITY_TABLE, noted())
     if unlike:
         log.warning(
             "%d of %s are unlike the training images, so that their predicted Dice may be wrong: %s. Reasons: %s",

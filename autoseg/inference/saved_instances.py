@@ -16,10 +16,10 @@ from autoseg.dataset.labels import Labels
 from autoseg.dataset.schema import INSTANCES, PER_CLASS
 from autoseg.inference.cellpose import cellpose_model, separate_with_cellpose
 from autoseg.inference.decided import DecidedSlab
-from autoseg.inference.objects import ObjectMap, Separate
+from autoseg.inference.objects import ObjectMap
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.prepared import PreparedCase, Separate
 from autoseg.io.images import ending_of, without_ending, write_labels, written_ending
-from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.separation import SeparationSettings, separate
 
 Method = Literal["watershed", "cellpose"]
@@ -83,10 +83,10 @@ class SavedInstances:
         """Remove the map of a case, if it exists."""
         SavedInstances.path(output).unlink(missing_ok=True)
 
-    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> _CaseInstances:
+    def begin(self, output: Path, prepared: PreparedCase, predictor: PredictorGroup) -> _CaseInstances:
         """Return the observer of a case."""
-        record = prepared.record
-        return _CaseInstances(self, self.path(output), record, ObjectMap(record, self.dataset.labels))
+        record, separate = prepared.record, prepared.by_slices(self.separate)
+        return _CaseInstances(self, self.path(output), record, ObjectMap(record, self.dataset.labels), separate)
 
     def as_json(self, path: Path) -> dict[str, Any]:
         """Return the dataset.json of the folder of the map ``path``."""
@@ -113,6 +113,7 @@ class _CaseInstances:
     path: Path
     record: CaseRecord
     objects: ObjectMap
+    separate: Separate
     needs_members: ClassVar[bool] = False
 
     def __call__(self, slab: DecidedSlab) -> None:
@@ -121,7 +122,7 @@ class _CaseInstances:
 
     def write(self) -> None:
         """Part the objects and write their map."""
-        objects = self.objects.objects(self.output.separate, self.output.numbers)
+        objects = self.objects.objects(self.separate, self.output.numbers)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path.parent / "dataset.json", self.output.as_json(self.path))
         write_labels(self.path, objects, self.record.geometry)

@@ -14,8 +14,8 @@ from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.export import outside_probabilities
 from autoseg.inference.map_buffer import MapBuffer
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.prepared import PreparedCase
 from autoseg.io.images import without_ending, write_probabilities
-from autoseg.preprocessing import Preprocessed
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class SavedProbabilities:
         """Remove the file of a case, if it exists."""
         _path(output).unlink(missing_ok=True)
 
-    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> ProbabilityBuffer:
+    def begin(self, output: Path, prepared: PreparedCase, predictor: PredictorGroup) -> ProbabilityBuffer:
         """Return the buffer of a case, which writes the file from a temporary one beside it."""
         return ProbabilityBuffer(_stem(output), prepared.record, predictor.dataset.labels)
 

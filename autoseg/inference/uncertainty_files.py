@@ -1,32 +1,34 @@
-"""Files of ``--save-uncertainty``: three maps per case as images, and the means of all cases as one JSON file."""
+"""Files of ``--save-uncertainty``: three maps and their means per case, and a table of the means of all cases."""
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from autoseg.cases.case import CaseRecord
+from autoseg.core.atomic import atomic_path
 from autoseg.core.errors import ConfigError
-from autoseg.core.json_models import load_model, save_model
+from autoseg.core.json_models import save_model
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.map_buffer import MapBuffer
 from autoseg.inference.members import MemberKind
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.temperature import calibrated
 from autoseg.inference.uncertainty_maps import MAPS, MeanUncertainty, UncertaintySums, uncertainty_maps
 from autoseg.io.images import ending_of, without_ending, write_values, written_ending
-from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.task import task_of
 
 log = logging.getLogger(__name__)
 
-FOLDER, TABLE = "uncertainty", "uncertainty.json"
+FOLDER, MEANS, TABLE = "uncertainty", "means", "uncertainty.json"
+"""Folder beside the label maps; in it, the folder of the means of each case, and the table made of them."""
 ALONE = (
     "one network cannot disagree with itself: its mutual information is 0, and entropy and expected entropy are the "
     "same. Predict with several folds or seeds."
@@ -63,14 +65,6 @@ class CaseUncertainty(BaseModel):
     """Over the voxels predicted as each foreground class or region."""
 
 
-class Table(BaseModel):
-    """Content of ``uncertainty.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    cases: dict[str, CaseUncertainty] = Field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class SavedUncertainty:
     """The output ``uncertainty/`` beside the label maps; see :mod:`autoseg.inference.outputs`.
@@ -79,15 +73,13 @@ class SavedUncertainty:
     Meanwhile the uncompressed maps of up to two cases are needed on the disk of the output folder.
     """
 
-    known: frozenset[str]
-    """Cases whose means the table held when the prediction began."""
     name: ClassVar[str] = "uncertainty"
 
     @classmethod
     def beside(cls, output_folder: Path, predictor: PredictorGroup) -> SavedUncertainty:
         """Return the output for label maps in a folder; a single network is warned of.
 
-        Raises ``ConfigError`` if there is a file in the place of the folder, ``PlanError`` if the table is damaged.
+        Raises ``ConfigError`` if there is a file in the place of the folder.
         """
         folder = output_folder / FOLDER
         if folder.exists() and not folder.is_dir():
@@ -95,31 +87,19 @@ class SavedUncertainty:
         remark = _members(predictor).remark
         if remark is not None:
             log.warning("uncertainty: %s", remark)
-        return cls(frozenset(read_table(folder).cases))
+        return cls()
 
     def is_written(self, output: Path) -> bool:
-        """Whether the maps of a case exist, and its means."""
-        return without_ending(output) in self.known and all(path.is_file() for path in _paths(output))
+        """Whether the maps of a case exist, and its means, which can be read."""
+        return all(path.is_file() for path in _paths(output)) and _read_means(_means_path(output)) is not None
 
     @staticmethod
     def remove(output: Path) -> None:
-        """Remove the maps of a case and its means, if they exist; the table too, if it holds no others.
-
-        Raises ``PlanError`` if the table is damaged.
-        """
-        folder, case = output.parent / FOLDER, without_ending(output)
-        if (folder / TABLE).is_file():
-            with FileLock(folder / f".{TABLE}.lock"):
-                table = read_table(folder)
-                others = {name: means for name, means in table.cases.items() if name != case}
-                if not others:
-                    (folder / TABLE).unlink(missing_ok=True)
-                elif len(others) < len(table.cases):
-                    save_model(Table(cases=others), folder / TABLE)
-        for path in _paths(output):
+        """Remove the maps of a case and its means, if they exist; :func:`conclude_uncertainty` changes the table."""
+        for path in (_means_path(output), *_paths(output)):
             path.unlink(missing_ok=True)
 
-    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> CaseMaps:
+    def begin(self, output: Path, prepared: PreparedCase, predictor: PredictorGroup) -> CaseMaps:
         """Return the observer of a case."""
         return CaseMaps(output, prepared.record, predictor)
 
@@ -131,13 +111,13 @@ class CaseMaps:
 
     def __init__(self, output: Path, record: CaseRecord, predictor: PredictorGroup) -> None:
         """Open the temporary file for the maps of the case with the label map ``output``."""
-        self._output, self._folder, self._record = output, output.parent / FOLDER, record
+        self._output, self._record = output, record
         self._labels = predictor.dataset.labels
         self._members = _members(predictor)
         self._temperatures = member_temperatures(predictor)
         self._is_exclusive = task_of(self._labels).is_exclusive
         self._sums = UncertaintySums(self._labels)
-        self._buffer = MapBuffer(self._folder, record)
+        self._buffer = MapBuffer(output.parent / FOLDER, record)
 
     def __call__(self, slab: DecidedSlab) -> None:
         """Compute the maps of a slab."""
@@ -150,7 +130,7 @@ class CaseMaps:
         self._sums.add(slab.values, maps)
 
     def write(self) -> None:
-        """Write the maps, 0 outside the crop, and then the means into the table."""
+        """Write the maps, 0 outside the crop, and then the means."""
         for path, values in zip(_paths(self._output), self._buffer.maps([0.0] * len(MAPS)), strict=True):
             write_values(path, values[None], self._record.geometry)
         labels, sums = self._labels, self._sums
@@ -160,23 +140,43 @@ class CaseMaps:
             foreground=sums.of_foreground(),
             classes={labels.heads[head].name: sums.of_head(labels.heads[head]) for head in labels.foreground_heads},
         )
-        _add(self._folder, without_ending(self._output), means)
+        save_model(means, _means_path(self._output))
 
     def close(self) -> None:
         """Give the temporary file back."""
         self._buffer.close()
 
 
-def read_table(folder: Path) -> Table:
-    """Return the table in a folder ``uncertainty``; an empty one if there is none.
+def conclude_uncertainty(output_folder: Path) -> None:
+    """Write ``uncertainty.json``, ``{"cases": {case: means}}``, from the means of all cases, sorted by name.
 
-    Raises ``PlanError`` if it is damaged.
+    Without any there is no table: one that exists is removed. The means of one case are in memory at a time. Those that
+    cannot be read are left out: their case is predicted again when uncertainty is saved the next time.
     """
-    path = folder / TABLE
-    if not path.is_file():
-        return Table()
-    again = "Remove it: the cases of this prediction are then predicted again."
-    return load_model(Table, path, again, again)
+    folder = output_folder / FOLDER
+    each = ((path.stem, _read_means(path)) for path in sorted((folder / MEANS).glob("*.json")))
+    entries = (f"{json.dumps(case)}: {means.model_dump_json()}" for case, means in each if means is not None)
+    first = next(entries, None)
+    if first is None:
+        (folder / TABLE).unlink(missing_ok=True)
+        return
+    with atomic_path(folder / TABLE) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(f'{{"cases": {{\n{first}')
+        file.writelines(f",\n{entry}" for entry in entries)
+        file.write("\n}}\n")
+
+
+def has_means(output_folder: Path) -> bool:
+    """Whether a folder of predictions has means of the uncertainty."""
+    return (output_folder / FOLDER / MEANS).is_dir()
+
+
+def _read_means(path: Path) -> CaseUncertainty | None:
+    """Return the means of a case; None if there are none that can be read."""
+    try:
+        return CaseUncertainty.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _members(predictor: PredictorGroup) -> Members:
@@ -199,11 +199,9 @@ def member_temperatures(predictor: PredictorGroup) -> tuple[tuple[float, ...], .
     return tuple(model.calibration.temperatures(heads) for model in predictor.models for _ in model.networks)
 
 
-def _add(folder: Path, case: str, means: CaseUncertainty) -> None:
-    """Add a case to the table; predictions that write into the same folder at the same time wait for each other."""
-    with FileLock(folder / f".{TABLE}.lock"):
-        table = Table(cases=dict(sorted({**read_table(folder).cases, case: means}.items())))
-        save_model(table, folder / TABLE)
+def _means_path(output: Path) -> Path:
+    """Return the path of the means of a label map."""
+    return output.parent / FOLDER / MEANS / f"{without_ending(output)}.json"
 
 
 def _paths(output: Path) -> tuple[Path, ...]:

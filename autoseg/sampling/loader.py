@@ -104,13 +104,13 @@ def make_loader(
     Raises
     ------
     CacheError
-        If a case is missing or damaged (also while iterating, naming the case).
+        If a case is missing or damaged: of one whose entry is known, while iterating, naming the case.
     ConfigError
         If no case has an annotated voxel, or there are fewer samples in a batch than ranks.
     WorkerError
         While iterating: a sample failed otherwise, or a worker process died; names the case, or those in flight.
     """
-    contents = [CaseContent.from_entry(case, case.open().entry, labels) for case in cases]
+    contents = [CaseContent.from_entry(case, case.entry, labels) for case in cases]
     batches = BatchBuilder(
         sampler=Sampler(contents, sampling),
         patch=configuration.patch_size,
@@ -186,7 +186,7 @@ class _OpenCase(NamedTuple):
         if extra_codes is not None:
             table = extra_codes.extend(table)
         is_own_base = bool((table.base == np.arange(len(table))).all())
-        return cls(case, extra_codes, table, None if is_own_base else torch.from_numpy(table.base))
+        return cls(case, extra_codes, table, None if is_own_base else torch.tensor(table.base))
 
 
 @dataclass

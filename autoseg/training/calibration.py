@@ -21,10 +21,10 @@ from autoseg.inference.calibration_sample import CaseSample, load_sample
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.out_of_fold import TRAINING_FILE, read_fold_cases
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.quality_section import quality_section
 from autoseg.inference.temperature_fit import fit_temperature
 from autoseg.inference.voxel_sampler import VoxelSampler, voxels_per_case
-from autoseg.preprocessing import Preprocessed
 from autoseg.training.request import FoldRequest
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class ValidationSamples:
         """Return False: they are written anew with every prediction."""
         return False
 
-    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> CaseSampling:
+    def begin(self, output: Path, prepared: PreparedCase, predictor: PredictorGroup) -> CaseSampling:
         """Return what samples a case; of one without annotation, or whose annotation cannot be read, nothing."""
         request, record = self.request, prepared.record
         labels = request.dataset.labels

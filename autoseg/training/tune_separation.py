@@ -30,9 +30,9 @@ from autoseg.evaluation.instances import InstanceCounts, add_counts, match_insta
 from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.objects import ObjectMap
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.separation_file import SEPARATION_FILE, SeparationFile, SeparationTuning, read_separation_file
 from autoseg.io.images import without_ending
-from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.separation import SeparationSettings, renumbered, separate
 
 log = logging.getLogger(__name__)
@@ -58,17 +58,18 @@ class SeparationTrials:
     dataset: Dataset
     """With the label files of the cases."""
     cases: frozenset[str]
-    """Names of the cases that are tried; of others nothing is written."""
+    """Names of the cases that are tried, unless they are stacks of slices; of others nothing is written."""
     name: ClassVar[str] = "trials of the separation"
 
     def is_written(self, output: Path) -> bool:
         """Whether the record of a case exists."""
         return _record_path(output).is_file()
 
-    def begin(self, output: Path, prepared: Preprocessed, predictor: PredictorGroup) -> _CaseTrials:
+    def begin(self, output: Path, prepared: PreparedCase, predictor: PredictorGroup) -> _CaseTrials:
         """Return the observer of a case."""
         labels, record = self.dataset.labels, prepared.record
-        path = _record_path(output) if record.case in self.cases else None
+        is_tried = record.case in self.cases and prepared.slice_axis is None
+        path = _record_path(output) if is_tried else None
         return _CaseTrials(path, self.dataset.case(record.case), ObjectMap(record, labels), record, labels)
 
 

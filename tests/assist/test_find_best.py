@@ -103,7 +103,7 @@ def test_the_model_with_the_higher_dice_is_chosen_and_written(workspace):
         truth = truth_of(index, (8, 16, 16))
         predicted = read_labels(good / f"fold_{index // 4}" / "validation" / f"{case}.nii.gz")[0]
         expected.append(2 * (truth & predicted).sum() / (truth.sum() + predicted.sum()))
-    assert found.choice.ranking[0].foreground_dice == pytest.approx(np.mean(expected))
+    assert found.choice.ranking[0].foreground == pytest.approx(np.mean(expected))
     assert found.choice.ranking[1].against_best_single.is_clear
     assert FindBest.model_validate_json((results(workspace) / "find_best.json").read_text()) == found
     assert load_postprocessing(results(workspace) / "postprocessing.json") == found.postprocessing

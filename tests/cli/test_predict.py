@@ -199,17 +199,27 @@ def test_no_image_of_the_input_folder_vanishes(run, workspace, capsys):
         assert name in captured.err
 
 
-def test_one_image_is_no_folder_and_the_message_says_what_to_type(run, workspace, capsys):
-    image = workspace / "in" / "a_0000.mha"
+def test_one_image_and_a_list_of_images_are_predicted(run, workspace, capsys):
+    """As the folder predicts them; the list starts at its own folder, not at that of the process."""
     model = workspace / "results" / "Toy" / "default__3d_fullres"
-    arguments = ("-o", workspace / "out", "-m", model, "--device", "cpu", "--no-tta", "-q")
-    assert run("-i", image, *arguments) == 2
-    message = capsys.readouterr().err
-    assert f"{image}: found a file, expected a folder of images" in message
-    command, folder = message.partition("for this image alone: ")[2].strip().rstrip(".").split(", then -i ")
-    subprocess.run(["bash", "-c", command], check=True)
-    assert run("-i", folder, *arguments) == 0
-    assert [path.name for path in (workspace / "out").glob("*.mha")] == ["a.mha"]
+    arguments = ("-m", model, "--device", "cpu", "--no-tta", "-q")
+    (workspace / "in" / "list.txt").write_text("# new ones\n\nb_0000.mha\n", encoding="utf-8")
+    inputs = {"all": "in", "one": "in/a_0000.mha", "listed": "in/list.txt"}
+    for name, given in inputs.items():
+        assert run("-i", workspace / given, "-o", workspace / name, *arguments) == 0
+    written = {name: sorted(path.name for path in (workspace / name).glob("*.mha")) for name in inputs}
+    assert written == {"all": ["a.mha", "b.mha"], "one": ["a.mha"], "listed": ["b.mha"]}
+    for folder, case in (("one", "a"), ("listed", "b")):
+        assert (workspace / folder / f"{case}.mha").read_bytes() == (workspace / "all" / f"{case}.mha").read_bytes()
+
+
+def test_a_wrong_list_is_refused_before_anything_is_written(run, workspace, capsys):
+    model = workspace / "results" / "Toy" / "default__3d_fullres"
+    path = workspace / "list.txt"
+    path.write_text("in/a_0000.mha\nin/c_0000.mha\n", encoding="utf-8")
+    assert run("-i", path, "-o", workspace / "out", "-m", model, "--device", "cpu", "-q") == 2
+    assert f"{path}, line 2: found no file, {workspace / 'in' / 'c_0000.mha'}, expected" in capsys.readouterr().err
+    assert not (workspace / "out").exists()
 
 
 def test_fast_predicts_without_mirrored_copies_in_wide_steps(run, workspace):

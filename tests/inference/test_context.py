@@ -7,7 +7,8 @@ import pytest
 from test_export import CLASSES, EVERY_RECORD, REGIONS, smooth_logits
 
 from autoseg.cases.case import CaseRecord
-from autoseg.inference.export import decide, probabilities, resampled_slabs
+from autoseg.inference.export import decide, probabilities
+from autoseg.inference.logit_resampling import resampled_slabs
 
 
 def with_context(record: CaseRecord, low=(2, 1, 0), high=(1, 0, 3)) -> CaseRecord:

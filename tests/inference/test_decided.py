@@ -85,7 +85,7 @@ def test_labels_do_not_change_because_a_prediction_is_observed(model_folder, fas
     np.testing.assert_array_equal(observed, predictor.predict_case(case))
     assert len(np.unique(observed)) == 2
     for recorder in recorders:
-        np.testing.assert_array_equal(restore(recorder.values, prepared[0].record), observed)
+        np.testing.assert_array_equal(restore(recorder.values, prepared.record), observed)
         assert len(recorder.members) == 2  # as soon as one observer needs them, all have them
 
 

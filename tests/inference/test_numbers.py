@@ -114,3 +114,15 @@ def model_folder_of_classes(tmp_path: Path) -> Path:
     folder = tmp_path / "classes" / "default__3d_fullres"
     save_checkpoint(folder / "fold_0" / "checkpoint_final.pt", make_checkpoint("0"))
     return folder
+
+
+def test_numbers_of_a_stack_are_those_of_its_slices(tmp_path, image):
+    flat = (999.0, 1.3, 1.3)
+    made = make_checkpoint("0", n_dims=2, spacing=flat)
+    plan = made.plan.model_copy(update={"targets": TARGETS, "crop": False})
+    save_checkpoint(tmp_path / "fold_0" / "checkpoint_final.pt", replace(made, dataset=DATASET, plan=plan))
+    predictor = Predictor.load(tmp_path, device="cpu")
+    found = predict_numbers(predictor, image, GEOMETRY)
+    alone = Geometry(spacing=(999.0, 1.0, 1.0), ndim=2)
+    each = [predict_numbers(predictor, image[:, index : index + 1], alone) for index in range(len(image[0]))]
+    np.testing.assert_array_equal(found, np.concatenate(each, axis=1))

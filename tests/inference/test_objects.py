@@ -18,6 +18,7 @@ from autoseg.inference.decided import DecidedSlab
 from autoseg.inference.export import ProbabilitySlab
 from autoseg.inference.mean_probabilities import decided_mean_slabs
 from autoseg.inference.objects import ObjectMap
+from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.saved_instances import SavedInstances
 from autoseg.inference.separation_file import read_separation
 from autoseg.io.images import read_labels
@@ -151,7 +152,7 @@ def test_maps_are_written_beside_the_predictions_with_a_dataset_json_that_explai
     output = SavedInstances.by("watershed", dataset, SETTINGS)
     label_map, values = tmp_path / "c.nii.gz", two_touching()
     assert not output.is_written(label_map)
-    case = output.begin(label_map, SimpleNamespace(record=record()), SimpleNamespace(dataset=dataset))
+    case = output.begin(label_map, PreparedCase(record(), ()), SimpleNamespace(dataset=dataset))
     heads = np.stack([values == value for value in range(3)]).astype(np.float32)
     case(DecidedSlab(0, values.astype(np.uint8), heads))
     case.write()

@@ -80,8 +80,8 @@ def test_several_models_predict_from_the_mean_of_their_probabilities(folders, th
     with ThreadPoolExecutor(1) as pool:
         labels = group.label_map(prepared, observers=[recorder], pool=pool if threaded else None)
     np.testing.assert_array_equal(labels, group.label_map(prepared))
-    inside = restore(np.ones(prepared[0].record.shape_after_crop, bool), prepared[0].record)
-    kept = restore(recorder.probabilities, prepared[0].record)
+    inside = restore(np.ones(prepared.record.shape_after_crop, bool), prepared.record)
+    kept = restore(recorder.probabilities, prepared.record)
     np.testing.assert_allclose(kept[:, inside], expected[:, inside], atol=1e-5)
     clear = np.abs(expected[1] - expected[0]) > 1e-4
     np.testing.assert_array_equal(labels[clear], expected.argmax(axis=0)[clear])

@@ -48,7 +48,7 @@ def kinds_beside(output, case):
     table = output / "uncertainty" / "uncertainty.json"
     maps = list((output / "uncertainty").glob(f"*/{case}.*"))
     in_table = table.is_file() and case in json.loads(table.read_text())["cases"]
-    assert len(maps) == (3 if in_table else 0)
+    assert len(maps) == (4 if in_table else 0)  # three and their means
     rows = (output / "quality.csv").read_text() if (output / "quality.csv").is_file() else ""
     record = (output / "quality" / f"{case}.json").is_file()
     assert record == (f"\n{case}," in rows)

@@ -9,7 +9,7 @@ from scipy.special import expit, logit
 from scipy.stats import entropy as scipy_entropy
 from tiny_models import make_checkpoint
 
-from autoseg.core.errors import ConfigError, PlanError
+from autoseg.core.errors import ConfigError
 from autoseg.core.geometry import Geometry
 from autoseg.evaluation import evaluate_folder
 from autoseg.inference import Predictor
@@ -180,9 +180,7 @@ def test_a_case_is_done_only_with_its_maps_and_means(tmp_path):
     assert list(table_of(out)) == ["a", "a_entropy", "b"]
     assert predictor.predict_files(inputs, out, save_uncertainty=True).skipped == ("a", "a_entropy", "b")
     (out / "uncertainty" / "entropy" / "b.nii.gz").unlink()
-    content = json.loads((out / "uncertainty" / "uncertainty.json").read_text())
-    del content["cases"]["a_entropy"]
-    (out / "uncertainty" / "uncertainty.json").write_text(json.dumps(content))
+    (out / "uncertainty" / "means" / "a_entropy.json").write_text("{")
     again = predictor.predict_files(inputs, out, save_uncertainty=True)
     assert (again.done, again.skipped) == (("a_entropy", "b"), ("a",))
     assert list(table_of(out)) == ["a", "a_entropy", "b"]
@@ -203,12 +201,8 @@ def test_maps_are_no_predictions(tmp_path):
 
 def test_what_is_in_the_way_is_named_before_anything_is_predicted(tmp_path):
     predictor, inputs = Predictor.load(make_model(tmp_path / "model"), None, "cpu"), write_inputs(tmp_path / "in")
-    (tmp_path / "out" / "uncertainty").mkdir(parents=True)
-    (tmp_path / "out" / "uncertainty" / "uncertainty.json").write_text("{")
-    with pytest.raises(PlanError, match=r"uncertainty\.json: found .*expected a table as autoseg writes it"):
-        predictor.predict_files(inputs, tmp_path / "out", save_uncertainty=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "uncertainty").touch()
     with pytest.raises(ConfigError, match="other/uncertainty: found a file, expected a folder for maps"):
         predictor.predict_files(inputs, tmp_path / "other", save_uncertainty=True)
-    assert [path.name for path in tmp_path.glob("o*/*")] == ["uncertainty"] * 2
+    assert [path.name for path in tmp_path.glob("o*/*")] == ["uncertainty"]

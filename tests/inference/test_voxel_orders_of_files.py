@@ -118,7 +118,7 @@ def test_checks_of_a_file_look_at_its_axes_after_turning(predictor, order):
     plan, configuration = predictor.model.plan, predictor.model.configuration
     shape, geometry = (1, *order.permuted(SHAPE)), order.turned(LPS, SHAPE)
     assert header_faults("x", shape, geometry, plan, configuration) == ()
-    assert header_warnings("x", shape, geometry, plan, configuration, 2) == ()
+    assert header_warnings(shape, geometry, plan, configuration, 2) == ()
     wrong = geometry.model_copy(update={"spacing": order.permuted((3000.0, 1.0, 1.5))})
     (fault,) = header_faults("x", shape, wrong, plan, configuration)
     expected = " x ".join(f"{edge:g}" for edge in order.permuted((2, 1, 1)))
@@ -129,6 +129,6 @@ def test_checks_of_a_file_look_at_its_axes_after_turning(predictor, order):
 def test_a_file_that_does_not_say_how_its_axes_lie_is_named(predictor):
     plan, configuration = predictor.model.plan, predictor.model.configuration
     silent = Geometry(spacing=(3.0, 1.0, 1.5))
-    (warning,) = header_warnings("case x", (1, *SHAPE), silent, plan, configuration, 2)
-    assert "case x: found no direction of the axes" in warning
+    (warning,) = header_warnings((1, *SHAPE), silent, plan, configuration, 2)
+    assert "found no direction of the axes" in warning
     assert "(LPS)" in warning

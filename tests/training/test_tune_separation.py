@@ -15,6 +15,7 @@ from autoseg.cases.case import CaseRecord
 from autoseg.core.geometry import Geometry
 from autoseg.evaluation.instances import match_instances
 from autoseg.inference.decided import DecidedSlab
+from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.separation_file import read_separation, read_separation_file
 from autoseg.io.images import read_labels
 from autoseg.tasks.separation import SeparationSettings, as_units, separate
@@ -102,7 +103,7 @@ def test_a_trial_counts_what_each_setting_matches_where_the_reference_decides(tm
     slab = DecidedSlab(0, (truth > 0).astype(np.uint8), heads)
     trials, output = SeparationTrials(dataset, frozenset({"c0"})), tmp_path / "validation" / "c0.png"
     for name in ("c0.png", "c1.png"):
-        own = SimpleNamespace(record=row.model_copy(update={"case": name.removesuffix(".png")}))
+        own = PreparedCase(row.model_copy(update={"case": name.removesuffix(".png")}), ())
         case = trials.begin(output.with_name(name), own, SimpleNamespace())
         case(slab)
         case.write()

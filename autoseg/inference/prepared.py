@@ -1,0 +1,161 @@
+"""A case on the grid of the models that predict it, and the stack of slices that a volume is for models of 2-D images.
+
+A model that was trained on 2-D images predicts each slice of a volume as it predicts that image alone: cropped,
+normalised and resampled by itself. What follows from the slices is put together on the grid of the volume, so that
+every output sees one case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.cases.case import Case, CaseRecord
+from autoseg.core.arrays import BoolArray, LabelMap
+from autoseg.core.geometry import Geometry
+from autoseg.core.plan import Plan
+from autoseg.dataset.labels import Labels, background_value
+from autoseg.inference.decided import DecidedSlab, Observer, needs_members
+from autoseg.inference.export import outside_probabilities
+from autoseg.preprocessing import Preprocessed
+
+Separate = Callable[[BoolArray, NDArray[np.uint8], tuple[float, ...]], LabelMap]
+"""(mask (z, y, x), probability (z, y, x) in 1/255, spacing in mm) -> objects (z, y, x), numbered from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCase:
+    """A case as it enters the networks."""
+
+    record: CaseRecord
+    """Of the case for the first model; of a stack, that of the volume, without crop."""
+    images: tuple[tuple[Preprocessed, ...], ...]
+    """For each image that is predicted by itself, one for each model: the case, or each slice along the plan's first
+    axis, in the order of the plan."""
+    slice_axis: int | None = None
+    """Axis of the file along which the slices lie; None if the case is one image."""
+
+    @property
+    def slice_spacing(self) -> tuple[float, ...]:
+        """Spacing (mm, axes of the file) of each image; of a slice, that across it is that of the training images."""
+        return self.images[0][0].record.geometry.spacing if self.images else self.record.geometry.spacing
+
+    def by_slices(self, separate: Separate) -> Separate:
+        """Return a separation that parts the objects of each slice alone, with numbers that no other slice has.
+
+        Of a case that is one image it is ``separate``.
+        """
+        if self.slice_axis is None:
+            return separate
+        axis, spacing = self.slice_axis, _in_front(self.slice_spacing, self.slice_axis)
+
+        def of_slices(mask: BoolArray, probability: NDArray[np.uint8], _: tuple[float, ...]) -> LabelMap:
+            objects, highest = np.zeros(mask.shape, dtype=np.uint32), 0
+            pairs = zip(*(np.moveaxis(array, axis, 0) for array in (mask, probability)), strict=True)
+            for plane, (own, probable) in zip(np.moveaxis(objects, axis, 0), pairs, strict=True):
+                found = separate(own[None], probable[None], spacing)[0]
+                np.copyto(plane, found + np.uint32(highest), where=found > 0)
+                highest += int(found.max(initial=0))
+            return objects
+
+        return of_slices
+
+    def placed(self, index: int, observers: Sequence[Observer], labels: Labels) -> tuple[Observer, ...]:
+        """Return observers of image ``index`` that hand ``observers`` its slabs as planes of the whole case."""
+        if self.slice_axis is None or not observers:
+            return tuple(observers)
+        return (_Placed(index, self.images[index][0].record, labels, tuple(observers)),)
+
+    def put_together(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Return one array (..., z, y, x) of the file from that of each image, in the order of ``images``."""
+        if self.slice_axis is None:
+            return arrays[0]
+        in_order = arrays[::-1] if self.record.flipped[0] else arrays
+        return np.concatenate(in_order, axis=self.slice_axis - 3)
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Observer of a slice that hands its slab to those of the volume: outside its crop there is background."""
+
+    index: int
+    record: CaseRecord
+    labels: Labels
+    observers: tuple[Observer, ...]
+
+    @property
+    def needs_members(self) -> bool:
+        """Whether an observer of the volume needs the probabilities of each member."""
+        return needs_members(self.observers)
+
+    def __call__(self, slab: DecidedSlab) -> None:
+        """Hand on the slab of the slice, its only plane."""
+        outside = outside_probabilities(self.labels)
+        placed = DecidedSlab(
+            self.index,
+            self._whole(slab.values[None], [background_value(self.labels)])[0],
+            self._whole(slab.probabilities, outside),
+            tuple(self._whole(member, outside) for member in slab.members),
+            None if slab.cores is None else self._whole(slab.cores, [0] * len(slab.cores)),
+        )
+        for observe in self.observers:
+            observe(placed)
+
+    def _whole(self, planes: NDArray[Any], fills: Sequence[int]) -> NDArray[Any]:
+        """Return maps (M, 1, y, x) of the crop in the whole slice, ``fills`` outside; as they are without a crop."""
+        record = self.record
+        if record.shape_after_crop == record.shape_before_crop:
+            return planes
+        whole = np.empty((len(planes), *record.shape_before_crop), planes.dtype)
+        whole[...] = np.reshape(fills, (-1, 1, 1, 1))
+        (_, y, x), (_, y_stop, x_stop) = record.crop_low, record.crop_high
+        whole[:, :, y:y_stop, x:x_stop] = planes
+        return whole
+
+
+def n_slices(shape: Sequence[int], geometry: Geometry, plan: Plan) -> int:
+    """Return the number of slices of an image of ``shape`` (C, z, y, x) that are predicted each by itself.
+
+    1 for a model of volumes, which predicts an image as a whole.
+    """
+    return shape[1 + plan.voxel_order(geometry).axes[0]] if plan.is_of_2d_images else 1
+
+
+def whole_image(prepared: tuple[Preprocessed, ...]) -> PreparedCase:
+    """Return a case that is one image, prepared for each model."""
+    return PreparedCase(prepared[0].record, (prepared,))
+
+
+def stack_of_slices(case: Case, plan: Plan, prepare: Callable[[Case], tuple[Preprocessed, ...]]) -> PreparedCase:
+    """Return a case of several slices, each prepared for each model by ``prepare`` as a case of one slice.
+
+    Its spacing across the slice is that of the training images, where it has no meaning, so that a slice of a stack is
+    resampled as the same slice in a file of its own.
+    """
+    order = plan.voxel_order(case.geometry)
+    axis, shape = order.axes[0], order.permuted(case.image.shape[1:])
+    spacing = [*case.geometry.spacing]
+    spacing[axis] = plan.original_median_spacing[0]
+    geometry = case.geometry.model_copy(update={"spacing": tuple(spacing)})
+
+    def prepared(index: int) -> tuple[Preprocessed, ...]:
+        place = shape[0] - 1 - index if order.flipped[0] else index
+        image = case.image.take([place], axis=1 + axis)
+        name = f"{case.name}, slice {place}"
+        return prepare(replace(case, name=name, image=image, geometry=geometry, target=None, layers=()))
+
+    own = order.permuted(case.geometry.spacing)
+    record = CaseRecord(
+        case=case.name, geometry=case.geometry, transpose=order.axes, flipped=order.flipped, shape_before_crop=shape,
+        crop_low=(0, 0, 0), crop_high=shape, spacing_before=own, spacing=own, shape=shape,
+    )  # fmt: skip
+    return PreparedCase(record, tuple(map(prepared, range(shape[0]))), axis)
+
+
+def _in_front(values: Sequence[float], axis: int) -> tuple[float, ...]:
+    """Return values of three axes with that of ``axis`` first."""
+    return (values[axis], *(value for index, value in enumerate(values) if index != axis))
