@@ -48,7 +48,7 @@ def whole(location):
 def digests(folder):
     """Hash of every file of the arrays of a prediction."""
     files = [path for path in Path(folder).rglob("*") if path.is_file() and ".zarr" in str(path)]
-    files = [path for path in files if ".tmp." not in path.name]  # of marks that were being written at a kill
+    files = [path for path in files if ".tmp." not in path.name and path.suffix != ".lock"]  # left by a kill
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
