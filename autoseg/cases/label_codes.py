@@ -195,20 +195,33 @@ def _read_mask_file(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) ->
     """Return the content of the mask file, as :func:`read_valid_mask`; None if there is none."""
     if files.valid_mask is None:
         return None
-    where = f"valid mask of case {files.name!r}: {files.valid_mask}"
     try:
         mask, _ = read_labels(files.valid_mask)
     except FileFormatError as error:
         fault = replace(error.fault, where=f"valid mask of case {files.name!r}: {error.fault.where}")
         raise FileFormatError(fault) from error
-    if mask.shape != shape:
-        fix = "Export the mask on the grid of the image."
-        raise DatasetError([Fault(where, f"shape {mask.shape} (z, y, x)", f"{shape}, as the image", fix)])
+    check_mask_shape(files, mask.shape, shape)
     valid: BoolArray = mask != 0
-    if undrawn_set(labels, files.name) == frozenset(range(labels.n_classes)) and not valid.any():
+    check_mask_marks(files, labels, has_marks=bool(valid.any()))
+    return valid
+
+
+def check_mask_shape(files: CaseFiles, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Raise ``DatasetError`` unless the valid mask of a case has the ``shape`` (z, y, x) of its image."""
+    if found != shape:
+        where, fix = (
+            f"valid mask of case {files.name!r}: {files.valid_mask}",
+            "Export the mask on the grid of the image.",
+        )
+        raise DatasetError([Fault(where, f"shape {found} (z, y, x)", f"{shape}, as the image", fix)])
+
+
+def check_mask_marks(files: CaseFiles, labels: Labels, *, has_marks: bool) -> None:
+    """Raise ``DatasetError`` if a valid mask is 0 everywhere, unless dataset.json declares a class absent."""
+    if undrawn_set(labels, files.name) == frozenset(range(labels.n_classes)) and not has_marks:
+        where = f"valid mask of case {files.name!r}: {files.valid_mask}"
         fix = "Mark the annotated voxels with 1, or remove the case."
         raise DatasetError([Fault(where, "0 everywhere", "voxels above 0: otherwise nothing is annotated", fix)])
-    return valid
 
 
 def read_class_map(path: Path, info: LayerInfo, labels: Labels, shape: tuple[int, ...]) -> Layer:

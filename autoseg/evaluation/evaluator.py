@@ -3,63 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from autoseg.cases.label_codes import apply_mask, classes_and_objects, read_valid_mask
-from autoseg.core.arrays import LabelMap
 from autoseg.core.errors import AutosegError, EvaluationError
 from autoseg.core.findings import listed
-from autoseg.core.geometry import Geometry
 from autoseg.core.parallel import Workers, map_ordered
 from autoseg.core.progress import Progress, silent
-from autoseg.dataset.dataset import CaseFiles, Dataset
-from autoseg.dataset.file_values import NAN_VALUE
+from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.labels import CaseStatement, Labels
-from autoseg.evaluation.cases import CaseMetrics, case_metrics, is_left_out
+from autoseg.evaluation.case_scoring import Job, Outcome, Scored, score
+from autoseg.evaluation.cases import is_left_out
 from autoseg.evaluation.comparison import compare
-from autoseg.evaluation.grids import Grid, placed_on
-from autoseg.evaluation.instance_scores import instance_scores
 from autoseg.evaluation.matching import find_dataset_json, find_reference_masks, label_files, load_dataset
-from autoseg.evaluation.metrics import count
 from autoseg.evaluation.summary import Summary, summarise
-from autoseg.evaluation.surface_scores import SurfaceScores, surface_scores
-from autoseg.io.images import read_labels
 
 LISTED = 50
 """Largest number of case names in one message. The summary holds all names."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One case to score, as it is sent to a worker process."""
-
-    case: str
-    reference: Path
-    predictions: tuple[Path | None, ...]
-    """Prediction in each of the scored folders; None if a folder has none for the case."""
-    labels: Labels
-    mask: Path | None = None
-    """Valid mask of the reference; None if it has none."""
-    tolerance_mm: float | None = None
-    """Of surface scores; None computes none."""
-
-    def __repr__(self) -> str:
-        return self.case
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    metrics: CaseMetrics
-    warnings: tuple[str, ...]
-
-
-_Outcome = _Scored | AutosegError | None
-"""Result for one prediction: its metrics, an error, or None if there is no prediction."""
 
 
 def evaluate_folder(
@@ -89,8 +49,9 @@ def evaluate_folder(
     Parameters
     ----------
     reference, predictions
-        Folders of label maps, 2-D or 3-D. If no file of a folder has the ``file_ending`` of dataset.json, the only
-        other supported ending in the folder is taken.
+        Folders of label maps, 2-D or 3-D: image files, and arrays (``case.zarr``, ``case.n5``, ``case.h5``, tiles in
+        ``case.json``), which are read box by box. If no file of a folder has the ``file_ending`` of dataset.json, the
+        only other supported ending in the folder is taken.
     dataset_json
         Path of the file (or of a folder that holds it), its content, or a data set. None: it is searched in
         ``predictions``, ``reference`` and the parent of ``reference``.
@@ -130,14 +91,16 @@ def evaluate_folder(
             f"evaluation of classes: found the task regression (targets {listed(dataset.labels.targets)}), expected "
             "labels. Use autoseg.evaluation.evaluate_numbers_folder, as autoseg_evaluate_folder does."
         )
-    references = chosen(label_files(reference, dataset.file_ending), cases, reference)
+    references = chosen(label_files(reference, dataset.file_ending, with_arrays=True), cases, reference)
     masks = find_reference_masks(given, dataset, references)
 
     folders = [
-        label_files(Path(folder), dataset.file_ending) for folder in (predictions, against) if folder is not None
+        label_files(Path(folder), dataset.file_ending, with_arrays=True)
+        for folder in (predictions, against)
+        if folder is not None
     ]
     jobs = [
-        _Job(name, path, tuple(files.get(name) for files in folders), dataset.labels, masks.get(name), tolerance_mm)
+        Job(name, path, tuple(files.get(name) for files in folders), dataset.labels, masks.get(name), tolerance_mm)
         for name, path in references.items()
         if any(name in files for files in folders)
     ]
@@ -216,7 +179,7 @@ def evaluate_files(
     ``EvaluationError`` if no case can be scored.
     """
     jobs = [
-        _Job(name, reference, (prediction,), labels, (masks or {}).get(name))
+        Job(name, reference, (prediction,), labels, (masks or {}).get(name))
         for name, (reference, prediction) in pairs.items()
     ]
     summary = _summary([outcome for (outcome,) in _run(jobs, workers, progress)], labels)
@@ -227,9 +190,9 @@ def evaluate_files(
 
 
 def _summary(
-    outcomes: Sequence[_Outcome], labels: Labels, *, missing: Sequence[str] = (), extra: Sequence[str] = ()
+    outcomes: Sequence[Outcome], labels: Labels, *, missing: Sequence[str] = (), extra: Sequence[str] = ()
 ) -> Summary:
-    scored = [outcome for outcome in outcomes if isinstance(outcome, _Scored)]
+    scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
     return summarise(
         [case.metrics for case in scored],
         _names(labels),
@@ -255,94 +218,15 @@ def chosen(references: Mapping[str, Path], cases: Collection[str] | None, folder
     return {name: path for name, path in references.items() if name in set(cases)}
 
 
-def _run(jobs: Sequence[_Job], workers: Workers, progress: Progress) -> list[tuple[_Outcome, ...]]:
+def _run(jobs: Sequence[Job], workers: Workers, progress: Progress) -> list[tuple[Outcome, ...]]:
     """Score all jobs; return for each what became of its predictions."""
-    results = map_ordered(_score, jobs, [job.case for job in jobs], workers=workers, progress=progress)
+    results = map_ordered(score, jobs, [job.case for job in jobs], workers=workers, progress=progress)
     return [
         tuple(result if path is not None else None for path in job.predictions)
         if isinstance(result, AutosegError)  # of the reference, or of the worker
         else result
         for job, result in zip(jobs, results, strict=True)
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Content of a reference."""
-
-    classes: NDArray[np.integer[Any]]
-    """(z, y, x) file values of classes."""
-    labels: Labels
-    """Meaning of ``classes``. If a mask was applied, it has an ignore value, which the data set may not have."""
-    geometry: Geometry
-    objects: LabelMap | None
-    """(z, y, x) numbers of objects; None if label files hold classes."""
-
-
-def read_reference(case: str, path: Path, labels: Labels, mask: Path | None) -> Reference:
-    """Return the content of a reference.
-
-    Where its valid mask is 0 the reference has an ignore value, which ``labels`` may not have. Raises
-    ``FileFormatError`` if a file cannot be read, or holds numbers of no object, and ``DatasetError`` if the mask does
-    not fit.
-    """
-    has_nan = NAN_VALUE in labels.file_values()
-    values, geometry = read_labels(path, allow_nan=True) if has_nan else read_labels(path)
-    valid = read_valid_mask(CaseFiles(case, (), label=path, valid_mask=mask), labels, values.shape)
-    classes, objects = classes_and_objects(values, labels, path)
-    return Reference(*apply_mask(classes, valid, labels), geometry, objects)
-
-
-def _score(job: _Job) -> tuple[_Outcome, ...]:
-    """Read each file of a case once, and score its predictions."""
-    drawn = read_reference(job.case, job.reference, job.labels, job.mask)
-    return tuple(None if path is None else _compared(job, path, drawn) for path in job.predictions)
-
-
-def _compared(job: _Job, prediction_file: Path, drawn: Reference) -> _Scored | AutosegError:
-    """Score one prediction against a reference; return errors instead of raising them."""
-    reference, geometry, labels = drawn.classes, drawn.geometry, drawn.labels
-    try:
-        grid = Grid(job.reference, reference.shape, geometry)
-        values, doubt = placed_on(grid, *read_labels(prediction_file), case=job.case, path=prediction_file)
-        prediction, objects = classes_and_objects(values, job.labels, prediction_file)
-        counts = count(reference, prediction, labels, job.case)
-        if not any(counts[head].n_decided for head in labels.foreground_heads):
-            raise EvaluationError(
-                f"reference of case {job.case!r} ({job.reference}): no annotated voxel of any class, expected at "
-                "least one. Annotate some voxels, or remove the file from the references."
-            )
-    except AutosegError as error:
-        return error
-    surface: Mapping[str, SurfaceScores] = {}
-    if job.tolerance_mm is not None:
-        surface = surface_scores(reference, prediction, labels, geometry.spacing, job.tolerance_mm, case=job.case)
-    metrics = case_metrics(
-        job.case,
-        str(job.reference),
-        str(prediction_file),
-        job.labels,
-        counts,
-        n_voxels=reference.size,
-        voxel_volume=geometry.voxel_volume,
-        surface=surface,
-    )
-    if drawn.objects is not None and objects is not None:
-        of_objects = instance_scores((reference, drawn.objects), (prediction, objects), labels, case=job.case)
-        metrics = metrics.model_copy(update={"instances": of_objects})
-    warnings = (doubt, _absence_warning(job, metrics))
-    return _Scored(metrics, tuple(warning for warning in warnings if warning is not None))
-
-
-def _absence_warning(job: _Job, metrics: CaseMetrics) -> str | None:
-    """Return a warning if the reference contains a class that dataset.json declares absent; otherwise None."""
-    drawn = [_names(job.labels)[key] for key in metrics.absent if metrics.metrics[key].n_ref]
-    if not drawn:
-        return None
-    return (
-        f"reference of case {job.case!r} ({job.reference}): found voxels of {', '.join(drawn)}, expected none because "
-        f"of dataset.json: cases.{job.case}.absent. Correct one of the two."
-    )
 
 
 def unmatched_lines(missing: Sequence[str], extra: Sequence[str]) -> list[str]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.errors import EvaluationError
-from autoseg.core.geometry import Geometry
-from autoseg.core.orientation import has_axes, order_towards
+from autoseg.core.geometry import ASSUMED, Geometry
+from autoseg.core.orientation import VoxelOrder, has_axes, order_towards
 
 
 class Grid(NamedTuple):
@@ -40,24 +40,42 @@ def placed_on(
     EvaluationError
         If shape or geometry differ.
     """
-    values, turned = on_grid_of(grid.geometry, values, geometry)
-    if values.shape[-3:] != grid.shape:
+    order, doubt = placing(grid, values.shape[-3:], geometry, case=case, path=path)
+    return (values if order.is_identity else np.ascontiguousarray(order.apply(values))), doubt
+
+
+def placing(
+    grid: Grid, shape: tuple[int, ...], geometry: Geometry, *, case: str, path: Path
+) -> tuple[VoxelOrder, str | None]:
+    """Return the order that turns a prediction of a shape (z, y, x) to that of a reference, and the warning.
+
+    Other parameters, and errors, are those of :func:`placed_on`.
+    """
+    order = _order(grid.geometry, geometry)
+    turned = geometry if order.is_identity else order.turned(geometry, shape)
+    shape = order.permuted(shape)
+    if shape != grid.shape:
         raise EvaluationError(
-            f"prediction of case {case!r} ({path}): found shape {values.shape[-3:]}, expected {grid.shape} (z, y, x) "
+            f"prediction of case {case!r} ({path}): found shape {shape}, expected {grid.shape} (z, y, x) "
             f"as in {grid.path}. Predict on the grid of the reference."
         )
     difference = grid_difference(turned, grid.geometry)
     if difference is None:
-        return values, None
+        return order, None
     if has_axes(grid.geometry) and has_axes(turned):
         raise EvaluationError(
             f"prediction of case {case!r} ({path}): {difference} as in {grid.path}. It is not scored: resample it to "
             "the grid of the reference, or write it with the geometry of its image."
         )
-    return values, (
+    return order, (
         f"prediction of case {case!r} ({path}): {difference} as in {grid.path}. The arrays were compared voxel by "
         "voxel. Write predictions with the geometry of their image."
     )
+
+
+def stated_geometry(reference: Geometry, prediction: Geometry) -> Geometry:
+    """Return the geometry of a reference; if its file states no voxel size, that of the prediction."""
+    return prediction if reference.metadata.get("spacing") == ASSUMED else reference
 
 
 def on_grid_of(wanted: Geometry, labels: NDArray[Any], geometry: Geometry) -> tuple[NDArray[Any], Geometry]:
@@ -67,15 +85,24 @@ def on_grid_of(wanted: Geometry, labels: NDArray[Any], geometry: Geometry) -> tu
 
     Both are returned unchanged if one of the geometries does not state the direction of its axes.
     """
-    order = order_towards(geometry, wanted.direction if has_axes(wanted) else None)
+    order = _order(wanted, geometry)
     if order.is_identity:
         return labels, geometry
     return np.ascontiguousarray(order.apply(labels)), order.turned(geometry, labels.shape[-3:])
 
 
+def _order(wanted: Geometry, geometry: Geometry) -> VoxelOrder:
+    return order_towards(geometry, wanted.direction if has_axes(wanted) else None)
+
+
 def grid_difference(geometry: Geometry, expected: Geometry) -> str | None:
-    """Return the differing properties of two geometries as "found ..., expected ..."; None if they agree."""
+    """Return the differing properties of two geometries as "found ..., expected ..."; None if they agree.
+
+    Directions are compared if both state them.
+    """
     differing = geometry.differs_from(expected)
+    if not (has_axes(geometry) and has_axes(expected)):
+        differing = tuple(name for name in differing if name != "direction")
     if not differing:
         return None
     texts = (", ".join(f"{name} {_shown(getattr(item, name))}" for name in differing) for item in (geometry, expected))

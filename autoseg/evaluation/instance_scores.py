@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from autoseg.core.arrays import LabelMap
+from autoseg.core.arrays import BoolArray, LabelMap
 from autoseg.core.means import mean_known
 from autoseg.dataset.labels import Labels, head_states
 from autoseg.dataset.objects import objects_of_class
@@ -104,27 +104,44 @@ def instance_scores(
 ) -> dict[str, InstanceScores]:
     """Return key of a foreground class -> the scores of its objects, over the voxels that the reference decides for it.
 
+    Parameters as for :func:`instance_tables`.
+    """
+    tables = instance_tables(reference, prediction, labels, case=case)
+    return {key: InstanceScores.of(count_matches(table), count_partitions(table)) for key, table in tables.items()}
+
+
+def instance_tables(
+    reference: tuple[NDArray[np.integer[Any]], LabelMap],
+    prediction: tuple[NDArray[np.integer[Any]], LabelMap],
+    labels: Labels,
+    *,
+    case: str = "",
+    valid: BoolArray | None = None,
+) -> dict[str, Contingency]:
+    """Return key of a foreground class -> the overlaps of its objects, over the voxels that the reference decides.
+
     Parameters
     ----------
     reference, prediction
-        File values of classes and numbers of objects, both (z, y, x); see ``dataset.objects.split_instances``.
+        File values of classes and numbers of objects, both (*S); see ``dataset.objects.split_instances``.
     labels
         Meaning of the values.
     case
         Name of the case in ``dataset.json: cases``.
+    valid
+        (*S) mask of voxels that are annotated, whatever their value; None: all.
     """
     classes, objects = reference
-    codes, label_sets = labels.encode(classes, case)
+    codes, label_sets = labels.encode(classes, case, valid=valid)
     positive, negative = head_states(label_sets, labels.regions)  # (N, H)
-    scores = {}
+    tables = {}
     for index in labels.foreground_heads:
         head = labels.heads[index]
         decided = (positive[:, index] | negative[:, index])[codes]
         (value,) = head.values
         drawn, predicted = (objects_of_class(numbers, of, value) for of, numbers in ((classes, objects), prediction))
-        table = Contingency.of(predicted, drawn, decided)
-        scores[head.key] = InstanceScores.of(count_matches(table), count_partitions(table))
-    return scores
+        tables[head.key] = Contingency.of(predicted, drawn, decided)
+    return tables
 
 
 def mean_instance_scores(

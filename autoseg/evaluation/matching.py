@@ -8,12 +8,14 @@ from typing import Any
 
 from autoseg.core.errors import EvaluationError
 from autoseg.core.findings import Findings
+from autoseg.core.location import FOLDER_ENDINGS, HDF5_ENDINGS
 from autoseg.dataset.case_files import label_folder_name, resolved_path
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.dataset_json import read_dataset_json
 from autoseg.dataset.folder_files import has_ending, image_ending, stem_of, visible
 from autoseg.dataset.schema import MASK_FOLDER
 from autoseg.io.images import SUPPORTED_ENDINGS, ending_of
+from autoseg.io.tile_json import describes_tiles
 
 
 def find_dataset_json(reference: Path, predictions: Path) -> Path:
@@ -85,12 +87,15 @@ def _label_files_of(path: Path, content: Mapping[str, Any]) -> Callable[[Path], 
     return lambda file: file.parent.resolve() == folder  # the file itself may be a link into a store
 
 
-def label_files(folder: Path, ending: str) -> dict[str, Path]:
+def label_files(folder: Path, ending: str, *, with_arrays: bool = False) -> dict[str, Path]:
     """Return case -> label map for the files of a folder, sorted by case.
 
     Files with ``ending`` (in upper or lower case) are label maps. So are files with another supported ending, for cases
     without a file with ``ending``; but pictures in a folder of volumes are not. A link without its target is included:
     reading it will raise an error that names it. Hidden files (temporary files of a writer) are ignored.
+
+    With ``with_arrays``, arrays are label maps, too: folders ``case.zarr`` and ``case.n5``, files ``case.h5``, and the
+    description of tiles ``case.json``.
 
     Raises
     ------
@@ -100,20 +105,30 @@ def label_files(folder: Path, ending: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise EvaluationError(_no_folder(folder))
     entries = [path for path in visible(folder) if path.is_symlink() or not path.is_dir()]
-    wanted = [path for path in entries if has_ending(path.name, ending)]
+    arrays = [path for path in visible(folder) if with_arrays and _array_ending(path)]
+    wanted = [path for path in dict.fromkeys((*entries, *arrays)) if has_ending(path.name, ending)]
     files = _by_case(folder, ((stem_of(path, ending), path) for path in wanted))
     others = [
         (ending_of(path), path)
         for path in entries
         if not has_ending(path.name, ending) and path.name.lower().endswith(SUPPORTED_ENDINGS)
     ]
+    further = [(_array_ending(path), path) for path in arrays if path not in wanted]
     if not wanted:
-        _check_one_kind(folder, {other for other, _ in others}, ending)
+        _check_one_kind(folder, {other for other, _ in (*others, *further)}, ending)
     else:
         others = [(other, path) for other, path in others if image_ending(path.name, ending)]
-    further = ((stem_of(path, other), path) for other, path in others)
-    files |= _by_case(folder, ((case, path) for case, path in further if case not in files))
+    by_name = ((stem_of(path, other), path) for other, path in (*others, *further))
+    files |= _by_case(folder, ((case, path) for case, path in by_name if case not in files))
     return dict(sorted(files.items()))
+
+
+def _array_ending(path: Path) -> str:
+    """Return the ending of the name of an array that is no image file; "" for anything else."""
+    for ending in (*FOLDER_ENDINGS, *HDF5_ENDINGS):
+        if has_ending(path.name, ending) and path.is_dir() == (ending in FOLDER_ENDINGS):
+            return path.name[-len(ending) :]
+    return path.name[-5:] if has_ending(path.name, ".json") and describes_tiles(path) else ""
 
 
 def _by_case(folder: Path, files: Iterable[tuple[str, Path]]) -> dict[str, Path]:

@@ -38,6 +38,21 @@ class PairCounts:
     counts: NDArray[np.int64]
     """(A, B) voxels."""
 
+    def __add__(self, other: PairCounts) -> PairCounts:
+        """Return the histogram of the voxels of both."""
+        rows = np.union1d(self.reference_values, other.reference_values)
+        columns = np.union1d(self.prediction_values, other.prediction_values)
+        counts = np.zeros((len(rows), len(columns)), dtype=np.int64)
+        for pairs in (self, other):
+            at = np.searchsorted(rows, pairs.reference_values), np.searchsorted(columns, pairs.prediction_values)
+            counts[np.ix_(*at)] += pairs.counts
+        return PairCounts(rows, columns, counts)
+
+
+_NONE = np.zeros(0, dtype=np.int64)
+NO_PAIRS = PairCounts(_NONE, _NONE, np.zeros((0, 0), dtype=np.int64))
+"""Histogram of no voxels."""
+
 
 @dataclass(frozen=True, slots=True)
 class HeadCounts:

@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.cases.label_codes import apply_mask, classes_and_objects, read_valid_mask
 from autoseg.cases.layers import class_indices
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError
 from autoseg.core.geometry import Geometry
 from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
+from autoseg.dataset.dataset import CaseFiles
+from autoseg.dataset.file_values import NAN_VALUE
 from autoseg.dataset.labels import Labels, head_states
-from autoseg.evaluation.evaluator import read_reference
 from autoseg.evaluation.grids import Grid, placed_on
 from autoseg.evaluation.metrics import count_pairs
 from autoseg.evaluation.postprocessing import Change, Step, changed_by, chosen_parts
@@ -99,6 +101,31 @@ class _Job:
         return self.files.case
 
 
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """Content of a reference."""
+
+    classes: NDArray[np.integer[Any]]
+    """(z, y, x) file values of classes."""
+    labels: Labels
+    """Meaning of ``classes``. If a mask was applied, it has an ignore value, which the data set may not have."""
+    geometry: Geometry
+
+
+def _read_reference(case: str, path: Path, labels: Labels, mask: Path | None) -> _Reference:
+    """Return the content of a reference.
+
+    Where its valid mask is 0 the reference has an ignore value, which ``labels`` may not have. Raises
+    ``FileFormatError`` if a file cannot be read, or holds numbers of no object, and ``DatasetError`` if the mask does
+    not fit.
+    """
+    has_nan = NAN_VALUE in labels.file_values()
+    values, geometry = read_labels(path, allow_nan=True) if has_nan else read_labels(path)
+    valid = read_valid_mask(CaseFiles(case, (), label=path, valid_mask=mask), labels, values.shape)
+    classes, _ = classes_and_objects(values, labels, path)
+    return _Reference(*apply_mask(classes, valid, labels), geometry)
+
+
 def measure_effects(
     files: Sequence[ScoredFiles],
     labels: Labels,
@@ -126,7 +153,7 @@ def measure_effects(
 def _measure(job: _Job) -> CaseEffects:
     """Return the effects in one case."""
     files = job.files
-    reference = read_reference(files.case, files.reference, job.labels, files.mask)
+    reference = _read_reference(files.case, files.reference, job.labels, files.mask)
     geometry = reference.geometry
     grid = Grid(files.reference, reference.classes.shape, geometry)
     prediction, _ = placed_on(grid, *read_labels(files.prediction), case=files.case, path=files.prediction)

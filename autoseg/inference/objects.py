@@ -78,20 +78,32 @@ def core_units(slab: DecidedSlab, labels: Labels) -> NDArray[np.uint8]:
 def _named(
     objects: LabelMap, value: int, labels: Labels, numbers: InstanceNumbers, case: str
 ) -> NDArray[np.unsignedinteger]:
-    """Return objects (z, y, x), numbered from 1, with the file values that ``numbers`` give those of a class.
+    """Return objects (z, y, x), numbered from 1, with the file values that ``numbers`` give those of a class."""
+    values = object_values(int(objects.max(initial=0)), value, labels, numbers, case)
+    return np.append(np.uint32(0), values)[objects]
 
-    The file values of background and of unannotated voxels are passed over.
+
+def object_values(
+    n_objects: int, value: int, labels: Labels, numbers: InstanceNumbers, case: str
+) -> NDArray[np.uint32]:
+    """Return the file value (n_objects,) of each object of the class with the file value ``value``, ascending.
+
+    The file values of background and of unannotated voxels are passed over. Raises ``PlanError`` if ``numbers`` leave
+    the class fewer values.
     """
     first = 0 if numbers.per_class is None else value * numbers.per_class
     last = LARGEST_NUMBER if numbers.per_class is None else first + numbers.per_class - 1
-    named = objects.astype(np.uint32) + np.uint32(first)
+    values = np.arange(first + 1, first + n_objects + 1, dtype=np.int64)
     for taken in sorted({background_value(labels), labels.unlabelled or 0}):
         if first < taken <= last:
-            named[named >= taken] += 1
-    if numbers.per_class is not None and int(named.max(initial=first)) > last:
+            values[values >= taken] += 1
+    if n_objects and values[-1] > last:
+        limit, fix = f"{LARGEST_NUMBER}, the largest number of an object", "Remove small objects."
+        if numbers.per_class is not None:
+            limit = f"{numbers.per_class}, instances_per_class in dataset.json"
+            fix = "Use a larger number there, and in the label files, and train again."
         raise PlanError(
-            f"case {case}: found {int(objects.max(initial=0))} objects of the class with the value {value}, more than "
-            f"{numbers.per_class}, instances_per_class in dataset.json, leaves numbers for. Use a larger number there, "
-            "and in the label files, and train again."
+            f"case {case}: found {n_objects} objects of the class with the value {value}, more than {limit}, leaves "
+            f"numbers for. {fix}"
         )
-    return named
+    return values.astype(np.uint32)

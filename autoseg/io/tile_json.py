@@ -10,6 +10,7 @@ grey, a tile of a wrong size is an error, and resizing keeps the outer edges of 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -83,6 +84,15 @@ class TileVolume(BaseModel):
     def tile(self) -> tuple[int, int]:
         """Height and width of a tile in voxels after resizing."""
         return self.tile_size if isinstance(self.tile_size, tuple) else (self.tile_size, self.tile_size)
+
+
+def describes_tiles(path: Path) -> bool:
+    """Whether a JSON file describes a volume as tiles, right or wrong; False for any other file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"image", "depth"} <= content.keys()
 
 
 class _Format(NamedTuple):

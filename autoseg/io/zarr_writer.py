@@ -7,6 +7,7 @@ shards that have no mark, and processes that write different shards need not kno
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -210,6 +211,23 @@ def create_zarr(
     return ZarrWriter(path, shard, chunk, reduction, made, np.dtype(dtype), arrays)
 
 
+def check_written(folder: Path) -> None:
+    """Raise ``FileFormatError`` if a volume at ``folder`` was begun here, and has shards that are not done.
+
+    They would be read as 0. Anything else passes: nothing tells whether others have finished a volume.
+    """
+    marks, file = folder / "0" / DONE, folder / "0" / "zarr.json"
+    if not marks.is_dir() or not file.is_file():
+        return
+    metadata = json_object(file)
+    shape, shard = metadata["shape"], metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    n_shards = math.prod(-(-edge // length) for edge, length in zip(shape, shard, strict=True))
+    n_done = sum(not mark.name.startswith(".") for mark in marks.iterdir())
+    if n_done < n_shards:
+        found = f"a volume of which {n_done} of {n_shards} shards are written"
+        raise unreadable(folder, found, "all of them", "Go on with the command that writes it, until it ends.")
+
+
 def _levels(shape: Shape4, geometry: Geometry, n_levels: int) -> tuple[_Level, ...]:
     found = [_Level(shape, (1, 1, 1), (1, 1, 1))]
     for _ in range(n_levels - 1):
@@ -301,9 +319,11 @@ def _create_array(path: Path, axes: str, shape: Shape4, dtype: np.dtype[Any], ch
     }
     spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path}/"}, "metadata": metadata}
     try:
-        return tensorstore.open(spec, open=True, create=True).result()
+        array = tensorstore.open(spec, open=True, create=True).result()
     except ValueError as error:
         raise _other(path, "an array of another shape, type or layout") from error
+    (path / DONE).mkdir(exist_ok=True)  # by which a volume without any mark is known as begun
+    return array
 
 
 def _system_error(error: Exception) -> Exception:

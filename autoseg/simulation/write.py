@@ -154,7 +154,7 @@ def sparse_json(dataset: Dataset, ignore: int | None, dropped: Mapping[str, froz
 
 
 def _listed_cases(dataset: Dataset) -> dict[str, Any]:
-    """Return the keys that list the cases of the copy: ``boxes`` and, beside them, ``dataset``; none without volumes."""
+    """Return the keys that list the cases of the copy: ``boxes`` and, beside them, ``dataset``; none without parts."""
     boxes = {
         case.name: case.volume.as_json(f"labelsTr/{_label_name(dataset, case)}")
         for case in dataset.cases

@@ -1,9 +1,11 @@
 """Blockwise prediction of a generated volume beside prediction in memory: time, and the most memory of the process.
 
 python scripts/benchmarks/blockwise_prediction.py [--sizes 0.25 0.5 1 2] [--beside 0.25] [--rounds 3] [--memory-gb 2]
+    [--pointwise]
 
 The volume is a Zarr of uint8 noise, of which a small piece is repeated; a size of 1 is 10^9 voxels. The network is a
-U-Net of two stages with 4 and 8 features, which costs as little as a network may, so that everything else shows. Each
+U-Net of two stages with 4 and 8 features, which costs as little as a network may, so that everything else shows; with
+``--pointwise`` it is a convolution of single voxels, for which only the memory is of interest. Each
 prediction runs in a process of its own and writes the label map as Zarr; what is timed begins after the model is
 loaded. Seconds are those of one processor, of all threads, whatever else the machine does.
 """
@@ -68,6 +70,7 @@ def blockwise_prediction(
     rounds: Annotated[int, typer.Option(min=1, help="Pairs of predictions of that size; the ratio is the median.")] = 3,
     step: Annotated[float, typer.Option(help="Distance of windows as a share of the patch.")] = 0.5,
     memory_gb: Annotated[float, typer.Option(help="Memory that blockwise prediction may take.")] = 2.0,
+    pointwise: Annotated[bool, typer.Option(help="A network of single voxels, to measure memory quickly.")] = False,
     one: Annotated[str | None, typer.Option(hidden=True, help="Predict in this process: KIND FOLDER SIZE.")] = None,
     json_: common.JsonOption = False,
 ) -> None:
@@ -78,7 +81,7 @@ def blockwise_prediction(
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        write_model(Path(folder))
+        write_model(Path(folder), is_pointwise=pointwise)
         for size in sizes or [0.25, 0.5, 1.0, 2.0]:
             write_volume(Path(folder) / "v.zarr", size)
             n_rounds = rounds if size == beside else 1
@@ -137,7 +140,9 @@ def measured(kind: str, folder: str, step: float, memory_gb: float) -> Result:
     done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return Result(**json.loads(done.stdout.splitlines()[-1]))
+    result = Result(**json.loads(done.stdout.splitlines()[-1]))
+    print(f"{kind}: {result}", file=sys.stderr, flush=True)
+    return result
 
 
 def predicted(kind: str, folder: Path, step: float, memory_gb: float) -> Result:
@@ -199,12 +204,17 @@ def write_volume(path: Path, size: float) -> None:
     writer.finish()
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, *, is_pointwise: bool = False) -> None:
     """Write a model of random weights."""
     topology = Topology(
         kind="plain", features=(4, 8), strides=((1, 1, 1), (2, 2, 2)), kernels=((3, 3, 3),) * 2, encoder_blocks=(1, 1),
         decoder_blocks=(1,),
     )  # fmt: skip
+    if is_pointwise:
+        topology = Topology(
+            kind="plain", features=(1,), strides=((1, 1, 1),), kernels=((1, 1, 1),), encoder_blocks=(1,),
+            decoder_blocks=(), normalization="none",
+        )  # fmt: skip
     configuration = Configuration(
         name="3d_fullres", spacing=(1.0, 1.0, 1.0), patch_size=PATCH, batch_size=2, median_shape=(128.0,) * 3,
         normalization=("zscore",), use_mask_for_norm=(False,), topology=topology, batch_dice=False,

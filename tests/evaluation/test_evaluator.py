@@ -14,7 +14,7 @@ from autoseg import Dataset
 from autoseg.core.errors import DatasetError, EvaluationError
 from autoseg.core.geometry import FLAT_SPACING, Geometry
 from autoseg.core.orientation import VoxelOrder
-from autoseg.evaluation import evaluate_folder, evaluator
+from autoseg.evaluation import evaluate_folder, label_boxes
 from autoseg.io.images import read_labels, write_labels
 
 CONTENT = {
@@ -334,11 +334,11 @@ def test_every_file_is_read_once(
     shutil.copytree(predictions, tmp_path / "other")
     read: list[Path] = []
 
-    def reading(path: Path) -> object:
+    def reading(path: Path, **options: bool) -> object:
         read.append(path)
-        return read_labels(path)
+        return read_labels(path, **options)
 
-    monkeypatch.setattr(evaluator, "read_labels", reading)
+    monkeypatch.setattr(label_boxes, "read_labels", reading)
     evaluate_folder(reference, predictions, CONTENT, against=tmp_path / "other" if against else None)
     assert len(read) == len(set(read)) == (6 if against else 4)
 

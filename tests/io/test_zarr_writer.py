@@ -20,7 +20,7 @@ from autoseg.core.geometry import Geometry
 from autoseg.io.arrays import levels, open_array
 from autoseg.io.downsampling import downsampled
 from autoseg.io.file_contents import assumed_geometry
-from autoseg.io.zarr_writer import create_zarr
+from autoseg.io.zarr_writer import check_written, create_zarr
 
 GEOMETRY = Geometry(spacing=(4e-5, 4e-6, 4e-6), origin=(1, 2, 3))
 SIZES = {"chunk": (2, 8, 8), "shard": (4, 16, 16)}
@@ -203,7 +203,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from autoseg.core.geometry import Geometry
-from autoseg.io.zarr_writer import create_zarr
+from autoseg.io.zarr_writer import check_written, create_zarr
 
 part, parts = int(sys.argv[2]), int(sys.argv[3])
 volume = create_zarr(
@@ -273,3 +273,17 @@ def test_processes_write_parts_of_one_volume_without_knowing_of_each_other(tmp_p
         volume.write(box, formula(box))
     whole = Box.whole((32, 256, 256))
     assert np.array_equal(volume.open().read(whole), formula(whole))
+
+
+def test_a_volume_that_is_not_finished_is_told_from_others(tmp_path):
+    volume = writer(tmp_path / "a.zarr")
+    with pytest.raises(FileFormatError, match=r"a.zarr: found a volume of which 0 of 27 shards are written"):
+        check_written(tmp_path / "a.zarr")
+    fill(volume, LABELS)
+    check_written(tmp_path / "a.zarr")
+    (tmp_path / "a.zarr/0/.done/1.1.1").unlink()
+    with pytest.raises(FileFormatError, match=r"26 of 27 shards .* Go on with the command that writes it"):
+        check_written(tmp_path / "a.zarr")
+    shutil.rmtree(tmp_path / "a.zarr/0/.done")  # as if others had written it
+    check_written(tmp_path / "a.zarr")
+    check_written(tmp_path / "nowhere")
