@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.boxes import Box, read_overhanging
-from autoseg.core.errors import ConfigError, DatasetError
+from autoseg.core.errors import ConfigError, DatasetError, Fault
 from autoseg.core.location import split_box
+from autoseg.core.plan import Plan
 from autoseg.dataset.labels import background_value
 from autoseg.inference.decided import DecidedSlab, Observer
 from autoseg.inference.export import outside_probabilities
 from autoseg.inference.inputs import header_faults
 from autoseg.inference.numbers import number_slabs
 from autoseg.inference.predictor import Predictor
-from autoseg.inference.predictor_group import PredictorGroup, PreparedRegion
+from autoseg.inference.predictor_group import PredictorGroup, PreparedRegion, decided_regions
+from autoseg.inference.prepared import n_slices
 from autoseg.inference.prepared_volume import PreparedVolume, prepare_volume
 from autoseg.inference.volume_outputs import crop_part, file_part
 from autoseg.io.arrays import open_volume
@@ -90,6 +92,7 @@ class VolumePredictor:
         faults = [
             fault for plan in plans for fault in header_faults(f"case {name}", volume.shape, volume.geometry, *plan)
         ]
+        faults += [_stack_fault(volume, plan) for plan, _ in plans if n_slices(volume.shape, volume.geometry, plan) > 1]
         if faults:
             raise DatasetError(list(dict.fromkeys(faults)))
         return cls(group, volume, box, name, tuple(prepare_volume(volume, name, wholes, *plan) for plan in plans))
@@ -109,7 +112,7 @@ class VolumePredictor:
     ) -> Iterator[tuple[int, LabelMap]]:
         """Yield ``(first plane, file values (planes, y, x))`` of a box of the crop, in the plan's axes; not empty."""
         regions = [PreparedRegion(item.image(box), item.record, box) for item in self.prepared]
-        return self.group.decided_slabs(regions, observers, pool)
+        return decided_regions(self.group, regions, observers, pool)
 
     def number_slabs(self, box: Box, pool: Executor | None = None) -> Iterator[tuple[int, Float32Array]]:
         """Yield ``(first plane, numbers (R, planes, y, x))`` of a box of the crop, by a model of regression."""
@@ -198,6 +201,13 @@ class VolumePredictor:
             for item in self.prepared
         )
         return replace(self, volume=wider, prepared=prepared), box.relative_to(hull)
+
+
+def _stack_fault(volume: StoredArray, plan: Plan) -> Fault:
+    """Return the fault of a volume for a model of 2-D images, which normalises every slice by itself."""
+    found = f"a volume of {n_slices(volume.shape, volume.geometry, plan)} slices"
+    fix = "Give the slices as images, in a folder or a .txt file of paths, or a volume that fits into memory."
+    return Fault(volume.location, found, "a 2-D image, as in training, for prediction part by part", fix)
 
 
 class _Kept:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.boxes import Box
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 SETTINGS_FILE = ".prediction.json"
 """File in the label map's Zarr that tells with what it was begun."""
+LOCK_FILE = ".finish.lock"
 MOST_GAPS = 1000
 """Boxes of missing data that are listed."""
 ZARR = ".zarr"
@@ -196,7 +198,7 @@ def volume_locations(inputs: Inputs, options: VolumeOptions, plan: Plan) -> tupl
         return tuple(str(item) for item in given)
     if options != VolumeOptions():
         raise ConfigError(
-            "--blockwise, --memory-gb, --part, --write-as: found a folder of cases, expected a volume, such as "
+            "--blockwise, --memory-gb, --part, --write-as: found images, expected a volume, such as "
             "-i volume.zarr, or one image file with --blockwise. Leave them out."
         )
     return ()
@@ -216,7 +218,7 @@ def _is_volume(location: str | Path, plan: Plan) -> bool:
         return path.is_dir()
     names = [item.name.lower() for item in visible(path) if item.is_file()]
     pictures = [name for name in names if name.endswith(_PICTURES)]
-    return bool(pictures) and plan.original_median_shape[0] > 1 and not any("_0000." in name for name in names)
+    return bool(pictures) and not plan.is_of_2d_images and not any("_0000." in name for name in names)
 
 
 def case_name(location: str) -> str:
@@ -371,12 +373,16 @@ def _predict_units(
 
 
 def _conclude(opened: VolumePredictor, outputs: Sequence[VolumeOutput], write_as: str) -> bool:
-    """Make the coarser levels, and the file of the label map if another format is wanted; tell if that is new."""
-    for output in outputs:
-        output.writer.finish()
+    """Make the coarser levels, and the file of the label map if another format is wanted; tell if that is new.
+
+    Of processes that end at the same time, one does so while the others wait.
+    """
     labels = outputs[0].writer
     target = labels.path.with_name(labels.path.name.removesuffix(ZARR) + write_as)
-    if write_as == ZARR or target.is_file():
-        return False
-    write_stored(target, labels.open(), opened.target.geometry)
+    with FileLock(labels.path / LOCK_FILE):
+        for output in outputs:
+            output.writer.finish()
+        if write_as == ZARR or target.is_file():
+            return False
+        write_stored(target, labels.open(), opened.target.geometry)
     return True

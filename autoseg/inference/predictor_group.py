@@ -179,41 +179,14 @@ class PredictorGroup:
 
         ``pairs`` get the logits, one for each image of the case; () if nobody wants them.
         """
-        labels = self.dataset.labels
+        labels, task = self.dataset.labels, task_of(self.dataset.labels)
         maps = []
         for index, image in enumerate(case.images):
             regions = [PreparedRegion(own.image, own.record) for own in image]
             watchers, own_pairs = case.placed(index, observers, labels), pairs[index : index + 1]
-            pieces = self.decided_slabs(regions, watchers, pool, pairs=own_pairs)
-            maps.append(joined(pieces, image[0].record, task_of(labels)))
+            slabs = decided_regions(self, regions, watchers, pool, pairs=own_pairs)
+            maps.append(joined(slabs, image[0].record, task))
         return case.put_together(maps)
-
-    def decided_slabs(
-        self,
-        regions: Sequence[PreparedRegion],
-        observers: Sequence[Observer] = (),
-        pool: Executor | None = None,
-        *,
-        pairs: Sequence[AffinityMap] = (),
-    ) -> Iterator[tuple[int, LabelMap]]:
-        """Yield ``(first plane, file values (planes, y, x))`` of classes in the plan's axes, in order.
-
-        ``regions`` are the same part of an image as each model needs it; ``pairs`` get its logits besides the
-        observers; the rest as for :meth:`label_map`.
-        """
-        labels, streams = self.dataset.labels, []
-        for predictor, own in zip(self.predictors, regions, strict=True):
-            n_members = len(predictor.model.networks) if needs_members(observers) else 0
-            slabs = predictor.slabs(own.image, own.record.case, separate=n_members > 1)
-            slabs = watched(slabs, (*observers, *pairs))
-            if len(self.predictors) == 1:
-                return decided_slabs(
-                    slabs, own.record, labels, box=own.box, observers=observers, n_members=n_members, pool=pool
-                )
-            of_model = predictor.model.dataset.labels
-            streams.append(probability_slabs(slabs, own.record, of_model, box=own.box, n_members=n_members, pool=pool))
-        heads = [matched_heads(labels, model.dataset.labels) for model in self.models]
-        return decided_mean_slabs(streams, heads, labels, observers)
 
     def numbers(self, case: PreparedCase, *, pool: Executor | None = None) -> Float32Array:
         """Return the numbers (R, z, y, x) float32 of a prepared case in the file's axes, by models of regression.
@@ -221,6 +194,34 @@ class PredictorGroup:
         Those of several models are averaged.
         """
         return case.put_together([_numbers_of_image(self, image, pool) for image in case.images])
+
+
+def decided_regions(
+    group: PredictorGroup,
+    regions: Sequence[PreparedRegion],
+    observers: Sequence[Observer] = (),
+    pool: Executor | None = None,
+    *,
+    pairs: Sequence[AffinityMap] = (),
+) -> Iterator[tuple[int, LabelMap]]:
+    """Yield ``(first plane, file values (planes, y, x))`` of classes in the plan's axes, in order.
+
+    ``regions`` are the same part of a case as each model needs it; ``pairs`` get its logits, as observers that want
+    them do; the rest as for :meth:`PredictorGroup.label_map`.
+    """
+    labels, streams = group.dataset.labels, []
+    for predictor, own in zip(group.predictors, regions, strict=True):
+        n_members = len(predictor.model.networks) if needs_members(observers) else 0
+        made = predictor.slabs(own.image, own.record.case, separate=n_members > 1)
+        slabs = watched(made, (*observers, *pairs))
+        if len(group.predictors) == 1:
+            return decided_slabs(
+                slabs, own.record, labels, box=own.box, observers=observers, n_members=n_members, pool=pool
+            )
+        of_model = predictor.model.dataset.labels
+        streams.append(probability_slabs(slabs, own.record, of_model, box=own.box, n_members=n_members, pool=pool))
+    heads = [matched_heads(labels, model.dataset.labels) for model in group.models]
+    return decided_mean_slabs(streams, heads, labels, observers)
 
 
 def _numbers_of_image(group: PredictorGroup, image: Sequence[Preprocessed], pool: Executor | None) -> Float32Array:

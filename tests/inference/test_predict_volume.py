@@ -15,20 +15,29 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
+import torch
 from killed_volume import predict
+from tiny_models import make_checkpoint
 from volume_examples import in_memory, make_predictor, noise, write_volume
 
 from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError
+from autoseg.core.fingerprint import TargetProperties
 from autoseg.core.geometry import Geometry
 from autoseg.core.prediction_record import read_prediction_record
 from autoseg.inference import predict_volume as module
 from autoseg.inference import volume_arrays
+from autoseg.inference.export import decide
+from autoseg.inference.objects import ObjectMap
 from autoseg.inference.predict_images import predict_images
 from autoseg.inference.predict_volume import VolumeOptions, case_name
+from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.volume_units import Part
 from autoseg.io.arrays import open_array
 from autoseg.io.images import write_labels, write_values
+from autoseg.nn.architectures.registry import build_network
+from autoseg.nn.checkpoint import save_checkpoint
+from autoseg.preprocessing.read_case import read_unlabelled
 
 GEOMETRY = Geometry(spacing=(2.0, 1.0, 1.0))
 
@@ -48,7 +57,7 @@ def whole(location):
 def digests(folder):
     """Hash of every file of the arrays of a prediction."""
     files = [path for path in Path(folder).rglob("*") if path.is_file() and ".zarr" in str(path)]
-    files = [path for path in files if ".tmp." not in path.name]  # of marks that were being written at a kill
+    files = [path for path in files if ".tmp." not in path.name and path.suffix != ".lock"]  # left by a kill
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -185,6 +194,42 @@ def test_shards_outside_of_the_crop_of_an_image_file_are_background(model, tmp_p
     expected, _ = in_memory(make_predictor(model, folds=()), tmp_path / "a.nii.gz")
     assert expected.any()
     np.testing.assert_array_equal(whole(tmp_path / "out" / "a.zarr")[0], expected)
+
+
+def test_numbers_of_a_regression_are_those_in_memory(tmp_path):
+    targets = tuple(TargetProperties(mean=mean, std=2, min=0, max=1, n_voxels=9) for mean in (500, -1))
+    made = make_checkpoint("0", spacing=(1.5, 0.8, 1.0))
+    dataset = {key: value for key, value in made.dataset.items() if key != "labels"}
+    dataset |= {"task": "regression", "targets": ["depth", "height"]}
+    plan = made.plan.model_copy(update={"targets": targets, "crop": False})
+    save_checkpoint(tmp_path / "m" / "fold_0" / "checkpoint_final.pt", replace(made, dataset=dataset, plan=plan))
+    predictor = make_predictor(tmp_path / "m", folds=())
+    path = write_volume(tmp_path / "v.zarr", noise())
+    predict_images(path, tmp_path / "out", [predictor])
+    group = PredictorGroup((predictor,))
+    expected = group.numbers(group.prepare(read_unlabelled("v", [Path(path)], [])))
+    np.testing.assert_allclose(whole(tmp_path / "out" / "v.zarr"), expected, rtol=1e-5, atol=1e-3)
+    with pytest.raises(ConfigError, match="regression"):
+        predict_images(path, tmp_path / "more", [predictor], save_probabilities=True)
+
+
+def test_of_objects_the_classes_and_the_inside_are_written(tmp_path):
+    made = make_checkpoint("0")
+    torch.manual_seed(0)
+    weights = build_network(made.plan.configurations["3d_fullres"].topology, 1, 3).state_dict()
+    labels = {"labels": {"background": 0, "cell": 1}, "task": "instances"}
+    dataset = {**made.dataset, **labels}
+    save_checkpoint(tmp_path / "m" / "fold_0" / "checkpoint_final.pt", replace(made, dataset=dataset, weights=weights))
+    predictor = make_predictor(tmp_path / "m", folds=())
+    path = write_volume(tmp_path / "v.zarr", noise())
+    predict_images(path, tmp_path / "out", [predictor])
+    prepared = predictor.prepare(read_unlabelled("v", [Path(path)], []))
+    objects = ObjectMap(prepared.record, predictor.model.dataset.labels)
+    decide(predictor.logits(prepared.image), prepared.record, predictor.model.dataset.labels, observers=[objects])
+    classes, cores = objects.arrays()
+    np.testing.assert_array_equal(whole(tmp_path / "out" / "v.zarr")[0], classes)
+    np.testing.assert_array_equal(whole(tmp_path / "out" / "cores" / "v.zarr")[0], cores)
+    assert classes.any() and cores.any()
 
 
 def test_several_locations_are_channels(tmp_path):

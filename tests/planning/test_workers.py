@@ -31,3 +31,18 @@ def test_more_processes_than_memory_holds_are_the_users_wish_with_a_warning(thre
     assert fitting_workers(6, 1_000_000_000, n_cases=3) == 3, "no more processes than cases"
     (warning,) = caplog.messages
     assert warning.startswith("6 processes need about 1.0 GB each")
+
+
+class InOrder:
+    """Cluster whose only worker is this process."""
+
+    n_workers = n_per_machine = 1
+
+    def map_unordered(self, function, items):
+        yield from enumerate(map(function, items))
+
+
+def test_a_cluster_stays_as_it_is_whatever_the_memory_of_this_machine(three_gb_free, caplog):
+    cluster = InOrder()
+    assert fitting_workers(cluster, 1_000_000_000_000, n_cases=20) is cluster
+    assert not caplog.messages
