@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.core.errors import ConfigError
 from autoseg.core.progress import Progress, silent
 from autoseg.inference.folder import PredictionReport
 from autoseg.inference.input_cases import Inputs
@@ -66,13 +65,10 @@ def predict_images(
     options = volume or VolumeOptions()
     locations = volume_locations(inputs, options, group.models[0].plan)
     if locations:
-        if instances is not None:
-            raise ConfigError(
-                "--instances: found a volume, whose objects are parted after its prediction. Leave it out."
-            )
         return predict_volume(
             group, locations, Path(output), options, save_probabilities=save_probabilities,
-            save_uncertainty=save_uncertainty, overwrite=overwrite, workers=workers, progress=progress,
+            save_uncertainty=save_uncertainty, instances=instances, overwrite=overwrite, workers=workers,
+            progress=progress,
         )  # fmt: skip
     return predict_group(
         group, inputs, Path(output), overwrite=overwrite, save_probabilities=save_probabilities,

@@ -88,8 +88,8 @@ class SavedInstances:
         record, separate = prepared.record, prepared.by_slices(self.separate)
         return _CaseInstances(self, self.path(output), record, ObjectMap(record, self.dataset.labels), separate)
 
-    def as_json(self, path: Path) -> dict[str, Any]:
-        """Return the dataset.json of the folder of the map ``path``."""
+    def as_json(self, ending: str) -> dict[str, Any]:
+        """Return the dataset.json of a folder of maps with an ending."""
         labels: Labels = self.dataset.labels
         classes = dict(zip(labels.class_names, labels.class_values, strict=True))
         per_class = {} if self.numbers.per_class is None else {PER_CLASS: self.numbers.per_class}
@@ -101,7 +101,7 @@ class SavedInstances:
             **unknown,
             **per_class,
             "numTraining": 0,
-            "file_ending": ending_of(path),
+            "file_ending": ending,
         }
 
 
@@ -124,7 +124,7 @@ class _CaseInstances:
         """Part the objects and write their map."""
         objects = self.objects.objects(self.separate, self.output.numbers)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path.parent / "dataset.json", self.output.as_json(self.path))
+        write_json(self.path.parent / "dataset.json", self.output.as_json(ending_of(self.path)))
         write_labels(self.path, objects, self.record.geometry)
 
     def close(self) -> None:
