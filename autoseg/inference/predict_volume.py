@@ -141,12 +141,14 @@ def predict_volume(
     refuse_dataset_folder(output)
     name = case_name(locations[0])
     path = output / f"{name}{ZARR}"
-    _check_output(path, locations, options, overwrite=overwrite)
+    _check_output(path, locations)
     for wanted, what in ((save_probabilities, "probabilities"), (save_uncertainty, "uncertainty")):
         if wanted:
             refuse_regression(group.dataset.labels, f"saving {what}")
     objects = VolumeObjects.of(group, instances)
     opened = VolumePredictor.open(group, locations, name)
+    if overwrite:
+        _remove(path, options.part)
     along = opened.record.transpose[0]
     target = opened.target
     layout = Layout.of(target.spatial_shape, along)
@@ -161,7 +163,7 @@ def predict_volume(
     _report_gaps(opened.volume, gaps)
     write_model_files(group, output, options.write_as)
     record_prediction(
-        output, described(group), device_name(group.device), {name: [Path(item) for item in locations]},
+        output, described(group), device_name(group.device), {name: [Path(item) for item in locations]} if todo else {},
         part="" if options.part.count == 1 else f"{options.part.index}/{options.part.count}",
         missing={name: gaps[:MOST_GAPS]} if gaps else None,
     )  # fmt: skip
@@ -222,16 +224,18 @@ def case_name(location: str) -> str:
     return "_".join(parts)
 
 
-def _check_output(path: Path, locations: Sequence[str], options: VolumeOptions, *, overwrite: bool) -> None:
-    """Refuse to write where the volume lies; with ``overwrite`` remove what was predicted earlier."""
+def _check_output(path: Path, locations: Sequence[str]) -> None:
+    """Refuse to write where the volume lies."""
     for location in locations:
         if path_of(location).resolve().parent == path.parent.resolve():
             raise ConfigError(f"output folder {path.parent}: found the volume in it, expected another. Change -o.")
-    if not overwrite:
-        return
-    if options.part.count > 1:
+
+
+def _remove(path: Path, part: Part) -> None:
+    """Remove what was predicted earlier; raise ``ConfigError`` if only a part is to be predicted."""
+    if part.count > 1:
         raise ConfigError(
-            f"--overwrite: found --part {options.part.index}/{options.part.count}, but other parts may be at work. "
+            f"--overwrite: found --part {part.index}/{part.count}, but other parts may be at work. "
             f"Remove {path} yourself, then start the parts without --overwrite."
         )
     folders = (path.parent, *(path.parent / folder for folder in (CORES, PROBABILITIES, UNCERTAINTY, INSTANCES)))

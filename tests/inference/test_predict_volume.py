@@ -133,7 +133,6 @@ def test_a_prediction_that_is_killed_20_times_ends_with_the_same_bytes(model, vo
 
 def test_only_what_is_left_is_predicted_again(model, volume, prediction, tmp_path, monkeypatch):
     predict(model, volume, tmp_path)
-    assert predict(model, volume, tmp_path).skipped == ("v",)
     done = sorted((tmp_path / "v.zarr" / "0" / ".done").iterdir())
     done[0].unlink()
     seen = []
@@ -247,6 +246,16 @@ def test_touching_objects_of_a_class_are_parted_if_asked(model, volume, tmp_path
     assert predict_images(volume, tmp_path, [predictor], instances="watershed").skipped == ("v",)
     with pytest.raises(ConfigError, match="cellpose needs the whole volume"):
         predict_images(volume, tmp_path, [predictor], instances="cellpose")
+
+
+def test_a_2d_image_is_predicted_part_by_part_as_in_memory(tmp_path):
+    predictor = make_predictor(tmp_path / "m", n_dims=2, spacing=(999.0, 1.0, 1.0), ending=".png")
+    write_labels(tmp_path / "a.png", noise((1, 45, 50)).astype(np.uint8), Geometry(spacing=(999.0, 1.0, 1.0), ndim=2))
+    options = VolumeOptions(is_forced=True, write_as=".tif")
+    predict_images(tmp_path / "a.png", tmp_path / "out", [predictor], volume=options)
+    expected, _ = in_memory(predictor, tmp_path / "a.png")
+    np.testing.assert_array_equal(whole(tmp_path / "out" / "a.zarr")[0], expected)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "a.tif"), expected[0])
 
 
 def test_several_locations_are_channels(tmp_path):
