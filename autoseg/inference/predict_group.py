@@ -13,7 +13,7 @@ from autoseg.inference.input_cases import Inputs
 from autoseg.inference.outputs import FurtherOutput, Removal
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.quality_output import PredictedQuality, conclude_quality
-from autoseg.inference.saved_instances import SavedInstances, parted_by
+from autoseg.inference.saved_instances import SavedInstances, has_affinities, parted_by
 from autoseg.inference.saved_probabilities import SavedProbabilities
 from autoseg.inference.uncertainty_files import SavedUncertainty, conclude_uncertainty, has_means
 
@@ -69,7 +69,7 @@ def predict_group(
         outputs.append(SavedProbabilities())
     if save_uncertainty:
         outputs.append(SavedUncertainty.beside(output, group))
-    if instances is not None and _has_affinities(group):
+    if instances is not None and has_affinities(group):
         group = parted_by(group, instances)
     elif instances is not None:
         outputs.append(SavedInstances.by(instances, group.dataset, group.models[0].separation))
@@ -84,11 +84,6 @@ def predict_group(
     if save_uncertainty or had_means:
         conclude_uncertainty(output)
     return report
-
-
-def _has_affinities(group: PredictorGroup) -> bool:
-    rule = group.dataset.labels.instances
-    return rule is not None and bool(rule.offsets)
 
 
 def _quality(group: PredictorGroup) -> Quality | None:

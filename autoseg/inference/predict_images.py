@@ -65,18 +65,15 @@ def predict_images(
     options = volume or VolumeOptions()
     locations = volume_locations(inputs, options, group.models[0].plan)
     if locations:
-        if instances is not None:
-            raise ConfigError(
-                "--instances: found a volume, whose objects are parted after its prediction. Leave it out."
-            )
         if not isinstance(workers, int):
             return predict_by_workers(
                 workers, group, locations, Path(output), options, save_probabilities=save_probabilities,
-                save_uncertainty=save_uncertainty, overwrite=overwrite, progress=progress,
+                save_uncertainty=save_uncertainty, instances=instances, overwrite=overwrite, progress=progress,
             )  # fmt: skip
         return predict_volume(
             group, locations, Path(output), options, save_probabilities=save_probabilities,
-            save_uncertainty=save_uncertainty, overwrite=overwrite, workers=workers, progress=progress,
+            save_uncertainty=save_uncertainty, instances=instances, overwrite=overwrite, workers=workers,
+            progress=progress,
         )  # fmt: skip
     return predict_group(
         group, inputs, Path(output), overwrite=overwrite, save_probabilities=save_probabilities,

@@ -29,8 +29,10 @@ from autoseg.inference.folder import ON_CLUSTER, PredictionReport, described, wr
 from autoseg.inference.input_cases import Inputs
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.saved_instances import FOLDER as INSTANCES
 from autoseg.inference.volume_arrays import CORES, PROBABILITIES, UNCERTAINTY, Layout, volume_outputs
 from autoseg.inference.volume_memory import MemoryNeed, fixed_bytes, memory_budget, wide_patch
+from autoseg.inference.volume_objects import VolumeObjects
 from autoseg.inference.volume_outputs import ShardLayers, VolumeOutput, crop_part
 from autoseg.inference.volume_units import Part, Unit, box_of_part, columns, units
 from autoseg.io.chunked import is_chunked
@@ -99,6 +101,7 @@ def predict_volume(
     *,
     save_probabilities: bool = False,
     save_uncertainty: bool = False,
+    instances: str | None = None,
     overwrite: bool = False,
     workers: int = 1,
     elsewhere: Callable[[int, Progress], None] | None = None,
@@ -122,6 +125,9 @@ def predict_volume(
         Memory, part and format.
     save_probabilities, save_uncertainty
         Further arrays; see :func:`autoseg.inference.volume_arrays.volume_outputs`.
+    instances
+        Method by which objects are parted into ``instances/<case>.zarr`` at the end; of the task instances they always
+        are.
     overwrite
         Remove what was predicted earlier. Not for a part, since others may be at work.
     workers
@@ -142,17 +148,21 @@ def predict_volume(
     refuse_dataset_folder(output)
     name = case_name(locations[0])
     path = output / f"{name}{ZARR}"
-    _check_output(path, locations, options, overwrite=overwrite)
+    _check_output(path, locations)
     for wanted, what in ((save_probabilities, "probabilities"), (save_uncertainty, "uncertainty")):
         if wanted:
             refuse_regression(group.dataset.labels, f"saving {what}")
+    objects = VolumeObjects.of(group, instances)
     opened = VolumePredictor.open(group, locations, name)
+    if overwrite:
+        _remove(path, options.part)
     along = opened.record.transpose[0]
     target = opened.target
     layout = Layout.of(target.spatial_shape, along)
     outputs = volume_outputs(
-        group, target, path, layout, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty
-    )
+        group, target, path, layout, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty,
+        save_cores=objects is not None,
+    )  # fmt: skip
     _check_settings(path, _settings(opened, locations))
     box = box_of_part(target.spatial_shape, layout.shard, wide_patch(opened.prepared[0]), options.part)
     todo = _units(opened, outputs, layout, box, options) if elsewhere is None else []
@@ -164,7 +174,7 @@ def predict_volume(
     write_model_files(group, output, options.write_as)
     device = device_name(group.device) if elsewhere is None else ON_CLUSTER
     record_prediction(
-        output, described(group), device, {name: [Path(item) for item in locations]},
+        output, described(group), device, {name: [Path(item) for item in locations]} if todo or elsewhere else {},
         part="" if options.part.count == 1 else f"{options.part.index}/{options.part.count}",
         missing={name: gaps[:MOST_GAPS]} if gaps else None,
     )  # fmt: skip
@@ -178,7 +188,7 @@ def predict_volume(
         log.info("%s: part %d of %d is done, %s of other parts are not", path, options.part.index, options.part.count,
                  counted(left, "shard"))  # fmt: skip
         return PredictionReport(done=(name,))
-    is_new = _conclude(opened, outputs, options.write_as)
+    is_new = _conclude(opened, outputs, options.write_as, objects, progress)
     return PredictionReport(done=(name,)) if todo or is_shared or is_new else PredictionReport(skipped=(name,))
 
 
@@ -234,19 +244,21 @@ def case_name(location: str) -> str:
     return "_".join(parts)
 
 
-def _check_output(path: Path, locations: Sequence[str], options: VolumeOptions, *, overwrite: bool) -> None:
-    """Refuse to write where the volume lies; with ``overwrite`` remove what was predicted earlier."""
+def _check_output(path: Path, locations: Sequence[str]) -> None:
+    """Refuse to write where the volume lies."""
     for location in locations:
         if path_of(location).resolve().parent == path.parent.resolve():
             raise ConfigError(f"output folder {path.parent}: found the volume in it, expected another. Change -o.")
-    if not overwrite:
-        return
-    if options.part.count > 1:
+
+
+def _remove(path: Path, part: Part) -> None:
+    """Remove what was predicted earlier; raise ``ConfigError`` if only a part is to be predicted."""
+    if part.count > 1:
         raise ConfigError(
-            f"--overwrite: found --part {options.part.index}/{options.part.count}, but other parts may be at work. "
+            f"--overwrite: found --part {part.index}/{part.count}, but other parts may be at work. "
             f"Remove {path} yourself, then start the parts without --overwrite."
         )
-    folders = (path.parent, *(path.parent / folder for folder in (CORES, PROBABILITIES, UNCERTAINTY)))
+    folders = (path.parent, *(path.parent / folder for folder in (CORES, PROBABILITIES, UNCERTAINTY, INSTANCES)))
     for folder in folders:
         if (folder / path.name).is_dir():
             shutil.rmtree(folder / path.name)
@@ -372,16 +384,24 @@ def _predict_units(
             progress(done, total, "layers")
 
 
-def _conclude(opened: VolumePredictor, outputs: Sequence[VolumeOutput], write_as: str) -> bool:
-    """Make the coarser levels, and the file of the label map if another format is wanted; tell if that is new.
+def _conclude(
+    opened: VolumePredictor,
+    outputs: Sequence[VolumeOutput],
+    write_as: str,
+    objects: VolumeObjects | None,
+    progress: Progress,
+) -> bool:
+    """Make the coarser levels, the objects, and the file of the label map if another format is wanted.
 
-    Of processes that end at the same time, one does so while the others wait.
+    Returns whether that file is new. Of processes that end at the same time, one does so while the others wait.
     """
     labels = outputs[0].writer
     target = labels.path.with_name(labels.path.name.removesuffix(ZARR) + write_as)
     with FileLock(labels.path / LOCK_FILE):
         for output in outputs:
             output.writer.finish()
+        if objects is not None:
+            objects.write(labels.path, labels.open(), outputs[1].writer.open(), progress)
         if write_as == ZARR or target.is_file():
             return False
         write_stored(target, labels.open(), opened.target.geometry)

@@ -39,6 +39,12 @@ def check_method(method: str) -> None:
         )
 
 
+def has_affinities(group: PredictorGroup) -> bool:
+    """Whether the label maps of a group hold objects, which may be parted by affinities."""
+    rule = group.dataset.labels.instances
+    return rule is not None and bool(rule.offsets)
+
+
 def parted_by(group: PredictorGroup, method: str) -> PredictorGroup:
     """Return a group of models with affinities whose label maps hold objects parted by a method.
 
@@ -112,8 +118,8 @@ class SavedInstances:
         record, separate = prepared.record, prepared.by_slices(lambda _: self.separate)
         return _CaseInstances(self, self.path(output), record, ObjectMap(record, self.dataset.labels), separate)
 
-    def as_json(self, path: Path) -> dict[str, Any]:
-        """Return the dataset.json of the folder of the map ``path``."""
+    def as_json(self, ending: str) -> dict[str, Any]:
+        """Return the dataset.json of a folder of maps with an ending."""
         labels: Labels = self.dataset.labels
         classes = dict(zip(labels.class_names, labels.class_values, strict=True))
         per_class = {} if self.numbers.per_class is None else {PER_CLASS: self.numbers.per_class}
@@ -125,7 +131,7 @@ class SavedInstances:
             **unknown,
             **per_class,
             "numTraining": 0,
-            "file_ending": ending_of(path),
+            "file_ending": ending,
         }
 
 
@@ -148,7 +154,7 @@ class _CaseInstances:
         """Part the objects and write their map."""
         objects = self.objects.objects(self.separate, self.output.numbers)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path.parent / "dataset.json", self.output.as_json(self.path))
+        write_json(self.path.parent / "dataset.json", self.output.as_json(ending_of(self.path)))
         write_labels(self.path, objects, self.record.geometry)
 
     def close(self) -> None:

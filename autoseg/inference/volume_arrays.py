@@ -65,6 +65,7 @@ def volume_outputs(
     *,
     save_probabilities: bool = False,
     save_uncertainty: bool = False,
+    save_cores: bool = False,
 ) -> tuple[VolumeOutput, ...]:
     """Create the arrays of a prediction, or go on with those begun earlier; the label map is the first.
 
@@ -76,13 +77,15 @@ def volume_outputs(
         What they predict.
     path
         Zarr of the label map, ``<folder>/<case>.zarr``. Of a regression it holds the numbers, of the task instances
-        the classes; ``cores/<case>.zarr`` then holds how probably a voxel is inside of an object, in 1/255.
+        the classes.
     layout
         Chunks and shards.
     save_probabilities
         Also ``probabilities/<case>.zarr``, (H, z, y, x) float16 in [0, 1].
     save_uncertainty
         Also ``uncertainty/<case>.zarr``, (3, z, y, x) float16 in [0, 1] (:mod:`.uncertainty_maps`).
+    save_cores
+        Also ``cores/<case>.zarr``, uint8: how probably a voxel is inside of an object, in 1/255.
     """
     labels = group.dataset.labels
     if labels.targets:
@@ -92,7 +95,7 @@ def volume_outputs(
     dtype = np.min_scalar_type(max(labels.class_values))
     outputs = [_output(path, volume, layout, dtype, "majority", (), background, _values)]
     beside = {name: path.parent / name / path.name for name in (CORES, PROBABILITIES, UNCERTAINTY)}
-    if labels.instances is not None:
+    if save_cores:
         cores = partial(_cores, labels)
         outputs.append(_output(beside[CORES], volume, layout, "uint8", "mean", (), (0.0,), cores))
     if save_probabilities:

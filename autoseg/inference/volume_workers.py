@@ -37,6 +37,7 @@ class PartPredictor:
     """Workers that share the memory of a machine, if ``options`` do not limit it."""
     save_probabilities: bool
     save_uncertainty: bool
+    instances: str | None
 
     def __call__(self, part: Part) -> None:
         """Write the shards of a part that are not written yet."""
@@ -44,6 +45,7 @@ class PartPredictor:
             self.load(), self.locations, self.output,
             replace(self.options, part=part, memory_gb=self._memory_gb(), is_helping=True),
             save_probabilities=self.save_probabilities, save_uncertainty=self.save_uncertainty,
+            instances=self.instances,
         )  # fmt: skip
 
     def _memory_gb(self) -> float | None:
@@ -63,6 +65,7 @@ def predict_by_workers(
     *,
     save_probabilities: bool = False,
     save_uncertainty: bool = False,
+    instances: str | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> PredictionReport:
@@ -82,11 +85,12 @@ def predict_by_workers(
             "expected one of them. Leave out --part."
         )
     remote = PartPredictor(
-        group.load_again, tuple(locations), output, options, cluster.n_per_machine, save_probabilities, save_uncertainty
-    )
+        group.load_again, tuple(locations), output, options, cluster.n_per_machine, save_probabilities,
+        save_uncertainty, instances,
+    )  # fmt: skip
     return predict_volume(
         group, locations, output, options, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty,
-        overwrite=overwrite, elsewhere=partial(_predict_parts, cluster, remote), progress=progress,
+        instances=instances, overwrite=overwrite, elsewhere=partial(_predict_parts, cluster, remote), progress=progress,
     )  # fmt: skip
 
 

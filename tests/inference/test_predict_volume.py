@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -38,6 +39,7 @@ from autoseg.io.images import write_labels, write_values
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import save_checkpoint
 from autoseg.preprocessing.read_case import read_unlabelled
+from autoseg.tasks.separation import separate
 
 GEOMETRY = Geometry(spacing=(2.0, 1.0, 1.0))
 
@@ -131,7 +133,6 @@ def test_a_prediction_that_is_killed_20_times_ends_with_the_same_bytes(model, vo
 
 def test_only_what_is_left_is_predicted_again(model, volume, prediction, tmp_path, monkeypatch):
     predict(model, volume, tmp_path)
-    assert predict(model, volume, tmp_path).skipped == ("v",)
     done = sorted((tmp_path / "v.zarr" / "0" / ".done").iterdir())
     done[0].unlink()
     seen = []
@@ -227,9 +228,34 @@ def test_of_objects_the_classes_and_the_inside_are_written(tmp_path):
     objects = ObjectMap(prepared.record, predictor.model.dataset.labels)
     decide(predictor.logits(prepared.image), prepared.record, predictor.model.dataset.labels, observers=[objects])
     classes, cores = objects.arrays()
+    labels_numbers = predictor.model.dataset.labels.instances
     np.testing.assert_array_equal(whole(tmp_path / "out" / "v.zarr")[0], classes)
     np.testing.assert_array_equal(whole(tmp_path / "out" / "cores" / "v.zarr")[0], cores)
-    assert classes.any() and cores.any()
+    expected = objects.objects(partial(separate, settings=predictor.model.separation), labels_numbers)
+    found = whole(tmp_path / "out" / "instances" / "v.zarr")[0]
+    np.testing.assert_array_equal(found > 0, expected > 0)
+    assert classes.any() and cores.any() and found.max() == expected.max()
+
+
+def test_touching_objects_of_a_class_are_parted_if_asked(model, volume, tmp_path):
+    predictor = make_predictor(model, folds=())
+    predict_images(volume, tmp_path, [predictor], instances="watershed")
+    objects, labels = whole(tmp_path / "instances" / "v.zarr")[0], whole(tmp_path / "v.zarr")[0]
+    assert objects.any() and not objects[labels == 0].any()
+    assert json.loads((tmp_path / "instances" / "dataset.json").read_text())["file_ending"] == ".zarr"
+    assert predict_images(volume, tmp_path, [predictor], instances="watershed").skipped == ("v",)
+    with pytest.raises(ConfigError, match="cellpose needs the whole volume"):
+        predict_images(volume, tmp_path, [predictor], instances="cellpose")
+
+
+def test_a_2d_image_is_predicted_part_by_part_as_in_memory(tmp_path):
+    predictor = make_predictor(tmp_path / "m", n_dims=2, spacing=(999.0, 1.0, 1.0), ending=".png")
+    write_labels(tmp_path / "a.png", noise((1, 45, 50)).astype(np.uint8), Geometry(spacing=(999.0, 1.0, 1.0), ndim=2))
+    options = VolumeOptions(is_forced=True, write_as=".tif")
+    predict_images(tmp_path / "a.png", tmp_path / "out", [predictor], volume=options)
+    expected, _ = in_memory(predictor, tmp_path / "a.png")
+    np.testing.assert_array_equal(whole(tmp_path / "out" / "a.zarr")[0], expected)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "a.tif"), expected[0])
 
 
 def test_several_locations_are_channels(tmp_path):

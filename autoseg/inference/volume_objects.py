@@ -1,0 +1,75 @@
+"""Objects of a predicted volume: ``instances/<case>.zarr``, made block by block of the classes and their inside."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoseg.core.atomic import write_json
+from autoseg.core.errors import ConfigError
+from autoseg.core.findings import counted
+from autoseg.core.progress import Progress
+from autoseg.dataset.instance_numbers import InstanceNumbers
+from autoseg.dataset.labels import Labels
+from autoseg.inference.block_objects import settings_within
+from autoseg.inference.predictor_group import PredictorGroup, separation_of
+from autoseg.inference.saved_instances import FOLDER, SavedInstances, has_affinities, parted_by
+from autoseg.inference.stitching import stitch_objects
+from autoseg.io.stored_array import StoredArray
+from autoseg.tasks.separation import SeparationSettings
+
+log = logging.getLogger(__name__)
+
+MEMORY_GB = 1.0
+"""Memory for a block. It is the same for every process, since the blocks of a run that goes on must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeObjects:
+    """How the objects of a volume are parted and numbered."""
+
+    labels: Labels
+    separation: SeparationSettings
+    numbers: InstanceNumbers
+    dataset_json: Mapping[str, Any]
+    """The dataset.json by which the map is evaluated."""
+
+    @classmethod
+    def of(cls, group: PredictorGroup, method: str | None) -> VolumeObjects | None:
+        """Return the objects of the task instances, or those that ``--instances`` asks for; None without either.
+
+        Raises ``ConfigError`` as :meth:`autoseg.inference.saved_instances.SavedInstances.by`, and for methods that need
+        the whole volume: cellpose, and the mutex watershed.
+        """
+        if method is not None and has_affinities(group):
+            group, method = parted_by(group, method), None
+        dataset, separation = group.dataset, separation_of(group)
+        if method == "cellpose" or separation.method == "mutex":
+            raise ConfigError(
+                f"--instances: found {method or separation.method}, expected watershed: it needs the whole volume. "
+                "Write --instances watershed."
+            )
+        if method is not None:
+            saved = SavedInstances.by(method, dataset, separation)
+            return cls(dataset.labels, separation, saved.numbers, saved.as_json(".zarr"))
+        if dataset.labels.instances is None:
+            return None
+        return cls(dataset.labels, separation, dataset.labels.instances, {**dataset.json, "file_ending": ".zarr"})
+
+    def write(self, path: Path, classes: StoredArray, cores: StoredArray, progress: Progress) -> None:
+        """Write ``instances/<case>.zarr`` beside the label map ``path``, and a dataset.json, or go on with it.
+
+        Raises ``PlanError`` if a class has more objects than there are numbers.
+        """
+        settings = settings_within(MEMORY_GB, classes.spatial_shape, self.separation, is_parted=True)
+        folder = path.parent / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "dataset.json", self.dataset_json)
+        done = stitch_objects(
+            classes, cores, folder / path.name, self.labels, settings, numbers=self.numbers, case=path.stem,
+            progress=progress,
+        )  # fmt: skip
+        log.info("%s: %s", folder / path.name, counted(sum(done.n_objects.values()), "object"))
