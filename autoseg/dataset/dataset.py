@@ -19,6 +19,7 @@ from autoseg.dataset.protocol_section import read_protocol
 from autoseg.dataset.schema import CaseEntry, ExpertFusion
 from autoseg.dataset.schema_faults import read_schema
 from autoseg.dataset.task_section import read_task_labels
+from autoseg.dataset.volume_part import VolumePart
 
 DATASET_JSON = "dataset.json"
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class CaseFiles:
 
     name: str
     images: tuple[Path, ...]
-    """Channel files in channel order (one file may hold several channels)."""
+    """Channel files in channel order (one file may hold several channels); of a volume its locations."""
     label: Path | None = None
     group: str | None = None
     """Name of a group (patient, volume), whose cases stay in one fold; None for no group."""
@@ -40,6 +41,9 @@ class CaseFiles:
     """Mask on the grid of the label file: voxels with 0 are unannotated, whatever the label file holds there."""
     experts: tuple[tuple[str, Path], ...] = ()
     """Experts and their masks, sorted by name, of which the label file is still to be fused; then ``label`` is None."""
+    volume: VolumePart | None = None
+    """The part of a volume that is the case; then images, label and valid mask are locations with its box, which
+    ``autoseg.io`` reads as it reads files. None if they are ordinary files."""
 
     @property
     def files(self) -> tuple[Path, ...]:

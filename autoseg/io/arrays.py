@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoseg.core.errors import Fault, FileFormatError
+from autoseg.core.errors import FileFormatError
 from autoseg.core.findings import did_you_mean
 from autoseg.core.geometry import ASSUMED, Geometry
 from autoseg.io.chunked import is_chunked, open_chunked, pyramid
@@ -18,6 +18,7 @@ from autoseg.io.file_arrays import open_image_file, open_npy
 from autoseg.io.file_contents import unreadable
 from autoseg.io.hdf5 import open_hdf5
 from autoseg.io.images import SUPPORTED_ENDINGS
+from autoseg.io.location import parse_location
 from autoseg.io.sections import open_sections
 from autoseg.io.sidecar import spacing_in, states_spacing
 from autoseg.io.stored_array import StoredArray, joined_channels
@@ -26,20 +27,6 @@ from autoseg.io.tile_json import open_tiles
 
 HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
 TIFF_ENDINGS = (".tif", ".tiff")
-
-
-def parse_location(location: str | Path) -> tuple[Path, str]:
-    """Split ``PATH:NAME`` into the path and the name of an array in it; the name is "" if there is none.
-
-    A path that exists is never split, nor a drive letter of Windows from its path.
-    """
-    text = str(location)
-    if "://" in text:
-        fix = "Copy the array here, or mount the storage."
-        raise FileFormatError(Fault(text, "an address", "a path on this machine", fix))
-    path, colon, name = text.rpartition(":")
-    is_drive = len(path) == 1 and name[:1] in ("/", "\\")
-    return (Path(text), "") if not colon or is_drive or Path(text).exists() else (Path(path), name)
 
 
 def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:

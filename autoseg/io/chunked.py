@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.boxes import Box
 from autoseg.core.components import optional
+from autoseg.core.errors import FileFormatError
 from autoseg.core.findings import did_you_mean, listed
 from autoseg.core.geometry import Geometry
 from autoseg.io.file_contents import StoredHeader, assumed_geometry, unreadable
@@ -64,6 +65,18 @@ def pyramid(folder: Path, inner: str = "") -> tuple[tuple[str, Geometry], ...]:
     group = folder / inner.strip("/")
     prefix = f"{inner.strip('/')}/" if inner.strip("/") else ""
     return tuple((f"{folder}:{prefix}{level.path}", level.geometry) for level in group_content(group).levels)
+
+
+def metadata_files(folder: Path) -> tuple[Path, ...]:
+    """Return the files of metadata of all arrays and groups in a folder, and their folders; no chunks."""
+    marks = tuple(folder / name for name in MARKS if (folder / name).is_file())
+    try:
+        names = _children(folder) if _kind(folder) == "group" and not (folder / "info").is_file() else []
+    except FileFormatError:
+        names = []
+    chunks = (folder / "c",) if (folder / "c").is_dir() and "c" not in names else ()
+    inner = (part for name in names for part in (folder / name, *metadata_files(folder / name)))
+    return (*marks, *chunks, *inner)
 
 
 def _kind(folder: Path) -> str:

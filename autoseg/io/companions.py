@@ -1,4 +1,4 @@
-"""Files that belong to an image file and lie beside it: the spacing of a TIFF stack, the data of an ``.mhd`` header."""
+"""Files that belong to an image: the spacing of a TIFF stack, the data of an ``.mhd`` header, what a folder holds."""
 
 from __future__ import annotations
 
@@ -6,18 +6,35 @@ from contextlib import suppress
 from pathlib import Path
 
 from autoseg.core.errors import FileFormatError
+from autoseg.io.chunked import is_chunked, metadata_files
 from autoseg.io.metaimage import read_meta_header
+from autoseg.io.sections import section_files
 from autoseg.io.sidecar import sidecars
+
+WITHOUT_SPACING = (".h5", ".hdf5", ".hdf", ".npy")
+"""Endings of files of arrays that may take their voxel size from a JSON file beside them."""
 
 
 def companions(path: Path) -> tuple[Path, ...]:
     """Return the existing files, other than ``path`` itself, that are read when ``path`` is read; usually none.
 
-    For an ``.mhd`` file with one data file per slice, the data files are not listed.
+    For an ``.mhd`` file with one data file per slice, the data files are not listed. Of a folder these are the pictures
+    of sections, or the metadata of Zarr, N5 or Precomputed, and the JSON file with its voxel size.
     """
+    if path.is_dir():
+        parts = metadata_files(path) if is_chunked(path) else tuple(section_files(path))
+        return (*parts, *_voxel_size(path))
     beside = [name for name in sidecars(path) if name.is_file()]
+    if path.suffix.lower() in WITHOUT_SPACING:
+        beside += _voxel_size(path)
     if path.suffix.lower() == ".mhd":
         with suppress(OSError, FileFormatError):
             header = read_meta_header(path)
             beside += [header.data_file] if header.data_file.is_file() and header.data_file != path else []
     return tuple(beside)
+
+
+def _voxel_size(path: Path) -> list[Path]:
+    """Return the JSON file from which an array may take its voxel size, if it is there."""
+    beside = path.with_suffix(".json") if path.suffix else path.with_name(f"{path.name}.json")
+    return [beside] if beside.is_file() else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels, undrawn_set
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.io.companions import companions
+from autoseg.io.location import parse_location, split_box
 
 PREPROCESSING_VERSION = 4
 """Number to be raised when the same input gives another cache."""
@@ -138,9 +140,14 @@ def file_stamp(path: Path) -> Sequence[Any]:
     """Return name, size and time of modification of a file without reading it; only its name if it does not exist.
 
     The name is that of the file and of its folder, so that a data set can be moved. A sidecar, and the data file of a
-    header, count, too.
+    header, count, too. Of a location, the name of the array and the box also count; of a folder, its time of
+    modification and its files: the pictures of sections, the metadata of Zarr, N5 and Precomputed. Of tiles only the
+    JSON file counts.
     """
-    return [_stamp(part) for part in (path, *companions(path))]
+    location, box = split_box(path)
+    file, name = parse_location(location)
+    inside = [[name, str(box)]] if name or box is not None else []
+    return [*(_stamp(part) for part in (file, *companions(file))), *inside]
 
 
 def _stamp(path: Path) -> Sequence[Any]:
@@ -149,7 +156,7 @@ def _stamp(path: Path) -> Sequence[Any]:
         status = path.stat()
     except OSError:
         return [name]
-    return [name, status.st_size, status.st_mtime_ns]
+    return [name, 0 if stat.S_ISDIR(status.st_mode) else status.st_size, status.st_mtime_ns]
 
 
 def short_hash(value: Any) -> str:

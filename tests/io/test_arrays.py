@@ -21,7 +21,8 @@ from PIL import Image
 
 from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError, FileFormatError
-from autoseg.io.arrays import open_array, parse_location
+from autoseg.io.arrays import open_array
+from autoseg.io.location import parse_location
 
 SHAPE = (5, 37, 45)
 RNG = np.random.default_rng(0)

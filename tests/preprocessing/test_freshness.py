@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields, replace
+from itertools import combinations
+from pathlib import Path
 
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.preprocessing.freshness import file_stamp, protocol_part
@@ -64,3 +66,33 @@ def test_every_promise_that_the_cache_depends_on_makes_cached_cases_stale():
         is_same = protocol_part(replace(protocol, **{name: value}), 3) == protocol_part(protocol, 3)
         assert is_same == (name == "instances_touched"), name
     assert protocol_part(AnnotationProtocol(instances_touched=True), 3) is None
+
+
+def test_the_stamp_of_a_volume_changes_with_array_box_metadata_and_voxel_size(tmp_path):
+    file = tmp_path / "cubes.h5"
+    file.write_bytes(b"cubes")
+    inside = [f"{file}:raw", f"{file}:labels", f"{file}:raw[0:1, 0:2, 0:3]", f"{file}:raw[0:1, 0:2, 0:4]"]
+    stamps = [file_stamp(Path(location)) for location in (str(file), *inside)]
+    assert all(stamp != other for stamp, other in combinations(stamps, 2))
+    (tmp_path / "cubes.json").write_text('{"spacing": [3, 1, 1]}')
+    assert all(file_stamp(Path(location)) != stamp for location, stamp in zip(inside, stamps[1:], strict=True))
+
+
+def test_the_stamp_of_a_zarr_group_sees_arrays_and_metadata_of_every_level_but_no_chunks(tmp_path):
+    array = tmp_path / "volume.zarr" / "raw"
+    (array / "c" / "0").mkdir(parents=True)
+    (tmp_path / "volume.zarr" / "zarr.json").write_text('{"node_type": "group"}')
+    (array / "zarr.json").write_text('{"node_type": "array"}')
+    before = file_stamp(tmp_path / "volume.zarr")
+    assert file_stamp(tmp_path / "volume.zarr") == before
+    (array / "c" / "0" / "0").write_bytes(b"chunk")
+    assert file_stamp(tmp_path / "volume.zarr") == before
+    (array / "zarr.json").write_text('{"node_type": "array", "shape": [1]}')
+    assert file_stamp(tmp_path / "volume.zarr") != before
+
+
+def test_the_stamp_of_a_folder_of_sections_sees_each_picture(tmp_path):
+    (tmp_path / "s1.png").write_bytes(b"section")
+    before = file_stamp(tmp_path)
+    (tmp_path / "s1.png").write_bytes(b"another section")
+    assert file_stamp(tmp_path) != before

@@ -1,0 +1,47 @@
+"""Locations of arrays as text: a path, the name of an array in the file or folder, and a box of its voxels."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from autoseg.core.boxes import Box
+from autoseg.core.errors import Fault, FileFormatError
+
+_BOX = re.compile(r"(.+)\[\s*(\d+):(\d+)\s*,\s*(\d+):(\d+)\s*,\s*(\d+):(\d+)\s*\]")
+
+
+def parse_location(location: str | Path) -> tuple[Path, str]:
+    """Split ``PATH:NAME`` into the path and the name of an array in it; the name is "" if there is none.
+
+    A path that exists is never split, nor a drive letter of Windows from its path.
+    """
+    text = str(location)
+    if "://" in text:
+        fix = "Copy the array here, or mount the storage."
+        raise FileFormatError(Fault(text, "an address", "a path on this machine", fix))
+    path, colon, name = text.rpartition(":")
+    is_drive = len(path) == 1 and name[:1] in ("/", "\\")
+    return (Path(text), "") if not colon or is_drive or Path(text).exists() else (Path(path), name)
+
+
+def split_box(location: str | Path) -> tuple[str, Box | None]:
+    """Split ``volume.zarr:raw[0:30, 64:128, 0:64]`` into the location and the box (z, y, x); None without a box.
+
+    A path that exists is never split. Raises ``FileFormatError`` if the box ends before it starts.
+    """
+    text = str(location)
+    match = _BOX.fullmatch(text)
+    if match is None or Path(text).exists():
+        return text, None
+    z0, z1, y0, y1, x0, x1 = map(int, match.groups()[1:])
+    try:
+        return match[1], Box((z0, y0, x0), (z1, y1, x1))
+    except ValueError as error:
+        fix = "Write the smaller number of each axis first."
+        raise FileFormatError(Fault(text, str(error), "[z0:z1, y0:y1, x0:x1]", fix)) from error
+
+
+def path_of(location: str | Path) -> Path:
+    """Return the file or folder of a location, without the name of an array in it and without box."""
+    return parse_location(split_box(location)[0])[0]

@@ -1,0 +1,46 @@
+"""A location is a path, a name in it, and a box; nothing that exists under its whole name is split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autoseg.core.boxes import Box
+from autoseg.core.errors import FileFormatError
+from autoseg.dataset.volume_part import VolumePart
+from autoseg.io.location import path_of, split_box
+
+BOX = Box((0, 5, 10), (2, 7, 30))
+
+
+@pytest.mark.parametrize("text", ["v.zarr:raw/0[0:2, 5:7, 10:30]", "v.zarr:raw/0[0:2,5:7,10:30]"])
+def test_a_box_follows_the_name_of_the_array(text):
+    assert split_box(text) == ("v.zarr:raw/0", BOX)
+    assert path_of(text) == Path("v.zarr")
+
+
+def test_what_is_no_box_belongs_to_the_path():
+    for text in ("v.zarr", "v.zarr[0]", "v.zarr[0:2, 5:7]", "v.zarr[-1:2, 5:7, 1:2]", "[0:1, 0:1, 0:1]"):
+        assert split_box(text) == (text, None)
+
+
+def test_a_file_whose_name_looks_like_a_box_is_that_file(tmp_path):
+    path = tmp_path / "a.nii[0:2, 5:7, 10:30]"
+    path.write_bytes(b"")
+    assert split_box(path) == (str(path), None)
+    assert path_of(path) == path
+
+
+def test_a_box_that_ends_before_it_starts_is_refused():
+    with pytest.raises(FileFormatError, match="smaller number"):
+        split_box("v.zarr[4:2, 0:1, 0:1]")
+
+
+def test_the_part_of_a_volume_is_written_as_a_location_that_reads_back():
+    part = VolumePart(("/a/raw.zarr:0", "/a/other.zarr"), BOX, "/a/cubes.h5:labels")
+    assert [split_box(path) for path in part.image_paths] == [("/a/raw.zarr:0", BOX), ("/a/other.zarr", BOX)]
+    assert part.label_path is not None
+    assert split_box(part.label_path) == ("/a/cubes.h5:labels", BOX)
+    assert part.mask_path is None
+    assert VolumePart(("/a/raw.zarr",)).image_paths == (Path("/a/raw.zarr"),)
