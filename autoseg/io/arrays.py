@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoseg.core.errors import FileFormatError
+from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.findings import did_you_mean
 from autoseg.core.geometry import ASSUMED, Geometry
 from autoseg.io.chunked import is_chunked, open_chunked, pyramid
