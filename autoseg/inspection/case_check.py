@@ -167,7 +167,7 @@ def _check_annotation_files(case: CaseFiles, labels: Labels, arrays: CaseArrays)
     try:
         valid = read_valid_mask(case, labels, arrays.file_labels.shape)
         if case.valid_mask is not None:
-            faults = _mismatch_faults(case, case.valid_mask, arrays, read_header(case.valid_mask)[1])
+            faults = _mismatch_faults(case, case.valid_mask, arrays, read_header(case.valid_mask, as_labels=True)[1])
     except DatasetError as error:
         return CaseCheck(error.faults), arrays
     except FileFormatError as error:

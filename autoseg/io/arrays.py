@@ -13,20 +13,22 @@ from pathlib import Path
 from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.findings import did_you_mean
 from autoseg.core.geometry import ASSUMED, Geometry
+from autoseg.core.location import parse_location, split_box
 from autoseg.io.chunked import is_chunked, open_chunked, pyramid
 from autoseg.io.file_arrays import open_image_file, open_npy
 from autoseg.io.file_contents import unreadable
+from autoseg.io.file_formats import SUPPORTED_ENDINGS
 from autoseg.io.hdf5 import open_hdf5
-from autoseg.io.images import SUPPORTED_ENDINGS
-from autoseg.io.location import parse_location
 from autoseg.io.sections import open_sections
 from autoseg.io.sidecar import spacing_in, states_spacing
-from autoseg.io.stored_array import StoredArray, joined_channels
+from autoseg.io.stored_array import StoredArray, joined_channels, part_of
 from autoseg.io.tiff_boxes import open_tiff
 from autoseg.io.tile_json import open_tiles
 
 HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
 TIFF_ENDINGS = (".tif", ".tiff")
+ARRAY_ENDINGS = (*HDF5_ENDINGS, ".npy", ".json")
+"""Endings of files of arrays that are no image files; other arrays are folders."""
 
 
 def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:
@@ -36,7 +38,9 @@ def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:
     ----------
     location
         Path of a file or folder; after a colon the name of an array in it: ``cubes.h5:raw``, ``volume.zarr``,
-        ``volume.zarr:1`` (a level), ``volume.zarr:labels/cells/0``, ``tiles.json``, ``sections/``, ``stack.tif``.
+        ``volume.zarr:1`` (a level), ``volume.zarr:labels/cells/0``, ``tiles.json``, ``sections/``, ``stack.tif``. A box
+        may follow, ``volume.zarr:1[0:30, 64:128, 0:64]`` (z, y, x), which is then the array. Labels that have the shape
+        of the box are those of the box, whichever it is.
     as_labels
         Whether the values are labels: pictures with a palette then give its indices, colours of tiles stand for
         numbers, nothing is interpolated, and lossy formats are refused.
@@ -52,8 +56,11 @@ def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:
     ConfigError
         If a package that the format needs is not installed; the message has the command that installs it.
     FileFormatError
-        If there is no such file or array, or if it cannot be read.
+        If there is no such file or array, or if it cannot be read; if the box is empty, or leaves the array.
     """
+    whole, box = split_box(location)
+    if box is not None:
+        return part_of(open_array(whole, as_labels=as_labels), box, has_own_shape=as_labels)
     path, name = parse_location(location)
     array = _opened(path, name, as_labels=as_labels)
     beside = path.with_suffix(".json") if path.suffix else path.with_name(f"{path.name}.json")
@@ -62,6 +69,17 @@ def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:
         return array
     geometry = Geometry(spacing=spacing_in(beside))
     return replace(array, header=array.header._replace(geometry=geometry, unknown_size=""))
+
+
+def is_location(path: str | Path) -> bool:
+    """Whether a path names an array, or a box of one, that is no ordinary image file."""
+    text = str(path)
+    return (
+        text.lower().endswith(ARRAY_ENDINGS)
+        or split_box(text)[1] is not None
+        or bool(parse_location(text)[1])
+        or (not text.lower().endswith(SUPPORTED_ENDINGS) and Path(text).is_dir())
+    )
 
 
 def open_volume(locations: Sequence[str | Path]) -> StoredArray:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.io.file_contents import StoredHeader, check_file, unreadable
-from autoseg.io.images import read_header, read_labels, read_remarks, read_stored
+from autoseg.io.file_contents import StoredHeader, check_file, remarks_on, unreadable
+from autoseg.io.file_formats import label_map, read_file, read_file_header
 from autoseg.io.nifti import GZIP_MARK, nifti_header, scaled
 from autoseg.io.stored_array import StoredArray, number_type, plain_header, spatial
 
@@ -41,15 +41,16 @@ def open_image_file(path: Path, *, as_labels: bool = False) -> StoredArray:
 
     Raises ``FileFormatError`` if the file is damaged, or if labels are not whole numbers.
     """
-    shape, geometry = read_header(path)
-    header = StoredHeader(shape, geometry, read_remarks(path, as_labels=as_labels))
+    of_file = read_file_header(path)
+    header = StoredHeader(of_file.shape, of_file.geometry, remarks_on(of_file, as_labels=as_labels))
     mapped = _mapped_nifti(path, header)
     if mapped is not None:
         return mapped
-    values = read_labels(path)[0][None] if as_labels else read_stored(path).array
+    stored = read_file(path, as_labels=as_labels).array
+    values = label_map(path, stored)[None] if as_labels else stored
     dtype = number_type(path, "", values.dtype)
     header = header._replace(shape=spatial(path, values.shape))
-    return StoredArray(str(path), header, dtype, shape[1:], lambda box: values[(slice(None), *box.slices)])
+    return StoredArray(str(path), header, dtype, of_file.shape[1:], lambda box: values[(slice(None), *box.slices)])
 
 
 def _mapped_nifti(path: Path, header: StoredHeader) -> StoredArray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from autoseg.core.geometry import ASSUMED, FLAT_SPACING, Geometry
 
 Shape4 = tuple[int, int, int, int]
 Spacing = tuple[float, float, float]
+UNEVEN_EDGES = 50
+"""Ratio of the longest to the shortest edge of a voxel above which a wrong unit is suspected."""
 
 
 class StoredImage(NamedTuple):
@@ -34,6 +37,29 @@ class StoredHeader(NamedTuple):
     """Oddities of a file that can be read all the same. Each is a clause that does not repeat the file's name."""
     unknown_size: str = ""
     """Reason why the voxel size is unknown, and what to do. Empty if it is known, or if the format never states it."""
+
+
+def remarks_on(header: StoredHeader, *, as_labels: bool = False) -> tuple[str, ...]:
+    """Return the remarks on a header, without repetition; for labels without those on the voxel size."""
+    if as_labels:
+        return header.remarks
+    unknown = (header.unknown_size,) if header.unknown_size else ()
+    return tuple(dict.fromkeys((*header.remarks, *unknown, *_uneven(header.shape[1:], header.geometry))))
+
+
+def _uneven(shape: Sequence[int], geometry: Geometry) -> tuple[str, ...]:
+    """Return a remark if the voxel edges of a volume differ so much that one is probably in another unit.
+
+    ``shape`` is (z, y, x); axes of one voxel are ignored. 2-D images get no remark.
+    """
+    edges = [edge for edge, length in zip(geometry.spacing, shape, strict=True) if length > 1]
+    if geometry.ndim == 2 or not edges or max(edges) <= UNEVEN_EDGES * min(edges):
+        return ()
+    z, y, x = geometry.spacing
+    return (
+        f"voxels are {z:.4g} x {y:.4g} x {x:.4g} mm (z, y, x), edges that differ by a factor of "
+        f"{max(edges) / min(edges):.3g}. If one of them is in another unit, correct it",
+    )
 
 
 def unreadable(path: Path, found: str, expected: str, fix: str) -> FileFormatError:

@@ -1,4 +1,6 @@
-"""Read and write images and labels of every supported format. The format follows from the ending of the file name.
+"""Read and write images and labels: of files, whose format follows from the ending of the name, and of volumes.
+
+Every path may be a location (docs/volumes.md): an array of a file or folder, or a box of it.
 
 In memory an image is (C, z, y, x); a 2-D image has one slice. Damage and contradictions raise an error, and values
 never change silently: truncated streams, failed checksums, labels that are not whole numbers, channels that disagree.
@@ -7,82 +9,40 @@ never change silently: truncated streams, failed checksums, labels that are not 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.core.atomic import atomic_path
+from autoseg.core.boxes import Box
 from autoseg.core.errors import AutosegError
 from autoseg.core.geometry import Geometry
-from autoseg.dataset.file_values import NAN_VALUE
-from autoseg.io.file_contents import Shape4, StoredHeader, StoredImage, unreadable
-from autoseg.io.itk import read_itk, read_itk_header, write_itk, write_itk_values
-from autoseg.io.nifti import read_nifti, read_nifti_header, write_nifti, write_nifti_values
-from autoseg.io.raster import read_raster, read_raster_header, write_raster
-from autoseg.io.tiff import read_tiff, read_tiff_header, read_tiff_labels, write_tiff, write_tiff_values
+from autoseg.io.arrays import is_location, open_array
+from autoseg.io.file_contents import Shape4, StoredHeader, StoredImage, remarks_on, unreadable
+from autoseg.io.file_formats import (
+    LOSSY_ENDINGS,
+    SUPPORTED_ENDINGS,
+    ending_of,
+    format_of,
+    label_map,
+    read_file,
+    read_file_header,
+)
 
-LOSSY_ENDINGS = (".jpg", ".jpeg")
-"""Endings of lossy formats. Images may have them; labels may not, because compression changes their values."""
+__all__ = [
+    "LOSSY_ENDINGS", "SUPPORTED_ENDINGS", "ending_of", "ending_of_maps", "holds_labels", "read_header", "read_image",
+    "read_intensities", "read_known", "read_labels", "read_remarks", "read_stored", "without_ending", "write_labels",
+    "write_probabilities", "write_values", "written_ending",
+]  # fmt: skip
+
 _WRITTEN = dict.fromkeys(LOSSY_ENDINGS, ".png") | {".mhd": ".mha"}
 _NUMBERS_WRITTEN = dict.fromkeys((".png", ".bmp", *LOSSY_ENDINGS), ".tif") | dict.fromkeys((".mhd", ".gipl"), ".mha")
-UNEVEN_EDGES = 50
-"""Ratio of the longest to the shortest edge of a voxel above which a wrong unit is suspected."""
-
-
-class _Format(NamedTuple):
-    read: Callable[[Path], StoredImage]
-    header: Callable[[Path], StoredHeader]
-    write: Callable[[Path, NDArray[np.unsignedinteger], Geometry], None]
-    """Arguments: path, labels (z, y, x), geometry."""
-    write_values: Callable[[Path, Float32Array, Geometry], None] | None
-    """Arguments: path, numbers (C, z, y, x), geometry; None if the format has only integers."""
-    read_labels: Callable[[Path], StoredImage] | None = None
-    """Reader of label files; None if ``read`` reads them too."""
-
-
-_NIFTI = _Format(read_nifti, read_nifti_header, write_nifti, write_nifti_values)
-_ITK = _Format(read_itk, read_itk_header, write_itk, write_itk_values)
-_RASTER = _Format(read_raster, read_raster_header, write_raster, None, partial(read_raster, as_labels=True))
-_TIFF = _Format(read_tiff, read_tiff_header, write_tiff, write_tiff_values, read_tiff_labels)
-_FORMATS = {
-    ".nii.gz": _NIFTI,
-    ".nii": _NIFTI,
-    ".nrrd": _ITK,
-    ".mha": _ITK,
-    ".mhd": _ITK,
-    ".gipl": _ITK,
-    ".png": _RASTER,
-    ".bmp": _RASTER,
-    ".jpg": _RASTER,
-    ".jpeg": _RASTER,
-    ".tif": _TIFF,
-    ".tiff": _TIFF,
-}
-SUPPORTED_ENDINGS = tuple(_FORMATS)
-"""Endings with the leading dot, in lower case; ``.nii.gz`` before ``.nii``."""
-
-
-def ending_of(path: str | Path) -> str:
-    """Return the whole ending of a file name (``.nii.gz``), in upper or lower case as it is written there.
-
-    Raises ``FileFormatError`` if it is not supported.
-    """
-    name = Path(path).name
-    for ending in SUPPORTED_ENDINGS:
-        if name.lower().endswith(ending):
-            return name[len(name) - len(ending) :]
-    raise unreadable(
-        Path(path),
-        f"the ending {Path(path).suffix!r}",
-        f"one of {', '.join(SUPPORTED_ENDINGS)}",
-        "Convert the file, for example to .nii.gz (3-D) or .png (2-D).",
-    )
+MAPS_OF_ARRAYS = ".nii.gz"
+"""Ending of label maps for arrays of volumes."""
 
 
 def without_ending(path: Path) -> str:
@@ -148,13 +108,12 @@ def read_labels(path: str | Path, *, allow_nan: bool = False) -> tuple[NDArray[n
     """
     path = Path(path)
     stored = read_stored(path, as_labels=True)
-    with _naming(path):
-        return _smallest_integers(path, _single_channel(path, stored.array), allow_nan=allow_nan), stored.geometry
+    return label_map(path, stored.array, allow_nan=allow_nan), stored.geometry
 
 
-def read_header(path: str | Path) -> tuple[Shape4, Geometry]:
+def read_header(path: str | Path, *, as_labels: bool = False) -> tuple[Shape4, Geometry]:
     """Read the shape (C, z, y, x) and the geometry of one file, without its voxels."""
-    header = _read_header(Path(path))
+    header = _header(Path(path), as_labels=as_labels)
     return header.shape, header.geometry
 
 
@@ -164,26 +123,21 @@ def read_remarks(path: str | Path, *, as_labels: bool = False) -> tuple[str, ...
     Each remark is a clause that does not repeat the file's name. For labels, remarks on the voxel size are left out,
     because the voxel size of the image is used.
     """
-    header = _read_header(Path(path))
-    if as_labels:
-        return header.remarks
-    unknown = (header.unknown_size,) if header.unknown_size else ()
-    return (*header.remarks, *unknown, *_uneven(header.shape[1:], header.geometry))
+    return remarks_on(_header(Path(path), as_labels=as_labels), as_labels=as_labels)
 
 
-def _uneven(shape: Sequence[int], geometry: Geometry) -> tuple[str, ...]:
-    """Return a remark if the voxel edges of a volume differ so much that one is probably in another unit.
+def read_known(paths: Sequence[str | Path]) -> BoolArray | None:
+    """Return the mask (z, y, x) of the voxels that are there in all files of a case; None if nothing is missing.
 
-    ``shape`` is (z, y, x); axes of one voxel are ignored. 2-D images get no remark.
+    Only tiles of a volume can be missing (docs/volumes.md); raises as :func:`read_image`.
     """
-    edges = [edge for edge, length in zip(geometry.spacing, shape, strict=True) if length > 1]
-    if geometry.ndim == 2 or not edges or max(edges) <= UNEVEN_EDGES * min(edges):
-        return ()
-    z, y, x = geometry.spacing
-    return (
-        f"voxels are {z:.4g} x {y:.4g} x {x:.4g} mm (z, y, x), edges that differ by a factor of "
-        f"{max(edges) / min(edges):.3g}. If one of them is in another unit, correct it",
-    )
+    mask: BoolArray | None = None
+    for path in paths:
+        array = open_array(path) if is_location(path) else None
+        if array is not None and array.missing():
+            known = array.known(Box.whole(array.spatial_shape))
+            mask = known if mask is None else mask & known
+    return mask
 
 
 def written_ending(ending: str, largest: int = 0, *, has_numbers: bool = False) -> str:
@@ -191,13 +145,23 @@ def written_ending(ending: str, largest: int = 0, *, has_numbers: bool = False) 
 
     Lossy formats get ``.png``, as does ``.bmp`` if the ``largest`` label is above 255. ``.mhd`` (header and data in two
     files) gets ``.mha`` (both in one file). Numbers (``has_numbers``) get ``.tif`` where the format has only integers,
-    and ``.mha`` where it has one channel; so do labels above 65535.
+    and ``.mha`` where it has one channel; so do labels above 65535. Formats of volumes (``.zarr``) get ``.nii.gz``.
     """
+    if ending.lower() not in SUPPORTED_ENDINGS:
+        return MAPS_OF_ARRAYS
     if has_numbers or largest > np.iinfo(np.uint16).max:
         return _NUMBERS_WRITTEN.get(ending.lower(), ending)
     if ending.lower() == ".bmp" and largest > np.iinfo(np.uint8).max:
         return ".png"
     return _WRITTEN.get(ending.lower(), ending)
+
+
+def ending_of_maps(image: Path, largest: int = 0, *, has_numbers: bool = False) -> str:
+    """Return the ending of label maps for an image: ``.nii.gz`` for an array of a volume, else :func:`written_ending`.
+
+    Parameters are those of :func:`written_ending`.
+    """
+    return MAPS_OF_ARRAYS if is_location(image) else written_ending(ending_of(image), largest, has_numbers=has_numbers)
 
 
 def holds_labels(path: Path, labels: NDArray[np.integer[Any]]) -> bool:
@@ -219,7 +183,7 @@ def write_labels(path: str | Path, labels: NDArray[np.unsignedinteger], geometry
         raise ValueError(f"labels of shape {labels.shape}, expected (z, y, x), z = 1 if the geometry is 2-D")
     if labels.dtype.kind not in "ub":
         raise ValueError(f"labels of type {labels.dtype}, expected unsigned integers")
-    _format(path).write(path, labels, geometry)
+    format_of(path).write(path, labels, geometry)
 
 
 def write_values(path: str | Path, values: Float32Array, geometry: Geometry) -> None:
@@ -230,7 +194,7 @@ def write_values(path: str | Path, values: Float32Array, geometry: Geometry) -> 
     path = Path(path)
     if values.ndim != 4 or (geometry.ndim == 2 and values.shape[1] != 1):
         raise ValueError(f"numbers of shape {values.shape}, expected (C, z, y, x), z = 1 if the geometry is 2-D")
-    write = _format(path).write_values
+    write = format_of(path).write_values
     if write is None:
         raise ValueError(f"{path}: a format without floating-point numbers, expected the ending of written_ending")
     write(path, values.astype(np.float32, copy=False), geometry)
@@ -272,37 +236,18 @@ def _read_stored(paths: Sequence[str | Path]) -> list[StoredImage]:
 
 
 def read_stored(path: Path, *, as_labels: bool = False) -> StoredImage:
-    """Read one file (C, z, y, x) in its stored type; of labels, indices of a palette and no alpha channel.
+    """Read one file or location (C, z, y, x) in its stored type; of labels, indices of a palette and no alpha channel.
 
     Raises ``FileFormatError`` as :func:`read_image` does; of labels also if the compression may change values.
     """
-    if as_labels and ending_of(path).lower() in LOSSY_ENDINGS:
-        raise unreadable(path, "labels in a lossy format", "labels stored without loss", "Export them as .png.")
-    with _naming(path):
-        file_format = _format(path)
-        return (file_format.read_labels or file_format.read)(path) if as_labels else file_format.read(path)
+    if not is_location(path):
+        return read_file(path, as_labels=as_labels)
+    array = open_array(path, as_labels=as_labels)
+    return StoredImage(array.read(Box.whole(array.spatial_shape)), array.geometry)
 
 
-def _read_header(path: Path) -> StoredHeader:
-    with _naming(path):
-        return _format(path).header(path)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn any exception that a library raises for ``path`` into a ``FileFormatError`` that names the file.
-
-    Otherwise one damaged file would end the check of a whole data set.
-    """
-    try:
-        yield
-    except (AutosegError, MemoryError):
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split()) or "no reason given"
-        problem = f"a file that cannot be read ({type(error).__name__}: {reason})"
-        fix = "It may be damaged or of a rare variant: export it again, for example as .nii.gz (3-D) or .png (2-D)."
-        raise unreadable(path, problem, f"a complete {ending_of(path)} file", fix) from error
+def _header(path: Path, *, as_labels: bool = False) -> StoredHeader:
+    return open_array(path, as_labels=as_labels).header if is_location(path) else read_file_header(path)
 
 
 def _stacked(stored: Sequence[StoredImage], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -311,10 +256,6 @@ def _stacked(stored: Sequence[StoredImage], dtype: np.dtype[Any]) -> NDArray[Any
         return np.require(stored[0].array, dtype, ["C", "W"] if dtype.kind == "f" else ["C"])
     image = np.empty((sum(len(item.array) for item in stored), *stored[0].array.shape[1:]), dtype)
     return np.concatenate([item.array for item in stored], out=image, casting="unsafe")
-
-
-def _format(path: Path) -> _Format:
-    return _FORMATS[ending_of(path).lower()]
 
 
 def _header_of(stored: StoredImage) -> StoredHeader:
@@ -330,51 +271,3 @@ def _check_agreement(first_path: Path, first: StoredHeader, path: Path, other: S
     for name in first.geometry.differs_from(other.geometry):
         actual, expected = getattr(other.geometry, name), getattr(first.geometry, name)
         raise unreadable(path, f"{name} {actual}", f"{expected} as in {first_path.name}", fix)
-
-
-def _single_channel(path: Path, array: NDArray[Any]) -> NDArray[Any]:
-    """Return the first channel (z, y, x) of an array (C, z, y, x). Raise ``FileFormatError`` if channels differ."""
-    if any(not np.array_equal(array[0], other, equal_nan=array.dtype.kind == "f") for other in array[1:]):
-        raise unreadable(
-            path,
-            f"{len(array)} channels that differ",
-            "one value per voxel",
-            "Save class numbers (0, 1, 2 ...) in a grey image, not colours or one channel per class.",
-        )
-    first: NDArray[Any] = array[0]
-    return first
-
-
-def _smallest_integers(path: Path, array: NDArray[Any], *, allow_nan: bool) -> NDArray[np.integer[Any]]:
-    """Return labels (z, y, x) of any real type in the smallest integer type; checks one slice at a time.
-
-    Raises ``FileFormatError`` if a value is not a whole number of at most 32 bits. An empty array becomes uint8.
-    """
-    if array.dtype.kind == "f":
-        if allow_nan and any(np.isnan(plane).any() for plane in array):
-            array = np.nan_to_num(array, nan=NAN_VALUE, posinf=np.inf, neginf=-np.inf)
-        wrong = [values for plane in array if (values := plane[_is_no_label(plane)]).size]
-        if wrong:
-            examples = ", ".join(f"{value:g}" for value in np.unique(np.concatenate(wrong))[:5])
-            raise unreadable(
-                path,
-                f"{sum(map(len, wrong))} voxels that are not whole numbers ({examples})",
-                "integers",
-                _NAN_FIX if np.isnan(np.concatenate(wrong)).any() else _NO_INTEGER_FIX,
-            )
-    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
-    dtype = np.min_scalar_type(high) if low >= 0 else np.min_scalar_type(min(low, -high - 1))
-    return np.ascontiguousarray(array, dtype=dtype)
-
-
-_NO_INTEGER_FIX = "Export the labels as integers, without interpolation."
-_NAN_FIX = (
-    'If NaN marks unannotated voxels, write "unlabelled": "nan" in dataset.json. In a mask, replace NaN by 0; in a '
-    "prediction, by a class."
-)
-
-
-def _is_no_label(values: NDArray[np.floating[Any]]) -> BoolArray:
-    """Return a mask of the shape of ``values``: True for NaN, infinity, fractions, and numbers beyond int32."""
-    is_wrong: BoolArray = ~np.isfinite(values) | (values != np.rint(values)) | (np.abs(values) > np.iinfo(np.int32).max)
-    return is_wrong

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from autoseg.core.dicom import conversion, dicom_folder
 from autoseg.core.findings import listed
 from autoseg.io.file_contents import StoredHeader, assumed_geometry, unreadable
-from autoseg.io.images import read_stored
+from autoseg.io.file_formats import read_file
 from autoseg.io.stored_array import StoredArray
 from autoseg.io.tiled_planes import TileCache, TiledPlanes
 
@@ -72,7 +72,7 @@ def open_sections(folder: Path, *, as_labels: bool = False) -> StoredArray:
 
 def _section(path: Path, *, as_labels: bool) -> NDArray[Any]:
     """Return one section (C, y, x)."""
-    array = read_stored(path, as_labels=as_labels).array
+    array = read_file(path, as_labels=as_labels).array
     if array.shape[1] != 1:
         raise unreadable(path, f"{array.shape[1]} slices", "one section", "Give this file itself as the volume.")
     if as_labels and len(array) > 1:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, Shape3
 from autoseg.core.boxes import Box
+from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.geometry import Geometry
 from autoseg.io.file_contents import Shape4, StoredHeader, assumed_geometry, unreadable
 
@@ -111,6 +112,46 @@ def joined_channels(arrays: Sequence[StoredArray]) -> StoredArray:
         load=lambda box: np.concatenate([array.load(box) for array in arrays], dtype=dtype),
         find_missing=lambda box: tuple(gap for array in arrays for gap in array.find_missing(box)),
     )
+
+
+def part_of(array: StoredArray, box: Box, *, has_own_shape: bool = False) -> StoredArray:
+    """Return a box of an array as an array of its own, whose first voxel lies in the world where that of the box lies.
+
+    With ``has_own_shape`` an array that has the shape of the box is taken for the box: labels of it alone.
+
+    Raises ``FileFormatError`` if the box is empty, or leaves the array.
+    """
+    shape, own = array.spatial_shape, has_own_shape and array.spatial_shape == box.shape
+    if not box.n_voxels or not (own or box.is_within(shape)):
+        found = f"the box {box} (z, y, x) of an array of {shape} voxels"
+        expected = "voxels of the array" if box.n_voxels else "a box with voxels on every axis"
+        if has_own_shape:
+            expected += f", or an array of the shape of the box, {box.shape}"
+        raise FileFormatError(Fault(array.location, found, expected, "Correct the box, or the location."))
+    start = (0, 0, 0) if own else box.start
+
+    def missing(inner: Box) -> tuple[Box, ...]:
+        return tuple(gap.relative_to(Box(start, start)) for gap in array.find_missing(inner.shifted(start)))
+
+    return StoredArray(
+        location=f"{array.location}{box}",
+        header=array.header._replace(
+            shape=(array.shape[0], *box.shape), geometry=_geometry_of_part(array.geometry, box.start)
+        ),
+        dtype=array.dtype,
+        chunk=array.chunk,
+        load=lambda inner: array.load(inner.shifted(start)),
+        find_missing=missing,
+    )
+
+
+def _geometry_of_part(geometry: Geometry, start: Shape3) -> Geometry:
+    """Return the geometry of the part of an array that starts at voxel ``start`` (z, y, x), without file header."""
+    columns = np.asarray(geometry.direction, dtype=float).reshape(3, 3)
+    steps = np.asarray([index * edge for index, edge in zip(start, geometry.spacing, strict=True)][::-1])
+    x, y, z = (float(value) for value in np.asarray(geometry.origin) + columns @ steps)
+    kept = {key: value for key, value in geometry.metadata.items() if key == "spacing"}
+    return geometry.model_copy(update={"origin": (x, y, z), "metadata": kept})
 
 
 def number_type(path: Path, name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:

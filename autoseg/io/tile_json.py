@@ -28,7 +28,7 @@ from autoseg.core.errors import FileFormatError
 from autoseg.core.findings import counted, listed
 from autoseg.core.geometry import Geometry
 from autoseg.io.file_contents import StoredHeader, assumed_geometry, check_file, unreadable
-from autoseg.io.images import read_stored
+from autoseg.io.file_formats import read_file
 from autoseg.io.stored_array import StoredArray
 from autoseg.io.tiled_planes import TileCache, TiledPlanes
 
@@ -114,7 +114,7 @@ class _Tiles:
 
     def stored(self, path: Path) -> NDArray[Any]:
         """Return the tile of a file as it is stored, (C, h, w); of labels, the numbers that colours stand for."""
-        array = read_stored(path, as_labels=self.as_labels).array
+        array = read_file(path, as_labels=self.as_labels).array
         if array.shape[1] != 1:
             raise unreadable(path, f"{array.shape[1]} slices", "a tile of one slice", "Save each section on its own.")
         return _numbers(path, array[:, 0]) if self.as_labels else array[:, 0]

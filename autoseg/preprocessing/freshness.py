@@ -11,12 +11,12 @@ from typing import Any
 
 from autoseg.annotation.reach import resolve_reach
 from autoseg.cases.case import CaseRecord
+from autoseg.core.location import parse_location, split_box
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels, undrawn_set
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.io.companions import companions
-from autoseg.io.location import parse_location, split_box
 
 PREPROCESSING_VERSION = 4
 """Number to be raised when the same input gives another cache."""

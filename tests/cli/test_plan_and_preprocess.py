@@ -9,7 +9,7 @@ import pytest
 from toy import write_toy_dataset
 
 from autoseg.cli import plan_and_preprocess as command
-from autoseg.io import images
+from autoseg.io import file_formats
 
 DRIVER = """
 import os, signal
@@ -68,8 +68,10 @@ def test_a_touched_label_has_its_case_read_and_preprocessed_and_no_other(tmp_pat
         read: set[str] = set()
         with monkeypatch.context() as patched:
             patched.setattr(sys, "argv", arguments)
-            counted = images._NIFTI._replace(read=lambda path: read.add(path.name) or images.read_nifti(path))
-            patched.setitem(images._FORMATS, ".nii.gz", counted)
+            counted = file_formats._NIFTI._replace(
+                read=lambda path: read.add(path.name) or file_formats.read_nifti(path)
+            )
+            patched.setitem(file_formats.FORMATS, ".nii.gz", counted)
             with pytest.raises(SystemExit) as left:
                 command.main()
         assert left.value.code == 0

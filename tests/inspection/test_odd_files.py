@@ -13,7 +13,7 @@ import tifffile
 from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.integrity import check_dataset
 from autoseg.inspection.survey import survey_dataset
-from autoseg.io import images
+from autoseg.io import file_formats
 
 RNG = np.random.default_rng(0)
 LABELS = np.zeros((8, 16, 16), np.uint8)
@@ -97,9 +97,9 @@ def test_an_error_of_a_library_names_the_file(tmp_path, monkeypatch):
     def broken(path):
         if "c0" in path.name:
             raise KeyError("no such tag")
-        return images.read_tiff(path)
+        return file_formats.read_tiff(path)
 
-    monkeypatch.setitem(images._FORMATS, ".tif", images._TIFF._replace(read=broken, read_labels=broken))
+    monkeypatch.setitem(file_formats.FORMATS, ".tif", file_formats._TIFF._replace(read=broken, read_labels=broken))
     report = check_dataset(dataset)
     assert [fault.where.split(":")[0] for fault in report.faults] == ["image of case 'c0'", "label file of case 'c0'"]
     assert "KeyError: 'no such tag'" in report.faults[0].found

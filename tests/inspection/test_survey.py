@@ -13,7 +13,7 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.integrity import check_dataset
 from autoseg.inspection.measure import extract_fingerprint, fingerprint_of
 from autoseg.inspection.survey import survey_dataset
-from autoseg.io import images
+from autoseg.io import file_formats
 from autoseg.io.images import write_labels
 
 
@@ -48,10 +48,10 @@ def read(monkeypatch) -> list[str]:
 
     def reading(path):
         names.append(path.name)
-        return images.read_nifti(path)
+        return file_formats.read_nifti(path)
 
-    counted = images._NIFTI._replace(read=reading)
-    monkeypatch.setitem(images._FORMATS, ".nii.gz", counted)
+    counted = file_formats._NIFTI._replace(read=reading)
+    monkeypatch.setitem(file_formats.FORMATS, ".nii.gz", counted)
     return names
 
 

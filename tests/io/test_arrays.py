@@ -7,6 +7,7 @@ import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from pathlib import Path
 
 import h5py
 import nibabel as nib
@@ -21,8 +22,9 @@ from PIL import Image
 
 from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError, FileFormatError
-from autoseg.io.arrays import open_array
-from autoseg.io.location import parse_location
+from autoseg.core.location import parse_location
+from autoseg.io.arrays import is_location, open_array
+from autoseg.io.images import ending_of_maps, read_header, read_intensities, read_labels
 
 SHAPE = (5, 37, 45)
 RNG = np.random.default_rng(0)
@@ -384,3 +386,58 @@ def test_a_package_that_is_not_installed_is_named_with_the_command(tmp_path, mon
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=rf"{module}.*pip install 'autoseg\[zarr\]'"):
         open_array(location)
+
+
+def written_volumes(folder):
+    """Location of one volume in every kind of store that can hold it."""
+    np.save(folder / "grey.npy", GREY)
+    with h5py.File(folder / "grey.h5", "w") as file:
+        file["raw"] = GREY
+    write_chunked(folder / "grey.zarr", GREY, "zarr3", (2, 16, 16))
+    nib.save(nib.Nifti1Image(GREY.transpose(2, 1, 0), np.diag([-2.0, -2.0, 3.0, 1.0])), folder / "grey.nii.gz")
+    return [folder / "grey.npy", f"{folder / 'grey.h5'}:raw", folder / "grey.zarr", folder / "grey.nii.gz"]
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_a_location_with_a_box_is_an_array_of_its_own(tmp_path, kind):
+    location = f"{written_volumes(tmp_path)[kind]}[1:4, 5:30, 7:9]"
+    array = open_array(location)
+    assert array.spatial_shape == (3, 25, 2)
+    assert array.location == location
+    assert np.array_equal(array.read(Box.whole(array.spatial_shape))[0], GREY[1:4, 5:30, 7:9])
+    assert np.array_equal(array.read(Box((1, 2, 0), (2, 5, 1)))[0], GREY[2:3, 7:10, 7:8])
+    image, _ = read_intensities([location, location])
+    assert np.array_equal(image, GREY[None, 1:4, 5:30, 7:9].repeat(2, axis=0))
+    assert read_header(location)[0] == (1, 3, 25, 2)
+    assert np.array_equal(read_labels(location)[0], GREY[1:4, 5:30, 7:9])
+    assert is_location(location)
+    assert ending_of_maps(Path(location)) == ".nii.gz"
+
+
+def test_a_box_lies_in_the_world_where_its_voxels_lie(tmp_path):
+    *_, nifti = written_volumes(tmp_path)
+    whole, part = open_array(nifti).geometry, open_array(f"{nifti}[1:4, 5:30, 7:9]").geometry
+    assert part.spacing == whole.spacing == (3, 2, 2)
+    assert part.origin == pytest.approx(np.add(whole.origin, (14, 10, 3)))
+    assert part.direction == whole.direction
+
+
+def test_a_box_that_is_empty_or_leaves_the_volume_is_refused(tmp_path):
+    np.save(tmp_path / "grey.npy", GREY)
+    for box in ("[0:6, 0:2, 0:2]", "[0:0, 0:2, 0:2]"):
+        with pytest.raises(FileFormatError, match=r"the box .* of an array of \(5, 37, 45\) voxels"):
+            open_array(f"{tmp_path / 'grey.npy'}{box}")
+
+
+def test_labels_of_the_shape_of_the_box_are_those_of_the_box(tmp_path):
+    box = "[2:4, 5:30, 7:40]"
+    np.save(tmp_path / "whole.npy", GREY)
+    np.save(tmp_path / "cube.npy", GREY[2:4, 5:30, 7:40])
+    for name in ("whole", "cube"):
+        location = f"{tmp_path / name}.npy{box}"
+        assert np.array_equal(read_labels(location)[0], GREY[2:4, 5:30, 7:40])
+        assert read_header(location, as_labels=True)[0] == (1, 2, 25, 33)
+    with pytest.raises(FileFormatError, match="or an array of the shape of the box"):
+        read_labels(f"{tmp_path / 'cube.npy'}[2:4, 5:30, 7:41]")
+    with pytest.raises(FileFormatError, match="of an array of"):
+        read_header(f"{tmp_path / 'cube.npy'}{box}")

@@ -8,8 +8,8 @@ import pytest
 
 from autoseg.core.boxes import Box
 from autoseg.core.errors import FileFormatError
+from autoseg.core.location import path_of, split_box
 from autoseg.dataset.volume_part import VolumePart
-from autoseg.io.location import path_of, split_box
 
 BOX = Box((0, 5, 10), (2, 7, 30))
 
