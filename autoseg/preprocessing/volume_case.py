@@ -1,0 +1,225 @@
+"""Preprocessing of a case that is too large for memory, block by block into the cache.
+
+A block is a shard of the cache's Zarr; every voxel belongs to one block. A run that is killed goes on with the shards
+that are not done. Neither codes nor intensities depend on the size or the order of blocks.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoseg.cases.cache import remove_case, write_entry
+from autoseg.cases.entry import CacheEntry, VolumeArrays
+from autoseg.cases.store import IMAGE, TARGET
+from autoseg.cases.volume_image import read_scaled, turned_back
+from autoseg.cases.volume_store import BegunCase, layer_path, locations_path, read_begun, write_begun
+from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, Shape3
+from autoseg.core.atomic import atomic_path
+from autoseg.core.boxes import Box, blocks
+from autoseg.core.geometry import Geometry
+from autoseg.core.plan import Configuration, Plan
+from autoseg.dataset.dataset import CaseFiles
+from autoseg.dataset.labels import Labels
+from autoseg.io.zarr_writer import ZarrWriter, create_zarr
+from autoseg.preprocessing.label_set_unions import LabelSetUnions
+from autoseg.preprocessing.locations import Locations
+from autoseg.preprocessing.normalize import check_rgb, scalings
+from autoseg.preprocessing.resample_box import Limits, measured_limits, resample_box
+from autoseg.preprocessing.streamed_locations import StreamedLocations
+from autoseg.preprocessing.volume_annotation import VolumeAnnotation, open_annotation
+from autoseg.preprocessing.volume_grid import VolumeGrid, find_grid
+from autoseg.preprocessing.volume_statistics import volume_statistics
+
+log = logging.getLogger(__name__)
+
+CHUNK: Shape3 = (16, 64, 64)
+"""Voxels (z, y, x) that are compressed together in the cache: a fraction of a patch."""
+SHARD_VOXELS = 1 << 24
+"""Voxels of a shard of a volume of small chunks, about."""
+LEAST_EDGE, LARGEST_EDGE = 512, 2048
+"""Edges of a shard within slices, in voxels. It is larger than ``LEAST_EDGE`` if the source has larger tiles, so that
+none of them is decoded more often than needed."""
+
+ReadImage = Callable[[Box], Float32Array]
+"""Function that returns the normalised intensities (C, *box) of a box of the case before resampling."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeJob:
+    """A case to preprocess, and how."""
+
+    files: CaseFiles
+    labels: Labels
+    plan: Plan
+    configuration: Configuration
+    folder: Path
+    fingerprint: str
+
+
+def write_volume_case(job: VolumeJob) -> None:
+    """Preprocess a case of a volume into the cache, in bounded memory.
+
+    The target is always written there, since its codes take little room; the image only if it must be resampled.
+
+    Raises
+    ------
+    FileFormatError, DatasetError
+        If an array cannot be read, if shapes differ, or if a value is not declared.
+    StorageError
+        If there is no room.
+    """
+    if job.files.volume is None:
+        raise ValueError(f"case {job.files.name}: its files are no part of a volume")
+    grid = find_grid(job.files.volume, job.plan, job.configuration)
+    statistics = volume_statistics(grid.volume)
+    for scheme, channel in zip(job.configuration.normalization, statistics, strict=True):
+        if scheme == "rgb_to_0_1":
+            check_rgb(channel.low, channel.high)
+    rules = scalings(job.plan, job.configuration, statistics)
+    codes = _CodesOfCase(open_annotation(job.files, job.labels), grid, _begin(job))
+    locations = _write_target(job, grid, codes)
+    if grid.is_resampled:
+        _write_image(job, grid, lambda box: read_scaled(grid.source, box, rules))
+    with atomic_path(locations_path(job.folder, job.files.name)) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array(file, locations.indices, allow_pickle=False)
+    entry = CacheEntry(
+        record=grid.record(job.files.name),
+        label_sets=_members(codes.label_sets),
+        undrawn=codes.undrawn,
+        n_classes=job.labels.n_classes,
+        locations=locations.slices,
+        code_counts=locations.counts,
+        volume=VolumeArrays(image=None if grid.is_resampled else grid.image(rules)),
+        fingerprint=job.fingerprint,
+    )
+    write_entry(job.folder, job.files.name, entry)
+
+
+def block_shape(shape: Shape3, source_chunk: Shape3) -> tuple[Shape3, Shape3]:
+    """Return the chunk and the shard (z, y, x) of a Zarr of ``shape`` that is made from chunks of ``source_chunk``."""
+    z, y, x = (min(edge, _up(length, 8)) if length > 1 else 1 for edge, length in zip(CHUNK, shape, strict=True))
+    wide = [
+        min(_up(min(max(tile, LEAST_EDGE), LARGEST_EDGE), edge), _up(length, edge))
+        for tile, edge, length in zip(source_chunk[1:], (y, x), shape[1:], strict=True)
+    ]
+    deep = min(_up(max(SHARD_VOXELS // math.prod(wide), 1), z), _up(shape[0], z))
+    return (z, y, x), (deep, wide[0], wide[1])
+
+
+def _up(length: int, step: int) -> int:
+    return -(-length // step) * step
+
+
+class _CodesOfCase:
+    """The codes of a case on the grid of the result, box by box."""
+
+    def __init__(self, annotation: VolumeAnnotation, grid: VolumeGrid, begun: BoolArray | None) -> None:
+        self._annotation, self._grid = annotation, grid
+        nothing = annotation.target(Box((0, 0, 0), (0, 0, 0)))
+        self.undrawn = nothing.undrawn
+        self.dtype = nothing.codes.dtype
+        self._unions = LabelSetUnions(nothing.label_sets if begun is None else begun)
+
+    @property
+    def label_sets(self) -> BoolArray:
+        """(N, K); unions of sets are added when they are found."""
+        return self._unions.label_sets
+
+    def read(self, box: Box) -> CodeArray:
+        """Return the codes of a box of the result."""
+        return self._turned(box)
+
+    def _turned(self, box: Box) -> CodeArray:
+        """Return the codes of a box on the grid of the labels, in the axes of the plan."""
+        grid = self._grid
+        stored = turned_back(box, grid.order, grid.source.shape)
+        return grid.order.apply(self._annotation.codes(stored))
+
+
+def _begin(job: VolumeJob) -> BoolArray | None:
+    """Return the label sets (N, K) of a case that was begun with the same sources; otherwise remove it, None."""
+    begun = read_begun(job.folder, job.files.name)
+    if begun is None or begun.fingerprint != job.fingerprint:
+        remove_case(job.folder, job.files.name)
+        return None
+    rows = np.zeros((len(begun.label_sets), job.labels.n_classes), dtype=bool)
+    for row, members in zip(rows, begun.label_sets, strict=True):
+        row[list(members)] = True
+    return rows
+
+
+def _write_target(job: VolumeJob, grid: VolumeGrid, codes: _CodesOfCase) -> Locations:
+    """Write the codes of all shards that are not done; return counts and locations of all."""
+    name = job.files.name
+    path = layer_path(job.folder, name, TARGET)
+    known = len(codes.label_sets)
+    write_begun(job.folder, name, BegunCase(fingerprint=job.fingerprint, label_sets=_members(codes.label_sets)))
+    writer = _create(path, (1, *grid.shape), codes.dtype, grid)
+    found, done = StreamedLocations(grid.shape), writer.open()
+    for box in writer.shards():
+        if writer.is_done(box):
+            part = done.read(box)[0]
+        else:
+            part = np.ascontiguousarray(codes.read(box))
+            if len(codes.label_sets) > known:
+                known = len(codes.label_sets)
+                begun = BegunCase(fingerprint=job.fingerprint, label_sets=_members(codes.label_sets))
+                write_begun(job.folder, name, begun)
+            writer.write(box, part[None])
+        found.add(part, box, codes.label_sets)
+    return found.finish()
+
+
+def _write_image(job: VolumeJob, grid: VolumeGrid, read: ReadImage) -> None:
+    """Resample the image into shards that are not done."""
+    path = layer_path(job.folder, job.files.name, IMAGE)
+    n_channels = grid.volume.shape[0]
+    writer = _create(path, (n_channels, *grid.shape), np.dtype(np.float32), grid)
+    pending = writer.pending()
+    if not pending:
+        return
+    before, axis = grid.source.shape, grid.separate_axis
+    limits = _limits(grid, read)
+    for box in pending:
+        writer.write(box, resample_box(read, before, grid.shape, box, limits=limits, separate_axis=axis))
+
+
+def _limits(grid: VolumeGrid, read: ReadImage) -> Limits:
+    """Return the smallest and largest intensity of each channel, or of each slice of it, from one pass over all."""
+    shape, axis = grid.source.shape, grid.separate_axis
+    kind = (grid.volume.shape[0], 2) if axis is None else (grid.volume.shape[0], shape[axis], 2)
+    limits = np.stack([np.full(kind[:-1], np.inf), np.full(kind[:-1], -np.inf)], axis=-1)
+    for box in blocks(Box.whole(shape), block_shape(shape, grid.order.permuted(grid.volume.chunk))[1]):
+        part = measured_limits(read(box), axis)
+        inside = limits if axis is None else limits[:, box.start[axis] : box.stop[axis]]
+        np.minimum(inside[..., 0], part[..., 0], out=inside[..., 0])
+        np.maximum(inside[..., 1], part[..., 1], out=inside[..., 1])
+    return limits
+
+
+def _create(path: Path, shape: tuple[int, int, int, int], dtype: np.dtype[Any], grid: VolumeGrid) -> ZarrWriter:
+    """Create, or go on with, a Zarr of the cache."""
+    chunk, shard = block_shape(grid.shape, grid.order.permuted(grid.volume.chunk))
+    is_image = dtype.kind == "f"
+    return create_zarr(
+        path,
+        shape,
+        dtype,
+        Geometry(spacing=grid.spacing),
+        chunk=chunk,
+        shard=shard,
+        names=tuple(f"channel {index}" for index in range(shape[0])) if is_image else (),
+        reduction="mean" if is_image else "nearest",
+    )
+
+
+def _members(table: BoolArray) -> tuple[tuple[int, ...], ...]:
+    """Return the class indices of each row of a table (N, K) bool."""
+    return tuple(tuple(np.flatnonzero(row).tolist()) for row in table)
