@@ -7,7 +7,7 @@ are reported, not only the first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,8 +105,8 @@ def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[
         arrays = replace(arrays, image=image, geometry=geometry)
         remarks += [text for path in case.images for text in read_remarks(path)]
         conditions = inspect_channels(image)
-        faults += _image_faults(case, conditions, n_channels)
-        warnings += _image_warnings(case, conditions)
+        faults += image_faults(case, conditions, n_channels)
+        warnings += image_warnings(case, conditions)
     except FileFormatError as error:
         faults.append(_fault_of(f"image of case {case.name!r}", error))
     try:
@@ -190,12 +190,26 @@ def _outside(
 def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], labels: Labels) -> CaseCheck:
     """Compare the file values (z, y, x) of a case with what dataset.json states about the case."""
     counts = count_values(file_labels)
+
+    def first(value: int) -> str:
+        place = np.unravel_index(int(np.argmax(file_labels == value)), file_labels.shape)
+        return f", the first at {tuple(int(position) for position in place)} (z, y, x)"
+
+    result = check_counts(case, counts, labels, first)
+    return replace(result, parts=annotated_parts(file_labels, counts, labels, case.name))
+
+
+def check_counts(
+    case: CaseFiles, counts: Mapping[int, int], labels: Labels, first: Callable[[int], str] = lambda value: ""
+) -> CaseCheck:
+    """Compare the numbers of voxels (file value -> voxels) of a case with what dataset.json states about the case.
+
+    ``first`` returns the end of a clause that names the first voxel of a value.
+    """
     annotation = summarise_annotation(counts, labels, case.name)
     faults = []
     for value, what in contradictions(counts, labels, case.name).items():
-        first = np.unravel_index(int(np.argmax(file_labels == value)), file_labels.shape)
-        voxel = tuple(int(position) for position in first)
-        present = f"{counts[value]} voxels of {what}, which is declared absent, the first at {voxel} (z, y, x)"
+        present = f"{counts[value]} voxels of {what}, which is declared absent{first(value)}"
         fix = f"Correct cases.{case.name}.absent in dataset.json, or the label file."
         faults.append(Fault(f"{case.label} of case {case.name!r}", present, "none", fix))
     warnings = [
@@ -205,9 +219,9 @@ def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], la
     ]
     if not annotation.informative:
         warnings.append(f"case {case.name!r}: no voxel is annotated; the case is not used for training")
-    parts = annotated_parts(file_labels, counts, labels, case.name)
     voxels = tuple(counts.get(value, 0) for value in labels.class_values)
-    return CaseCheck(tuple(faults), tuple(warnings), annotation, undeclared_values(counts, labels), parts, voxels)
+    undeclared = undeclared_values(counts, labels)
+    return CaseCheck(tuple(faults), tuple(warnings), annotation, undeclared, class_voxels=voxels)
 
 
 _NOT_LISTED = {
@@ -224,7 +238,7 @@ def _fault_of(where: str, error: FileFormatError) -> Fault:
     return replace(error.fault, where=f"{where}: {error.fault.where}")
 
 
-def _image_faults(case: CaseFiles, conditions: Sequence[ChannelCondition], n_channels: int) -> list[Fault]:
+def image_faults(case: CaseFiles, conditions: Sequence[ChannelCondition], n_channels: int) -> list[Fault]:
     """Return the faults of an image: number of channels, values that are not finite, no contrast in any channel."""
     where = f"image of case {case.name!r} ({listed([path.name for path in case.images])})"
     faults = []
@@ -248,7 +262,8 @@ def _constants(conditions: Sequence[ChannelCondition]) -> list[str]:
     return sorted({f"{condition.value:g}" for condition in conditions})
 
 
-def _image_warnings(case: CaseFiles, conditions: Sequence[ChannelCondition]) -> list[str]:
+def image_warnings(case: CaseFiles, conditions: Sequence[ChannelCondition]) -> list[str]:
+    """Return a warning for each channel without contrast, unless no channel has any, which is a fault."""
     if all(condition.is_constant for condition in conditions):
         return []  # reported as a fault
     return [

@@ -26,9 +26,11 @@ from autoseg.inspection.case_check import CaseCheck, check_case_files, naming_ca
 from autoseg.inspection.coverage import describe_gaps, turned_parts
 from autoseg.inspection.painting_check import painting_warnings
 from autoseg.inspection.unread_masks import unread_masks
+from autoseg.inspection.volume_check import survey_volume
 from autoseg.inspection.voxel_orders import order_warnings, prevailing_orders
 from autoseg.inspection.voxel_sizes import mixed_sizes
 from autoseg.io.images import LOSSY_ENDINGS, SUPPORTED_ENDINGS, written_ending
+from autoseg.preprocessing.volume_size import is_large
 
 MAX_VALUES_REPORTED = 10
 
@@ -197,6 +199,8 @@ def ending_fault(dataset: Dataset) -> Fault | None:
 
 def _check_case(case: CaseFiles, *, labels: Labels, n_channels: int) -> CaseCheck:
     with naming_case(case.name):
+        if is_large(case):
+            return survey_volume(case, labels, n_channels, 1)[0]
         return check_case_files(case, labels, n_channels)[0]
 
 

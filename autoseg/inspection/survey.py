@@ -17,10 +17,13 @@ from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels
 from autoseg.inspection.case_check import CaseCheck, check_case_files, naming_case
+from autoseg.inspection.case_measure import CaseMeasure
 from autoseg.inspection.integrity import IntegrityReport, check_dataset, ending_fault, report_on, unchecked_case
 from autoseg.inspection.intensities import knots_per_case
-from autoseg.inspection.measure import CaseMeasure, measure_arrays
+from autoseg.inspection.measure import measure_arrays
 from autoseg.inspection.survey_cache import CachedCase, case_stamp, load_survey, save_survey
+from autoseg.inspection.volume_check import survey_volume
+from autoseg.preprocessing.volume_size import is_large
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ def _survey_case(
 ) -> tuple[CaseCheck, CaseMeasure | None]:
     """Check a case, and measure it unless it has faults or no annotation."""
     with naming_case(case.name):
+        if is_large(case):
+            return survey_volume(case, labels, n_channels, n_knots)
         return _measured(case, labels, n_channels, n_knots)
 
 

@@ -35,6 +35,8 @@ from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.merge_inferred import pair
 from autoseg.preprocessing.merge_weights import weigh
 from autoseg.preprocessing.pipeline import preprocess
+from autoseg.preprocessing.volume_case import VolumeJob, write_volume_case
+from autoseg.preprocessing.volume_size import REMEDY, is_large, refused
 
 NEVER = "never preprocessed"
 NO_FILES: Mapping[str, Path] = MappingProxyType({})
@@ -249,6 +251,9 @@ def _further_layers(job: _Job, shape: tuple[int, ...]) -> tuple[Layer, ...]:
 
 def _run(job: _Job) -> None:
     """Preprocess one case and write it."""
+    if is_large(job.files):
+        _run_volume(job)
+        return
     with contextlib.nullcontext() if job.is_alone else threadpool_limits(1):
         case = read_case(job.files, job.labels)
         case = replace(case, layers=(*case.layers, *_further_layers(job, case.image.shape[1:])))
@@ -297,6 +302,17 @@ def _run(job: _Job) -> None:
         entry=entry,
         layers=layers,
     )
+
+
+def _run_volume(job: _Job) -> None:
+    """Preprocess a case that is too large for memory, block by block; raise ``DatasetError`` for what it cannot have."""
+    faults = refused(job.files, job.labels, job.protocol)
+    if job.configuration.previous_stage is not None:
+        faults.append(Fault(f"case {job.files.name!r}", "the second stage of a cascade", "a case in memory", REMEDY))
+    if faults:
+        raise DatasetError(faults)
+    with contextlib.nullcontext() if job.is_alone else threadpool_limits(1):
+        write_volume_case(VolumeJob(job.files, job.labels, job.plan, job.configuration, job.folder, job.fingerprint))
 
 
 def _members(table: BoolArray) -> tuple[tuple[int, ...], ...]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from autoseg.cases.cache import open_store, read_entry, remove_case, write_case
+from autoseg.cases.cache import open_store
 from autoseg.cases.case import Case
 from autoseg.cases.label_codes import encode_target
 from autoseg.cases.store import IMAGE, TARGET
@@ -86,6 +84,9 @@ def test_without_resampling_the_image_is_read_where_it_lies(tmp_path, make_plan,
     for box in blocks(Box.whole(expected.record.shape), (5, 17, 40)):
         np.testing.assert_array_equal(case.read(TARGET, box), expected.codes[box.slices])
         np.testing.assert_allclose(
-            case.read(IMAGE, box), expected.image[(slice(None), *box.slices)], rtol=0, atol=1e-5 * np.ptp(expected.image)
+            case.read(IMAGE, box),
+            expected.image[(slice(None), *box.slices)],
+            rtol=0,
+            atol=1e-5 * np.ptp(expected.image),
         )
     np.testing.assert_array_equal(case.entry.table.drawn, expected.label_sets)
