@@ -8,6 +8,10 @@ from pathlib import Path
 from autoseg.core.boxes import Box
 from autoseg.core.errors import Fault, FileFormatError
 
+HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
+FOLDER_ENDINGS = (".zarr", ".n5")
+ARRAY_ENDINGS = (*HDF5_ENDINGS, ".npy", *FOLDER_ENDINGS)
+"""Endings of arrays that are no image files: of files, and of folders, which may also have no ending."""
 _BOX = re.compile(r"(.+)\[\s*(\d+):(\d+)\s*,\s*(\d+):(\d+)\s*,\s*(\d+):(\d+)\s*\]")
 
 
@@ -45,3 +49,14 @@ def split_box(location: str | Path) -> tuple[str, Box | None]:
 def path_of(location: str | Path) -> Path:
     """Return the file or folder of a location, without the name of an array in it and without box."""
     return parse_location(split_box(location)[0])[0]
+
+
+def is_location(path: str | Path) -> bool:
+    """Whether a path names an array, or a box of one, rather than an ordinary image file."""
+    text = str(path)
+    return (
+        text.lower().endswith((*ARRAY_ENDINGS, ".json"))
+        or split_box(text)[1] is not None
+        or bool(parse_location(text)[1])
+        or Path(text).is_dir()
+    )

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from autoseg.core.dicom import conversion, dicom_folder
 from autoseg.core.errors import Fault
 from autoseg.core.findings import Findings, listed
+from autoseg.core.location import FOLDER_ENDINGS, is_location, path_of
 from autoseg.dataset.folder_files import (
     CaseFault,
     files_with,
@@ -32,6 +33,7 @@ from autoseg.dataset.folder_files import (
 )
 from autoseg.dataset.name_faults import number_faults, unpaired_faults
 from autoseg.dataset.schema import MASK_FOLDER, DatasetSchema, ListedCase
+from autoseg.dataset.volume_part import VolumePart
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ class TrainingFiles:
     """None if it is to be fused from the masks of experts."""
     experts: tuple[tuple[str, Path], ...] = ()
     """Experts and their masks, sorted by name."""
+    volume: VolumePart | None = None
+    """The part of a volume that is the case; then ``images`` and ``label`` are its locations."""
 
     def label_name(self, case: str, ending: str) -> str:
         """Return the name of the label file, in normal form (NFC); that which it would have if there is none."""
@@ -209,7 +213,8 @@ def find_masks(
         fix = f"Correct the path (it starts at {folder}), or remove the key."
         findings.fault(MASK_FOLDER, found=found, expected=f"a folder with {expected}", fix=fix)
         return {}
-    there = {normal_name(path.name): path for path in visible(mask_folder) if path.is_file()}
+    masks_there = [path for path in visible(mask_folder) if path.is_file() or path.suffix in FOLDER_ENDINGS]
+    there = {normal_name(path.name): path for path in masks_there}
     masks = {}
     for case, files in cases.items():
         name = files.label_name(case, ending)
@@ -305,7 +310,7 @@ def _listed_cases(
             continue
         texts = entry.images if entry.label is None else (*entry.images, entry.label)
         paths = [resolved_path(folder, text) for text in texts]
-        missing = [path for path in paths if not path.is_file()]
+        missing = [path for path in paths if not _is_there(path)]
         for path in missing:
             found, expected = f"no file {path}", "an existing file"
             fix = "Correct the path; relative paths start at the folder of dataset.json."
@@ -322,9 +327,22 @@ def _listed_cases(
     return dict(sorted(cases.items()))
 
 
+def _is_there(path: Path) -> bool:
+    """Whether a file, or the file or folder of an array, exists; a folder of DICOM files is no array."""
+    if not is_location(path):
+        return path.is_file()
+    file = path_of(path)
+    return file.is_file() or (file.is_dir() and dicom_folder(file) is None)
+
+
 def is_file_name(name: str) -> bool:
     """Whether a case may have this name: files named after it stay in their folder and are not hidden."""
     return bool(name.strip()) and not name.startswith(".") and not {*"/\\\0"} & {*name}
+
+
+def located(folder: Path, text: str) -> str:
+    """Return a location of a dataset.json as an absolute one; see :func:`resolved_path`."""
+    return os.path.normpath(resolved_path(folder, text))
 
 
 def resolved_path(folder: Path, text: str) -> Path:

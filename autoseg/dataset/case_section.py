@@ -30,6 +30,7 @@ def add_statements(labels: Labels, schema: DatasetSchema, names: Collection[str]
         value_weights={value: weight for value, (_, weight) in weighted.items() if 0 < weight < 1},
         lazy_semantics=schema.lazy_semantics,
         has_masks=schema.valid_mask_folder is not None,
+        has_boxes=bool(schema.boxes),
     )
     entries = entries_by_case(schema)
     _check_cases(schema, names, findings)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.findings import Findings, did_you_mean, listed
+from autoseg.dataset.box_cases import find_box_cases, grouped, with_volumes
 from autoseg.dataset.case_files import TrainingFiles, find_experts, find_masks, find_training_cases
 from autoseg.dataset.case_section import add_statements, entries_by_case
 from autoseg.dataset.dataset_json import check_number_of_cases, read_channels, read_dataset_json
 from autoseg.dataset.labels import Labels
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.dataset.protocol_section import read_protocol
-from autoseg.dataset.schema import CaseEntry, ExpertFusion
+from autoseg.dataset.schema import CaseEntry, DatasetFile, ExpertFusion
 from autoseg.dataset.schema_faults import read_schema
 from autoseg.dataset.task_section import read_task_labels
 from autoseg.dataset.volume_part import VolumePart
 
 DATASET_JSON = "dataset.json"
+IMAGES = "imagesTr"
+ENDING_OF_MAPS = ".nii.gz"
+"""``file_ending`` of a data set that has none, because all of its cases are parts of volumes."""
 logger = logging.getLogger(__name__)
 
 
@@ -111,27 +115,21 @@ class Dataset:
         content = read_dataset_json(json_path, findings)
         file = read_schema(content, findings)
         schema, channels, labels = file.schema, read_channels(file, findings), read_task_labels(file, findings)
-        files: dict[str, TrainingFiles] = {}
-        masks: dict[str, Path] = {}
-        if schema.file_ending or "dataset" in content:
-            listed_cases = schema.dataset if "dataset" in content else None
-            n_channels = len(channels) or 10_000  # after a fault any number of channel files will do
-            experts = find_experts(folder, schema, findings)
-            files = find_training_cases(folder, listed_cases, schema.file_ending, n_channels, findings, experts)
-            check_number_of_cases(content, len(files), findings)
-            if schema.valid_mask_folder is not None:
-                masks = find_masks(folder, schema.valid_mask_folder, files, schema.file_ending, findings)
+        files, masks = _find_cases(folder, file, len(channels), findings)
         if labels is not None:
             labels = add_statements(labels, schema, files.keys() if files else None, findings)
+            labels = replace(labels, has_boxes=any(of_case.volume is not None for of_case in files.values()))
         entries = entries_by_case(schema)
+        groups = grouped(files, {name: _stated_group(entry) for name, entry in entries.items()}, findings)
         dataset = cls(
             name=_dataset_name(folder, json_path),
             folder=folder,
             channels=channels,
             labels=labels or Labels((), (), ()),
-            file_ending=schema.file_ending,
+            file_ending=schema.file_ending or (ENDING_OF_MAPS if schema.boxes else ""),
             cases=tuple(
-                _case_files(name, of_case, masks.get(name), entries.get(name)) for name, of_case in files.items()
+                _case_files(name, of_case, masks.get(name), entries.get(name), groups[name])
+                for name, of_case in files.items()
             ),
             json=content,
             protocol=read_protocol(schema.annotation_protocol, labels, findings),
@@ -200,14 +198,53 @@ def _dataset_name(folder: Path, json_path: Path) -> str:
     return f"{folder.name}_{variant}" if variant else folder.name
 
 
-def _case_files(name: str, files: TrainingFiles, mask: Path | None, entry: CaseEntry | None) -> CaseFiles:
-    entry = entry or CaseEntry()
+def _find_cases(
+    folder: Path, file: DatasetFile, n_channels: int, findings: Findings
+) -> tuple[dict[str, TrainingFiles], dict[str, Path]]:
+    """Return case -> files, sorted by name, and case -> valid mask, in a folder and by its dataset.json."""
+    schema, content = file.schema, file.content
+    has_files = "dataset" in content or "boxes" not in content or (folder / IMAGES).is_dir()
+    files: dict[str, TrainingFiles] = {}
+    masks: dict[str, Path] = {}
+    if has_files and (schema.file_ending or "dataset" in content):
+        listed_cases = schema.dataset if "dataset" in content else None
+        experts = find_experts(folder, schema, findings)
+        some = n_channels or 10_000  # after a fault any number of channel files will do
+        files = find_training_cases(folder, listed_cases, schema.file_ending, some, findings, experts)
+        if schema.valid_mask_folder is not None:
+            masks = find_masks(folder, schema.valid_mask_folder, files, schema.file_ending, findings)
+    elif has_files and "boxes" in content and "file_ending" not in content:
+        fix = f"Add it for the files in {IMAGES}, or move that folder away."
+        findings.fault("file_ending", found="no such key", expected=f"the ending of the files in {IMAGES}", fix=fix)
+    boxes = find_box_cases(folder, file, files, findings)
+    files = dict(sorted(with_volumes({**files, **boxes}).items()))
+    if files or has_files:
+        check_number_of_cases(content, len(files), findings)
+    masks |= {name: part.mask_path for name, part in _parts(boxes) if part.mask_path is not None}
+    return files, masks
+
+
+def _parts(files: Mapping[str, TrainingFiles]) -> Iterator[tuple[str, VolumePart]]:
+    return ((name, of_case.volume) for name, of_case in files.items() if of_case.volume is not None)
+
+
+def _stated_group(entry: CaseEntry) -> str | None:
+    return None if entry.group is None else str(entry.group)
+
+
+def _case_files(
+    name: str, files: TrainingFiles, mask: Path | None, entry: CaseEntry | None, group: str | None
+) -> CaseFiles:
+    volume = files.volume
+    if volume is not None and mask is not None and volume.valid_mask is None:
+        volume = replace(volume, valid_mask=str(mask))
     return CaseFiles(
         name=name,
         images=files.images,
         label=files.label,
-        group=None if entry.group is None else str(entry.group),
-        priority=entry.priority,
+        group=group,
+        priority=(entry or CaseEntry()).priority,
         valid_mask=mask,
         experts=files.experts,
+        volume=volume,
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from autoseg.core.errors import ConfigError, Fault
 from autoseg.core.findings import listed
+from autoseg.core.location import FOLDER_ENDINGS
 
 VOLUME_ENDINGS = (
     ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".dcm", ".ima", ".mgz", ".mgh", ".mnc", ".img",
@@ -58,14 +59,18 @@ def visible(folder: Path) -> list[Path]:
 
 
 def files_with(folder: Path, ending: str) -> tuple[dict[str, Path], list[CaseFault]]:
-    """Return stem -> file of the files with ``ending``, and the faults: entries that are no files, and equal stems."""
+    """Return stem -> file of the files with ``ending``, and the faults: entries that are no files, and equal stems.
+
+    Arrays that are folders (``.zarr``, ``.n5``) count as files.
+    """
     files: dict[str, Path] = {}
     faults: list[CaseFault] = []
     for path in visible(folder):
         if not has_ending(path.name, ending):
             continue
         stem = stem_of(path, ending)
-        fault = no_file_fault(path, stem)
+        is_array = ending.casefold() in FOLDER_ENDINGS and path.is_dir()
+        fault = None if is_array else no_file_fault(path, stem)
         if fault is None and stem in files:
             fault = _twice(files[stem], path, stem)
         if fault is None:

@@ -20,7 +20,6 @@ from autoseg.dataset.instance_numbers import InstanceNumbers
 from autoseg.dataset.painting import Painting, paint
 
 LazySemantics: TypeAlias = Literal["marginal", "seed"]
-"""Meaning of a voxel labelled as a class that is not in ``annotated`` of its case; see ``Labels.lazy_semantics``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,8 @@ class Labels:
     classes", a class means itself. "seed": 0 and the omitted classes mean only "not an absent class"."""
     has_masks: bool = False
     """Whether every case has a mask of its annotated voxels (``dataset.json: valid_mask_folder``)."""
+    has_boxes: bool = False
+    """Whether cases are parts of volumes, around which the image is read, but nothing is annotated."""
     task: str | None = None
     """Name of a user's task (``dataset.json: task``); None: that of the heads, see ``autoseg.tasks.task.task_of``."""
     targets: tuple[str, ...] = ()
@@ -108,7 +109,7 @@ class Labels:
     def is_dense(self) -> bool:
         """Whether dataset.json implies that every voxel of every case is annotated as exactly one class."""
         has_sets = any(len(members) != 1 for members in self.set_values.values())
-        return not (unknown_values(self) or has_sets or statements_leave_open(self) or self.has_masks)
+        return not (unknown_values(self) or has_sets or statements_leave_open(self) or self.has_masks or self.has_boxes)
 
     @property
     def unknown(self) -> int:

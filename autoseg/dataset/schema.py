@@ -95,6 +95,8 @@ Values = Annotated[
     AfterValidator(lambda values: tuple(sorted(set(values)))),
 ]
 """The file values of a class (one) or region (several); ascending."""
+Span = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+"""First voxel along an axis and one past the last."""
 Distance = Annotated[Annotated[float, Field(gt=0, le=LARGEST)] | Literal["auto"], Single]
 """Distance in mm, or "auto": estimated from the data."""
 
@@ -144,6 +146,17 @@ class CaseEntry(Section):
     group: Annotated[Text | int | None, Stated, Single] = None
     experts: Annotated[Named[Text], Field(min_length=1)] = {}
     """Name of an expert -> path of the mask that the expert made."""
+
+
+class BoxEntry(Section):
+    """The keys ``boxes.<case>``: a part of a volume, by locations that start at the folder of the dataset.json."""
+
+    image: Annotated[Annotated[list[Text], Field(min_length=1)], BeforeValidator(_listed), Single] = []
+    """Locations of the volume in channel order; empty if the key is missing or had a fault, as is ``label``."""
+    box: Annotated[Annotated[list[Span], Field(min_length=3, max_length=3)] | None, Stated, Single] = None
+    """[[z0, z1], [y0, y1], [x0, x1]] in voxels; None: all of the volume."""
+    label: Text = ""
+    valid_mask: Annotated[Text | None, Stated] = None
 
 
 class ExpertFusion(Section):
@@ -217,6 +230,7 @@ class DatasetSchema(Section):
         Single,
     ] = []
     dataset: Annotated[Named[Annotated[ListedCase, Single]], Field(min_length=1)] = {}
+    boxes: Annotated[Named[BoxEntry], Field(min_length=1)] = {}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from autoseg.dataset.schema import (
     FAULTY,
     IGNORE,
     PROTOCOL,
+    BoxEntry,
     CaseEntry,
     DatasetFile,
     DatasetSchema,
@@ -33,6 +34,7 @@ MISSPELLING_CUTOFF = 0.85
 _KINDS = {bool: "true or false", float: "a float", str: "text", list: "a list", dict: "an object", type(None): "null"}
 _SECTIONS: dict[str, type[Section]] = {
     "cases": CaseEntry,
+    "boxes": BoxEntry,
     PROTOCOL: ProtocolSection,
     "expert_fusion": ExpertFusion,
 }
@@ -81,7 +83,10 @@ def read_schema(content: Mapping[str, Any], findings: Findings) -> DatasetFile:
 
 def _check_keys(content: Mapping[str, Any], findings: Findings) -> None:
     is_regression = content.get("task") == keys.REGRESSION
-    for key in keys.REQUIRED_OF_REGRESSION if is_regression else keys.REQUIRED:
+    required = keys.REQUIRED_OF_REGRESSION if is_regression else keys.REQUIRED
+    for key in required:
+        if key == "file_ending" and "boxes" in content:
+            continue  # the reader of files asks for it if there are other cases
         if key not in content and not (key == "channel_names" and "modality" in content):
             expected, fix = _advice(Refusal((key,), None, "missing", content))
             findings.fault(key, found="no such key", expected=expected, fix=fix + did_you_mean(key, content))
@@ -178,6 +183,7 @@ def _file_values(value: object) -> list[int]:
 
 _CHANNELS = ("an object from channel number to name (text), with at least one", {"0": "CT"})
 _FILES = {"images": ["imagesTr/case_1_0000.nii.gz"], "label": "labelsTr/case_1.nii.gz"}
+_BOX = {"image": "volume.zarr", "box": [[0, 30], [64, 192], [64, 192]], "label": "cubes.h5:cubeA"}
 _ADVICE: dict[str, tuple[str, Any]] = {  # key -> what is expected, and what to write or a function that says it
     "channel_names": _CHANNELS,
     "modality": _CHANNELS,
@@ -240,8 +246,17 @@ _ADVICE: dict[str, tuple[str, Any]] = {  # key -> what is expected, and what to 
     keys.TARGETS: ("a list with a name for each channel of the label files, in their order", ["distance to membrane"]),
     keys.PER_CLASS: ("a whole number: value v is object v % this number of class v // this number", 1000),
     keys.AFFINITIES: ("a list of 1 to 6 offsets [z, y, x] in voxels", [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]),
+    "boxes": (
+        'an object from case to an object with "image" (a location, or a list with one per channel), "label" (a '
+        'location) and, unless it is all of the volume, "box"',
+        {"cubeA": _BOX},
+    ),
+    "image": ("a location, or a list of locations, one per channel", "volume.zarr"),
+    "box": ("[[z0, z1], [y0, y1], [x0, x1]] in voxels, from 0, one past the last", _BOX["box"]),
+    "label": ("a location as text", "cubes.h5:labels"),
+    "valid_mask": ("a location as text", "cubes.h5:mask"),
     "dataset": ('an object from case to "images" (a list of paths) and "label" (a path)', {"case_1": _FILES}),
 }  # fmt: skip
-_DEPTHS = {"labels": 1, "cases": 2, PROTOCOL: 1, "expert_fusion": 1}
+_DEPTHS = {"labels": 1, "cases": 2, "boxes": 2, PROTOCOL: 1, "expert_fusion": 1}
 """Key -> number of levels below it at which keys have advice of their own."""
 _NEEDED = {*keys.REQUIRED, keys.TARGETS, "modality", BACKGROUND}

@@ -36,5 +36,11 @@ class VolumePart:
         """Location of the case's own mask, as ``CaseFiles.valid_mask``."""
         return None if self.valid_mask is None else self._own(self.valid_mask)
 
+    def overlaps(self, other: VolumePart) -> bool:
+        """Whether two parts share voxels: of one volume, whose boxes intersect or one of which is all of it."""
+        if self.images != other.images:
+            return False
+        return self.box is None or other.box is None or bool(self.box.intersection(other.box).n_voxels)
+
     def _own(self, location: str) -> Path:
         return Path(location if self.box is None else f"{location}{self.box}")

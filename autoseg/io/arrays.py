@@ -13,7 +13,7 @@ from pathlib import Path
 from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.findings import did_you_mean
 from autoseg.core.geometry import ASSUMED, Geometry
-from autoseg.core.location import parse_location, split_box
+from autoseg.core.location import HDF5_ENDINGS, parse_location, split_box
 from autoseg.io.chunked import is_chunked, open_chunked, pyramid
 from autoseg.io.file_arrays import open_image_file, open_npy
 from autoseg.io.file_contents import unreadable
@@ -25,10 +25,7 @@ from autoseg.io.stored_array import StoredArray, joined_channels, part_of
 from autoseg.io.tiff_boxes import open_tiff
 from autoseg.io.tile_json import open_tiles
 
-HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
 TIFF_ENDINGS = (".tif", ".tiff")
-ARRAY_ENDINGS = (*HDF5_ENDINGS, ".npy", ".json")
-"""Endings of files of arrays that are no image files; other arrays are folders."""
 
 
 def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:
@@ -69,17 +66,6 @@ def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:
         return array
     geometry = Geometry(spacing=spacing_in(beside))
     return replace(array, header=array.header._replace(geometry=geometry, unknown_size=""))
-
-
-def is_location(path: str | Path) -> bool:
-    """Whether a path names an array, or a box of one, that is no ordinary image file."""
-    text = str(path)
-    return (
-        text.lower().endswith(ARRAY_ENDINGS)
-        or split_box(text)[1] is not None
-        or bool(parse_location(text)[1])
-        or (not text.lower().endswith(SUPPORTED_ENDINGS) and Path(text).is_dir())
-    )
 
 
 def open_volume(locations: Sequence[str | Path]) -> StoredArray:

@@ -6,12 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from autoseg.core.errors import FileFormatError
+from autoseg.core.location import HDF5_ENDINGS
 from autoseg.io.chunked import is_chunked, metadata_files
 from autoseg.io.metaimage import read_meta_header
 from autoseg.io.sections import section_files
 from autoseg.io.sidecar import sidecars
 
-WITHOUT_SPACING = (".h5", ".hdf5", ".hdf", ".npy")
+WITHOUT_SPACING = (*HDF5_ENDINGS, ".npy")
 """Endings of files of arrays that may take their voxel size from a JSON file beside them."""
 
 

@@ -21,7 +21,8 @@ from autoseg.core.atomic import atomic_path
 from autoseg.core.boxes import Box
 from autoseg.core.errors import AutosegError
 from autoseg.core.geometry import Geometry
-from autoseg.io.arrays import is_location, open_array
+from autoseg.core.location import is_location
+from autoseg.io.arrays import open_array
 from autoseg.io.file_contents import Shape4, StoredHeader, StoredImage, remarks_on, unreadable
 from autoseg.io.file_formats import (
     LOSSY_ENDINGS,

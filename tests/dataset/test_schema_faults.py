@@ -40,6 +40,9 @@ SOUND: dict[str, Any] = {
     "instances_per_class": 1000,
     "affinities": [[-1, 0, 0], [0, -1, 0]],
     "dataset": {"a": {"images": ["a_0000.png"], "label": "a.png"}},
+    "boxes": {
+        "c": {"image": "v.zarr", "box": [[0, 2], [0, 3], [4, 5]], "label": "c.h5:labels", "valid_mask": "c.h5:mask"}
+    },
 }
 MISTAKES: dict[tuple[str, ...], Any] = {
     ("channel_names", "0"): 5,
@@ -72,11 +75,16 @@ MISTAKES: dict[tuple[str, ...], Any] = {
     ("instances_per_class",): 1.5,
     ("affinities",): [[-1, 0]],
     ("dataset", "a"): {"images": []},
+    ("boxes", "c", "image"): [],
+    ("boxes", "c", "box"): [[0, 2], [0, 3]],
+    ("boxes", "c", "label"): 5,
+    ("boxes", "c", "valid_mask"): None,
 }
 """A key of ``SOUND`` -> a value that it cannot have, in such a way that no other key is faulty then."""
 UNKNOWN_KEYS: dict[tuple[str, ...], str] = {
     ("label_set",): "label_sets",
     ("cases", "a", "abscent"): "absent",
+    ("boxes", "c", "images"): "image",
     ("expert_fusion", "metod"): "method",
     ("annotation_protocol", "reach"): "reach_mm",
 }

@@ -22,8 +22,8 @@ from PIL import Image
 
 from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError, FileFormatError
-from autoseg.core.location import parse_location
-from autoseg.io.arrays import is_location, open_array
+from autoseg.core.location import is_location, parse_location
+from autoseg.io.arrays import open_array
 from autoseg.io.images import ending_of_maps, read_header, read_intensities, read_labels
 
 SHAPE = (5, 37, 45)
