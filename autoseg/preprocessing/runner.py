@@ -305,7 +305,7 @@ def _run(job: _Job) -> None:
 
 
 def _run_volume(job: _Job) -> None:
-    """Preprocess a case that is too large for memory, block by block; raise ``DatasetError`` for what it cannot have."""
+    """Preprocess a case that is too large for memory, block by block; ``DatasetError`` for what it cannot have."""
     faults = refused(job.files, job.labels, job.protocol)
     if job.configuration.previous_stage is not None:
         faults.append(Fault(f"case {job.files.name!r}", "the second stage of a cascade", "a case in memory", REMEDY))
