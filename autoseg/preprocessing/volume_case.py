@@ -122,26 +122,12 @@ class _CodesOfCase:
 
     def __init__(self, annotation: VolumeAnnotation, grid: VolumeGrid, begun: BoolArray | None) -> None:
         self._annotation, self._grid = annotation, grid
+        self._inside = grid.part.relative_to_case
         nothing = annotation.target(Box((0, 0, 0), (0, 0, 0)))
         self.undrawn = nothing.undrawn
         self.dtype = nothing.codes.dtype
         self._unions = LabelSetUnions(nothing.label_sets if begun is None else begun)
-
-    @property
-    def label_sets(self) -> BoolArray:
-        """(N, K); unions of sets are added when they are found."""
-        return self._unions.label_sets
-
-    def read(self, box: Box) -> CodeArray:
-        """Return the codes of a box of the result."""
-        return self._turned(box)
-
-    def _turned(self, box: Box) -> CodeArray:
-        """Return the codes of a box on the grid of the labels, in the axes of the plan."""
-        grid = self._grid
-        stored = turned_back(box, grid.order, grid.source.shape)
-        return grid.order.apply(self._annotation.codes(stored))
-
+        self._unknown = self.undrawn if self._is_resampled and self._has_unknown() else None
 
 def _begin(job: VolumeJob) -> BoolArray | None:
     """Return the label sets (N, K) of a case that was begun with the same sources; otherwise remove it, None."""
