@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from autoseg.cases.layers import Layer
 from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, LabelMap, Shape3
+from autoseg.core.boxes import Box
+from autoseg.core.channel_statistics import ChannelStatistics
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
 
@@ -45,6 +47,16 @@ class Case:
     target: Target | None = None
     layers: tuple[Layer, ...] = ()
     """Further layers, on the grid of the image; may be empty."""
+    box: Box | None = None
+    """Voxels of the image that are the case, of which its geometry and its label map are; around them lies context.
+    None: all of the image."""
+    statistics: tuple[ChannelStatistics, ...] | None = None
+    """Intensities of each channel of the volume that the image is a part of; None: it is a part of none."""
+
+    @property
+    def own_image(self) -> NDArray[Any]:
+        """The image (C, *S) without context."""
+        return self.image if self.box is None else self.image[(slice(None), *self.box.slices)]
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` if a layer lies on another grid than the image."""
@@ -74,12 +86,16 @@ class CaseRecord(BaseModel):
     """First voxel of the crop."""
     crop_high: Shape3
     """One past the last voxel of the crop."""
+    context_low: Shape3 = (0, 0, 0)
+    """Voxels of context that were read before the crop on each axis; they are part of the preprocessed image."""
+    context_high: Shape3 = (0, 0, 0)
+    """Voxels of context that were read behind it."""
     spacing_before: tuple[float, float, float]
     """Spacing of the file, mm."""
     spacing: tuple[float, float, float]
     """Spacing after resampling, mm."""
     shape: Shape3
-    """Shape after resampling."""
+    """Shape after resampling, with context."""
 
     @property
     def voxel_order(self) -> VoxelOrder:
@@ -88,6 +104,27 @@ class CaseRecord(BaseModel):
 
     @property
     def shape_after_crop(self) -> Shape3:
-        """Shape after the crop, before resampling."""
+        """Shape after the crop, before resampling, without context."""
         z, y, x = (high - low for low, high in zip(self.crop_low, self.crop_high, strict=True))
         return (z, y, x)
+
+    @property
+    def shape_before_resampling(self) -> Shape3:
+        """Shape after the crop, before resampling, with context."""
+        z, y, x = (
+            before + edge + behind
+            for before, edge, behind in zip(self.context_low, self.shape_after_crop, self.context_high, strict=True)
+        )
+        return (z, y, x)
+
+    @property
+    def own_box(self) -> Box:
+        """Voxels of the preprocessed image in which any voxel of the crop lies; all of it without context."""
+        spans = [
+            (before * after // whole, -(-(before + edge) * after // whole))
+            for before, edge, whole, after in zip(
+                self.context_low, self.shape_after_crop, self.shape_before_resampling, self.shape, strict=True
+            )
+        ]
+        (z0, z1), (y0, y1), (x0, x1) = spans
+        return Box((z0, y0, x0), (z1, y1, x1))

@@ -22,7 +22,7 @@ from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.file_values import NAN_VALUE
 from autoseg.dataset.labels import Labels, undrawn_code, undrawn_set, weight_levels
 from autoseg.dataset.objects import split_instances
-from autoseg.io.images import read_header, read_labels
+from autoseg.io.images import read_header, read_known, read_labels
 
 
 class LabelFile(NamedTuple):
@@ -170,7 +170,9 @@ def _check_shape(files: CaseFiles, shape: tuple[int, ...], expected: tuple[int, 
 
 
 def read_valid_mask(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) -> BoolArray | None:
-    """Return the valid mask of a case: (z, y, x) bool, True where it is annotated; None if the case has no mask.
+    """Return the valid mask of a case: (z, y, x) bool, True where it is annotated; None if it is so everywhere.
+
+    Voxels of missing tiles, of image or labels, are not annotated.
 
     Raises
     ------
@@ -180,6 +182,17 @@ def read_valid_mask(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) ->
         If its shape is not ``shape``; if it is zero everywhere and dataset.json declares no class absent, so that the
         case has no annotation at all.
     """
+    valid = _read_mask_file(files, labels, shape)
+    known = [read_known(path) for path in files.images]
+    known += [] if files.label is None else [read_known(files.label, as_labels=True)]
+    for mask in known:
+        if mask is not None and mask.shape == shape:
+            valid = mask if valid is None else valid & mask
+    return valid
+
+
+def _read_mask_file(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) -> BoolArray | None:
+    """Return the content of the mask file, as :func:`read_valid_mask`; None if there is none."""
     if files.valid_mask is None:
         return None
     where = f"valid mask of case {files.name!r}: {files.valid_mask}"

@@ -88,13 +88,17 @@ class Fingerprint(BaseModel):
     source_hash: str = ""
     """Hash of the source files and dataset.json. A fingerprint with another hash is stale."""
 
+    has_volumes: bool = False
+    """Whether cases are parts of volumes."""
+
     @property
     def crop(self) -> bool:
         """Whether images can be cropped to their non-zero box without losing annotated foreground.
 
-        Never for regression, whose predictions have a number in every voxel.
+        Never for regression, whose predictions have a number in every voxel, nor for parts of volumes, which are
+        predicted block by block.
         """
-        return not (self.foreground_outside or self.targets)
+        return not (self.foreground_outside or self.targets or self.has_volumes)
 
     @property
     def informative_cases(self) -> tuple[str, ...]:

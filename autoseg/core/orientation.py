@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.core.boxes import Box
 from autoseg.core.geometry import Direction, Geometry
 
 Triple = tuple[int, int, int]
@@ -76,6 +77,17 @@ class VoxelOrder:
             edge - 1 - at if is_flipped else at for at, edge, is_flipped in zip(point, shape, self.flipped, strict=True)
         ]
         return self.inverse.permuted(unflipped)
+
+    def turned_box(self, box: Box, shape: Sequence[int]) -> Box:
+        """Return the box after :meth:`apply` of an array whose ``shape`` (z, y, x) is that before."""
+        spans = [
+            (edge - stop, edge - start) if is_flipped else (start, stop)
+            for (start, stop), edge, is_flipped in zip(
+                self.permuted([*zip(box.start, box.stop, strict=True)]), self.permuted(shape), self.flipped, strict=True
+            )
+        ]
+        (z0, z1), (y0, y1), (x0, x1) = spans
+        return Box((z0, y0, x0), (z1, y1, x1))
 
     def turned(self, geometry: Geometry, shape: Sequence[int]) -> Geometry:
         """Return the geometry after :meth:`apply` of an array that has ``geometry`` and ``shape`` (z, y, x) before.

@@ -240,10 +240,13 @@ def _probabilities(slab: Tensor, task: Task) -> Float32Array:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Planes of the grid between crop and resampling, with the source planes that they are resampled from."""
+    """Planes of the grid between crop and resampling, with the source planes that they are resampled from.
+
+    Planes, rows and columns of context are left out after resampling.
+    """
 
     first: int
-    """Index of the first plane."""
+    """Index of the first plane of the crop."""
     stop: int
     """One past the index of the last plane."""
     source: Tensor
@@ -280,37 +283,38 @@ def _split(part: Part, n_outputs: int) -> list[Part]:
 
 def parts_of(slabs: Iterable[Slab], record: CaseRecord, slab_values: int) -> Iterator[Part]:
     """Cut slabs into parts that can be resampled alone; planes that the next part also needs stay in memory."""
-    shape = record.shape_after_crop
+    shape, context = record.shape_before_resampling, record.context_low[0]
     taps = _taps(record.shape[0], shape[0], nearest=_coarse_axis(record) == 0)
-    buffer, buffer_first, done = torch.empty(0), 0, 0
+    last = shape[0] - record.context_high[0]
+    buffer, buffer_first, done = torch.empty(0), 0, context
     for first, slab in slabs:
         tensor = torch.from_numpy(np.require(slab, np.float32, ["W"]))
         buffer = torch.cat((buffer, tensor), dim=1) if first > buffer_first else tensor
         end = first + tensor.shape[1]
         most = max(1, slab_values // max(1, len(tensor) * math.prod(shape[1:])))
-        ready = int(np.searchsorted(taps.upper, end))  # number of planes whose source planes have all arrived
+        ready = min(last, int(np.searchsorted(taps.upper, end)))  # one past the planes whose sources have all arrived
         while done < ready:
             stop = min(done + most, ready)
             low, high = int(taps.lower[done]), int(taps.upper[stop - 1]) + 1
-            yield Part(done, stop, buffer[:, low - buffer_first : high - buffer_first], low)
+            yield Part(done - context, stop - context, buffer[:, low - buffer_first : high - buffer_first], low)
             done = stop
-        keep_from = min(end, int(taps.lower[done])) if done < shape[0] else end
+        keep_from = min(end, int(taps.lower[done])) if done < last else end
         buffer, buffer_first = buffer[:, keep_from - buffer_first :], keep_from
 
 
 def resampled(part: Part, record: CaseRecord) -> Tensor:
     """Return the logits (O, planes, y, x) float32 of a part on the grid between crop and resampling."""
-    shape, coarse = record.shape_after_crop, _coarse_axis(record)
-    slab = _taps(record.shape[0], shape[0], nearest=coarse == 0).take(
-        part.source, 1, part.first, part.stop, part.source_first
-    )
-    if tuple(slab.shape[2:]) == shape[1:]:
-        return slab
+    shape, coarse = record.shape_before_resampling, _coarse_axis(record)
+    first, stop = part.first + record.context_low[0], part.stop + record.context_low[0]
+    slab = _taps(record.shape[0], shape[0], nearest=coarse == 0).take(part.source, 1, first, stop, part.source_first)
     if coarse in (1, 2):
         for axis in (1, 2):
             slab = _taps(record.shape[axis], shape[axis], nearest=coarse == axis).take(slab, axis + 1, 0, shape[axis])
-        return slab
-    return nn.functional.interpolate(slab, size=shape[1:], mode="bilinear", align_corners=False)
+    elif tuple(slab.shape[2:]) != shape[1:]:
+        slab = nn.functional.interpolate(slab, size=shape[1:], mode="bilinear", align_corners=False)
+    for axis in (1, 2):
+        slab = slab.narrow(axis + 1, record.context_low[axis], record.shape_after_crop[axis])
+    return slab
 
 
 def _coarse_axis(record: CaseRecord) -> int | None:

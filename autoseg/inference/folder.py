@@ -32,12 +32,12 @@ from autoseg.inference.run_cases import run_cases
 from autoseg.io.images import (
     SUPPORTED_ENDINGS,
     ending_of,
+    ending_of_maps,
     holds_labels,
     read_image,
     without_ending,
     write_labels,
     write_values,
-    written_ending,
 )
 from autoseg.nn.device import device_name
 from autoseg.preprocessing import Preprocessed
@@ -299,7 +299,7 @@ def _ending_in(folder: Path, preferred: str) -> str:
 
 def _job(name: str, files: tuple[Path, ...], folder: Path, labels: Labels) -> _Job:
     """Return the job of a case, whose format must hold the largest file value of ``labels``, or numbers."""
-    ending = written_ending(ending_of(files[0]), largest_written(labels), has_numbers=bool(labels.targets))
+    ending = ending_of_maps(files[0], largest_written(labels), has_numbers=bool(labels.targets))
     output = folder / f"{name}{ending}"
     return _Job(name, files, output)
 

@@ -30,7 +30,7 @@ from autoseg.annotation.label_counts import (
 from autoseg.cases.label_codes import apply_mask, read_label_file, read_valid_mask
 from autoseg.core.arrays import BoolArray, Float32Array, LabelMap
 from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatError
-from autoseg.core.findings import listed
+from autoseg.core.findings import counted, listed
 from autoseg.core.geometry import Geometry
 from autoseg.core.json_arrays import JsonBool
 from autoseg.dataset.dataset import CaseFiles
@@ -39,7 +39,7 @@ from autoseg.inspection.annotation_outside import BorderAnnotation, border_annot
 from autoseg.inspection.coverage import annotated_parts
 from autoseg.inspection.grid_faults import FileGrid, grid_faults
 from autoseg.inspection.voxel_sizes import VoxelSize
-from autoseg.io.images import read_header, read_intensities, read_remarks
+from autoseg.io.images import missing_boxes, read_header, read_intensities, read_remarks
 from autoseg.preprocessing.crop import content_box, count_outside
 
 SEPARATE_PARTS = 5
@@ -106,7 +106,7 @@ def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[
         remarks += [text for path in case.images for text in read_remarks(path)]
         conditions = inspect_channels(image)
         faults += image_faults(case, conditions, n_channels)
-        warnings += image_warnings(case, conditions)
+        warnings += [*image_warnings(case, conditions), *_missing_warnings(case)]
     except FileFormatError as error:
         faults.append(_fault_of(f"image of case {case.name!r}", error))
     try:
@@ -181,8 +181,11 @@ def _check_annotation_files(case: CaseFiles, labels: Labels, arrays: CaseArrays)
 def _outside(
     case: CaseFiles, file_labels: NDArray[np.integer[Any]], labels: Labels, image: NDArray[Any] | None
 ) -> BorderAnnotation:
-    """Count annotated voxels in the empty border of ``image`` (C, *S); none if ``file_labels`` (*S) do not fit it."""
-    if image is None or image.shape[1:] != file_labels.shape:
+    """Count annotated voxels in the empty border of ``image`` (C, *S); none if ``file_labels`` (*S) do not fit it.
+
+    None in volumes, which are never cropped.
+    """
+    if case.volume is not None or image is None or image.shape[1:] != file_labels.shape:
         return BorderAnnotation()  # reported as a fault elsewhere
     return border_annotation_of_values(count_outside(file_labels, *content_box(image)), labels, case.name)
 
@@ -270,6 +273,19 @@ def image_warnings(case: CaseFiles, conditions: Sequence[ChannelCondition]) -> l
         f"image of case {case.name!r}: channel {number} is constant ({condition.value:g} everywhere)"
         for number, condition in enumerate(conditions)
         if condition.is_constant
+    ]
+
+
+def _missing_warnings(case: CaseFiles) -> list[str]:
+    """Return a warning for each array of a case of which tiles are missing."""
+    missing = {path: missing_boxes(path) for path in case.images}
+    if case.label is not None:
+        missing[case.label] = missing_boxes(case.label, as_labels=True)
+    return [
+        f"case {case.name!r}: {counted(len(boxes), 'tile')} of {path} {'is' if len(boxes) == 1 else 'are'} missing, "
+        f"{sum(box.n_voxels for box in boxes)} voxels, which count as unannotated: {listed(map(str, boxes), 5)}"
+        for path, boxes in missing.items()
+        if boxes
     ]
 
 

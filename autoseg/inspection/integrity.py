@@ -12,6 +12,7 @@ from autoseg.core.dicom import ENDINGS as DICOM_ENDINGS
 from autoseg.core.dicom import conversion
 from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatError, WorkerError
 from autoseg.core.findings import grouped_by_text, listed
+from autoseg.core.location import ARRAY_ENDINGS
 from autoseg.core.orientation import AS_STORED, VoxelOrder
 from autoseg.core.parallel import map_ordered
 from autoseg.core.progress import Progress, silent
@@ -187,7 +188,8 @@ def _other_ending_note(dataset: Dataset) -> list[str]:
 def ending_fault(dataset: Dataset) -> Fault | None:
     """Return a fault if the file ending of a data set is not supported; None if it is, or if there is none."""
     ending = dataset.file_ending
-    if not ending or (ending.lower() in SUPPORTED_ENDINGS and ending.lower() not in LOSSY_ENDINGS):
+    supported = ending.lower() in (*SUPPORTED_ENDINGS, *ARRAY_ENDINGS)
+    if not ending or (supported and ending.lower() not in LOSSY_ENDINGS):
         return None
     lossless = [item for item in SUPPORTED_ENDINGS if item not in LOSSY_ENDINGS]
     text = f"{ending!r}, a lossy format that changes label values" if ending.lower() in LOSSY_ENDINGS else repr(ending)

@@ -106,7 +106,8 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
     intensities, source = _intensities(dataset, cases, ordered, n_foreground, workers)
     direction = prevailing_direction(measure.geometry for measure in ordered)
     orders = [order_towards(measure.geometry, direction) for measure in ordered]
-    is_cropped = not (dataset.labels.targets or any(measure.outside.foreground for measure in ordered))
+    has_volumes = any(case.volume is not None for case in cases)
+    is_cropped = not (dataset.labels.targets or has_volumes or any(measure.outside.foreground for measure in ordered))
     shapes = [measure.shape_after_crop if is_cropped else measure.shape for measure in ordered]
     return Fingerprint(
         spacings=tuple(order.permuted(item.geometry.spacing) for item, order in zip(ordered, orders, strict=True)),
@@ -140,6 +141,7 @@ def fingerprint_of(dataset: Dataset, measures: Mapping[str, CaseMeasure], *, wor
         },
         targets=target_properties(dataset.labels.targets, [measure.targets for measure in ordered]),
         source_hash=source_hash(dataset),
+        has_volumes=has_volumes,
     )
 
 

@@ -35,10 +35,25 @@ from autoseg.io.file_formats import (
 )
 
 __all__ = [
-    "LOSSY_ENDINGS", "SUPPORTED_ENDINGS", "ending_of", "ending_of_maps", "holds_labels", "read_header", "read_image",
-    "read_intensities", "read_known", "read_labels", "read_remarks", "read_stored", "without_ending", "write_labels",
-    "write_probabilities", "write_values", "written_ending",
-]  # fmt: skip
+    "LOSSY_ENDINGS",
+    "SUPPORTED_ENDINGS",
+    "ending_of",
+    "ending_of_maps",
+    "holds_labels",
+    "missing_boxes",
+    "read_header",
+    "read_image",
+    "read_intensities",
+    "read_known",
+    "read_labels",
+    "read_remarks",
+    "read_stored",
+    "without_ending",
+    "write_labels",
+    "write_probabilities",
+    "write_values",
+    "written_ending",
+]
 
 _WRITTEN = dict.fromkeys(LOSSY_ENDINGS, ".png") | {".mhd": ".mha"}
 _NUMBERS_WRITTEN = dict.fromkeys((".png", ".bmp", *LOSSY_ENDINGS), ".tif") | dict.fromkeys((".mhd", ".gipl"), ".mha")
@@ -127,18 +142,20 @@ def read_remarks(path: str | Path, *, as_labels: bool = False) -> tuple[str, ...
     return remarks_on(_header(Path(path), as_labels=as_labels), as_labels=as_labels)
 
 
-def read_known(paths: Sequence[str | Path]) -> BoolArray | None:
-    """Return the mask (z, y, x) of the voxels that are there in all files of a case; None if nothing is missing.
+def read_known(path: str | Path, *, as_labels: bool = False) -> BoolArray | None:
+    """Return the mask (z, y, x) of the voxels of a file that are there; None if nothing is missing.
 
-    Only tiles of a volume can be missing (docs/volumes.md); raises as :func:`read_image`.
+    Only tiles of a volume can be missing (docs/volumes.md). Raises as :func:`read_image`.
     """
-    mask: BoolArray | None = None
-    for path in paths:
-        array = open_array(path) if is_location(path) else None
-        if array is not None and array.missing():
-            known = array.known(Box.whole(array.spatial_shape))
-            mask = known if mask is None else mask & known
-    return mask
+    if not is_location(path):
+        return None
+    array = open_array(path, as_labels=as_labels)
+    return array.known(Box.whole(array.spatial_shape)) if array.missing() else None
+
+
+def missing_boxes(path: str | Path, *, as_labels: bool = False) -> tuple[Box, ...]:
+    """Return the boxes of missing tiles of a file; () if nothing is missing. Raises as :func:`read_image`."""
+    return open_array(path, as_labels=as_labels).missing() if is_location(path) else ()
 
 
 def written_ending(ending: str, largest: int = 0, *, has_numbers: bool = False) -> str:

@@ -27,7 +27,9 @@ def point_in_file(record: CaseRecord, point: Sequence[float]) -> tuple[float, fl
     the n voxels before: see :func:`autoseg.preprocessing.axes.positions`.
     """
     turned = [
-        (at + 0.5) * before / after - 0.5 + low
-        for at, after, before, low in zip(point, record.shape, record.shape_after_crop, record.crop_low, strict=True)
+        (at + 0.5) * before / after - 0.5 + low - context
+        for at, after, before, low, context in zip(
+            point, record.shape, record.shape_before_resampling, record.crop_low, record.context_low, strict=True
+        )
     ]
     return record.voxel_order.inverse_point(turned, record.shape_before_crop)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from autoseg.cases.case import Case, CaseRecord
 from autoseg.cases.layers import Layer
 from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, Shape3
+from autoseg.core.boxes import Box
 from autoseg.core.orientation import VoxelOrder
 from autoseg.core.plan import Configuration, Plan
 from autoseg.preprocessing.crop import box_slices, content_box, full_box
 from autoseg.preprocessing.label_set_unions import LabelSetUnions
-from autoseg.preprocessing.normalize import normalize, standardized
+from autoseg.preprocessing.normalize import normalize, normalized_box, standardized
 from autoseg.preprocessing.resample_codes import resample_codes
 from autoseg.preprocessing.resample_image import resample_image
 from autoseg.preprocessing.resample_layers import resample_layer
@@ -60,7 +61,8 @@ def preprocess(
     Parameters
     ----------
     case
-        Image (C, *S) and, if it has them, target and further layers, axes as in the file.
+        Image (C, *S) and, if it has them, target and further layers, axes as in the file. A part of a volume is not
+        cropped, and normalised by the statistics of the volume; its context stays.
     plan, configuration
         The decisions.
     unknown
@@ -84,7 +86,8 @@ def preprocess(
     # a copy, so that sums are taken in the same order whatever the file's
     stored = case.image if prevailing.is_identity else np.ascontiguousarray(prevailing.apply(case.image))
     axes = VoxelOrder(plan.transpose_forward)
-    low, high = (axes.permuted(corner) for corner in (content_box(stored) if plan.crop else full_box(stored)))
+    is_cropped = plan.crop and case.statistics is None
+    low, high = (axes.permuted(corner) for corner in (content_box(stored) if is_cropped else full_box(stored)))
     box: tuple[Any, ...] = box_slices(low, high)
     cropped = axes.apply(stored)[(slice(None), *box)]
     spacing_before = order.permuted(case.geometry.spacing)
@@ -109,17 +112,38 @@ def preprocess(
         geometry=case.geometry,
         transpose=order.axes,
         flipped=order.flipped,
-        shape_before_crop=order.permuted(case.image.shape[1:]),
-        crop_low=low,
-        crop_high=high,
+        **_crop_and_context(case, order, Box(low, high)),
         spacing_before=spacing_before,
         spacing=spacing,
         shape=shape,
     )
-    image = normalize(cropped, plan, configuration)  # after the labels, so that fewer large arrays exist at once
+    # after the labels, so that fewer large arrays exist at once
+    if case.statistics is None:
+        image = normalize(cropped, plan, configuration)
+    else:
+        image = normalized_box(cropped, plan, configuration, case.statistics)
     if image.shape[1:] != shape:
         image = resample_image(image, shape, separate_axis=separate_axis)
     return Preprocessed(image, codes, record, inferred=inferred, label_sets=label_sets, layers=layers)
+
+
+def _crop_and_context(case: Case, order: VoxelOrder, crop: Box) -> dict[str, Shape3]:
+    """Return the fields of the record of a case on its shape, crop and context; ``crop`` is a box of the image.
+
+    A case of which only a part is its own is never cropped.
+    """
+    shape = case.image.shape[1:]
+    if case.box is None:
+        return {"shape_before_crop": order.permuted(shape), "crop_low": crop.start, "crop_high": crop.stop}
+    own = order.turned_box(case.box, shape)
+    behind = Box(own.stop, order.permuted(shape)).shape
+    return {
+        "shape_before_crop": own.shape,
+        "crop_low": (0, 0, 0),
+        "crop_high": own.shape,
+        "context_low": own.start,
+        "context_high": behind,
+    }
 
 
 def restore(array: NDArray[Any], record: CaseRecord, *, fill: float = 0) -> NDArray[Any]:

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.arrays import Shape3
 from autoseg.core.boxes import Box, block_at, blocks, n_blocks
+from autoseg.core.channel_statistics import ChannelStatistics, Moments
 from autoseg.io.stored_array import StoredArray
+
+__all__ = ["ChannelStatistics", "Moments", "volume_statistics"]
 
 EXACT_VOXELS = 1 << 27
 """Voxels of the largest volume of which every voxel is read."""
@@ -24,31 +26,6 @@ SAMPLED_BLOCKS = 512
 """Blocks that are read of a larger one, at most."""
 BLOCK: Shape3 = (4, 256, 256)
 """Voxels (z, y, x) of a block. Few slices, since of each slice whole tiles may have to be decoded."""
-
-
-class Moments(BaseModel):
-    """Mean and spread of the finite intensities among some voxels."""
-
-    model_config = ConfigDict(frozen=True)
-
-    mean: float
-    std: float
-    """Population standard deviation."""
-
-
-class ChannelStatistics(BaseModel):
-    """Intensities of one channel of a volume. 0 everywhere if no voxel is there."""
-
-    model_config = ConfigDict(frozen=True)
-
-    everywhere: Moments
-    """Of all voxels that are there."""
-    nonzero: Moments
-    """Of those at which any channel is not 0."""
-    low: float
-    """Smallest intensity."""
-    high: float
-    """Largest intensity."""
 
 
 def volume_statistics(volume: StoredArray) -> tuple[ChannelStatistics, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoseg.core.errors import ConfigError, DatasetError
+from autoseg.core.location import path_of
 from autoseg.core.prediction_record import read_prediction_record
 from autoseg.dataset.case_files import find_image_cases
 from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
@@ -124,7 +125,7 @@ def _images(folder: Path, places: Places, dataset: Dataset) -> Mapping[str, tupl
     if places.images is None:
         recorded = read_prediction_record(folder).images
         found = {case: tuple(map(Path, files)) for case, files in recorded.items()}
-        return {case: files for case, files in found.items() if all(path.is_file() for path in files)}
+        return {case: files for case, files in found.items() if all(path_of(path).exists() for path in files)}
     names = [path.name for path in visible(places.images)] if places.images.is_dir() else []
     endings = [dataset.file_ending, *SUPPORTED_ENDINGS]
     ending = next((end for end in endings if any(has_ending(name, f"_0000{end}") for name in names)), endings[0])

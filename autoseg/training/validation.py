@@ -21,7 +21,7 @@ from autoseg.inference.out_of_fold import read_fold_cases
 from autoseg.inference.outputs import FurtherOutput
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.quality_output import PredictedQuality
-from autoseg.io.images import ending_of, written_ending
+from autoseg.io.images import ending_of_maps
 from autoseg.tasks.separation import SeparationSettings
 from autoseg.training.calibration import ValidationSamples, is_sampled, refit_calibration
 from autoseg.training.request import FoldRequest
@@ -48,7 +48,7 @@ class TrainedFold:
 def validation_file(fold: Path, files: CaseFiles, labels: Labels) -> Path:
     """Return the file that a fold predicts of a case of its validation, whether it is there or not."""
     has_numbers = bool(labels.targets)
-    ending = written_ending(ending_of(files.images[0]), largest_written(labels), has_numbers=has_numbers)
+    ending = ending_of_maps(files.images[0], largest_written(labels), has_numbers=has_numbers)
     return fold / "validation" / f"{files.name}{ending}"
 
 
