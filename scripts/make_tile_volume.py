@@ -45,7 +45,11 @@ def make_tile_volume(
     depth: Annotated[int, typer.Option(min=1, help="Number of sections.")] = 400,
     missing: Annotated[int, typer.Option(min=0, help="Number of tiles of the image that are missing.")] = 0,
     every: Annotated[int, typer.Option(min=1, help="Every how many sections one is labelled.")] = 1,
-    spacing: Annotated[tuple[float, float, float], typer.Option(help="Voxel size (z, y, x) in mm.")] = (3e-5, 1e-5, 1e-5),
+    spacing: Annotated[tuple[float, float, float], typer.Option(help="Voxel size (z, y, x) in mm.")] = (
+        3e-5,
+        1e-5,
+        1e-5,
+    ),
     seed: Annotated[int, typer.Option(min=0)] = 0,
     quiet: common.QuietOption = False,
 ) -> None:
@@ -75,7 +79,9 @@ def make_tile_volume(
         "boxes": {"volume": {"image": "image.json", "label": "labels.json"}},
     }
     write_json(output / DATASET_JSON, content)
-    log.info("%s: %d x %d x %d voxels, %.3g GB", output, depth, edge * tile, edge * tile, depth * (edge * tile) ** 2 / 1e9)
+    log.info(
+        "%s: %d x %d x %d voxels, %.3g GB", output, depth, edge * tile, edge * tile, depth * (edge * tile) ** 2 / 1e9
+    )
 
 
 def repeated_block(tile: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -106,7 +106,7 @@ def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[
         remarks += [text for path in case.images for text in read_remarks(path)]
         conditions = inspect_channels(image)
         faults += image_faults(case, conditions, n_channels)
-        warnings += [*image_warnings(case, conditions), *_missing_warnings(case)]
+        warnings += [*image_warnings(case, conditions), *missing_warnings(case)]
     except FileFormatError as error:
         faults.append(_fault_of(f"image of case {case.name!r}", error))
     try:
@@ -276,7 +276,7 @@ def image_warnings(case: CaseFiles, conditions: Sequence[ChannelCondition]) -> l
     ]
 
 
-def _missing_warnings(case: CaseFiles) -> list[str]:
+def missing_warnings(case: CaseFiles) -> list[str]:
     """Return a warning for each array of a case of which tiles are missing."""
     missing = {path: missing_boxes(path) for path in case.images}
     if case.label is not None:

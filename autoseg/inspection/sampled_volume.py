@@ -72,9 +72,8 @@ def sample_labels(annotation: VolumeAnnotation) -> SampledLabels:
     for box in boxes:
         drawn, valid = annotation.values(box)
         n_read += box.n_voxels
-        is_whole = bool(valid.all())
-        n_unannotated += 0 if is_whole else box.n_voxels - int(np.count_nonzero(valid))
-        counts.update(count_values(drawn if is_whole else drawn[valid]))
+        counts.update(count_values(drawn if valid is None else drawn[valid]))
+        n_unannotated += 0 if valid is None else box.n_voxels - int(np.count_nonzero(valid))
     factor = total / max(n_read, 1)
     expected = {value: max(1, round(number * factor)) for value, number in sorted(counts.items())}
     return SampledLabels(expected, round(n_unannotated * factor), n_read / max(total, 1))

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 
 from autoseg.annotation.label_counts import CaseAnnotation, voxels_by_code
 from autoseg.core.errors import DatasetError, Fault, FileFormatError
-from autoseg.core.findings import counted, listed
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels, head_states
 from autoseg.inspection.annotation_outside import BorderAnnotation
-from autoseg.inspection.case_check import CaseCheck, check_counts, image_faults, image_warnings
+from autoseg.inspection.case_check import CaseCheck, check_counts, image_faults, image_warnings, missing_warnings
 from autoseg.inspection.case_measure import CaseMeasure
 from autoseg.inspection.sampled_volume import SampledImage, SampledLabels, sample_image, sample_labels
 from autoseg.inspection.voxel_sizes import VoxelSize
 from autoseg.io.arrays import open_volume
 from autoseg.io.stored_array import StoredArray
-from autoseg.preprocessing.volume_annotation import VolumeAnnotation, open_annotation
+from autoseg.preprocessing.volume_annotation import open_annotation
 from autoseg.preprocessing.volume_size import refused
-
-NAMED = 5
-"""Missing parts that a warning names."""
 
 
 def survey_volume(
@@ -59,7 +54,7 @@ def survey_volume(
     if sample is None:
         return check, None
     faults = image_faults(case, sample.conditions, n_channels)
-    warnings = [*image_warnings(case, sample.conditions), *_missing(case, image, annotation)]
+    warnings = [*image_warnings(case, sample.conditions), *missing_warnings(case)]
     check = replace(check, faults=(*faults, *check.faults), warnings=(*warnings, *check.warnings))
     if check.faults or check.annotation is None or not check.annotation.informative or counted_labels is None:
         return check, None
@@ -90,23 +85,6 @@ def _with_ignored(found: SampledLabels, labels: Labels) -> tuple[dict[int, int],
     ignore = labels.ignore if labels.ignore is not None else max([*labels.file_values(), *counts]) + 1
     counts[ignore] = counts.get(ignore, 0) + found.n_unannotated
     return counts, replace(labels, ignore=ignore)
-
-
-def _missing(case: CaseFiles, image: StoredArray, annotation: VolumeAnnotation | None) -> list[str]:
-    """Return a warning for the image, and one for the labels, if parts of them are missing."""
-    arrays = {"image": image}
-    if annotation is not None:
-        arrays["labels"] = annotation.label
-    warnings = []
-    for what, array in arrays.items():
-        gaps = array.missing()
-        if gaps:
-            share = sum(gap.n_voxels for gap in gaps) / math.prod(array.spatial_shape)
-            warnings.append(
-                f"case {case.name!r}: {counted(len(gaps), 'tile')} of its {what} are missing ({100 * share:.2g} % of "
-                f"the voxels) and count as unknown: {listed(map(str, gaps), NAMED)}"
-            )
-    return warnings
 
 
 def _measured(

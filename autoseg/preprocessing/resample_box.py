@@ -2,9 +2,9 @@
 
 The voxel of an output box has the value that the resampling of the whole gives it
 (:func:`autoseg.preprocessing.resample_image.resample_image` within 1e-5 of the range,
-:func:`autoseg.preprocessing.resample_codes.resample_codes` exactly): positions count from the first voxel of the volume,
-and the source is read as far as the rules reach. The halo of an image is 16 source voxels on both sides, that of codes
-``HALO`` output voxels. A box belongs to whoever asks for it; no voxel depends on the order of boxes or on their size.
+:func:`autoseg.preprocessing.resample_codes.resample_codes` exactly): positions count from the first voxel of the
+volume, and the source is read as far as the rules reach. The halo of an image is 16 source voxels on both sides, that
+of codes ``HALO`` output voxels. A box belongs to whoever asks for it; no voxel depends on the order of boxes or on their size.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from autoseg.preprocessing.resample_codes import resample_part
 HALO = 12
 """Output voxels around a box that are resampled with it. Rules for single voxels reach 2 voxels; but a code that would
 vanish takes the place of another, which may take that of a third. Chains of more than about six are cut off here."""
+LEAST_EDGE = 16
+"""Edge of a part of a box that is not divided any more, since it is mostly halo."""
 
 Limits = NDArray[np.floating]
 """Smallest and largest intensity: (C, 2) of each channel, or (C, L, 2) of its L slices along an axis."""
@@ -92,9 +94,7 @@ def resample_box(
 
 def codes_window(before: Shape3, after: Shape3, box: Box) -> tuple[AxisPart, AxisPart, AxisPart]:
     """Return the parts of the three axes that are resampled for a box of codes: the box and its halo."""
-    z, y, x = (
-        _window(n, m, start, stop) for n, m, start, stop in zip(before, after, box.start, box.stop, strict=True)
-    )
+    z, y, x = (_window(n, m, start, stop) for n, m, start, stop in zip(before, after, box.start, box.stop, strict=True))
     return z, y, x
 
 
@@ -143,15 +143,15 @@ def resample_codes_box(
 
 
 def divided(box: Box, sources: Callable[[Box], Box], most: int) -> Iterator[Box]:
-    """Yield the parts of a box, each of which depends on at most ``most`` source voxels; none is smaller than needed.
+    """Yield the parts of a box, each of which depends on at most ``most`` source voxels, if it is no small part.
 
-    ``sources`` returns the box of source voxels of a part. A part of one voxel is never divided.
+    ``sources`` returns the box of source voxels of a part. An edge of at most ``LEAST_EDGE`` voxels is not divided.
     """
     needed = sources(box)
-    if needed.n_voxels <= most or box.n_voxels == 1:
+    axis = max(range(3), key=lambda axis: (box.shape[axis] > LEAST_EDGE) * needed.shape[axis])
+    if needed.n_voxels <= most or box.shape[axis] <= LEAST_EDGE:
         yield box
         return
-    axis = max(range(3), key=lambda axis: (box.shape[axis] > 1) * needed.shape[axis])
     middle = (box.start[axis] + box.stop[axis]) // 2
     stop, start = list(box.stop), list(box.start)
     stop[axis] = start[axis] = middle

@@ -31,40 +31,39 @@ class VolumeAnnotation:
     """The case's own voxels, of which some may be missing."""
     label: StoredArray
     mask: StoredArray | None
+    has_unannotated: bool
+    """Whether there is a mask, or tiles of image or labels are missing."""
 
     @property
     def shape(self) -> Shape3:
         """(z, y, x) of the case's own voxels."""
         return self.label.spatial_shape
 
-    def values(self, box: Box) -> tuple[NDArray[np.integer[Any]], BoolArray]:
-        """Return the file values of a box within the case, and the mask of those that are annotated, both (*box)."""
-        path = Path(self.label.location)
-        drawn = label_map(path, self.label.read(box), allow_nan=True)
+    def values(self, box: Box) -> tuple[NDArray[np.integer[Any]], BoolArray | None]:
+        """Return the file values of a box, and the mask of those that are annotated, both (*box); None for all."""
+        drawn = label_map(Path(self.label.location), self.label.read(box), allow_nan=True)
+        if not self.has_unannotated:
+            return drawn, None
         valid = self.label.known(box) & self.image.known(box)
         if self.mask is not None:
             valid &= (self.mask.read(box) != 0).any(axis=0) & self.mask.known(box)
         return drawn, valid
 
     def target(self, box: Box) -> Target:
-        """Return the annotation of a box, which may overhang the case: there it is unknown.
-
-        Raises ``DatasetError`` if a value is not declared.
-        """
-        there = box.intersection(Box.whole(self.shape))
-        if there == box:
-            drawn, valid = self.values(box)
-        else:
-            inner, known = self.values(there if there.n_voxels else Box((0, 0, 0), (0, 0, 0)))
-            drawn, valid = np.zeros(box.shape, dtype=inner.dtype), np.zeros(box.shape, dtype=bool)
-            if there.n_voxels:
-                place = there.relative_to(box).slices
-                drawn[place], valid[place] = inner, known
+        """Return the annotation of a box within the case. Raises ``DatasetError`` if a value is not declared."""
+        drawn, valid = self.values(box)
         return encode_target(drawn, self.labels, self.name, valid=valid)
 
     def codes(self, box: Box) -> CodeArray:
-        """Return the codes (*box) of a box, which may overhang the case."""
-        return self.target(box).codes
+        """Return the codes (*box) of a box, which may overhang the case. Its context may have any class."""
+        there = box.intersection(Box.whole(self.shape))
+        if there == box:
+            return self.target(box).codes
+        inner = self.target(there if there.n_voxels else Box((0, 0, 0), (0, 0, 0))).codes
+        codes = np.full(box.shape, self.labels.unknown, dtype=inner.dtype)
+        if there.n_voxels:
+            codes[there.relative_to(box).slices] = inner
+        return codes
 
 
 def open_annotation(files: CaseFiles, labels: Labels) -> VolumeAnnotation:
@@ -88,4 +87,5 @@ def open_annotation(files: CaseFiles, labels: Labels) -> VolumeAnnotation:
             found, expected = f"{what} of shape {array.spatial_shape}", f"{image.spatial_shape} (z, y, x), as the image"
             fix = "Export it on the grid of the image."
             raise DatasetError([Fault(f"case {files.name!r}: {array.location}", found, expected, fix)])
-    return VolumeAnnotation(files.name, labels, image, label, mask)
+    has_unannotated = mask is not None or bool(image.missing() or label.missing())
+    return VolumeAnnotation(files.name, labels, image, label, mask, has_unannotated)

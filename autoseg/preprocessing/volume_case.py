@@ -31,7 +31,16 @@ from autoseg.io.zarr_writer import ZarrWriter, create_zarr
 from autoseg.preprocessing.label_set_unions import LabelSetUnions
 from autoseg.preprocessing.locations import Locations
 from autoseg.preprocessing.normalize import check_rgb, scalings
-from autoseg.preprocessing.resample_box import Limits, measured_limits, resample_box
+from autoseg.preprocessing.resample_box import (
+    Limits,
+    codes_window,
+    divided,
+    measured_limits,
+    resample_box,
+    resample_codes_box,
+    source_box,
+    sources_of,
+)
 from autoseg.preprocessing.streamed_locations import StreamedLocations
 from autoseg.preprocessing.volume_annotation import VolumeAnnotation, open_annotation
 from autoseg.preprocessing.volume_grid import VolumeGrid, find_grid
@@ -43,6 +52,8 @@ CHUNK: Shape3 = (16, 64, 64)
 """Voxels (z, y, x) that are compressed together in the cache: a fraction of a patch."""
 SHARD_VOXELS = 1 << 24
 """Voxels of a shard of a volume of small chunks, about."""
+MOST = 1 << 25
+"""Voxels, about, that are resampled together."""
 LEAST_EDGE, LARGEST_EDGE = 512, 2048
 """Edges of a shard within slices, in voxels. It is larger than ``LEAST_EDGE`` if the source has larger tiles, so that
 none of them is decoded more often than needed."""
@@ -122,12 +133,51 @@ class _CodesOfCase:
 
     def __init__(self, annotation: VolumeAnnotation, grid: VolumeGrid, begun: BoolArray | None) -> None:
         self._annotation, self._grid = annotation, grid
-        self._inside = grid.part.relative_to_case
         nothing = annotation.target(Box((0, 0, 0), (0, 0, 0)))
         self.undrawn = nothing.undrawn
         self.dtype = nothing.codes.dtype
         self._unions = LabelSetUnions(nothing.label_sets if begun is None else begun)
-        self._unknown = self.undrawn if self._is_resampled and self._has_unknown() else None
+        is_level = annotation.shape != grid.own.shape  # labels have the finest level only
+        self._inside = Box.whole(annotation.shape) if is_level else grid.inside.relative_to(grid.own)
+        self._before: Shape3 = grid.order.permuted(self._inside.shape)
+        self._unknown = self.undrawn if self._before != grid.shape and self._has_undrawn() else None
+
+    @property
+    def label_sets(self) -> BoolArray:
+        """(N, K); unions of sets are added when they are found."""
+        return self._unions.label_sets
+
+    def read(self, box: Box) -> CodeArray:
+        """Return the codes of a box of the result."""
+        if self._before == self._grid.shape:
+            return self._turned(box)
+        codes = np.empty(box.shape, dtype=self.dtype)
+        for part in divided(box, lambda part: sources_of(codes_window(self._before, self._grid.shape, part)), MOST):
+            codes[part.relative_to(box).slices] = resample_codes_box(
+                self._turned,
+                self._before,
+                self._grid.shape,
+                part,
+                unknown=self._unknown,
+                separate_axis=self._grid.separate_axis,
+                unions=self._unions,
+            )
+        return codes
+
+    def _turned(self, box: Box) -> CodeArray:
+        """Return the codes of a box on the grid of the labels and their context, in the axes of the plan."""
+        order = self._grid.order
+        stored = turned_back(box, order, self._before).shifted(self._inside.start)
+        return order.apply(self._annotation.codes(stored))
+
+    def _has_undrawn(self) -> bool:
+        """Whether any voxel is unannotated; reads labels until one is found."""
+        whole = Box.whole(self._annotation.shape)
+        if self._inside != whole and self.undrawn == self._annotation.labels.unknown:
+            return True  # context
+        shard = block_shape(whole.shape, self._annotation.label.chunk)[1]
+        return any((self._annotation.codes(box) == self.undrawn).any() for box in blocks(whole, shard))
+
 
 def _begin(job: VolumeJob) -> BoolArray | None:
     """Return the label sets (N, K) of a case that was begun with the same sources; otherwise remove it, None."""
@@ -174,7 +224,12 @@ def _write_image(job: VolumeJob, grid: VolumeGrid, read: ReadImage) -> None:
     before, axis = grid.source.shape, grid.separate_axis
     limits = _limits(grid, read)
     for box in pending:
-        writer.write(box, resample_box(read, before, grid.shape, box, limits=limits, separate_axis=axis))
+        values = np.empty((n_channels, *box.shape), dtype=np.float32)
+        for part in divided(box, lambda part: source_box(before, grid.shape, part, separate_axis=axis), MOST):
+            values[(slice(None), *part.relative_to(box).slices)] = resample_box(
+                read, before, grid.shape, part, limits=limits, separate_axis=axis
+            )
+        writer.write(box, values)
 
 
 def _limits(grid: VolumeGrid, read: ReadImage) -> Limits:
@@ -192,7 +247,8 @@ def _limits(grid: VolumeGrid, read: ReadImage) -> Limits:
 
 def _create(path: Path, shape: tuple[int, int, int, int], dtype: np.dtype[Any], grid: VolumeGrid) -> ZarrWriter:
     """Create, or go on with, a Zarr of the cache."""
-    chunk, shard = block_shape(grid.shape, grid.order.permuted(grid.volume.chunk))
+    source = (1, 1, 1) if grid.is_resampled else grid.order.permuted(grid.volume.chunk)
+    chunk, shard = block_shape(grid.shape, source)
     is_image = dtype.kind == "f"
     return create_zarr(
         path,

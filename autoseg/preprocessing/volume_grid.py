@@ -16,6 +16,7 @@ from autoseg.core.orientation import VoxelOrder
 from autoseg.core.plan import Configuration, Plan
 from autoseg.io.arrays import levels, open_volume
 from autoseg.io.stored_array import StoredArray
+from autoseg.preprocessing.context import TRAINED_CONTEXT, context_margin
 from autoseg.preprocessing.pipeline import anisotropic_axis, resampled_shape, target_spacing
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ class VolumeGrid:
     """All of that level."""
     inside: Box
     """Voxels of the level that are read: the case and its context."""
+    own: Box
+    """Voxels of the level that are the case."""
     geometry: Geometry
-    """Of these voxels."""
+    """Of the case's voxels."""
     order: VoxelOrder
     """From the axes of the volume to those of the plan."""
     spacing_before: tuple[float, float, float]
@@ -70,15 +73,17 @@ class VolumeGrid:
 
     def record(self, name: str) -> CaseRecord:
         """Return the record of the preprocessing, which crops nothing."""
-        before = self.source.shape
+        own = self.order.turned_box(self.own.relative_to(self.inside), self.inside.shape)
         return CaseRecord(
             case=name,
             geometry=self.geometry,
             transpose=self.order.axes,
             flipped=self.order.flipped,
-            shape_before_crop=before,
+            shape_before_crop=own.shape,
             crop_low=(0, 0, 0),
-            crop_high=before,
+            crop_high=own.shape,
+            context_low=own.start,
+            context_high=Box(own.stop, self.source.shape).shape,
             spacing_before=self.spacing_before,
             spacing=self.spacing,
             shape=self.shape,
@@ -104,14 +109,20 @@ def find_grid(part: VolumePart, plan: Plan, configuration: Configuration) -> Vol
         if _is_close(order.permuted(geometry.spacing), wanted):
             locations, volume = of_level, open_volume(of_level)
             break
-    inside = Box.whole(volume.spatial_shape) if part.box is None else part.box
+    whole = Box.whole(volume.spatial_shape)
+    own, inside, geometry = whole, whole, volume.geometry
+    if part.box is not None:
+        margin = context_margin(plan, configuration, volume.geometry, TRAINED_CONTEXT)
+        own, inside = part.box, part.box.grown(margin).intersection(whole)
+        geometry = open_volume(part.image_paths).geometry
     before = order.permuted(volume.geometry.spacing)
     shape = order.permuted(inside.shape)
+    separate = None
     if _is_close(before, wanted):
-        return VolumeGrid(locations, volume, inside, volume.geometry, order, before, before, shape, None)
-    after = resampled_shape(shape, before, wanted)
-    separate = anisotropic_axis(before, wanted)
-    return VolumeGrid(locations, volume, inside, volume.geometry, order, before, wanted, after, separate)
+        wanted = before
+    else:
+        shape, separate = resampled_shape(shape, before, wanted), anisotropic_axis(before, wanted)
+    return VolumeGrid(locations, volume, inside, own, geometry, order, before, wanted, shape, separate)
 
 
 def _levels(locations: tuple[str, ...]) -> list[tuple[tuple[str, ...], Geometry]]:

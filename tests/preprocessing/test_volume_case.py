@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from autoseg.cases.cache import open_store
+from autoseg.cases.cache import open_store, read_entry, remove_case
 from autoseg.cases.case import Case
 from autoseg.cases.label_codes import encode_target
 from autoseg.cases.store import IMAGE, TARGET
@@ -17,7 +19,9 @@ from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Head, Labels
 from autoseg.dataset.volume_part import VolumePart
+from autoseg.io.zarr_writer import ZarrWriter
 from autoseg.preprocessing import volume_case
+from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.pipeline import preprocess
 from autoseg.preprocessing.volume_case import VolumeJob, write_volume_case
 
@@ -65,6 +69,10 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(volume_case, "LEAST_EDGE", 16)
 
 
+def of_box(image, box):
+    return image[(slice(None), *box.slices)]
+
+
 @pytest.mark.parametrize("scheme", ["zscore", "ct", "rescale_to_0_1", "rgb_to_0_1", "none"])
 @pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1)])
 def test_without_resampling_the_image_is_read_where_it_lies(tmp_path, make_plan, scheme, transpose):
@@ -90,3 +98,94 @@ def test_without_resampling_the_image_is_read_where_it_lies(tmp_path, make_plan,
             atol=1e-5 * np.ptp(expected.image),
         )
     np.testing.assert_array_equal(case.entry.table.drawn, expected.label_sets)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "name"),
+    [((2.0, 1.5, 0.7), "3d_fullres"), ((9.0, 1.3, 0.8), "3d_fullres"), ((2.0, 1.5, 0.7), "2d")],
+    ids=["3d", "thick slices", "2d"],
+)
+def test_what_must_be_resampled_is_resampled_block_by_block(tmp_path, make_plan, monkeypatch, spacing, name):
+    monkeypatch.setattr(volume_case, "MOST", 30_000)
+    image, labels = write_volume(tmp_path, spacing=spacing)
+    plan = make_plan().model_copy(update={"crop": False})
+    expected = in_memory(image, labels, spacing, plan, name)
+    work = job(tmp_path, plan, files_of(tmp_path), name)
+    write_volume_case(work)
+    case = open_store(work.folder, "a")
+    assert case.entry.record == expected.record.model_copy(update={"geometry": case.entry.record.geometry})
+    whole = Box.whole(expected.record.shape)
+    span = np.ptp(expected.image)
+    np.testing.assert_allclose(case.read(IMAGE, whole), expected.image, rtol=0, atol=1e-5 * span)
+    found, wanted = case.entry.table.drawn[case.read(TARGET, whole)], expected.label_sets[expected.codes]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_counts_and_locations_are_those_of_the_map(tmp_path, make_plan):
+    write_volume(tmp_path)
+    work = job(tmp_path, make_plan(), files_of(tmp_path))
+    write_volume_case(work)
+    case = open_store(work.folder, "a")
+    codes = case.read(TARGET, Box.whole(SHAPE))
+    expected = find_locations(codes, case.entry.table.drawn)
+    assert case.entry.code_counts == expected.counts
+    assert case.entry.locations.keys() == expected.slices.keys()
+    for code, (start, stop) in expected.slices.items():
+        np.testing.assert_array_equal(case.locations_of(code), expected.indices[start:stop])
+
+
+def test_a_killed_run_goes_on_and_a_changed_one_begins_anew(tmp_path, make_plan, monkeypatch):
+    monkeypatch.setattr(volume_case, "LEAST_EDGE", 32)
+    write_volume(tmp_path, spacing=(2.0, 1.5, 0.7))
+    work = job(tmp_path, make_plan(), files_of(tmp_path))
+    write_volume_case(work)
+    whole = Box.whole(open_store(work.folder, "a").entry.record.shape)
+    before = [open_store(work.folder, "a").read(layer, whole) for layer in (IMAGE, TARGET)]
+    remove_case(work.folder, "a")
+    written = []
+    write = ZarrWriter.write
+
+    def stops(writer, box, values, level=0):
+        if len(written) in (1, 9):
+            written.append(None)
+            raise KeyboardInterrupt
+        write(writer, box, values, level)
+        written.append(box)
+
+    monkeypatch.setattr(ZarrWriter, "write", stops)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            write_volume_case(work)
+        assert read_entry(work.folder, "a") is None
+    write_volume_case(work)
+    n_shards = len([box for box in written if box is not None])
+    after = [open_store(work.folder, "a").read(layer, whole) for layer in (IMAGE, TARGET)]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert n_shards == len(list((work.folder / "a.image.zarr").glob("0/.done/*"))) * 2, "no shard is written twice"
+    write_volume_case(replace(work, fingerprint="version:2"))
+    assert len([box for box in written if box is not None]) == 2 * n_shards, "all anew"
+
+
+def test_a_store_is_sent_by_its_place(tmp_path, make_plan):
+    write_volume(tmp_path)
+    work = job(tmp_path, make_plan(), files_of(tmp_path))
+    write_volume_case(work)
+    case = open_store(work.folder, "a")
+    message = pickle.dumps(case)
+    assert len(message) < 4000
+    box = Box((3, 4, 5), (9, 14, 25))
+    there = pickle.loads(message)  # noqa: S301
+    np.testing.assert_array_equal(there.read(IMAGE, box), case.read(IMAGE, box))
+
+
+def test_removing_a_case_leaves_those_with_longer_names(tmp_path, make_plan):
+    write_volume(tmp_path)
+    work = job(tmp_path, make_plan(), files_of(tmp_path))
+    write_volume_case(work)
+    longer = replace(work, files=replace(work.files, name="a.b"))
+    write_volume_case(longer)
+    remove_case(work.folder, "a")
+    assert read_entry(work.folder, "a") is None
+    assert read_entry(work.folder, "a.b") is not None
+    assert not [path for path in work.folder.iterdir() if path.name.startswith("a.target")]
