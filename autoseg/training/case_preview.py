@@ -22,6 +22,7 @@ from autoseg.inference.model import Model, previous_folder
 from autoseg.inference.predict_numbers import predict_numbers
 from autoseg.io.images import read_image
 from autoseg.io.png import write_png
+from autoseg.preprocessing.volume_size import is_large
 from autoseg.report.number_sheet import NumberColumn, draw_numbers
 from autoseg.report.overlay import Layer, choose_slices, draw_overlay
 from autoseg.training.request import FoldRequest
@@ -34,7 +35,7 @@ N_SLICES = 4
 
 
 def preview_names(request: FoldRequest) -> tuple[str, ...]:
-    """Return the cases of the previews: as set, otherwise the first validation case; () if there is none.
+    """Return the cases of the previews: as set, otherwise the first validation case that fits into memory; () for none.
 
     Raises ``ConfigError`` for a case that the data set does not have.
     """
@@ -45,7 +46,7 @@ def preview_names(request: FoldRequest) -> tuple[str, ...]:
             f"monitoring.preview_cases: found {', '.join(unknown)}, expected cases of {request.dataset.name}: "
             f"{listed(request.dataset.case_names)}. Correct the names."
         )
-    return names or request.val_cases[:1]
+    return names or tuple(name for name in request.val_cases if not is_large(request.dataset.case(name)))[:1]
 
 
 def draw_previews(request: FoldRequest, parts: Parts, seconds: float) -> list[Path]:
@@ -77,6 +78,8 @@ def draw_previews(request: FoldRequest, parts: Parts, seconds: float) -> list[Pa
 
 def _draw(request: FoldRequest, predictor: Predictor, name: str, path: Path, seconds: float) -> None:
     files, labels = request.dataset.case(name), request.dataset.labels
+    if is_large(files):
+        raise ConfigError("it is too large for memory. Name a smaller case in monitoring.preview_cases")
     image, geometry = read_image(files.images)
     title = f"{name}, after {seconds / 3600:.2f} h of training"
     if labels.targets:

@@ -49,11 +49,11 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, float |
     making = ["-o", dataset, "--gb", options.gb, "--missing", options.missing, "--every", options.every]
     if not (dataset / "dataset.json").exists():
         subprocess.run([sys.executable, SCRIPTS / "make_tile_volume.py", *map(str, making)], check=True)
-    planning = ["plan_and_preprocess", dataset, "--root", folder, "--planner", "small"]
+    planning = ["plan_and_preprocess", dataset, "--root", folder]
     training = ["train", dataset, "all", "--root", folder, "-c", "3d_fullres", "--overwrite", "--device", "cpu"]
-    steps: dict[str, Sequence[object]] = {"check": [*planning, "--check-only"]}
+    steps: dict[str, Sequence[object]] = {"check": [*planning, "--check-only"], "plan": ["plan", dataset, folder]}
     if not options.check_only:
-        steps["preprocess 3d_fullres"] = [*planning, "-c", "3d_fullres"]
+        steps["preprocess 3d_fullres"] = [*planning, "--planner", "small", "-c", "3d_fullres"]
         steps[f"train {options.iterations} iterations"] = [*training, "--iterations", options.iterations]
     return [{"what": what, **run([str(part) for part in command])} for what, command in steps.items()]
 
@@ -62,6 +62,8 @@ def run(command: Sequence[str]) -> dict[str, float]:
     """Run a command of autoseg; return its seconds and peak memory in GB."""
     name, *arguments = command
     code = f"import sys; from autoseg.cli.{name} import main; sys.argv[0] = 'autoseg_{name}'; main()"
+    if name == "plan":
+        code = "import sys, autoseg; autoseg.plan(sys.argv[1], root=sys.argv[2], planner='small')"
     print("$", f"autoseg_{name}", *arguments, flush=True)
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, "-c", code, *arguments])
