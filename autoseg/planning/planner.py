@@ -16,6 +16,7 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.planning.fit_memory import ConfigurationInput, Fit, fit
 from autoseg.planning.network_options import NetworkOptions
 from autoseg.planning.network_plan import NetworkBudget, with_network
+from autoseg.planning.plan_check import FARTHEST_SPACING
 from autoseg.planning.presets import PlannerSettings, planner_settings
 from autoseg.planning.target_spacing import median_resampled_shape, target_spacing, transpose_axes
 from autoseg.tasks.task import outputs_of, task_of
@@ -208,7 +209,9 @@ class _Search:
     def _lowres(self, fullres: Configuration) -> Configuration | None:
         """Coarsen the spacing step by step until a patch covers enough of the median case.
 
-        None if full resolution covers enough already, or the result has hardly fewer voxels.
+        None if full resolution covers enough already, or the result has hardly fewer voxels. Also None if voxels would
+        be more than ``FARTHEST_SPACING`` times as wide, which only happens with volumes of billions of voxels: a
+        network would see nothing of what is annotated.
         """
         latest, spacing = fullres, np.array(fullres.spacing)
         full_voxels = voxels = math.prod(fullres.median_shape)
@@ -222,6 +225,8 @@ class _Search:
                 "3d_lowres", tuple(float(edge) for edge in spacing), shape, voxels * self.facts.n_cases
             )
         if latest is fullres or full_voxels / voxels < _LOWRES_MIN_REDUCTION:
+            return None
+        if (spacing / np.array(fullres.spacing)).max() > FARTHEST_SPACING:
             return None
         return latest
 

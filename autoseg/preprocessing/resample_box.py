@@ -3,8 +3,8 @@
 The voxel of an output box has the value that the resampling of the whole gives it: positions count from the first voxel
 of the volume, and the source is read as far as the rules reach. The halo of an image is 16 source voxels on both sides,
 that of codes ``HALO`` output voxels. Images are equal within 1e-5 of the range, codes exactly
-(:mod:`autoseg.preprocessing.resample_image`, :mod:`autoseg.preprocessing.resample_codes`). A box belongs to whoever asks
-for it; no voxel depends on the order of boxes or on their size.
+(:mod:`autoseg.preprocessing.resample_image`, :mod:`autoseg.preprocessing.resample_codes`). A box belongs to whoever
+asks for it; no voxel depends on the order of boxes or on their size.
 """
 
 from __future__ import annotations

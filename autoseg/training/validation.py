@@ -79,9 +79,9 @@ def predict_validation(request: FoldRequest, *, workers: int = 1, progress: Prog
     left_out = sorted(set(request.val_cases) - set(names))
     if left_out and request.ranks.is_first:
         log.warning(
-            "fold %s: too large for memory, and not predicted for validation: %s. The Dice of patches during the training "
-            "stands for it. For scores of whole objects give annotated boxes as cases (docs/volumes.md), or predict and "
-            "evaluate the volume.", request.fold, listed(left_out),
+            "fold %s: too large for memory, and not predicted for validation: %s. The Dice of patches during the "
+            "training stands for it. For scores of whole objects give annotated boxes as cases (docs/volumes.md), or "
+            "predict and evaluate the volume.", request.fold, listed(left_out),
         )  # fmt: skip
     if share:
         _predict(request, share, workers, progress)
@@ -91,8 +91,9 @@ def predict_validation(request: FoldRequest, *, workers: int = 1, progress: Prog
 def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary | None:
     """Score all predictions in ``validation/`` and write ``summary.json`` beside them; fit the calibration anew.
 
-    None, and no file, if there is none, because all cases are too large for memory. Classes of which no validation case has a voxel are named in a warning. Cases that the weights were trained on (fold
-    "all", or a pretraining) are named in the summary.
+    None, and no file, if there is none, because all cases are too large for memory. Classes of which no validation case
+    has a voxel are named in a warning. Cases that the weights were trained on (fold "all", or a pretraining) are named
+    in the summary.
     """
     cases = {name: request.dataset.case(name) for name in predictable_cases(request)}
     if request.val_cases and not cases:
