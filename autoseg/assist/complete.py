@@ -40,7 +40,7 @@ from autoseg.inference.quality_output import case_dice
 from autoseg.inference.run_cases import run_cases
 from autoseg.io.images import write_labels
 from autoseg.preprocessing.merge_inferred import pair
-from autoseg.preprocessing.runner import infer_case, read_case
+from autoseg.preprocessing.read_case import infer_case, read_case, read_unlabelled
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +187,11 @@ class _Steps:
         return read_case(self.dataset.case(name), self.dataset.labels)
 
     def predict(self, name: str, predictor: Predictor, case: Case) -> _Predicted:
-        prepared = predictor.prepare(case)
+        files, model = self.dataset.case(name), predictor.model
+        if files.volume is None:
+            prepared = predictor.prepare(case)
+        else:
+            prepared = predictor.prepare(read_unlabelled(name, files.images, [(model.plan, model.configuration)]))
         return _Predicted(case, predictor.logits(prepared.image), prepared.record)
 
     def write(self, name: str, predicted: _Predicted) -> None:

@@ -36,8 +36,7 @@ from autoseg.inference.model import find_checkpoints
 from autoseg.inference.out_of_fold import CaseModels, fold_cases
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.run_cases import run_cases
-from autoseg.io.images import read_image
-from autoseg.preprocessing.runner import read_case
+from autoseg.preprocessing.read_case import read_case, read_unlabelled
 
 log = logging.getLogger(__name__)
 
@@ -252,8 +251,7 @@ def load_maps(folder: Path, case: str) -> UncertaintyMaps:
 def _read(files: CaseFiles, labels: Labels) -> Case:
     if files.label is not None:
         return read_case(files, labels)
-    image, geometry = read_image(files.images)
-    return Case(files.name, image, geometry)
+    return read_unlabelled(files.name, files.images, ())
 
 
 def _measured(

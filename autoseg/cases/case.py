@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,9 +120,9 @@ class CaseRecord(BaseModel):
 
     @property
     def own_box(self) -> Box:
-        """Voxels of the preprocessed image in which any voxel of the crop lies; all of it without context."""
+        """Voxels of the preprocessed image whose centres lie in the crop; all of it without context."""
         spans = [
-            (before * after // whole, -(-(before + edge) * after // whole))
+            (math.ceil(before * after / whole - 0.5), math.ceil((before + edge) * after / whole - 0.5))
             for before, edge, whole, after in zip(
                 self.context_low, self.shape_after_crop, self.shape_before_resampling, self.shape, strict=True
             )

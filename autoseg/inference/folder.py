@@ -34,13 +34,13 @@ from autoseg.io.images import (
     ending_of,
     ending_of_maps,
     holds_labels,
-    read_image,
     without_ending,
     write_labels,
     write_values,
 )
 from autoseg.nn.device import device_name
 from autoseg.preprocessing import Preprocessed
+from autoseg.preprocessing.read_case import read_unlabelled
 from autoseg.tasks.task import outputs_of, refuse_regression
 
 log = logging.getLogger(__name__)
@@ -200,8 +200,8 @@ class _Steps:
 
     def read(self, case: str) -> Case | tuple[Preprocessed, ...]:
         """Return a case as its files hold it if preparing it needs a network, otherwise prepared."""
-        image, geometry = read_image(self.jobs[case].files)
-        content = Case(case, image, geometry)
+        grids = [(model.plan, model.configuration) for model in self.predictor.models]
+        content = read_unlabelled(case, self.jobs[case].files, grids)
         return content if self.predictor.needs_network_to_prepare else self.predictor.prepare(content)
 
     def predict(self, case: str, predictor: PredictorGroup, content: Case | tuple[Preprocessed, ...]) -> _Prediction:

@@ -238,7 +238,7 @@ def _layer(info: LayerInfo, case: Case, model: Model, previous: Predictor | None
             f"case {case.name}: found no layer {info.name!r}, expected the classes of "
             f"{model.configuration.previous_stage}. Load the model with Predictor.load."
         )
-    values = previous.predict_case(replace(case, target=None, layers=()))
+    values = previous.predict_case(replace(case, target=None, layers=(), box=None))  # of its context, too
     return Layer(info, class_indices(values, previous.model.dataset.labels))
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
+from autoseg.core.boxes import Box
 from autoseg.core.errors import FileFormatError
 from autoseg.core.fingerprint import Fingerprint
 from autoseg.core.location import path_of
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.io.images import read_header
+from autoseg.preprocessing.context import TRAINED_CONTEXT, context_margin
 from autoseg.preprocessing.pipeline import resampled_shape, target_spacing
 from autoseg.preprocessing.volume_size import is_large
 
@@ -40,32 +42,49 @@ def preprocessing_bytes(
     """Return the bytes for preprocessing the largest of some cases.
 
     Counted are the case as stored, the cropped and normalised image, the array between two resampled axes, and the
-    result.
+    result; of a box of a volume with its context.
 
     Parameters
     ----------
     names
         Names of the cases. Those that the fingerprint does not list count only as stored.
     """
-    in_memory, in_boxes = _split([case for case in dataset.cases if case.name in names])
-    stored = max((n * (4 * c + 1) for c, n in _largest(in_memory)), default=0)
-    held = {case.name for case in in_memory}
+    chosen, in_boxes = _split([case for case in dataset.cases if case.name in names])
+    held = {case.name for case in chosen}
+    growth = {case.name: _growth(case, plan, configuration) for case in chosen if case.volume is not None}
+    stored = max((n * (4 * c + 1) for c, n in _largest(chosen)), default=0) * max(growth.values(), default=1.0)
     n_channels = len(configuration.normalization)
     has_reach = not dataset.labels.is_dense and bool(dataset.protocol.reach_mm)
     shapes = zip(fingerprint.cases, fingerprint.shapes_after_crop, fingerprint.spacings, strict=True)
     needs = [
-        _resampling_bytes(
-            [shape[axis] for axis in plan.transpose_forward],
-            [spacing[axis] for axis in plan.transpose_forward],
-            configuration,
-            n_channels,
+        growth.get(name, 1.0)
+        * (
+            _resampling_bytes(
+                [shape[axis] for axis in plan.transpose_forward],
+                [spacing[axis] for axis in plan.transpose_forward],
+                configuration,
+                n_channels,
+            )
+            + (name in fingerprint.turned) * 4 * n_channels * math.prod(shape)
         )
         + has_reach * _REACH_BYTES * math.prod(shape)
-        + (name in fingerprint.turned) * 4 * n_channels * math.prod(shape)
         for name, shape, spacing in shapes
         if name in held
     ]
-    return max(_BASE + stored + max(needs, default=0), in_boxes)
+    return max(_BASE + math.ceil(stored + max(needs, default=0)), in_boxes)
+
+
+def _growth(case: CaseFiles, plan: Plan, configuration: Configuration) -> float:
+    """Return the ratio of the voxels that are read of a case of a volume, with context, to its own; at least 1."""
+    if case.volume is None or case.volume.box is None:
+        return 1.0
+    box = case.volume.box
+    try:
+        (_, z, y, x), geometry = read_header(case.volume.images[0])
+    except FileFormatError:
+        return 1.0
+    read = box.grown(context_margin(plan, configuration, geometry, TRAINED_CONTEXT))
+    return read.intersection(Box.whole((z, y, x))).n_voxels / box.n_voxels
 
 
 def _resampling_bytes(

@@ -7,19 +7,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from autoseg.annotation.promises import Inference, infer
 from autoseg.annotation.touches import promise_statement, touched_classes
 from autoseg.cases.cache import CaseCache, is_of_another_version, remove_case, write_case
 from autoseg.cases.case import Case
 from autoseg.cases.entry import CacheEntry
-from autoseg.cases.label_codes import read_annotation, read_class_map
-from autoseg.cases.layers import LEVELS, Kind, Layer, LayerInfo, further_inputs, target_layers
+from autoseg.cases.layers import LEVELS, Layer, further_inputs
 from autoseg.core.arrays import BoolArray
 from autoseg.core.errors import AutosegError, DatasetError, Fault, StorageError
 from autoseg.core.parallel import is_running, map_unordered
@@ -29,12 +25,12 @@ from autoseg.core.trained_on import image_contents
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels, annotated_codes, weight_levels
 from autoseg.dataset.protocol import AnnotationProtocol
-from autoseg.io.images import read_intensities
 from autoseg.preprocessing.freshness import REASONS, case_fingerprint, other_order, staleness
 from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.merge_inferred import pair
 from autoseg.preprocessing.merge_weights import weigh
 from autoseg.preprocessing.pipeline import preprocess
+from autoseg.preprocessing.read_case import infer_case, read_case, read_previous
 from autoseg.preprocessing.volume_case import VolumeJob, write_volume_case
 from autoseg.preprocessing.volume_size import REMEDY, is_large, refused
 
@@ -178,44 +174,6 @@ def stale_cases(
     return stale
 
 
-def read_case(files: CaseFiles, labels: Labels) -> Case:
-    """Read image and annotation of a case.
-
-    Raises
-    ------
-    FileFormatError
-        If a file cannot be read without loss.
-    DatasetError
-        If the label file or the valid mask does not have the shape of the image, the mask is zero everywhere, the case
-        has no label file, or a value is not declared.
-    """
-    image, geometry = read_intensities(files.images)
-    target = read_annotation(files, labels, image.shape[1:])
-    learnt = target.numbers if target.objects is None else target.objects
-    layers = () if learnt is None else tuple(_learnt_layer(info, learnt) for info in target_layers(labels))
-    if target.levels is not None:
-        info = LayerInfo(
-            name=LEVELS, kind=Kind.LABEL_SETS, dtype=target.levels.dtype.name, undrawn=len(weight_levels(labels))
-        )
-        layers = (*layers, Layer(info, target.levels))
-    return Case(name=files.name, image=image, geometry=geometry, target=target, layers=layers)
-
-
-def _learnt_layer(info: LayerInfo, array: NDArray[Any]) -> Layer:
-    """Return a layer that a network learns from, described with the dtype that it has in this case."""
-    return Layer(info.model_copy(update={"dtype": array.dtype.name}), array)
-
-
-def infer_case(case: Case, labels: Labels, protocol: AnnotationProtocol) -> Inference | None:
-    """Return the classes that promises leave in a case, on the grid of its file; None if they exclude nothing."""
-    if labels.is_dense or protocol.is_empty or case.target is None:
-        return None
-    statement = promise_statement(labels, case.name)
-    target = case.target
-    inference = infer(target.codes, target.label_sets, case.geometry.spacing, protocol, statement=statement)
-    return inference if len(inference.label_sets) > 1 else None
-
-
 def _fingerprint(
     files: CaseFiles, dataset: Dataset, plan: Plan, configuration: Configuration, previous: Path | None
 ) -> str:
@@ -236,8 +194,8 @@ def _job(
     return _Job(files, dataset.labels, plan, configuration, folder, dataset.protocol, fingerprint, previous, is_alone)
 
 
-def _further_layers(job: _Job, shape: tuple[int, ...]) -> tuple[Layer, ...]:
-    """Read the further inputs of the configuration on the grid of an image of ``shape`` (z, y, x)."""
+def _further_layers(job: _Job, case: Case) -> tuple[Layer, ...]:
+    """Read the further inputs of the configuration on the grid of the image of a case."""
     inputs = further_inputs(job.configuration, job.labels.n_classes)
     if not inputs:
         return ()
@@ -246,7 +204,7 @@ def _further_layers(job: _Job, shape: tuple[int, ...]) -> tuple[Layer, ...]:
         fault = Fault(f"case {job.files.name!r}", f"no prediction of {stage}", "one that did not train on it",
                       f"Train every fold of {stage} first.")  # fmt: skip
         raise DatasetError([fault])
-    return tuple(read_class_map(job.previous, info, job.labels, shape) for info in inputs)
+    return tuple(read_previous(job.previous, info, job.labels, case) for info in inputs)
 
 
 def _run(job: _Job) -> None:
@@ -255,8 +213,8 @@ def _run(job: _Job) -> None:
         _run_volume(job)
         return
     with contextlib.nullcontext() if job.is_alone else threadpool_limits(1):
-        case = read_case(job.files, job.labels)
-        case = replace(case, layers=(*case.layers, *_further_layers(job, case.image.shape[1:])))
+        case = read_case(job.files, job.labels, (job.plan, job.configuration))
+        case = replace(case, layers=(*case.layers, *_further_layers(job, case)))
         if case.target is None:
             raise DatasetError([Fault(f"case {case.name!r}", "no annotation", "a label file", "Add it.")])
         unknown = None if job.labels.is_dense else case.target.undrawn
@@ -289,7 +247,7 @@ def _run(job: _Job) -> None:
         n_classes=job.labels.n_classes,
         locations=locations.slices,
         code_counts=locations.counts,
-        images=image_contents(case.image),
+        images=image_contents(case.own_image),
         layers=tuple(layer.info for layer in prepared.layers if layer.info.name in layers),
         fingerprint=job.fingerprint,
     )

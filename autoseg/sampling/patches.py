@@ -16,7 +16,7 @@ from autoseg.cases.store import IMAGE, TARGET, CaseStore
 from autoseg.core.boxes import Box
 from autoseg.sampling.extra_codes import ExtraCodes
 from autoseg.sampling.move_layers import View, as_tensor, move_layer
-from autoseg.sampling.places import Aim, box_anywhere, box_around, draw_voxel
+from autoseg.sampling.places import Aim, box_around, box_within, draw_voxel
 from autoseg.sampling.rejection import RealBox, Rejection
 
 
@@ -120,8 +120,9 @@ def _draw_once(
     shape = case.entry.record.shape[-n_axes:]
     voxel = None if aim.code is None else draw_voxel(case, aim.code, rng)
     if voxel is None:
-        low = box_anywhere(shape, patch, rng)
-        slice_index = int(rng.integers(case.entry.record.shape[0]))
+        own = case.entry.record.own_box
+        low = box_within(own.start[-n_axes:], own.shape[-n_axes:], shape, patch, rng)
+        slice_index = int(rng.integers(own.start[0], own.stop[0]))
     else:
         low = box_around(voxel[-n_axes:], shape, patch, rng)
         slice_index = voxel[0]

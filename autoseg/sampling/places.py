@@ -33,7 +33,7 @@ class CaseContent:
     head_codes: tuple[tuple[int, ...], ...]
     """For each head the codes of this case for which it is certainly positive; () for background heads."""
     is_dense: bool
-    """Whether every voxel is informative, and at least half of them are annotated as exactly one class."""
+    """Whether every voxel is informative, but for context, and at least half of them are annotated as one class."""
     code_groups: tuple[tuple[int, ...], ...]
     """The codes of ``counts``, grouped by annotated set."""
 
@@ -57,9 +57,9 @@ class CaseContent:
             tuple(code for code in counts if positive[code, head]) if head in labels.foreground_heads else ()
             for head in range(labels.n_heads)
         )
-        n_voxels = int(np.prod(entry.record.shape))
+        n_voxels = entry.record.own_box.n_voxels
         n_certain = sum(count for code, count in counts.items() if single[code])
-        is_dense = sum(counts.values()) == n_voxels and 2 * n_certain >= n_voxels
+        is_dense = sum(counts.values()) >= n_voxels and 2 * n_certain >= n_voxels
         code_groups = tuple(map(tuple, groups.values()))
         return cls(source, entry.record.shape, counts, head_codes, is_dense, code_groups)
 
@@ -70,7 +70,7 @@ class Aim:
 
     case: CaseContent
     code: int | None
-    """Code that must occur in the patch; None if it may lie anywhere."""
+    """Code that must occur in the patch; None if it may lie anywhere in the case (or around a smaller case)."""
     is_context: bool = False
     """Whether the patch is a context patch, which may lie anywhere in a sparse case, annotated or not."""
     head: int | None = None
@@ -162,10 +162,36 @@ def box_around(voxel: Sequence[int], shape: Sequence[int], patch: Sequence[int],
     Along axes on which the image is smaller than the patch it is placed as in :func:`box_anywhere`. Source: nnU-Net
     ``get_bbox``, which shifts only at the low border (at the high one, up to half of a patch is outside the image).
     """
-    low = [min(max(at - size // 2, 0), max(edge - size, 0)) for at, edge, size in zip(voxel, shape, patch, strict=True)]
+    return _shifted_inside([at - size // 2 for at, size in zip(voxel, patch, strict=True)], shape, patch, rng)
+
+
+def box_within(
+    start: Sequence[int], own: Sequence[int], shape: Sequence[int], patch: Sequence[int], rng: np.random.Generator
+) -> list[int]:
+    """Return the first voxel of a patch placed uniformly in the part of an image that is the case itself.
+
+    Around a case that is smaller than the patch lies its context, if the image has any: the patch is shifted so that it
+    lies in the image.
+
+    Parameters
+    ----------
+    start, own
+        First voxel and shape of that part.
+    shape
+        Shape of the image.
+    """
+    low = [first + offset for first, offset in zip(start, box_anywhere(own, patch, rng), strict=True)]
+    return low if tuple(own) == tuple(shape) else _shifted_inside(low, shape, patch, rng)
+
+
+def _shifted_inside(
+    low: Sequence[int], shape: Sequence[int], patch: Sequence[int], rng: np.random.Generator
+) -> list[int]:
+    """Return the first voxel of a patch shifted so that it lies in the image; padded axes as :func:`box_anywhere`."""
     anywhere = box_anywhere(shape, patch, rng)
     return [
-        place if edge >= size else padded for place, padded, edge, size in zip(low, anywhere, shape, patch, strict=True)
+        min(max(first, 0), edge - size) if edge >= size else padded
+        for first, padded, edge, size in zip(low, anywhere, shape, patch, strict=True)
     ]
 
 

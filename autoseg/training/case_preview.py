@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from autoseg.cases.case import Case
 from autoseg.cases.label_codes import classes_and_objects, read_label_file
 from autoseg.cases.target_numbers import read_numbers
 from autoseg.core.arrays import Float32Array
@@ -19,9 +18,9 @@ from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
 from autoseg.inference import Predictor
 from autoseg.inference.model import Model, previous_folder
-from autoseg.inference.predict_numbers import predict_numbers
-from autoseg.io.images import read_image
+from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.io.png import write_png
+from autoseg.preprocessing.read_case import read_unlabelled
 from autoseg.preprocessing.volume_size import is_large
 from autoseg.report.number_sheet import NumberColumn, draw_numbers
 from autoseg.report.overlay import Layer, choose_slices, draw_overlay
@@ -80,17 +79,19 @@ def _draw(request: FoldRequest, predictor: Predictor, name: str, path: Path, sec
     files, labels = request.dataset.case(name), request.dataset.labels
     if is_large(files):
         raise ConfigError("it is too large for memory. Name a smaller case in monitoring.preview_cases")
-    image, geometry = read_image(files.images)
+    case = read_unlabelled(name, files.images, [(request.plan, request.configuration)])
+    image, geometry = case.own_image.astype(np.float32, copy=False), case.geometry
     title = f"{name}, after {seconds / 3600:.2f} h of training"
     if labels.targets:
         with torch.inference_mode():
-            numbers = predict_numbers(predictor, image, geometry)
+            group = PredictorGroup((predictor,))
+            numbers = group.numbers(group.prepare(case))
         columns = _number_columns(files, labels, numbers)
         slices = choose_slices(np.isfinite(columns[0].numbers), N_SLICES)
         write_png(path, draw_numbers(image, columns, geometry.spacing, slices, title=title))
         return
     with torch.inference_mode():
-        predicted = predictor.predict_case(Case(name, image, geometry))
+        predicted = predictor.predict_case(case)
     classes, _ = classes_and_objects(predicted, labels, path)
     layers = [Layer("prediction", classes)]
     if files.label is not None:

@@ -17,7 +17,7 @@ from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels
 from autoseg.inspection.integrity import check_dataset
 from autoseg.io.images import write_labels
-from autoseg.preprocessing.runner import read_case
+from autoseg.preprocessing.read_case import read_case
 
 SHAPES = {"2d": (1, 6, 8), "3d": (4, 6, 8)}
 LABELS = {"background": 0, "liver": 1, "tumour": 2, "vessel": 3, "ignore": 9}

@@ -16,7 +16,7 @@ from autoseg.evaluation import evaluate_folder
 from autoseg.inspection.integrity import IntegrityReport, check_dataset
 from autoseg.inspection.painting_check import _shown
 from autoseg.inspection.survey import survey_dataset
-from autoseg.preprocessing.runner import read_case
+from autoseg.preprocessing.read_case import read_case
 
 SHAPES = {"2d": (12, 14), "3d": (6, 12, 14)}
 IGNORED = {"background": 0, "cell": 1, "ignore": 2}

@@ -19,7 +19,7 @@ from autoseg.interop.merged_files import write_merged
 from autoseg.interop.merging import plan_merger
 from autoseg.io.images import read_header, read_image, read_labels, write_labels
 from autoseg.planning.strata import FoldGap, find_gaps, profiles_from_report
-from autoseg.preprocessing.runner import read_case
+from autoseg.preprocessing.read_case import read_case
 
 SHAPES = {"2d": (1, 40, 36), "3d": (12, 20, 18)}
 LIVER = {"background": 0, "liver": 1, "tumour": 2}

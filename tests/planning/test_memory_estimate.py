@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -64,3 +65,20 @@ def test_files_that_cannot_be_read_need_nothing(tmp_path):
     for path in (folder / "imagesTr").iterdir():
         path.write_bytes(b"no image")
     assert survey_bytes(Dataset.load(folder)) == _BASE
+
+
+def test_a_box_counts_with_its_context_and_not_with_its_volume(tmp_path):
+    volume = np.random.default_rng(0).integers(0, 250, (64, 256, 256)).astype(np.uint8)
+    np.save(tmp_path / "v.npy", volume)
+    np.save(tmp_path / "l.npy", (volume > 100).astype(np.uint8))
+    boxes = {"a": {"image": "v.npy", "label": "l.npy", "box": [[0, 8], [0, 32], [100, 132]]}}
+    content = {"channel_names": {"0": "EM"}, "labels": {"background": 0, "cell": 1}, "boxes": boxes}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    dataset = Dataset.load(tmp_path)
+    assert survey_bytes(dataset) - _BASE == 8 * 32 * 32 * (4 + 2)
+    fingerprint = extract_fingerprint(dataset)
+    planned = plan(dataset, fingerprint, "small")
+    configuration = planned.configurations["3d_fullres"].model_copy(update={"patch_size": (8, 32, 32)})
+    read = (8 + 6) * (32 + 24) * (32 + 48)  # 0.75 of the patch, but z and y begin with the volume
+    need = preprocessing_bytes(dataset, fingerprint, planned, configuration, ["a"]) - _BASE
+    assert need == read * (5 + 4 + 4 + 5)

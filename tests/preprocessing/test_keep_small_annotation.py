@@ -12,7 +12,8 @@ from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import write_labels
 from autoseg.preprocessing.keep_small_annotation import find_survivors
-from autoseg.preprocessing.runner import preprocess_dataset, read_case
+from autoseg.preprocessing.read_case import read_case
+from autoseg.preprocessing.runner import preprocess_dataset
 
 IGNORE = 3
 

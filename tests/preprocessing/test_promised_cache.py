@@ -14,7 +14,8 @@ from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.io.images import read_labels, write_labels
-from autoseg.preprocessing.runner import infer_case, preprocess_dataset, stale_cases
+from autoseg.preprocessing.read_case import infer_case
+from autoseg.preprocessing.runner import preprocess_dataset, stale_cases
 
 IGNORE, COARSE = 4, 5
 PROMISES = {"classes_complete_in": "slice", "reach_mm": {"bright": 6.0, "dim": "auto"}, "background_encloses": True}

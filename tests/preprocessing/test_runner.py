@@ -15,7 +15,8 @@ from autoseg.cases.cache import CaseCache, open_case
 from autoseg.core.errors import DatasetError, FileFormatError, PlanError
 from autoseg.dataset.dataset import Dataset
 from autoseg.preprocessing import preprocess
-from autoseg.preprocessing.runner import preprocess_dataset, read_case, stale_cases
+from autoseg.preprocessing.read_case import read_case
+from autoseg.preprocessing.runner import preprocess_dataset, stale_cases
 
 NAMES = ("a", "b", "c")
 

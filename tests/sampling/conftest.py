@@ -47,16 +47,18 @@ def write(tmp_path: Path) -> Callable[..., CachedCase]:
 
     def write(
         name: str, codes: np.ndarray, n_classes: int = 3, image: np.ndarray | None = None, further: tuple = (),
-        undrawn: int | None = None,
+        undrawn: int | None = None, context: tuple[tuple[int, ...], tuple[int, ...]] = ((0, 0, 0), (0, 0, 0)),
     ) -> CachedCase:  # fmt: skip
         sets = (*((k,) for k in range(n_classes)), tuple(range(n_classes)), *further)
         table = np.array([[k in members for k in range(n_classes)] for members in sets])
         found = [np.flatnonzero(codes == code) if known else [] for code, known in enumerate(informative_codes(table))]
         stops = np.cumsum([len(part) for part in found])
+        own = tuple(n - a - b for n, a, b in zip(codes.shape, *context, strict=True))
         entry = CacheEntry(
             record=CaseRecord(
-                case=name, geometry=Geometry(spacing=(1, 1, 1)), transpose=(0, 1, 2), shape_before_crop=codes.shape,
-                crop_low=(0, 0, 0), crop_high=codes.shape, spacing_before=(1, 1, 1), spacing=(1, 1, 1),
+                case=name, geometry=Geometry(spacing=(1, 1, 1)), transpose=(0, 1, 2), shape_before_crop=own,
+                crop_low=(0, 0, 0), crop_high=own, context_low=context[0], context_high=context[1],
+                spacing_before=(1, 1, 1), spacing=(1, 1, 1),
                 shape=codes.shape,
             ),
             label_sets=sets,

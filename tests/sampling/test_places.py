@@ -13,7 +13,9 @@ from autoseg.cases.cache import cached_source
 from autoseg.core.errors import ConfigError
 from autoseg.dataset.labels import Head, Labels
 from autoseg.sampling.config import SamplingConfig
+from autoseg.sampling.patches import covered_box, draw_place
 from autoseg.sampling.places import (
+    Aim,
     CaseContent,
     Sampler,
     box_anywhere,
@@ -188,6 +190,24 @@ def test_boxes_around_a_voxel_are_centred_and_moved_inside_at_both_borders():
     for voxel, low in ((50, 18), (2, 0), (98, 36), (99, 36)):
         assert box_around([voxel], [100], [64], rng) == [low]
     assert {box_around([4], [5], [8], rng)[0] for _ in range(50)} == {-2, -1}
+
+
+@pytest.mark.parametrize("patch", [(4, 6), (2, 4, 6), (5, 30, 6)], ids=["2d", "3d", "larger than the box"])
+def test_patches_of_a_dense_box_lie_in_it_and_reach_into_its_context(write, make_labels, patch):
+    codes = np.full((12, 40, 40), 3)
+    own = (slice(4, 8), slice(0, 20), slice(20, 30))
+    codes[own] = 1
+    case = write("case", codes, context=((4, 0, 20), (4, 20, 10)))
+    content = CaseContent.from_entry(case.source, case.entry, make_labels())
+    assert content.is_dense  # its context does not count
+    aim, rng = Aim(content, None), np.random.default_rng(0)
+    covered = [covered_box(draw_place(aim, case, patch, None, rng), patch) for _ in range(400)]
+    lows = np.rint([low for low, _ in covered]).astype(int)
+    edges = (1,) * (3 - len(patch)) + patch
+    for axis, (part, edge, whole) in enumerate(zip(own, edges, codes.shape, strict=True)):
+        first, room = part.start, part.stop - part.start - edge
+        expected = set(range(first, first + room + 1)) if room >= 0 else {first - (1 - room) // 2, first - -room // 2}
+        assert {*lows[:, axis]} == {min(max(at, 0), whole - edge) for at in expected}
 
 
 def test_streams_of_random_numbers_differ_by_seed_iteration_and_sample():
