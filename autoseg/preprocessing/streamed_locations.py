@@ -13,9 +13,10 @@ from autoseg.core.chunks import chunks
 from autoseg.dataset.labels import informative_codes
 from autoseg.preprocessing.locations import SEED, Locations, sample_size
 
-MOST_LOCATIONS = 1 << 20
-"""Largest number of locations of a code: 8 MB."""
+MOST_LOCATIONS = 1 << 18
+"""Largest number of locations of a code: 2 MB."""
 _FEW_CODES = 16
+_ROW = 4096  # voxels that are searched one by one for those that were drawn
 
 
 class StreamedLocations:
@@ -49,7 +50,7 @@ class StreamedLocations:
             sample = self._samples.setdefault(code, _Sample(code))
             ranks, keys = sample.draw(count)
             if len(ranks):
-                sample.keep(keys, self._flat(np.flatnonzero(codes == code)[ranks], box))
+                sample.keep(keys, self._flat(places_of(codes == code, ranks), box))
 
     def finish(self) -> Locations:
         """Return counts and locations of everything that was added."""
@@ -80,6 +81,8 @@ class _Sample:
 
     def draw(self, count: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return which of ``count`` voxels have keys below the highest that is kept (n,), ascending, and their keys."""
+        if count * self._highest > 2 * MOST_LOCATIONS:  # far more than enough lie below this
+            self._highest = 2 * MOST_LOCATIONS / count
         n_drawn = int(self._rng.binomial(count, self._highest))
         ranks = np.arange(count) if n_drawn == count else np.sort(
             self._rng.choice(count, size=n_drawn, replace=False, shuffle=False)
@@ -102,6 +105,24 @@ class _Sample:
         if len(self._keys) > size:
             kept = np.argpartition(self._keys, size - 1)[:size]
             self._keys, self._indices = self._keys[kept], self._indices[kept]
+
+
+def places_of(mask: BoolArray, ranks: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the flat indices (n,) of some of the True voxels of a mask, which are counted in C order from 0.
+
+    ``ranks`` (n,) ascend. If they are few, only the rows of voxels that hold them are searched.
+    """
+    flat = np.ascontiguousarray(mask).reshape(-1)
+    starts = np.arange(0, flat.size, _ROW)
+    if len(ranks) * 8 > len(starts):
+        return np.flatnonzero(flat)[ranks]
+    ends = np.cumsum(np.add.reduceat(flat.view(np.uint8), starts, dtype=np.int64))
+    rows = np.searchsorted(ends, ranks, side="right")
+    places = np.empty(len(ranks), dtype=np.intp)
+    for index, (rank, row) in enumerate(zip(ranks.tolist(), rows.tolist(), strict=True)):
+        inside = np.flatnonzero(flat[row * _ROW : (row + 1) * _ROW])
+        places[index] = row * _ROW + inside[rank - (ends[row - 1] if row else 0)]
+    return places
 
 
 def count_codes(codes: CodeArray) -> dict[int, int]:
