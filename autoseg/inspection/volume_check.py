@@ -10,6 +10,7 @@ from autoseg.annotation.label_counts import CaseAnnotation, voxels_by_code
 from autoseg.core.errors import DatasetError, Fault, FileFormatError
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels, head_states
+from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.inspection.annotation_outside import BorderAnnotation
 from autoseg.inspection.case_check import CaseCheck, check_counts, image_faults, image_warnings, missing_warnings
 from autoseg.inspection.case_measure import CaseMeasure
@@ -22,7 +23,7 @@ from autoseg.preprocessing.volume_size import refused
 
 
 def survey_volume(
-    case: CaseFiles, labels: Labels, n_channels: int, n_knots: int
+    case: CaseFiles, labels: Labels, n_channels: int, n_knots: int, protocol: AnnotationProtocol | None = None
 ) -> tuple[CaseCheck, CaseMeasure | None]:
     """Check a case of a volume, and measure it unless it has faults or no annotation; at most about 1 GB is used.
 
@@ -32,8 +33,10 @@ def survey_volume(
         Number of channels that the image must have; 0 if it is not known.
     n_knots
         Largest number of points of each channel's sketch.
+    protocol
+        Promises of the annotators, which are faults; None if there are none.
     """
-    faults = list(refused(case, labels))
+    faults = list(refused(case, labels, protocol))
     try:
         image = open_volume(case.images)
         annotation = None if case.label is None or not labels.n_classes else open_annotation(case, labels)
