@@ -19,7 +19,7 @@ from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.dataset.labels import background_value
 from autoseg.dataset.schema import IGNORE, UNLABELLED
 from autoseg.evaluation.disagreement import Disagreement
-from autoseg.io.images import SUPPORTED_ENDINGS, ending_of, written_ending
+from autoseg.io.images import SUPPORTED_ENDINGS, ending_of, ending_of_maps
 from autoseg.io.raw_layout import put_image
 from autoseg.preprocessing.freshness import file_stamp, short_hash
 
@@ -31,7 +31,7 @@ SOURCE = "completed_from.json"
 """File that names the data set that a folder completes, and the values of its label maps."""
 SPARSE_KEYS = (
     "label_sets", "label_weights", "unlabelled", "annotation_protocol", "valid_mask_folder", "lazy_semantics",
-    "dataset", "expert_fusion",
+    "dataset", "boxes", "expert_fusion",
 )  # fmt: skip
 """Keys of a dataset.json that do not apply to dense labels, or are written anew."""
 SPARSE_CASE_KEYS = ("annotated", "absent", "experts")
@@ -86,13 +86,13 @@ def case_origin(dataset: Dataset, files: CaseFiles, fold: str, checkpoint: Path,
 
 def label_path(output: Path, files: CaseFiles, folder: str = LABELS) -> Path:
     """Return the path of a case's label file in a completed data set, in the format of its annotation if writable."""
-    ending = ".nii.gz" if files.label is None else written_ending(ending_of(files.label))
+    ending = ".nii.gz" if files.label is None else ending_of_maps(files.label)
     return output / folder / f"{files.name}{ending}"
 
 
 def image_links(output: Path, files: CaseFiles) -> list[Path]:
-    """Return the paths of the links to the images of a case, in channel order."""
-    return [
+    """Return the paths of the links to the images of a case, in channel order; none to a volume."""
+    return [] if files.volume is not None else [
         output / IMAGES / f"{files.name}_{number:04d}{ending_of(image)}" for number, image in enumerate(files.images)
     ]
 
@@ -161,8 +161,11 @@ def remove_case(output: Path, files: CaseFiles) -> None:
 def link_images(output: Path, files: CaseFiles) -> None:
     """Link the images of a case into a completed data set as ``<case>_<CCCC><ending>``, replacing existing files.
 
-    If links cannot be made, the files are copied. The JSON file with the spacing of a TIFF stack is linked too.
+    If links cannot be made, the files are copied. The JSON file with the spacing of a TIFF stack is linked too. Volumes
+    are read where they lie.
     """
+    if files.volume is not None:
+        return
     for image, target in zip(files.images, image_links(output, files), strict=True):
         if ending_of(image).lower() in _DETACHED_ENDINGS:
             continue
@@ -188,31 +191,40 @@ def write_disagreements(path: Path, groups: Sequence[Disagreement]) -> None:
 def write_dataset_json(dataset: Dataset, output: Path, names: Sequence[str]) -> None:
     """Write the dataset.json of the completed cases ``names``: that of ``dataset`` without the keys of sparse labels.
 
-    Files are listed one by one if they have several formats or cannot be linked, or if the folder holds label files of
-    other cases.
+    Files are listed one by one if they have several formats or cannot be linked, if the folder holds label files of
+    other cases, or if some cases are parts of volumes.
     """
-    cases = [dataset.case(name) for name in names]
+    every = [dataset.case(name) for name in names]
+    cases = [files for files in every if files.volume is None]
+    boxes = {
+        files.name: files.volume.as_json(label_path(output, files).relative_to(output).as_posix())
+        for files in every
+        if files.volume is not None
+    }
     content = {key: value for key, value in dataset.json.items() if key not in SPARSE_KEYS}
     content["labels"] = {name: value for name, value in dataset.json["labels"].items() if name != IGNORE}
     if background_value(dataset.labels) != 0:
         content[UNLABELLED] = None
-    content["numTraining"] = len(cases)
+    content["numTraining"] = len(names)
     statements = _remaining_statements(dataset.json.get("cases", {}), names)
     content.pop("cases", None)
     if statements:
         content["cases"] = statements
     endings = {ending_of(path) for files in cases for path in (*files.images, label_path(output, files))}
-    strays = {path.name for path in (output / LABELS).iterdir()} - {label_path(output, files).name for files in cases}
+    known = {label_path(output, files).name for files in every}
+    strays = {path.name for path in (output / LABELS).iterdir()} - known
     strays = {name for name in strays if name.endswith(SUPPORTED_ENDINGS) and not name.startswith(".")}
     if strays:
         log.warning(
             "%s: %d label files belong to no completed case and are left out of dataset.json: %s. Delete those that "
             "you do not need.", output / LABELS, len(strays), listed(sorted(strays)),
         )  # fmt: skip
-    if len(endings) == 1 and not endings & set(_DETACHED_ENDINGS) and not strays:
+    if len(endings) == 1 and not endings & set(_DETACHED_ENDINGS) and not strays and not boxes:
         content["file_ending"] = endings.pop()
-    else:
+    elif cases:
         content["dataset"] = {files.name: _listed_files(output, files) for files in cases}
+    if boxes:
+        content["boxes"] = boxes
     write_json(output / DATASET_JSON, content)
 
 

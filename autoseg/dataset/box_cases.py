@@ -44,6 +44,11 @@ def find_box_cases(
             where = "imagesTr or dataset" if name in others else KEY
             fix = "Rename one of them."
             findings.fault(f"{KEY}.{name}", found=f"a name that {where} has, too", expected="one case a name", fix=fix)
+        elif (of_case := file.schema.cases.get(given)) is not None and of_case.experts:
+            findings.fault(
+                f"cases.{name}.experts", found="experts of a part of a volume", expected="one label array",
+                fix=f"Fuse them with autoseg_fuse_experts, name the result in {KEY}.{name}.label, and remove the key.",
+            )  # fmt: skip
         elif entry is None or _is_incomplete(f"{KEY}.{given}", entry, file, findings):
             continue
         elif (part := _part(folder, f"{KEY}.{name}", entry, findings)) is not None:

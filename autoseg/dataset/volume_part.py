@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autoseg.core.boxes import Box
 
@@ -41,6 +42,13 @@ class VolumePart:
         if self.images != other.images:
             return False
         return self.box is None or other.box is None or bool(self.box.intersection(other.box).n_voxels)
+
+    def as_json(self, label: str) -> dict[str, Any]:
+        """Return the entry of ``boxes`` in a dataset.json for this part with other labels, those of the case alone."""
+        if self.box is None:
+            return {"image": list(self.images), "label": label}
+        spans = [list(span) for span in zip(self.box.start, self.box.stop, strict=True)]
+        return {"image": list(self.images), "box": spans, "label": label}
 
     def _own(self, location: str) -> Path:
         return Path(location if self.box is None else f"{location}{self.box}")

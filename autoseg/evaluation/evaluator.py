@@ -22,7 +22,7 @@ from autoseg.dataset.file_values import NAN_VALUE
 from autoseg.dataset.labels import CaseStatement, Labels
 from autoseg.evaluation.cases import CaseMetrics, case_metrics, is_left_out
 from autoseg.evaluation.comparison import compare
-from autoseg.evaluation.grids import Grid, placed_on
+from autoseg.evaluation.grids import Grid, placed_on, stated_geometry
 from autoseg.evaluation.instance_scores import instance_scores
 from autoseg.evaluation.matching import find_dataset_json, find_reference_masks, label_files, load_dataset
 from autoseg.evaluation.metrics import count
@@ -304,7 +304,9 @@ def _compared(job: _Job, prediction_file: Path, drawn: Reference) -> _Scored | A
     reference, geometry, labels = drawn.classes, drawn.geometry, drawn.labels
     try:
         grid = Grid(job.reference, reference.shape, geometry)
-        values, doubt = placed_on(grid, *read_labels(prediction_file), case=job.case, path=prediction_file)
+        stored, stored_geometry = read_labels(prediction_file)
+        values, doubt = placed_on(grid, stored, stored_geometry, case=job.case, path=prediction_file)
+        geometry = stated_geometry(geometry, stored_geometry)
         prediction, objects = classes_and_objects(values, job.labels, prediction_file)
         counts = count(reference, prediction, labels, job.case)
         if not any(counts[head].n_decided for head in labels.foreground_heads):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.errors import EvaluationError
-from autoseg.core.geometry import Geometry
+from autoseg.core.geometry import ASSUMED, Geometry
 from autoseg.core.orientation import has_axes, order_towards
 
 
@@ -58,6 +58,11 @@ def placed_on(
         f"prediction of case {case!r} ({path}): {difference} as in {grid.path}. The arrays were compared voxel by "
         "voxel. Write predictions with the geometry of their image."
     )
+
+
+def stated_geometry(reference: Geometry, prediction: Geometry) -> Geometry:
+    """Return the geometry of a reference; if its file states no voxel size, that of the prediction."""
+    return prediction if reference.metadata.get("spacing") == ASSUMED else reference
 
 
 def on_grid_of(wanted: Geometry, labels: NDArray[Any], geometry: Geometry) -> tuple[NDArray[Any], Geometry]:

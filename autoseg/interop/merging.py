@@ -143,11 +143,18 @@ def _conflicts(datasets: Sequence[Dataset]) -> list[Fault]:
             faults.append(Fault(f"{other.name}: task", found, f"{expected}, as in {first.name}", fix))
     faults += [
         Fault(
+            f"{dataset.name}: case {case.name!r}", "a part of a volume", "images and labels in files of their own",
+            "Write the boxes of all data sets into one dataset.json.",
+        )
+        for dataset in datasets for case in dataset.cases if case.volume is not None
+    ]  # fmt: skip
+    faults += [
+        Fault(
             f"{dataset.name}: {image}", "an image with another ending", f"{dataset.file_ending!r}, as file_ending says",
             "Convert the file.",
         )
         for dataset in datasets for case in dataset.cases for image in case.images
-        if not image.name.endswith(dataset.file_ending)
+        if case.volume is None and not image.name.endswith(dataset.file_ending)
     ]  # fmt: skip
     by_name: dict[str, set[str]] = {}
     for class_name in _class_names(datasets):

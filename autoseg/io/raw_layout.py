@@ -15,10 +15,11 @@ def put_images(cases: Iterable[CaseFiles], ending: str, folder: Path, *, copy: b
     """Link (or copy) the images of ``cases`` into ``folder`` as ``<case>_<CCCC><ending>``, replacing existing files.
 
     The JSON file with the spacing of a TIFF stack is linked or copied too. If ``ending`` is ``.mha``, images with the
-    ending ``.mhd`` (header and data in two files) are written as single files.
+    ending ``.mhd`` (header and data in two files) are written as single files. Volumes are read where they lie: of
+    parts of them nothing is written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for case in cases:
+    for case in (case for case in cases if case.volume is None):
+        folder.mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(case.images):
             put_image(image, folder / f"{case.name}_{number:04d}{ending}", copy=copy)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from autoseg.core.arrays import BoolArray, Shape3
 from autoseg.core.boxes import Box
 from autoseg.core.errors import Fault, FileFormatError
-from autoseg.core.geometry import Geometry
+from autoseg.core.geometry import ASSUMED, Geometry
 from autoseg.io.file_contents import Shape4, StoredHeader, assumed_geometry, unreadable
 
 
@@ -117,7 +117,8 @@ def joined_channels(arrays: Sequence[StoredArray]) -> StoredArray:
 def part_of(array: StoredArray, box: Box, *, has_own_shape: bool = False) -> StoredArray:
     """Return a box of an array as an array of its own, whose first voxel lies in the world where that of the box lies.
 
-    With ``has_own_shape`` an array that has the shape of the box is taken for the box: labels of it alone.
+    With ``has_own_shape`` an array that has the shape of the box is taken for the box: labels of it alone. Its geometry
+    counts as not stated, since the box states where it lies.
 
     Raises ``FileFormatError`` if the box is empty, or leaves the array.
     """
@@ -129,15 +130,15 @@ def part_of(array: StoredArray, box: Box, *, has_own_shape: bool = False) -> Sto
             expected += f", or an array of the shape of the box, {box.shape}"
         raise FileFormatError(Fault(array.location, found, expected, "Correct the box, or the location."))
     start = (0, 0, 0) if own else box.start
+    geometry = _geometry_of_part(array.geometry, box.start)
+    geometry = geometry.model_copy(update={"metadata": {"spacing": ASSUMED}}) if own else geometry
 
     def missing(inner: Box) -> tuple[Box, ...]:
         return tuple(gap.relative_to(Box(start, start)) for gap in array.find_missing(inner.shifted(start)))
 
     return StoredArray(
         location=f"{array.location}{box}",
-        header=array.header._replace(
-            shape=(array.shape[0], *box.shape), geometry=_geometry_of_part(array.geometry, box.start)
-        ),
+        header=array.header._replace(shape=(array.shape[0], *box.shape), geometry=geometry),
         dtype=array.dtype,
         chunk=array.chunk,
         load=lambda inner: array.load(inner.shifted(start)),

@@ -17,6 +17,7 @@ from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels, undrawn_set
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.io.companions import companions
+from autoseg.preprocessing.context import TRAINED_CONTEXT
 
 PREPROCESSING_VERSION = 4
 """Number to be raised when the same input gives another cache."""
@@ -60,9 +61,11 @@ def case_fingerprint(
     previous
         Label map that the previous stage of a cascade predicted of the case; None leaves this part out.
     """
+    has_context = files.volume is not None and files.volume.box is not None
+    decided = _plan_part(plan, configuration)
     parts: dict[str, Any] = {
         "version": PREPROCESSING_VERSION,
-        "plan": _plan_part(plan, configuration),
+        "plan": [decided, TRAINED_CONTEXT, configuration.patch_size] if has_context else decided,
         "labels": _labels_part(labels, files.name),
         "image": [file_stamp(path) for path in files.images],
         "label": None if files.label is None else file_stamp(files.label),

@@ -62,7 +62,7 @@ def find_predictions(folder: Path, places: Places, references: Mapping[str, Path
     if not any(path.name.lower().endswith(SUPPORTED_ENDINGS) for path in visible(folder)):
         return Predictions(dataset, {}, (f"no pictures: {folder} holds no label maps",))
     predicted = label_files(folder, dataset.file_ending)
-    known = {case: path for case, path in references.items() if path.is_file()}
+    known = {case: path for case, path in references.items() if path_of(path).exists()}
     if places.references is not None:
         known = label_files(places.references, dataset.file_ending)
     training = _training_cases(known)

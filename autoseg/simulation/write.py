@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.annotation.label_counts import count_values, undeclared_values
 from autoseg.cases.label_codes import read_drawn
 from autoseg.core.atomic import write_json
 from autoseg.core.errors import AutosegError, ConfigError, DatasetError, Fault
 from autoseg.core.findings import listed
-from autoseg.core.geometry import slice_axis
+from autoseg.core.geometry import Geometry, slice_axis
 from autoseg.core.parallel import map_unordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import DATASET_JSON, CaseFiles, Dataset
 from autoseg.dataset.file_values import DECLARE_VALUES, value_name
 from autoseg.dataset.labels import Labels, background_value, free_value, statements_leave_open, unknown_values
 from autoseg.dataset.schema import IGNORE, UNLABELLED
-from autoseg.io.images import write_labels, written_ending
+from autoseg.io.images import read_header, write_labels, written_ending
 from autoseg.io.raw_layout import put_images
 from autoseg.simulation.dropped_classes import choose_left_out
 from autoseg.simulation.styles import Style, annotate
@@ -35,7 +36,7 @@ UNFINISHED_FILE = ".unfinished.json"
 
 CHOOSE_DENSE = "Choose a data set in which every voxel has a known label."
 
-NOT_COPIED = ("dataset", "annotation_protocol", "lazy_semantics")
+NOT_COPIED = ("boxes", "dataset", "annotation_protocol", "lazy_semantics")
 """Keys of the source's dataset.json that are not valid for the copy: its list of files, and how it was annotated."""
 
 
@@ -149,7 +150,30 @@ def sparse_json(dataset: Dataset, ignore: int | None, dropped: Mapping[str, froz
             pairs = zip(dataset.labels.class_names[1:], dataset.labels.class_values[1:], strict=True)
             annotated = [class_name for class_name, value in pairs if value not in dropped[name]]
             cases[name] = {**cases.get(name, {}), "annotated": annotated}
-    return content | ({"cases": cases} if cases else {})
+    return content | ({"cases": cases} if cases else {}) | _listed_cases(dataset)
+
+
+def _listed_cases(dataset: Dataset) -> dict[str, Any]:
+    """Return the keys that list the cases of the copy: ``boxes`` and, beside them, ``dataset``; none without parts."""
+    boxes = {
+        case.name: case.volume.as_json(f"labelsTr/{_label_name(dataset, case)}")
+        for case in dataset.cases
+        if case.volume is not None
+    }
+    ending = written_ending(dataset.file_ending)
+    others = {
+        case.name: {
+            "images": [f"imagesTr/{case.name}_{number:04d}{ending}" for number in range(len(case.images))],
+            "label": f"labelsTr/{_label_name(dataset, case)}",
+        }
+        for case in dataset.cases
+        if case.volume is None and boxes
+    }
+    return {key: value for key, value in {"boxes": boxes, "dataset": others}.items() if value}
+
+
+def _label_name(dataset: Dataset, case: CaseFiles) -> str:
+    return f"{case.name}{written_ending(dataset.file_ending)}"
 
 
 def write_cases(
@@ -241,6 +265,7 @@ def _check_dense(dataset: Dataset) -> None:
             ("label_weights", dataset.labels.value_weights),
             ("cases", statements_leave_open(dataset.labels)),
             ("valid_mask_folder", dataset.labels.has_masks),
+            ("boxes", any(case.volume is not None and case.valid_mask is not None for case in dataset.cases)),
         )
         if is_there
     ]  # fmt: skip
@@ -250,7 +275,7 @@ def _check_dense(dataset: Dataset) -> None:
 
 def _survey(case: CaseFiles, *, labels: Labels, style: Style) -> frozenset[int]:
     """Return the file values in the labels of a case. Raise ``DatasetError`` if the style does not fit the case."""
-    file_labels, geometry = read_drawn(case)
+    file_labels, geometry = _read_truth(case)
     counts = count_values(file_labels)
     where = f"labels of case {case.name!r}"
     undeclared = undeclared_values(counts, labels)
@@ -267,6 +292,12 @@ def _survey(case: CaseFiles, *, labels: Labels, style: Style) -> frozenset[int]:
         fix = "Choose another --axis, or --scribbles, --points or --patches without --slices for 2-D images."
         raise DatasetError([Fault(where, problem, "several slices, or whole slices to scribble on", fix)])
     return frozenset(counts)
+
+
+def _read_truth(case: CaseFiles) -> tuple[NDArray[np.integer[Any]], Geometry]:
+    """Return the file values (z, y, x) of a case, and their geometry; in a volume that of the image."""
+    truth, geometry = read_drawn(case)
+    return truth, geometry if case.volume is None else read_header(case.images[0])[1]
 
 
 def _claim(simulation: Simulation, output: Path) -> None:
@@ -297,7 +328,7 @@ def _without_json(simulation: Simulation) -> Simulation:
 
 def _write_case(case: CaseFiles, *, simulation: Simulation, folder: Path) -> CaseShares:
     """Write the label file of one case; return its numbers of annotated voxels."""
-    truth, geometry = read_drawn(case)
+    truth, geometry = _read_truth(case)
     dropped = sorted(simulation.dropped[case.name])
     background = background_value(simulation.source.labels)
     without_dropped = np.where(np.isin(truth, dropped), background, truth).astype(np.uint16)
@@ -305,7 +336,7 @@ def _write_case(case: CaseFiles, *, simulation: Simulation, folder: Path) -> Cas
     drawn = annotate(classes, geometry.spacing, simulation.style, seed=simulation.seed, case=case.name)
     ignore = simulation.ignore
     labels = without_dropped if ignore is None else np.where(drawn, without_dropped, np.uint16(ignore))
-    write_labels(folder / f"{case.name}{written_ending(simulation.source.file_ending)}", labels, geometry)
+    write_labels(folder / _label_name(simulation.source, case), labels, geometry)
     decided = drawn & (without_dropped != background) if dropped else drawn
     return CaseShares(count_values(truth), count_values(truth[decided]), count_values(truth[drawn & ~decided]))
 
