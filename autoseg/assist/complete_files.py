@@ -92,9 +92,14 @@ def label_path(output: Path, files: CaseFiles, folder: str = LABELS) -> Path:
 
 def image_links(output: Path, files: CaseFiles) -> list[Path]:
     """Return the paths of the links to the images of a case, in channel order; none to a volume."""
-    return [] if files.volume is not None else [
-        output / IMAGES / f"{files.name}_{number:04d}{ending_of(image)}" for number, image in enumerate(files.images)
-    ]
+    return (
+        []
+        if files.volume is not None
+        else [
+            output / IMAGES / f"{files.name}_{number:04d}{ending_of(image)}"
+            for number, image in enumerate(files.images)
+        ]
+    )
 
 
 def read_record(output: Path, files: CaseFiles, *, with_review: bool) -> CaseCompletion | None:

@@ -70,7 +70,7 @@ def sample_labels(annotation: VolumeAnnotation) -> SampledLabels:
     counts: Counter[int] = Counter()
     n_read = n_unannotated = 0
     for box in boxes:
-        drawn, valid = annotation.values(box)
+        drawn, valid, _ = annotation.drawn(box)
         n_read += box.n_voxels
         counts.update(count_values(drawn if valid is None else drawn[valid]))
         n_unannotated += 0 if valid is None else box.n_voxels - int(np.count_nonzero(valid))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.cases.case import Target
-from autoseg.cases.label_codes import encode_target
-from autoseg.core.arrays import BoolArray, CodeArray, Shape3
+from autoseg.cases.label_codes import classes_and_objects, encode_target
+from autoseg.core.arrays import BoolArray, CodeArray, LabelMap, Shape3
 from autoseg.core.boxes import Box
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.dataset.dataset import CaseFiles
@@ -19,6 +20,17 @@ from autoseg.dataset.labels import Labels
 from autoseg.io.arrays import open_array, open_volume
 from autoseg.io.file_formats import label_map
 from autoseg.io.stored_array import StoredArray
+
+
+class Drawn(NamedTuple):
+    """File values of a box."""
+
+    classes: NDArray[np.integer[Any]]
+    """(*box) values of classes."""
+    valid: BoolArray | None
+    """(*box) mask of annotated voxels; None if all are."""
+    objects: LabelMap | None
+    """(*box) numbers of objects, 0 where there is none; None if labels are classes."""
 
 
 @dataclass(frozen=True)
@@ -39,31 +51,51 @@ class VolumeAnnotation:
         """(z, y, x) of the case's own voxels."""
         return self.label.spatial_shape
 
-    def values(self, box: Box) -> tuple[NDArray[np.integer[Any]], BoolArray | None]:
-        """Return the file values of a box, and the mask of those that are annotated, both (*box); None for all."""
-        drawn = label_map(Path(self.label.location), self.label.read(box), allow_nan=True)
+    def drawn(self, box: Box) -> Drawn:
+        """Return the annotation of a box within the case, as file values.
+
+        Raises ``FileFormatError`` if the array is damaged, or holds numbers of no object.
+        """
+        path = Path(self.label.location)
+        values = label_map(path, self.label.read(box), allow_nan=True)
+        classes, objects = classes_and_objects(values, self.labels, path)
         if not self.has_unannotated:
-            return drawn, None
+            return Drawn(classes, None, objects)
         valid = self.label.known(box) & self.image.known(box)
         if self.mask is not None:
             valid &= (self.mask.read(box) != 0).any(axis=0) & self.mask.known(box)
-        return drawn, valid
+        return Drawn(classes, valid, objects)
 
     def target(self, box: Box) -> Target:
         """Return the annotation of a box within the case. Raises ``DatasetError`` if a value is not declared."""
-        drawn, valid = self.values(box)
-        return encode_target(drawn, self.labels, self.name, valid=valid)
+        drawn = self.drawn(box)
+        return encode_target(drawn.classes, self.labels, self.name, valid=drawn.valid)
 
     def codes(self, box: Box) -> CodeArray:
         """Return the codes (*box) of a box, which may overhang the case. Its context may have any class."""
+        return self._padded(lambda inner: self.target(inner).codes, box, self.labels.unknown)
+
+    def objects(self, box: Box) -> NDArray[np.uint32]:
+        """Return the numbers of objects (*box) of a box, which may overhang the case; 0 where there is none."""
+        return self._padded(self._own_objects, box, 0)
+
+    def _own_objects(self, box: Box) -> NDArray[np.uint32]:
+        drawn = self.drawn(box)
+        if drawn.objects is None:
+            raise ValueError(f"case {self.name}: its labels are classes")
+        objects = drawn.objects.astype(np.uint32)
+        return objects if drawn.valid is None else np.where(drawn.valid, objects, np.uint32(0))
+
+    def _padded(self, read: Callable[[Box], NDArray[Any]], box: Box, value: int) -> NDArray[Any]:
+        """Return a box of what ``read`` returns, with ``value`` outside the case."""
         there = box.intersection(Box.whole(self.shape))
         if there == box:
-            return self.target(box).codes
-        inner = self.target(there if there.n_voxels else Box((0, 0, 0), (0, 0, 0))).codes
-        codes = np.full(box.shape, self.labels.unknown, dtype=inner.dtype)
+            return read(box)
+        inner = read(there if there.n_voxels else Box((0, 0, 0), (0, 0, 0)))
+        result = np.full(box.shape, value, dtype=inner.dtype)
         if there.n_voxels:
-            codes[there.relative_to(box).slices] = inner
-        return codes
+            result[there.relative_to(box).slices] = inner
+        return result
 
 
 def open_annotation(files: CaseFiles, labels: Labels) -> VolumeAnnotation:

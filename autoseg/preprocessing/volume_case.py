@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.cases.cache import remove_case, write_entry
 from autoseg.cases.entry import CacheEntry, VolumeArrays
+from autoseg.cases.layers import LayerInfo, target_layers
 from autoseg.cases.store import IMAGE, TARGET
 from autoseg.cases.volume_image import read_scaled, turned_back
 from autoseg.cases.volume_store import BegunCase, layer_path, locations_path, read_begun, write_begun
@@ -28,6 +31,7 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
 from autoseg.io.zarr_writer import ZarrWriter, create_zarr
+from autoseg.preprocessing.axes import nearest_indices
 from autoseg.preprocessing.label_set_unions import LabelSetUnions
 from autoseg.preprocessing.locations import Locations
 from autoseg.preprocessing.normalize import check_rgb, scalings
@@ -52,6 +56,7 @@ CHUNK: Shape3 = (16, 64, 64)
 """Voxels (z, y, x) that are compressed together in the cache: a fraction of a patch."""
 SHARD_VOXELS = 1 << 24
 """Voxels of a shard of a volume of small chunks, about."""
+TOLD_EVERY_S = 60
 MOST = 1 << 25
 """Voxels, about, that are resampled together."""
 LEAST_EDGE, LARGEST_EDGE = 512, 2048
@@ -96,6 +101,9 @@ def write_volume_case(job: VolumeJob) -> None:
     rules = scalings(job.plan, job.configuration, statistics)
     codes = _CodesOfCase(open_annotation(job.files, job.labels), grid, _begin(job))
     locations = _write_target(job, grid, codes)
+    layers = target_layers(job.labels)  # numbers of objects, or nothing
+    for info in layers:
+        _write_layer(job, grid, info, codes)
     if grid.is_resampled:
         _write_image(job, grid, lambda box: read_scaled(grid.source, box, rules))
     with atomic_path(locations_path(job.folder, job.files.name)) as temporary, temporary.open("wb") as file:
@@ -107,6 +115,7 @@ def write_volume_case(job: VolumeJob) -> None:
         n_classes=job.labels.n_classes,
         locations=locations.slices,
         code_counts=locations.counts,
+        layers=layers,
         volume=VolumeArrays(image=None if grid.is_resampled else grid.image(rules)),
         fingerprint=job.fingerprint,
     )
@@ -164,11 +173,24 @@ class _CodesOfCase:
             )
         return codes
 
+    def read_objects(self, box: Box) -> NDArray[np.uint32]:
+        """Return the numbers of objects of a box of the result: of the nearest voxel each."""
+        nearest = [
+            nearest_indices(n, m)[start:stop]
+            for n, m, start, stop in zip(self._before, self._grid.shape, box.start, box.stop, strict=True)
+        ]
+        z, y, x = ((int(index[0]), int(index[-1]) + 1) for index in nearest)
+        read = Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
+        objects = self._grid.order.apply(self._annotation.objects(self._stored(read)))
+        return objects[np.ix_(*(index - at for index, at in zip(nearest, read.start, strict=True)))]
+
     def _turned(self, box: Box) -> CodeArray:
         """Return the codes of a box on the grid of the labels and their context, in the axes of the plan."""
-        order = self._grid.order
-        stored = turned_back(box, order, self._before).shifted(self._inside.start)
-        return order.apply(self._annotation.codes(stored))
+        return self._grid.order.apply(self._annotation.codes(self._stored(box)))
+
+    def _stored(self, box: Box) -> Box:
+        """Return the box of the case's own voxels, which may overhang them, that a box before resampling stands for."""
+        return turned_back(box, self._grid.order, self._before).shifted(self._inside.start)
 
     def _has_undrawn(self) -> bool:
         """Whether any voxel is unannotated; reads labels until one is found."""
@@ -199,7 +221,7 @@ def _write_target(job: VolumeJob, grid: VolumeGrid, codes: _CodesOfCase) -> Loca
     write_begun(job.folder, name, BegunCase(fingerprint=job.fingerprint, label_sets=_members(codes.label_sets)))
     writer = _create(path, (1, *grid.shape), codes.dtype, grid)
     found, done = StreamedLocations(grid.shape), writer.open()
-    for box in writer.shards():
+    for box in _told(name, TARGET, list(writer.shards())):
         if writer.is_done(box):
             part = done.read(box)[0]
         else:
@@ -213,6 +235,14 @@ def _write_target(job: VolumeJob, grid: VolumeGrid, codes: _CodesOfCase) -> Loca
     return found.finish()
 
 
+def _write_layer(job: VolumeJob, grid: VolumeGrid, info: LayerInfo, codes: _CodesOfCase) -> None:
+    """Write the numbers of objects into shards that are not done."""
+    dtype = np.dtype(info.dtype)
+    writer = _create(layer_path(job.folder, job.files.name, info.name), (1, *grid.shape), dtype, grid)
+    for box in _told(job.files.name, info.name, writer.pending()):
+        writer.write(box, np.ascontiguousarray(codes.read_objects(box), dtype=dtype)[None])
+
+
 def _write_image(job: VolumeJob, grid: VolumeGrid, read: ReadImage) -> None:
     """Resample the image into shards that are not done."""
     path = layer_path(job.folder, job.files.name, IMAGE)
@@ -223,7 +253,7 @@ def _write_image(job: VolumeJob, grid: VolumeGrid, read: ReadImage) -> None:
         return
     before, axis = grid.source.shape, grid.separate_axis
     limits = _limits(grid, read)
-    for box in pending:
+    for box in _told(job.files.name, IMAGE, pending):
         values = np.empty((n_channels, *box.shape), dtype=np.float32)
         for part in divided(box, lambda part: source_box(before, grid.shape, part, separate_axis=axis), MOST):
             values[(slice(None), *part.relative_to(box).slices)] = resample_box(
@@ -243,6 +273,16 @@ def _limits(grid: VolumeGrid, read: ReadImage) -> Limits:
         np.minimum(inside[..., 0], part[..., 0], out=inside[..., 0])
         np.maximum(inside[..., 1], part[..., 1], out=inside[..., 1])
     return limits
+
+
+def _told(name: str, layer: str, boxes: Sequence[Box]) -> Iterator[Box]:
+    """Yield blocks, and say every minute how many of them are done."""
+    said = time.monotonic()
+    for number, box in enumerate(boxes):
+        if time.monotonic() - said > TOLD_EVERY_S:
+            said = time.monotonic()
+            log.info("case %s: %s, %d of %d blocks", name, layer, number, len(boxes))
+        yield box
 
 
 def _create(path: Path, shape: tuple[int, int, int, int], dtype: np.dtype[Any], grid: VolumeGrid) -> ZarrWriter:

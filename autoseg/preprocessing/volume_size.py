@@ -30,7 +30,6 @@ def refused(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol | Non
     """Return a fault for everything that a data set asks for and that needs all of a case in memory."""
     asked = {
         "targets of a regression": bool(labels.targets),
-        "numbers of objects (task instances)": labels.instances is not None,
         "label_weights": bool(labels.value_weights),
         "annotation_protocol": protocol is not None and not (labels.is_dense or protocol.is_empty),
     }

@@ -75,9 +75,9 @@ def small_blocks(monkeypatch):
 
 @pytest.fixture
 def both(dataset, tmp_path, make_plan, monkeypatch):
-    """Return the function that preprocesses the data set into memory and box by box: plan, and the two caches."""
+    """Return the function that preprocesses a data set into memory and box by box: plan, and the two caches."""
 
-    def make(name: str):
+    def make(name: str, dataset: Dataset = dataset):
         plan = make_plan().model_copy(update={"crop": False})
         chosen = plan.configuration("3d_fullres").model_copy(update={"name": name, "spacing": CONFIGURATIONS[name]})
         plan = plan.model_copy(update={"configurations": {name: chosen}})
@@ -105,6 +105,28 @@ def test_codes_and_intensities_are_the_same(dataset, both, name):
         np.testing.assert_array_equal(drawn[1], drawn[0])
         span = np.ptp(memory.image)
         np.testing.assert_allclose(boxes.read(IMAGE, whole), memory.image, rtol=0, atol=1e-5 * span)
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_numbers_of_objects_are_the_same(dataset, both, name):
+    numbers = np.random.default_rng(1).integers(0, 250, [edge // 4 for edge in SHAPE]).astype(np.uint8)
+    for axis in range(3):
+        numbers = numbers.repeat(4, axis=axis)
+    if not (dataset.folder / "objects.json").exists():
+        write_tiles(dataset.folder, "objects", numbers, [(4, 1, 1)])
+    part = {"image": "image.json", "box": [[1, 5], [8, 30], [20, 44]], "label": "objects.json"}
+    content = {
+        "channel_names": {"0": "EM"}, "labels": {"background": 0, "cell": 1}, "task": "instances",
+        "boxes": {"part": part, "all": {"image": "image.json", "label": "objects.json"}},
+    }  # fmt: skip
+    (dataset.folder / "dataset_objects.json").write_text(json.dumps(content))
+    _, folders = both(name, Dataset.load(dataset.folder / "dataset_objects.json"))
+    for case_name in ("part", "all"):
+        memory, boxes = (open_store(folder, case_name) for folder in folders)
+        whole = Box.whole(memory.entry.record.shape)
+        np.testing.assert_array_equal(boxes.read("objects", whole), memory.read("objects", whole))
+        drawn = [case.entry.table.drawn[case.read(TARGET, whole)] for case in (memory, boxes)]
+        np.testing.assert_array_equal(drawn[1], drawn[0])
 
 
 def test_training_patches_are_the_same(dataset, both):
