@@ -23,7 +23,7 @@ def test_every_template_is_parsed_and_explained() -> None:
     assert styles == {
         "dense", "ignore_scribbles", "regions_with_ignore", "rgb_2d", "multimodal_mr", "lazy_labels", "coarse_labels",
         "valid_masks", "merged", "scribbles_with_protocol", "unlabelled", "regression",
-        "experts", "weighted_labels", "instances",
+        "experts", "weighted_labels", "instances", "boxes",
     }  # fmt: skip
     readme = (TEMPLATES / "README.md").read_text(encoding="utf-8")
     for style in styles:
@@ -46,6 +46,7 @@ def test_every_template_is_parsed_and_explained() -> None:
         ("scribbles_with_protocol", 4, False),
         ("experts", 3, False),
         ("weighted_labels", 5, False),
+        ("boxes", None, False),
     ],
 )
 def test_ignore_makes_a_template_sparse(style: str, ignore: int | None, is_dense: bool) -> None:
@@ -104,7 +105,23 @@ def test_the_protocol_promises_what_it_says():
     assert load("ignore_scribbles").protocol.is_empty
 
 
-@pytest.mark.parametrize("style", [path.parent.name for path in TEMPLATES.glob("*/dataset.json")])
+def test_boxes_of_one_volume_stay_together(tmp_path: Path) -> None:
+    content = (TEMPLATES / "boxes" / "dataset.json").read_text(encoding="utf-8")
+    (tmp_path / "dataset.json").write_text(content, encoding="utf-8")
+    for name in ("volume.zarr", "second.zarr", "second_labels.zarr"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "cubes.h5").touch()
+    dataset = Dataset.load(tmp_path)
+    assert {case.name: case.group for case in dataset.cases} == {
+        "cubeA": "volume.zarr", "cubeB": "volume.zarr", "other": None
+    }  # fmt: skip
+    assert dataset.warnings == ()
+
+
+FILES = [path.parent.name for path in TEMPLATES.glob("*/dataset.json") if path.parent.name != "boxes"]
+
+
+@pytest.mark.parametrize("style", FILES)
 def test_a_copied_template_is_a_data_set(style: str, tmp_path: Path) -> None:
     content = json.loads((TEMPLATES / style / "dataset.json").read_text(encoding="utf-8"))
     cases = sorted(content.get("cases", {"case_1": {}}))

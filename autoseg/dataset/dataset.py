@@ -17,7 +17,7 @@ from autoseg.dataset.dataset_json import check_number_of_cases, read_channels, r
 from autoseg.dataset.labels import Labels
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.dataset.protocol_section import read_protocol
-from autoseg.dataset.schema import CaseEntry, DatasetFile, ExpertFusion
+from autoseg.dataset.schema import CaseEntry, DatasetFile, DatasetSchema, ExpertFusion
 from autoseg.dataset.schema_faults import read_schema
 from autoseg.dataset.task_section import read_task_labels
 from autoseg.dataset.volume_part import VolumePart
@@ -126,7 +126,7 @@ class Dataset:
             folder=folder,
             channels=channels,
             labels=labels or Labels((), (), ()),
-            file_ending=schema.file_ending or (ENDING_OF_MAPS if schema.boxes else ""),
+            file_ending=_file_ending(schema),
             cases=tuple(
                 _case_files(name, of_case, masks.get(name), entries.get(name), groups[name])
                 for name, of_case in files.items()
@@ -159,7 +159,7 @@ class Dataset:
             folder=folder if folder is not None else Path(),
             channels=channels,
             labels=labels,
-            file_ending=file.schema.file_ending,
+            file_ending=_file_ending(file.schema),
             cases=(),
             json=dict(content),
             protocol=protocol,
@@ -222,6 +222,10 @@ def _find_cases(
         check_number_of_cases(content, len(files), findings)
     masks |= {name: part.mask_path for name, part in _parts(boxes) if part.mask_path is not None}
     return files, masks
+
+
+def _file_ending(schema: DatasetSchema) -> str:
+    return schema.file_ending or (ENDING_OF_MAPS if schema.boxes else "")
 
 
 def _parts(files: Mapping[str, TrainingFiles]) -> Iterator[tuple[str, VolumePart]]:
