@@ -66,21 +66,11 @@ class TurnedVolume:
 
     def stored_box(self, box: Box) -> Box:
         """Return the box of the array that a box of the case stands for."""
-        return turned_back(box, self.order, self.shape).shifted(self.inside.start)
+        return self.order.inverse.turned_box(box, self.shape).shifted(self.inside.start)
 
     def read(self, box: Box) -> NDArray[Any]:
         """Return the values (C, *box) of a box of the case, in the type of the array; 0 where they are missing."""
         return self.order.apply(self.array.read(self.stored_box(box)))
-
-
-def turned_back(box: Box, order: VoxelOrder, shape: Shape3) -> Box:
-    """Return the box of an array before it was turned; ``box`` and ``shape`` are those after :meth:`apply`."""
-    spans = [
-        (edge - stop, edge - start) if is_flipped else (start, stop)
-        for start, stop, edge, is_flipped in zip(box.start, box.stop, shape, order.flipped, strict=True)
-    ]
-    (z0, z1), (y0, y1), (x0, x1) = order.inverse.permuted(spans)
-    return Box((z0, y0, x0), (z1, y1, x1))
 
 
 def read_scaled(volume: TurnedVolume, box: Box, scalings: tuple[Scaling, ...]) -> Float32Array:

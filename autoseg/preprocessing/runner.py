@@ -25,7 +25,7 @@ from autoseg.core.trained_on import image_contents
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels, annotated_codes, weight_levels
 from autoseg.dataset.protocol import AnnotationProtocol
-from autoseg.preprocessing.freshness import REASONS, case_fingerprint, other_order, staleness
+from autoseg.preprocessing.freshness import REASONS, case_fingerprint, moved_image, other_order, staleness
 from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.merge_inferred import pair
 from autoseg.preprocessing.merge_weights import weigh
@@ -169,6 +169,7 @@ def stale_cases(
         else:
             expected = _fingerprint(files_of[name], dataset, plan, configuration, previous.get(name))
             reason = staleness(entry.fingerprint, expected) or other_order(entry.record, plan)
+            reason = reason or moved_image(entry.volume, files_of[name])
             if reason is not None:
                 stale[name] = reason
     return stale

@@ -17,7 +17,7 @@ from autoseg.core.boxes import Box
 from autoseg.core.errors import DatasetError, Fault
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
-from autoseg.io.arrays import open_array, open_volume
+from autoseg.io.arrays import levels, open_array, open_volume
 from autoseg.io.file_formats import label_map
 from autoseg.io.stored_array import StoredArray
 
@@ -98,8 +98,14 @@ class VolumeAnnotation:
         return result
 
 
-def open_annotation(files: CaseFiles, labels: Labels) -> VolumeAnnotation:
+def open_annotation(files: CaseFiles, labels: Labels, level: Shape3 | None = None) -> VolumeAnnotation:
     """Open labels and mask of a case of a volume; no voxels are read.
+
+    Parameters
+    ----------
+    level
+        Shape of the level of a pyramid that is read of the image, if it is not the finest. Labels without a mask are
+        then read at their level of that shape, if they have one.
 
     Raises
     ------
@@ -119,5 +125,17 @@ def open_annotation(files: CaseFiles, labels: Labels) -> VolumeAnnotation:
             found, expected = f"{what} of shape {array.spatial_shape}", f"{image.spatial_shape} (z, y, x), as the image"
             fix = "Export it on the grid of the image."
             raise DatasetError([Fault(f"case {files.name!r}: {array.location}", found, expected, fix)])
+    coarser = None if level is None or mask is not None or image.missing() else _level(files.label, level)
+    if coarser is not None:
+        return VolumeAnnotation(files.name, labels, image, coarser, None, has_unannotated=False)
     has_unannotated = mask is not None or bool(image.missing() or label.missing())
     return VolumeAnnotation(files.name, labels, image, label, mask, has_unannotated)
+
+
+def _level(label: Path, shape: Shape3) -> StoredArray | None:
+    """Return the level of a pyramid of labels that has a shape; None if there is none."""
+    for location, _ in levels(label):
+        array = open_array(location, as_labels=True)
+        if array.spatial_shape == shape:
+            return array
+    return None

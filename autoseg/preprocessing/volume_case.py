@@ -21,7 +21,7 @@ from autoseg.cases.cache import remove_case, write_entry
 from autoseg.cases.entry import CacheEntry, VolumeArrays
 from autoseg.cases.layers import LayerInfo, target_layers
 from autoseg.cases.store import IMAGE, TARGET
-from autoseg.cases.volume_image import read_scaled, turned_back
+from autoseg.cases.volume_image import read_scaled
 from autoseg.cases.volume_store import BegunCase, layer_path, locations_path, read_begun, write_begun
 from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, Shape3
 from autoseg.core.atomic import atomic_path
@@ -99,7 +99,8 @@ def write_volume_case(job: VolumeJob) -> None:
         if scheme == "rgb_to_0_1":
             check_rgb(channel.low, channel.high)
     rules = scalings(job.plan, job.configuration, statistics)
-    codes = _CodesOfCase(open_annotation(job.files, job.labels), grid, _begin(job))
+    level = grid.volume.spatial_shape if grid.locations != job.files.volume.images else None
+    codes = _CodesOfCase(open_annotation(job.files, job.labels, level), grid, _begin(job))
     locations = _write_target(job, grid, codes)
     layers = target_layers(job.labels)  # numbers of objects, or nothing
     for info in layers:
@@ -190,7 +191,7 @@ class _CodesOfCase:
 
     def _stored(self, box: Box) -> Box:
         """Return the box of the case's own voxels, which may overhang them, that a box before resampling stands for."""
-        return turned_back(box, self._grid.order, self._before).shifted(self._inside.start)
+        return self._grid.order.inverse.turned_box(box, self._before).shifted(self._inside.start)
 
     def _has_undrawn(self) -> bool:
         """Whether any voxel is unannotated; reads labels until one is found."""

@@ -19,10 +19,13 @@ from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Head, Labels
 from autoseg.dataset.volume_part import VolumePart
-from autoseg.io.zarr_writer import ZarrWriter
+from autoseg.io.arrays import open_array
+from autoseg.io.zarr_writer import ZarrWriter, create_zarr
 from autoseg.preprocessing import volume_case
+from autoseg.preprocessing.label_set_unions import LabelSetUnions
 from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.pipeline import preprocess
+from autoseg.preprocessing.resample_codes import resample_codes
 from autoseg.preprocessing.volume_case import VolumeJob, write_volume_case
 
 HEADS = tuple(Head(name, (index,), (index,), index == 0) for index, name in enumerate(("background", "a", "b")))
@@ -119,6 +122,40 @@ def test_what_must_be_resampled_is_resampled_block_by_block(tmp_path, make_plan,
     np.testing.assert_allclose(case.read(IMAGE, whole), expected.image, rtol=0, atol=1e-5 * span)
     found, wanted = case.entry.table.drawn[case.read(TARGET, whole)], expected.label_sets[expected.codes]
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("has_levels", [True, False], ids=["labels with levels", "labels without"])
+def test_a_level_of_the_wanted_voxel_size_is_read_instead_of_resampling(tmp_path, make_plan, has_levels):
+    image, labels = write_volume(tmp_path)
+    fine = Geometry(spacing=(2.0, 1.0, 1.0))
+    for name, array, reduction, n_levels in (
+        ("volume", image[0], "mean", 3), ("labels", labels, "nearest", 3 if has_levels else 1),
+    ):  # fmt: skip
+        writer = create_zarr(
+            tmp_path / f"{name}.zarr", (1, *SHAPE), "uint8", fine, chunk=(8, 16, 16), shard=(16, 64, 64),
+            levels=n_levels, reduction=reduction,
+        )  # fmt: skip
+        for box in writer.pending():
+            writer.write(box, array[None][(slice(None), *box.slices)])
+        writer.finish()
+    part = VolumePart((str(tmp_path / "volume.zarr"),), None, str(tmp_path / "labels.zarr"))
+    files = CaseFiles("a", part.image_paths, part.label_path, volume=part)
+    work = job(tmp_path, make_plan(spacing=(2.0, 2.01, 1.99)), files)  # within 1 % of the second level
+    write_volume_case(work)
+    case = open_store(work.folder, "a")
+    assert not (work.folder / "a.image.zarr").exists()
+    assert case.entry.record.spacing == case.entry.record.spacing_before == (2.0, 2.0, 2.0)
+    level = open_array(tmp_path / "volume.zarr:1")
+    whole = Box.whole(level.spatial_shape)
+    assert case.entry.record.shape == level.spatial_shape
+    values = level.read(whole).astype(np.float64)
+    np.testing.assert_allclose(case.read(IMAGE, whole), (values - values.mean()) / values.std(), atol=1e-4)
+    target = encode_target(labels, LABELS, "a")
+    unions = LabelSetUnions(target.label_sets)
+    expected = resample_codes(target.codes, level.spatial_shape, unknown=target.undrawn, unions=unions)
+    if has_levels:
+        expected = encode_target(open_array(tmp_path / "labels.zarr:1").read(whole)[0], LABELS, "a").codes
+    np.testing.assert_array_equal(case.entry.table.drawn[case.read(TARGET, whole)], unions.label_sets[expected])
 
 
 def test_counts_and_locations_are_those_of_the_map(tmp_path, make_plan):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from autoseg.cases.store import IMAGE, TARGET
 from autoseg.core.boxes import Box
 from autoseg.core.errors import DatasetError
 from autoseg.dataset.dataset import Dataset
+from autoseg.io.zarr_writer import ZarrWriter
 from autoseg.preprocessing import volume_case, volume_size
 from autoseg.preprocessing.runner import preprocess_dataset, stale_cases
 from autoseg.sampling.config import SamplingConfig
@@ -171,6 +173,20 @@ def test_a_large_case_is_fresh_until_its_files_change(dataset, both):
         update={"intensities": plan.intensities, "transpose_forward": (1, 0, 2), "transpose_backward": (1, 0, 2)}
     )
     assert stale_cases(dataset, other, "3d_fullres", cache, dataset.case_names).keys() == set(dataset.case_names)
+
+
+def test_a_data_set_that_was_moved_is_found_again_without_its_codes_being_made_anew(
+    dataset, both, tmp_path, monkeypatch
+):
+    plan, (_, folder) = both("3d_fullres")
+    shutil.copytree(dataset.folder, tmp_path / dataset.folder.name)  # with the same times of modification
+    moved = Dataset.load(tmp_path / dataset.folder.name)
+    stale = stale_cases(moved, plan, "3d_fullres", CaseCache.read(folder, moved.case_names), moved.case_names)
+    assert set(stale) == set(moved.case_names) and set(stale.values()) == {"image file changed"}
+    monkeypatch.setattr(ZarrWriter, "write", None)
+    assert preprocess_dataset(moved, plan, "3d_fullres", folder).done == moved.case_names
+    image = open_store(folder, "left").entry.volume.image
+    assert image.locations == (str(tmp_path / dataset.folder.name / "image.json"),)
 
 
 def test_what_needs_a_case_in_memory_is_refused_with_the_remedy(dataset, tmp_path, make_plan, monkeypatch):
