@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -36,9 +37,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         rows = measure(options, options.folder or Path(temporary))
-    print(f"\n| {options.gb:g} GB | s | peak memory, GB |\n|---|---:|---:|")
+    print(f"\n| {options.gb:g} GB | s | of a core, s | peak memory, GB |\n|---|---:|---:|---:|")
     for row in rows:
-        print(f"| {row['what']} | {row['seconds']:.0f} | {row['peak_gb']:.2f} |")
+        print(f"| {row['what']} | {row['seconds']:.0f} | {row['core_seconds']:.0f} | {row['peak_gb']:.2f} |")
     if options.json is not None:
         options.json.write_text(json.dumps({"gb": options.gb, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
@@ -59,13 +60,13 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, float |
 
 
 def run(command: Sequence[str]) -> dict[str, float]:
-    """Run a command of autoseg; return its seconds and peak memory in GB."""
+    """Run a command of autoseg; return its seconds, those of processors, and its peak memory in GB."""
     name, *arguments = command
     code = f"import sys; from autoseg.cli.{name} import main; sys.argv[0] = 'autoseg_{name}'; main()"
     if name == "plan":
         code = "import sys, autoseg; autoseg.plan(sys.argv[1], root=sys.argv[2], planner='small')"
     print("$", f"autoseg_{name}", *arguments, flush=True)
-    started = time.monotonic()
+    started, before = time.monotonic(), core_seconds()
     process = subprocess.Popen([sys.executable, "-c", code, *arguments])
     peak = 0.0
     while process.poll() is None:
@@ -73,7 +74,14 @@ def run(command: Sequence[str]) -> dict[str, float]:
         time.sleep(0.1)
     if process.returncode:
         sys.exit(f"autoseg_{name} ended with {process.returncode}")
-    return {"seconds": time.monotonic() - started, "peak_gb": peak / GB}
+    seconds = time.monotonic() - started
+    return {"seconds": seconds, "core_seconds": core_seconds() - before, "peak_gb": peak / GB}
+
+
+def core_seconds() -> float:
+    """Return the time that processors have worked for processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def tree(process: int) -> list[int]:
