@@ -259,4 +259,4 @@ _ADVICE: dict[str, tuple[str, Any]] = {  # key -> what is expected, and what to 
 }  # fmt: skip
 _DEPTHS = {"labels": 1, "cases": 2, "boxes": 2, PROTOCOL: 1, "expert_fusion": 1}
 """Key -> number of levels below it at which keys have advice of their own."""
-_NEEDED = {*keys.REQUIRED, keys.TARGETS, "modality", BACKGROUND}
+_NEEDED = {*keys.REQUIRED, keys.TARGETS, "image", "label", "modality", BACKGROUND}

@@ -39,6 +39,7 @@ from autoseg.inspection.annotation_outside import BorderAnnotation, border_annot
 from autoseg.inspection.coverage import annotated_parts
 from autoseg.inspection.grid_faults import FileGrid, grid_faults
 from autoseg.inspection.voxel_sizes import VoxelSize
+from autoseg.io.arrays import open_volume
 from autoseg.io.images import missing_boxes, read_header, read_intensities, read_remarks
 from autoseg.preprocessing.crop import content_box, count_outside
 
@@ -101,12 +102,15 @@ def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[
     arrays = CaseArrays()
     label_geometry: Geometry | None = None
     try:
+        if case.volume is not None:
+            open_volume(case.volume.images)  # channels of one volume, beyond the box, too
         image, geometry = read_intensities(case.images)
         arrays = replace(arrays, image=image, geometry=geometry)
         remarks += [text for path in case.images for text in read_remarks(path)]
         conditions = inspect_channels(image)
         faults += image_faults(case, conditions, n_channels)
-        warnings += [*image_warnings(case, conditions), *missing_warnings(case)]
+        warnings += image_warnings(case, conditions)
+        warnings += [text for path in case.images for text in missing_warnings(case, path)]
     except FileFormatError as error:
         faults.append(_fault_of(f"image of case {case.name!r}", error))
     try:
@@ -114,6 +118,7 @@ def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[
             content = read_label_file(case.label, labels)
             label_geometry = content.geometry
             arrays = replace(arrays, file_labels=content.drawn, numbers=content.numbers)
+            warnings += missing_warnings(case, case.label, as_labels=True)
             remarks += [f"labels: {text}" for text in read_remarks(case.label, as_labels=content.numbers is None)]
             if content.objects is not None:
                 warnings += _object_warnings(case, content.objects)
@@ -276,16 +281,14 @@ def image_warnings(case: CaseFiles, conditions: Sequence[ChannelCondition]) -> l
     ]
 
 
-def missing_warnings(case: CaseFiles) -> list[str]:
-    """Return a warning for each array of a case of which tiles are missing."""
-    missing = {path: missing_boxes(path) for path in case.images}
-    if case.label is not None:
-        missing[case.label] = missing_boxes(case.label, as_labels=True)
+def missing_warnings(case: CaseFiles, path: Path, *, as_labels: bool = False) -> list[str]:
+    """Return a warning if tiles of an array of a case are missing."""
+    boxes = missing_boxes(path, as_labels=as_labels)
+    if not boxes:
+        return []
     return [
         f"case {case.name!r}: {counted(len(boxes), 'tile')} of {path} {'is' if len(boxes) == 1 else 'are'} missing, "
         f"{sum(box.n_voxels for box in boxes)} voxels, which count as unannotated: {listed(map(str, boxes), 5)}"
-        for path, boxes in missing.items()
-        if boxes
     ]
 
 

@@ -57,7 +57,9 @@ def survey_volume(
     if sample is None:
         return check, None
     faults = image_faults(case, sample.conditions, n_channels)
-    warnings = [*image_warnings(case, sample.conditions), *missing_warnings(case)]
+    warnings = image_warnings(case, sample.conditions)
+    warnings += [text for path in case.images for text in missing_warnings(case, path)]
+    warnings += [] if case.label is None else missing_warnings(case, case.label, as_labels=True)
     check = replace(check, faults=(*faults, *check.faults), warnings=(*warnings, *check.warnings))
     if check.faults or check.annotation is None or not check.annotation.informative or counted_labels is None:
         return check, None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from autoseg.core.boxes import Box
 from autoseg.core.errors import FileFormatError
 from autoseg.core.fingerprint import Fingerprint
-from autoseg.core.location import path_of
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.io.images import read_header
@@ -125,5 +125,7 @@ def _largest(cases: Sequence[CaseFiles]) -> list[tuple[int, int]]:
 def _file_bytes(case: CaseFiles) -> int:
     """Return the bytes of the images; of a volume those of the case's own voxels, taken for 2 bytes each."""
     if case.volume is not None:
-        return sum(2 * math.prod(read_header(path)[0]) for path in case.images if path_of(path).exists())
+        with suppress(FileFormatError):
+            return sum(2 * math.prod(read_header(path)[0]) for path in case.images)
+        return 0
     return sum(path.stat().st_size for path in case.images if path.exists())
