@@ -119,6 +119,11 @@ class CaseRecord(BaseModel):
         return (z, y, x)
 
     @property
+    def has_context(self) -> bool:
+        """Whether the preprocessed image reaches beyond the case."""
+        return any((*self.context_low, *self.context_high))
+
+    @property
     def own_box(self) -> Box:
         """Voxels of the preprocessed image whose centres lie in the crop; all of it without context."""
         spans = [

@@ -27,6 +27,9 @@ def evidence_sources(request: FoldRequest, device: torch.device) -> tuple[Eviden
     if config.evidence.background_prior:
         sources.append(BackgroundPrior(config.evidence.background_prior, labels, totals, device, request.ranks))
     if config.evidence.teacher_weight:
-        is_whole = not request.configuration.is_2d or all(entry.record.shape[0] == 1 for entry in entries)
+        records = [entry.record for entry in entries]
+        # objects are cut by slices of volumes, and those of the context were never looked for
+        is_whole = not request.configuration.is_2d or all(record.shape[0] == 1 for record in records)
+        is_whole = is_whole and not any(record.has_context for record in records)
         sources.append(Teacher(config, labels, request.dataset.protocol.instances_touched and is_whole, request.ranks))
     return tuple(sources)
