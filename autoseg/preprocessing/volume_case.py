@@ -57,8 +57,9 @@ CHUNK: Shape3 = (16, 64, 64)
 SHARD_VOXELS = 1 << 24
 """Voxels of a shard of a volume of small chunks, about."""
 TOLD_EVERY_S = 60
-MOST = 1 << 25
-"""Voxels, about, that are resampled together."""
+MOST, MOST_CODES = 1 << 25, 1 << 22
+"""Source voxels of an image, and of codes, that are resampled together, about. Where codes would vanish, they need up
+to 350 bytes a voxel."""
 LEAST_EDGE, LARGEST_EDGE = 512, 2048
 """Edges of a shard within slices, in voxels. It is larger than ``LEAST_EDGE`` if the source has larger tiles, so that
 none of them is decoded more often than needed."""
@@ -162,7 +163,11 @@ class _CodesOfCase:
         if self._before == self._grid.shape:
             return self._turned(box)
         codes = np.empty(box.shape, dtype=self.dtype)
-        for part in divided(box, lambda part: sources_of(codes_window(self._before, self._grid.shape, part)), MOST):
+
+        def sources(part: Box) -> Box:
+            return sources_of(codes_window(self._before, self._grid.shape, part))
+
+        for part in divided(box, sources, MOST_CODES):
             codes[part.relative_to(box).slices] = resample_codes_box(
                 self._turned,
                 self._before,

@@ -110,6 +110,7 @@ def test_without_resampling_the_image_is_read_where_it_lies(tmp_path, make_plan,
 )
 def test_what_must_be_resampled_is_resampled_block_by_block(tmp_path, make_plan, monkeypatch, spacing, name):
     monkeypatch.setattr(volume_case, "MOST", 30_000)
+    monkeypatch.setattr(volume_case, "MOST_CODES", 30_000)
     image, labels = write_volume(tmp_path, spacing=spacing)
     plan = make_plan().model_copy(update={"crop": False})
     expected = in_memory(image, labels, spacing, plan, name)
