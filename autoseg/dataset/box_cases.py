@@ -147,9 +147,10 @@ def grouped(
         )  # fmt: skip
     else:
         groups |= {name: Path(parts[name].images[0]).name for name in shared if groups[name] is None}
-    for first, second in combinations(sorted(parts), 2):
-        if parts[first].overlaps(parts[second]):
-            _join(groups, first, second, findings)
+    overlapping = [pair for pair in combinations(sorted(parts), 2) if parts[pair[0]].overlaps(parts[pair[1]])]
+    joined = [f"{first} and {second}" for first, second in overlapping if _join(groups, first, second)]
+    if joined:
+        findings.warn(KEY, f"parts that overlap are kept in one fold: {listed(joined)}")
     return groups
 
 
@@ -157,13 +158,13 @@ def _n_parts(parts: Mapping[str, VolumePart], part: VolumePart) -> int:
     return sum(other.images == part.images for other in parts.values())
 
 
-def _join(groups: dict[str, str | None], first: str, second: str, findings: Findings) -> None:
-    """Give two overlapping parts, and the cases of their groups, one group."""
+def _join(groups: dict[str, str | None], first: str, second: str) -> bool:
+    """Give two overlapping parts, and the cases of their groups, one group; whether they had others."""
     before = groups[first], groups[second]
     if before[0] is not None and before[0] == before[1]:
-        return
+        return False
     joint = before[0] or before[1] or f"overlap of {first} and {second}"
     members = [name for name, group in groups.items() if group is not None and group in before]
     for name in (*members, first, second):
         groups[name] = joint
-    findings.warn(KEY, f"{listed((first, second))} overlap, and are kept in one fold")
+    return True

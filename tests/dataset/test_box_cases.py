@@ -110,7 +110,7 @@ def test_overlapping_parts_share_a_group_whatever_is_stated(tmp_path):
     stated = {"a": {"group": "one"}, "b": {"group": "two"}, "c": {"group": "two"}, "d": {"group": "d"}}
     folder = written(tmp_path, boxes, cases=stated)
     assert groups_of(folder) == {"a": "one", "b": "one", "c": "one", "d": "d"}
-    assert Dataset.load(folder).warnings == ("dataset.json: boxes: a, b overlap, and are kept in one fold",)
+    assert Dataset.load(folder).warnings == ("dataset.json: boxes: parts that overlap are kept in one fold: a and b",)
     whole = {"a": entry(box=BOX), "b": entry()}
     assert len({*groups_of(written(tmp_path, whole)).values()}) == 1
 
