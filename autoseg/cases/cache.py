@@ -16,13 +16,12 @@ from pydantic import ValidationError
 
 from autoseg.cases.entry import CacheEntry
 from autoseg.cases.layers import ARRAYS, Kind
-from autoseg.cases.store import TARGET, ArrayStore, CaseSource
+from autoseg.cases.store import TARGET, ArrayStore, CaseSource, CaseStore
+from autoseg.cases.volume_store import REMEDY, has_arrays, open_volume_case, remove_volume_case
 from autoseg.core.arrays import CodeArray, Float32Array
-from autoseg.core.atomic import atomic_paths
+from autoseg.core.atomic import atomic_paths, write_text
 from autoseg.core.boxes import Box
 from autoseg.core.errors import CacheError
-
-REMEDY = "Run autoseg_plan_and_preprocess again: it redoes only what is missing or stale."
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +108,8 @@ class CaseCache:
 
 
 def cached_source(folder: Path, name: str, priority: float = 1.0, entry: CacheEntry | None = None) -> CaseSource:
-    """Return a case of the cache as a source of training patches; see :func:`open_case`."""
-    return CaseSource(partial(open_case, folder, name, entry), name, priority, entry)
+    """Return a case of the cache as a source of training patches; see :func:`open_store`."""
+    return CaseSource(partial(open_store, folder, name, entry), name, priority, entry)
 
 
 def write_case(
@@ -146,6 +145,7 @@ def write_case(
         )
     _check_layers(name, layers, entry)
     _json_path(folder, name).unlink(missing_ok=True)
+    remove_volume_case(folder, name)
     further = [layers[info.name] for info in entry.layers]
     paths = [_array_path(folder, name, kind) for kind in array_names(entry)]
     with atomic_paths([*paths, _json_path(folder, name)]) as (*temporaries, described):
@@ -159,6 +159,8 @@ def read_entry(folder: Path, name: str) -> CacheEntry | None:
     """Return the entry of a case; None if one of its files is missing, too short or of another format."""
     try:
         entry = CacheEntry.model_validate_json(_json_path(folder, name).read_bytes())
+        if entry.volume is not None:
+            return entry if has_arrays(folder, name, entry) else None
         for kind in array_names(entry):
             _check_size(_array_path(folder, name, kind))
     except (OSError, ValidationError, CacheError):
@@ -178,6 +180,7 @@ def remove_cases(folder: Path, names: Collection[str]) -> None:
     chosen = frozenset(names)
     for name in chosen:
         _json_path(folder, name).unlink(missing_ok=True)
+        remove_volume_case(folder, name)
     for path in folder.glob("*.*.npy"):
         name, _, _ = path.name.removesuffix(".npy").rpartition(".")  # a case may have a dot in its name
         if name in chosen:
@@ -195,19 +198,27 @@ def is_of_another_version(folder: Path, name: str) -> bool:
     return False
 
 
+def write_entry(folder: Path, name: str, entry: CacheEntry) -> None:
+    """Write the JSON file of a case, which makes it complete, after its arrays."""
+    write_text(_json_path(folder, name), entry.model_dump_json() + "\n")
+
+
+def open_store(folder: Path, name: str, entry: CacheEntry | None = None) -> CaseStore:
+    """Open a case, whatever its arrays are; ``entry`` is the content of its JSON file, None reads it.
+
+    Raises ``CacheError`` naming what is missing or damaged.
+    """
+    entry = _load_entry(folder, name) if entry is None else entry
+    return open_case(folder, name, entry) if entry.volume is None else open_volume_case(folder, name, entry)
+
+
 def open_case(folder: Path, name: str, entry: CacheEntry | None = None) -> CachedCase:
     """Open a case with memory-mapped arrays; ``entry`` is the content of its JSON file, None reads it.
 
     Raises ``CacheError`` naming the file that is missing or damaged.
     """
     path = _json_path(folder, name)
-    try:
-        entry = CacheEntry.model_validate_json(path.read_bytes()) if entry is None else entry
-    except OSError as error:
-        raise CacheError(f"{path}: found no such file, expected a preprocessed case. {REMEDY}") from error
-    except ValidationError as error:
-        n_wrong = f"{error.error_count()} wrong entries"
-        raise CacheError(f"{path}: found {n_wrong}, expected the record of a preprocessed case. {REMEDY}") from error
+    entry = _load_entry(folder, name) if entry is None else entry
     image, codes, locations = (_open_array(_array_path(folder, name, kind)) for kind in ARRAYS)
     if image.shape[1:] != codes.shape or codes.shape != entry.record.shape:
         raise CacheError(
@@ -215,6 +226,18 @@ def open_case(folder: Path, name: str, entry: CacheEntry | None = None) -> Cache
         )
     layers = {info.name: _open_array(_array_path(folder, name, info.name)) for info in entry.layers}
     return CachedCase(folder, name, ArrayStore(image, codes, locations, entry, layers))
+
+
+def _load_entry(folder: Path, name: str) -> CacheEntry:
+    """Return the content of the JSON file of a case; raise ``CacheError`` if it is missing or damaged."""
+    path = _json_path(folder, name)
+    try:
+        return CacheEntry.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise CacheError(f"{path}: found no such file, expected a preprocessed case. {REMEDY}") from error
+    except ValidationError as error:
+        n_wrong = f"{error.error_count()} wrong entries"
+        raise CacheError(f"{path}: found {n_wrong}, expected the record of a preprocessed case. {REMEDY}") from error
 
 
 def _check_layers(name: str, layers: Mapping[str, NDArray[Any]], entry: CacheEntry) -> None:

@@ -10,7 +10,19 @@ from pydantic import BaseModel, ConfigDict
 from autoseg.cases.case import CaseRecord
 from autoseg.cases.code_table import CodeTable
 from autoseg.cases.layers import LayerInfo
+from autoseg.cases.volume_image import VolumeImage
 from autoseg.core.arrays import BoolArray
+
+
+class VolumeArrays(BaseModel):
+    """Arrays of a case that is too large for memory: its target and further layers are Zarr in the cache."""
+
+    model_config = ConfigDict(frozen=True)
+
+    image: VolumeImage | None = None
+    """Place of the image if it is read from the volume itself; None if it was resampled into a Zarr of the cache."""
+    missing_tiles: int = 0
+    """Number of places in the volume whose tiles are missing; their voxels are unknown."""
 
 
 class CacheEntry(BaseModel):
@@ -38,6 +50,8 @@ class CacheEntry(BaseModel):
     """For each channel a hash of the image as read (:func:`autoseg.core.trained_on.image_contents`)."""
     layers: tuple[LayerInfo, ...] = ()
     """Layers besides image and target."""
+    volume: VolumeArrays | None = None
+    """Arrays of a case that is too large for memory; None: they are files of NumPy."""
     fingerprint: str
     """Hash over the source files and settings that the case was made from; a case with another hash is stale."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, CodeArray
-from autoseg.core.chunks import chunks
-from autoseg.core.errors import DatasetError, Fault
-from autoseg.dataset.file_values import DECLARE_VALUES, value_name
 from autoseg.dataset.instance_numbers import InstanceNumbers
 from autoseg.dataset.painting import Painting, paint
+from autoseg.dataset.value_codes import look_up
 
 LazySemantics: TypeAlias = Literal["marginal", "seed"]
 
@@ -178,7 +175,7 @@ class Labels:
         rows, codes_by_value = _code_rows(self, case, has_mask=valid is not None)
         dtype = np.uint8 if len(rows) <= 256 else np.uint16
         drawn = file_labels if valid is None else _with_background(file_labels, valid, background_value(self))
-        codes = _look_up(drawn, codes_by_value, dtype, case)
+        codes = look_up(drawn, codes_by_value, dtype, case)
         if valid is not None:
             codes[~valid] = rows.index(undrawn_set(self, case))
         label_sets = np.zeros((len(rows), self.n_classes), dtype=bool)
@@ -354,47 +351,3 @@ def _code_rows(labels: Labels, case: str, *, has_mask: bool) -> tuple[list[froze
         if members not in rows:
             rows.append(members)
     return rows, {value: rows.index(members) for value, members in sets.items()}
-
-
-def _look_up(
-    file_labels: NDArray[Any], codes_by_value: Mapping[int, int], dtype: type[np.unsignedinteger[Any]], case: str
-) -> CodeArray:
-    """Return the codes (*S) of file values (*S), in ``dtype``; raise ``DatasetError`` with all undeclared values.
-
-    Done chunk by chunk, since an index array for a whole volume takes 8 bytes per voxel.
-    """
-    low, outside = min(0, *codes_by_value), max(codes_by_value) + 1
-    table = np.zeros(outside - low + 1, dtype=dtype)
-    declared = np.zeros(outside - low + 1, dtype=bool)  # the last entry stands for every value that is out of range
-    places = np.array(list(codes_by_value)) - low
-    table[places] = list(codes_by_value.values())
-    declared[places] = True
-    flat = file_labels.reshape(-1)
-    codes = np.empty(flat.shape, dtype=dtype)
-    undeclared: Counter[int | float] = Counter()
-    for chunk in chunks(flat.size):
-        piece = flat[chunk]
-        indices = _table_indices(piece, low, outside)
-        codes[chunk] = table[indices]
-        known = declared[indices]
-        if not known.all():
-            values, counts = np.unique(piece[~known], return_counts=True)
-            undeclared.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-    if undeclared:
-        listed = ", ".join(f"{value_name(value)} ({undeclared[value]} voxels)" for value in sorted(undeclared))
-        fault = Fault(
-            where=f"label file of case {case!r}",
-            found=f"undeclared values {listed}",
-            expected=f"only [{', '.join(map(value_name, sorted(codes_by_value)))}]",
-            fix=DECLARE_VALUES,
-        )
-        raise DatasetError([fault])
-    return codes.reshape(file_labels.shape)
-
-
-def _table_indices(values: NDArray[Any], low: int, outside: int) -> NDArray[np.intp]:
-    """Return indices (n,) of values (n,): ``value - low`` for integers in [low, outside), otherwise outside - low."""
-    usable = (values >= low) & (values < outside)
-    if values.dtype.kind == "f":
-        usable &= values == np.floor(values)
-    return np.where(usable, np.where(usable, values, 0).astype(np.intp), outside) - low

@@ -7,7 +7,7 @@ are reported, not only the first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -108,9 +108,9 @@ def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[
         arrays = replace(arrays, image=image, geometry=geometry)
         remarks += [text for path in case.images for text in read_remarks(path)]
         conditions = inspect_channels(image)
-        faults += _image_faults(case, conditions, n_channels)
-        warnings += _image_warnings(case, conditions)
-        warnings += [text for path in case.images for text in _missing_warnings(case, path)]
+        faults += image_faults(case, conditions, n_channels)
+        warnings += image_warnings(case, conditions)
+        warnings += [text for path in case.images for text in missing_warnings(case, path)]
     except FileFormatError as error:
         faults.append(_fault_of(f"image of case {case.name!r}", error))
     try:
@@ -118,7 +118,7 @@ def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[
             content = read_label_file(case.label, labels)
             label_geometry = content.geometry
             arrays = replace(arrays, file_labels=content.drawn, numbers=content.numbers)
-            warnings += _missing_warnings(case, case.label, as_labels=True)
+            warnings += missing_warnings(case, case.label, as_labels=True)
             remarks += [f"labels: {text}" for text in read_remarks(case.label, as_labels=content.numbers is None)]
             if content.objects is not None:
                 warnings += _object_warnings(case, content.objects)
@@ -198,12 +198,26 @@ def _outside(
 def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], labels: Labels) -> CaseCheck:
     """Compare the file values (z, y, x) of a case with what dataset.json states about the case."""
     counts = count_values(file_labels)
+
+    def first(value: int) -> str:
+        place = np.unravel_index(int(np.argmax(file_labels == value)), file_labels.shape)
+        return f", the first at {tuple(int(position) for position in place)} (z, y, x)"
+
+    result = check_counts(case, counts, labels, first)
+    return replace(result, parts=annotated_parts(file_labels, counts, labels, case.name))
+
+
+def check_counts(
+    case: CaseFiles, counts: Mapping[int, int], labels: Labels, first: Callable[[int], str] = lambda value: ""
+) -> CaseCheck:
+    """Compare the numbers of voxels (file value -> voxels) of a case with what dataset.json states about the case.
+
+    ``first`` returns the end of a clause that names the first voxel of a value.
+    """
     annotation = summarise_annotation(counts, labels, case.name)
     faults = []
     for value, what in contradictions(counts, labels, case.name).items():
-        first = np.unravel_index(int(np.argmax(file_labels == value)), file_labels.shape)
-        voxel = tuple(int(position) for position in first)
-        present = f"{counts[value]} voxels of {what}, which is declared absent, the first at {voxel} (z, y, x)"
+        present = f"{counts[value]} voxels of {what}, which is declared absent{first(value)}"
         fix = f"Correct cases.{case.name}.absent in dataset.json, or the label file."
         faults.append(Fault(f"{case.label} of case {case.name!r}", present, "none", fix))
     warnings = [
@@ -213,9 +227,9 @@ def _check_annotation(case: CaseFiles, file_labels: NDArray[np.integer[Any]], la
     ]
     if not annotation.informative:
         warnings.append(f"case {case.name!r}: no voxel is annotated; the case is not used for training")
-    parts = annotated_parts(file_labels, counts, labels, case.name)
     voxels = tuple(counts.get(value, 0) for value in labels.class_values)
-    return CaseCheck(tuple(faults), tuple(warnings), annotation, undeclared_values(counts, labels), parts, voxels)
+    undeclared = undeclared_values(counts, labels)
+    return CaseCheck(tuple(faults), tuple(warnings), annotation, undeclared, class_voxels=voxels)
 
 
 _NOT_LISTED = {
@@ -232,7 +246,7 @@ def _fault_of(where: str, error: FileFormatError) -> Fault:
     return replace(error.fault, where=f"{where}: {error.fault.where}")
 
 
-def _image_faults(case: CaseFiles, conditions: Sequence[ChannelCondition], n_channels: int) -> list[Fault]:
+def image_faults(case: CaseFiles, conditions: Sequence[ChannelCondition], n_channels: int) -> list[Fault]:
     """Return the faults of an image: number of channels, values that are not finite, no contrast in any channel."""
     where = f"image of case {case.name!r} ({listed([path.name for path in case.images])})"
     faults = []
@@ -256,7 +270,8 @@ def _constants(conditions: Sequence[ChannelCondition]) -> list[str]:
     return sorted({f"{condition.value:g}" for condition in conditions})
 
 
-def _image_warnings(case: CaseFiles, conditions: Sequence[ChannelCondition]) -> list[str]:
+def image_warnings(case: CaseFiles, conditions: Sequence[ChannelCondition]) -> list[str]:
+    """Return a warning for each channel without contrast, unless no channel has any, which is a fault."""
     if all(condition.is_constant for condition in conditions):
         return []  # reported as a fault
     return [
@@ -266,7 +281,7 @@ def _image_warnings(case: CaseFiles, conditions: Sequence[ChannelCondition]) -> 
     ]
 
 
-def _missing_warnings(case: CaseFiles, path: Path, *, as_labels: bool = False) -> list[str]:
+def missing_warnings(case: CaseFiles, path: Path, *, as_labels: bool = False) -> list[str]:
     """Return a warning if tiles of an array of a case are missing."""
     boxes = missing_boxes(path, as_labels=as_labels)
     if not boxes:

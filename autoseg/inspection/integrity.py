@@ -21,15 +21,18 @@ from autoseg.dataset.file_values import LEAST_VALUE, MAX_VALUE, NAN_VALUE, value
 from autoseg.dataset.json_advice import as_written, declare_unknown
 from autoseg.dataset.labels import Labels
 from autoseg.dataset.objects import largest_written
+from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.dataset.schema import BACKGROUND
 from autoseg.inspection.annotation_outside import background_note, foreground_warning
 from autoseg.inspection.case_check import CaseCheck, check_case_files, naming_case
 from autoseg.inspection.coverage import describe_gaps, turned_parts
 from autoseg.inspection.painting_check import painting_warnings
 from autoseg.inspection.unread_masks import unread_masks
+from autoseg.inspection.volume_check import survey_volume
 from autoseg.inspection.voxel_orders import order_warnings, prevailing_orders
 from autoseg.inspection.voxel_sizes import mixed_sizes
 from autoseg.io.images import LOSSY_ENDINGS, SUPPORTED_ENDINGS, written_ending
+from autoseg.preprocessing.volume_size import is_large
 
 MAX_VALUES_REPORTED = 10
 
@@ -97,7 +100,7 @@ def check_dataset(
     unsupported = ending_fault(dataset)
     if unsupported is not None:
         return IntegrityReport((*known_faults, unsupported), dataset.warnings, {})
-    check = partial(_check_case, labels=dataset.labels, n_channels=len(dataset.channels))
+    check = partial(_check_case, labels=dataset.labels, n_channels=len(dataset.channels), protocol=dataset.protocol)
     results = map_ordered(check, dataset.cases, dataset.case_names, workers=workers, progress=progress)
     checks = {
         name: unchecked_case(name, result) if isinstance(result, AutosegError) else result
@@ -197,8 +200,10 @@ def ending_fault(dataset: Dataset) -> Fault | None:
     return Fault("dataset.json: file_ending", text, f"one of {', '.join(lossless)}", fix)
 
 
-def _check_case(case: CaseFiles, *, labels: Labels, n_channels: int) -> CaseCheck:
+def _check_case(case: CaseFiles, *, labels: Labels, n_channels: int, protocol: AnnotationProtocol) -> CaseCheck:
     with naming_case(case.name):
+        if is_large(case):
+            return survey_volume(case, labels, n_channels, 1, protocol)[0]
         return check_case_files(case, labels, n_channels)[0]
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,12 +27,16 @@ from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels, annotated_codes, foreground_codes, head_states, informative_codes
 from autoseg.inspection.annotation_outside import BorderAnnotation, border_annotation
+from autoseg.inspection.case_measure import CaseMeasure
 from autoseg.inspection.coverage import share_in_slices
 from autoseg.inspection.intensities import Sketch, Sketcher, knots_per_case, merge, properties, robust_properties
+from autoseg.inspection.sampled_volume import sample_body
 from autoseg.inspection.target_sums import TargetSums, target_properties
+from autoseg.inspection.volume_check import measure_volume
 from autoseg.io.images import read_intensities
 from autoseg.preprocessing.crop import box_slices, content_box, count_outside, nonzero_mask
 from autoseg.preprocessing.freshness import file_stamp
+from autoseg.preprocessing.volume_size import is_large
 
 _log = logging.getLogger(__name__)
 
@@ -45,33 +49,6 @@ READING_VERSION = 2
 """Called with (cases done, cases in all, name of the case just done)."""
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class CaseMeasure:
-    """Measures of one case for the fingerprint."""
-
-    geometry: Geometry
-    """Geometry of the image, without the metadata of its format."""
-    shape: tuple[int, int, int]
-    """Voxels, axes as in the file."""
-    shape_after_crop: tuple[int, int, int]
-    annotated: float
-    """Share of informative voxels, 0 to 1: their label set excludes a class."""
-    drawn: float
-    """Share of voxels that somebody annotated, 0 to 1, see :func:`autoseg.dataset.labels.annotated_codes`."""
-    in_slices: float
-    """Share of these in slices annotated as a whole, see :func:`autoseg.inspection.coverage.share_in_slices`."""
-    heads: tuple[int, ...]
-    """Indices of the heads that certainly have a voxel."""
-    n_foreground: int
-    """Number of voxels that are certainly foreground."""
-    outside: BorderAnnotation
-    """Annotated voxels outside the box around all non-zero voxels."""
-    intensities: tuple[Sketch | None, ...]
-    """One sketch per channel; None without foreground."""
-    targets: tuple[TargetSums, ...] = ()
-    """One per target of a regression; () for classes."""
 
 
 def extract_fingerprint(
@@ -182,7 +159,12 @@ def source_hash(dataset: Dataset) -> str:
 
 
 def measure_case(case: CaseFiles, labels: Labels, n_knots: int) -> CaseMeasure:
-    """Read and measure one case with ``n_knots`` points per channel; a case without a label file has no foreground."""
+    """Read and measure one case with ``n_knots`` points per channel; a case without a label file has no foreground.
+
+    Of a case that is too large for memory, blocks are measured (:mod:`autoseg.inspection.sampled_volume`).
+    """
+    if is_large(case):
+        return measure_volume(case, labels, n_knots)
     image, geometry = read_intensities(case.images)
     z, y, x = image.shape[1:]
     target = None if case.label is None else read_annotation(case, labels, (z, y, x))
@@ -241,6 +223,8 @@ def measure_arrays(
 
 def measure_body(case: CaseFiles, n_knots: int) -> tuple[Sketch | None, ...]:
     """Read one image and return the sketch of each channel inside its body: the non-zero region, or all if it is 0."""
+    if is_large(case):
+        return sample_body(case, n_knots)
     image, _ = read_intensities(case.images)
     body = nonzero_mask(image)
     if not body.any():

@@ -16,11 +16,15 @@ from autoseg.core.parallel import Workers, map_unordered
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels
+from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.inspection.case_check import CaseCheck, check_case_files, naming_case
+from autoseg.inspection.case_measure import CaseMeasure
 from autoseg.inspection.integrity import IntegrityReport, check_dataset, ending_fault, report_on, unchecked_case
 from autoseg.inspection.intensities import knots_per_case
-from autoseg.inspection.measure import CaseMeasure, measure_arrays
+from autoseg.inspection.measure import measure_arrays
 from autoseg.inspection.survey_cache import CachedCase, case_stamp, load_survey, save_survey
+from autoseg.inspection.volume_check import survey_volume
+from autoseg.preprocessing.volume_size import is_large
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,13 @@ def survey_dataset(
     read = {name: case for name, case in known.items() if case.stamp == stamps.get(name)}
     checks = {name: case.check for name, case in read.items()}
     changed = [case for case in dataset.cases if case.name not in read]
-    function = partial(_survey_case, labels=dataset.labels, n_channels=len(dataset.channels), n_knots=n_knots)
+    function = partial(
+        _survey_case,
+        labels=dataset.labels,
+        n_channels=len(dataset.channels),
+        n_knots=n_knots,
+        protocol=dataset.protocol,
+    )
     for index, result in map_unordered(function, changed, workers=workers):
         name = changed[index].name
         check, measure = (unchecked_case(name, result), None) if isinstance(result, AutosegError) else result
@@ -75,10 +85,12 @@ def survey_dataset(
 
 
 def _survey_case(
-    case: CaseFiles, labels: Labels, n_channels: int, n_knots: int
+    case: CaseFiles, labels: Labels, n_channels: int, n_knots: int, protocol: AnnotationProtocol
 ) -> tuple[CaseCheck, CaseMeasure | None]:
     """Check a case, and measure it unless it has faults or no annotation."""
     with naming_case(case.name):
+        if is_large(case):
+            return survey_volume(case, labels, n_channels, n_knots, protocol)
         return _measured(case, labels, n_channels, n_knots)
 
 

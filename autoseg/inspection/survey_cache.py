@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from autoseg.core.atomic import atomic_path
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.inspection.case_check import CaseCheck
-from autoseg.inspection.measure import CaseMeasure
+from autoseg.inspection.case_measure import CaseMeasure
 from autoseg.preprocessing.freshness import file_stamp, short_hash
 
 SURVEY_FILE = "dataset_survey.npz"

@@ -8,6 +8,7 @@ never change silently: truncated streams, failed checksums, labels that are not 
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from autoseg.core.boxes import Box
 from autoseg.core.errors import AutosegError
 from autoseg.core.geometry import Geometry
 from autoseg.core.location import is_location
+from autoseg.core.resources import GB, free_memory
 from autoseg.io.arrays import open_array
 from autoseg.io.file_contents import Shape4, StoredHeader, StoredImage, remarks_on, unreadable
 from autoseg.io.file_formats import (
@@ -33,6 +35,7 @@ from autoseg.io.file_formats import (
     read_file,
     read_file_header,
 )
+from autoseg.io.stored_array import StoredArray
 
 __all__ = [
     "LOSSY_ENDINGS",
@@ -253,14 +256,25 @@ def _read_stored(paths: Sequence[str | Path]) -> list[StoredImage]:
     return stored
 
 
+def _check_room(path: Path, array: StoredArray) -> None:
+    """Raise ``FileFormatError`` if an array does not fit into the memory that is free."""
+    free, needed = free_memory(), math.prod(array.shape) * array.dtype.itemsize
+    if free is not None and needed > free:
+        fix = "Give boxes of the volume as cases (docs/volumes.md), or use a machine with more memory."
+        found = f"{array.spatial_shape} voxels (z, y, x), which need {needed / GB:.3g} GB of memory"
+        raise unreadable(path, found, f"at most {free / GB:.3g} GB, which are free", fix)
+
+
 def read_stored(path: Path, *, as_labels: bool = False) -> StoredImage:
     """Read one file or location (C, z, y, x) in its stored type; of labels, indices of a palette and no alpha channel.
 
-    Raises ``FileFormatError`` as :func:`read_image` does; of labels also if the compression may change values.
+    Raises ``FileFormatError`` as :func:`read_image` does; of labels also if the compression may change values, of an
+    array also if it is larger than the memory that is free.
     """
     if not is_location(path):
         return read_file(path, as_labels=as_labels)
     array = open_array(path, as_labels=as_labels)
+    _check_room(path, array)
     return StoredImage(array.read(Box.whole(array.spatial_shape)), array.geometry)
 
 

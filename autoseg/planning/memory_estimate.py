@@ -14,9 +14,12 @@ from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.io.images import read_header
 from autoseg.preprocessing.context import TRAINED_CONTEXT, context_margin
 from autoseg.preprocessing.pipeline import resampled_shape, target_spacing
+from autoseg.preprocessing.volume_size import is_large
 
 _BASE = 200_000_000
 """Bytes of a process before it has read anything: interpreter and libraries that are not shared."""
+_BOXES = 2_000_000_000
+"""Bytes for a case that is too large for memory, whatever its size (docs/performance.md)."""
 _CANDIDATES = 16
 """Cases whose headers are read: those with the largest files.
 
@@ -29,7 +32,8 @@ _REACH_BYTES = 24
 
 def survey_bytes(dataset: Dataset) -> int:
     """Return the bytes for checking and measuring the largest case: image (taken for float32), labels and codes."""
-    return _BASE + max((n * (4 * c + _LABEL_BYTES) for c, n in _largest(dataset.cases)), default=0)
+    in_memory, in_boxes = _split(dataset.cases)
+    return max(_BASE + max((n * (4 * c + _LABEL_BYTES) for c, n in _largest(in_memory)), default=0), in_boxes)
 
 
 def preprocessing_bytes(
@@ -45,7 +49,8 @@ def preprocessing_bytes(
     names
         Names of the cases. Those that the fingerprint does not list count only as stored.
     """
-    chosen = [case for case in dataset.cases if case.name in names]
+    chosen, in_boxes = _split([case for case in dataset.cases if case.name in names])
+    held = {case.name for case in chosen}
     growth = {case.name: _growth(case, plan, configuration) for case in chosen if case.volume is not None}
     stored = max((n * (4 * c + 1) for c, n in _largest(chosen)), default=0) * max(growth.values(), default=1.0)
     n_channels = len(configuration.normalization)
@@ -64,9 +69,9 @@ def preprocessing_bytes(
         )
         + has_reach * _REACH_BYTES * math.prod(shape)
         for name, shape, spacing in shapes
-        if name in names
+        if name in held
     ]
-    return _BASE + math.ceil(stored + max(needs, default=0))
+    return max(_BASE + math.ceil(stored + max(needs, default=0)), in_boxes)
 
 
 def _growth(case: CaseFiles, plan: Plan, configuration: Configuration) -> float:
@@ -90,6 +95,18 @@ def _resampling_bytes(
     plane_before, plane_after = math.prod(shape[1:]), math.prod(after[1:])
     between = min(after[0] * plane_before, shape[0] * plane_after)
     return 4 * n_channels * shape[0] * plane_before + 4 * between + (4 * n_channels + 1) * after[0] * plane_after
+
+
+def _split(cases: Sequence[CaseFiles]) -> tuple[list[CaseFiles], int]:
+    """Return the cases that are read into memory, and the bytes for one that is read box by box; 0 if there is none."""
+    in_memory = []
+    for case in cases:
+        try:
+            if not is_large(case):
+                in_memory.append(case)
+        except FileFormatError:
+            continue
+    return in_memory, _BOXES if len(in_memory) < len(cases) else 0
 
 
 def _largest(cases: Sequence[CaseFiles]) -> list[tuple[int, int]]:

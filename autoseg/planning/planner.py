@@ -18,6 +18,7 @@ from autoseg.planning.network_options import NetworkOptions
 from autoseg.planning.network_plan import NetworkBudget, with_network
 from autoseg.planning.presets import PlannerSettings, planner_settings
 from autoseg.planning.target_spacing import median_resampled_shape, target_spacing, transpose_axes
+from autoseg.preprocessing.volume_size import IN_MEMORY_VOXELS
 from autoseg.tasks.task import outputs_of, task_of
 
 _NORMALIZATION_OF_CHANNEL: Mapping[str, Normalization] = {
@@ -54,6 +55,9 @@ class PlannerInput:
     """Output channels of the network that count for its memory."""
     has_cascade: bool = True
     """Whether a second stage can learn from the classes that a first one predicts; not for regression."""
+    has_lowres: bool = True
+    """Whether cases can be resampled to a low resolution; not if a volume is larger than memory, since all of it would
+    be resampled, to a network that hardly sees what is annotated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,7 @@ def plan(
         n_cases=_n_cases(dataset, fingerprint),
         n_outputs=_n_outputs(dataset),
         has_cascade=not (dataset.labels.targets or dataset.labels.instances),
+        has_lowres=not (fingerprint.has_volumes and _largest(fingerprint) > IN_MEMORY_VOXELS),
     )
     settings = planner_settings(planner)
     decisions = make_decisions(facts, settings, budget_scale=budget_scale_of(settings, gpu_memory_gb))
@@ -196,7 +201,7 @@ class _Search:
         if shape[0] == 1:
             return {"2d": flat}
         fullres = self._configuration("3d_fullres", spacing, shape, voxels)
-        lowres = self._lowres(fullres)
+        lowres = self._lowres(fullres) if self.facts.has_lowres else None
         if lowres is None:
             return {"2d": flat, "3d_fullres": fullres}
         if not self.facts.has_cascade:
@@ -243,6 +248,11 @@ class _Search:
             topology=fitted.topology,
             batch_dice=name == "2d",
         )
+
+
+def _largest(fingerprint: Fingerprint) -> int:
+    """Return the number of voxels of the largest case."""
+    return max((math.prod(shape) for shape in fingerprint.shapes_after_crop), default=0)
 
 
 def normalizations(channel_names: Sequence[str]) -> tuple[Normalization, ...]:

@@ -32,6 +32,67 @@ class Block:
     """(stop - start, high - low) float32, C-contiguous."""
 
 
+@dataclass(frozen=True, slots=True)
+class AxisPart:
+    """Some voxels of an axis that is resampled from ``n`` to ``m`` voxels; indices count from the first of them.
+
+    A part behaves as the whole axis does, but for voxels near its ends that are not ends of the axis.
+    """
+
+    n: int
+    m: int
+    sources: tuple[int, int]
+    """First source voxel, and one past the last."""
+    outputs: tuple[int, int]
+    """First output voxel, and one past the last."""
+
+    @classmethod
+    def whole(cls, n: int, m: int) -> AxisPart:
+        """Return all voxels of an axis."""
+        return cls(n, m, (0, n), (0, m))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the part is all of the axis."""
+        return self == AxisPart.whole(self.n, self.m)
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of output voxels."""
+        return self.outputs[1] - self.outputs[0]
+
+    def nearest(self) -> IndexArray:
+        """Return the source voxel nearest to each output voxel, as :func:`nearest_indices`."""
+        return self._inside(nearest_indices(self.n, self.m)[slice(*self.outputs)])
+
+    def taps(self) -> tuple[IndexArray, IndexArray, NDArray[np.float64]]:
+        """Return the two source voxels around each output voxel, as :func:`linear_taps`."""
+        outputs = slice(*self.outputs)
+        lower, upper, weight = linear_taps(self.n, self.m)
+        return self._inside(lower[outputs]), self._inside(upper[outputs]), weight[outputs]
+
+    def mapped(self) -> NDArray[np.float64]:
+        """Return the centres of the source voxels on the axis of the output voxels, as :func:`mapped_positions`."""
+        inside = mapped_positions(self.n, self.m)[slice(*self.sources)] - self.outputs[0]
+        return inside if self.is_whole else np.clip(inside, 0, self.n_outputs - 1)
+
+    def mapped_voxels(self) -> IndexArray:
+        """Return the output voxel at the centre of each source voxel."""
+        return np.floor(self.mapped() + 0.5).astype(np.intp)
+
+    def distance(self, outputs: IndexArray, sources: IndexArray) -> NDArray[np.float64]:
+        """Return the distance between the centres of output and source voxels, in source voxels."""
+        centres = positions(self.n, self.m)[outputs + self.outputs[0]]
+        away: NDArray[np.float64] = np.abs(centres - (sources + self.sources[0]))
+        return away
+
+    def _inside(self, indices: IndexArray) -> IndexArray:
+        """Return indices of source voxels, counted from the first; those outside are the first or last."""
+        if self.sources == (0, self.n):
+            return indices
+        return np.clip(indices - self.sources[0], 0, self.sources[1] - self.sources[0] - 1)
+
+
 def positions(n: int, m: int) -> NDArray[np.float64]:
     """(m,) float64: centres of ``m`` output voxels on the axis of the ``n`` source voxels, ``(i + 0.5) n / m - 0.5``.
 

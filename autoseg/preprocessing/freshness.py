@@ -11,7 +11,8 @@ from typing import Any
 
 from autoseg.annotation.reach import resolve_reach
 from autoseg.cases.case import CaseRecord
-from autoseg.core.location import parse_location, split_box
+from autoseg.cases.entry import VolumeArrays
+from autoseg.core.location import parse_location, path_of, split_box
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels, undrawn_set
@@ -109,6 +110,17 @@ def other_order(record: CaseRecord, plan: Plan) -> str | None:
     cases are brought to.
     """
     return None if record.voxel_order == plan.voxel_order(record.geometry) else REASONS["plan"]
+
+
+def moved_image(volume: VolumeArrays | None, files: CaseFiles) -> str | None:
+    """Return why a cached case is stale because the volume that its image is read from lies elsewhere; None if not.
+
+    Other caches hold all of their voxels, and their data sets can be moved. Codes that are there are not made again.
+    """
+    if volume is None or volume.image is None or files.volume is None:
+        return None
+    there = {path_of(location) for location in files.volume.images}
+    return None if {path_of(location) for location in volume.image.locations} == there else REASONS["image"]
 
 
 def _plan_part(plan: Plan, configuration: Configuration) -> Any:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from autoseg.core.chunks import chunks
-from autoseg.preprocessing.axes import mapped_positions
+from autoseg.preprocessing.axes import AxisPart
 
 Codes = NDArray[Any]
 _ROUNDS = 24  # many rounds are needed only where many codes meet
-_TILE = 3  # edge of a tile; in a round at most one voxel per tile changes, so that changes rarely touch
+TILE = 3  # edge of a tile; in a round at most one voxel per tile changes, so that changes rarely touch
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,12 @@ def find_survivors(source: Codes, result: Codes, unknown: int) -> tuple[NDArray[
     """
     annotated = np.flatnonzero(source != unknown)
     flat = np.ascontiguousarray(result).reshape(-1)
-    is_kept = [
-        _describe(annotated[chunk], source, result.shape).kept(flat).any(axis=1) for chunk in chunks(len(annotated))
-    ]
+    axes = [AxisPart.whole(n, m) for n, m in zip(source.shape, result.shape, strict=True)]
+    is_kept = [_describe(annotated[chunk], source, axes).kept(flat).any(axis=1) for chunk in chunks(len(annotated))]
     return annotated, np.concatenate(is_kept) if is_kept else np.zeros(0, dtype=bool)
 
 
-def rescue_classes(source: Codes, result: Codes, unknown: int) -> None:
+def rescue_classes(source: Codes, result: Codes, unknown: int, axes: Sequence[AxisPart]) -> None:
     """Change ``result`` in place until every annotated source voxel has its code near its mapped position.
 
     A voxel of ``source`` (z, y, x) is lost if none of the (up to 2 per axis) output voxels of ``result`` (z', y', x')
@@ -76,13 +75,16 @@ def rescue_classes(source: Codes, result: Codes, unknown: int) -> None:
     ----------
     unknown
         Code of unannotated voxels.
+    axes
+        The parts of the three axes that ``source`` and ``result`` are. Of a part of a map, the first output voxel is a
+        multiple of ``TILE`` on each axis, so that voxels change in the same rounds as in the whole map.
     """
     for is_wide in (False, True):
-        lost = _lost_voxels(source, result, unknown)
+        lost = _lost_voxels(source, result, unknown, axes)
         if len(lost) == 0:
             return
-        around = _annotated_around(source, result.shape, lost, unknown)
-        _give_back(_describe(around, source, result.shape, is_wide=is_wide), result, unknown)
+        around = _annotated_around(source, axes, lost, unknown)
+        _give_back(_describe(around, source, axes, is_wide=is_wide), result, unknown)
 
 
 def _give_back(voxels: _Voxels, result: Codes, unknown: int) -> None:
@@ -98,50 +100,54 @@ def _give_back(voxels: _Voxels, result: Codes, unknown: int) -> None:
             return
 
 
-def _lost_voxels(source: Codes, result: Codes, unknown: int) -> NDArray[np.intp]:
+def _lost_voxels(source: Codes, result: Codes, unknown: int, axes: Sequence[AxisPart]) -> NDArray[np.intp]:
     """(n,) flat indices of annotated voxels of ``source`` (z, y, x) whose code is at no candidate in ``result``."""
     back = result
-    for axis, (n, m) in enumerate(zip(source.shape, result.shape, strict=True)):
-        if n != m:
-            back = back.take(np.floor(mapped_positions(n, m) + 0.5).astype(np.intp), axis=axis)
+    for axis, part in enumerate(axes):
+        if part.n != part.m:
+            back = back.take(part.mapped_voxels(), axis=axis)
     doubtful = np.flatnonzero((back != source) & (source != unknown))
     if len(doubtful) == 0:
         return doubtful
-    return doubtful[~_describe(doubtful, source, result.shape).kept(result.reshape(-1)).any(axis=1)]
+    return doubtful[~_describe(doubtful, source, axes).kept(result.reshape(-1)).any(axis=1)]
 
 
-def _describe(flat: NDArray[np.intp], source: Codes, shape: Sequence[int], *, is_wide: bool = False) -> _Voxels:
+def _describe(flat: NDArray[np.intp], source: Codes, axes: Sequence[AxisPart], *, is_wide: bool = False) -> _Voxels:
     """Return code and candidates of the voxels of ``source`` (z, y, x) at the flat indices ``flat`` (n,).
 
-    ``shape`` is that of the output; with ``is_wide`` there are 3 candidates per axis.
+    With ``is_wide`` there are 3 candidates per axis.
     """
     code = np.ascontiguousarray(source).reshape(-1)[flat]
     per_axis: list[list[tuple[NDArray[np.intp], NDArray[np.float64]]]] = []
-    for coordinate, n, m in zip(np.unravel_index(flat, source.shape), source.shape, shape, strict=True):
-        mapped = mapped_positions(n, m)[coordinate]
+    shape = tuple(part.n_outputs for part in axes)
+    for coordinate, part in zip(np.unravel_index(flat, source.shape), axes, strict=True):
+        mapped = part.mapped()[coordinate]
         low, centre, high = np.floor(mapped), np.floor(mapped + 0.5), np.ceil(mapped)
-        near = (low,) if n == m else (low, high)
-        choices = (centre - 1, centre, centre + 1) if is_wide and m > 1 else near
-        per_axis.append([(np.clip(choice, 0, m - 1).astype(np.intp), np.abs(choice - mapped)) for choice in choices])
+        near = (low,) if part.n == part.m else (low, high)
+        choices = (centre - 1, centre, centre + 1) if is_wide and part.m > 1 else near
+        last = part.n_outputs - 1
+        per_axis.append([(np.clip(choice, 0, last).astype(np.intp), np.abs(choice - mapped)) for choice in choices])
     candidates, distances = [], []
     for corner in product(*per_axis):
-        candidates.append(np.ravel_multi_index(tuple(index for index, _ in corner), tuple(shape)))
+        candidates.append(np.ravel_multi_index(tuple(index for index, _ in corner), shape))
         distances.append(sum(distance**2 for _, distance in corner))
     order = np.argsort(np.stack(distances, axis=1), axis=1, kind="stable")
     return _Voxels(code, np.take_along_axis(np.stack(candidates, axis=1), order, axis=1))
 
 
-def _annotated_around(source: Codes, shape: Sequence[int], lost: NDArray[np.intp], unknown: int) -> NDArray[np.intp]:
+def _annotated_around(
+    source: Codes, axes: Sequence[AxisPart], lost: NDArray[np.intp], unknown: int
+) -> NDArray[np.intp]:
     """(n,) flat indices of all annotated voxels of ``source`` (z, y, x) whose candidates may meet those of a lost one.
 
-    ``lost`` (l,) are flat indices; ``shape`` is that of the output.
+    ``lost`` (l,) are flat indices.
     """
-    touched = np.zeros(tuple(shape), dtype=bool)
-    touched.reshape(-1)[_describe(lost, source, shape).candidates] = True
+    touched = np.zeros(tuple(part.n_outputs for part in axes), dtype=bool)
+    touched.reshape(-1)[_describe(lost, source, axes).candidates] = True
     touched = ndimage.maximum_filter(touched, size=3, mode="nearest")
-    for axis, (n, m) in enumerate(zip(source.shape, shape, strict=True)):
-        if n != m:
-            touched = touched.take(np.floor(mapped_positions(n, m) + 0.5).astype(np.intp), axis=axis)
+    for axis, part in enumerate(axes):
+        if part.n != part.m:
+            touched = touched.take(part.mapped_voxels(), axis=axis)
     return np.flatnonzero(touched & (source != unknown))
 
 
@@ -170,8 +176,8 @@ def _give(
     if len(rows) == 0:
         return False
     wanted = np.take_along_axis(waiting.candidates[rows], free[rows].argmax(axis=1)[:, None], axis=1)[:, 0]
-    tiles = tuple((index + step) // _TILE for index in np.unravel_index(wanted, tuple(shape)))
-    tile = np.ravel_multi_index(tiles, tuple(length // _TILE + _ROUNDS for length in shape))
+    tiles = tuple((index + step) // TILE for index in np.unravel_index(wanted, tuple(shape)))
+    tile = np.ravel_multi_index(tiles, tuple(length // TILE + _ROUNDS for length in shape))
     _, first = np.unique(tile, return_index=True)
     flat[wanted[first]] = waiting.code[rows[first]]
     return True

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.preprocessing.axes import IndexArray, linear_taps, nearest_indices
+from autoseg.preprocessing.axes import AxisPart, IndexArray
 from autoseg.preprocessing.label_set_unions import LabelSetUnions
 
 Codes = NDArray[Any]
@@ -54,14 +54,13 @@ class Neighbours:
         return Neighbours(self.codes.take(rows, axis=1), shares, self.nearest[rows])
 
 
-def axis_neighbours(before: Sequence[int], after: Sequence[int], axis: int, *, is_linear: bool) -> AxisNeighbours:
-    """Return the table of an axis between shapes ``before`` and ``after``; if not linear, only the nearest voxels."""
-    n, m = before[axis], after[axis]
+def axis_neighbours(before: Sequence[int], part: AxisPart, axis: int, *, is_linear: bool) -> AxisNeighbours:
+    """Return the table of an axis of an array of shape ``before``; if not linear, only the nearest voxels."""
     stride = int(np.prod(before[axis + 1 :], dtype=np.intp))
-    nearest = nearest_indices(n, m) * stride
+    nearest = part.nearest() * stride
     if not is_linear:
         return AxisNeighbours((nearest,), (), nearest)
-    lower, upper, weight = linear_taps(n, m)
+    lower, upper, weight = part.taps()
     return AxisNeighbours((lower * stride, upper * stride), (1 - weight, weight), nearest)
 
 

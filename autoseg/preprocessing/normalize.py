@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.cases.layers import Kind, Layer
+from autoseg.cases.scaling import Scaling, scaled
 from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.core.chunks import slabs
 from autoseg.core.errors import Fault, FileFormatError, PlanError
@@ -85,22 +86,29 @@ def normalized_box(
         As :func:`normalize`.
     """
     _check_channels(values, plan, configuration)
-    result = np.empty(values.shape, dtype=np.float32)
-    for index, (scheme, is_masked) in enumerate(
-        zip(configuration.normalization, configuration.use_mask_for_norm, strict=True)
+    for scheme, channel in zip(configuration.normalization, values, strict=True):
+        if scheme == "rgb_to_0_1":
+            check_rgb(float(channel.min(initial=0)), float(channel.max(initial=0)))
+    return scaled(values, scalings(plan, configuration, statistics))
+
+
+def scalings(plan: Plan, configuration: Configuration, statistics: Sequence[ChannelStatistics]) -> tuple[Scaling, ...]:
+    """Return the normalisation of each channel of a volume as numbers; parameters as for :func:`normalized_box`."""
+    rules = []
+    for scheme, is_masked, training, of_volume in zip(
+        configuration.normalization, configuration.use_mask_for_norm, plan.intensities, statistics, strict=True
     ):
-        of_volume, training, out = statistics[index], plan.intensities[index], result[index]
         if scheme == "zscore":
             moments = of_volume.nonzero if is_masked else of_volume.everywhere
-            _shift_and_scale(values[index], out, moments.mean, moments.std)
-            if is_masked:
-                outside = (values == 0).all(axis=0)
-                out[outside] = values[index][outside]
+            rules.append(Scaling(shift=moments.mean, scale=max(moments.std, _SMALLEST), keeps_zero=is_masked))
         elif scheme == "rescale_to_0_1":
-            _shift_and_scale(values[index], out, of_volume.low, of_volume.high - of_volume.low)
+            rules.append(Scaling(shift=of_volume.low, scale=max(of_volume.high - of_volume.low, _SMALLEST)))
+        elif scheme == "ct":
+            low, high = training.percentile_00_5, training.percentile_99_5
+            rules.append(Scaling(shift=training.mean, scale=max(training.std, _SMALLEST), low=low, high=high))
         else:
-            SCHEMES[scheme](values[index], out, training, None)
-    return result
+            rules.append(Scaling(scale=255.0 if scheme == "rgb_to_0_1" else 1.0))
+    return tuple(rules)
 
 
 def standardized(layer: Layer, plan: Plan) -> Layer:
@@ -181,11 +189,15 @@ def _rescale(values: NDArray[Any], out: Float32Array, training: IntensityPropert
 
 def _rgb(values: NDArray[Any], out: Float32Array, training: IntensityProperties, mask: BoolArray | None) -> None:
     """Fill ``out`` (*S) with ``values`` (*S) divided by 255; raise ``FileFormatError`` if they are outside 0 to 255."""
-    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    check_rgb(float(values.min(initial=0)), float(values.max(initial=0)))
+    np.divide(values, np.float32(255), out=out)
+
+
+def check_rgb(low: float, high: float) -> None:
+    """Raise ``FileFormatError`` if intensities from ``low`` to ``high`` are no RGB channel of 8 bits."""
     if low < 0 or high > 255:
         fix = "Convert the images to 8 bit, or give the channel another name in dataset.json, so that z-score is used."
         raise FileFormatError(Fault("RGB channel", f"values from {low:g} to {high:g}", "0 to 255", fix))
-    np.divide(values, np.float32(255), out=out)
 
 
 SCHEMES: Mapping[Normalization, Callable[[NDArray[Any], Float32Array, IntensityProperties, BoolArray | None], None]] = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.arrays import BoolArray, Float32Array
 from autoseg.core.chunks import CACHED_VOXELS, chunks
-from autoseg.preprocessing.axes import Block, IndexArray, linear_taps, nearest_indices, operator
+from autoseg.preprocessing.axes import AxisPart, Block, IndexArray, operator
 
 Codes = NDArray[Any]
 _CLOSE = 1e-5  # scores nearer to each other than this are left to exact weights
@@ -43,7 +43,9 @@ class _Axis:
         return _Axis(lower - first, upper - first, weight, ()), slice(first, last)
 
 
-def decide_by_one_hot(source: Codes, result: Codes, contested: BoolArray, axes: Sequence[int]) -> None:
+def decide_by_one_hot(
+    source: Codes, result: Codes, contested: BoolArray, axes: Sequence[int], parts: Sequence[AxisPart]
+) -> None:
     """Decide the slabs of a dense map that are so fragmented that interpolation costs less than weighing neighbours.
 
     Parameters
@@ -57,9 +59,11 @@ def decide_by_one_hot(source: Codes, result: Codes, contested: BoolArray, axes: 
         largest sums are so close that rounding could decide between them.
     axes
         Axes that are interpolated; along the others the nearest voxel is taken.
+    parts
+        The parts of the three axes that ``source`` and ``result`` are.
     """
     lead = next((axis for axis in range(3) if max(source.shape[axis], result.shape[axis]) > 1), 0)
-    tables = [_axis(source.shape[axis], result.shape[axis], is_linear=axis in axes) for axis in range(3)]
+    tables = [_axis(part, is_linear=axis in axes) for axis, part in enumerate(parts)]
     first, others = tables.pop(lead), tables
     source, result, contested = (np.moveaxis(array, lead, 0) for array in (source, result, contested))
     planes = max(source[0].size, result[0].size)
@@ -73,15 +77,15 @@ def decide_by_one_hot(source: Codes, result: Codes, contested: BoolArray, axes: 
             result[slab], contested[slab] = _highest(piece, codes, (part, *others), result[slab].shape)
 
 
-def _axis(n: int, m: int, *, is_linear: bool) -> _Axis | None:
+def _axis(part: AxisPart, *, is_linear: bool) -> _Axis | None:
     """Return the interpolation along an axis; None if its length does not change."""
-    if n == m:
+    if part.n == part.m:
         return None
     if not is_linear:
-        nearest = nearest_indices(n, m)
+        nearest = part.nearest()
         return _Axis(nearest, nearest, None, ())
-    lower, upper, weight = linear_taps(n, m)
-    return _Axis(lower, upper, weight.astype(np.float32), operator(n, m, 1))
+    lower, upper, weight = part.taps()
+    return _Axis(lower, upper, weight.astype(np.float32), operator(part.n, part.m, 1) if part.is_whole else ())
 
 
 def _distinct(codes: Codes, at_most: int) -> tuple[Any, ...]:

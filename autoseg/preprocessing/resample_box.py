@@ -1,20 +1,32 @@
-"""Boxes of a resampled image, each from the box of the source that it depends on, so that any volume fits in memory.
+"""Boxes of resampled images and maps of codes, each from the box of the source that it depends on.
 
-The voxel of an output box has the value that :func:`autoseg.preprocessing.resample_image.resample_image` gives it in
-the whole image, within 1e-5 of the range: positions count from the first voxel of the volume, and the source is read as
-far as the spline reaches (16 voxels on both sides, the halo). No voxel depends on the order of boxes or on their size.
+The voxel of an output box has the value that the resampling of the whole gives it: positions count from the first voxel
+of the volume, and the source is read as far as the rules reach. The halo of an image is 16 source voxels on both sides,
+that of codes ``HALO`` output voxels. Images are equal within 1e-5 of the range, codes exactly
+(:mod:`autoseg.preprocessing.resample_image`, :mod:`autoseg.preprocessing.resample_codes`). A box belongs to whoever
+asks for it; no voxel depends on the order of boxes or on their size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.arrays import Float32Array, Shape3
 from autoseg.core.boxes import Box
-from autoseg.preprocessing.axes import Block, nearest_indices, operator_rows
+from autoseg.preprocessing.axes import AxisPart, Block, linear_taps, mapped_positions, nearest_indices, operator_rows
+from autoseg.preprocessing.keep_small_annotation import TILE
+from autoseg.preprocessing.label_set_unions import LabelSetUnions
+from autoseg.preprocessing.resample_codes import resample_part
+
+HALO = 12
+"""Output voxels around a box that are resampled with it. Rules for single voxels reach 2 voxels; but a code that would
+vanish takes the place of another, which may take that of a third. Chains of more than about six are cut off here."""
+LEAST_EDGE = 16
+"""Edge of a part of a box that is not divided any more, since it is mostly halo."""
 
 Limits = NDArray[np.floating]
 """Smallest and largest intensity: (C, 2) of each channel, or (C, L, 2) of its L slices along an axis."""
@@ -80,10 +92,89 @@ def resample_box(
     return result
 
 
+def codes_window(before: Shape3, after: Shape3, box: Box) -> tuple[AxisPart, AxisPart, AxisPart]:
+    """Return the parts of the three axes that are resampled for a box of codes: the box and its halo."""
+    z, y, x = (_window(n, m, start, stop) for n, m, start, stop in zip(before, after, box.start, box.stop, strict=True))
+    return z, y, x
+
+
+def sources_of(window: tuple[AxisPart, AxisPart, AxisPart]) -> Box:
+    """Return the box of source voxels of a window."""
+    (z0, z1), (y0, y1), (x0, x1) = (part.sources for part in window)
+    return Box((z0, y0, x0), (z1, y1, x1))
+
+
+def resample_codes_box(
+    read: Callable[[Box], NDArray[Any]],
+    before: Shape3,
+    after: Shape3,
+    box: Box,
+    *,
+    unknown: int | None,
+    separate_axis: int | None = None,
+    unions: LabelSetUnions | None = None,
+) -> NDArray[Any]:
+    """Return a box of a map of codes that is resampled in the same field of view.
+
+    Parameters
+    ----------
+    read
+        Function that returns a box (*box) of the map; it is called once.
+    before, after
+        Shape (z, y, x) of the whole map before and after.
+    box
+        Box within ``after``, not empty.
+    unknown
+        Code of unannotated voxels; None if there is none in all of the map.
+    separate_axis, unions
+        As for :func:`autoseg.preprocessing.resample_codes.resample_codes`. Unions are numbered as they are found.
+
+    Returns
+    -------
+    (*box), same type.
+    """
+    if before == after:
+        return read(box)
+    window = codes_window(before, after, box)
+    source = np.ascontiguousarray(read(sources_of(window)))
+    codes = resample_part(source, window, unknown=unknown, separate_axis=separate_axis, unions=unions)
+    (z0, z1), (y0, y1), (x0, x1) = (part.outputs for part in window)
+    return np.ascontiguousarray(codes[box.relative_to(Box((z0, y0, x0), (z1, y1, x1))).slices])
+
+
+def divided(box: Box, sources: Callable[[Box], Box], most: int) -> Iterator[Box]:
+    """Yield the parts of a box, each of which depends on at most ``most`` source voxels, if it is no small part.
+
+    ``sources`` returns the box of source voxels of a part. An edge of at most ``LEAST_EDGE`` voxels is not divided.
+    """
+    needed = sources(box)
+    axis = max(range(3), key=lambda axis: (box.shape[axis] > LEAST_EDGE) * needed.shape[axis])
+    if needed.n_voxels <= most or box.shape[axis] <= LEAST_EDGE:
+        yield box
+        return
+    middle = (box.start[axis] + box.stop[axis]) // 2
+    stop, start = list(box.stop), list(box.start)
+    stop[axis] = start[axis] = middle
+    yield from divided(Box(box.start, (stop[0], stop[1], stop[2])), sources, most)
+    yield from divided(Box((start[0], start[1], start[2]), box.stop), sources, most)
+
+
 def measured_limits(channels: NDArray[np.generic], separate_axis: int | None = None) -> Limits:
     """Return the limits of an image, or a box of one, (C, *S): (C, 2), or (C, L, 2) with ``separate_axis``."""
     axes = tuple(axis + 1 for axis in range(3) if axis != separate_axis)
     return np.stack([channels.min(axis=axes), channels.max(axis=axes)], axis=-1).astype(np.float64)
+
+
+def _window(n: int, m: int, start: int, stop: int) -> AxisPart:
+    """Return the part of an axis that output voxels ``start`` to ``stop - 1`` depend on."""
+    first, last = max(0, (start - HALO) // TILE * TILE), min(m, stop + HALO)
+    if n == m:
+        return AxisPart(n, m, (first, last), (first, last))
+    lower, upper, _ = linear_taps(n, m)
+    mapped = mapped_positions(n, m)
+    low = min(int(lower[first]), int(np.searchsorted(mapped, first - 1)))
+    high = max(int(upper[last - 1]) + 1, int(np.searchsorted(mapped, last, side="right")))
+    return AxisPart(n, m, (low, high), (first, last))
 
 
 def _rows(before: Shape3, after: Shape3, box: Box, order: int, separate_axis: int | None) -> list[Block]:

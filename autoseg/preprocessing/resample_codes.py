@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.core.chunks import CACHED_VOXELS, VOXELS, chunks
-from autoseg.preprocessing.axes import IndexArray, linear_taps, mapped_positions, nearest_indices, positions
+from autoseg.preprocessing.axes import AxisPart, IndexArray
 from autoseg.preprocessing.keep_small_annotation import rescue_classes
 from autoseg.preprocessing.label_set_unions import LabelSetUnions
 from autoseg.preprocessing.neighbour_weights import (
@@ -89,59 +89,73 @@ def resample_codes(
         return codes.copy(order="C")
     padding = 3 - codes.ndim
     source = codes.reshape((1,) * padding + codes.shape)
-    full = (1,) * padding + shape
+    axes = [AxisPart.whole(n, m) for n, m in zip(source.shape, (1,) * padding + shape, strict=True)]
     separate = None if separate_axis is None else separate_axis + padding
     if unknown is not None and not (source == unknown).any():
         unknown = None
-    result = _nearest(source, full) if unknown is None else _nearest_known(source, full, unknown)
-    _decide_by_weights(source, result, unknown, separate, unions)
+    return resample_part(source, axes, unknown=unknown, separate_axis=separate, unions=unions).reshape(shape)
+
+
+def resample_part(
+    source: Codes,
+    axes: Sequence[AxisPart],
+    *,
+    unknown: int | None,
+    separate_axis: int | None,
+    unions: LabelSetUnions | None,
+) -> Codes:
+    """Return the codes at some output voxels, (z', y', x'), from some source voxels, ``source`` (z, y, x).
+
+    ``axes`` are the parts of the three axes. The other parameters are those of :func:`resample_codes`, where
+    ``unknown`` is None for a map without unannotated voxels.
+    """
+    result = _nearest(source, axes) if unknown is None else _nearest_known(source, axes, unknown)
+    _decide_by_weights(source, result, axes, unknown, separate_axis, unions)
     if unknown is not None:
-        rescue_classes(source, result, unknown)
-    return result.reshape(shape)
+        rescue_classes(source, result, unknown, axes)
+    return result
 
 
-def _nearest(source: Codes, shape: Sequence[int]) -> Codes:
-    """Return ``shape`` codes: the nearest voxel of ``source`` (z, y, x), axes that shrink most first."""
+def _nearest(source: Codes, axes: Sequence[AxisPart]) -> Codes:
+    """Return the codes of the nearest voxels of ``source`` (z, y, x), axes that shrink most first."""
     result = source
-    for axis in _cheapest_order(source.shape, shape):
-        result = result.take(nearest_indices(source.shape[axis], shape[axis]), axis=axis)
+    for axis in _cheapest_order(axes):
+        result = result.take(axes[axis].nearest(), axis=axis)
     return np.ascontiguousarray(result) if result is not source else source.copy()
 
 
-def _nearest_known(source: Codes, shape: Sequence[int], unknown: int) -> Codes:
-    """Return ``shape`` codes: by axis the nearest voxel of ``source`` (z, y, x), or a known one if it is unknown.
+def _nearest_known(source: Codes, axes: Sequence[AxisPart], unknown: int) -> Codes:
+    """Return codes: by axis those of the nearest voxel of ``source`` (z, y, x), or a known one if it is unknown.
 
     The known voxel is the nearest one in the extent of the output voxel.
     """
     result = source
-    for axis in _cheapest_order(source.shape, shape):
-        n, m = source.shape[axis], shape[axis]
+    for axis in _cheapest_order(axes):
         before = result
-        result = before.take(nearest_indices(n, m), axis=axis)
-        for outputs, sources in _extent(n, m):
+        result = before.take(axes[axis].nearest(), axis=axis)
+        for outputs, sources in _extent(axes[axis]):
             where = (slice(None),) * axis + (outputs,)
             present = result[where]
             result[where] = np.where(present == unknown, before.take(sources, axis=axis), present)
     return np.ascontiguousarray(result) if result is not source else source.copy()
 
 
-def _cheapest_order(before: Sequence[int], after: Sequence[int]) -> list[int]:
+def _cheapest_order(axes: Sequence[AxisPart]) -> list[int]:
     """Return the axes whose length changes, those that shrink most first; of equals the first axis is first."""
-    changing = [axis for axis in range(len(before)) if before[axis] != after[axis]]
-    return sorted(changing, key=lambda axis: after[axis] / before[axis])
+    changing = [axis for axis, part in enumerate(axes) if part.n != part.m]
+    return sorted(changing, key=lambda axis: axes[axis].m / axes[axis].n)
 
 
-def _extent(n: int, m: int) -> list[tuple[IndexArray, IndexArray]]:
+def _extent(axis: AxisPart) -> list[tuple[IndexArray, IndexArray]]:
     """Return pairs of output voxels and source voxels in their extent other than the nearest, (k,) each, closest first.
 
     Each pair of arrays holds every output voxel at most once. Empty unless the axis shrinks.
     """
-    if m >= n:
+    if axis.m >= axis.n:
         return []
-    owner = np.floor(mapped_positions(n, m) + 0.5).astype(np.intp)
-    members = np.flatnonzero(nearest_indices(n, m)[owner] != np.arange(n))
-    distance = np.abs(positions(n, m)[owner[members]] - members)
-    order = np.lexsort((distance, owner[members]))
+    owner = axis.mapped_voxels()
+    members = np.flatnonzero(axis.nearest()[owner] != np.arange(len(owner)))
+    order = np.lexsort((axis.distance(owner[members], members), owner[members]))
     members = members[order]
     owners = owner[members]
     starts = np.searchsorted(owners, owners)  # first position of each owner's run
@@ -150,23 +164,24 @@ def _extent(n: int, m: int) -> list[tuple[IndexArray, IndexArray]]:
 
 
 def _decide_by_weights(
-    source: Codes, result: Codes, unknown: int | None, separate: int | None, unions: LabelSetUnions | None
+    source: Codes,
+    result: Codes,
+    parts: Sequence[AxisPart],
+    unknown: int | None,
+    separate: int | None,
+    unions: LabelSetUnions | None,
 ) -> None:
     """Overwrite ``result`` (z', y', x') with the codes of most linear weight where ``source`` (z, y, x) varies."""
-    axes = [axis for axis in range(3) if source.shape[axis] != result.shape[axis] and axis != separate]
+    axes = [axis for axis in range(3) if parts[axis].n != parts[axis].m and axis != separate]
     contested = _cells_that_differ(source, axes)
     if contested is None:
         return
-    tables = [axis_neighbours(source.shape, result.shape, axis, is_linear=axis in axes) for axis in range(3)]
-    for axis in _cheapest_order(source.shape, result.shape):
-        lower = (
-            linear_taps(source.shape[axis], result.shape[axis])[0]
-            if axis in axes
-            else nearest_indices(source.shape[axis], result.shape[axis])
-        )
+    tables = [axis_neighbours(source.shape, parts[axis], axis, is_linear=axis in axes) for axis in range(3)]
+    for axis in _cheapest_order(parts):
+        lower = parts[axis].taps()[0] if axis in axes else parts[axis].nearest()
         contested = contested.take(lower, axis=axis)
     if unknown is None:
-        decide_by_one_hot(source, result, contested, axes)
+        decide_by_one_hot(source, result, contested, axes, parts)
     flat_source, flat_result, flat_contested = (
         np.ascontiguousarray(source).reshape(-1),
         result.reshape(-1),

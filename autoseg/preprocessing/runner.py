@@ -25,12 +25,14 @@ from autoseg.core.trained_on import image_contents
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels, annotated_codes, weight_levels
 from autoseg.dataset.protocol import AnnotationProtocol
-from autoseg.preprocessing.freshness import REASONS, case_fingerprint, other_order, staleness
+from autoseg.preprocessing.freshness import REASONS, case_fingerprint, moved_image, other_order, staleness
 from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.merge_inferred import pair
 from autoseg.preprocessing.merge_weights import weigh
 from autoseg.preprocessing.pipeline import preprocess
 from autoseg.preprocessing.read_case import infer_case, read_case, read_previous
+from autoseg.preprocessing.volume_case import VolumeJob, write_volume_case
+from autoseg.preprocessing.volume_size import REMEDY, is_large, refused
 
 NEVER = "never preprocessed"
 NO_FILES: Mapping[str, Path] = MappingProxyType({})
@@ -167,6 +169,7 @@ def stale_cases(
         else:
             expected = _fingerprint(files_of[name], dataset, plan, configuration, previous.get(name))
             reason = staleness(entry.fingerprint, expected) or other_order(entry.record, plan)
+            reason = reason or moved_image(entry.volume, files_of[name])
             if reason is not None:
                 stale[name] = reason
     return stale
@@ -207,6 +210,9 @@ def _further_layers(job: _Job, case: Case) -> tuple[Layer, ...]:
 
 def _run(job: _Job) -> None:
     """Preprocess one case and write it."""
+    if is_large(job.files):
+        _run_volume(job)
+        return
     with contextlib.nullcontext() if job.is_alone else threadpool_limits(1):
         case = read_case(job.files, job.labels, (job.plan, job.configuration))
         case = replace(case, layers=(*case.layers, *_further_layers(job, case)))
@@ -255,6 +261,17 @@ def _run(job: _Job) -> None:
         entry=entry,
         layers=layers,
     )
+
+
+def _run_volume(job: _Job) -> None:
+    """Preprocess a case that is too large for memory, block by block; ``DatasetError`` for what it cannot have."""
+    faults = refused(job.files, job.labels, job.protocol)
+    if job.configuration.previous_stage is not None:
+        faults.append(Fault(f"case {job.files.name!r}", "the second stage of a cascade", "a case in memory", REMEDY))
+    if faults:
+        raise DatasetError(faults)
+    with contextlib.nullcontext() if job.is_alone else threadpool_limits(1):
+        write_volume_case(VolumeJob(job.files, job.labels, job.plan, job.configuration, job.folder, job.fingerprint))
 
 
 def _members(table: BoolArray) -> tuple[tuple[int, ...], ...]:

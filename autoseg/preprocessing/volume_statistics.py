@@ -24,8 +24,8 @@ EXACT_VOXELS = 1 << 27
 """Voxels of the largest volume of which every voxel is read."""
 SAMPLED_BLOCKS = 512
 """Blocks that are read of a larger one, at most."""
-BLOCK: Shape3 = (32, 128, 128)
-"""Voxels (z, y, x) of a block."""
+BLOCK: Shape3 = (4, 256, 256)
+"""Voxels (z, y, x) of a block. Few slices, since of each slice whole tiles may have to be decoded."""
 
 
 def volume_statistics(volume: StoredArray) -> tuple[ChannelStatistics, ...]:

@@ -5,6 +5,7 @@ They follow the codes of the case, have rows in the code table, and are moved wi
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ LARGEST_SHARE = 0.5
 """Largest share of the voxels of a code in a case that may be held out; a code with more is not held out there."""
 CELLS_PER_ZONE = 4
 """Number of grid cells across the nearest zone; distances are measured on this grid."""
+MOST_CELLS = 1 << 23
+"""Cells of a grid, at most: those of a case of billions of voxels are larger. Measuring distances takes 24 bytes a
+cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,8 @@ def choose_extra_codes(case: CaseStore, rule: ExtraCodeRule) -> ExtraCodes:
     shape = case.entry.record.shape
     key = (HELD_OUT, zlib.crc32(case.entry.record.case.encode()))
     rng = np.random.default_rng(np.random.SeedSequence(rule.seed, spawn_key=key))
-    blocks = Grid(rng.random(_n_cells(shape, rule.block)) < rule.held_out_share, rule.block)
+    block = _bounded(rule.block, shape)
+    blocks = Grid(rng.random(_n_cells(shape, block)) < rule.held_out_share, block)
     table = case.entry.table
     held_out = table.informative & table.single
     for code in np.flatnonzero(held_out):
@@ -119,7 +124,7 @@ def _distance_zones(case: CaseStore, table: CodeTable, borders_mm: Sequence[floa
     """Return the distance zone of each cell of ``case``, uint8: the number of borders at or below its distance."""
     spacing, shape = case.entry.record.spacing, case.entry.record.shape
     z, y, x = (max(1, int(borders_mm[0] / CELLS_PER_ZONE / step)) for step in spacing)
-    cell = (z, y, x)
+    cell = _bounded((z, y, x), shape)
     is_empty = np.ones(_n_cells(shape, cell), dtype=bool)
     for code in np.flatnonzero(table.foreground):
         is_empty[_cells_of(case, int(code), cell)] = False
@@ -128,6 +133,15 @@ def _distance_zones(case: CaseStore, table: CodeTable, borders_mm: Sequence[floa
     sampling = [edge * step for edge, step in zip(cell, spacing, strict=True)]
     distances = ndimage.distance_transform_edt(is_empty, sampling=sampling)
     return Grid(np.digitize(distances, borders_mm).astype(np.uint8), cell)
+
+
+def _bounded(cell: Shape3, shape: Sequence[int]) -> Shape3:
+    """Return the edges of a cell, doubled along the axis with most cells until the grid has at most ``MOST_CELLS``."""
+    edges = list(cell)
+    while math.prod(_n_cells(shape, edges)) > MOST_CELLS:
+        counts = _n_cells(shape, edges)
+        edges[counts.index(max(counts))] *= 2
+    return (edges[0], edges[1], edges[2])
 
 
 def _n_cells(shape: Sequence[int], cell: Sequence[int]) -> tuple[int, ...]:

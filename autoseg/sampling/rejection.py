@@ -80,7 +80,7 @@ class AreaTable:
         starts = [np.arange(0, length, edge) for length, edge in zip(shape, edges, strict=True)]
         corners = tuple(np.append(first, length) for first, length in zip(starts, shape, strict=True))
         is_counted = np.stack([annotated, foreground])  # (2, N)
-        dtype = np.int32 if math.prod(shape) <= np.iinfo(np.int32).max else np.int64
+        dtype = _count_type(shape)
         sums = np.zeros((2, *map(len, corners)), dtype=dtype)
         for box in blocks(Box.whole(shape), READ_BOX):
             counts = is_counted[:, read(box)].view(np.uint8)  # (2, z, y, x)
@@ -142,7 +142,8 @@ class Rejection:
         """Return the numbers of voxels in a box of ``case``, for patches of ``n_axes`` axes (2 or 3)."""
         key = case.entry.record.case
         if key not in self._tables:
-            entries = max(MAX_TABLE_BYTES // (8 * max(self.n_cases, 1)), MIN_ENTRIES)
+            entry_bytes = 2 * np.dtype(_count_type(case.entry.record.shape)).itemsize
+            entries = max(MAX_TABLE_BYTES // (entry_bytes * max(self.n_cases, 1)), MIN_ENTRIES)
             table = case.entry.table
             self._tables[key] = AreaTable.build(
                 case.entry.record.shape,
@@ -193,6 +194,11 @@ class Rejection:
             f"{' and '.join(required)}; took the best, with {' and '.join(actual)}. Lower these settings if that "
             "happens in many cases."
         )
+
+
+def _count_type(shape: Sequence[int]) -> type[np.signedinteger[Any]]:
+    """Return the type that holds the number of all voxels of a case."""
+    return np.int32 if math.prod(shape) <= np.iinfo(np.int32).max else np.int64
 
 
 def _block_edges(shape: Sequence[int], max_entries: int, n_axes: int) -> list[int]:

@@ -21,6 +21,7 @@ from autoseg.inference.model import Model, previous_folder
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.io.png import write_png
 from autoseg.preprocessing.read_case import read_unlabelled
+from autoseg.preprocessing.volume_size import is_large
 from autoseg.report.number_sheet import NumberColumn, draw_numbers
 from autoseg.report.overlay import Layer, choose_slices, draw_overlay
 from autoseg.training.request import FoldRequest
@@ -33,7 +34,7 @@ N_SLICES = 4
 
 
 def preview_names(request: FoldRequest) -> tuple[str, ...]:
-    """Return the cases of the previews: as set, otherwise the first validation case; () if there is none.
+    """Return the cases of the previews: as set, otherwise the first validation case that fits into memory; () for none.
 
     Raises ``ConfigError`` for a case that the data set does not have.
     """
@@ -44,7 +45,7 @@ def preview_names(request: FoldRequest) -> tuple[str, ...]:
             f"monitoring.preview_cases: found {', '.join(unknown)}, expected cases of {request.dataset.name}: "
             f"{listed(request.dataset.case_names)}. Correct the names."
         )
-    return names or request.val_cases[:1]
+    return names or tuple(name for name in request.val_cases if not is_large(request.dataset.case(name)))[:1]
 
 
 def draw_previews(request: FoldRequest, parts: Parts, seconds: float) -> list[Path]:
@@ -76,6 +77,8 @@ def draw_previews(request: FoldRequest, parts: Parts, seconds: float) -> list[Pa
 
 def _draw(request: FoldRequest, predictor: Predictor, name: str, path: Path, seconds: float) -> None:
     files, labels = request.dataset.case(name), request.dataset.labels
+    if is_large(files):
+        raise ConfigError("it is too large for memory. Name a smaller case in monitoring.preview_cases")
     case = read_unlabelled(name, files.images, [(request.plan, request.configuration)])
     image, geometry = case.own_image.astype(np.float32, copy=False), case.geometry
     title = f"{name}, after {seconds / 3600:.2f} h of training"

@@ -22,6 +22,7 @@ from autoseg.inference.outputs import FurtherOutput
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.quality_output import PredictedQuality
 from autoseg.io.images import ending_of_maps
+from autoseg.preprocessing.volume_size import is_large
 from autoseg.tasks.separation import SeparationSettings
 from autoseg.training.calibration import ValidationSamples, is_sampled, refit_calibration
 from autoseg.training.request import FoldRequest
@@ -36,8 +37,8 @@ class TrainedFold:
 
     folder: Path
     """``ROOT/results/DATASET/<name>__<configuration>/fold_<k>``: checkpoints, history, pictures, validation."""
-    summary: AnySummary
-    """Scores of the validation cases; empty if the fold has none."""
+    summary: AnySummary | None
+    """Scores of the validation cases; empty if the fold has none. None if all are too large for memory."""
 
     @property
     def model_folder(self) -> Path:
@@ -52,31 +53,51 @@ def validation_file(fold: Path, files: CaseFiles, labels: Labels) -> Path:
     return fold / "validation" / f"{files.name}{ending}"
 
 
-def validate_fold(request: FoldRequest, *, workers: int = 1, progress: Progress = silent) -> AnySummary:
+def validate_fold(request: FoldRequest, *, workers: int = 1, progress: Progress = silent) -> AnySummary | None:
     """Do :func:`predict_validation`, then :func:`score_validation`."""
     predict_validation(request, workers=workers, progress=progress)
     return score_validation(request, workers=workers)
 
 
+def predictable_cases(request: FoldRequest) -> tuple[str, ...]:
+    """Return the validation cases that are predicted as a whole after training: those that fit into memory.
+
+    Predicting a volume of billions of voxels would take longer than the training.
+    """
+    return tuple(name for name in request.val_cases if not is_large(request.dataset.case(name)))
+
+
 def predict_validation(request: FoldRequest, *, workers: int = 1, progress: Progress = silent) -> None:
     """Predict the validation cases of a finished fold into ``validation/``; with several ranks each does its share.
 
-    With ``mirror`` off in the configuration neither training nor prediction mirrors. Raises ``AutosegError`` naming the
+    With ``mirror`` off in the configuration neither training nor prediction mirrors. Cases that are too large for
+    memory are left out (:func:`predictable_cases`). Raises ``AutosegError`` naming the
     cases that could not be predicted. Returns when all ranks are done.
     """
-    share = [request.val_cases[index] for index in request.ranks.share(len(request.val_cases))]
+    names = predictable_cases(request)
+    share = [names[index] for index in request.ranks.share(len(names))]
+    left_out = sorted(set(request.val_cases) - set(names))
+    if left_out and request.ranks.is_first:
+        log.warning(
+            "fold %s: too large for memory, and not predicted for validation: %s. The Dice of patches during the "
+            "training stands for it. For scores of whole objects give annotated boxes as cases (docs/volumes.md), or "
+            "predict and evaluate the volume.", request.fold, listed(left_out),
+        )  # fmt: skip
     if share:
         _predict(request, share, workers, progress)
     request.ranks.any(False)  # waits for the others
 
 
-def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary:
+def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary | None:
     """Score all predictions in ``validation/`` and write ``summary.json`` beside them; fit the calibration anew.
 
-    Classes of which no validation case has a voxel are named in a warning. Cases that the weights were trained on (fold
-    "all", or a pretraining) are named in the summary.
+    None, and no file, if there is none, because all cases are too large for memory. Classes of which no validation case
+    has a voxel are named in a warning. Cases that the weights were trained on (fold "all", or a pretraining) are named
+    in the summary.
     """
-    cases = {name: request.dataset.case(name) for name in request.val_cases}
+    cases = {name: request.dataset.case(name) for name in predictable_cases(request)}
+    if request.val_cases and not cases:
+        return None
     pairs = {
         name: (case.label, validation_file(request.folder, case, request.dataset.labels))
         for name, case in cases.items()

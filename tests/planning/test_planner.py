@@ -65,6 +65,13 @@ def test_large_images_get_a_low_resolution_configuration_and_a_cascade(tmp_path)
     assert cascade.patch_size == fullres.patch_size == (128, 128, 128)
 
 
+def test_volumes_larger_than_memory_get_no_low_resolution(tmp_path):
+    dataset, fingerprint = make_dataset(tmp_path), make_fingerprint((0.5, 0.5, 0.5), (600, 600, 600))
+    assert "3d_lowres" in plan(dataset, fingerprint).configurations
+    of_volumes = fingerprint.model_copy(update={"has_volumes": True})
+    assert tuple(plan(dataset, of_volumes).configurations) == ("2d", "3d_fullres")
+
+
 def test_axes_are_reordered_with_the_coarsest_first(tmp_path):
     made = plan(make_dataset(tmp_path), make_fingerprint((0.7, 0.8, 3.0), (400, 380, 90)))
     assert made.transpose_forward == (2, 0, 1)

@@ -8,6 +8,7 @@ from batchgenerators.augmentations.utils import resize_segmentation
 from scipy import ndimage
 
 from autoseg.preprocessing import one_hot_interpolation, resample_codes
+from autoseg.preprocessing.axes import AxisPart
 
 CASES = [
     ((31,), (20,)),
@@ -48,13 +49,17 @@ def test_a_fragmented_map_of_any_type_follows_batchgenerators(dtype):
     np.testing.assert_array_equal(result, resize_segmentation(codes, (41, 40, 44), order=1))
 
 
+def _whole(source, result):
+    return [AxisPart.whole(n, m) for n, m in zip(source.shape, result.shape, strict=True)]
+
+
 def test_only_slabs_where_it_pays_are_decided():
     source, result = np.zeros((30, 40, 40), np.uint8), np.full((45, 60, 60), 9, np.uint8)
     source[20:] = _crumbs((10, 40, 40), 3)
     contested = np.zeros(result.shape, bool)
     contested[:30, 0, 0] = True
     contested[31:] = True
-    one_hot_interpolation.decide_by_one_hot(source, result, contested, (0, 1, 2))
+    one_hot_interpolation.decide_by_one_hot(source, result, contested, (0, 1, 2), _whole(source, result))
     assert (result[:9] == 9).all() and contested[:9, 0, 0].all(), "too few contested voxels"
     assert set(np.unique(result[36:])) == {0, 1, 2}
     assert contested[36:].mean() < 0.05, "only close calls are left"
@@ -63,5 +68,5 @@ def test_only_slabs_where_it_pays_are_decided():
 def test_with_many_codes_votes_are_left_to_be_counted():
     source = np.random.default_rng(0).integers(0, 60, (12, 12, 12)).astype(np.uint8)
     result, contested = np.zeros((15, 15, 15), np.uint8), np.ones((15, 15, 15), bool)
-    one_hot_interpolation.decide_by_one_hot(source, result, contested, (0, 1, 2))
+    one_hot_interpolation.decide_by_one_hot(source, result, contested, (0, 1, 2), _whole(source, result))
     assert contested.all() and not result.any()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from moving import moving
 
+from autoseg.sampling import extra_codes
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.extra_codes import ExtraCodeRule, choose_extra_codes
 from autoseg.sampling.loader import make_loader
@@ -47,6 +48,16 @@ def test_a_box_gets_the_codes_of_the_whole_case(case):
     whole = extra_codes.apply(case.codes, (0, 0, 0))
     box = (slice(2, 5), slice(3, 19), slice(5, 22))
     assert (extra_codes.apply(case.codes[box], (2, 3, 5)) == whole[box]).all()
+
+
+def test_grids_over_large_cases_have_larger_cells(case, monkeypatch):
+    monkeypatch.setattr(extra_codes, "MOST_CELLS", 30)
+    found = choose_extra_codes(case, ZONES)
+    assert found.held_out_blocks.values.size <= 30 and found.zones.values.size <= 30
+    changed = found.apply(case.codes, (0, 0, 0))
+    assert set(np.unique(changed)) > {0, 1, 2}
+    for grid in (found.held_out_blocks, found.zones):
+        assert all(n * edge >= length for n, edge, length in zip(grid.values.shape, grid.cell, SHAPE, strict=True))
 
 
 def test_the_choice_follows_from_seed_and_name(case, write):
