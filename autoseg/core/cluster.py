@@ -40,6 +40,8 @@ REMIND_S = 60
 """Time between two messages that there is no worker."""
 RESULT_S = 10
 """Time for the way of a result, after which it is asked whether its worker is still there."""
+ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+"""Of local workers. Dask's own also has MALLOC_TRIM_THRESHOLD_, with which each large array is made of new pages."""
 AHEAD, QUICK_S = 2, 2.0
 """Items that a worker has, one of them in work, while items take less than so many seconds; otherwise it has one."""
 LOSSES = 3
@@ -86,10 +88,11 @@ def open_cluster(given: str, paths: Sequence[Path], *, resource: str | None = No
 
 def _local(distributed: Any, n_workers: int) -> Any:
     """Return a scheduler on this machine with so many worker processes of one thread; none of them serves a page."""
-    return distributed.LocalCluster(
-        n_workers=n_workers, threads_per_worker=1, processes=True, memory_limit=0, host="127.0.0.1",
-        dashboard_address=None, worker_dashboard_address=None, silence_logs=logging.CRITICAL,
-    )  # fmt: skip
+    with optional("dask.config", EXTRA).set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT}):
+        return distributed.LocalCluster(
+            n_workers=n_workers, threads_per_worker=1, processes=True, memory_limit=0, host="127.0.0.1",
+            dashboard_address=None, worker_dashboard_address=None, silence_logs=logging.CRITICAL,
+        )  # fmt: skip
 
 
 def _client(distributed: Any, local: Any, address: Address) -> Any:

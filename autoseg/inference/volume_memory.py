@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,6 @@ _FEATURE_MAPS = 8
 """Feature maps of the finest stage that a network holds at a time."""
 _SLAB_COPIES = 8
 """Arrays of the size of a slab of logits: the slab, resampled, decided, its probabilities, in two slabs at a time."""
-_PAGE = 4096
-"""Bytes in which the system counts memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ def resident_memory() -> int:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
         return 0
-    return pages * _PAGE
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def wide_patch(volume: PreparedVolume) -> Shape3:
