@@ -114,7 +114,7 @@ def predict(
     from autoseg.inference.predict_images import (
         predict_images,  # imports torch, so only after the arguments are checked
     )
-    from autoseg.inference.predict_volume import VolumeOptions
+    from autoseg.inference.volume_options import VolumeOptions
     from autoseg.inference.volume_units import Part
 
     volume = VolumeOptions(blockwise, memory_gb, Part.parse(part) if part else Part(), write_as)

@@ -12,8 +12,10 @@ from autoseg.inference.folder import PredictionReport
 from autoseg.inference.group_source import GroupSource
 from autoseg.inference.input_cases import Inputs
 from autoseg.inference.predict_group import predict_group
-from autoseg.inference.predict_volume import VolumeOptions, predict_volume, volume_locations
+from autoseg.inference.predict_volume import predict_volume
 from autoseg.inference.predictor import Predictor
+from autoseg.inference.volume_locations import volume_locations
+from autoseg.inference.volume_options import VolumeOptions
 from autoseg.inference.volume_workers import predict_by_workers
 
 
@@ -39,7 +41,7 @@ def predict_images(
 ) -> PredictionReport:
     """Predict images with the mean of the models, and write ``<case><ending>`` to the folder ``output``.
 
-    A volume (:func:`autoseg.inference.predict_volume.volume_locations`) is predicted part by part, and written as
+    A volume (:func:`autoseg.inference.volume_locations.volume_locations`) is predicted part by part, and written as
     ``<case>.zarr``.
 
     Parameters

@@ -6,9 +6,8 @@ import hashlib
 import logging
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock
@@ -18,25 +17,23 @@ from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import counted
 from autoseg.core.json_models import load_model, save_model
-from autoseg.core.location import ARRAY_ENDINGS, parse_location, path_of, split_box
-from autoseg.core.plan import Plan
+from autoseg.core.location import path_of
 from autoseg.core.prediction_record import record_prediction
 from autoseg.core.progress import Progress, silent
 from autoseg.core.resources import GB
-from autoseg.dataset.folder_files import refuse_dataset_folder, visible
+from autoseg.dataset.folder_files import refuse_dataset_folder
 from autoseg.inference.blockwise import VolumePredictor
 from autoseg.inference.folder import ON_CLUSTER, PredictionReport, described, write_model_files
-from autoseg.inference.input_cases import Inputs
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.saved_instances import FOLDER as INSTANCES
 from autoseg.inference.volume_arrays import CORES, PROBABILITIES, UNCERTAINTY, Layout, volume_outputs
+from autoseg.inference.volume_locations import case_name
 from autoseg.inference.volume_memory import MemoryNeed, fixed_bytes, memory_budget, wide_patch
 from autoseg.inference.volume_objects import VolumeObjects
+from autoseg.inference.volume_options import ZARR, VolumeOptions
 from autoseg.inference.volume_outputs import ShardLayers, VolumeOutput, crop_part
 from autoseg.inference.volume_units import Part, Unit, box_of_part, columns, units
-from autoseg.io.chunked import is_chunked
-from autoseg.io.images import SUPPORTED_ENDINGS
 from autoseg.io.stored_array import StoredArray
 from autoseg.io.write_stored import STORED_ENDINGS, write_stored
 from autoseg.nn.device import device_name
@@ -49,34 +46,6 @@ SETTINGS_FILE = ".prediction.json"
 LOCK_FILE = ".finish.lock"
 MOST_GAPS = 1000
 """Boxes of missing data that are listed."""
-ZARR = ".zarr"
-_ENDINGS = (*ARRAY_ENDINGS, ".json")
-"""Endings of volumes that are no image files."""
-_PICTURES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
-"""Endings of sections."""
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeOptions:
-    """How a volume is predicted."""
-
-    is_forced: bool = False
-    """Whether an image file is predicted as a volume, too."""
-    memory_gb: float | None = None
-    """Memory of the process in all (10**9 bytes); None is half of what is free."""
-    part: Part = field(default_factory=Part)
-    """The part that this process predicts."""
-    write_as: str = ZARR
-    """Ending of the label map: that of the Zarr, or of a file that is made of it at the end."""
-    is_helping: bool = False
-    """Whether another process records the prediction, and concludes it when all parts are done."""
-
-    def __post_init__(self) -> None:
-        if self.write_as not in (ZARR, *STORED_ENDINGS):
-            known = ", ".join((ZARR, *STORED_ENDINGS))
-            raise ConfigError(f"--write-as: found {self.write_as!r}, expected one of {known}. Leave it out for .zarr.")
-        if self.memory_gb is not None and not self.memory_gb > 0:
-            raise ConfigError(f"--memory-gb: found {self.memory_gb:g}, expected more than 0. Leave it out.")
 
 
 class Settings(BaseModel):
@@ -192,56 +161,9 @@ def predict_volume(
     return PredictionReport(done=(name,)) if todo or is_shared or is_new else PredictionReport(skipped=(name,))
 
 
-def volume_locations(inputs: Inputs, options: VolumeOptions, plan: Plan) -> tuple[str, ...]:
-    """Return the locations of the volume that is given, its channels in order; () if what is given are cases.
-
-    A volume is an array in Zarr, N5, Precomputed, HDF5, NumPy or described as tiles; a folder of sections, pictures
-    of which none is named ``_0000``, unless the model was trained on such pictures; with ``options.is_forced`` any
-    image file. Raises ``ConfigError`` if the options are for volumes, and cases are given.
-    """
-    given: Sequence[str | Path] = ()
-    if isinstance(inputs, (str, Path)):
-        given = (inputs,)
-    elif not isinstance(inputs, Mapping) and len(inputs) == 1:
-        given = tuple(inputs[0])
-    if given and (options.is_forced or any(_is_volume(item, plan) for item in given)):
-        return tuple(str(item) for item in given)
-    if options != VolumeOptions():
-        raise ConfigError(
-            "--blockwise, --memory-gb, --part, --write-as: found images, expected a volume, such as "
-            "-i volume.zarr, or one image file with --blockwise. Leave them out."
-        )
-    return ()
-
-
 def _n_left(outputs: Sequence[VolumeOutput]) -> int:
     """Return the number of shards of the whole volume that are not written."""
     return sum(len(item.writer.pending()) for item in outputs)
-
-
-def _is_volume(location: str | Path, plan: Plan) -> bool:
-    whole, box = split_box(location)
-    path, inner = parse_location(whole)
-    if box is not None or inner or path.suffix.lower() in _ENDINGS:
-        return True
-    if not path.is_dir() or is_chunked(path):
-        return path.is_dir()
-    names = [item.name.lower() for item in visible(path) if item.is_file()]
-    pictures = [name for name in names if name.endswith(_PICTURES)]
-    return bool(pictures) and not plan.is_of_2d_images and not any("_0000." in name for name in names)
-
-
-def case_name(location: str) -> str:
-    """Return the name of the case of a location: of the file or folder, of the array in it, and the box."""
-    whole, box = split_box(location)
-    path, inner = parse_location(whole)
-    stem = path.name
-    for ending in (*_ENDINGS, *SUPPORTED_ENDINGS):
-        stem = stem.removesuffix(ending)
-    parts = [stem.removesuffix("_0000"), *(part for part in inner.split("/") if part)]
-    if box is not None:
-        parts += [f"{start}-{stop}" for start, stop in zip(box.start, box.stop, strict=True)]
-    return "_".join(parts)
 
 
 def _check_output(path: Path, locations: Sequence[str]) -> None:

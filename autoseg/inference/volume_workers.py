@@ -13,9 +13,10 @@ from autoseg.core.parallel import Cluster, map_unordered
 from autoseg.core.progress import Progress, silent
 from autoseg.core.resources import GB, free_memory
 from autoseg.inference.folder import PredictionReport
-from autoseg.inference.predict_volume import VolumeOptions, predict_volume
+from autoseg.inference.predict_volume import predict_volume
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.volume_memory import resident_memory
+from autoseg.inference.volume_options import VolumeOptions
 from autoseg.inference.volume_units import Part
 
 PARTS_PER_WORKER = 4

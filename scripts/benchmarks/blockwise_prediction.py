@@ -34,9 +34,10 @@ from autoseg.core.fingerprint import IntensityProperties
 from autoseg.core.geometry import Geometry
 from autoseg.core.plan import Configuration, Plan, Topology
 from autoseg.inference import Predictor
-from autoseg.inference.predict_volume import VolumeOptions, predict_volume
+from autoseg.inference.predict_volume import predict_volume
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.volume_arrays import Layout
+from autoseg.inference.volume_options import VolumeOptions
 from autoseg.io.arrays import open_array
 from autoseg.io.zarr_writer import create_zarr
 from autoseg.nn.architectures.registry import build_network

@@ -17,7 +17,7 @@ from pathlib import Path
 import tensorstore  # noqa: F401 (imported once here, and not used before the fork)
 import yaozarrs.v05  # noqa: F401
 
-from autoseg.inference import Predictor, predict_volume, predictor, volume_arrays
+from autoseg.inference import Predictor, predict_volume, predictor, volume_arrays, volume_options
 from autoseg.inference.predictor_group import PredictorGroup
 
 LONGEST_S = 0.25
@@ -28,7 +28,7 @@ def predict(model, volume, output, **options):
     volume_arrays.CHUNK, volume_arrays.SHARD = 4, 16
     loaded = Predictor.load(model, device="cpu", mirror=False)
     group = PredictorGroup((replace(loaded, autocast_dtype=None),))
-    settings = predict_volume.VolumeOptions(**options)
+    settings = volume_options.VolumeOptions(**options)
     return predict_volume.predict_volume(
         group, (volume,), Path(output), settings, save_probabilities=True, save_uncertainty=True
     )

@@ -15,9 +15,10 @@ from torch import nn
 
 from autoseg.core.geometry import Geometry
 from autoseg.inference import Predictor, predictor
-from autoseg.inference.predict_volume import VolumeOptions, predict_volume
+from autoseg.inference.predict_volume import predict_volume
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.volume_memory import resident_memory
+from autoseg.inference.volume_options import VolumeOptions
 from autoseg.io.zarr_writer import create_zarr
 
 PATCH = (16, 128, 128)

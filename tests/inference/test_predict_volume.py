@@ -31,8 +31,9 @@ from autoseg.inference import volume_arrays
 from autoseg.inference.export import decide
 from autoseg.inference.objects import ObjectMap
 from autoseg.inference.predict_images import predict_images
-from autoseg.inference.predict_volume import VolumeOptions, case_name
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.volume_locations import case_name
+from autoseg.inference.volume_options import VolumeOptions
 from autoseg.inference.volume_units import Part
 from autoseg.io.arrays import open_array
 from autoseg.io.images import write_labels, write_values
