@@ -47,10 +47,11 @@ class VolumeObjects:
         if method is not None and has_affinities(group):
             group, method = parted_by(group, method), None
         dataset, separation = group.dataset, separation_of(group)
-        if method == "cellpose" or separation.method == "mutex":
+        unsuitable = "cellpose" if method == "cellpose" else "mutex" if separation.method == "mutex" else None
+        if unsuitable is not None:
             raise ConfigError(
-                f"--instances: found {method or separation.method}, expected watershed: it needs the whole volume. "
-                "Write --instances watershed."
+                f"--instances: found {unsuitable}, expected watershed: {unsuitable} needs the whole volume. Write "
+                "--instances watershed."
             )
         if method is not None:
             saved = SavedInstances.by(method, dataset, separation)
