@@ -18,7 +18,7 @@ from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.boxes import Box, read_overhanging
 from autoseg.core.errors import ConfigError, DatasetError, Fault
-from autoseg.core.location import split_box
+from autoseg.core.location import is_location, split_box
 from autoseg.core.plan import Plan
 from autoseg.dataset.labels import background_value
 from autoseg.inference.decided import DecidedSlab, Observer
@@ -95,7 +95,9 @@ class VolumePredictor:
         faults += [_stack_fault(volume, plan) for plan, _ in plans if n_slices(volume.shape, volume.geometry, plan) > 1]
         if faults:
             raise DatasetError(list(dict.fromkeys(faults)))
-        return cls(group, volume, box, name, tuple(prepare_volume(volume, name, wholes, *plan) for plan in plans))
+        is_file = not any(map(is_location, wholes))
+        prepared = (prepare_volume(volume, name, wholes, *plan, is_file=is_file) for plan in plans)
+        return cls(group, volume, box, name, tuple(prepared))
 
     @property
     def target(self) -> StoredArray:
@@ -196,7 +198,13 @@ class VolumePredictor:
         )
         prepared = tuple(
             prepare_volume(
-                wider, self.name, (volume.location,), item.plan, item.configuration, statistics=item.statistics
+                wider,
+                self.name,
+                (),
+                item.plan,
+                item.configuration,
+                is_file=not is_location(volume.location),
+                statistics=item.statistics,
             )
             for item in self.prepared
         )

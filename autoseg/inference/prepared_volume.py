@@ -8,25 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoseg.cases.case import CaseRecord
+from autoseg.cases.volume_image import TurnedVolume
 from autoseg.core.arrays import Float32Array, Shape3
 from autoseg.core.boxes import Box, blocks
 from autoseg.core.errors import DatasetError, Fault
-from autoseg.core.location import is_location
-from autoseg.core.orientation import VoxelOrder
 from autoseg.core.plan import Configuration, Plan
 from autoseg.inference.boxed_image import BoxedImage
 from autoseg.inference.logit_resampling import resampling_of
-from autoseg.io.arrays import levels, open_array
 from autoseg.io.stored_array import StoredArray, part_of
 from autoseg.preprocessing import anisotropic_axis
 from autoseg.preprocessing.normalize import normalized_box
 from autoseg.preprocessing.pipeline import resampled_shape, target_spacing
 from autoseg.preprocessing.resample_box import resample_box, source_box
 from autoseg.preprocessing.volume_content import content_of
+from autoseg.preprocessing.volume_grid import is_close, level_like
 from autoseg.preprocessing.volume_statistics import ChannelStatistics, volume_statistics
 
-SAME_SPACING = 0.01
-"""Relative difference up to which a spacing is taken for that of the plan, and nothing is resampled."""
 TILE = 128
 """Edge in voxels of what is resampled at once."""
 MOST_LAYER = 128
@@ -41,14 +38,14 @@ class PreparedVolume:
     configuration: Configuration
     record: CaseRecord
     """Description of the preprocessing, by which the prediction is brought to the grid of the volume."""
-    source: StoredArray
-    """The volume without its empty border, or a level of its pyramid, in the axes of the file."""
+    source: TurnedVolume
+    """The volume without its empty border, or a level of its pyramid."""
     statistics: tuple[ChannelStatistics, ...]
-    """Of each channel of ``source``."""
+    """Of each channel of the finest level, without the empty border."""
 
     def image(self, box: Box) -> BoxedImage:
         """Return the image of which the part is predicted that a box, voxels of the crop, follows from."""
-        shape = (self.source.shape[0], *self.record.shape)
+        shape = (self.source.array.shape[0], *self.record.shape)
         return BoxedImage(shape, resampling_of(self.record, box).source, self.read, self.layer)
 
     def read(self, box: Box) -> Float32Array:
@@ -56,7 +53,7 @@ class PreparedVolume:
 
         What is resampled is made in tiles that do not depend on the box, so that its last bits do not either.
         """
-        before, after = self.shape_of_source, self.record.shape
+        before, after = self.source.shape, self.record.shape
         if before == after or not box.n_voxels:
             return self._normalized(box)
         axis, limits = anisotropic_axis(self.record.spacing_before, self.record.spacing), self._limits()
@@ -78,22 +75,14 @@ class PreparedVolume:
             result[place] = values[(slice(None), *inside.relative_to(tile).slices)]
         return result
 
-    @property
-    def shape_of_source(self) -> Shape3:
-        """Shape (z, y, x) of ``source`` in the plan's axes."""
-        z, y, x = self.record.voxel_order.permuted(self.source.spatial_shape)
-        return (z, y, x)
-
     def _normalized(self, box: Box) -> Float32Array:
         """Return (C, *box) float32 of a box of the source, which may be empty."""
-        order = self.record.voxel_order
-        of_file = order.inverse.turned_box(box, self.shape_of_source)
-        stored = self.source.read(of_file)
+        stored = np.ascontiguousarray(self.source.read(box))
         if stored.dtype.kind == "f" and not np.isfinite(stored).all():
-            where, found = f"{self.source.location}, voxels {of_file} (z, y, x)", "values that are NaN or infinite"
-            raise DatasetError([Fault(where, found, "numbers only", "Replace them, or export the volume again.")])
-        normalized = normalized_box(stored, self.plan, self.configuration, self.statistics)
-        return np.ascontiguousarray(order.apply(normalized))
+            where = f"{self.source.array.location}, voxels {self.source.stored_box(box)} (z, y, x)"
+            fix = "Replace them, or export the volume again."
+            raise DatasetError([Fault(where, "values that are NaN or infinite", "numbers only", fix)])
+        return normalized_box(stored, self.plan, self.configuration, self.statistics)
 
     def _limits(self) -> Float32Array:
         """Return the smallest and the largest normalised intensity of each channel, (C, 2)."""
@@ -105,8 +94,8 @@ class PreparedVolume:
     def layer(self) -> int:
         """Number of planes that are read at once: about a step of the windows, in whole chunks of the source."""
         along = self.record.transpose[0]
-        ratio = self.record.shape[0] / self.shape_of_source[0]
-        chunk = max(1, round(self.source.chunk[along] * ratio))
+        ratio = self.record.shape[0] / self.source.shape[0]
+        chunk = max(1, round(self.source.array.chunk[along] * ratio))
         depth = self.configuration.patch_size[0] if len(self.configuration.patch_size) == 3 else 1
         wanted = max(1, depth // 2)
         return min(-(-wanted // chunk) * chunk, MOST_LAYER, self.record.shape[0])
@@ -119,11 +108,10 @@ def prepare_volume(
     plan: Plan,
     configuration: Configuration,
     *,
+    is_file: bool,
     statistics: tuple[ChannelStatistics, ...] | None = None,
 ) -> PreparedVolume:
     """Return a volume on the grid of a configuration, with its statistics.
-
-    An image file is cropped to what is not 0, if the plan says so, as in memory; other volumes never are.
 
     Parameters
     ----------
@@ -132,27 +120,27 @@ def prepare_volume(
     name
         Name of the case.
     locations
-        Of the volume; a level of its pyramid that has the plan's spacing is read instead of the finest.
+        Of the volume; a level of its pyramid that has the plan's spacing is read instead of the finest. () if it is
+        not stored as it is.
     plan, configuration
         The decisions.
+    is_file
+        Whether it is an image file, which is cropped to what is not 0 if the plan says so, as in memory.
     statistics
-        Of the channels, if they are known; None computes them.
+        Of the channels, if they are known; None computes them, from the finest level.
     """
     order, shape = plan.voxel_order(volume.geometry), volume.spatial_shape
-    is_cropped = plan.crop and not any(map(is_location, locations))
-    content = content_of(volume) if is_cropped else Box.whole(shape)
+    content = content_of(volume) if plan.crop and is_file else Box.whole(shape)
     crop = order.turned_box(content, shape)
     spacing_before = order.permuted(volume.geometry.spacing)
     spacing = target_spacing(spacing_before, configuration)
-    source = volume if content == Box.whole(shape) else part_of(volume, content)
-    resampled = resampled_shape(crop.shape, spacing_before, spacing)
-    if _is_same(spacing_before, spacing):
-        resampled = crop.shape
-    elif content == Box.whole(shape) and len(locations) == 1:
-        level = _level(locations[0], order, spacing)
-        if level is not None:
-            source = level
-            resampled = order.permuted(level.spatial_shape)
+    source = TurnedVolume(volume, content, order)
+    if content == Box.whole(shape):
+        _, level = level_like(tuple(locations), volume, order, spacing)
+        source = TurnedVolume(level, Box.whole(level.spatial_shape), order)
+    resampled = source.shape
+    if not is_close(order.permuted(source.array.geometry.spacing), spacing):
+        resampled = resampled_shape(crop.shape, spacing_before, spacing)
     record = CaseRecord(
         case=name,
         geometry=volume.geometry,
@@ -165,7 +153,9 @@ def prepare_volume(
         spacing=spacing,
         shape=resampled,
     )
-    return PreparedVolume(plan, configuration, record, source, statistics or volume_statistics(source))
+    if statistics is None:
+        statistics = volume_statistics(volume if content == Box.whole(shape) else part_of(volume, content))
+    return PreparedVolume(plan, configuration, record, source, statistics)
 
 
 def _aligned(box: Box, size: Shape3, shape: Shape3) -> Box:
@@ -174,15 +164,3 @@ def _aligned(box: Box, size: Shape3, shape: Shape3) -> Box:
     stops = [-(-stop // length) * length for stop, length in zip(box.stop, size, strict=True)]
     whole = Box((starts[0], starts[1], starts[2]), (stops[0], stops[1], stops[2]))
     return whole.intersection(Box.whole(shape))
-
-
-def _level(location: str, order: VoxelOrder, spacing: Sequence[float]) -> StoredArray | None:
-    """Return the level of a pyramid that has ``spacing`` (axes of the plan); None if there is none."""
-    for level, geometry in levels(location):
-        if _is_same(order.permuted(geometry.spacing), spacing):
-            return open_array(level)
-    return None
-
-
-def _is_same(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(abs(a - b) <= SAME_SPACING * b for a, b in zip(one, other, strict=True))

@@ -49,14 +49,14 @@ class MemoryNeed:
         """
         record, patch = self.volume.record, window_shape(self.volume.configuration.patch_size)
         n_sums = self.n_outputs * self.n_stacked
-        n_channels, itemsize = self.volume.source.shape[0], self.volume.source.dtype.itemsize
+        n_channels, itemsize = self.volume.source.array.shape[0], self.volume.source.array.dtype.itemsize
         layer = self.volume.layer
         region = resampling_of(record, column).source.shape
         reach = [
             min(edge + 2 * (size - 1), whole) for edge, size, whole in zip(region, patch, record.shape, strict=True)
         ]
         plane = math.prod(max(edge, size) for edge, size in zip(reach[1:], patch[1:], strict=True))
-        ratio = math.prod(self.volume.shape_of_source) / math.prod(record.shape)
+        ratio = math.prod(self.volume.source.shape) / math.prod(record.shape)
         read = layer * plane * n_channels * (4 + (0 if ratio == 1 else 12 * ratio) + ratio * (itemsize + 5))
         image = 4 * n_channels * plane * (2 * (patch[0] + layer) + layer) + read
         sums = 4 * n_sums * patch[0] * region[1] * region[2]

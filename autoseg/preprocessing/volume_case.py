@@ -95,7 +95,7 @@ def write_volume_case(job: VolumeJob) -> None:
     if job.files.volume is None:
         raise ValueError(f"case {job.files.name}: its files are no part of a volume")
     grid = find_grid(job.files.volume, job.plan, job.configuration)
-    statistics = volume_statistics(grid.volume)
+    statistics = volume_statistics(grid.finest)
     for scheme, channel in zip(job.configuration.normalization, statistics, strict=True):
         if scheme == "rgb_to_0_1":
             check_rgb(channel.low, channel.high)

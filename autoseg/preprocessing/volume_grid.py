@@ -34,6 +34,8 @@ class VolumeGrid:
     """Locations of the level that is read, in channel order."""
     volume: StoredArray
     """All of that level."""
+    finest: StoredArray
+    """All of the finest level, whose statistics normalise every level."""
     inside: Box
     """Voxels of the level that are read: the case and its context."""
     own: Box
@@ -105,10 +107,8 @@ def find_grid(part: VolumePart, plan: Plan, configuration: Configuration) -> Vol
     order = plan.voxel_order(finest.geometry)
     wanted = target_spacing(order.permuted(finest.geometry.spacing), configuration)
     locations, volume = part.images, finest
-    for of_level, geometry in () if part.box is not None else _levels(part.images):
-        if _is_close(order.permuted(geometry.spacing), wanted):
-            locations, volume = of_level, open_volume(of_level)
-            break
+    if part.box is None:
+        locations, volume = level_like(part.images, finest, order, wanted)
     whole = Box.whole(volume.spatial_shape)
     own, inside, geometry = whole, whole, volume.geometry
     if part.box is not None:
@@ -118,18 +118,39 @@ def find_grid(part: VolumePart, plan: Plan, configuration: Configuration) -> Vol
     before = order.permuted(volume.geometry.spacing)
     shape = order.permuted(inside.shape)
     separate = None
-    if _is_close(before, wanted):
+    if is_close(before, wanted):
         wanted = before
     else:
         shape, separate = resampled_shape(shape, before, wanted), anisotropic_axis(before, wanted)
-    return VolumeGrid(locations, volume, inside, own, geometry, order, before, wanted, shape, separate)
+    return VolumeGrid(locations, volume, finest, inside, own, geometry, order, before, wanted, shape, separate)
+
+
+def level_like(
+    locations: tuple[str, ...], finest: StoredArray, order: VoxelOrder, wanted: tuple[float, float, float]
+) -> tuple[tuple[str, ...], StoredArray]:
+    """Return the level of a volume that has the wanted voxel size within 1 %, and its locations; otherwise the finest.
+
+    Parameters
+    ----------
+    locations, finest
+        The volume; its channels may have a pyramid each.
+    order, wanted
+        Change to the axes of the plan, and the voxel size in these axes, mm.
+    """
+    if is_close(order.permuted(finest.geometry.spacing), wanted):
+        return locations, finest
+    for of_level, geometry in _levels(locations):
+        if is_close(order.permuted(geometry.spacing), wanted):
+            return of_level, open_volume(of_level)
+    return locations, finest
+
+
+def is_close(spacing: tuple[float, float, float], wanted: tuple[float, float, float]) -> bool:
+    """Whether two voxel sizes are taken for equal."""
+    return all(math.isclose(edge, other, rel_tol=CLOSE) for edge, other in zip(spacing, wanted, strict=True))
 
 
 def _levels(locations: tuple[str, ...]) -> list[tuple[tuple[str, ...], Geometry]]:
     """Return locations and geometry of each level that all channels have, the finest first."""
     of_channels = [levels(location) for location in locations]
     return [(tuple(location for location, _ in level), level[0][1]) for level in zip(*of_channels, strict=False)]
-
-
-def _is_close(spacing: tuple[float, float, float], wanted: tuple[float, float, float]) -> bool:
-    return all(math.isclose(edge, other, rel_tol=CLOSE) for edge, other in zip(spacing, wanted, strict=True))

@@ -95,7 +95,7 @@ def test_a_level_of_the_pyramid_with_the_plans_spacing_is_read(tmp_path):
     predictor = make_predictor(tmp_path / "model", spacing=(2.0, 2.0, 2.0))
     volume = VolumePredictor.open(predictor, str(tmp_path / "v.zarr"))
     level = open_array(f"{tmp_path}/v.zarr:1")
-    assert volume.prepared[0].source.location == level.location
+    assert volume.prepared[0].source.array.location == level.location
     coarse = level.read(Box.whole(level.spatial_shape))
     np.testing.assert_array_equal(volume.prepared[0].read(Box((1, 2, 3), (8, 12, 9))), coarse[:, 1:8, 2:12, 3:9])
     assert volume.predict_box(Box.whole(shape)).shape == shape
