@@ -120,12 +120,14 @@ def measure(
         "settings": list(options.settings), "threads": threads,
     }  # fmt: skip
     check_settings(work, asked)
-    write_json(work / "settings.json", asked)
     kinds = [(number, system) for number in every or [1, 3] for system in chosen]
+    for number, _ in kinds:
+        annotated_sections(source.case_names, number)
     if only_table:
         wanted = [(number, system, seed) for number, system in kinds for seed in seeds or [1]]
         runs = [finished(measurement, *key) for key in wanted if result_path(measurement, *key).is_file()]
     else:
+        write_json(work / "settings.json", asked)
         comparisons = {number: prepared(measurement, number) for number in every or [1, 3]}
         runs = [  # seed by seed, so that every row has something early
             run_once(measurement, comparisons[number], number, system, seed)
@@ -167,7 +169,9 @@ def annotated_sections(names: Sequence[str], every: int) -> tuple[list[str], lis
     split = make_splits(names)[0]
     training = list(split.train[every // 2 :: every])
     if not training:
-        raise ConfigError(f"--every {every}: found {len(split.train)} training sections, expected more. Annotate more.")
+        raise ConfigError(
+            f"--every {every}: found {len(split.train)} training sections, expected more. Give a smaller number."
+        )
     return training, list(split.val)
 
 
