@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +50,7 @@ CONFIGURATION = "2d"
 RESULT = "result.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measurement:
     """Settings that all runs share."""
 
@@ -108,33 +109,34 @@ def measure(
     common.set_up_logging()
     torch.set_num_threads(threads)
     source = checked_source(dataset)
-    chosen = chosen_systems(systems, nnunet_python)
+    chosen, distances = chosen_systems(systems, nnunet_python), every or [1, 3]
+    for number in distances:
+        annotated_sections(source.case_names, number)
     options = RunOptions(
         "0", CONFIGURATION, device="cpu", iterations=iterations, settings=tuple(settings or ()), workers=1
     )
     measurement = Measurement(source, work.absolute(), options, planner, threads, nnunet_python)
-    if any(name not in OWN_SETTINGS for name in chosen):
+    check_work(measurement, writes=not only_table)
+    run = finished_run if only_table else run_once
+    keys = [(number, system, seed) for seed in seeds or [1] for number in distances for system in chosen]
+    if only_table:
+        keys = [key for key in keys if result_path(measurement, *key).is_file()]
+    runs = [run(measurement, *key) for key in keys]  # seed by seed, so that every row has something early
+    print(f"{markdown(runs, TITLES)}\n\n{pairs(runs, TITLES)}")
+
+
+def check_work(measurement: Measurement, *, writes: bool) -> None:
+    """Raise ``ConfigError`` if the folder of runs has others; note the settings of its runs there if ``writes``."""
+    if measurement.nnunet_python is not None:
         check_version(nnunet_side(measurement, measurement.work))
     asked = {
-        "dataset": str(source.folder.resolve()), "iterations": iterations, "planner": planner,
-        "settings": list(options.settings), "threads": threads,
+        "dataset": str(measurement.source.folder.resolve()), "iterations": measurement.options.iterations,
+        "planner": measurement.planner, "settings": list(measurement.options.settings),
+        "threads": measurement.threads,
     }  # fmt: skip
-    check_settings(work, asked)
-    kinds = [(number, system) for number in every or [1, 3] for system in chosen]
-    for number, _ in kinds:
-        annotated_sections(source.case_names, number)
-    if only_table:
-        wanted = [(number, system, seed) for number, system in kinds for seed in seeds or [1]]
-        runs = [finished(measurement, *key) for key in wanted if result_path(measurement, *key).is_file()]
-    else:
-        write_json(work / "settings.json", asked)
-        comparisons = {number: prepared(measurement, number) for number in every or [1, 3]}
-        runs = [  # seed by seed, so that every row has something early
-            run_once(measurement, comparisons[number], number, system, seed)
-            for seed in seeds or [1]
-            for number, system in kinds
-        ]
-    print(f"{markdown(runs, TITLES)}\n\n{pairs(runs, TITLES)}")
+    check_settings(measurement.work, asked)
+    if writes:
+        write_json(measurement.work / "settings.json", asked)
 
 
 def checked_source(path: Path) -> Dataset:
@@ -195,6 +197,7 @@ def thinned(source: Dataset, every: int, folder: Path) -> Dataset:
     return Dataset.load(folder)
 
 
+@cache
 def prepared(measurement: Measurement, every: int) -> Comparison:
     """Plan and preprocess the sections of an annotation, for nnU-Net too if it runs; return what its runs share."""
     work = measurement.folder(every)
@@ -224,17 +227,17 @@ def result_path(measurement: Measurement, every: int, system: str, seed: int) ->
     return measurement.folder(every) / "runs" / f"{system}_seed{seed}" / RESULT
 
 
-def finished(measurement: Measurement, every: int, system: str, seed: int) -> EmRun:
+def finished_run(measurement: Measurement, every: int, system: str, seed: int) -> EmRun:
     """Return a run that is finished."""
     return EmRun(**json.loads(result_path(measurement, every, system, seed).read_text(encoding="utf-8")))
 
 
-def run_once(measurement: Measurement, comparison: Comparison, every: int, system: str, seed: int) -> EmRun:
+def run_once(measurement: Measurement, every: int, system: str, seed: int) -> EmRun:
     """Train, predict and score the held-out sections, unless that was done."""
     result = result_path(measurement, every, system, seed)
     if result.is_file():
-        return finished(measurement, every, system, seed)
-    folder, name = result.parent, result.parent.name
+        return finished_run(measurement, every, system, seed)
+    folder, name, comparison = result.parent, result.parent.name, prepared(measurement, every)
     folder.mkdir(parents=True, exist_ok=True)
     request = comparison.request(name, seed, OWN_SETTINGS.get(system, ()))
     log.info("every %d, %s: training on %d sections (%s)", every, name, len(request.train_cases), folder)
