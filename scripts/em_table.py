@@ -21,8 +21,12 @@ SCORES = {
     "rand_error": "adapted Rand error",
     "split": "VI, split",
     "merge": "VI, merged",
+    "missed_thin": "missed, thin",
+    "missed_wide": "missed, wide",
 }
 """Field of :class:`EmRun` -> its column; Dice is better if higher, the others if lower."""
+WIDE = 6
+"""Steps from a voxel to its neighbours after which nothing is left of a membrane that is cut across."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +50,43 @@ class EmRun:
     """Variation of information, bits per voxel of the reference's cells: cells that are split."""
     merge: float
     """Cells that are merged."""
+    missed_thin: float
+    """Share of the voxels of thin membranes that are not predicted, 0 to 1."""
+    missed_wide: float
+    """The same of wide membranes, which lie in the plane of the section or are filled spots."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the run as plain values."""
         return asdict(self)
 
 
-def cell_scores(references: Path, predictions: Path, cases: Iterable[str], ending: str) -> dict[str, float]:
-    """Return ``rand_error``, ``split`` and ``merge`` of label maps with membranes, means over the cases."""
-    counts = [
-        count_cells(*(read_labels(folder / f"{case}{ending}")[0] for folder in (references, predictions)))
-        for case in cases
-    ]
-    return {
+def section_scores(references: Path, predictions: Path, cases: Sequence[str], ending: str) -> dict[str, float]:
+    """Return the scores of label maps with membranes, from ``rand_error`` on.
+
+    Those of the cells are means over the cases, the shares of missed voxels are those of all cases together.
+    """
+    maps = [[read_labels(folder / f"{case}{ending}")[0] for folder in (references, predictions)] for case in cases]
+    counts = [count_cells(*pair) for pair in maps]
+    missed = np.sum([count_missed(*pair) for pair in maps], axis=0)
+    thin, wide = missed[:, 0] / np.maximum(1, missed[:, 1])
+    means = {
         name: mean(0.0 if (value := getattr(count, name)) is None else value for count in counts)
         for name in ("rand_error", "split", "merge")
     }
+    return means | {"missed_thin": float(thin), "missed_wide": float(wide)}
+
+
+def count_missed(reference: NDArray[Any], prediction: NDArray[Any]) -> NDArray[np.int64]:
+    """Return a row for thin and one for wide parts of the membrane: voxels that are not predicted, and all; (2, 2).
+
+    Wide are the voxels that stay if the membrane of each section (axis -3) is made thinner by ``WIDE`` voxels on both
+    sides and then wider again.
+    """
+    structure = ndimage.generate_binary_structure(2, 1)[None]
+    membrane, found = reference.reshape(-1, *reference.shape[-2:]) != 0, prediction.reshape(-1, *reference.shape[-2:])
+    wide = ndimage.binary_opening(membrane, structure, WIDE)
+    parts = (membrane & ~wide, wide)
+    return np.array([[np.count_nonzero(part & (found == 0)), np.count_nonzero(part)] for part in parts])
 
 
 def count_cells(reference: NDArray[Any], prediction: NDArray[Any]) -> PartitionCounts:

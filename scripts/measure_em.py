@@ -21,8 +21,8 @@ from typing import Annotated
 
 import torch
 import typer
-from compare_nnunet import Comparison, check_settings, check_version, run_autoseg, score
-from em_table import EmRun, cell_scores, markdown, pairs
+from compare_nnunet import Comparison, check_settings, check_version, run_autoseg
+from em_table import EmRun, markdown, pairs, section_scores
 from nnunet_side import TESTED_VERSION, NnunetSide
 
 from autoseg.cli import common
@@ -30,6 +30,7 @@ from autoseg.cli.plan_and_preprocess import plan_and_preprocess
 from autoseg.core.atomic import write_json
 from autoseg.core.errors import AutosegError, ConfigError
 from autoseg.dataset.dataset import DATASET_JSON, Dataset
+from autoseg.evaluation import evaluate_folder
 from autoseg.io.raw_layout import put_file, put_images
 from autoseg.planning.splits import NNUNET_SPLITS_FILE, make_splits
 from autoseg.training.run_config import RunOptions
@@ -228,31 +229,34 @@ def result_path(measurement: Measurement, every: int, system: str, seed: int) ->
 
 
 def finished_run(measurement: Measurement, every: int, system: str, seed: int) -> EmRun:
-    """Return a run that is finished."""
-    return EmRun(**json.loads(result_path(measurement, every, system, seed).read_text(encoding="utf-8")))
+    """Return a run that is finished, with the scores of its predictions."""
+    result = result_path(measurement, every, system, seed)
+    measured = json.loads(result.read_text(encoding="utf-8"))
+    training, held_out = annotated_sections(measurement.source.case_names, every)
+    source, predictions = measurement.source, result.parent / "predictions"
+    references = source.folder / "labelsTr"
+    dice = evaluate_folder(references, predictions, source, cases=held_out).groups["dense"].foreground_mean["Dice"]
+    scores = section_scores(references, predictions, held_out, source.file_ending)
+    return EmRun(every, len(training), system, seed, measured["processor_seconds"], dice or 0.0, **scores)
 
 
 def run_once(measurement: Measurement, every: int, system: str, seed: int) -> EmRun:
-    """Train, predict and score the held-out sections, unless that was done."""
+    """Train, predict and score the held-out sections; what was done before is only scored."""
     result = result_path(measurement, every, system, seed)
-    if result.is_file():
-        return finished_run(measurement, every, system, seed)
-    folder, name, comparison = result.parent, result.parent.name, prepared(measurement, every)
-    folder.mkdir(parents=True, exist_ok=True)
-    request = comparison.request(name, seed, OWN_SETTINGS.get(system, ()))
-    log.info("every %d, %s: training on %d sections (%s)", every, name, len(request.train_cases), folder)
-    if system in OWN_SETTINGS:
-        measured = run_autoseg(comparison, request, folder)
-    else:
-        measured = nnunet_side(measurement, comparison.work).train_and_predict(
-            request, comparison.cases, folder, takes_our_optimizer=system == "nnunet-ours", seconds=None
-        )
-    dice = score(comparison, folder / "predictions")["dense"]["foreground"]
-    cells = cell_scores(comparison.references, folder / "predictions", comparison.cases, comparison.dataset.file_ending)
-    run = EmRun(every, len(request.train_cases), system, seed, measured["processor_seconds"], dice, **cells)
-    write_json(result, run.as_json())
-    log.info("every %d, %s: %.0f s, %s", every, name, run.processor_seconds, run)
-    return run
+    if not result.is_file():
+        folder, name, comparison = result.parent, result.parent.name, prepared(measurement, every)
+        folder.mkdir(parents=True, exist_ok=True)
+        request = comparison.request(name, seed, OWN_SETTINGS.get(system, ()))
+        log.info("every %d, %s: training on %d sections (%s)", every, name, len(request.train_cases), folder)
+        if system in OWN_SETTINGS:
+            measured = run_autoseg(comparison, request, folder)
+        else:
+            measured = nnunet_side(measurement, comparison.work).train_and_predict(
+                request, comparison.cases, folder, takes_our_optimizer=system == "nnunet-ours", seconds=None
+            )
+        write_json(result, measured)
+        log.info("every %d, %s: trained with %.0f s of a processor", every, name, measured["processor_seconds"])
+    return finished_run(measurement, every, system, seed)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from em_table import EmRun, cells, count_cells, markdown, pairs
+from em_table import EmRun, cells, count_cells, count_missed, markdown, pairs
 from measure_em import TITLES, annotated_sections, checked_source, chosen_systems, thinned
 from skimage.metrics import adapted_rand_error, variation_of_information
 from toy import write_toy_dataset
@@ -24,7 +24,7 @@ def grid(*, gap: bool = False) -> np.ndarray:
 
 
 def run(system: str, seed: int, dice: float, every: int = 1) -> EmRun:
-    return EmRun(every, 16, system, seed, 1.0, dice, 0.5 - dice / 4, 0.25, 0.75)
+    return EmRun(every, 16, system, seed, 1.0, dice, 0.5 - dice / 4, 0.25, 0.75, 0.1, 0.2)
 
 
 def test_every_third_section_is_annotated_and_the_same_ones_are_held_out():
@@ -85,6 +85,24 @@ def test_a_thin_membrane_is_no_error_and_a_gap_merges_cells():
 def test_pixels_of_cells_predicted_as_membrane_are_an_object_of_their_own():
     everything = count_cells(grid(), np.ones_like(grid()))
     assert (everything.split, everything.merge, everything.rand_error) == (0, pytest.approx(2), 1)
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (1, 40, 60), (3, 40, 60)], ids=["2d", "one section", "3d"])
+def test_missed_voxels_are_counted_apart_in_thin_and_wide_membranes(shape):
+    reference = np.zeros(shape, dtype=np.uint8)
+    reference[..., :, 40:45] = 1  # a membrane of five pixels
+    reference[..., 5:35, 5:35] = 1  # a spot of 30 x 30, of which the opening takes corners away
+    n_sections = reference.size // 2400
+    thin, wide = count_missed(reference, reference)
+    assert (thin[0], wide[0]) == (0, 0)
+    assert thin.sum() + wide.sum() == np.count_nonzero(reference)
+    assert 800 * n_sections < wide[1] < 900 * n_sections
+    found = reference.copy()
+    found[..., :10, 40:45] = 0
+    assert count_missed(reference, found)[:, 0].tolist() == [50 * n_sections, 0]
+    found[..., 20, 20] = 0
+    assert count_missed(reference, found)[:, 0].tolist() == [50 * n_sections, n_sections]
+    assert not count_missed(np.zeros(shape), np.ones(shape)).any()
 
 
 def test_scores_are_those_of_scikit_image_within_the_cells_of_the_reference():
