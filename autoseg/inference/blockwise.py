@@ -196,8 +196,14 @@ class VolumePredictor:
         )
         prepared = tuple(
             prepare_volume(
-                wider, self.name, (volume.location,), item.plan, item.configuration, statistics=item.statistics
-            )
+                wider,
+                self.name,
+                (volume.location,),
+                item.plan,
+                item.configuration,
+                statistics=item.statistics,
+                has_levels=False,
+            )  # fmt: skip
             for item in self.prepared
         )
         return replace(self, volume=wider, prepared=prepared), box.relative_to(hull)

@@ -16,17 +16,16 @@ from autoseg.core.orientation import VoxelOrder
 from autoseg.core.plan import Configuration, Plan
 from autoseg.inference.boxed_image import BoxedImage
 from autoseg.inference.logit_resampling import resampling_of
-from autoseg.io.arrays import levels, open_array
+from autoseg.io.arrays import open_volume, volume_levels
 from autoseg.io.stored_array import StoredArray, part_of
 from autoseg.preprocessing import anisotropic_axis
 from autoseg.preprocessing.normalize import normalized_box
 from autoseg.preprocessing.pipeline import resampled_shape, target_spacing
 from autoseg.preprocessing.resample_box import resample_box, source_box
 from autoseg.preprocessing.volume_content import content_of
+from autoseg.preprocessing.volume_grid import is_close
 from autoseg.preprocessing.volume_statistics import ChannelStatistics, volume_statistics
 
-SAME_SPACING = 0.01
-"""Relative difference up to which a spacing is taken for that of the plan, and nothing is resampled."""
 TILE = 128
 """Edge in voxels of what is resampled at once."""
 MOST_LAYER = 128
@@ -44,7 +43,7 @@ class PreparedVolume:
     source: StoredArray
     """The volume without its empty border, or a level of its pyramid, in the axes of the file."""
     statistics: tuple[ChannelStatistics, ...]
-    """Of each channel of ``source``."""
+    """Of each channel of the volume without its empty border, at its finest level."""
 
     def image(self, box: Box) -> BoxedImage:
         """Return the image of which the part is predicted that a box, voxels of the crop, follows from."""
@@ -120,8 +119,12 @@ def prepare_volume(
     configuration: Configuration,
     *,
     statistics: tuple[ChannelStatistics, ...] | None = None,
+    has_levels: bool = True,
 ) -> PreparedVolume:
     """Return a volume on the grid of a configuration, with its statistics.
+
+    These are those of ``volume`` even if a coarser level is read, whose means vary less: boxes of the finest level, with
+    which a model may have been trained, have the same.
 
     An image file is cropped to what is not 0, if the plan says so, as in memory; other volumes never are.
 
@@ -137,6 +140,8 @@ def prepare_volume(
         The decisions.
     statistics
         Of the channels, if they are known; None computes them.
+    has_levels
+        Whether the levels at the locations are those of the volume: not if it was continued beyond its border.
     """
     order, shape = plan.voxel_order(volume.geometry), volume.spatial_shape
     is_cropped = plan.crop and not any(map(is_location, locations))
@@ -144,12 +149,12 @@ def prepare_volume(
     crop = order.turned_box(content, shape)
     spacing_before = order.permuted(volume.geometry.spacing)
     spacing = target_spacing(spacing_before, configuration)
-    source = volume if content == Box.whole(shape) else part_of(volume, content)
+    cropped = source = volume if content == Box.whole(shape) else part_of(volume, content)
     resampled = resampled_shape(crop.shape, spacing_before, spacing)
-    if _is_same(spacing_before, spacing):
+    if is_close(spacing_before, spacing):
         resampled = crop.shape
-    elif content == Box.whole(shape) and len(locations) == 1:
-        level = _level(locations[0], order, spacing)
+    elif has_levels and content == Box.whole(shape):
+        level = _level(locations, order, spacing)
         if level is not None:
             source = level
             resampled = order.permuted(level.spatial_shape)
@@ -165,7 +170,7 @@ def prepare_volume(
         spacing=spacing,
         shape=resampled,
     )
-    return PreparedVolume(plan, configuration, record, source, statistics or volume_statistics(source))
+    return PreparedVolume(plan, configuration, record, source, statistics or volume_statistics(cropped))
 
 
 def _aligned(box: Box, size: Shape3, shape: Shape3) -> Box:
@@ -176,13 +181,9 @@ def _aligned(box: Box, size: Shape3, shape: Shape3) -> Box:
     return whole.intersection(Box.whole(shape))
 
 
-def _level(location: str, order: VoxelOrder, spacing: Sequence[float]) -> StoredArray | None:
+def _level(locations: Sequence[str], order: VoxelOrder, spacing: Sequence[float]) -> StoredArray | None:
     """Return the level of a pyramid that has ``spacing`` (axes of the plan); None if there is none."""
-    for level, geometry in levels(location):
-        if _is_same(order.permuted(geometry.spacing), spacing):
-            return open_array(level)
+    for level, geometry in volume_levels(locations):
+        if is_close(order.permuted(geometry.spacing), spacing):
+            return open_volume(level)
     return None
-
-
-def _is_same(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(abs(a - b) <= SAME_SPACING * b for a, b in zip(one, other, strict=True))

@@ -107,6 +107,15 @@ def levels(location: str | Path) -> tuple[tuple[str, Geometry], ...]:
     return pyramid(path, name) if path.is_dir() else ()
 
 
+def volume_levels(locations: Sequence[str | Path]) -> tuple[tuple[tuple[str, ...], Geometry], ...]:
+    """Return locations, in channel order, and geometry of each level that all channels of a volume have.
+
+    The finest comes first; () unless every channel is an OME-Zarr image. See :func:`levels`.
+    """
+    of_channels = [levels(location) for location in locations]
+    return tuple((tuple(location for location, _ in level), level[0][1]) for level in zip(*of_channels, strict=False))
+
+
 def _opened(path: Path, name: str, *, as_labels: bool) -> StoredArray:
     ending = path.suffix.lower()
     if path.is_dir() and (is_chunked(path) or name or ending in (".zarr", ".n5")):

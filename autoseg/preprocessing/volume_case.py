@@ -30,6 +30,7 @@ from autoseg.core.geometry import Geometry
 from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
+from autoseg.io.arrays import open_volume
 from autoseg.io.zarr_writer import ZarrWriter, create_zarr
 from autoseg.preprocessing.axes import nearest_indices
 from autoseg.preprocessing.label_set_unions import LabelSetUnions
@@ -95,7 +96,7 @@ def write_volume_case(job: VolumeJob) -> None:
     if job.files.volume is None:
         raise ValueError(f"case {job.files.name}: its files are no part of a volume")
     grid = find_grid(job.files.volume, job.plan, job.configuration)
-    statistics = volume_statistics(grid.volume)
+    statistics = volume_statistics(open_volume(job.files.volume.images))  # of the finest level, whichever is read
     for scheme, channel in zip(job.configuration.normalization, statistics, strict=True):
         if scheme == "rgb_to_0_1":
             check_rgb(channel.low, channel.high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from autoseg.core.boxes import Box
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
 from autoseg.core.plan import Configuration, Plan
-from autoseg.io.arrays import levels, open_volume
+from autoseg.io.arrays import open_volume, volume_levels
 from autoseg.io.stored_array import StoredArray
 from autoseg.preprocessing.context import TRAINED_CONTEXT, context_margin
 from autoseg.preprocessing.pipeline import anisotropic_axis, resampled_shape, target_spacing
@@ -105,8 +106,8 @@ def find_grid(part: VolumePart, plan: Plan, configuration: Configuration) -> Vol
     order = plan.voxel_order(finest.geometry)
     wanted = target_spacing(order.permuted(finest.geometry.spacing), configuration)
     locations, volume = part.images, finest
-    for of_level, geometry in () if part.box is not None else _levels(part.images):
-        if _is_close(order.permuted(geometry.spacing), wanted):
+    for of_level, geometry in () if part.box is not None else volume_levels(part.images):
+        if is_close(order.permuted(geometry.spacing), wanted):
             locations, volume = of_level, open_volume(of_level)
             break
     whole = Box.whole(volume.spatial_shape)
@@ -118,18 +119,13 @@ def find_grid(part: VolumePart, plan: Plan, configuration: Configuration) -> Vol
     before = order.permuted(volume.geometry.spacing)
     shape = order.permuted(inside.shape)
     separate = None
-    if _is_close(before, wanted):
+    if is_close(before, wanted):
         wanted = before
     else:
         shape, separate = resampled_shape(shape, before, wanted), anisotropic_axis(before, wanted)
     return VolumeGrid(locations, volume, inside, own, geometry, order, before, wanted, shape, separate)
 
 
-def _levels(locations: tuple[str, ...]) -> list[tuple[tuple[str, ...], Geometry]]:
-    """Return locations and geometry of each level that all channels have, the finest first."""
-    of_channels = [levels(location) for location in locations]
-    return [(tuple(location for location, _ in level), level[0][1]) for level in zip(*of_channels, strict=False)]
-
-
-def _is_close(spacing: tuple[float, float, float], wanted: tuple[float, float, float]) -> bool:
+def is_close(spacing: Sequence[float], wanted: Sequence[float]) -> bool:
+    """Whether voxels of ``spacing`` are taken for those of another, in the same axes."""
     return all(math.isclose(edge, other, rel_tol=CLOSE) for edge, other in zip(spacing, wanted, strict=True))
