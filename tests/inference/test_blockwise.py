@@ -14,7 +14,8 @@ from autoseg.core.errors import DatasetError
 from autoseg.core.geometry import Geometry
 from autoseg.inference.blockwise import VolumePredictor
 from autoseg.inference.predictor_group import PredictorGroup
-from autoseg.io.arrays import open_array
+from autoseg.inference.prepared_volume import prepare_volume
+from autoseg.io.arrays import open_array, open_volume
 from autoseg.io.images import write_values
 from autoseg.io.zarr_writer import create_zarr
 from autoseg.preprocessing.read_case import read_unlabelled
@@ -99,6 +100,30 @@ def test_a_level_of_the_pyramid_with_the_plans_spacing_is_read(tmp_path):
     coarse = level.read(Box.whole(level.spatial_shape))
     np.testing.assert_array_equal(volume.prepared[0].read(Box((1, 2, 3), (8, 12, 9))), coarse[:, 1:8, 2:12, 3:9])
     assert volume.predict_box(Box.whole(shape)).shape == shape
+    overhanging = volume.predict_box(Box((-4, -4, -4), (20, 28, 28)))  # no level reaches there: resampled
+    assert (overhanging[4:-4, 4:-4, 4:-4] == volume.predict_box(Box.whole(shape))).mean() > 0.5
+
+
+def test_intensities_of_a_level_are_those_of_the_finest_as_training_on_boxes_has_them(tmp_path):
+    """Halved voxels are means, which vary less: by their own statistics the network would see another contrast."""
+    shape, channels = (16, 24, 24), []
+    for name in ("a.zarr", "b.zarr"):
+        channels.append(noise((1, *shape), seed=len(channels)))
+        writer = create_zarr(
+            tmp_path / name, (1, *shape), "float32", Geometry(spacing=(1.0, 1.0, 1.0)), chunk=(8, 8, 8), shard=shape,
+            levels=2,
+        )  # fmt: skip
+        writer.write(Box.whole(shape), channels[-1])
+        writer.finish()
+    locations = [str(tmp_path / name) for name in ("a.zarr", "b.zarr")]
+    predictor = make_predictor(tmp_path / "model", spacing=(2.0, 2.0, 2.0), n_channels=2)
+    plan, configuration = predictor.model.plan, predictor.model.configuration
+    configuration = configuration.model_copy(update={"normalization": ("zscore", "zscore")})
+    prepared = prepare_volume(open_volume(locations), "v", locations, plan, configuration, is_file=False)
+    assert prepared.source.shape == (8, 12, 12)  # of both channels
+    for location, values, found in zip(locations, channels, prepared.read(Box.whole((8, 12, 12))), strict=True):
+        level = open_array(f"{location}:1").read(Box.whole((8, 12, 12)))[0]
+        np.testing.assert_allclose(found, (level - values.mean()) / values.std(), rtol=0, atol=1e-4)
 
 
 def test_values_that_are_no_numbers_are_named(tmp_path):
