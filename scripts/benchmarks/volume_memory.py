@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--missing", type=int, default=3, help="tiles that are missing")
     parser.add_argument("--every", type=int, default=1, help="every how many sections one is labelled")
+    parser.add_argument("--slab", type=int, nargs=3, default=(16, 1024, 1024), help="voxels (z, y, x) to predict")
     parser.add_argument("--check-only", action="store_true", help="check and plan, no more")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -56,7 +57,17 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, float |
     if not options.check_only:
         steps["preprocess 3d_fullres"] = [*planning, "--planner", "small", "-c", "3d_fullres"]
         steps[f"train {options.iterations} iterations"] = [*training, "--iterations", options.iterations]
+        steps["predict a slab of {} x {} x {}".format(*options.slab)] = predicting(dataset, folder, options.slab)
     return [{"what": what, **run([str(part) for part in command])} for what, command in steps.items()]
+
+
+def predicting(dataset: Path, folder: Path, slab: Sequence[int]) -> list[object]:
+    """Return the command that predicts a slab from the middle section on, where tiles are missing."""
+    first = json.loads((dataset / "image.json").read_text(encoding="utf-8"))["depth"] // 2
+    box = f"{first}:{first + slab[0]}, 0:{slab[1]}, 0:{slab[2]}"
+    model = folder / "results" / dataset.name / "default__3d_fullres"
+    options = ["--device", "cpu", "--no-tta", "--overwrite"]
+    return ["predict", "-i", f"{dataset / 'image.json'}[{box}]", "-o", folder / "predictions", "-m", model, *options]
 
 
 def run(command: Sequence[str]) -> dict[str, float]:
