@@ -21,7 +21,7 @@ from autoseg.dataset.schema import IGNORE, UNLABELLED
 from autoseg.evaluation.disagreement import Disagreement
 from autoseg.io.images import SUPPORTED_ENDINGS, ending_of, ending_of_maps
 from autoseg.io.raw_layout import put_image
-from autoseg.preprocessing.freshness import file_stamp, short_hash
+from autoseg.preprocessing.freshness import annotation_stamp, file_stamp, short_hash
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def case_origin(dataset: Dataset, files: CaseFiles, fold: str, checkpoint: Path,
     """Return the present sources of a case."""
     labels = dataset.labels
     sets = [[value, sorted(members)] for value, members in sorted(labels.sets_by_value(files.name).items())]
-    annotation = [file_stamp(path) for path in (files.label, files.valid_mask) if path is not None]
+    annotation = [annotation_stamp(path) for path in (files.label, files.valid_mask) if path is not None]
     return CaseOrigin(
         fold=fold,
         image=short_hash([file_stamp(path) for path in files.images]),

@@ -5,6 +5,7 @@ All code that needs the annotation of a case reads it here, so that the mask can
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +17,14 @@ from autoseg.cases.case import Target
 from autoseg.cases.layers import Layer, LayerInfo, class_indices
 from autoseg.cases.target_numbers import is_known, read_numbers
 from autoseg.core.arrays import BoolArray, CodeArray, Float32Array, LabelMap
+from autoseg.core.boxes import Box
 from autoseg.core.errors import DatasetError, Fault, FileFormatError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.file_values import NAN_VALUE
 from autoseg.dataset.labels import Labels, undrawn_code, undrawn_set, weight_levels
 from autoseg.dataset.objects import split_instances
+from autoseg.io.arrays import open_array
 from autoseg.io.images import read_header, read_known, read_labels
 
 
@@ -90,6 +93,8 @@ def read_annotation(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) ->
         If there is no label file, a shape differs from that of the image, a value within the mask is not declared,
         or the mask is zero everywhere.
     """
+    if faults := part_shape_faults(files):
+        raise DatasetError(faults)
     content = read_label_file(_label_path(files), labels)
     _check_shape(files, content.drawn.shape, shape)
     valid = read_valid_mask(files, labels, shape)
@@ -167,6 +172,29 @@ def _check_shape(files: CaseFiles, shape: tuple[int, ...], expected: tuple[int, 
         where, shape_text = f"case {files.name!r}: {_label_path(files).name}", f"labels of shape {shape}"
         fix = "Export the labels on the grid of the image."
         raise DatasetError([Fault(where, shape_text, f"the shape of the image, {expected}", fix)])
+
+
+def part_shape_faults(files: CaseFiles) -> list[Fault]:
+    """Return a fault for labels, or a mask, of a box that have neither its shape nor that of the volume.
+
+    The box is cut of such an array without an error, from a place that means nothing. An array that cannot be opened,
+    or that the box leaves, has no fault here: reading it raises one.
+    """
+    part = files.volume
+    if part is None or part.box is None:
+        return []
+    faults = []
+    for what, location in (("label file", part.label), ("valid mask", part.valid_mask)):
+        with suppress(FileFormatError):
+            volume = open_array(part.images[0]).spatial_shape
+            shape = volume if location is None else open_array(location, as_labels=True).spatial_shape
+            is_inside = part.box.intersection(Box.whole(shape)) == part.box
+            if shape not in (volume, part.box.shape) and is_inside:
+                where = f"{what} of case {files.name!r}: {location}"
+                expected = f"that of the box, {part.box.shape}, or of the volume, {volume}"
+                fix = "Export it on the grid of the image, or correct the location."
+                faults.append(Fault(where, f"the shape {shape} (z, y, x)", expected, fix))
+    return faults
 
 
 def read_valid_mask(files: CaseFiles, labels: Labels, shape: tuple[int, ...]) -> BoolArray | None:

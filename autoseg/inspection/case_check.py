@@ -27,7 +27,7 @@ from autoseg.annotation.label_counts import (
     summarise_annotation,
     undeclared_values,
 )
-from autoseg.cases.label_codes import apply_mask, read_label_file, read_valid_mask
+from autoseg.cases.label_codes import apply_mask, part_shape_faults, read_label_file, read_valid_mask
 from autoseg.core.arrays import BoolArray, Float32Array, LabelMap
 from autoseg.core.errors import AutosegError, DatasetError, Fault, FileFormatError
 from autoseg.core.findings import counted, listed
@@ -124,6 +124,7 @@ def check_case_files(case: CaseFiles, labels: Labels, n_channels: int) -> tuple[
                 warnings += _object_warnings(case, content.objects)
     except FileFormatError as error:
         faults.append(_fault_of(f"label file of case {case.name!r}", error))
+    faults += part_shape_faults(case)
     faults += _mismatch_faults(case, case.label, arrays, label_geometry)
     of_annotation, arrays = _check_annotation_files(case, labels, arrays)
     of_image = None if arrays.geometry is None else arrays.geometry.model_copy(update={"metadata": {}})

@@ -35,7 +35,7 @@ from autoseg.inspection.target_sums import TargetSums, target_properties
 from autoseg.inspection.volume_check import measure_volume
 from autoseg.io.images import read_intensities
 from autoseg.preprocessing.crop import box_slices, content_box, count_outside, nonzero_mask
-from autoseg.preprocessing.freshness import file_stamp
+from autoseg.preprocessing.freshness import case_stamps
 from autoseg.preprocessing.volume_size import is_large
 
 _log = logging.getLogger(__name__)
@@ -151,10 +151,10 @@ def fingerprint_is_current(fingerprint: Fingerprint, dataset: Dataset) -> bool:
 
 
 def source_hash(dataset: Dataset) -> str:
-    """Return a hash of dataset.json, of the stamps of all training files (:func:`file_stamp`) and of the version."""
+    """Return a hash of dataset.json, of the stamps of all training files (:func:`case_stamps`) and of the version."""
     digest = hashlib.sha256(json.dumps([READING_VERSION, dict(dataset.json)], sort_keys=True, default=str).encode())
     for case in dataset.cases:
-        digest.update(json.dumps([case.name, [file_stamp(path) for path in case.files]]).encode())
+        digest.update(json.dumps([case.name, case_stamps(case)]).encode())
     return digest.hexdigest()
 
 

@@ -14,7 +14,7 @@ from autoseg.core.atomic import atomic_path
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.inspection.case_check import CaseCheck
 from autoseg.inspection.case_measure import CaseMeasure
-from autoseg.preprocessing.freshness import file_stamp, short_hash
+from autoseg.preprocessing.freshness import case_stamps, short_hash
 
 SURVEY_FILE = "dataset_survey.npz"
 SURVEY_VERSION = 6
@@ -44,7 +44,7 @@ def case_stamp(dataset: Dataset, case: CaseFiles, n_knots: int) -> str:
     """
     shared = {key: value for key, value in dataset.json.items() if key not in _OF_OTHERS}
     own = dict(dataset.json.get("cases", {})).get(case.name)
-    return short_hash([SURVEY_VERSION, n_knots, [file_stamp(path) for path in case.files], shared, own])
+    return short_hash([SURVEY_VERSION, n_knots, case_stamps(case), shared, own])
 
 
 def load_survey(path: Path) -> dict[str, CachedCase]:

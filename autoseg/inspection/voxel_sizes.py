@@ -50,7 +50,7 @@ def mixed_sizes(sizes: Mapping[str, VoxelSize]) -> list[Fault]:
             f"no (complete) voxel size in {len(unknown)} cases ({listed(unknown)}), and one in {len(stated)} "
             f"({listed(stated)}; {stated[0]!r} has {edges} mm in z, y, x)",
             "a voxel size in all of them, or in none: 1 mm would be assumed where it is missing",
-            "Write the true size of the former into <case>.json beside each image, for example "
-            f'{{"spacing": [{edges}]}}, or save the files again with it.',
+            "Write the true size of the former into a JSON file beside each image (<case>.json, of an array "
+            f'volume.json beside volume.zarr), for example {{"spacing": [{edges}]}}, or save the files again with it.',
         )
     ]

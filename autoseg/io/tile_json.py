@@ -197,8 +197,31 @@ def missing_tiles(path: Path) -> tuple[Path, ...]:
 
     Raises ``FileFormatError`` if the file is no valid tile JSON.
     """
+    return tuple(name for name in tile_files(path) if not name.is_file())
+
+
+def tile_files(path: Path) -> tuple[Path, ...]:
+    """Return the paths of all tiles that a tile JSON names, whether they exist or not, each once.
+
+    Raises ``FileFormatError`` if the file is no valid tile JSON.
+    """
+    return tuple(dict.fromkeys(_paths(_Tiles(path, _volume(path), False, TileCache()))))
+
+
+def tile_folders(path: Path) -> tuple[Path, ...]:
+    """Return the existing folders of tiles, each once, without that of the tile JSON, which holds other files, too.
+
+    Raises ``FileFormatError`` if the file is no valid tile JSON.
+    """
     tiles = _Tiles(path, _volume(path), False, TileCache())
-    return tuple(name for name in dict.fromkeys(_paths(tiles)) if not name.is_file())
+    size = zip((tiles.volume.height, tiles.volume.width), tiles.volume.tile, strict=True)
+    n_rows, n_columns = (-(-edge // length) for edge, length in size)
+    found: dict[Path, None] = {}
+    for z, section in enumerate(tiles.volume.image):
+        folder = section.rpartition("/")[0]
+        rows, columns = n_rows if ROW in folder else 1, n_columns if COLUMN in folder else 1
+        found.update(dict.fromkeys(tiles.path(z, *index).parent for index in product(range(rows), range(columns))))
+    return tuple(folder for folder in found if folder != path.parent and folder.is_dir())
 
 
 def _volume(path: Path) -> TileVolume:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from autoseg.core.plan import Configuration, Plan
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels, undrawn_set
 from autoseg.dataset.protocol import AnnotationProtocol
-from autoseg.io.companions import companions
+from autoseg.io.companions import companions, content_files
 from autoseg.preprocessing.context import TRAINED_CONTEXT
 
 PREPROCESSING_VERSION = 4
@@ -69,10 +72,10 @@ def case_fingerprint(
         "plan": [decided, TRAINED_CONTEXT, configuration.patch_size] if has_context else decided,
         "labels": _labels_part(labels, files.name),
         "image": [file_stamp(path) for path in files.images],
-        "label": None if files.label is None else file_stamp(files.label),
+        "label": None if files.label is None else annotation_stamp(files.label),
     }
     if files.valid_mask is not None:
-        parts["mask"] = file_stamp(files.valid_mask)
+        parts["mask"] = annotation_stamp(files.valid_mask)
     if previous is not None:
         parts["previous"] = file_stamp(previous)
     promises = protocol_part(protocol, labels.n_classes)
@@ -156,13 +159,55 @@ def file_stamp(path: Path) -> Sequence[Any]:
 
     The name is that of the file and of its folder, so that a data set can be moved. A sidecar, and the data file of a
     header, count, too. Of a location, the name of the array and the box also count; of a folder, its time of
-    modification and its files: the pictures of sections, the metadata of Zarr, N5 and Precomputed. Of tiles only the
-    JSON file counts.
+    modification and its files: the pictures of sections, the metadata of Zarr, N5 and Precomputed. Of tiles the JSON
+    file and the folders of tiles count. So a voxel that is changed in a chunk or in a tile is not noticed, see
+    :func:`annotation_stamp`.
     """
     location, box = split_box(path)
     file, name = parse_location(location)
     inside = [[name, str(box)]] if name or box is not None else []
     return [*(_stamp(part) for part in (file, *companions(file))), *inside]
+
+
+def case_stamps(files: CaseFiles) -> list[Sequence[Any]]:
+    """Return the stamps of all files of a case."""
+    annotation = [path for path in (files.label, files.valid_mask) if path is not None]
+    return [*map(file_stamp, files.images), *map(annotation_stamp, annotation)]
+
+
+def annotation_stamp(path: Path) -> Sequence[Any]:
+    """Return the stamp of a label file or mask: that of :func:`file_stamp` and, of a volume, of every chunk or tile.
+
+    Annotators correct a volume in place, which changes no metadata. An image may have millions of chunks, but is
+    rarely changed in place. A stamp that took long is used again for ten times as long, since the boxes of a volume
+    often have one array of labels.
+    """
+    whole, _ = split_box(path)
+    file, name = parse_location(whole)
+    inner = file / name.strip("/") if file.is_dir() else file
+    return [*file_stamp(path), *_contents(inner if inner.exists() else file)]
+
+
+_known: dict[Path, tuple[float, Sequence[Any]]] = {}
+"""Folder or tile JSON -> until when (monotonic, s) the stamp of its content is used, and that stamp."""
+
+
+def _contents(path: Path) -> Sequence[Any]:
+    """Return number and hash of names, sizes and times of modification of the files that hold voxels; [] if none."""
+    start = time.monotonic()
+    until, stamp = _known.get(path, (0.0, []))
+    if start < until:
+        return stamp
+    lines = []
+    for file in content_files(path):
+        with suppress(OSError):  # removed meanwhile
+            status = file.stat()
+            name = os.path.relpath(file.path if isinstance(file, os.DirEntry) else file, path)
+            lines.append(f"{name} {status.st_size} {status.st_mtime_ns}")
+    stamp = [len(lines), short_hash(sorted(lines))] if lines else []
+    end = time.monotonic()
+    _known[path] = (end + 10 * (end - start), stamp)
+    return stamp
 
 
 def _stamp(path: Path) -> Sequence[Any]:

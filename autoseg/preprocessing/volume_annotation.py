@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.cases.case import Target
-from autoseg.cases.label_codes import classes_and_objects, encode_target
+from autoseg.cases.label_codes import classes_and_objects, encode_target, part_shape_faults
 from autoseg.core.arrays import BoolArray, CodeArray, LabelMap, Shape3
 from autoseg.core.boxes import Box
 from autoseg.core.errors import DatasetError, Fault
@@ -117,6 +117,8 @@ def open_annotation(files: CaseFiles, labels: Labels, level: Shape3 | None = Non
     if files.label is None:
         fault = Fault(f"case {files.name!r}", "no labels", "an array of labels", "Give label in boxes.")
         raise DatasetError([fault])
+    if faults := part_shape_faults(files):
+        raise DatasetError(faults)
     image = open_volume(files.images)
     label = open_array(files.label, as_labels=True)
     mask = None if files.valid_mask is None else open_array(files.valid_mask, as_labels=True)

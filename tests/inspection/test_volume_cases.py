@@ -43,12 +43,14 @@ def written(folder: Path, **boxes: dict[str, Any]) -> Dataset:
     [
         ({"box": [[0, 4], [30, 50], [0, 20]]}, "image of", "the box [0:4, 30:50, 0:20] (z, y, x) of an array of (12, "),
         ({"label": "l.h5:cube", "box": [[0, 5], [0, 20], [0, 20]]}, "label file of", "of the shape of the box, (5, "),
+        ({"label": "l.h5:cube", "box": [[0, 2], [0, 20], [0, 20]]}, "label file of", "the shape (4, 20, 20)"),
+        ({"valid_mask": "l.h5:cube", "box": [[0, 2], [0, 9], [0, 9]]}, "valid mask of", "of the box, (2, 9, 9), or of"),
         ({"valid_mask": "l.h5:cube", "box": [[0, 5], [0, 20], [0, 20]]}, "valid mask of", "of the shape of the box, "),
         ({"valid_mask": "l.h5:nothing"}, "valid mask of", "0 everywhere"),
         ({"image": ["v.npy", "wide.npy"]}, "image of", "Give the channels of one volume"),
         ({"label": "l.h5:labels"}, "label file of", "found the data sets all, cube, nothing"),
     ],
-    ids=["box", "label", "mask", "empty mask", "channels", "key"],
+    ids=["box", "label", "label of another box", "mask of another box", "mask", "empty mask", "channels", "key"],
 )
 def test_a_fault_names_case_array_and_remedy(tmp_path, entry, where, text):
     faults = map(str, check_dataset(written(tmp_path, a=entry)).faults)

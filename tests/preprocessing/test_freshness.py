@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from dataclasses import fields, replace
 from itertools import combinations
 from pathlib import Path
 
 from autoseg.dataset.protocol import AnnotationProtocol
-from autoseg.preprocessing.freshness import file_stamp, protocol_part
+from autoseg.preprocessing.freshness import annotation_stamp, file_stamp, protocol_part
 
 
 def test_a_corrected_sidecar_changes_the_stamp_of_its_stack(tmp_path):
@@ -89,6 +91,40 @@ def test_the_stamp_of_a_zarr_group_sees_arrays_and_metadata_of_every_level_but_n
     assert file_stamp(tmp_path / "volume.zarr") == before
     (array / "zarr.json").write_text('{"node_type": "array", "shape": [1]}')
     assert file_stamp(tmp_path / "volume.zarr") != before
+
+
+def test_a_chunk_of_labels_that_is_rewritten_in_place_changes_their_stamp(tmp_path):
+    array = tmp_path / "volume.zarr" / "labels" / "cells"
+    for path in (tmp_path / "volume.zarr" / "raw", array):
+        (path / "c" / "0").mkdir(parents=True)
+        (path / "zarr.json").write_text('{"node_type": "array"}')
+        (path / "c" / "0" / "0").write_bytes(b"chunk")
+    for path in (tmp_path / "volume.zarr", array.parent):
+        (path / "zarr.json").write_text('{"node_type": "group"}')
+    location = Path(f"{tmp_path / 'volume.zarr'}:labels/cells[0:1, 0:2, 0:3]")
+    before = annotation_stamp(location)
+    assert annotation_stamp(location) == before
+    time.sleep(0.1)  # a stamp is used again for ten times as long as it took
+    (tmp_path / "volume.zarr" / "raw" / "c" / "0" / "0").write_bytes(b"image")
+    assert annotation_stamp(location) == before
+    (array / "c" / "0" / "0").write_bytes(b"CHUNK")
+    time.sleep(0.1)
+    assert annotation_stamp(location) != before
+
+
+def test_the_stamp_of_tiles_sees_added_tiles_and_of_labels_each_tile(tmp_path):
+    content = {"image": ["s/{row}_{column}.png"], "depth": 1, "height": 8, "width": 8, "tile_size": 4}
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(content))
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "0_0.png").write_bytes(b"tile")
+    image, labels = file_stamp(path), annotation_stamp(path)
+    time.sleep(0.1)
+    (tmp_path / "s" / "0_0.png").write_bytes(b"TILE")
+    assert file_stamp(path) == image
+    assert annotation_stamp(path) != labels
+    (tmp_path / "s" / "0_1.png").write_bytes(b"tile")
+    assert file_stamp(path) != image
 
 
 def test_the_stamp_of_a_folder_of_sections_sees_each_picture(tmp_path):
