@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -87,12 +87,15 @@ class Compose:
         Raises
         ------
         ConfigError
-            For Mixup, a type of target or an operation that does not exist, and CopyPaste without a mask ``label``.
+            For Mixup, a type of target or an operation that does not exist, an ``input_size`` that is not 2 or 3 edges,
+            and CopyPaste without a mask ``label``.
         """
         self.recipe = Recipe(tuple(transforms))
-        self.input_size = None if input_size is None else tuple(input_size)
+        self.input_size = _checked_size(input_size)
         self.targets = None if additional_targets is None else dict(additional_targets)
-        self.skip_targets = {name: tuple(targets) for name, targets in (skip_targets or {}).items()}
+        self.skip_targets = {
+            name: (names,) if isinstance(names, str) else tuple(names) for name, names in (skip_targets or {}).items()
+        }
         self.outside = dict(outside or {})
         self._check()
 
@@ -140,17 +143,21 @@ class Compose:
         Raises
         ------
         ConfigError
-            A target is missing, or its shape is not that of the image.
+            A target is missing, its shape is not that of the image, a value of ``outside`` is not one of its type, or
+            ``skip_targets`` or ``outside`` name what is no target.
         """
         targets = self._targets_of(sample)
-        n_axes = len(self.input_size) if self.input_size else min(np.ndim(sample[IMAGE]), 3)
+        self._check_names(targets)
+        n_axes = len(self.input_size) if self.input_size else min(max(np.ndim(sample[IMAGE]), 2), 3)
         shape = np.shape(sample[IMAGE])[-n_axes:]
         for name in targets:
             if np.ndim(sample[name]) not in (n_axes, n_axes + 1) or np.shape(sample[name])[-n_axes:] != shape:
+                alike = "" if name == IMAGE else f", the last of them {shape} as of the image"
                 raise ConfigError(
-                    f"Compose: target {name!r} has the shape {np.shape(sample[name])}, expected {shape}, or channels "
-                    "before that."
+                    f"Compose: target {name!r} has the shape {np.shape(sample[name])}, expected {n_axes} axes, or "
+                    f"{n_axes + 1} with channels first{alike}."
                 )
+            _check_outside(name, self.outside.get(name, 0), np.asarray(sample[name]).dtype, targets[name])
         patch = self.input_size or shape
         entropy = SeedSequence(seed).entropy
         centre = _centre_inside(self._warp(IMAGE, patch, entropy), patch, shape)
@@ -170,6 +177,17 @@ class Compose:
             if name not in sample:
                 raise ConfigError(f"Compose: the sample has no {name!r}, only {', '.join(sample)}. Add it.")
         return targets
+
+    def _check_names(self, targets: Mapping[str, TargetType]) -> None:
+        """Raise ``ConfigError`` if a setting is of something that is no target, and so would have no effect."""
+        named = {"outside": tuple(self.outside), **{f"skip_targets {key}": to for key, to in self.skip_targets.items()}}
+        for setting, names in named.items():
+            for name in names:
+                if name not in targets:
+                    raise ConfigError(
+                        f"Compose: {setting} names {name!r}, expected one of {', '.join(targets)}. Correct the name, "
+                        "or add it to additional_targets."
+                    )
 
     def _operations(self, name: str) -> list[tuple[int, Operation]]:
         """Return index and operation of those that a target gets."""
@@ -217,6 +235,28 @@ class Compose:
             augment_together_(patches, Recipe((operation,)), [_generator(entropy, number)])
             parts = torch.split(stacked[0], [len(moved[name]) for name in images])
             moved |= dict(zip(images, parts, strict=True))
+
+
+def _checked_size(size: Sequence[int] | None) -> Size | None:
+    """Return ``input_size`` as a tuple; raise ``ConfigError`` if it is not 2 or 3 whole numbers above 0."""
+    edges = tuple(size) if isinstance(size, Iterable) else size
+    if edges is None:
+        return None
+    if not isinstance(edges, tuple) or len(edges) not in (2, 3) or any(edge != int(edge) or edge < 1 for edge in edges):
+        raise ConfigError(
+            f"Compose: found input_size {size}, expected 2 or 3 edges in voxels, such as (8, 256, 256). Give the edges "
+            "of the patches, without channels."
+        )
+    return tuple(map(int, edges))
+
+
+def _check_outside(name: str, value: float, dtype: np.dtype[Any], kind: TargetType) -> None:
+    """Raise ``ConfigError`` if a mask of ``dtype`` cannot hold the value of what lies outside."""
+    if kind == "mask" and not (np.isfinite(value) and np.array(value).astype(dtype) == value):
+        raise ConfigError(
+            f"Compose: outside gives {name!r} the value {value}, expected one of the type {dtype} of this mask. Give "
+            "another value, or a mask of another type."
+        )
 
 
 def _centre_inside(warp: Warp, patch: Size, shape: Size) -> tuple[float, ...]:

@@ -29,7 +29,8 @@ class CopyPaste(Switchable):
 
     Of all these, the one is taken that overlaps the original least, then the one nearest to it. Image, codes and
     further layers move together; nothing is pasted on the original and the voxels around it. Only voxels that are
-    certainly foreground are copied, so nothing unknown is, and all other voxels stay as they are, known or not.
+    certainly foreground are copied, so nothing unknown is, and all other voxels stay as they are, known or not. Pasted
+    objects have numbers of their own: the copy of an object is another one.
     Source: PyTorch Connectomics ``CopyPaste``. Differs: labels move with the image, where they stay there; rotations
     are compared on a coarser grid.
     """
@@ -58,6 +59,22 @@ class CopyPaste(Switchable):
                 channels = layer.view(-1, *foreground.shape)
                 for channel in channels:
                     channel.copy_(torch.where(pasted, move_nearest(channel, *whole, outside=0), channel))
+            if patches.objects is not None:
+                numbers = patches.objects[sample]
+                numbers.copy_(_with_pasted(numbers, pasted, move_nearest(numbers, *whole, outside=0)))
+
+
+def _with_pasted(numbers: Tensor, pasted: Tensor, moved: Tensor) -> Tensor:
+    """Return numbers of objects (*P) with those of ``moved`` where ``pasted`` is True, each as another object.
+
+    Objects are numbered 1 to n, pasted ones n + 1 to 2 n; numbers up to 0, which are no objects, stay.
+    """
+    n_objects = len(known := numbers[numbers > 0].unique())
+    first, later = (
+        torch.where(part > 0, torch.searchsorted(known, part.contiguous()) + start, part)
+        for part, start in ((numbers, 1), (moved, n_objects + 1))
+    )
+    return torch.where(pasted, later, first)
 
 
 def best_turn(foreground: Tensor) -> Warp:

@@ -20,3 +20,5 @@ class Patches:
     """(B, *P) bool: voxels that are certainly foreground. Of unannotated voxels, and of a regression, none is."""
     layers: Mapping[str, Tensor] = field(default_factory=dict)
     """Further layers by name, (B, ...): the last axes are those of P."""
+    objects: Tensor | None = None
+    """(B, *P) numbers of objects from 1 on, 0 and below for none; None if voxels belong to classes only."""

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from autoseg.augmentation.patches import Patches
 from autoseg.augmentation.recipes import Joint, Recipe, augment_intensity_, augment_together_
+from autoseg.cases.layers import OBJECTS
 from autoseg.sampling.batch import Batch
 
 
@@ -25,7 +26,9 @@ def augment_batch_(batch: Batch, recipe: Recipe, generators: Sequence[Generator]
     """
     augment_intensity_(batch.images, recipe, generators)
     if any(isinstance(operation, Joint) for operation in recipe.operations):
-        patches = Patches(batch.images, batch.codes, certain_foreground(batch), batch.layers)
+        layers = {name: layer for name, layer in batch.layers.items() if name != OBJECTS}
+        objects = batch.layers.get(OBJECTS)
+        patches = Patches(batch.images, batch.codes, certain_foreground(batch), layers, objects)
         augment_together_(patches, recipe, generators)
 
 

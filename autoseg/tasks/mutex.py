@@ -53,7 +53,7 @@ def check_offsets(where: str, offsets: Sequence[Offset], shape: Sequence[int]) -
         raise ConfigError(
             f"{where}: found the affinities {[list(offset) for offset in offsets]}, expected also {missing}, which the "
             'mutex watershed needs. Part objects by --instances watershed, or add an offset to "affinities" in '
-            "dataset.json and train again."
+            "dataset.json and train again, along z a 3-D configuration."
         )
 
 

@@ -161,6 +161,36 @@ def test_missing_and_misshapen_targets_are_named():
         augment({"image": stack(), "label": stack((3, 4, 5))})
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"outside": {"lable": 255}}, "outside names 'lable', expected one of image, label"),
+        ({"outside": {"label": -1}}, "outside gives 'label' the value -1, expected one of the type uint16"),
+        ({"skip_targets": {"Turn": ["mask"]}}, "skip_targets Turn names 'mask'"),
+        ({"skip_targets": {"Turn": "mask"}}, "skip_targets Turn names 'mask'"),
+        ({"input_size": (3, 8, 8, 8)}, "expected 2 or 3 edges"),
+        ({"input_size": 16}, "expected 2 or 3 edges"),
+        ({"input_size": (4, 0, 8)}, "expected 2 or 3 edges"),
+    ],
+)
+def test_settings_without_effect_and_impossible_ones_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        Compose([Turn()], **options)({"image": stack(), "label": stack()})
+
+
+def test_one_skipped_target_may_be_a_text():
+    flip = Flip(axes=(0, 1, 2), transpose=False)
+    augment = Compose([flip], additional_targets={"raw": "img", "r": "img"}, skip_targets={"Flip": "raw"})
+    patch = augment({name: stack() for name in ("image", "raw", "r")}, seed=0)
+    assert np.array_equal(patch["raw"], stack()) and np.array_equal(patch["r"], patch["image"])
+    assert not np.array_equal(patch["r"], stack())
+
+
+def test_an_image_with_fewer_axes_than_the_patch_is_named():
+    with pytest.raises(ConfigError, match=re.escape("target 'image' has the shape (40, 40), expected 3 axes, or 4")):
+        Compose([Turn()], input_size=SIZE)({"image": stack()[0]})
+
+
 def test_the_example_of_the_documentation_runs():
     page = (Path(__file__).parents[2] / "docs" / "em.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.S)

@@ -61,6 +61,21 @@ def test_nothing_is_pasted_on_the_original_or_around_it_and_nothing_else_changes
     assert not ((after.codes == UNKNOWN) & (before.codes != UNKNOWN)).any()  # nothing unknown is copied
 
 
+@SHAPES
+def test_a_pasted_object_is_another_object(shape):
+    before = batch(shape)
+    largest = 2**31 - 1
+    numbers = torch.where(before.foreground, largest, torch.where(before.codes == UNKNOWN, -1, 0)).int()
+    objects = numbers.clone()
+    patches = Patches(before.images.clone(), before.codes.clone(), before.foreground, objects=objects)
+    augment_together_(patches, Recipe((CopyPaste(probability=1),)), [torch.Generator().manual_seed(n) for n in (0, 1)])
+    pasted = patches.codes != before.codes
+    assert pasted.any()
+    assert objects[pasted].unique().tolist() == [2]
+    assert objects[before.foreground].unique().tolist() == [1]
+    assert torch.equal(objects[~pasted & ~before.foreground], numbers[~pasted & ~before.foreground])
+
+
 def test_patches_without_foreground_or_with_much_stay():
     nothing = Patches(torch.rand(1, 1, 12, 12), torch.zeros(1, 12, 12), torch.zeros(1, 12, 12, dtype=torch.bool))
     full = Patches(torch.rand(1, 1, 12, 12), torch.ones(1, 12, 12), torch.ones(1, 12, 12, dtype=torch.bool))
