@@ -37,6 +37,7 @@ from autoseg.inference.out_of_fold import CaseModels, fold_cases
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.run_cases import run_cases
 from autoseg.preprocessing.read_case import read_case, read_unlabelled
+from autoseg.preprocessing.volume_size import refuse_large
 
 log = logging.getLogger(__name__)
 
@@ -251,6 +252,7 @@ def load_maps(folder: Path, case: str) -> UncertaintyMaps:
 def _read(files: CaseFiles, labels: Labels) -> Case:
     if files.label is not None:
         return read_case(files, labels)
+    refuse_large(files)
     return read_unlabelled(files.name, files.images, ())
 
 

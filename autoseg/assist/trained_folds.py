@@ -16,6 +16,7 @@ from autoseg.evaluation.matching import label_files
 from autoseg.inference.out_of_fold import read_fold_cases
 from autoseg.planning.files import FINGERPRINT_FILE, load_fingerprint
 from autoseg.planning.splits import known_splits
+from autoseg.preprocessing.volume_size import REMEDY, is_large
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def find_trained_models(
     Raises
     ------
     ConfigError
-        If there is no such model folder.
+        If there is no such model folder, or if cases are too large for memory, which no model has predicted.
     ModelError
         If none of them can be compared, or one that is named by ``configurations`` or ``names`` cannot. The message
         names what is missing, with the commands that train it.
@@ -96,6 +97,12 @@ def find_trained_models(
             "Correct --folds."
         )
     cases = frozenset(case for fold in wanted for case in splits[int(fold)].val) & _annotated(workspace, dataset)
+    large = sorted(case for case in cases if is_large(dataset.case(case)))
+    if large:
+        raise ConfigError(
+            f"{dataset.name}: found cases that are too large for memory, of which training predicts nothing in its "
+            f"validation ({listed(large)}), expected a prediction of each case to compare models by. {REMEDY}"
+        )
     folders = _folders(workspace, dataset, configurations, names)
     models: list[TrainedModel] = []
     left_out: dict[str, str] = {}

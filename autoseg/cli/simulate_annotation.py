@@ -69,6 +69,7 @@ def simulate_annotation(
     Several kinds of annotation can be combined. Unannotated voxels get the ignore label. Repeat an interrupted run with
     the same command; dataset.json is written last.
     """
+    from autoseg.preprocessing.volume_size import refuse_large
     from autoseg.simulation.styles import Style
     from autoseg.simulation.write import annotation_report, check_output, finish, plan_simulation, write_cases
 
@@ -79,6 +80,8 @@ def simulate_annotation(
     )  # fmt: skip
     check_output(output)
     source = common.load_dataset(common.workspace(root), dataset)
+    for case in source.cases:
+        refuse_large(case)
     processes = common.n_workers(workers)
     with common.progress("check", quiet=quiet) as report:
         simulation = plan_simulation(

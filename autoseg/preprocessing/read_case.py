@@ -28,6 +28,7 @@ from autoseg.io.arrays import open_volume
 from autoseg.io.images import read_image, read_intensities
 from autoseg.preprocessing.context import PREDICTED_CONTEXT, TRAINED_CONTEXT, context_margin
 from autoseg.preprocessing.freshness import file_stamp
+from autoseg.preprocessing.volume_size import refuse_large
 from autoseg.preprocessing.volume_statistics import volume_statistics
 
 Grid = tuple[Plan, Configuration]
@@ -48,8 +49,9 @@ def read_case(files: CaseFiles, labels: Labels, grid: Grid | None = None) -> Cas
         If a file cannot be read without loss.
     DatasetError
         If the label file or the valid mask does not have the shape of the image, the mask is zero everywhere, the case
-        has no label file, or a value is not declared.
+        has no label file, or a value is not declared. If the case is too large for memory.
     """
+    refuse_large(files)
     case = _read_image(files.name, files.images, [] if grid is None else [grid], TRAINED_CONTEXT, read_intensities)
     target = read_annotation(files, labels, case.own_image.shape[1:])
     if case.box is not None:

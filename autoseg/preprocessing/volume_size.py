@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from autoseg.core.errors import Fault
+from autoseg.core.errors import DatasetError, Fault
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
 from autoseg.dataset.protocol import AnnotationProtocol
@@ -24,6 +24,13 @@ def is_large(files: CaseFiles) -> bool:
         return False
     shape = open_array(files.images[0]).spatial_shape if files.volume.box is None else files.volume.box.shape
     return math.prod(shape) > IN_MEMORY_VOXELS
+
+
+def refuse_large(files: CaseFiles) -> None:
+    """Raise ``DatasetError`` if a case of a volume would have to be read into memory, and is too large for that."""
+    if is_large(files):
+        found = f"a case of more than {IN_MEMORY_VOXELS:,} voxels"
+        raise DatasetError([Fault(f"case {files.name!r}", found, "a case that fits into memory", REMEDY)])
 
 
 def refused(files: CaseFiles, labels: Labels, protocol: AnnotationProtocol | None = None) -> list[Fault]:

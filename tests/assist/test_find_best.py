@@ -15,6 +15,7 @@ import pytest
 from command_line import run_command
 from tiny_models import make_checkpoint
 
+from autoseg.assist import trained_folds
 from autoseg.assist.find_best import FindBest, FindBestOptions, find_best, prediction_commands
 from autoseg.core.atomic import write_json
 from autoseg.core.errors import ConfigError, EvaluationError, ModelError
@@ -272,6 +273,13 @@ def test_what_does_not_exist_is_refused(workspace, options, match):
     add_model(workspace, "3d_fullres", 5)
     with pytest.raises(ConfigError, match=match):
         run(workspace, **options)
+
+
+def test_cases_that_no_validation_predicts_are_named_instead_of_a_training(workspace, monkeypatch):
+    add_model(workspace, "3d_fullres", 5)
+    monkeypatch.setattr(trained_folds, "is_large", lambda files: files.name == "case1")
+    with pytest.raises(ConfigError, match=r"too large for memory.*\(case1\).*Give boxes"):
+        run(workspace)
 
 
 def test_without_any_model_the_command_that_trains_is_given(workspace):

@@ -13,6 +13,7 @@ from autoseg.cli import common
 from autoseg.cli import simulate_annotation as command
 from autoseg.dataset.dataset import Dataset
 from autoseg.io.images import read_image, read_labels, write_labels
+from autoseg.preprocessing import volume_size
 from autoseg.simulation.write import REPORT_FILE, UNFINISHED_FILE
 
 SHAPES = pytest.mark.parametrize("shape", [(1, 40, 36), (12, 20, 18)], ids=["2d-png", "3d-nifti"])
@@ -252,3 +253,16 @@ def test_background_and_unlabelled_keep_their_values(tmp_path, dense):
         np.testing.assert_array_equal(read_labels(after.label)[0], np.array([5, 1, 2, 6])[drawn])
     change(other, labels={"background": 0, "bright": 1, "brighter": 2}, unlabelled=5)
     assert run(other, "-o", tmp_path / "z", *options) == 2
+
+
+def test_a_volume_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "v.npy", np.arange(64, dtype=np.uint8).reshape(4, 4, 4))
+    np.save(tmp_path / "l.npy", np.eye(4, dtype=np.uint8).repeat(4).reshape(4, 4, 4))
+    content = {"channel_names": {"0": "EM"}, "labels": {"background": 0, "a": 1}}
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({**content, "boxes": {"a": {"image": "v.npy", "label": "l.npy"}}})
+    )
+    monkeypatch.setattr(volume_size, "IN_MEMORY_VOXELS", 63)
+    assert run(tmp_path, "-o", tmp_path / "out", "--slices", 0.5) == 2
+    assert "case 'a': found a case of more than 63 voxels" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

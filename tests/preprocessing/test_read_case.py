@@ -13,10 +13,12 @@ import tifffile
 
 from autoseg.cases.layers import OBJECTS
 from autoseg.core.boxes import Box
+from autoseg.core.errors import DatasetError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.io.arrays import open_volume
+from autoseg.preprocessing import volume_size
 from autoseg.preprocessing.context import PREDICTED_CONTEXT, TRAINED_CONTEXT, context_margin
 from autoseg.preprocessing.file_point import point_in_file
 from autoseg.preprocessing.normalize import normalized_box
@@ -84,6 +86,15 @@ def test_a_box_is_read_with_its_context_as_far_as_the_volume_goes(tmp_path, make
     assert to_predict.image.dtype == np.float32 and np.array_equal(to_predict.own_image, case.own_image)
     alone = read_case(dataset.case("box"), dataset.labels)
     assert alone.box is None and np.array_equal(alone.image, case.own_image)
+
+
+def test_a_case_that_is_too_large_for_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    dataset = dataset_of(tmp_path)
+    monkeypatch.setattr(volume_size, "IN_MEMORY_VOXELS", BOX.n_voxels)
+    assert read_case(dataset.case("box"), dataset.labels).image.shape[1:] == BOX.shape
+    monkeypatch.setattr(volume_size, "IN_MEMORY_VOXELS", BOX.n_voxels - 1)
+    with pytest.raises(DatasetError, match=r"case 'box': found a case of more than .* Give boxes"):
+        read_case(dataset.case("box"), dataset.labels)
 
 
 def test_what_is_said_of_a_case_is_not_said_of_its_context(tmp_path, make_plan):
