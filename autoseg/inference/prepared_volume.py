@@ -123,8 +123,8 @@ def prepare_volume(
 ) -> PreparedVolume:
     """Return a volume on the grid of a configuration, with its statistics.
 
-    These are those of ``volume`` even if a coarser level is read, whose means vary less: boxes of the finest level, with
-    which a model may have been trained, have the same.
+    These are those of ``volume`` even if a coarser level is read, whose means vary less: a model may have been trained
+    on boxes of the finest level, which are normalised by them.
 
     An image file is cropped to what is not 0, if the plan says so, as in memory; other volumes never are.
 
