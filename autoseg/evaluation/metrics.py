@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from autoseg.core.chunks import VOXELS, chunks
 from autoseg.core.errors import EvaluationError, Fault
+from autoseg.core.findings import listed
 from autoseg.dataset.file_values import DECLARE_VALUES, value_name
 from autoseg.dataset.labels import Labels, annotated_codes, head_states, undrawn_code
 
@@ -228,11 +229,11 @@ def _reference_faults(pairs: PairCounts, labels: Labels, case: str) -> list[Faul
     unknown = ~np.isin(pairs.reference_values, declared)
     if not unknown.any():
         return []
-    listed = _listed(pairs.reference_values[unknown], pairs.counts[unknown].sum(axis=1))
+    values_found = _listed(pairs.reference_values[unknown], pairs.counts[unknown].sum(axis=1))
     return [
         Fault(
             where=f"reference of case {case!r}",
-            found=f"undeclared values {listed}",
+            found=f"undeclared values {values_found}",
             expected=f"only [{', '.join(map(value_name, declared))}]",
             fix=DECLARE_VALUES,
         )
@@ -244,7 +245,7 @@ def _prediction_faults(pairs: PairCounts, labels: Labels, case: str) -> list[Fau
     if not wrong.any():
         return []
     values = pairs.prediction_values[wrong]
-    listed = _listed(values, pairs.counts[:, wrong].sum(axis=0))
+    values_found = _listed(values, pairs.counts[:, wrong].sum(axis=0))
     unannotated = {"ignore": labels.ignore, "unlabelled": labels.unlabelled}
     hints = [
         f"{value_name(value)} is the {key} value, which no model predicts. "
@@ -254,7 +255,7 @@ def _prediction_faults(pairs: PairCounts, labels: Labels, case: str) -> list[Fau
     return [
         Fault(
             where=f"prediction of case {case!r}",
-            found=f"values {listed}",
+            found=f"values {values_found}",
             expected=f"one of the classes {list(labels.class_values)} at every voxel",
             fix="".join(hints) + "Check that the file is a prediction, and that dataset.json belongs to it.",
         )
@@ -262,5 +263,5 @@ def _prediction_faults(pairs: PairCounts, labels: Labels, case: str) -> list[Fau
 
 
 def _listed(values: NDArray[np.int64], counts: NDArray[np.int64]) -> str:
-    """Return ``values`` (n,) with their numbers of voxels ``counts`` (n,) as text."""
-    return ", ".join(f"{value_name(value)} ({n} voxels)" for value, n in zip(values, counts, strict=True))
+    """Return the first of ``values`` (n,) with their numbers of voxels ``counts`` (n,) as text."""
+    return listed(f"{value_name(value)} ({n} voxels)" for value, n in zip(values, counts, strict=True))

@@ -79,12 +79,18 @@ class VolumePredictor:
         DatasetError
             If it does not fit the model: channels, axes, spacing.
         ConfigError
-            If the model cannot predict parts of a volume.
+            If the model cannot predict parts of a volume, or channels have boxes that differ.
         """
         group = predictor if isinstance(predictor, PredictorGroup) else PredictorGroup((predictor,))
         given = (locations,) if isinstance(locations, str) else tuple(locations)
         _refuse(group)
         wholes, boxes = zip(*map(split_box, given), strict=True)
+        if len(set(boxes)) > 1:
+            found = ", ".join(str(box or "none") for box in boxes)
+            raise ConfigError(
+                f"channels of the volume: found the boxes {found}, expected the same for each. Write one box after "
+                "every location, or none."
+            )
         volume = open_volume(wholes)
         box = Box.whole(volume.spatial_shape) if boxes[0] is None else boxes[0]
         part_of(volume, box)  # raises unless the box lies in the volume

@@ -21,6 +21,7 @@ from autoseg.core.progress import Progress, silent
 from autoseg.dataset.folder_files import refuse_dataset_folder
 from autoseg.dataset.labels import Labels
 from autoseg.dataset.objects import largest_written
+from autoseg.dataset.schema import AFFINITIES, PER_CLASS
 from autoseg.inference.input_cases import Inputs, input_cases
 from autoseg.inference.inputs import check_inputs
 from autoseg.inference.model import Model
@@ -314,11 +315,17 @@ def described(predictor: PredictorGroup) -> str:
     return " and ".join(map(_described, predictor.models))
 
 
-def write_model_files(predictor: PredictorGroup, folder: Path, ending: str) -> None:
-    """Write dataset.json, with the ``ending`` of the predictions, and plans.json beside the predictions."""
+def write_model_files(predictor: PredictorGroup, folder: Path, ending: str, *, of_classes: bool = False) -> None:
+    """Write dataset.json, with the ``ending`` of the predictions, and plans.json beside the predictions.
+
+    ``of_classes``: the label maps hold classes even if those of the training held numbers of objects.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     model = predictor.models[0]
-    write_json(folder / "dataset.json", {**model.dataset.json, "file_ending": ending})
+    content = {**model.dataset.json, "file_ending": ending}
+    if of_classes and model.dataset.labels.instances is not None:
+        content = {key: value for key, value in content.items() if key not in ("task", PER_CLASS, AFFINITIES)}
+    write_json(folder / "dataset.json", content)
     save_model(model.plan, folder / "plans.json")
 
 

@@ -35,7 +35,7 @@ from autoseg.inference.volume_options import ZARR, VolumeOptions
 from autoseg.inference.volume_outputs import ShardLayers, VolumeOutput, crop_part
 from autoseg.inference.volume_units import Part, Unit, box_of_part, columns, units
 from autoseg.io.stored_array import StoredArray
-from autoseg.io.write_stored import STORED_ENDINGS, write_stored
+from autoseg.io.write_stored import STORED_ENDINGS, check_stored, write_stored
 from autoseg.nn.device import device_name
 from autoseg.tasks.task import outputs_of, refuse_regression
 
@@ -56,6 +56,9 @@ class Settings(BaseModel):
     volume: tuple[str, ...]
     """Names of its locations, without their folders."""
     shape: tuple[int, ...]
+    intensities: tuple[tuple[float, float, float], ...]
+    """Smallest, largest, and standard deviation of each channel, by which another volume of the same name is told
+    apart, or the same one with tiles that have arrived meanwhile. To 5 digits, so that machines agree."""
     weights: tuple[str, ...]
     """Digest of the weights of each model."""
     mirrored: tuple[bool, ...]
@@ -123,6 +126,8 @@ def predict_volume(
             refuse_regression(group.dataset.labels, f"saving {what}")
     objects = VolumeObjects.of(group, instances)
     opened = VolumePredictor.open(group, locations, name)
+    if options.write_as != ZARR:
+        check_stored(output / f"{name}{options.write_as}", opened.target)
     if overwrite:
         _remove(path, options.part)
     along = opened.record.transpose[0]
@@ -140,7 +145,7 @@ def predict_volume(
     if options.is_helping:
         _predict_units(opened, outputs, todo, workers=workers, progress=progress)
         return PredictionReport(done=(name,))
-    write_model_files(group, output, options.write_as)
+    write_model_files(group, output, options.write_as, of_classes=True)
     device = device_name(group.device) if elsewhere is None else ON_CLUSTER
     record_prediction(
         output, described(group), device, {name: [Path(item) for item in locations]} if todo or elsewhere else {},
@@ -193,6 +198,9 @@ def _settings(opened: VolumePredictor, locations: Sequence[str]) -> Settings:
     return Settings(
         volume=tuple(Path(location).name for location in locations),
         shape=opened.volume.shape,
+        intensities=tuple(
+            (item.low, item.high, float(f"{item.everywhere.std:.5g}")) for item in opened.prepared[0].statistics
+        ),
         weights=tuple(_digest(item) for item in predictors),
         mirrored=tuple(item.is_mirrored for item in predictors),
         step=tuple(item.step for item in predictors),

@@ -113,6 +113,9 @@ def prepare_volume(
 ) -> PreparedVolume:
     """Return a volume on the grid of a configuration, with its statistics.
 
+    These are those of ``volume`` even if a coarser level is read, whose means vary less: a model may have been trained
+    on boxes of the finest level, which are normalised by them.
+
     Parameters
     ----------
     volume

@@ -35,16 +35,21 @@ def write_stored(path: Path, array: StoredArray, geometry: Geometry) -> None:
     FileFormatError
         If the ending is not one of ``STORED_ENDINGS``, or an axis is too long for NIfTI.
     """
+    check_stored(path, array)
+    if ending_of(path) in (".tif", ".tiff"):
+        write_tiff_planes(path, _planes(array), array.shape, array.dtype, geometry)
+        return
+    write_nifti_parts(path, _planes(array), array.shape, array.dtype, geometry)
+
+
+def check_stored(path: Path, array: StoredArray) -> None:
+    """Raise ``FileFormatError`` if :func:`write_stored` cannot write an array of its shape to a file of its ending."""
     ending = ending_of(path)
     if ending not in STORED_ENDINGS:
         raise unreadable(path, f"the ending {ending}", f"one of {', '.join(STORED_ENDINGS)}", "Choose one.")
-    if ending in (".tif", ".tiff"):
-        write_tiff_planes(path, _planes(array), array.shape, array.dtype, geometry)
-        return
-    if max(array.shape) > LONGEST_NIFTI:
+    if ending not in (".tif", ".tiff") and max(array.shape) > LONGEST_NIFTI:
         found, expected = f"{array.spatial_shape} voxels (z, y, x)", f"at most {LONGEST_NIFTI} along an axis"
         raise unreadable(path, found, f"{expected}, as NIfTI can hold", "Write .tif, or use the Zarr.")
-    write_nifti_parts(path, _planes(array), array.shape, array.dtype, geometry)
 
 
 def _planes(array: StoredArray) -> Iterator[NDArray[Any]]:

@@ -22,10 +22,11 @@ from tiny_models import make_checkpoint
 from volume_examples import in_memory, make_predictor, noise, write_volume
 
 from autoseg.core.boxes import Box
-from autoseg.core.errors import ConfigError
+from autoseg.core.errors import ConfigError, EvaluationError, FileFormatError
 from autoseg.core.fingerprint import TargetProperties
 from autoseg.core.geometry import Geometry
 from autoseg.core.prediction_record import read_prediction_record
+from autoseg.evaluation import evaluate_folder
 from autoseg.inference import predict_volume as module
 from autoseg.inference import volume_arrays
 from autoseg.inference.export import decide
@@ -295,3 +296,50 @@ def test_too_little_memory_is_said_with_what_suffices(model, volume, tmp_path):
 def test_a_part_that_does_not_exist_is_refused(text):
     with pytest.raises(ConfigError, match="1 <= i <= n"):
         Part.parse(text)
+
+
+def test_objects_of_a_volume_are_not_scored_by_the_map_of_their_classes(tmp_path):
+    """The classes read as numbers of objects would be one object each, with a precision of 0."""
+    made = make_checkpoint("0")
+    torch.manual_seed(0)
+    weights = build_network(made.plan.configurations["3d_fullres"].topology, 1, 3).state_dict()
+    dataset = {**made.dataset, "labels": {"background": 0, "cell": 1}, "task": "instances"}
+    save_checkpoint(tmp_path / "m" / "fold_0" / "checkpoint_final.pt", replace(made, dataset=dataset, weights=weights))
+    path = write_volume(tmp_path / "v.zarr", noise())
+    predict_images(path, tmp_path / "out", [make_predictor(tmp_path / "m", folds=())])
+    objects = whole(tmp_path / "out" / "instances" / "v.zarr")[0]
+    (tmp_path / "references").mkdir()
+    write_labels(tmp_path / "references" / "v.nii.gz", objects, GEOMETRY)
+    summary = evaluate_folder(tmp_path / "references", tmp_path / "out" / "instances")
+    assert summary.metric_per_case[0].instances["1"].AP50 == 1 and objects.max() > 1
+    with pytest.raises(EvaluationError, match=r"undeclared values 2 .* more, expected only"):
+        evaluate_folder(tmp_path / "references", tmp_path / "out")
+    write_labels(tmp_path / "references" / "v.nii.gz", (objects > 0).astype(np.uint8), GEOMETRY)
+    assert not evaluate_folder(tmp_path / "references", tmp_path / "out").metric_per_case[0].instances
+
+
+def test_another_volume_of_the_same_name_does_not_continue_a_prediction(model, volume, prediction, tmp_path):
+    other = write_volume(tmp_path / "v.zarr", noise((21, 40, 36), seed=5))
+    with pytest.raises(ConfigError, match="other intensities"):
+        predict(model, other, prediction)
+    moved = write_volume(tmp_path / "moved" / "v.zarr", noise((21, 40, 36)))
+    assert predict(model, moved, prediction).skipped == ("v",)
+
+
+def test_channels_have_the_same_box(tmp_path):
+    predictor = make_predictor(tmp_path / "model", n_channels=2)
+    first, second = (write_volume(tmp_path / f"c{number}.zarr", noise(seed=number)) for number in (0, 1))
+    box = "[0:8, 0:16, 0:16]"
+    for of_first, of_second in ((box, "[8:16, 0:16, 0:16]"), (box, ""), ("", box)):
+        given = [f"{first}{of_first}", f"{second}{of_second}"]
+        with pytest.raises(ConfigError, match="expected the same for each"):
+            predict_images([given], tmp_path / "out", [predictor])
+    predict_images([[f"{first}{box}", f"{second}{box}"]], tmp_path / "out", [predictor])
+    assert whole(tmp_path / "out" / "c0_0-8_0-16_0-16.zarr").shape == (1, 8, 16, 16)
+
+
+def test_a_volume_too_long_for_a_file_is_refused_before_it_is_predicted(model, volume, tmp_path, monkeypatch):
+    monkeypatch.setattr("autoseg.io.write_stored.LONGEST_NIFTI", 39)
+    with pytest.raises(FileFormatError, match=r"Write \.tif"):
+        predict(model, volume, tmp_path / "out", write_as=".nii.gz")
+    assert not (tmp_path / "out").exists()
