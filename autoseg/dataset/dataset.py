@@ -50,6 +50,9 @@ class CaseFiles:
     """The part of a volume that is the case; then images, label and valid mask are locations with its box, which
     ``autoseg.io`` reads as it reads files. None if they are ordinary files."""
 
+    def __repr__(self) -> str:
+        return f"case {self.name!r}"
+
     @property
     def files(self) -> tuple[Path, ...]:
         """All files of the case."""

@@ -220,7 +220,10 @@ class VolumePredictor:
 def _stack_fault(volume: StoredArray, plan: Plan) -> Fault:
     """Return the fault of a volume for a model of 2-D images, which normalises every slice by itself."""
     found = f"a volume of {n_slices(volume.shape, volume.geometry, plan)} slices"
-    fix = "Give the slices as images, in a folder or a .txt file of paths, or a volume that fits into memory."
+    fix = (
+        "Give the slices as images, in a folder or a .txt file of paths, or an image file (.tif, .nii.gz) of a volume "
+        "that fits into memory, without --blockwise."
+    )
     return Fault(volume.location, found, "a 2-D image, as in training, for prediction part by part", fix)
 
 

@@ -323,16 +323,18 @@ def _conclude(
 ) -> bool:
     """Make the coarser levels, the objects, and the file of the label map if another format is wanted.
 
-    Returns whether that file is new. Of processes that end at the same time, one does so while the others wait.
+    Returns whether objects or that file are new. Of processes that end at the same time, one does so while the others
+    wait.
     """
     labels = outputs[0].writer
     target = labels.path.with_name(labels.path.name.removesuffix(ZARR) + write_as)
     with FileLock(labels.path / LOCK_FILE):
         for output in outputs:
             output.writer.finish()
-        if objects is not None:
-            objects.write(labels.path, labels.open(), outputs[1].writer.open(), progress)
+        has_new_objects = objects is not None and objects.write(
+            labels.path, labels.open(), outputs[1].writer.open(), progress
+        )
         if write_as == ZARR or target.is_file():
-            return False
+            return has_new_objects
         write_stored(target, labels.open(), opened.target.geometry)
     return True

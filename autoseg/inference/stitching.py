@@ -8,6 +8,7 @@ belongs to one block, whose size is what memory depends on.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class _Job(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     classes: str
+    """Location, as seen from the result."""
     cores: str | None
     stamps: tuple[int, ...]
     """Times of modification of the arrays' files of metadata, ns."""
@@ -141,8 +143,8 @@ def stitch_objects(
     if not 1 <= part[0] <= part[1]:
         raise ValueError(f"part {part}, expected (i, n) with i from 1 to n")
     job = _Job(
-        classes=_absolute(classes.location),
-        cores=None if cores is None else _absolute(cores.location),
+        classes=_from(output, classes.location),
+        cores=None if cores is None else _from(output, cores.location),
         stamps=tuple(_stamp(array) for array in (classes, cores) if array is not None),
         shape=classes.spatial_shape,
         geometry=classes.geometry,
@@ -195,9 +197,10 @@ def _stamp(array: StoredArray) -> int:
     return max((file.stat().st_mtime_ns for file in (path, *companions(path)) if file.is_file()), default=0)
 
 
-def _absolute(location: str) -> str:
+def _from(output: Path, location: str) -> str:
+    """Return a location as seen from ``output``: the folder that holds both may be moved, or mounted elsewhere."""
     path = path_of(location)
-    return location.replace(str(path), str(path.resolve()), 1)
+    return location.replace(str(path), os.path.relpath(path.resolve(), output.resolve()), 1)
 
 
 def _begun(output: Path, job: _Job) -> _Record | None:

@@ -17,7 +17,7 @@ from autoseg.dataset.labels import Labels
 from autoseg.inference.block_objects import settings_within
 from autoseg.inference.predictor_group import PredictorGroup, separation_of
 from autoseg.inference.saved_instances import FOLDER, SavedInstances, has_affinities, parted_by
-from autoseg.inference.stitching import stitch_objects
+from autoseg.inference.stitching import RECORD, stitch_objects
 from autoseg.io.stored_array import StoredArray
 from autoseg.tasks.separation import SeparationSettings
 
@@ -60,17 +60,19 @@ class VolumeObjects:
             return None
         return cls(dataset.labels, separation, dataset.labels.instances, {**dataset.json, "file_ending": ".zarr"})
 
-    def write(self, path: Path, classes: StoredArray, cores: StoredArray, progress: Progress) -> None:
+    def write(self, path: Path, classes: StoredArray, cores: StoredArray, progress: Progress) -> bool:
         """Write ``instances/<case>.zarr`` beside the label map ``path``, and a dataset.json, or go on with it.
 
-        Raises ``PlanError`` if a class has more objects than there are numbers.
+        Returns whether the objects are new. Raises ``PlanError`` if a class has more objects than there are numbers.
         """
         settings = settings_within(MEMORY_GB, classes.spatial_shape, self.separation, is_parted=True)
         folder = path.parent / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "dataset.json", self.dataset_json)
+        is_new = not (folder / path.name / RECORD).is_file()
         done = stitch_objects(
             classes, cores, folder / path.name, self.labels, settings, numbers=self.numbers, case=path.stem,
             progress=progress,
         )  # fmt: skip
         log.info("%s: %s", folder / path.name, counted(sum(done.n_objects.values()), "object"))
+        return is_new

@@ -25,6 +25,9 @@ class Part:
     index: int = 1
     count: int = 1
 
+    def __repr__(self) -> str:
+        return f"part {self.index} of {self.count}"
+
     @classmethod
     def parse(cls, text: str) -> Part:
         """Return the part that ``i/n`` names. Raises ``ConfigError`` unless 1 <= i <= n."""

@@ -54,7 +54,7 @@ def survey_dataset(
         Called with (cases done, cases in all, name of the case just done).
     cache
         File with the results of earlier runs, of cases without faults. Unchanged cases are not read again; the file is
-        updated. None reads all cases.
+        updated, also if the survey is interrupted. None reads all cases.
     """
     if ending_fault(dataset) is not None:
         return Survey(check_dataset(dataset), {})
@@ -71,15 +71,17 @@ def survey_dataset(
         n_knots=n_knots,
         protocol=dataset.protocol,
     )
-    for index, result in map_unordered(function, changed, workers=workers):
-        name = changed[index].name
-        check, measure = (unchecked_case(name, result), None) if isinstance(result, AutosegError) else result
-        checks[name] = check
-        if not (check.faults or check.undeclared):
-            read[name] = CachedCase(stamps[name], check, measure)
-        progress(len(checks), len(dataset.cases), name)
-    if cache is not None and changed:
-        save_survey(cache, read)
+    try:
+        for index, result in map_unordered(function, changed, workers=workers):
+            name = changed[index].name
+            check, measure = (unchecked_case(name, result), None) if isinstance(result, AutosegError) else result
+            checks[name] = check
+            if not (check.faults or check.undeclared):
+                read[name] = CachedCase(stamps[name], check, measure)
+            progress(len(checks), len(dataset.cases), name)
+    finally:
+        if cache is not None and changed and read:
+            save_survey(cache, read)
     measures = {name: case.measure for name, case in read.items() if case.measure is not None}
     return Survey(report_on(dataset, checks), measures)
 

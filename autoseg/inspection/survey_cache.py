@@ -57,8 +57,11 @@ def load_survey(path: Path) -> dict[str, CachedCase]:
 
 
 def save_survey(path: Path, cases: Mapping[str, CachedCase]) -> None:
-    """Write the results of some cases in one step: a killed process leaves the old file or the new one."""
+    """Write the results of some cases in one step: a killed process leaves the old file or the new one.
+
+    Cases are written by name, so that the file does not depend on the order in which workers ended.
+    """
     arrays = bytearray()
-    content = _CASES.dump_json(dict(cases), context=arrays)
+    content = _CASES.dump_json(dict(sorted(cases.items())), context=arrays)
     with atomic_path(path) as temporary:
         np.savez(temporary, cases=np.frombuffer(content, dtype=np.uint8), arrays=np.frombuffer(arrays, dtype=np.uint8))

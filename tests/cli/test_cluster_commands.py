@@ -16,8 +16,8 @@ from autoseg.core import cluster
 from autoseg.core.geometry import Geometry
 from autoseg.io.images import write_labels
 
-OF_ONE_RUN = {"prediction.json", "summary.json", "dataset_survey.npz"}
-"""Files that hold a command line, or cases in the order in which they were done."""
+OF_ONE_RUN = {"prediction.json", "summary.json"}
+"""Files that hold a command line."""
 
 
 @pytest.fixture(scope="module")

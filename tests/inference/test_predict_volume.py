@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -239,6 +240,13 @@ def test_of_objects_the_classes_and_the_inside_are_written(tmp_path):
     assert classes.any() and cores.any() and found.max() == expected.max()
 
 
+def test_objects_are_known_again_where_their_folder_was_moved(model, volume, tmp_path):
+    predictor = make_predictor(model, folds=())
+    predict_images(volume, tmp_path / "out", [predictor], instances="watershed")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert predict_images(volume, tmp_path / "moved", [predictor], instances="watershed").skipped == ("v",)
+
+
 def test_touching_objects_of_a_class_are_parted_if_asked(model, volume, tmp_path):
     predictor = make_predictor(model, folds=())
     predict_images(volume, tmp_path, [predictor], instances="watershed")
@@ -246,6 +254,8 @@ def test_touching_objects_of_a_class_are_parted_if_asked(model, volume, tmp_path
     assert objects.any() and not objects[labels == 0].any()
     assert json.loads((tmp_path / "instances" / "dataset.json").read_text())["file_ending"] == ".zarr"
     assert predict_images(volume, tmp_path, [predictor], instances="watershed").skipped == ("v",)
+    shutil.rmtree(tmp_path / "instances" / "v.zarr")
+    assert predict_images(volume, tmp_path, [predictor], instances="watershed").done == ("v",)
     with pytest.raises(ConfigError, match="cellpose needs the whole volume"):
         predict_images(volume, tmp_path, [predictor], instances="cellpose")
 

@@ -76,3 +76,7 @@ def test_only_stretches_of_layers_that_are_not_done_are_left(is_reversed):
 
 def test_nothing_is_left_of_what_is_done():
     assert not units([Box.whole((8, 8, 8))], (8, 8, 8), 0, is_reversed=False, is_done=lambda box: True)
+
+
+def test_a_part_is_named_in_messages_as_people_count():
+    assert repr(Part(2, 8)) == "part 2 of 8"

@@ -13,6 +13,7 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.inspection.integrity import check_dataset
 from autoseg.inspection.measure import extract_fingerprint, fingerprint_of
 from autoseg.inspection.survey import survey_dataset
+from autoseg.inspection.survey_cache import load_survey, save_survey
 from autoseg.io import file_formats
 from autoseg.io.images import write_labels
 
@@ -81,6 +82,28 @@ def test_only_changed_cases_are_read_again_and_nothing_else_differs(tmp_path, re
     read.clear()
     assert survey_dataset(dataset, cache=tmp_path / "kept.npz").report == fresh.report
     assert read == []
+
+
+def test_an_interrupted_survey_keeps_the_cases_that_it_has_read(tmp_path, read):
+    dataset = Dataset.load(write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=3))
+
+    def interrupt(done, *_):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        survey_dataset(dataset, cache=tmp_path / "kept.npz", progress=interrupt)
+    read.clear()
+    survey_dataset(dataset, cache=tmp_path / "kept.npz")
+    assert sorted(read) == files_of("toy_002")
+
+
+def test_the_kept_file_does_not_depend_on_the_order_in_which_cases_end(tmp_path):
+    dataset = Dataset.load(write_toy_dataset(tmp_path / "Dataset900_Toy", n_cases=2))
+    survey_dataset(dataset, cache=tmp_path / "kept.npz")
+    kept = load_survey(tmp_path / "kept.npz")
+    save_survey(tmp_path / "turned.npz", {name: kept[name] for name in reversed(dataset.case_names)})
+    assert (tmp_path / "turned.npz").read_bytes() == (tmp_path / "kept.npz").read_bytes()
 
 
 @pytest.mark.parametrize(
