@@ -27,7 +27,7 @@ class PredictionRun(BaseModel):
     """Folder in which it ran."""
     environment: Environment
     model: str
-    """Data set, configuration and folds."""
+    """Data set, configuration and folds, and of objects how they are parted."""
     images: dict[str, tuple[str, ...]]
     """Case -> its image files, in channel order. Cases that a later run predicted again are not among them."""
     part: str = ""
@@ -48,6 +48,15 @@ class PredictionRecord(BaseModel):
     def images(self) -> dict[str, tuple[str, ...]]:
         """Case -> its image files."""
         return {case: files for run in self.runs for case, files in run.images.items()}
+
+    def unlike(self, model: str, images: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
+        """Return those of the cases ``images`` that another model predicted, or from other image files.
+
+        Cases of which nothing is recorded are not among them.
+        """
+        known = {case: (run.model, files) for run in self.runs for case, files in run.images.items()}
+        wanted = {case: (model, tuple(str(path.absolute()) for path in files)) for case, files in images.items()}
+        return tuple(case for case, origin in wanted.items() if known.get(case, origin) != origin)
 
     def with_run(self, run: PredictionRun) -> PredictionRecord:
         """Return the record after a run that predicts the cases ``run.images``; equal without any.
@@ -89,7 +98,7 @@ def record_prediction(
     folder
         Folder of the predictions.
     model
-        Data set, configuration and folds.
+        Data set, configuration and folds, and of objects how they are parted.
     device
         Name of what computes, "" for the processor.
     images

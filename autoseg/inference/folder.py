@@ -14,9 +14,10 @@ from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.atomic import write_json
 from autoseg.core.errors import ConfigError, DatasetError, Fault
+from autoseg.core.findings import counted
 from autoseg.core.json_models import save_model
 from autoseg.core.parallel import Cluster, Workers, available_cores, map_unordered
-from autoseg.core.prediction_record import record_prediction
+from autoseg.core.prediction_record import read_prediction_record, record_prediction
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.folder_files import refuse_dataset_folder
 from autoseg.dataset.labels import Labels
@@ -26,7 +27,7 @@ from autoseg.inference.input_cases import Inputs, input_cases
 from autoseg.inference.inputs import check_inputs
 from autoseg.inference.model import Model
 from autoseg.inference.outputs import CaseOutput, FurtherOutput, Removal
-from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.predictor_group import PredictorGroup, separation_of
 from autoseg.inference.prepared import PreparedCase
 from autoseg.inference.run_cases import run_cases
 from autoseg.io.images import (
@@ -145,7 +146,9 @@ def predict_files(
     if todo and len(check.faults) == len(todo):
         raise DatasetError([fault for faults in check.faults.values() for fault in faults])
     failed |= {name: "\n".join(map(str, faults)) for name, faults in check.faults.items()}
-    for text in (*failed.values(), *check.warnings):
+    others = _of_another_run(output_folder, predictor, [job for job in jobs if job.name in done_before])
+    warnings = (*check.warnings, *others)
+    for text in (*failed.values(), *warnings):
         log.warning("%s", text)
     write_model_files(predictor, output_folder, ending_of(jobs[0].output))
     good = [job for job in todo if job.name not in check.faults]
@@ -158,7 +161,7 @@ def predict_files(
         errors = _predict_there(predictor, good, further, stale, workers, progress)
     done = tuple(job.name for job in good if job.name not in errors)
     skipped = tuple(job.name for job in jobs if job.name in done_before)
-    return PredictionReport(done, skipped, failed | errors, check.warnings)
+    return PredictionReport(done, skipped, failed | errors, warnings)
 
 
 def _predict_here(
@@ -311,8 +314,22 @@ def _check_output_folder(folder: Path, cases: Mapping[str, Sequence[Path]]) -> N
 
 
 def described(predictor: PredictorGroup) -> str:
-    """Return data set, configuration and folds of the models, for the record of a prediction."""
-    return " and ".join(map(_described, predictor.models))
+    """Return data set, configuration and folds of the models, and how objects are parted, for prediction.json."""
+    method = "" if predictor.dataset.labels.instances is None else f", objects by {separation_of(predictor).method}"
+    return " and ".join(map(_described, predictor.models)) + method
+
+
+def _of_another_run(folder: Path, predictor: PredictorGroup, skipped: Sequence[_Job]) -> tuple[str, ...]:
+    """Return a warning if label maps that stay are those of another model, or of other images of the same name."""
+    model = described(predictor)
+    cases = read_prediction_record(folder).unlike(model, {job.name: job.files for job in skipped})
+    if not cases:
+        return ()
+    return (
+        f"{folder}: {counted(len(cases), 'label map')} that existed and stayed, such as that of {cases[0]}, "
+        f"{'is' if len(cases) == 1 else 'are'} of other image files or another model than {model}; prediction.json has "
+        "both. --overwrite predicts again; or give another folder.",
+    )
 
 
 def write_model_files(predictor: PredictorGroup, folder: Path, ending: str, *, of_classes: bool = False) -> None:

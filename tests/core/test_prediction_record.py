@@ -16,6 +16,15 @@ def test_each_case_is_in_the_last_run_that_predicted_it(tmp_path):
     assert [run.model for run in read_prediction_record(tmp_path).runs] == ["second", "third"]
 
 
+def test_cases_of_another_model_or_of_other_images_are_named(tmp_path):
+    images = {case: [tmp_path / f"{case}_0000.png"] for case in "ab"}
+    record_prediction(tmp_path, "model", "", images)
+    record = read_prediction_record(tmp_path)
+    assert record.unlike("model", images) == () and record.unlike("other", images) == ("a", "b")
+    assert record.unlike("model", {**images, "b": [tmp_path / "plate2" / "b_0000.png"]}) == ("b",)
+    assert record.unlike("other", {"unrecorded": []}) == ()
+
+
 def test_a_run_without_cases_is_no_run(tmp_path):
     record_prediction(tmp_path, "model", "", {})
     assert not [*tmp_path.iterdir()] and not read_prediction_record(tmp_path).runs

@@ -218,6 +218,18 @@ def test_what_exists_is_kept_unless_told_otherwise(threshold_predictor, inputs, 
     assert predictor.predict_files(inputs, out).skipped == ("a", "b", "c")
 
 
+def test_what_stays_of_another_model_or_other_images_is_a_warning(threshold_predictor, inputs, tmp_path):
+    out, predictor = tmp_path / "out", threshold_predictor()
+    predictor.predict_files(inputs, out)
+    assert predictor.predict_files(inputs, out).warnings == ()
+    elsewhere = inputs.rename(tmp_path / "second")
+    (warning,) = predictor.predict_files(elsewhere, out).warnings
+    assert "3 label maps that existed and stayed, such as that of a, are of other image files" in warning
+    assert "--overwrite predicts again" in warning
+    predictor.predict_files(elsewhere, out, overwrite=True)
+    assert predictor.predict_files(elsewhere, out).warnings == ()
+
+
 def test_probabilities_are_saved_and_a_case_without_them_is_not_done(threshold_predictor, inputs, tmp_path):
     predictor, out = threshold_predictor(), tmp_path / "out"
     predictor.predict_files(inputs, out)
