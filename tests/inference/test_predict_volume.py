@@ -248,6 +248,10 @@ def test_touching_objects_of_a_class_are_parted_if_asked(model, volume, tmp_path
     assert objects.any() and not objects[labels == 0].any()
     assert json.loads((tmp_path / "instances" / "dataset.json").read_text())["file_ending"] == ".zarr"
     assert predict_images(volume, tmp_path, [predictor], instances="watershed").skipped == ("v",)
+    for expected in ("done", "skipped"):  # v.json, which the TIFF file brings, is no part of the label map
+        options = VolumeOptions(write_as=".tif")
+        report = predict_images(volume, tmp_path, [predictor], instances="watershed", volume=options)
+        assert getattr(report, expected) == ("v",)
     with pytest.raises(ConfigError, match="cellpose needs the whole volume"):
         predict_images(volume, tmp_path, [predictor], instances="cellpose")
 
