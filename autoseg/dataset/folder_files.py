@@ -165,7 +165,9 @@ def renaming(folder: Path, pairs: Iterable[tuple[str, str]], loop: str) -> str:
 
 
 def refuse_dataset_folder(folder: Path) -> None:
-    """Raise ``ConfigError`` if an output folder is a data set, or its folder of images or labels."""
+    """Raise ``ConfigError`` if an output folder is a file, a data set, or its folder of images or labels."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output folder {folder}: found a file, expected a folder. Change -o.")
     target = folder.resolve()
     if (target.parent / "dataset.json").is_file() and re.match(r"(labels|images)Tr(_|$)", target.name):
         raise ConfigError(

@@ -72,13 +72,12 @@ def prepare_output(
     Raises
     ------
     ConfigError
-        If the folder is one of the inputs or belongs to a data set, or holds label maps that may not be overwritten.
+        If the folder is a file, one of the inputs, or belongs to a data set, or holds label maps that may not be
+        overwritten.
     """
     given, paths = list(inputs), list(outputs)
     if any(folder.resolve() == item.resolve() for item in given):
         raise ConfigError(f"output folder {folder}: found the predictions in it, expected another folder. Change -o.")
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output folder {folder}: found a file, expected a folder. Change -o.")
     refuse_dataset_folder(folder)
     existing = [path.name for path in paths if path.exists()]
     if existing and not overwrite:

@@ -121,7 +121,10 @@ def predict_volume(
     name = case_name(locations[0])
     path = output / f"{name}{ZARR}"
     _check_output(path, locations)
-    for wanted, what in ((save_probabilities, "probabilities"), (save_uncertainty, "uncertainty")):
+    outputs_of_classes = (
+        (save_probabilities, "probabilities"), (save_uncertainty, "uncertainty"), (instances is not None, "instances"),
+    )  # fmt: skip
+    for wanted, what in outputs_of_classes:
         if wanted:
             refuse_regression(group.dataset.labels, f"saving {what}")
     objects = VolumeObjects.of(group, instances)

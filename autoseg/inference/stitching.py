@@ -38,7 +38,7 @@ from autoseg.inference.block_objects import (
     objects_of_block,
 )
 from autoseg.inference.objects import object_values
-from autoseg.io.companions import companions
+from autoseg.io.chunked import metadata_files
 from autoseg.io.stored_array import StoredArray
 from autoseg.io.zarr_writer import ZarrWriter, check_written, create_zarr
 
@@ -194,7 +194,8 @@ def _stamp(array: StoredArray) -> int:
     An array that is written anew gets another one, one that is only finished does not.
     """
     path = path_of(array.location)
-    return max((file.stat().st_mtime_ns for file in (path, *companions(path)) if file.is_file()), default=0)
+    own = metadata_files(path) if path.is_dir() else (path,)  # not what lies beside it, as the .json of a .tif does
+    return max((file.stat().st_mtime_ns for file in own if file.is_file()), default=0)
 
 
 def _from(output: Path, location: str) -> str:

@@ -213,8 +213,10 @@ def test_numbers_of_a_regression_are_those_in_memory(tmp_path):
     group = PredictorGroup((predictor,))
     expected = group.numbers(group.prepare(read_unlabelled("v", [Path(path)], [])))
     np.testing.assert_allclose(whole(tmp_path / "out" / "v.zarr"), expected, rtol=1e-5, atol=1e-3)
-    with pytest.raises(ConfigError, match="regression"):
-        predict_images(path, tmp_path / "more", [predictor], save_probabilities=True)
+    for wanted in ({"save_probabilities": True}, {"save_uncertainty": True}, {"instances": "watershed"}):
+        with pytest.raises(ConfigError, match="regression"):
+            predict_images(path, tmp_path / "more", [predictor], **wanted)
+    assert not (tmp_path / "more").exists()
 
 
 def test_of_objects_the_classes_and_the_inside_are_written(tmp_path):
@@ -256,6 +258,10 @@ def test_touching_objects_of_a_class_are_parted_if_asked(model, volume, tmp_path
     assert predict_images(volume, tmp_path, [predictor], instances="watershed").skipped == ("v",)
     shutil.rmtree(tmp_path / "instances" / "v.zarr")
     assert predict_images(volume, tmp_path, [predictor], instances="watershed").done == ("v",)
+    for expected in ("done", "skipped"):  # v.json, which the TIFF file brings, is no part of the label map
+        options = VolumeOptions(write_as=".tif")
+        report = predict_images(volume, tmp_path, [predictor], instances="watershed", volume=options)
+        assert getattr(report, expected) == ("v",)
     with pytest.raises(ConfigError, match="cellpose needs the whole volume"):
         predict_images(volume, tmp_path, [predictor], instances="cellpose")
 
@@ -334,6 +340,12 @@ def test_another_volume_of_the_same_name_does_not_continue_a_prediction(model, v
         predict(model, other, prediction)
     moved = write_volume(tmp_path / "moved" / "v.zarr", noise((21, 40, 36)))
     assert predict(model, moved, prediction).skipped == ("v",)
+
+
+def test_a_file_as_output_folder_is_refused(model, volume, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ConfigError, match="found a file, expected a folder"):
+        predict(model, volume, tmp_path / "out")
 
 
 def test_channels_have_the_same_box(tmp_path):
