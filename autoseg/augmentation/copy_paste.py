@@ -69,11 +69,10 @@ def _with_pasted(numbers: Tensor, pasted: Tensor, moved: Tensor) -> Tensor:
 
     Objects are numbered 1 to n, pasted ones n + 1 to 2 n; numbers up to 0, which are no objects, stay.
     """
-    known: Tensor = numbers[numbers > 0].unique()  # type: ignore[no-untyped-call]
-    n_objects = len(known)
+    known: Tensor = torch.unique(numbers[numbers > 0])
     first, later = (
         torch.where(part > 0, torch.searchsorted(known, part.contiguous()) + start, part)
-        for part, start in ((numbers, 1), (moved, n_objects + 1))
+        for part, start in ((numbers, 1), (moved, len(known) + 1))
     )
     return torch.where(pasted, later, first)
 

@@ -43,8 +43,9 @@ def preview_augmentation(
 
     Each patch is that which autoseg_train with the same --seed, --config and --set gives to the network; beside it
     lies what is around the same point without augmentation. Of 3-D patches there is also a cut across the sections.
-    Unannotated voxels are hatched, such as those that entered from outside of the image. --json lists the patches and
-    how they were moved on stdout. To see one operation alone, switch off the others, or set its probability to 1.
+    Unannotated voxels are hatched, such as those that entered from outside of the image (these are background if every
+    voxel of the data set is annotated). --json lists the patches and how they were moved on stdout.
+    To see one operation alone, switch off the others, or set its probability to 1.
     """
     common.set_up_logging(verbose=verbose, quiet=quiet)
     chosen = (*(settings or ()), *((f"augmentation={augmentation}",) if augmentation else ()))
