@@ -17,7 +17,7 @@ from autoseg.inspection.case_measure import CaseMeasure
 from autoseg.preprocessing.freshness import case_stamps, short_hash
 
 SURVEY_FILE = "dataset_survey.npz"
-SURVEY_VERSION = 6
+SURVEY_VERSION = 7
 """Number to be raised when the same files are checked or measured differently, or results are stored differently."""
 _OF_OTHERS = ("cases", "dataset", "numTraining")
 """Keys left out of a case's hash, because they also change when other cases do. The case's own part is hashed
