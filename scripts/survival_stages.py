@@ -217,7 +217,7 @@ def count_cells(
     if not patches:
         return
     stacked = np.stack([patch.ours for patch in patches])
-    sets = torch.from_numpy(grid.case.entry.table.drawn)[None].expand(len(stacked), -1, -1)
+    sets = torch.tensor(grid.case.entry.table.drawn)[None].expand(len(stacked), -1, -1)
     strides = scales(configuration)
     for stride, theirs in zip(strides, rule.downsample(stacked, strides), strict=True):
         undrawn = torch.full((len(stacked),), grid.case.entry.undrawn)
