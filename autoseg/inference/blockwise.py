@@ -32,6 +32,7 @@ from autoseg.inference.prepared_volume import PreparedVolume, prepare_volume
 from autoseg.inference.volume_outputs import crop_part, file_part
 from autoseg.io.arrays import open_volume
 from autoseg.io.stored_array import StoredArray, part_of
+from autoseg.preprocessing.volume_statistics import volume_statistics
 from autoseg.tasks.affinities import Affinities
 from autoseg.tasks.instances import Instances
 from autoseg.tasks.regions import Regions
@@ -102,7 +103,10 @@ class VolumePredictor:
         if faults:
             raise DatasetError(list(dict.fromkeys(faults)))
         is_file = not any(map(is_location, wholes))
-        prepared = (prepare_volume(volume, name, wholes, *plan, is_file=is_file) for plan in plans)
+        statistics = None if is_file else volume_statistics(volume)  # of an image file by the crop of each plan
+        prepared = (
+            prepare_volume(volume, name, wholes, *plan, is_file=is_file, statistics=statistics) for plan in plans
+        )
         return cls(group, volume, box, name, tuple(prepared))
 
     @property

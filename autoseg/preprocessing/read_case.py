@@ -25,7 +25,7 @@ from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels, weight_levels
 from autoseg.dataset.protocol import AnnotationProtocol
 from autoseg.io.arrays import open_volume
-from autoseg.io.images import read_image, read_intensities
+from autoseg.io.images import read_header, read_image, read_intensities
 from autoseg.preprocessing.context import PREDICTED_CONTEXT, TRAINED_CONTEXT, context_margin
 from autoseg.preprocessing.freshness import file_stamp
 from autoseg.preprocessing.volume_size import refuse_large
@@ -115,14 +115,13 @@ def _read_image(name: str, files: Sequence[Path], grids: Sequence[Grid], share: 
     wholes, boxes = zip(*map(split_box, files), strict=True)
     volume, box = open_volume(wholes), boxes[0]
     statistics = _statistics(wholes, str([file_stamp(Path(whole)) for whole in wholes]))
-    image, geometry = read(files)
     if box is None or not grids:
-        return Case(name, image, geometry, statistics=statistics)
+        return Case(name, *read(files), statistics=statistics)
     margins = [context_margin(*grid, volume.geometry, share) for grid in grids]
     z, y, x = (max(along) for along in zip(*margins, strict=True))
     grown = box.grown((z, y, x)).intersection(Box.whole(volume.spatial_shape))
-    if grown != box:
-        image, _ = read([f"{whole}{grown}" for whole in wholes])
+    image, _ = read([f"{whole}{grown}" for whole in wholes])
+    _, geometry = read_header(files[0])
     return Case(name, image, geometry, box=box.relative_to(grown), statistics=statistics)
 
 
