@@ -226,3 +226,10 @@ def test_torch_free_packages_do_not_import_torch() -> None:
     code = f"import sys, importlib\nfor name in {names}: {check}"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Folders of tests are no packages, so pytest refuses a second file of a name when it collects them together."""
+    here = Path(__file__).parent
+    files = [*here.rglob("test_*.py"), *(here.parent / "scripts").rglob("test_*.py")]
+    assert len({file.name for file in files}) == len(files), sorted(file.name for file in files)

@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import multiprocessing
 import os
 import signal
 import threading
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
+
+
+class Flag:
+    """Event that processes share without a lock; it has what torch's loader uses of one.
+
+    A process that is killed while it asks whether a ``multiprocessing.Event`` is set leaves the event's lock taken, and
+    all others that ask wait for ever. torch asks before each batch, and once more when it finds a worker dead.
+    """
+
+    def __init__(self, context: BaseContext) -> None:
+        self._value = context.RawValue("b", 0)
+
+    def is_set(self) -> bool:
+        """Whether any process has set the flag."""
+        return bool(self._value.value)
+
+    def set(self) -> None:
+        """Set the flag, for all processes."""
+        self._value.value = 1
 
 
 def process_context(module: str) -> BaseContext:
     """Return the start method of workers: a fork server that has imported ``module`` if there is one, otherwise spawn.
 
-    A fork of a process in which torch runs may hang.
+    A fork of a process in which torch runs may hang. Events are flags, so that a worker may be killed at any time.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module])
+    has_server = "forkserver" in multiprocessing.get_all_start_methods()
+    shared: BaseContext = multiprocessing.get_context("forkserver" if has_server else "spawn")
+    context = copy.copy(shared)  # the events of others stay as they are
+    context.Event = partial(Flag, context)  # type: ignore[method-assign, assignment]
+    if has_server:
+        context.set_forkserver_preload([module])
     return context
 
 
