@@ -1,10 +1,10 @@
-"""Time of preprocessing with two workers of a Dask cluster beside one, and beside this process alone.
+"""Time of preprocessing with two workers of a Dask cluster beside one, and beside processes without Dask.
 
 python scripts/benchmarks/cluster_preprocessing.py DATASET -c 3d_fullres [--rounds 3] [--copies 4]
 
-The workers are processes of this machine, which are started, and have imported everything, before the clock runs. The
-three ways run in turn, each into a folder of its own, whose files must be the same byte by byte. Nothing else should
-run meanwhile. Put TMPDIR on a file system in memory to leave out the disk.
+The workers are processes of this machine, which are started, and have imported everything, before the clock runs; two
+processes without Dask are started each time. The ways run in turn, each into a folder of its own, whose files must be
+the same byte by byte. Nothing else should run meanwhile. Put TMPDIR on a file system in memory to leave out the disk.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from autoseg.dataset.dataset import Dataset
 from autoseg.planning import extract_fingerprint, plan
 from autoseg.preprocessing.runner import preprocess_dataset
 
-ALONE, ONE, TWO = "this process", "1 worker", "2 workers"
+ALONE, PAIR, ONE, TWO = "this process, all cores", "2 processes without Dask", "1 worker", "2 workers"
 WANTED = 1.6
 
 
@@ -49,7 +49,7 @@ def cluster_preprocessing(
     data = repeated(Dataset.load(dataset), copies)
     planned = plan(data, extract_fingerprint(data))
     with ExitStack() as stack, tempfile.TemporaryDirectory() as place:
-        ways: dict[str, Workers] = {ALONE: 1}
+        ways: dict[str, Workers] = {ALONE: 1, PAIR: 2}
         for name, address in ((ONE, "local:1"), (TWO, "local:2")):
             ways[name] = stack.enter_context(open_cluster(address, [dataset.absolute(), Path(place)]))
             seconds(data, planned, configuration, Path(place) / f"warm {name}", ways[name])
