@@ -170,4 +170,4 @@ def _between(values: Tensor, corner: Tensor, fractions: Sequence[Tensor], stride
         return values.index_select(0, corner)
     low = _between(values, corner, fractions[1:], strides[1:])
     high = _between(values[strides[0] :], corner, fractions[1:], strides[1:])
-    return high.sub_(low).mul_(fractions[0]).add_(low)
+    return torch.lerp(low, high, fractions[0], out=low)
