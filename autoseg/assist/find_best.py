@@ -201,7 +201,7 @@ def _scored_files(dataset: Dataset, predictions: Mapping[str, Path]) -> list[Sco
     """Return the predictions with their references; cases without a label file have none."""
     cases = [dataset.case(name) for name in sorted(predictions)]
     return [
-        ScoredFiles(case.name, case.label, predictions[case.name], case.valid_mask)
+        ScoredFiles(case.name, case.label, predictions[case.name], case.valid_mask, case.images)
         for case in cases
         if case.label is not None
     ]
@@ -212,7 +212,8 @@ def _score(dataset: Dataset, predictions: Mapping[str, Path], workers: int, prog
     files = _scored_files(dataset, predictions)
     pairs = {item.case: (item.reference, item.prediction) for item in files}
     masks = {item.case: item.mask for item in files if item.mask is not None}
-    summary = evaluate_files(pairs, dataset.labels, masks=masks, workers=workers, progress=progress)
+    images = {item.case: item.images for item in files}
+    summary = evaluate_files(pairs, dataset.labels, masks=masks, images=images, workers=workers, progress=progress)
     if summary.faults:
         raise EvaluationError("\n".join(summary.faults))
     return summary

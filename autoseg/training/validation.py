@@ -104,10 +104,11 @@ def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary | 
         if case.label is not None
     }
     masks = {name: case.valid_mask for name, case in cases.items() if case.valid_mask is not None}
+    images = {name: case.images for name, case in cases.items()}
     seen = read_fold_cases(request.folder).seen_cases
     labels = request.dataset.labels
     evaluate = evaluate_numbers if labels.targets else evaluate_files
-    summary: AnySummary = evaluate(pairs, labels, masks=masks, workers=workers).model_copy(
+    summary: AnySummary = evaluate(pairs, labels, masks=masks, images=images, workers=workers).model_copy(
         update={"seen_in_training": tuple(name for name in sorted(pairs) if name in seen)}
     )
     summary.write(request.folder / "validation" / "summary.json")
