@@ -46,8 +46,14 @@ class PairPredictions:
         return self.folder / SEPARATOR.join(pair) / first.predictions[case].name
 
     def outdated(self, case: str) -> tuple[Pair, ...]:
-        """Return the pairs whose label map of a case is missing or older than the weights of one of its models."""
-        trained = {model.name: model.checkpoint(case).stat().st_mtime for model in self.models}
+        """Return the pairs whose label map of a case is missing, or older than weights or prediction of a model.
+
+        A case that is too large for memory may have got another box with the prediction.
+        """
+        trained = {
+            model.name: max(path.stat().st_mtime for path in (model.checkpoint(case), model.predictions[case]))
+            for model in self.models
+        }
         return tuple(
             pair
             for pair in self.pairs

@@ -62,10 +62,12 @@ def _print_classes(summary: Summary, out: Console) -> None:
 
 
 def _print_remarks(summary: AnySummary, out: Console) -> None:
-    """Print the cases that the model was trained on, and the reasons for missing scores."""
+    """Print what the scores are not of: new cases, whole volumes; and the reasons for missing scores."""
     if summary.seen_in_training:
         cases = escape(", ".join(summary.seen_in_training))
         out.print(f"the model was trained on these cases, so their scores are too high: {cases}", soft_wrap=True)
+    for remark in () if isinstance(summary, NumberSummary) else summary.box_remarks():
+        out.print(escape(remark), soft_wrap=True)
     for reason in summary.not_scored.values():
         out.print(f"not scored: {escape(reason)}", soft_wrap=True)
 

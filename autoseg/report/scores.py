@@ -236,6 +236,7 @@ def summary_warnings(summary: AnySummary) -> list[str]:
             f"{counted(len(summary.seen_in_training), 'case')} seen in training, with better scores than new images "
             f"have: {_some(summary.seen_in_training)}"
         )
+    lines += summary.box_remarks() if isinstance(summary, Summary) else []
     if isinstance(summary, Summary) and summary.scored_on != "dense":
         lines.append(
             f"sparse references: the {score_name('Dice', ANNOTATED)} counts only the "
