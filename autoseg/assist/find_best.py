@@ -112,7 +112,8 @@ def find_best(
         log.warning("case %s is too large for memory: models are compared in its box %s", case, box_of(spans))
     combines = decides_by_heads(dataset.labels)
     folder = workspace.results(dataset.name)
-    pairs = PairPredictions(trained.models if combines and options.with_pairs else (), folder / PAIRS_FOLDER)
+    paired = trained.models if combines and options.with_pairs else ()
+    pairs = PairPredictions(paired, folder / PAIRS_FOLDER, frozenset(trained.boxes))
     if pairs.pairs:
         with stages("predict pairs") as progress:
             predict_pairs(pairs, dataset, device=options.device, workers=options.workers, progress=progress)

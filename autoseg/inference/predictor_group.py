@@ -25,7 +25,7 @@ from autoseg.inference.members import MemberKind, member_kind
 from autoseg.inference.model import Model
 from autoseg.inference.numbers import decide_numbers
 from autoseg.inference.objects import ObjectMap
-from autoseg.inference.prepared import PreparedCase, Separate, n_slices, stack_of_slices, whole_image
+from autoseg.inference.prepared import PreparedCase, PreparedPart, Separate, n_slices, stack_of_slices, whole_image
 from autoseg.inference.window import Slab
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.separation import SeparationSettings, separate
@@ -182,7 +182,7 @@ class PredictorGroup:
         labels, task = self.dataset.labels, task_of(self.dataset.labels)
         maps = []
         for index, image in enumerate(case.images):
-            regions = [PreparedRegion(own.image, own.record) for own in image]
+            regions = [_region(own) for own in image]
             watchers, own_pairs = case.placed(index, observers, labels), pairs[index : index + 1]
             slabs = decided_regions(self, regions, watchers, pool, pairs=own_pairs)
             maps.append(joined(slabs, image[0].record, task))
@@ -224,7 +224,15 @@ def decided_regions(
     return decided_mean_slabs(streams, heads, labels, observers)
 
 
-def _numbers_of_image(group: PredictorGroup, image: Sequence[Preprocessed], pool: Executor | None) -> Float32Array:
+def _region(own: Preprocessed | PreparedPart) -> PreparedRegion:
+    if isinstance(own, PreparedPart):
+        return PreparedRegion(own.boxed, own.whole, own.box)
+    return PreparedRegion(own.image, own.record)
+
+
+def _numbers_of_image(
+    group: PredictorGroup, image: Sequence[Preprocessed | PreparedPart], pool: Executor | None
+) -> Float32Array:
     """Return the numbers (R, z, y, x) of an image that is prepared for each model: the mean over the models."""
     each = (_numbers(group.dataset.labels, *pair, pool) for pair in zip(group.predictors, image, strict=True))
     total = next(each)
@@ -234,7 +242,9 @@ def _numbers_of_image(group: PredictorGroup, image: Sequence[Preprocessed], pool
     return total
 
 
-def _numbers(wanted: Labels, predictor: CasePredictor, case: Preprocessed, pool: Executor | None) -> Float32Array:
+def _numbers(
+    wanted: Labels, predictor: CasePredictor, case: Preprocessed | PreparedPart, pool: Executor | None
+) -> Float32Array:
     """Return the numbers (R, z, y, x) of one model, in the order of the targets of ``wanted``."""
     labels, targets = predictor.model.dataset.labels, predictor.model.plan.targets
     numbers = decide_numbers(predictor.slabs(case.image), case.record, labels, targets, pool=pool)

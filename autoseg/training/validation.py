@@ -17,7 +17,8 @@ from autoseg.dataset.labels import Labels
 from autoseg.dataset.objects import largest_written
 from autoseg.evaluation import AnySummary, Summary, evaluate_files, evaluate_numbers
 from autoseg.inference import Predictor
-from autoseg.inference.folder import predict_files
+from autoseg.inference.blockwise import read_box
+from autoseg.inference.folder import predict_files, read_files
 from autoseg.inference.out_of_fold import read_fold_cases
 from autoseg.inference.outputs import FurtherOutput
 from autoseg.inference.predictor_group import PredictorGroup
@@ -88,7 +89,7 @@ def predict_validation(request: FoldRequest, *, workers: int = 1, progress: Prog
             )  # fmt: skip
     share = [request.val_cases[index] for index in request.ranks.share(len(request.val_cases))]
     if share:
-        _predict(replace(request, dataset=scored), share, workers, progress)
+        _predict(request, scored, share, workers, progress)
     request.ranks.any(False)  # waits for the others
 
 
@@ -132,21 +133,23 @@ def score_validation(request: FoldRequest, *, workers: int = 1) -> AnySummary:
     return summary
 
 
-def _predict(request: FoldRequest, names: Sequence[str], workers: int, progress: Progress) -> None:
-    """Predict some validation cases."""
+def _predict(request: FoldRequest, scored: Dataset, names: Sequence[str], workers: int, progress: Progress) -> None:
+    """Predict some validation cases of ``scored``; the boxes of large ones as parts of their volumes."""
     alone = FoldName.parse(request.fold).alone
     predictor = Predictor.load(request.folder.parent, folds=[alone], device=request.device)
     further: tuple[FurtherOutput, ...] = ()
     if is_sampled(request):
-        further = (ValidationSamples(request), PredictedQuality())
+        further = (ValidationSamples(replace(request, dataset=scored)), PredictedQuality())
     if request.dataset.labels.instances is not None:
-        further = (*further, SeparationTrials(request.dataset, frozenset(request.val_cases[:MOST_CASES])))
+        further = (*further, SeparationTrials(scored, frozenset(request.val_cases[:MOST_CASES])))
+    boxes = scored_spans(request.dataset, scored, names)
     report = predict_files(
         PredictorGroup((predictor,), SeparationSettings()),
-        {name: request.dataset.case(name).images for name in names},
+        {name: scored.case(name).images for name in names},
         request.folder / "validation",
         overwrite=True,
         further=further,
+        read=lambda group, name, files: (read_box if name in boxes else read_files)(group, name, files),
         workers=workers,
         progress=progress,
     )

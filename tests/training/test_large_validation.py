@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from toy import toy_case
 
 from autoseg.assist.find_best import FindBestOptions, find_best
@@ -24,7 +24,6 @@ from autoseg.inference.blockwise import VolumePredictor
 from autoseg.io.images import read_header, read_labels
 from autoseg.preprocessing import scored_boxes, volume_size
 from autoseg.report.write_report import write_report
-from autoseg.training import validation
 from autoseg.training.fold import train_fold
 from autoseg.training.prepare import prepare_fold
 from autoseg.training.run_config import RunOptions
@@ -33,13 +32,6 @@ from autoseg.training.validation import scored_dataset, validate_fold
 SHAPE, UNLABELLED = (24, 40, 36), 255
 DRAWN = Box((4, 8, 10), (16, 38, 34))
 MOST = 9000
-
-
-class Threshold(nn.Module):
-    """Class 1 or 2 where the normalised intensity is above 0, or 1, whatever lies around."""
-
-    def forward(self, images):
-        return torch.cat((-images[:, :1], images[:, :1], 2 * images[:, :1] - 1), dim=1)
 
 
 def write_volumes(folder: Path) -> Dataset:
@@ -76,10 +68,16 @@ def trained(tmp_path_factory, toy_preparation, patched):
     workspace = Workspace(tmp_path_factory.mktemp("root"))
     dataset = write_volumes(workspace.raw("Dataset020_Large"))
     toy_preparation(dataset, workspace)
-    settings = ("precision=float32", "validation_iterations=1", "batch_size=2", "augmentation=none")
+    settings = (
+        "precision=float32",
+        "validation_iterations=1",
+        "batch_size=2",
+        "augmentation=none",
+        "learning_rate=0.05",
+    )
     requests = []
     for fold in "012":
-        options = RunOptions(fold, iterations=1, settings=settings, workers=0, device="cpu")
+        options = RunOptions(fold, iterations=5, settings=settings, workers=0, device="cpu")
         requests.append(prepare_fold(workspace, dataset, options))
         train_fold(requests[-1])
         validate_fold(requests[-1], workers=0)
@@ -117,24 +115,17 @@ def test_every_fold_is_scored_in_a_box_that_its_summary_names(trained):
     assert calibration["temperature"]["n_cases"] == 3 and calibration["quality"]["n_cases"] == 3
 
 
-def test_labels_in_the_box_are_those_of_the_whole_volume(trained, monkeypatch, tmp_path):
+def test_labels_in_the_box_are_those_of_the_whole_volume(trained):
+    """The network normalises each window by itself, so that windows must be those of the whole volume, too."""
     _, dataset, requests = trained
     for request in requests:
         (name,) = request.val_cases
-        monkeypatch.setattr(validation, "refit_calibration", lambda *_: None)
-        other = replace(request, folder=tmp_path / request.folder.name)
-        other.folder.mkdir()
-        (other.folder / "training.json").write_text((request.folder / "training.json").read_text())
-        loaded = Predictor.load(request.folder.parent, folds=[request.fold], device="cpu")
-        model = replace(loaded.model, networks=(Threshold(),))
-        predictor = replace(loaded, model=model, autocast_dtype=None, mirror=False)
-        monkeypatch.setattr(Predictor, "load", lambda *_, chosen=predictor, **__: chosen)
-        spans = validate_fold(other, workers=0).boxes[name]
-        predicted, _ = read_labels(other.folder / "validation" / f"{name}.nii.gz")
-        whole = VolumePredictor.open(predictor, str(dataset.folder / f"{name}_image.npy"))
-        np.testing.assert_array_equal(predicted, whole.predict_box(box_of(spans)))
-        assert len(np.unique(predicted)) == 3
-        monkeypatch.undo()
+        predicted, _ = read_labels(request.folder / "validation" / f"{name}.nii.gz")
+        predictor = Predictor.load(request.folder.parent, folds=[request.fold], device="cpu")
+        volume = VolumePredictor.open(predictor, str(dataset.folder / f"{name}_image.npy"))
+        box = box_of(summary_of(request)["boxes"][name])
+        np.testing.assert_array_equal(predicted, volume.predict_box(Box.whole(SHAPE))[box.slices])
+        assert len(np.unique(predicted)) > 1
 
 
 def test_ranks_resumed_runs_and_other_configurations_score_the_same_box(trained):
@@ -207,6 +198,25 @@ def test_models_are_compared_in_the_boxes(trained):
             find_best(workspace, dataset, options)
     finally:
         path.write_text(before)
+
+
+def test_pairs_are_predicted_as_each_model_was(trained):
+    """The mean of a model and its copy is the model, in every voxel."""
+    workspace, dataset, requests = trained
+    folder = requests[0].folder.parent
+    copy = folder.with_name(f"copy__{folder.name.rpartition('__')[2]}")
+    shutil.copytree(folder, copy)
+    try:
+        find_best(workspace, dataset, FindBestOptions(with_postprocessing=False, device="cpu"))
+        (pair,) = (workspace.results(dataset.name) / "find_best").iterdir()
+        for request in requests:
+            file = f"{request.val_cases[0]}.nii.gz"
+            expected, geometry = read_labels(request.folder / "validation" / file)
+            found, of_pair = read_labels(pair / file)
+            np.testing.assert_array_equal(found, expected)
+            assert not of_pair.differs_from(geometry)
+    finally:
+        shutil.rmtree(copy)
 
 
 def test_no_reader_takes_the_scores_for_those_of_the_whole_volume(trained, tmp_path, capsys):
