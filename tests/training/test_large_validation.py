@@ -228,3 +228,28 @@ def test_no_reader_takes_the_scores_for_those_of_the_whole_volume(trained, tmp_p
     assert said in capsys.readouterr().out
     write_report(requests[0].folder, tmp_path / "report.html")
     assert said in (tmp_path / "report.html").read_text()
+
+
+def test_objects_of_the_box_are_scored_and_parted_by_each_setting(tmp_path, toy_preparation, patched):
+    """The values of the two classes are taken for the numbers of two objects."""
+    workspace = Workspace(tmp_path)
+    folder = workspace.raw("Dataset021_Objects")
+    write_volumes(folder)
+    content = json.loads((folder / "dataset.json").read_text())
+    offsets = [[-1, 0, 0], [0, -1, 0], [0, 0, -1], [-3, 0, 0], [0, -3, 0], [0, 0, -3]]
+    content |= {"labels": {"background": 0, "cell": 1}, "task": "instances", "affinities": offsets}
+    content["boxes"] = {name: content["boxes"][name] for name in "ab"}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    dataset = Dataset.load(folder)
+    toy_preparation(dataset, workspace)
+    settings = ("precision=float32", "validation_iterations=1", "batch_size=2", "augmentation=none")
+    request = prepare_fold(
+        workspace, dataset, RunOptions("0", iterations=1, settings=settings, workers=0, device="cpu")
+    )
+    train_fold(request)
+    summary = validate_fold(request, workers=0)
+    ((name, spans),) = summary.boxes.items()
+    objects = np.load(folder / f"{name}_labels.npy")[box_of(spans).slices]
+    assert summary.metric_per_case[0].instances["1"].n_ref == len(set(np.unique(objects)) - {0, UNLABELLED}) > 0
+    tried = json.loads((request.folder / "validation" / "separation" / f"{name}.json").read_text())
+    assert {row["n_ref"] for row in tried} == {summary.metric_per_case[0].instances["1"].n_ref}
