@@ -6,7 +6,8 @@ data set. So all configurations, folds, ranks and resumed runs score the same vo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from autoseg.io.arrays import open_array, open_volume
 from autoseg.preprocessing.annotated_box import annotated_box
 from autoseg.preprocessing.freshness import annotation_stamp, short_hash
 from autoseg.preprocessing.volume_size import is_large
+
+log = logging.getLogger(__name__)
 
 SCORED_VOXELS = 1 << 26
 """Voxels of the largest box, half of the largest case in memory: its labels, and what is kept to calibrate and to part
@@ -72,12 +75,19 @@ def choose_scored_boxes(
         If a volume, a preprocessed case or ``SCORED_BOXES_FILE`` cannot be read.
     """
     large = [files for files in map(dataset.case, names) if is_large(files)]
-    if not large:
-        return dataset
+    boxes = _known_boxes(large, _read(folder)) if large else {}
+    if len(boxes) == len(large):
+        return _with_boxes(dataset, boxes)
     with FileLock(folder / _LOCK):
         known = _read(folder)
-        boxes = {files.name: box for files in large if (box := _known_box(files, known)) is not None}
+        boxes = _known_boxes(large, known)
         chosen = {files.name: _choose(files, open_case(files.name)) for files in large if files.name not in boxes}
+        for name in known.cases.keys() & chosen.keys():
+            log.warning(
+                "%s: the box of case %s was chosen for other labels, is no part of the case, or has more than %d "
+                "voxels. Another is chosen: %s. Earlier scores are of the earlier box.",
+                folder / SCORED_BOXES_FILE, name, SCORED_VOXELS, chosen[name],
+            )  # fmt: skip
         if chosen:
             cases = {**known.cases, **{name: _described(dataset.case(name), box) for name, box in chosen.items()}}
             save_model(ScoredBoxes(cases=dict(sorted(cases.items()))), folder / SCORED_BOXES_FILE)
@@ -91,9 +101,8 @@ def with_scored_boxes(dataset: Dataset, folder: Path) -> Dataset:
     ``CacheError`` if ``SCORED_BOXES_FILE`` cannot be read.
     """
     known = _read(folder)
-    cases = [files for files in dataset.cases if files.name in known.cases and is_large(files)]
-    boxes = {files.name: box for files in cases if (box := _known_box(files, known)) is not None}
-    return _with_boxes(dataset, boxes)
+    large = [files for files in dataset.cases if files.name in known.cases and is_large(files)]
+    return _with_boxes(dataset, _known_boxes(large, known))
 
 
 def scored_spans(dataset: Dataset, scored: Dataset, names: Iterable[str]) -> dict[str, Spans]:
@@ -109,13 +118,17 @@ def _choose(files: CaseFiles, store: CaseStore) -> Box:
     return box.shifted(_own_box(files).start)
 
 
+def _known_boxes(large: Sequence[CaseFiles], known: ScoredBoxes) -> dict[str, Box]:
+    return {files.name: box for files in large if (box := _known_box(files, known)) is not None}
+
+
 def _known_box(files: CaseFiles, known: ScoredBoxes) -> Box | None:
-    """Return the box of a case; None if there is none for its present annotation within its present voxels."""
+    """Return the box of a case; None if there is none for its present annotation, within its present voxels."""
     found = known.cases.get(files.name)
     if found is None or found.annotation != _annotation(files):
         return None
     own, box = _own_box(files), box_of(found.box)
-    return box if box.n_voxels and box.intersection(own) == box else None
+    return box if 0 < box.n_voxels <= SCORED_VOXELS and box.intersection(own) == box else None
 
 
 def _described(files: CaseFiles, box: Box) -> ScoredBox:

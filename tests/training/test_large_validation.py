@@ -145,7 +145,7 @@ def test_ranks_resumed_runs_and_other_configurations_score_the_same_box(trained)
     assert path.read_bytes() == before
 
 
-def test_other_annotation_gets_another_box(trained, tmp_path):
+def test_other_annotation_gets_another_box_and_a_user_may_choose_one(trained, tmp_path, caplog):
     _, dataset, requests = trained
     (request,) = [request for request in requests if request.val_cases == ("a",)]
     before = scored_dataset(request).case("a").volume.box
@@ -168,6 +168,14 @@ def test_other_annotation_gets_another_box(trained, tmp_path):
     assert asked == ["a"] and chosen.case("a").volume.box == before  # the cache is the same
     scored_boxes.choose_scored_boxes(other, ["a"], folder, opened)
     assert asked == ["a"]
+    caplog.clear()
+    content = json.loads((folder / scored_boxes.SCORED_BOXES_FILE).read_text())
+    for spans, is_kept in (([[3, 9], [1, 9], [1, 9]], True), ([[3, 99], [1, 9], [1, 9]], False)):
+        content["cases"]["a"]["box"] = spans  # of a user
+        (folder / scored_boxes.SCORED_BOXES_FILE).write_text(json.dumps(content))
+        found = scored_boxes.choose_scored_boxes(other, ["a"], folder, opened).case("a").volume.box
+        assert found == (box_of(spans) if is_kept else before)
+        assert ("scored_boxes.json: the box of case a" in caplog.text) != is_kept
 
 
 def test_a_damaged_file_of_boxes_is_named(trained, tmp_path):
