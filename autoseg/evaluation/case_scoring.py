@@ -38,7 +38,7 @@ class Job:
     tolerance_mm: float | None = None
     """Of surface scores; None computes none."""
     images: tuple[Path, ...] = ()
-    """Image of the case, of which missing tiles are unannotated; () if the reference alone decides."""
+    """Image of the case, whose missing tiles do not count; () if the reference alone decides."""
 
     def __repr__(self) -> str:
         return self.case
@@ -71,17 +71,17 @@ class _Reference:
     images: tuple[Known, ...] = ()
 
     def read(self, box: Box) -> LabelBox:
-        """Return a box. Voxels of missing tiles, of labels or image, are unannotated, whatever the mask says."""
+        """Return a box. Voxels of missing tiles of the labels are unannotated, whatever the mask says."""
         values = self.values.read(box)
         valid = None if self.mask is None else self.mask.read(box) != 0
-        drawn = self.values.known(box)
-        if drawn is not None:
+        known = self.values.known(box)
+        if known is not None:
             fill = background_value(self.job.labels)
-            values = np.where(drawn, values, np.array(fill, dtype=np.min_scalar_type(fill)))
-        for known in (drawn, *(of_image(box) for of_image in self.images)):
-            if known is not None:
-                valid = known if valid is None else valid & known
-        return LabelBox(*classes_and_objects(values, self.job.labels, self.job.reference), valid)
+            values = np.where(known, values, np.array(fill, dtype=np.min_scalar_type(fill)))
+            valid = known if valid is None else valid & known
+        of_channels = [seen for of_channel in self.images if (seen := of_channel(box)) is not None]
+        seen = np.logical_and.reduce(of_channels) if of_channels else None
+        return LabelBox(*classes_and_objects(values, self.job.labels, self.job.reference), valid, seen)
 
 
 @dataclass
@@ -211,7 +211,7 @@ def _surface(
         return {}
     whole = Box.whole(reference.values.shape)
     drawn, predicted = reference.read(whole), prediction.read(whole, job)
-    classes, labels = apply_mask(drawn.classes, drawn.valid, job.labels)
+    classes, labels = apply_mask(drawn.classes, drawn.annotated, job.labels)
     return surface_scores(classes, predicted.classes, labels, spacing, job.tolerance_mm, case=job.case)
 
 

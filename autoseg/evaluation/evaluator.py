@@ -177,8 +177,8 @@ def evaluate_files(
     """Score the files in ``pairs``: case -> (reference, prediction). Otherwise as :func:`evaluate_folder`.
 
     ``masks``: case -> valid mask, for cases that have one. ``images``: case -> its image, whose missing tiles do not
-    count, as if nobody had annotated them; without it they count as the reference says. Cases that cannot be scored are
-    in ``faults``. Raises ``EvaluationError`` if no case can be scored.
+    count, not even for a class that is absent; without it they count as the reference says. Cases that cannot be scored
+    are in ``faults``. Raises ``EvaluationError`` if no case can be scored.
     """
     jobs = [
         Job(name, reference, (prediction,), labels, (masks or {}).get(name), images=(images or {}).get(name, ()))

@@ -251,7 +251,8 @@ def read_box(predictor: PredictorGroup, name: str, files: Sequence[Path]) -> Pre
         return PreparedPart(image, whole, box, record)
 
     parts = tuple(map(part, volume.prepared))
-    return PreparedCase(parts[0].record, (parts,))
+    missing = tuple(gap.relative_to(volume.box) for gap in volume.volume.missing(volume.box))
+    return PreparedCase(parts[0].record, (parts,), missing=missing)
 
 
 def _stack_fault(volume: StoredArray, plan: Plan) -> Fault:

@@ -14,7 +14,8 @@ from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.boxes import Box
 from autoseg.dataset.dataset import Dataset
-from autoseg.dataset.labels import Labels
+from autoseg.dataset.instance_numbers import InstanceNumbers
+from autoseg.dataset.labels import Labels, background_value
 from autoseg.inference.affinity_map import AffinityMap
 from autoseg.inference.agreement import check_agreement, check_separation, matched_heads
 from autoseg.inference.boxed_image import BoxedImage
@@ -152,9 +153,20 @@ class PredictorGroup:
         pool
             Executor with one thread, which resamples slabs while this thread computes the next; None: this one does.
         """
+        numbers = self.dataset.labels.instances
+        if numbers is None:
+            label_map = self._classes(case, observers, pool)
+        else:
+            label_map = self._objects(case, numbers, observers, pool)
+        for gap in case.missing:
+            label_map[gap.slices] = background_value(self.dataset.labels)
+        return label_map
+
+    def _objects(
+        self, case: PreparedCase, numbers: InstanceNumbers, observers: Sequence[Observer], pool: Executor | None
+    ) -> LabelMap:
+        """Return the map of objects (z, y, x) of a prepared case; parameters as for :meth:`label_map`."""
         labels = self.dataset.labels
-        if labels.instances is None:
-            return self._classes(case, observers, pool)
         settings = separation_of(self)
         images = case.images if settings.method == "mutex" else ()
         pairs = [AffinityMap(image[0].record, labels, len(image)) for image in images]
@@ -166,7 +178,7 @@ class PredictorGroup:
                 return partial(separate, settings=settings)
             return pairs[index].separation(settings)
 
-        return objects.objects(case.by_slices(separation), labels.instances)
+        return objects.objects(case.by_slices(separation), numbers)
 
     def _classes(
         self,

@@ -59,6 +59,8 @@ class PreparedCase:
     in the order of the plan, or a part of a volume."""
     slice_axis: int | None = None
     """Axis of the file along which the slices lie; None if the case is one image."""
+    missing: tuple[Box, ...] = ()
+    """Boxes of the label map, in the axes of the file, of which there are no data: they are background."""
 
     @property
     def slice_spacing(self) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from autoseg.core.boxes import Box
 from autoseg.core.geometry import FLAT_SPACING, Geometry
 from autoseg.dataset.dataset import Dataset
-from autoseg.dataset.labels import Labels
+from autoseg.dataset.labels import CaseStatement, Labels
 from autoseg.evaluation import evaluate_files, evaluate_numbers, label_boxes
 from autoseg.evaluation.postprocessing_effects import ScoredFiles, measure_effects
 from autoseg.io.images import write_labels, write_values
@@ -67,6 +68,26 @@ def test_what_is_predicted_in_a_missing_tile_does_not_count(image, monkeypatch, 
         assert np.sum((predicted == 1) & (own != 1) & known[part.slices]) == found[0].metrics["1"].FP
         assert found[0].metrics["1"].n_decided == known[part.slices].sum()
         assert found[0].scored_on == {"1": "annotated voxels", "2": "annotated voxels"}
+
+
+def test_not_even_a_class_that_is_absent_counts_there(image):
+    """Elsewhere it is a false alarm, whether or not a voxel is annotated."""
+    absent = replace(labels(), statements={"c": CaseStatement(absent=frozenset({2}))})
+    reference, prediction, other = maps()
+    reference[reference == 2] = 0
+    mask = (np.random.default_rng(1).random(SHAPE) < 0.5).astype(np.uint8)
+    for name, values in {"r": reference, "p": prediction, "q": other, "m": mask}.items():
+        write_labels(image.parent / f"{name}.nii.gz", values, SOLID)
+    pairs = [(image.parent / "r.nii.gz", image.parent / f"{name}.nii.gz") for name in "pq"]
+    masks = {"c": image.parent / "m.nii.gz"}
+    found = [
+        evaluate_files({"c": pair}, absent, masks=masks, images={"c": (image,)}).metric_per_case[0] for pair in pairs
+    ]
+    assert found[0].metrics == found[1].metrics and found[0].absent == found[1].absent
+    known = np.ones(SHAPE, dtype=bool)
+    known[MISSING.slices] = False
+    assert found[0].absent["2"].voxels == np.sum((prediction == 2) & known)
+    assert found[0].metrics["1"].n_decided == np.sum(known & (mask > 0))
 
 
 def test_without_the_image_the_reference_alone_decides(image):

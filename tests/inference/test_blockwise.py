@@ -165,6 +165,19 @@ def test_intensities_of_a_level_are_those_of_the_finest_as_training_on_boxes_has
         np.testing.assert_allclose(found, (level - values.mean()) / values.std(), rtol=0, atol=1e-4)
 
 
+def test_voxels_of_a_box_without_data_are_background(tmp_path, monkeypatch):
+    predictor = make_predictor(tmp_path / "model")
+    array = open_array(write_volume(tmp_path / "v.zarr", noise()))
+    gap = Box((0, 10, 5), (9, 20, 26))
+    holed = replace(array, find_missing=lambda box: tuple(part for part in [gap.intersection(box)] if part.n_voxels))
+    monkeypatch.setattr("autoseg.inference.blockwise.open_volume", lambda locations: holed)
+    group = PredictorGroup((predictor,))
+    found = group.label_map(read_box(group, "v", [Path(f"{tmp_path / 'v.zarr'}{BOX}")]))
+    expected = VolumePredictor.open(predictor, str(tmp_path / "v.zarr")).predict_box(BOX)
+    np.testing.assert_array_equal(found, expected)
+    assert not found[gap.intersection(BOX).relative_to(BOX).slices].any() and found.any()
+
+
 def test_values_that_are_no_numbers_are_named(tmp_path):
     image = noise()
     image[10, 20, 5] = np.nan
