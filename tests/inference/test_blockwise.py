@@ -139,6 +139,10 @@ def test_a_level_of_the_pyramid_with_the_plans_spacing_is_read(tmp_path):
     coarse = level.read(Box.whole(level.spatial_shape))
     np.testing.assert_array_equal(volume.prepared[0].read(Box((1, 2, 3), (8, 12, 9))), coarse[:, 1:8, 2:12, 3:9])
     assert volume.predict_box(Box.whole(shape)).shape == shape
+    group, box = PredictorGroup((predictor,)), Box((3, 2, 1), (14, 21, 20))
+    case = read_box(group, "v", [Path(f"{tmp_path / 'v.zarr'}{box}")])
+    np.testing.assert_array_equal(group.label_map(case), volume.predict_box(Box.whole(shape))[box.slices])
+    assert case.record.shape == case.images[0][0].image.shape[1:] == (7, 11, 11)  # what it follows from in the level
     overhanging = volume.predict_box(Box((-4, -4, -4), (20, 28, 28)))  # no level reaches there: resampled
     assert (overhanging[4:-4, 4:-4, 4:-4] == volume.predict_box(Box.whole(shape))).mean() > 0.5
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from toy import toy_case
 
 from autoseg.assist.find_best import FindBestOptions, find_best
@@ -235,7 +236,11 @@ def test_no_reader_takes_the_scores_for_those_of_the_whole_volume(trained, tmp_p
     print_tables(summary)
     assert said in capsys.readouterr().out
     write_report(requests[0].folder, tmp_path / "report.html")
-    assert said in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert said in page and "scored in" in page and page.count(str(box_of(spans))) >= 2
+    of_folds = summary.model_copy(update={"metric_per_case": 2 * summary.metric_per_case, "n_cases": 2})
+    print_tables(of_folds, Console(width=200))
+    assert f"{name} {box_of(spans)}" in capsys.readouterr().out
 
 
 def test_objects_of_the_box_are_scored_and_parted_by_each_setting(tmp_path, toy_preparation, patched):
