@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from autoseg.assist.pair_predictions import PairPredictions, predict_pairs
 from autoseg.assist.trained_folds import TrainedModel, find_trained_models
 from autoseg.core.atomic import write_text
+from autoseg.core.boxes import Spans, box_of
 from autoseg.core.errors import EvaluationError, ModelError
 from autoseg.core.json_models import save_model
 from autoseg.core.progress import Progress, Stages, silent_stages
@@ -28,6 +30,8 @@ from autoseg.inference.agreement import check_agreement
 from autoseg.inference.model import load_model
 from autoseg.nn.device import select_device
 from autoseg.tasks.task import refuse_regression
+
+log = logging.getLogger(__name__)
 
 FIND_BEST_JSON, COMMAND_FILE = "find_best.json", "predict_command.txt"
 PAIRS_FOLDER = "find_best"
@@ -46,6 +50,8 @@ class FindBest(BaseModel):
     folds: tuple[str, ...]
     cases: tuple[str, ...]
     """Cases that every model was scored on, each predicted by the fold that left it out."""
+    boxes: dict[str, Spans] = {}
+    """Case that is too large for memory -> the box of its volume, [[z0, z1], [y0, y1], [x0, x1]], that stood for it."""
     choice: ModelChoice
     left_out: dict[str, str]
     """Model folder that could not be compared -> reason."""
@@ -101,9 +107,13 @@ def find_best(
     trained = find_trained_models(
         workspace, dataset, configurations=options.configurations, names=options.names, folds=options.folds
     )
+    dataset = trained.dataset
+    for case, spans in trained.boxes.items():
+        log.warning("case %s is too large for memory: models are compared in its box %s", case, box_of(spans))
     combines = decides_by_heads(dataset.labels)
     folder = workspace.results(dataset.name)
-    pairs = PairPredictions(trained.models if combines and options.with_pairs else (), folder / PAIRS_FOLDER)
+    paired = trained.models if combines and options.with_pairs else ()
+    pairs = PairPredictions(paired, folder / PAIRS_FOLDER, frozenset(trained.boxes))
     if pairs.pairs:
         with stages("predict pairs") as progress:
             predict_pairs(pairs, dataset, device=options.device, workers=options.workers, progress=progress)
@@ -125,6 +135,7 @@ def find_best(
         measure=MEASURE.format(choice.measure),
         folds=trained.folds,
         cases=tuple(sorted(trained.models[0].fold_of)),
+        boxes=dict(trained.boxes),
         choice=choice,
         left_out=dict(trained.left_out),
         postprocessing=postprocessing,
@@ -201,7 +212,7 @@ def _scored_files(dataset: Dataset, predictions: Mapping[str, Path]) -> list[Sco
     """Return the predictions with their references; cases without a label file have none."""
     cases = [dataset.case(name) for name in sorted(predictions)]
     return [
-        ScoredFiles(case.name, case.label, predictions[case.name], case.valid_mask)
+        ScoredFiles(case.name, case.label, predictions[case.name], case.valid_mask, case.images)
         for case in cases
         if case.label is not None
     ]
@@ -212,7 +223,8 @@ def _score(dataset: Dataset, predictions: Mapping[str, Path], workers: int, prog
     files = _scored_files(dataset, predictions)
     pairs = {item.case: (item.reference, item.prediction) for item in files}
     masks = {item.case: item.mask for item in files if item.mask is not None}
-    summary = evaluate_files(pairs, dataset.labels, masks=masks, workers=workers, progress=progress)
+    images = {item.case: item.images for item in files}
+    summary = evaluate_files(pairs, dataset.labels, masks=masks, images=images, workers=workers, progress=progress)
     if summary.faults:
         raise EvaluationError("\n".join(summary.faults))
     return summary

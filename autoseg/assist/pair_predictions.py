@@ -19,6 +19,10 @@ from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import class_differences
 from autoseg.evaluation.ensemble_folders import HeadDecider, combine
 from autoseg.inference import Predictor
+from autoseg.inference.blockwise import read_box
+from autoseg.inference.folder import Read, predict_files, read_files
+from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.inference.saved_probabilities import SavedProbabilities
 from autoseg.io.images import read_labels, write_labels
 from autoseg.io.probabilities import PROBABILITIES_ENDING
 
@@ -34,6 +38,8 @@ class PairPredictions:
     models: tuple[TrainedModel, ...]
     folder: Path
     """Folder with a folder ``<model>+<model>`` for each pair."""
+    boxes: frozenset[str] = frozenset()
+    """Cases that are boxes of volumes too large for memory, to be predicted as parts of them."""
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -46,8 +52,14 @@ class PairPredictions:
         return self.folder / SEPARATOR.join(pair) / first.predictions[case].name
 
     def outdated(self, case: str) -> tuple[Pair, ...]:
-        """Return the pairs whose label map of a case is missing or older than the weights of one of its models."""
-        trained = {model.name: model.checkpoint(case).stat().st_mtime for model in self.models}
+        """Return the pairs whose label map of a case is missing, or older than weights or prediction of a model.
+
+        A case that is too large for memory may have got another box with the prediction.
+        """
+        trained = {
+            model.name: max(path.stat().st_mtime for path in (model.checkpoint(case), model.predictions[case]))
+            for model in self.models
+        }
         return tuple(
             pair
             for pair in self.pairs
@@ -123,7 +135,8 @@ def _predict_case(
             if model.name in needed
         }
         for name, label_map in saved.items():
-            _predict(predictors[name], files, label_map.parent, workers)
+            read = read_box if files.name in predictions.boxes else read_files
+            _predict(predictors[name], files, label_map.parent, read, workers)
         for pair in pairs:
             labels = predictors[pair[0]].model.dataset.labels
             before, geometry = read_labels(saved[pair[0]])
@@ -134,10 +147,9 @@ def _predict_case(
             write_labels(predictions.path(pair, files.name), decider.label_map(), geometry)
 
 
-def _predict(predictor: Predictor, files: CaseFiles, folder: Path, workers: int) -> None:
+def _predict(predictor: Predictor, files: CaseFiles, folder: Path, read: Read, workers: int) -> None:
     """Predict one case with its probabilities into a folder."""
-    report = predictor.predict_files(
-        {files.name: files.images}, folder, save_probabilities=True, predict_quality=False, workers=workers
-    )
+    group, further = PredictorGroup((predictor,)), [SavedProbabilities()]
+    report = predict_files(group, {files.name: files.images}, folder, further=further, read=read, workers=workers)
     if report.failed:
         raise AutosegError(f"case {files.name}: {report.failed[files.name]}")

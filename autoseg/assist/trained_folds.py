@@ -7,16 +7,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoseg.core.boxes import Spans
 from autoseg.core.errors import ConfigError, EvaluationError, ModelError
 from autoseg.core.findings import did_you_mean, listed
 from autoseg.core.workspace import Workspace, fold_folder, fold_folders
 from autoseg.dataset.commands import training_command
 from autoseg.dataset.dataset import Dataset
+from autoseg.evaluation import Summary
 from autoseg.evaluation.matching import label_files
 from autoseg.inference.out_of_fold import read_fold_cases
 from autoseg.planning.files import FINGERPRINT_FILE, load_fingerprint
 from autoseg.planning.splits import known_splits
-from autoseg.preprocessing.volume_size import REMEDY, is_large
+from autoseg.preprocessing.scored_boxes import SCORED_BOXES_FILE, scored_spans, with_scored_boxes
+from autoseg.preprocessing.volume_size import is_large
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,10 @@ class TrainedModels:
     folds: tuple[str, ...]
     left_out: Mapping[str, str]
     """Name of a model folder that cannot be compared -> reason, with commands."""
+    dataset: Dataset
+    """The data set, with the box that was predicted in the place of each case that is too large for memory."""
+    boxes: Mapping[str, Spans]
+    """Such case -> that box, in voxels of its volume."""
 
 
 def find_trained_models(
@@ -77,7 +84,7 @@ def find_trained_models(
     Raises
     ------
     ConfigError
-        If there is no such model folder, or if cases are too large for memory, which no model has predicted.
+        If there is no such model folder.
     ModelError
         If none of them can be compared, or one that is named by ``configurations`` or ``names`` cannot. The message
         names what is missing, with the commands that train it.
@@ -97,17 +104,13 @@ def find_trained_models(
             "Correct --folds."
         )
     cases = frozenset(case for fold in wanted for case in splits[int(fold)].val) & _annotated(workspace, dataset)
-    large = sorted(case for case in cases if is_large(dataset.case(case)))
-    if large:
-        raise ConfigError(
-            f"{dataset.name}: found cases that are too large for memory, of which training predicts nothing in its "
-            f"validation ({listed(large)}), expected a prediction of each case to compare models by. {REMEDY}"
-        )
+    scored = with_scored_boxes(dataset, workspace.preprocessed(dataset.name))
+    boxes = scored_spans(dataset, scored, cases)
     folders = _folders(workspace, dataset, configurations, names)
     models: list[TrainedModel] = []
     left_out: dict[str, str] = {}
     for folder in folders:
-        model = _read_model(workspace, dataset, folder, wanted, cases)
+        model = _read_model(workspace, scored, folder, wanted, cases, boxes)
         if isinstance(model, str):
             left_out[folder.name] = model
         else:
@@ -116,7 +119,7 @@ def find_trained_models(
         raise ModelError("\n".join(f"{folder.parent / name}: {reason}" for name, reason in left_out.items()))
     for name, reason in left_out.items():
         log.warning("%s is left out: %s", name, reason)
-    return TrainedModels(tuple(models), wanted, left_out)
+    return TrainedModels(tuple(models), wanted, left_out, scored, boxes)
 
 
 def _annotated(workspace: Workspace, dataset: Dataset) -> frozenset[str]:
@@ -164,16 +167,21 @@ def _cost(configuration: str) -> int:
 
 
 def _read_model(
-    workspace: Workspace, dataset: Dataset, folder: Path, folds: Sequence[str], cases: frozenset[str]
+    workspace: Workspace,
+    dataset: Dataset,
+    folder: Path,
+    folds: Sequence[str],
+    cases: frozenset[str],
+    boxes: Mapping[str, Spans],
 ) -> TrainedModel | str:
-    """Return a model, or the reason why it cannot be compared."""
+    """Return a model, or the reason why it cannot be compared; the rest as in :class:`TrainedModels`."""
     name, _, configuration = folder.name.rpartition("__")
     fold_of: dict[str, str] = {}
     predictions: dict[str, Path] = {}
     to_train: dict[tuple[str, ...], list[str]] = {}
     unusable: dict[str, list[str]] = {}
     for fold in folds:
-        option, reason = _read_fold(dataset, fold_folder(folder, fold), fold, fold_of, predictions)
+        option, reason = _read_fold(dataset, boxes, fold_folder(folder, fold), fold_of, predictions)
         if reason is not None:
             unusable.setdefault(reason, []).append(fold)
             to_train.setdefault(option, []).append(fold)
@@ -195,7 +203,11 @@ def _read_model(
 
 
 def _read_fold(
-    dataset: Dataset, folder: Path, fold: str, fold_of: dict[str, str], predictions: dict[str, Path]
+    dataset: Dataset,
+    boxes: Mapping[str, Spans],
+    folder: Path,
+    fold_of: dict[str, str],
+    predictions: dict[str, Path],
 ) -> tuple[tuple[str, ...], str | None]:
     """Add the cases of a fold; return the options of the command that completes it, and the reason why it must be."""
     if not (folder / FINAL).is_file():
@@ -208,9 +220,22 @@ def _read_fold(
         files = label_files(folder / "validation", dataset.file_ending)
     except EvaluationError:
         files = {}
-    missing = sorted(case for case in of_fold.val if case not in files)
+    large = {case.name for case in dataset.cases if case.name in of_fold.val and is_large(case)}  # without a box
+    missing = sorted(case for case in of_fold.val if case not in files or case in large)
     if missing:
         return ("--resume",), f"has no predictions of {listed(missing)} in validation/"
-    fold_of |= dict.fromkeys(sorted(of_fold.val), fold)
+    predicted = _predicted_boxes(folder)
+    others = sorted(case for case in of_fold.val & boxes.keys() if predicted.get(case) != boxes[case])
+    if others:
+        return ("--resume",), f"has predictions of {listed(others)} in other boxes than {SCORED_BOXES_FILE} has now"
+    fold_of |= dict.fromkeys(sorted(of_fold.val), folder.name.removeprefix("fold_"))
     predictions |= {case: files[case] for case in sorted(of_fold.val)}
     return (), None
+
+
+def _predicted_boxes(fold: Path) -> Mapping[str, Spans]:
+    """Return the boxes that the summary of a fold names; {} if it cannot be read."""
+    try:
+        return Summary.model_validate_json((fold / "validation" / "summary.json").read_bytes()).boxes
+    except (OSError, ValueError):
+        return {}

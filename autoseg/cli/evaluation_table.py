@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autoseg.cli.number_table import number_table
+from autoseg.core.boxes import box_of
 from autoseg.evaluation import AnySummary, NumberSummary
 from autoseg.evaluation.bootstrap import Interval
 from autoseg.evaluation.cases import CaseMetrics, ScoredOn
@@ -62,10 +63,12 @@ def _print_classes(summary: Summary, out: Console) -> None:
 
 
 def _print_remarks(summary: AnySummary, out: Console) -> None:
-    """Print the cases that the model was trained on, and the reasons for missing scores."""
+    """Print what the scores are not of: new cases, whole volumes; and the reasons for missing scores."""
     if summary.seen_in_training:
         cases = escape(", ".join(summary.seen_in_training))
         out.print(f"the model was trained on these cases, so their scores are too high: {cases}", soft_wrap=True)
+    for remark in () if isinstance(summary, NumberSummary) else summary.box_remarks():
+        out.print(escape(remark), soft_wrap=True)
     for reason in summary.not_scored.values():
         out.print(f"not scored: {escape(reason)}", soft_wrap=True)
 
@@ -175,7 +178,8 @@ def worst_table(summary: Summary) -> Table:
     for kind, ranked in rows.items():
         for dice, case in ranked[:WORST]:
             lowest, key = min((value, key) for value, key in _dices(case, kind))
-            name = escape(case.case) + (" (trained on)" if case.case in seen else "")
+            name = case.case + (f" {box_of(summary.boxes[case.case])}" if case.case in summary.boxes else "")
+            name = escape(name) + (" (trained on)" if case.case in seen else "")
             table.add_row(name, kind, _score(dice), _class(summary, key), _score(lowest))
     return table
 

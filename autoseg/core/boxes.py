@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from autoseg.core.arrays import Shape3
 
 Slices = tuple[slice, slice, slice]
+Spans = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""First voxel and one past the last, of each axis z, y, x, as JSON files hold a box."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,6 +43,12 @@ class Box:
         """Edge lengths (z, y, x) in voxels."""
         (z0, y0, x0), (z1, y1, x1) = self.start, self.stop
         return (z1 - z0, y1 - y0, x1 - x0)
+
+    @property
+    def spans(self) -> Spans:
+        """First voxel and one past the last, of each axis."""
+        z, y, x = zip(self.start, self.stop, strict=True)
+        return (z, y, x)
 
     @property
     def n_voxels(self) -> int:
@@ -85,6 +93,12 @@ class Box:
     def __str__(self) -> str:
         spans = (f"{start}:{stop}" for start, stop in zip(self.start, self.stop, strict=True))
         return f"[{', '.join(spans)}]"
+
+
+def box_of(spans: Spans) -> Box:
+    """Return the box whose :attr:`Box.spans` are given. Raises ``ValueError`` if one ends before it starts."""
+    (z0, z1), (y0, y1), (x0, x1) = spans
+    return Box((z0, y0, x0), (z1, y1, x1))
 
 
 def _plus(point: Shape3, offset: Shape3) -> Shape3:

@@ -47,8 +47,9 @@ def split_box(location: str | Path) -> tuple[str, Box | None]:
 
 
 def path_of(location: str | Path) -> Path:
-    """Return the file or folder of a location, without the name of an array in it and without box."""
-    return parse_location(split_box(location)[0])[0]
+    """Return the file or folder of a location, without the name of an array in it and without box, or box of a box."""
+    whole, box = split_box(location)
+    return parse_location(whole)[0] if box is None else path_of(whole)
 
 
 def is_location(path: str | Path) -> bool:

@@ -47,8 +47,7 @@ class VolumePart:
         """Return the entry of ``boxes`` in a dataset.json for this part with other labels, those of the case alone."""
         if self.box is None:
             return {"image": list(self.images), "label": label}
-        spans = [list(span) for span in zip(self.box.start, self.box.stop, strict=True)]
-        return {"image": list(self.images), "box": spans, "label": label}
+        return {"image": list(self.images), "box": [list(span) for span in self.box.spans], "label": label}
 
     def _own(self, location: str) -> Path:
         return Path(location if self.box is None else f"{location}{self.box}")

@@ -20,7 +20,7 @@ from autoseg.dataset.labels import Labels, background_value
 from autoseg.evaluation.case_sums import CaseSums, LabelBox, add_to
 from autoseg.evaluation.cases import CaseMetrics, case_metrics
 from autoseg.evaluation.grids import Grid, placing, stated_geometry
-from autoseg.evaluation.label_boxes import IN_MEMORY_VOXELS, LabelBoxes, box_shape, open_label_boxes
+from autoseg.evaluation.label_boxes import IN_MEMORY_VOXELS, Known, LabelBoxes, box_shape, open_known, open_label_boxes
 from autoseg.evaluation.surface_scores import SurfaceScores, surface_scores
 
 
@@ -37,6 +37,8 @@ class Job:
     """Valid mask of the reference; None if it has none."""
     tolerance_mm: float | None = None
     """Of surface scores; None computes none."""
+    images: tuple[Path, ...] = ()
+    """Image of the case, whose missing tiles do not count; () if the reference alone decides."""
 
     def __repr__(self) -> str:
         return self.case
@@ -66,9 +68,10 @@ class _Reference:
     job: Job
     values: LabelBoxes
     mask: LabelBoxes | None
+    images: tuple[Known, ...] = ()
 
     def read(self, box: Box) -> LabelBox:
-        """Return a box. Voxels of missing tiles are unannotated, whatever the mask says."""
+        """Return a box. Voxels of missing tiles of the labels are unannotated, whatever the mask says."""
         values = self.values.read(box)
         valid = None if self.mask is None else self.mask.read(box) != 0
         known = self.values.known(box)
@@ -76,7 +79,9 @@ class _Reference:
             fill = background_value(self.job.labels)
             values = np.where(known, values, np.array(fill, dtype=np.min_scalar_type(fill)))
             valid = known if valid is None else valid & known
-        return LabelBox(*classes_and_objects(values, self.job.labels, self.job.reference), valid)
+        of_channels = [seen for of_channel in self.images if (seen := of_channel(box)) is not None]
+        seen = np.logical_and.reduce(of_channels) if of_channels else None
+        return LabelBox(*classes_and_objects(values, self.job.labels, self.job.reference), valid, seen)
 
 
 @dataclass
@@ -135,15 +140,16 @@ def score(job: Job) -> tuple[Outcome, ...]:
 
 def _open_reference(job: Job) -> _Reference:
     values = open_label_boxes(job.reference, allow_nan=NAN_VALUE in job.labels.file_values())
+    images = tuple(open_known(path, values.shape) for path in job.images)
     if job.mask is None:
-        return _Reference(job, values, None)
+        return _Reference(job, values, None, images)
     try:
         mask = open_label_boxes(job.mask)
     except FileFormatError as error:
         fault = replace(error.fault, where=f"valid mask of case {job.case!r}: {error.fault.where}")
         raise FileFormatError(fault) from error
     check_mask_shape(job.files, mask.shape, values.shape)
-    return _Reference(job, values, mask)
+    return _Reference(job, values, mask, images)
 
 
 def _open_prediction(job: Job, path: Path, reference: _Reference) -> _Prediction | AutosegError:
@@ -205,7 +211,7 @@ def _surface(
         return {}
     whole = Box.whole(reference.values.shape)
     drawn, predicted = reference.read(whole), prediction.read(whole, job)
-    classes, labels = apply_mask(drawn.classes, drawn.valid, job.labels)
+    classes, labels = apply_mask(drawn.classes, drawn.annotated, job.labels)
     return surface_scores(classes, predicted.classes, labels, spacing, job.tolerance_mm, case=job.case)
 
 

@@ -27,6 +27,16 @@ class LabelBox(NamedTuple):
     """(*box) numbers of objects; None if label files hold classes."""
     valid: BoolArray | None = None
     """(*box) of a reference: where it is annotated, whatever its values; None: everywhere."""
+    seen: BoolArray | None = None
+    """(*box) of a reference: where its image has data; None: everywhere. Elsewhere nothing counts, not even a class
+    that is absent from the case."""
+
+    @property
+    def annotated(self) -> BoolArray | None:
+        """(*box) where the reference is annotated, and its image has data; None: everywhere."""
+        if self.valid is None or self.seen is None:
+            return self.seen if self.valid is None else self.valid
+        return self.valid & self.seen
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -48,12 +58,12 @@ class CaseSums:
     @classmethod
     def of(cls, reference: LabelBox, prediction: LabelBox, labels: Labels, case: str) -> CaseSums:
         """Return the sums over a box. Raises ``EvaluationError`` as :func:`autoseg.evaluation.metrics.count_pairs`."""
-        valid, masked = reference.valid, NO_PAIRS
+        valid, masked = reference.annotated, NO_PAIRS
         if valid is None:
             pairs = count_pairs(reference.classes, prediction.classes)
         else:
             pairs = count_pairs(reference.classes[valid], prediction.classes[valid])
-            hidden = prediction.classes[~valid]
+            hidden = prediction.classes[~valid if reference.seen is None else ~valid & reference.seen]
             masked = count_pairs(np.zeros(hidden.shape, dtype=np.uint8), hidden)
         return cls(
             pairs,
@@ -120,4 +130,4 @@ def _tables(
     if reference.objects is None or prediction.objects is None or not is_declared:
         return {}
     drawn, predicted = (reference.classes, reference.objects), (prediction.classes, prediction.objects)
-    return instance_tables(drawn, predicted, labels, case=case, valid=reference.valid)
+    return instance_tables(drawn, predicted, labels, case=case, valid=reference.annotated)

@@ -170,16 +170,18 @@ def evaluate_files(
     labels: Labels,
     *,
     masks: Mapping[str, Path] | None = None,
+    images: Mapping[str, tuple[Path, ...]] | None = None,
     workers: Workers = 1,
     progress: Progress = silent,
 ) -> Summary:
     """Score the files in ``pairs``: case -> (reference, prediction). Otherwise as :func:`evaluate_folder`.
 
-    ``masks``: case -> valid mask, for cases that have one. Cases that cannot be scored are in ``faults``. Raises
-    ``EvaluationError`` if no case can be scored.
+    ``masks``: case -> valid mask, for cases that have one. ``images``: case -> its image, whose missing tiles do not
+    count, not even for a class that is absent; without it they count as the reference says. Cases that cannot be scored
+    are in ``faults``. Raises ``EvaluationError`` if no case can be scored.
     """
     jobs = [
-        Job(name, reference, (prediction,), labels, (masks or {}).get(name))
+        Job(name, reference, (prediction,), labels, (masks or {}).get(name), images=(images or {}).get(name, ()))
         for name, (reference, prediction) in pairs.items()
     ]
     summary = _summary([outcome for (outcome,) in _run(jobs, workers, progress)], labels)

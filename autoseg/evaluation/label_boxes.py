@@ -19,8 +19,11 @@ from autoseg.core.orientation import VoxelOrder
 from autoseg.io.arrays import open_array
 from autoseg.io.file_formats import label_map
 from autoseg.io.images import read_header, read_labels
+from autoseg.io.stored_array import StoredArray
 from autoseg.io.zarr_writer import check_written
 
+Known = Callable[[Box], BoolArray | None]
+"""Function that returns the mask (*box) of voxels of which the data are there; None: all are."""
 BOX_VOXELS = 2**22
 """Voxels that are scored at once, on which memory depends: some 100 bytes for each where files hold objects."""
 IN_MEMORY_VOXELS = 2**27
@@ -40,8 +43,7 @@ class LabelBoxes:
     """Voxels that are best read together."""
     read: Callable[[Box], NDArray[np.integer[Any]]]
     """Function that returns the file values (*box) of a box within the map."""
-    known: Callable[[Box], BoolArray | None]
-    """Function that returns the mask (*box) of voxels of which the data are there; None: all are."""
+    known: Known
 
     def turned(self, order: VoxelOrder) -> LabelBoxes:
         """Return the map in another voxel order; ``geometry`` is left as it is."""
@@ -86,8 +88,22 @@ def open_label_boxes(path: Path, *, allow_nan: bool = False) -> LabelBoxes:
         geometry=array.geometry,
         chunk=array.chunk,
         read=lambda box: label_map(path, array.read(box), allow_nan=allow_nan),
-        known=lambda box: array.known(box) if array.missing(box) else None,
+        known=_known(array),
     )
+
+
+def open_known(image: Path, shape: Shape3) -> Known:
+    """Return the function that tells which voxels of an image are there, on the grid of a label map of ``shape``.
+
+    No voxel is read; an image of another shape says nothing about the map. Raises ``FileFormatError`` if the image is
+    an array that cannot be opened.
+    """
+    array = open_array(image) if is_location(image) else None
+    return _known(array) if array is not None and array.spatial_shape == shape else lambda box: None
+
+
+def _known(array: StoredArray) -> Known:
+    return lambda box: array.known(box) if array.missing(box) else None
 
 
 def box_shape(shape: Shape3, chunks: Sequence[Shape3], n_voxels: int = 0) -> Shape3:

@@ -34,6 +34,8 @@ class _Job:
     labels: Labels
     mask: Path | None = None
     """Valid mask of the reference; None if it has none."""
+    images: tuple[Path, ...] = ()
+    """Image of the case, of which missing tiles are unknown; () if the reference alone decides."""
 
     def __repr__(self) -> str:
         return self.case
@@ -125,15 +127,17 @@ def evaluate_numbers(
     labels: Labels,
     *,
     masks: Mapping[str, Path] | None = None,
+    images: Mapping[str, tuple[Path, ...]] | None = None,
     workers: Workers = 1,
     progress: Progress = silent,
 ) -> NumberSummary:
     """Score the files in ``pairs``: case -> (reference, prediction). Otherwise as :func:`evaluate_numbers_folder`.
 
-    ``masks``: case -> valid mask, for cases that have one. Raises ``EvaluationError`` if no case can be scored.
+    ``masks`` and ``images`` as for :func:`autoseg.evaluation.evaluate_files`. Raises ``EvaluationError`` if no case can
+    be scored.
     """
     jobs = [
-        _Job(name, reference, prediction, labels, (masks or {}).get(name))
+        _Job(name, reference, prediction, labels, (masks or {}).get(name), (images or {}).get(name, ()))
         for name, (reference, prediction) in pairs.items()
     ]
     summary = _score_all(jobs, labels, workers, progress)
@@ -167,7 +171,7 @@ def _score_all(
 def _score(job: _Job) -> _Scored:
     """Read the files of a case, and score its prediction."""
     reference, geometry = read_numbers(job.reference, job.labels)
-    files = CaseFiles(job.case, (), label=job.reference, valid_mask=job.mask)
+    files = CaseFiles(job.case, job.images, label=job.reference, valid_mask=job.mask)
     valid = read_valid_mask(files, job.labels, reference.shape[1:])
     if valid is not None:
         reference = np.where(valid, reference, np.float32(np.nan))

@@ -37,6 +37,8 @@ class ScoredFiles(NamedTuple):
     prediction: Path
     mask: Path | None = None
     """Valid mask of the reference; None if it has none."""
+    images: tuple[Path, ...] = ()
+    """Image of the case, of which missing tiles are unannotated; () if the reference alone decides."""
 
 
 class Counts(NamedTuple):
@@ -112,16 +114,18 @@ class _Reference:
     geometry: Geometry
 
 
-def _read_reference(case: str, path: Path, labels: Labels, mask: Path | None) -> _Reference:
+def _read_reference(files: ScoredFiles, labels: Labels) -> _Reference:
     """Return the content of a reference.
 
-    Where its valid mask is 0 the reference has an ignore value, which ``labels`` may not have. Raises
-    ``FileFormatError`` if a file cannot be read, or holds numbers of no object, and ``DatasetError`` if the mask does
-    not fit.
+    Where its valid mask is 0, and in missing tiles, the reference has an ignore value, which ``labels`` may not have.
+    Raises ``FileFormatError`` if a file cannot be read, or holds numbers of no object, and ``DatasetError`` if the mask
+    does not fit.
     """
     has_nan = NAN_VALUE in labels.file_values()
+    path = files.reference
     values, geometry = read_labels(path, allow_nan=True) if has_nan else read_labels(path)
-    valid = read_valid_mask(CaseFiles(case, (), label=path, valid_mask=mask), labels, values.shape)
+    own = CaseFiles(files.case, files.images, label=path, valid_mask=files.mask)
+    valid = read_valid_mask(own, labels, values.shape)
     classes, _ = classes_and_objects(values, labels, path)
     return _Reference(*apply_mask(classes, valid, labels), geometry)
 
@@ -153,7 +157,7 @@ def measure_effects(
 def _measure(job: _Job) -> CaseEffects:
     """Return the effects in one case."""
     files = job.files
-    reference = _read_reference(files.case, files.reference, job.labels, files.mask)
+    reference = _read_reference(files, job.labels)
     geometry = reference.geometry
     grid = Grid(files.reference, reference.classes.shape, geometry)
     prediction, _ = placed_on(grid, *read_labels(files.prediction), case=files.case, path=files.prediction)

@@ -26,6 +26,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from autoseg.core.atomic import atomic_path, write_json
+from autoseg.core.boxes import Spans, box_of
 from autoseg.evaluation.cases import CaseMetrics, HeadMetrics, ScoredOn, case_metrics
 from autoseg.evaluation.comparison import Comparison
 from autoseg.evaluation.instance_scores import INSTANCE_SCORES, InstanceMeans, InstanceScores, mean_instance_scores
@@ -109,6 +110,9 @@ class Summary(BaseModel):
     """Problems of cases that were scored, for example a geometry that differs from that of the reference."""
     seen_in_training: tuple[str, ...] = ()
     """Scored cases on which the weights were trained, as far as known. Their scores are better than on new images."""
+    boxes: dict[str, Spans] = {}
+    """Case that is too large for memory -> the box of its volume, [[z0, z1], [y0, y1], [x0, x1]], that alone was
+    predicted and scored after training."""
     comparison: Comparison | None = None
     """Difference to the Dice of other predictions; None if not asked for."""
     command: str | None = None
@@ -121,6 +125,14 @@ class Summary(BaseModel):
     def as_json(self) -> dict[str, Any]:
         """Return the content of ``summary.json``."""
         return self.model_dump(mode="json")
+
+    def box_remarks(self) -> list[str]:
+        """Return a line for each of ``boxes``, so that no reader takes its scores for those of the whole volume."""
+        return [
+            f"{case}: only the box {box_of(spans)} of its volume was predicted and scored, since all of it is "
+            "too large for memory"
+            for case, spans in self.boxes.items()
+        ]
 
     def to_csv(self, path: str | Path) -> None:
         """Write one row per case and head to ``path``, and the means to :func:`means_path`, atomically.

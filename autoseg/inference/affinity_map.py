@@ -57,9 +57,10 @@ class AffinityMap:
         """
         record = self._record
         on_crop = record.voxel_order.apply(mask)[box_slices(record.crop_low, record.crop_high)]
-        on_grid = _nearest(on_crop, record.shape)
+        on_grid, own = np.zeros(record.shape, dtype=bool), record.own_box  # around it lies context
+        on_grid[own.slices] = _nearest(on_crop, own.shape)
         objects = part_by_affinities(on_grid, self._total, self.offsets, top=self._top)
-        moved = _nearest(objects, record.shape_after_crop).astype(np.int32) * on_crop
+        moved = _nearest(objects[own.slices], record.shape_after_crop).astype(np.int32) * on_crop
         if (moved[on_crop] == 0).any():
             markers = with_unmarked(moved, on_crop)
             moved = watershed(np.zeros(markers.shape, dtype=np.uint8), markers, mask=on_crop)
@@ -67,8 +68,13 @@ class AffinityMap:
 
 
 def _nearest(array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[Any]:
-    """Return an array (z, y, x) on a grid of ``shape`` of the same extent, each voxel from the nearest one."""
+    """Return an array (z, y, x) on a grid of ``shape`` of the same extent, each voxel from the nearest one.
+
+    Of an array without voxels all are 0.
+    """
     if array.shape == shape:
         return array
+    if not array.size:
+        return np.zeros(shape, dtype=array.dtype)
     taken: NDArray[Any] = array[np.ix_(*map(nearest_indices, array.shape, shape))]
     return taken

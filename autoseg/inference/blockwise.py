@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from autoseg.inference.inputs import header_faults
 from autoseg.inference.numbers import number_slabs
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.predictor_group import PredictorGroup, PreparedRegion, decided_regions
-from autoseg.inference.prepared import n_slices
+from autoseg.inference.prepared import PreparedCase, PreparedPart, n_slices
 from autoseg.inference.prepared_volume import PreparedVolume, prepare_volume
 from autoseg.inference.volume_outputs import crop_part, file_part
 from autoseg.io.arrays import open_volume
@@ -83,8 +84,21 @@ class VolumePredictor:
             If the model cannot predict parts of a volume, or channels have boxes that differ.
         """
         group = predictor if isinstance(predictor, PredictorGroup) else PredictorGroup((predictor,))
-        given = (locations,) if isinstance(locations, str) else tuple(locations)
         _refuse(group)
+        return cls._open(group, (locations,) if isinstance(locations, str) else tuple(locations), name)
+
+    @classmethod
+    def of_box(cls, group: PredictorGroup, locations: Sequence[str], name: str) -> VolumePredictor:
+        """Open a volume of which a box is to be a case (:func:`read_box`); otherwise as :meth:`open`.
+
+        The label map of the box is made at once, so that its task may have a ``finish`` of its own.
+        """
+        if group.needs_network_to_prepare:
+            _refuse(group)
+        return cls._open(group, tuple(locations), name)
+
+    @classmethod
+    def _open(cls, group: PredictorGroup, given: Sequence[str], name: str) -> VolumePredictor:
         wholes, boxes = zip(*map(split_box, given), strict=True)
         if len(set(boxes)) > 1:
             found = ", ".join(str(box or "none") for box in boxes)
@@ -219,6 +233,26 @@ class VolumePredictor:
             for item in self.prepared
         )
         return replace(self, volume=wider, prepared=prepared), box.relative_to(hull)
+
+
+def read_box(predictor: PredictorGroup, name: str, files: Sequence[Path]) -> PreparedCase:
+    """Return the box of a volume, which locations of its channels name, as a case that is predicted as a part of it.
+
+    Its label map, and what observers see, are those of the box. Voxels are read when they are predicted; memory holds
+    the planes that windows need. Errors as for :meth:`VolumePredictor.of_box`.
+    """
+    volume = VolumePredictor.of_box(predictor, [str(path) for path in files], name)
+    box, geometry = crop_part(volume.box, volume.record), volume.target.geometry
+
+    def part(prepared: PreparedVolume) -> PreparedPart:
+        image, whole = prepared.image(box), prepared.record
+        own = {"shape_before_crop": box.shape, "crop_low": (0, 0, 0), "crop_high": box.shape}
+        record = whole.model_copy(update={**own, "geometry": geometry, "shape": image.region.shape})
+        return PreparedPart(image, whole, box, record)
+
+    parts = tuple(map(part, volume.prepared))
+    missing = tuple(gap.relative_to(volume.box) for gap in volume.volume.missing(volume.box))
+    return PreparedCase(parts[0].record, (parts,), missing=missing)
 
 
 def _stack_fault(volume: StoredArray, plan: Plan) -> Fault:

@@ -62,6 +62,16 @@ class PredictionReport:
     """Warnings about inputs that are probably not as intended, each naming the case."""
 
 
+Read = Callable[[PredictorGroup, str, Sequence[Path]], Case | PreparedCase]
+"""Function that reads the files of a case that a group is to predict, given its name."""
+
+
+def read_files(predictor: PredictorGroup, name: str, files: Sequence[Path]) -> Case | PreparedCase:
+    """Return a case as its files hold it if preparing it needs a network, otherwise prepared."""
+    content = read_unlabelled(name, files, [(model.plan, model.configuration) for model in predictor.models])
+    return content if predictor.needs_network_to_prepare else predictor.prepare(content)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class _Job:
     """One case to predict."""
@@ -69,6 +79,7 @@ class _Job:
     name: str
     files: tuple[Path, ...]
     output: Path
+    read: Read = read_files
 
     def __repr__(self) -> str:
         return f"case {self.name!r}"
@@ -86,6 +97,7 @@ def predict_files(
     overwrite: bool = False,
     further: Sequence[FurtherOutput] = (),
     removals: Sequence[Removal] = (),
+    read: Read = read_files,
     workers: Workers = 1,
     progress: Progress = silent,
 ) -> PredictionReport:
@@ -112,6 +124,8 @@ def predict_files(
     removals
         Of what earlier predictions wrote beside a label map that is replaced. Without ``overwrite``, when a further
         output is added, it stays beside a label map of the same values.
+    read
+        How each case is read; a cluster needs a function that can be pickled.
     workers
         Number of threads that check headers. With 0, cases are also read, predicted and written strictly one after the
         other. Otherwise the next case is read, finished slabs are decided and the previous case is written while the
@@ -134,7 +148,7 @@ def predict_files(
     _check_output_folder(output_folder, cases)
     for output in further:
         refuse_regression(dataset.labels, f"saving {output.name}")
-    jobs = [_job(name, files, output_folder, dataset.labels) for name, files in cases.items()]
+    jobs = [replace(_job(name, files, output_folder, dataset.labels), read=read) for name, files in cases.items()]
     done_before = frozenset(() if overwrite else (job.name for job in jobs if job.is_done(further)))
     todo = [job for job in jobs if job.name not in done_before]
     check = check_inputs(
@@ -263,10 +277,9 @@ class _Steps:
     """One thread that decides slabs while the network computes the next; with None the network's thread does both."""
 
     def read(self, case: str) -> Case | PreparedCase:
-        """Return a case as its files hold it if preparing it needs a network, otherwise prepared."""
-        grids = [(model.plan, model.configuration) for model in self.predictor.models]
-        content = read_unlabelled(case, self.jobs[case].files, grids)
-        return content if self.predictor.needs_network_to_prepare else self.predictor.prepare(content)
+        """Return a case, prepared if that needs no network."""
+        job = self.jobs[case]
+        return job.read(self.predictor, case, job.files)
 
     def predict(self, case: str, predictor: PredictorGroup, content: Case | PreparedCase) -> _Prediction:
         """Return the label map of a case, decided while the network computes, and its further outputs."""

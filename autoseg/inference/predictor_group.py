@@ -14,7 +14,8 @@ from autoseg.cases.case import Case, CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.boxes import Box
 from autoseg.dataset.dataset import Dataset
-from autoseg.dataset.labels import Labels
+from autoseg.dataset.instance_numbers import InstanceNumbers
+from autoseg.dataset.labels import Labels, background_value
 from autoseg.inference.affinity_map import AffinityMap
 from autoseg.inference.agreement import check_agreement, check_separation, matched_heads
 from autoseg.inference.boxed_image import BoxedImage
@@ -25,7 +26,7 @@ from autoseg.inference.members import MemberKind, member_kind
 from autoseg.inference.model import Model
 from autoseg.inference.numbers import decide_numbers
 from autoseg.inference.objects import ObjectMap
-from autoseg.inference.prepared import PreparedCase, Separate, n_slices, stack_of_slices, whole_image
+from autoseg.inference.prepared import PreparedCase, PreparedPart, Separate, n_slices, stack_of_slices, whole_image
 from autoseg.inference.window import Slab
 from autoseg.preprocessing import Preprocessed
 from autoseg.tasks.separation import SeparationSettings, separate
@@ -152,9 +153,20 @@ class PredictorGroup:
         pool
             Executor with one thread, which resamples slabs while this thread computes the next; None: this one does.
         """
+        numbers = self.dataset.labels.instances
+        if numbers is None:
+            label_map = self._classes(case, observers, pool)
+        else:
+            label_map = self._objects(case, numbers, observers, pool)
+        for gap in case.missing:
+            label_map[gap.slices] = background_value(self.dataset.labels)
+        return label_map
+
+    def _objects(
+        self, case: PreparedCase, numbers: InstanceNumbers, observers: Sequence[Observer], pool: Executor | None
+    ) -> LabelMap:
+        """Return the map of objects (z, y, x) of a prepared case; parameters as for :meth:`label_map`."""
         labels = self.dataset.labels
-        if labels.instances is None:
-            return self._classes(case, observers, pool)
         settings = separation_of(self)
         images = case.images if settings.method == "mutex" else ()
         pairs = [AffinityMap(image[0].record, labels, len(image)) for image in images]
@@ -166,7 +178,7 @@ class PredictorGroup:
                 return partial(separate, settings=settings)
             return pairs[index].separation(settings)
 
-        return objects.objects(case.by_slices(separation), labels.instances)
+        return objects.objects(case.by_slices(separation), numbers)
 
     def _classes(
         self,
@@ -182,7 +194,7 @@ class PredictorGroup:
         labels, task = self.dataset.labels, task_of(self.dataset.labels)
         maps = []
         for index, image in enumerate(case.images):
-            regions = [PreparedRegion(own.image, own.record) for own in image]
+            regions = [_region(own) for own in image]
             watchers, own_pairs = case.placed(index, observers, labels), pairs[index : index + 1]
             slabs = decided_regions(self, regions, watchers, pool, pairs=own_pairs)
             maps.append(joined(slabs, image[0].record, task))
@@ -224,7 +236,15 @@ def decided_regions(
     return decided_mean_slabs(streams, heads, labels, observers)
 
 
-def _numbers_of_image(group: PredictorGroup, image: Sequence[Preprocessed], pool: Executor | None) -> Float32Array:
+def _region(own: Preprocessed | PreparedPart) -> PreparedRegion:
+    if isinstance(own, PreparedPart):
+        return PreparedRegion(own.boxed, own.whole, own.box)
+    return PreparedRegion(own.image, own.record)
+
+
+def _numbers_of_image(
+    group: PredictorGroup, image: Sequence[Preprocessed | PreparedPart], pool: Executor | None
+) -> Float32Array:
     """Return the numbers (R, z, y, x) of an image that is prepared for each model: the mean over the models."""
     each = (_numbers(group.dataset.labels, *pair, pool) for pair in zip(group.predictors, image, strict=True))
     total = next(each)
@@ -234,7 +254,9 @@ def _numbers_of_image(group: PredictorGroup, image: Sequence[Preprocessed], pool
     return total
 
 
-def _numbers(wanted: Labels, predictor: CasePredictor, case: Preprocessed, pool: Executor | None) -> Float32Array:
+def _numbers(
+    wanted: Labels, predictor: CasePredictor, case: Preprocessed | PreparedPart, pool: Executor | None
+) -> Float32Array:
     """Return the numbers (R, z, y, x) of one model, in the order of the targets of ``wanted``."""
     labels, targets = predictor.model.dataset.labels, predictor.model.plan.targets
     numbers = decide_numbers(predictor.slabs(case.image), case.record, labels, targets, pool=pool)

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.cases.case import Case, CaseRecord
-from autoseg.core.arrays import BoolArray, LabelMap
+from autoseg.core.arrays import BoolArray, Float32Array, LabelMap
+from autoseg.core.boxes import Box
 from autoseg.core.geometry import Geometry
 from autoseg.core.plan import Plan
 from autoseg.dataset.labels import Labels, background_value
+from autoseg.inference.boxed_image import BoxedImage
 from autoseg.inference.decided import DecidedSlab, Observer, needs_members
 from autoseg.inference.export import outside_probabilities
 from autoseg.preprocessing import Preprocessed
@@ -27,17 +29,38 @@ Separate = Callable[[BoolArray, NDArray[np.uint8], tuple[float, ...]], LabelMap]
 """(mask (z, y, x), probability (z, y, x) in 1/255, spacing in mm) -> objects (z, y, x), numbered from 1."""
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class PreparedPart:
+    """A box of a volume on the grid of a network, with the windows of the whole volume."""
+
+    boxed: BoxedImage
+    """The volume, and the region of the plan's grid that the box follows from."""
+    whole: CaseRecord
+    """Of the volume."""
+    box: Box
+    """Voxels of the volume that are decided, in the plan's axes."""
+    record: CaseRecord
+    """Of the box as a case of its own, whose preprocessed image is the region."""
+
+    @property
+    def image(self) -> Float32Array:
+        """The region (C, z, y, x); it is read anew each time."""
+        return self.boxed.read(self.boxed.region)
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedCase:
     """A case as it enters the networks."""
 
     record: CaseRecord
     """Of the case for the first model; of a stack, that of the volume, without crop."""
-    images: tuple[tuple[Preprocessed, ...], ...]
-    """For each image that is predicted by itself, one for each model: the case, or each slice along the plan's first
-    axis, in the order of the plan."""
+    images: tuple[tuple[Preprocessed | PreparedPart, ...], ...]
+    """For each image that is predicted by itself, one for each model: the case, each slice along the plan's first axis,
+    in the order of the plan, or a part of a volume."""
     slice_axis: int | None = None
     """Axis of the file along which the slices lie; None if the case is one image."""
+    missing: tuple[Box, ...] = ()
+    """Boxes of the label map, in the axes of the file, of which there are no data: they are background."""
 
     @property
     def slice_spacing(self) -> tuple[float, ...]:

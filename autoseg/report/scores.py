@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from autoseg.core.boxes import Box, box_of
 from autoseg.core.errors import EvaluationError
 from autoseg.core.findings import counted, listed
 from autoseg.core.means import mean_known
@@ -41,6 +42,8 @@ class CaseScores:
     """Name of a class or region -> ``"dense"``, ``"annotated voxels"``, or None without a score."""
     is_seen: bool
     """Whether the weights were trained on the case."""
+    box: Box | None = None
+    """Box of its volume that alone was scored; None if all of the case was."""
 
     def mean(self, metric: str) -> float | None:
         """Return the mean of a metric over classes; None without any value."""
@@ -136,15 +139,18 @@ def case_table(scores: Scores) -> tuple[list[str], list[list[Cell]]]:
     """Return columns and rows of a table with a row for each case; the case itself is not among the cells."""
     has_folds = any(case.fold for case in scores.cases)
     is_mixed = ANNOTATED in scores.kinds
+    has_boxes = any(case.box is not None for case in scores.cases)
     several = len(scores.heads) > 1
     shown = [metric for metric in scores.metrics if metric != "IoU"]
     columns = ["fold"] if has_folds else []
+    columns += ["scored in"] if has_boxes else []
     columns += ["scored on"] if is_mixed else []
     columns += [f"mean {scores.metric}"] if several else []
     columns += [f"{metric} {head}" for metric in shown for head in scores.heads]
     rows: list[list[Cell]] = []
     for case in scores.cases:
         row: list[Cell] = [case.fold] if has_folds else []
+        row += [str(case.box or "all of it")] if has_boxes else []
         row += [_kind_of(case)] if is_mixed else []
         row += [case.mean(scores.metric)] if several else []
         rows.append([*row, *(case.values[metric].get(head) for metric in shown for head in scores.heads)])
@@ -236,6 +242,7 @@ def summary_warnings(summary: AnySummary) -> list[str]:
             f"{counted(len(summary.seen_in_training), 'case')} seen in training, with better scores than new images "
             f"have: {_some(summary.seen_in_training)}"
         )
+    lines += summary.box_remarks() if isinstance(summary, Summary) else []
     if isinstance(summary, Summary) and summary.scored_on != "dense":
         lines.append(
             f"sparse references: the {score_name('Dice', ANNOTATED)} counts only the "
@@ -245,6 +252,7 @@ def summary_warnings(summary: AnySummary) -> list[str]:
 
 
 def _cases(fold: str, summary: AnySummary, metrics: Sequence[str]) -> Iterable[CaseScores]:
+    boxes = {case: box_of(spans) for case, spans in summary.boxes.items()} if isinstance(summary, Summary) else {}
     for case in summary.metric_per_case:
         names = {key: summary.names[key] for key in case.metrics}
         yield CaseScores(
@@ -254,6 +262,7 @@ def _cases(fold: str, summary: AnySummary, metrics: Sequence[str]) -> Iterable[C
             values={metric: {name: _value(case, key, metric) for key, name in names.items()} for metric in metrics},
             scored_on={name: getattr(case, "scored_on", {}).get(key) for key, name in names.items()},
             is_seen=case.case in summary.seen_in_training,
+            box=boxes.get(case.case),
         )
 
 

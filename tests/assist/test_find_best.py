@@ -275,10 +275,10 @@ def test_what_does_not_exist_is_refused(workspace, options, match):
         run(workspace, **options)
 
 
-def test_cases_that_no_validation_predicts_are_named_instead_of_a_training(workspace, monkeypatch):
+def test_a_case_too_large_for_memory_without_a_scored_box_needs_its_validation(workspace, monkeypatch):
     add_model(workspace, "3d_fullres", 5)
     monkeypatch.setattr(trained_folds, "is_large", lambda files: files.name == "case1")
-    with pytest.raises(ConfigError, match=r"too large for memory.*\(case1\).*Give boxes"):
+    with pytest.raises(ModelError, match=r"fold 0 has no predictions of case1 in validation/.*--resume"):
         run(workspace)
 
 

@@ -97,6 +97,18 @@ def test_a_part_of_the_class_that_the_plans_grid_does_not_see_is_filled_or_an_ob
     assert sorted(np.bincount(found[found > 0]).tolist()) == [0, 1, mask.sum() - 1]
 
 
+def test_objects_of_a_case_with_context_lie_where_they_lie_in_it():
+    """Two objects meet in the middle of a case, which is a quarter of the image that was predicted with its context."""
+    objects = np.ones((1, 40, 40), dtype=np.uint16)
+    objects[..., 25:] = 2
+    whole = record_of((1, 40, 40), (1, 40, 40))
+    place = {"shape_before_crop": (1, 20, 20), "crop_low": (0, 0, 0), "crop_high": (1, 20, 20)}
+    record = whole.model_copy(update={**place, "context_low": (0, 5, 15), "context_high": (0, 15, 5)})
+    expected = record.voxel_order.invert(objects[:, 5:25, 15:35])
+    found = kept(record, FLAT)(logits_of(objects, FLAT)).part(expected > 0, MUTEX)
+    assert len(np.unique(np.stack([found, expected]).reshape(2, -1), axis=1).T) == 2
+
+
 def test_small_objects_become_background_and_an_empty_class_has_none():
     record = record_of((1, 12, 12), (1, 12, 12))
     objects = np.zeros((1, 12, 12), dtype=np.uint16)

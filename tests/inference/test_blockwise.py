@@ -7,18 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from volume_examples import REGIONS, in_memory, make_predictor, noise, with_border, write_volume
 
 from autoseg.core.boxes import Box
 from autoseg.core.errors import DatasetError
 from autoseg.core.geometry import Geometry
-from autoseg.inference.blockwise import VolumePredictor
+from autoseg.dataset.dataset import Dataset
+from autoseg.inference.blockwise import VolumePredictor, read_box
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.prepared_volume import prepare_volume
+from autoseg.inference.saved_probabilities import ProbabilityBuffer
 from autoseg.io.arrays import open_array, open_volume
 from autoseg.io.images import write_values
 from autoseg.io.zarr_writer import create_zarr
+from autoseg.nn.architectures.registry import build_network
 from autoseg.preprocessing.read_case import read_unlabelled
+from autoseg.tasks.separation import SeparationSettings
+from autoseg.tasks.task import outputs_of
 
 BOX = Box((1, 2, 3), (20, 29, 25))
 
@@ -43,6 +49,39 @@ def test_a_box_is_predicted_as_in_the_whole(n_dims, spacing, transpose, labels, 
     np.testing.assert_allclose(volume.predict_probabilities(BOX), probabilities[(slice(None), *BOX.slices)], atol=1e-5)
     is_tie = (np.abs(probabilities - 0.5) < 1e-5).any(axis=0)[BOX.slices]
     assert ((volume.predict_box(BOX) == expected[BOX.slices]) | is_tie).all()
+    group = PredictorGroup((predictor,))
+    case = read_box(group, "v", [Path(f"{path}{BOX}")])
+    kept = ProbabilityBuffer(tmp_path / "kept", case.record, predictor.model.dataset.labels)
+    np.testing.assert_array_equal(group.label_map(case, observers=(kept,)), volume.predict_box(BOX))
+    np.testing.assert_array_equal(np.stack([*kept.heads()]), volume.predict_probabilities(BOX))
+    assert not case.record.geometry.differs_from(open_array(f"{path}{BOX}").geometry)
+    assert case.images[0][0].image.shape[1:] == case.record.shape
+    kept.close()
+
+
+@pytest.mark.parametrize("method", ["watershed", "mutex"])
+@pytest.mark.parametrize("spacing", [(2.0, 1.0, 1.0), (2.0, 1.5, 1.5)], ids=["same grid", "resampled"])
+def test_objects_of_a_case_that_is_a_box_are_those_of_its_classes(tmp_path, method, spacing):
+    if method == "mutex":
+        pytest.importorskip("bioimage_cpp")
+    offsets = [[-1, 0, 0], [0, -1, 0], [0, 0, -1], [-2, 0, 0], [0, -3, 0], [0, 0, -3]]
+    content = {
+        "channel_names": {"0": "channel0"}, "labels": {"background": 0, "cell": 1}, "task": "instances",
+        "affinities": offsets, "file_ending": ".nii.gz",
+    }  # fmt: skip
+    predictor = make_predictor(tmp_path / "model", spacing=spacing)
+    dataset = Dataset.from_json(content, name="toy", folder=None)
+    torch.manual_seed(0)
+    topology = predictor.model.configuration.topology
+    network = build_network(topology, 1, len(outputs_of(dataset.labels)), deep_supervision=False).eval()
+    predictor = replace(predictor, model=replace(predictor.model, dataset=dataset, networks=(network,)))
+    group, path = PredictorGroup((predictor,)), write_volume(tmp_path / "v.zarr", noise())
+    settings = SeparationSettings(method=method, min_size=0)
+    parting = replace(group, separation=settings)
+    found = parting.label_map(read_box(parting, "v", [Path(f"{path}{BOX}")]))
+    classes = VolumePredictor.open(group, path).predict_box(BOX)
+    assert found.shape == BOX.shape and found.max() > 1
+    np.testing.assert_array_equal(found > 0, classes > 0)
 
 
 def test_a_box_of_an_image_file_is_cropped_and_turned_as_in_memory(tmp_path):
@@ -100,6 +139,10 @@ def test_a_level_of_the_pyramid_with_the_plans_spacing_is_read(tmp_path):
     coarse = level.read(Box.whole(level.spatial_shape))
     np.testing.assert_array_equal(volume.prepared[0].read(Box((1, 2, 3), (8, 12, 9))), coarse[:, 1:8, 2:12, 3:9])
     assert volume.predict_box(Box.whole(shape)).shape == shape
+    group, box = PredictorGroup((predictor,)), Box((3, 2, 1), (14, 21, 20))
+    case = read_box(group, "v", [Path(f"{tmp_path / 'v.zarr'}{box}")])
+    np.testing.assert_array_equal(group.label_map(case), volume.predict_box(Box.whole(shape))[box.slices])
+    assert case.record.shape == case.images[0][0].image.shape[1:] == (7, 11, 11)  # what it follows from in the level
     overhanging = volume.predict_box(Box((-4, -4, -4), (20, 28, 28)))  # no level reaches there: resampled
     assert (overhanging[4:-4, 4:-4, 4:-4] == volume.predict_box(Box.whole(shape))).mean() > 0.5
 
@@ -124,6 +167,19 @@ def test_intensities_of_a_level_are_those_of_the_finest_as_training_on_boxes_has
     for location, values, found in zip(locations, channels, prepared.read(Box.whole((8, 12, 12))), strict=True):
         level = open_array(f"{location}:1").read(Box.whole((8, 12, 12)))[0]
         np.testing.assert_allclose(found, (level - values.mean()) / values.std(), rtol=0, atol=1e-4)
+
+
+def test_voxels_of_a_box_without_data_are_background(tmp_path, monkeypatch):
+    predictor = make_predictor(tmp_path / "model")
+    array = open_array(write_volume(tmp_path / "v.zarr", noise()))
+    gap = Box((0, 10, 5), (9, 20, 26))
+    holed = replace(array, find_missing=lambda box: tuple(part for part in [gap.intersection(box)] if part.n_voxels))
+    monkeypatch.setattr("autoseg.inference.blockwise.open_volume", lambda locations: holed)
+    group = PredictorGroup((predictor,))
+    found = group.label_map(read_box(group, "v", [Path(f"{tmp_path / 'v.zarr'}{BOX}")]))
+    expected = VolumePredictor.open(predictor, str(tmp_path / "v.zarr")).predict_box(BOX)
+    np.testing.assert_array_equal(found, expected)
+    assert not found[gap.intersection(BOX).relative_to(BOX).slices].any() and found.any()
 
 
 def test_values_that_are_no_numbers_are_named(tmp_path):
