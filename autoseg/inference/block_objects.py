@@ -13,22 +13,27 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage, sparse
 
-from autoseg.core.arrays import BoolArray, Shape3
+from autoseg.core.arrays import Shape3
 from autoseg.core.atomic import atomic_path
 from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError, Fault, FileFormatError
 from autoseg.core.findings import listed
 from autoseg.core.resources import GB
 from autoseg.dataset.labels import Labels
+from autoseg.inference.parting import Parting
 from autoseg.io.stored_array import StoredArray
-from autoseg.tasks.separation import SeparationSettings, separate
+from autoseg.tasks.separation import SeparationSettings
 
 SHARED = 1
 """Planes on either side of a face between two blocks, on which both say how objects are parted. More planes lie nearer
 to where one of the blocks sees nothing, and agreed less on objects longer than the halo."""
 
 PARTED_BYTES, COMPONENT_BYTES = 120, 40
-"""Bytes for each voxel of a block with its halo while its objects are parted, or its components numbered; measured."""
+"""Bytes for each voxel of a block with its halo while its objects are parted by cores, or its components numbered;
+measured."""
+MUTEX_BYTES, OFFSET_BYTES = 60, 65
+"""The same while they are parted by affinities, and besides for each offset; measured where foreground fills the block
+and affinities are noise, which takes most."""
 CHUNK, FLAT_CHUNK, LARGEST_BLOCK = 64, 256, 1024
 """Edges in voxels: of a chunk, of one of a single slice, and of the largest block."""
 LARGEST_TOP = 1024
@@ -56,7 +61,13 @@ class StitchSettings(BaseModel):
 
 
 def settings_within(
-    memory_gb: float, shape: Shape3, separation: SeparationSettings, *, halo: Shape3 = (32, 32, 32), is_parted: bool
+    memory_gb: float,
+    shape: Shape3,
+    separation: SeparationSettings,
+    *,
+    halo: Shape3 = (32, 32, 32),
+    is_parted: bool,
+    n_offsets: int = 0,
 ) -> StitchSettings:
     """Return settings whose blocks, with their halo, take at most ``memory_gb``, as large and as cubic as possible.
 
@@ -70,6 +81,8 @@ def settings_within(
         Of the volume, (z, y, x). Levels of the result are as many as halve its longest edge below ``LARGEST_TOP``.
     is_parted
         Whether touching objects are parted; connected components have no halo, and take less.
+    n_offsets
+        Offsets of the affinities by which objects are parted; 0: they are parted by cores, which takes less.
 
     Raises
     ------
@@ -77,6 +90,8 @@ def settings_within(
         If a block of one chunk takes more.
     """
     per_voxel = PARTED_BYTES if is_parted else COMPONENT_BYTES
+    if n_offsets:
+        per_voxel = MUTEX_BYTES + OFFSET_BYTES * n_offsets
     margin = halo if is_parted else (0, 0, 0)
 
     def needed(block: Sequence[int]) -> float:
@@ -130,9 +145,9 @@ class BlockObjects:
 
 
 def objects_of_block(
-    box: Box, classes: StoredArray, cores: StoredArray | None, labels: Labels, settings: StitchSettings
+    box: Box, classes: StoredArray, parting: Parting, labels: Labels, settings: StitchSettings
 ) -> BlockObjects:
-    """Return the objects of a block: connected components, or, with ``cores``, parted ones.
+    """Return the objects of a block.
 
     The block owns its voxels. Parted objects are those of the block with ``settings.halo`` around it, of which nothing
     but the planes next to faces is kept. Only these voxels are read. Small objects stay, since they may go on.
@@ -143,8 +158,8 @@ def objects_of_block(
         Block within the volume.
     classes
         (1, z, y, x) file values of classes.
-    cores
-        (1, z, y, x) probability of the inside in 1/255; None for connected components, whose voxels share faces.
+    parting
+        What tells them apart.
 
     Raises
     ------
@@ -152,10 +167,11 @@ def objects_of_block(
         If ``classes`` has a value of no class.
     """
     whole = Box.whole(classes.spatial_shape)
-    outer = box if cores is None else box.grown(settings.halo).intersection(whole)
+    is_parted = parting.array is not None
+    outer = box.grown(settings.halo).intersection(whole) if is_parted else box
     values = classes.read(outer)[0]
     _check_values(classes, values, labels, box)
-    probability = None if cores is None else cores.read(outer)[0]
+    evidence = parting.read(outer)
     numbers = np.zeros(outer.shape, dtype=np.uint32)
     of_class = [np.zeros(1, dtype=np.int32)]
     n_objects = 0
@@ -163,23 +179,13 @@ def objects_of_block(
         mask = values == value
         if not mask.any():
             continue
-        objects = _parted(mask, probability, classes.geometry.spacing, settings.separation)
+        objects = parting.objects(mask, evidence, classes.geometry.spacing, settings.separation)
         n_found = int(objects.max())
         np.add(numbers, objects, out=numbers, where=mask, casting="unsafe")
         np.add(numbers, np.uint32(n_objects), out=numbers, where=objects > 0)
         of_class.append(np.full(n_found, value, dtype=np.int32))
         n_objects += n_found
-    return _owned(numbers, np.concatenate(of_class), box, outer, whole, depth=None if cores is None else SHARED)
-
-
-def _parted(
-    mask: BoolArray, probability: NDArray[np.uint8] | None, spacing: tuple[float, ...], settings: SeparationSettings
-) -> NDArray[np.integer[Any]]:
-    """Return the objects (*S) of a class, from 1, of any size."""
-    if probability is not None:
-        return separate(mask, probability, spacing, settings.model_copy(update={"min_size": 0}))
-    components: NDArray[np.int32] = ndimage.label(mask)[0]
-    return components
+    return _owned(numbers, np.concatenate(of_class), box, outer, whole, depth=SHARED if is_parted else None)
 
 
 def _owned(

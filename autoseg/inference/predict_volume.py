@@ -27,7 +27,7 @@ from autoseg.inference.folder import ON_CLUSTER, PredictionReport, described, wr
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.saved_instances import FOLDER as INSTANCES
-from autoseg.inference.volume_arrays import CORES, PROBABILITIES, UNCERTAINTY, Layout, volume_outputs
+from autoseg.inference.volume_arrays import FOLDERS, Layout, volume_outputs
 from autoseg.inference.volume_locations import case_name
 from autoseg.inference.volume_memory import MemoryNeed, fixed_bytes, memory_budget, wide_patch
 from autoseg.inference.volume_objects import VolumeObjects
@@ -129,6 +129,8 @@ def predict_volume(
             refuse_regression(group.dataset.labels, f"saving {what}")
     objects = VolumeObjects.of(group, instances)
     opened = VolumePredictor.open(group, locations, name)
+    if objects is not None:
+        objects.check(opened, None if overwrite else path)
     if options.write_as != ZARR:
         check_stored(output / f"{name}{options.write_as}", opened.target)
     if overwrite:
@@ -138,7 +140,7 @@ def predict_volume(
     layout = Layout.of(target.spatial_shape, along)
     outputs = volume_outputs(
         group, target, path, layout, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty,
-        save_cores=objects is not None,
+        evidence=None if objects is None else objects.evidence,
     )  # fmt: skip
     _check_settings(path, _settings(opened, locations))
     box = box_of_part(target.spatial_shape, layout.shard, wide_patch(opened.prepared[0]), options.part)
@@ -188,7 +190,7 @@ def _remove(path: Path, part: Part) -> None:
             f"--overwrite: found --part {part.index}/{part.count}, but other parts may be at work. "
             f"Remove {path} yourself, then start the parts without --overwrite."
         )
-    folders = (path.parent, *(path.parent / folder for folder in (CORES, PROBABILITIES, UNCERTAINTY, INSTANCES)))
+    folders = (path.parent, *(path.parent / folder for folder in (*FOLDERS, INSTANCES)))
     for folder in folders:
         if (folder / path.name).is_dir():
             shutil.rmtree(folder / path.name)
@@ -335,7 +337,7 @@ def _conclude(
         for output in outputs:
             output.writer.finish()
         has_new_objects = objects is not None and objects.write(
-            labels.path, labels.open(), outputs[1].writer.open(), progress
+            labels.path, labels.open(), outputs[1].writer.open(), opened.record.voxel_order, progress
         )
         if write_as == ZARR or target.is_file():
             return has_new_objects

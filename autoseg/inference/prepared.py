@@ -103,6 +103,7 @@ class _Placed:
             self._whole(slab.probabilities, outside),
             tuple(self._whole(member, outside) for member in slab.members),
             None if slab.cores is None else self._whole(slab.cores, [0] * len(slab.cores)),
+            None if slab.affinities is None else self._whole(slab.affinities, [0] * len(slab.affinities)),
         )
         for observe in self.observers:
             observe(placed)

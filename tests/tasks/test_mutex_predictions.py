@@ -8,41 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bioimage_cpp import segmentation
+from exact_affinities import FLAT, MUTEX, predictor
 from objects import draw_objects
-from test_affinities import FLAT, Exact
-from tiny_models import make_checkpoint
 
-from autoseg import Dataset
 from autoseg.cases.case import Case
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.geometry import Geometry
 from autoseg.evaluation.instances import match_instances
-from autoseg.inference import Predictor
 from autoseg.inference.predict_group import predict_group
 from autoseg.inference.predictor_group import PredictorGroup, separation_of
 from autoseg.io.images import read_labels, write_labels
-from autoseg.nn.checkpoint import save_checkpoint
 from autoseg.tasks.separation import SeparationSettings
-
-DEEP = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (2, 0, 0), (0, -2, 0), (0, 0, 3))
-MUTEX = SeparationSettings(method="mutex", min_size=0)
-
-
-def predictor(folder, n_dims, offsets=None, **options):
-    """Return a predictor of a model folder whose only network gives exact affinities of the objects in its image."""
-    spacing = (999.0, 1.0, 1.0) if n_dims == 2 else (1.0, 1.0, 1.0)
-    checkpoint = make_checkpoint(n_dims=n_dims, spacing=spacing, ending=".nii.gz")
-    save_checkpoint(folder / "fold_0" / "checkpoint_final.pt", checkpoint)
-    chosen = (FLAT if n_dims == 2 else DEEP) if offsets is None else offsets
-    affinities = {"affinities": [list(offset) for offset in chosen]} if chosen else {}
-    content = {
-        **checkpoint.dataset, "task": "instances", "labels": {"background": 0, "cell": 1}, "unlabelled": 65535,
-        **affinities,
-    }  # fmt: skip
-    dataset = Dataset.from_json(content, name="d", folder=None)
-    loaded = Predictor.load(folder, device="cpu")
-    model = replace(loaded.model, dataset=dataset, networks=(Exact(tuple(chosen)),), **options)
-    return replace(loaded, model=model, autocast_dtype=None)
 
 
 def drawn(n_dims):
