@@ -36,9 +36,11 @@ class VolumeObjects:
     numbers: InstanceNumbers
     dataset_json: Mapping[str, Any]
     """The dataset.json by which the map is evaluated."""
+    apart: int | None = None
+    """Axis of the slices whose objects are parted each by itself; see :class:`.block_objects.StitchSettings`."""
 
     @classmethod
-    def of(cls, group: PredictorGroup, method: str | None) -> VolumeObjects | None:
+    def of(cls, group: PredictorGroup, method: str | None, *, apart: int | None = None) -> VolumeObjects | None:
         """Return the objects of the task instances, or those that ``--instances`` asks for; None without either.
 
         Raises ``ConfigError`` as :meth:`autoseg.inference.saved_instances.SavedInstances.by`, and for methods that need
@@ -55,17 +57,18 @@ class VolumeObjects:
             )
         if method is not None:
             saved = SavedInstances.by(method, dataset, separation)
-            return cls(dataset.labels, separation, saved.numbers, saved.as_json(".zarr"))
+            return cls(dataset.labels, separation, saved.numbers, saved.as_json(".zarr"), apart)
         if dataset.labels.instances is None:
             return None
-        return cls(dataset.labels, separation, dataset.labels.instances, {**dataset.json, "file_ending": ".zarr"})
+        as_json = {**dataset.json, "file_ending": ".zarr"}
+        return cls(dataset.labels, separation, dataset.labels.instances, as_json, apart)
 
     def write(self, path: Path, classes: StoredArray, cores: StoredArray, progress: Progress) -> bool:
         """Write ``instances/<case>.zarr`` beside the label map ``path``, and a dataset.json, or go on with it.
 
         Returns whether the objects are new. Raises ``PlanError`` if a class has more objects than there are numbers.
         """
-        settings = settings_within(MEMORY_GB, classes.spatial_shape, self.separation, is_parted=True)
+        settings = settings_within(MEMORY_GB, classes.spatial_shape, self.separation, is_parted=True, apart=self.apart)
         folder = path.parent / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "dataset.json", self.dataset_json)
