@@ -26,6 +26,10 @@ _FEATURE_MAPS = 8
 _SLAB_COPIES = 8
 """Arrays of the size of a slab of logits: the slab, resampled, decided, its probabilities, in two slabs at a time."""
 
+_SLICE_COPIES = 4
+"""Arrays of the size of the logits of a slice: resampled, their probabilities, and those moved to their place; one slab
+at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeed:
@@ -95,7 +99,7 @@ class SliceNeed:
         after = math.prod(map(max, resampled_shape(record.shape, record.spacing_before, spacing)[1:], patch[1:]))
         image = volume.shape[0] * (before * (volume.dtype.itemsize + 12) + 12 * after)
         n_sums = self.n_outputs * self.n_stacked
-        logits = 4 * n_sums * after + 4 * _SLAB_COPIES * max(SLAB_VALUES * self.n_stacked, n_sums * before)
+        logits = 4 * n_sums * after + 4 * _SLICE_COPIES * n_sums * before
         return int(image + logits + 2 * self.written_bytes * math.prod(column.shape[1:])) + self.fixed
 
 
