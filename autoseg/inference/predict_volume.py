@@ -111,7 +111,7 @@ def predict_volume(
         Lets others predict all that is left of so many voxels; this process only begins and concludes. See
         :mod:`autoseg.inference.volume_workers`.
     progress
-        Called with (layers done, layers in all, "layers").
+        Called with (layers done, layers in all, "layers"), or of slices.
 
     Raises
     ------
@@ -266,7 +266,9 @@ def _units(
             f"memory: found {max(budget, 0) / GB:.2f} GB for {what}, expected at least {most / GB:.2f} GB, for "
             f"{least}. Give --memory-gb {(options.memory_gb or 0) + (most - budget) / GB + 0.05:.1f} or more."
         )
-    log.info("%s: %s of up to %.2f GB", opened.name, counted(len(found), "column"), most / GB)
+    what = "column" if opened.slices is None else "slice"
+    n_columns = len(found) if opened.slices is None else box.shape[along]
+    log.info("%s: %s of up to %.2f GB", opened.name, counted(n_columns, what), most / GB)
 
     def is_done(one: Box) -> bool:
         return all(output.writer.is_done(one) for output in outputs)
@@ -324,7 +326,7 @@ def _predict_units(
     progress: Progress,
 ) -> None:
     """Predict units one after the other, and write their shards."""
-    total, done = sum(len(unit.layers) for unit in todo), 0
+    total, done, what = sum(len(unit.layers) for unit in todo), 0, "layers" if opened.slices is None else "slices"
     with ThreadPoolExecutor(1) as decider:
         pool = decider if workers > 0 else None
         for unit in todo:
@@ -333,13 +335,13 @@ def _predict_units(
             if inside.n_voxels and opened.group.dataset.labels.targets:
                 for _, numbers in opened.number_slabs(inside, pool):
                     layers.put([numbers])
-                    progress(done + layers.n_written, total, "layers")
+                    progress(done + layers.n_written, total, what)
             elif inside.n_voxels:
                 for _ in opened.decided_slabs(inside, (layers,), pool):
-                    progress(done + layers.n_written, total, "layers")
+                    progress(done + layers.n_written, total, what)
             layers.finish()
             done += len(unit.layers)
-            progress(done, total, "layers")
+            progress(done, total, what)
 
 
 def _conclude(

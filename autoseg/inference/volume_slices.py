@@ -21,7 +21,7 @@ from autoseg.inference.decided import DecidedSlab, Observer, needs_members
 from autoseg.inference.predictor_group import PredictorGroup, PreparedRegion, decided_regions, numbers_of_image
 from autoseg.inference.prepared import PlacedSlice, n_slices, slice_case, slice_place, stack_record
 from autoseg.inference.volume_outputs import file_part
-from autoseg.io.stored_array import StoredArray
+from autoseg.io.stored_array import StoredArray, refuse_broken
 from autoseg.preprocessing import Preprocessed
 from autoseg.preprocessing.volume_statistics import volume_statistics
 
@@ -82,7 +82,9 @@ class VolumeSlices:
 
     def _prepare(self, index: int) -> tuple[int, tuple[Preprocessed, ...]]:
         _, height, width = self.record.shape
-        stored = self.volume.read(file_part(Box((index, 0, 0), (index + 1, height, width)), self.record))
+        box = file_part(Box((index, 0, 0), (index + 1, height, width)), self.record)
+        stored = self.volume.read(box)
+        refuse_broken(stored, self.volume.location, box)
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, which is refused
             image = np.require(stored, np.float32, ["C", "W"])
         case = slice_case(self.record, slice_place(self.record, index), image, self.group.models[0].plan)

@@ -13,7 +13,7 @@ from tiny_models import make_checkpoint
 from volume_examples import make_predictor, noise, write_volume
 
 from autoseg.core.boxes import Box
-from autoseg.core.errors import ConfigError, DatasetError
+from autoseg.core.errors import ConfigError, DatasetError, FileFormatError
 from autoseg.core.fingerprint import TargetProperties
 from autoseg.core.geometry import Geometry
 from autoseg.core.prediction_record import read_prediction_record
@@ -246,5 +246,7 @@ def test_what_does_not_fit_the_model_is_said_with_its_location(model, tmp_path):
         predict(model, colour, tmp_path / "out")
     broken = noise((3, 21, 18))
     broken[1, 4, 5] = np.nan
-    with pytest.raises(DatasetError, match=r"case broken, slice 1: found 1 voxels that are NaN"):
+    with pytest.raises(
+        FileFormatError, match=r"broken\.zarr\[1:2, 4:5, 5:6\] \(z, y, x\): found 1 value that is NaN or infinite"
+    ):
         predict(model, write_volume(tmp_path / "broken.zarr", broken), tmp_path / "out")
