@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autoseg.cli.common import run
+from autoseg.cli.common import check_picture, run
 
 
 def plot(
@@ -15,10 +15,11 @@ def plot(
         Path, typer.Argument(metavar="RUN", help="Folder of a fold: .../NAME__CONFIGURATION/fold_0.", file_okay=False)
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="PNG file (default: progress.png in RUN).", dir_okay=False)
+        Path | None, typer.Option("-o", "--output", help="PNG file (default: progress.png in RUN).")
     ] = None,
 ) -> None:
     """Draw losses, Dice, learning rate and speed of the training in RUN from its history.jsonl."""
+    check_picture(output)
     from autoseg.report.history import HISTORY, draw_history, read_history
     from autoseg.training.run_files import CURVES
 

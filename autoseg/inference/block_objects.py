@@ -58,6 +58,9 @@ class StitchSettings(BaseModel):
     """Voxels (z, y, x) that are compressed together; a block is a multiple of it."""
     levels: int = Field(1, ge=1)
     """Levels of the result, the finest included."""
+    apart: int | None = Field(None, ge=0, le=2)
+    """Axis along which no object goes on from one voxel to the next, since slices are images of their own; blocks are
+    one voxel thick along it, and have no halo. None: objects go on along every axis."""
 
 
 def settings_within(
@@ -68,6 +71,7 @@ def settings_within(
     halo: Shape3 = (32, 32, 32),
     is_parted: bool,
     n_offsets: int = 0,
+    apart: int | None = None,
 ) -> StitchSettings:
     """Return settings whose blocks, with their halo, take at most ``memory_gb``, as large and as cubic as possible.
 
@@ -83,6 +87,8 @@ def settings_within(
         Whether touching objects are parted; connected components have no halo, and take less.
     n_offsets
         Offsets of the affinities by which objects are parted; 0: they are parted by cores, which takes less.
+    apart
+        See :class:`StitchSettings`. A slice is one block if it takes no more memory, whatever its edges.
 
     Raises
     ------
@@ -92,30 +98,39 @@ def settings_within(
     per_voxel = PARTED_BYTES if is_parted else COMPONENT_BYTES
     if n_offsets:
         per_voxel = MUTEX_BYTES + OFFSET_BYTES * n_offsets
+    halo = _without(halo, apart, 0)
     margin = halo if is_parted else (0, 0, 0)
+    largest = LARGEST_BLOCK if apart is None else max(shape)
 
     def needed(block: Sequence[int]) -> float:
         outer = (min(edge + 2 * around, end) for edge, around, end in zip(block, margin, shape, strict=True))
         return math.prod(outer) * per_voxel / GB
 
-    chunk = (1, FLAT_CHUNK, FLAT_CHUNK) if shape[0] == 1 else (CHUNK, CHUNK, CHUNK)
+    flat = 0 if apart is None and shape[0] == 1 else apart
+    chunk = (CHUNK, CHUNK, CHUNK) if flat is None else _without((FLAT_CHUNK, FLAT_CHUNK, FLAT_CHUNK), flat, 1)
     block = list(chunk)
     if needed(block) > memory_gb:
         raise ConfigError(
             f"memory for objects: found {memory_gb:g} GB, expected at least {needed(block):.2g} GB, for blocks of "
             f"{tuple(block)} voxels with a halo of {margin}. Give more memory, or a smaller halo."
         )
-    axes = [axis for axis in range(3) if block[axis] < shape[axis]]
+    axes = [axis for axis in range(3) if axis != flat and block[axis] < shape[axis]]
     while axes:
         axis = min(axes, key=block.__getitem__)
         larger = [edge + chunk[axis] if at == axis else edge for at, edge in enumerate(block)]
-        if needed(larger) <= memory_gb and larger[axis] <= LARGEST_BLOCK:
+        if needed(larger) <= memory_gb and larger[axis] <= largest:
             block = larger
         if block != larger or block[axis] >= shape[axis]:
             axes.remove(axis)
     n_levels = 1 + max(0, math.ceil(math.log2(max(shape) / LARGEST_TOP)))
     size = (block[0], block[1], block[2])
-    return StitchSettings(separation=separation, halo=halo, block=size, chunk=chunk, levels=n_levels)
+    return StitchSettings(separation=separation, halo=halo, block=size, chunk=chunk, levels=n_levels, apart=apart)
+
+
+def _without(edges: Shape3, axis: int | None, edge: int) -> Shape3:
+    """Return edges with that of ``axis`` replaced by ``edge``; as they are for None."""
+    z, y, x = (edge if index == axis else own for index, own in enumerate(edges))
+    return (z, y, x)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -179,17 +194,25 @@ def objects_of_block(
         mask = values == value
         if not mask.any():
             continue
-        objects = parting.objects(mask, evidence, classes.geometry.spacing, settings.separation)
+        objects = parting.objects(mask, evidence, classes.geometry.spacing, settings.separation, apart=settings.apart)
         n_found = int(objects.max())
         np.add(numbers, objects, out=numbers, where=mask, casting="unsafe")
         np.add(numbers, np.uint32(n_objects), out=numbers, where=objects > 0)
         of_class.append(np.full(n_found, value, dtype=np.int32))
         n_objects += n_found
-    return _owned(numbers, np.concatenate(of_class), box, outer, whole, depth=SHARED if is_parted else None)
+    depth = SHARED if is_parted else None
+    return _owned(numbers, np.concatenate(of_class), box, outer, whole, depth=depth, apart=settings.apart)
 
 
 def _owned(
-    numbers: Numbers, of_class: NDArray[np.int32], box: Box, outer: Box, whole: Box, *, depth: int | None
+    numbers: Numbers,
+    of_class: NDArray[np.int32],
+    box: Box,
+    outer: Box,
+    whole: Box,
+    *,
+    depth: int | None,
+    apart: int | None,
 ) -> BlockObjects:
     """Return the objects with a voxel in ``box``, given those of ``outer``.
 
@@ -203,7 +226,7 @@ def _owned(
     faces = {}
     for axis in range(3):
         for side, at, end in (("low", box.start, whole.start), ("high", box.stop, whole.stop)):
-            if at[axis] != end[axis]:
+            if axis != apart and at[axis] != end[axis]:
                 face = _face(box, axis, at[axis], depth).intersection(outer)
                 faces[f"{side}{axis}"] = numbers[face.relative_to(outer).slices]
     return BlockObjects(

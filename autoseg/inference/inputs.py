@@ -25,6 +25,8 @@ IMPOSSIBLE_SPACING = 100.0
 """Factor from which the case is refused: the header is wrong (metres or micrometres instead of millimetres)."""
 LARGE_GB = 8
 """Needed memory in GiB from which a warning is given."""
+CHANNEL_FIX = "Give one file per channel, <case>_0000, <case>_0001 ..., or one file that holds them all."
+"""Way to give the channels of image files."""
 BATCH = 256
 """Number of cases whose headers are checked at a time, so that memory does not grow with their number."""
 
@@ -66,10 +68,19 @@ def check_inputs(
 
 
 def header_faults(
-    where: str, shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration
+    where: str,
+    shape: Sequence[int],
+    geometry: Geometry,
+    plan: Plan,
+    configuration: Configuration,
+    *,
+    channel_fix: str = CHANNEL_FIX,
 ) -> tuple[Fault, ...]:
-    """Return the reasons why an image of ``shape`` (C, z, y, x) cannot be predicted with the plan; empty if it can."""
-    faults = [*_channel_faults(where, shape, plan)]
+    """Return the reasons why an image of ``shape`` (C, z, y, x) cannot be predicted with the plan; empty if it can.
+
+    ``channel_fix`` says how the right number of channels is given.
+    """
+    faults = [*_channel_faults(where, shape, plan, channel_fix)]
     if any(not math.isfinite(edge) or edge <= 0 for edge in geometry.spacing):
         faults.append(
             Fault(where, f"spacing {geometry.spacing}", "positive numbers (mm)", "Correct the header of the file.")
@@ -157,7 +168,7 @@ def _read_headers(files: Sequence[Path]) -> tuple[tuple[int, ...], Geometry]:
     return (first_shape[0] + sum(shape[0] for shape, _ in others), *first_shape[1:]), first
 
 
-def _channel_faults(where: str, shape: Sequence[int], plan: Plan) -> list[Fault]:
+def _channel_faults(where: str, shape: Sequence[int], plan: Plan, channel_fix: str) -> list[Fault]:
     n_channels = len(plan.channel_names)
     faults = []
     if shape[0] != n_channels:
@@ -167,7 +178,7 @@ def _channel_faults(where: str, shape: Sequence[int], plan: Plan) -> list[Fault]
                 where=where,
                 found=f"{shape[0]} {'channel' if shape[0] == 1 else 'channels'}",
                 expected=f"{n_channels} ({names}), as in training",
-                fix="Give one file per channel, <case>_0000, <case>_0001 ..., or one file that holds them all.",
+                fix=channel_fix,
             )
         )
     if 0 in shape[1:]:

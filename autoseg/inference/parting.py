@@ -56,6 +56,8 @@ class Parting:
         values: NDArray[np.uint8] | None,
         spacing: tuple[float, ...],
         settings: SeparationSettings,
+        *,
+        apart: int | None = None,
     ) -> NDArray[np.integer[Any]]:
         """Return the objects (*box) of any size of a class, numbered from 1 without gaps.
 
@@ -69,12 +71,17 @@ class Parting:
             Edges of a voxel in mm, in the axes of the file, as those of ``mask``.
         settings
             Of the watershed on cores; nothing else has any but for the least size, which is 0 here.
+        apart
+            Axis along which ``mask`` has one voxel, as slices are images of their own; None: there is no such axis.
         """
         if values is None:
             components: NDArray[np.int32] = ndimage.label(mask)[0]
             return components
         if self.pairs is None:
-            return separate(mask, values[0], spacing, settings.model_copy(update={"min_size": 0}))
+            front = VoxelOrder() if apart is None else VoxelOrder().then([apart, *sorted({0, 1, 2} - {apart})])
+            own = front.permuted(spacing)  # a single plane in front is parted as a 2-D image
+            separation = settings.model_copy(update={"min_size": 0})
+            return front.invert(separate(front.apply(mask), front.apply(values[0]), own, separation))
         order = self.pairs.order
         found = part_by_affinities(order.apply(mask), order.apply(values), self.pairs.offsets, top=UNITS)
         return order.invert(renumbered(found, 0))

@@ -193,7 +193,7 @@ class PredictorGroup:
 
         Those of several models are averaged.
         """
-        return case.put_together([_numbers_of_image(self, image, pool) for image in case.images])
+        return case.put_together([numbers_of_image(self, image, pool) for image in case.images])
 
 
 def decided_regions(
@@ -224,7 +224,7 @@ def decided_regions(
     return decided_mean_slabs(streams, heads, labels, observers)
 
 
-def _numbers_of_image(group: PredictorGroup, image: Sequence[Preprocessed], pool: Executor | None) -> Float32Array:
+def numbers_of_image(group: PredictorGroup, image: Sequence[Preprocessed], pool: Executor | None) -> Float32Array:
     """Return the numbers (R, z, y, x) of an image that is prepared for each model: the mean over the models."""
     each = (_numbers(group.dataset.labels, *pair, pool) for pair in zip(group.predictors, image, strict=True))
     total = next(each)

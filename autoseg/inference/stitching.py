@@ -162,7 +162,7 @@ def stitch_objects(
         per_class=numbers.per_class,
         settings=settings,
     )
-    _check_inputs(classes, parting)
+    _check_inputs(classes, parting, settings.apart)
     finished = _begun(output, job)
     if finished is not None:
         shutil.rmtree(output / WORK, ignore_errors=True)  # which a process that was killed may have left
@@ -183,7 +183,7 @@ def stitch_objects(
     return _written(volume, job, parts, table, own, background_value(labels), progress)
 
 
-def _check_inputs(classes: StoredArray, parting: Parting) -> None:
+def _check_inputs(classes: StoredArray, parting: Parting, apart: int | None) -> None:
     """Raise ``FileFormatError`` unless both arrays are finished, of one shape, and of whole numbers.
 
     Also raises ``ConfigError`` if the offsets of affinities cannot part objects.
@@ -199,8 +199,8 @@ def _check_inputs(classes: StoredArray, parting: Parting) -> None:
     if cores is not None and cores.dtype != np.uint8:
         raise FileFormatError(Fault(cores.location, f"values of {cores.dtype}", "uint8, in 1/255", fix))
     if parting.pairs is not None:
-        shape = parting.pairs.order.permuted(classes.spatial_shape)
-        check_offsets(classes.location, parting.pairs.offsets, shape)
+        edges = [1 if axis == apart else edge for axis, edge in enumerate(classes.spatial_shape)]
+        check_offsets(classes.location, parting.pairs.offsets, parting.pairs.order.permuted(edges))
 
 
 def _stamp(array: StoredArray) -> int:
@@ -271,7 +271,7 @@ def _joined(parts: ZarrWriter, labels: Labels, job: _Job, numbers: InstanceNumbe
     tables = [_read(_file(parts, box), "classes", "sizes", "firsts", "spans") for box in parts.shards()]
     offsets = np.append(0, np.cumsum([len(own) for own, *_ in tables])).astype(np.int64)
     classes, sizes, firsts, spans = (np.concatenate(column) for column in zip(*tables, strict=True))
-    rows, columns = _links(parts, offsets, is_parted=job.cores is not None)
+    rows, columns = _links(parts, offsets, is_parted=job.cores is not None, apart=job.settings.apart)
     is_same = classes[rows] == classes[columns]
     links = np.ones(np.count_nonzero(is_same), dtype=np.int8)
     graph = sparse.coo_array((links, (rows[is_same], columns[is_same])), shape=(len(classes), len(classes)))
@@ -301,12 +301,13 @@ def _n_long(job: _Job, spans: NDArray[np.int32], group: NDArray[np.int32], is_ke
     np.minimum.at(starts, group, spans[:, 0])
     np.maximum.at(stops, group, spans[:, 1])
     is_divided = np.array(job.shape) > np.array(job.settings.block)
+    is_divided[[axis for axis in range(3) if axis == job.settings.apart]] = False
     is_long = ((2 * (stops - starts) > np.array(job.settings.halo)) & is_divided).any(axis=1)
     return int(np.count_nonzero(is_long & is_kept))
 
 
 def _links(
-    parts: ZarrWriter, offsets: NDArray[np.int64], *, is_parted: bool
+    parts: ZarrWriter, offsets: NDArray[np.int64], *, is_parted: bool, apart: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return pairs (n,), (n,) of places of objects of neighbouring blocks that are one object."""
     shape = parts.levels[0].spatial_shape
@@ -316,7 +317,7 @@ def _links(
     high = list(low)
     for place, box in enumerate(boxes):
         for axis, step in enumerate((grid[1] * grid[2], grid[2], 1)):
-            if box.stop[axis] == shape[axis]:
+            if axis == apart or box.stop[axis] == shape[axis]:
                 continue
             (own,) = _read(_file(parts, box), f"high{axis}")
             (next_,) = _read(_file(parts, boxes[place + step]), f"low{axis}")

@@ -51,11 +51,14 @@ class Layout:
     """Levels of the pyramid."""
 
     @classmethod
-    def of(cls, shape: Shape3, along: int) -> Layout:
-        """Return the layout for a volume of ``shape`` (z, y, x) that is predicted plane by plane of an axis."""
+    def of(cls, shape: Shape3, along: int, *, is_sliced: bool = False) -> Layout:
+        """Return the layout for a volume of ``shape`` (z, y, x) that is predicted plane by plane of an axis.
+
+        If planes are images of their own, memory holds one, and a shard is as thick.
+        """
         n_levels = max(1, math.ceil(math.log2(max(shape) / TOP_LEVEL)) + 1)
-        if shape[0] == 1 and along == 0:
-            return cls((1, FLAT_CHUNK, FLAT_CHUNK), (1, FLAT_SHARD, FLAT_SHARD), n_levels)
+        if is_sliced or (shape[0] == 1 and along == 0):
+            return cls(_flat(along, FLAT_CHUNK), _flat(along, FLAT_SHARD), n_levels)
         z, y, x = (CHUNK if axis == along else SHARD for axis in range(3))
         return cls((CHUNK, CHUNK, CHUNK), (z, y, x), n_levels)
 
@@ -117,6 +120,12 @@ def volume_outputs(
         maps = partial(_maps, member_temperatures(group), task_of(labels).is_exclusive)
         outputs.append(_output(path, volume, layout, "float16", "mean", MAPS, fill, maps, needs_members=True))
     return tuple(outputs)
+
+
+def _flat(along: int, edge: int) -> Shape3:
+    """Return the shape of a square of one voxel along an axis."""
+    z, y, x = (1 if axis == along else edge for axis in range(3))
+    return (z, y, x)
 
 
 def _output(

@@ -23,6 +23,8 @@ from autoseg.inference.saved_instances import FOLDER, SavedInstances, has_affini
 from autoseg.inference.stitching import RECORD, stitch_objects
 from autoseg.inference.volume_arrays import AFFINITIES, CORES
 from autoseg.io.stored_array import StoredArray
+from autoseg.preprocessing.pipeline import target_spacing
+from autoseg.preprocessing.volume_grid import is_close
 from autoseg.tasks.mutex import check_offsets
 from autoseg.tasks.separation import SeparationSettings
 
@@ -42,6 +44,8 @@ class VolumeObjects:
     numbers: InstanceNumbers
     dataset_json: Mapping[str, Any]
     """The dataset.json by which the map is evaluated."""
+    apart: int | None = None
+    """Axis of the slices whose objects are parted each by itself; see :class:`.block_objects.StitchSettings`."""
 
     @property
     def evidence(self) -> str:
@@ -54,7 +58,7 @@ class VolumeObjects:
         return self.numbers.offsets if self.evidence == AFFINITIES else ()
 
     @classmethod
-    def of(cls, group: PredictorGroup, method: str | None) -> VolumeObjects | None:
+    def of(cls, group: PredictorGroup, method: str | None, *, apart: int | None = None) -> VolumeObjects | None:
         """Return the objects of the task instances, or those that ``--instances`` asks for; None without either.
 
         Raises ``ConfigError`` as :meth:`autoseg.inference.saved_instances.SavedInstances.by`, and for cellpose, which
@@ -71,10 +75,11 @@ class VolumeObjects:
         if method is not None:
             saved = SavedInstances.by(method, dataset, separation)
             plain = separation.model_copy(update={"method": method})
-            return cls(dataset.labels, plain, saved.numbers, saved.as_json(".zarr"))
+            return cls(dataset.labels, plain, saved.numbers, saved.as_json(".zarr"), apart)
         if dataset.labels.instances is None:
             return None
-        return cls(dataset.labels, separation, dataset.labels.instances, {**dataset.json, "file_ending": ".zarr"})
+        as_json = {**dataset.json, "file_ending": ".zarr"}
+        return cls(dataset.labels, separation, dataset.labels.instances, as_json, apart)
 
     def check(self, opened: VolumePredictor, path: Path | None) -> None:
         """Raise ``ConfigError`` if the objects of a volume cannot be made, before it is predicted.
@@ -88,17 +93,18 @@ class VolumeObjects:
         if not self.offsets:
             return
         record, where = opened.record, opened.volume.location
-        if any(item.record.shape != item.record.shape_after_crop for item in opened.prepared):
+        wanted = target_spacing(record.spacing_before, opened.group.models[0].configuration)
+        if not is_close(record.spacing_before, wanted):
             found, expected = (
                 " x ".join(f"{step:g}" for step in record.voxel_order.inverse.permuted(spacing))
-                for spacing in (record.spacing_before, record.spacing)
+                for spacing in (record.spacing_before, wanted)
             )
             raise ConfigError(
                 f"{where}: found voxels of {found} mm, expected {expected} mm, those of the plan, since offsets of "
                 "affinities count such voxels, and resampled affinities part no objects. Predict an array with voxels "
                 "of that size, such as a level of its pyramid, or write --instances watershed."
             )
-        check_offsets(where, self.offsets, record.shape)
+        check_offsets(where, self.offsets, record.shape if opened.slices is None else (1, *record.shape[1:]))
 
     def _check_earlier(self, path: Path) -> None:
         earlier = path.parent / FOLDER / path.name
@@ -118,8 +124,9 @@ class VolumeObjects:
         """
         memory_gb = MUTEX_MEMORY_GB if self.offsets else MEMORY_GB
         settings = settings_within(
-            memory_gb, classes.spatial_shape, self.separation, is_parted=True, n_offsets=len(self.offsets)
-        )
+            memory_gb, classes.spatial_shape, self.separation, is_parted=True, apart=self.apart,
+            n_offsets=len(self.offsets),
+        )  # fmt: skip
         parting = Parting(evidence, Pairs(offsets=self.offsets, order=order) if self.offsets else None)
         folder = path.parent / FOLDER
         folder.mkdir(parents=True, exist_ok=True)

@@ -176,3 +176,17 @@ def test_the_command_parts_a_volume_as_separation_json_says(tmp_path, objects):
     again = run_command("predict", *arguments, "--instances", "watershed")
     assert again.returncode == 2 and "not parted by cores/v.zarr, expected none" in " ".join(again.stderr.split())
     assert not (tmp_path / "out" / "cores").exists()
+
+
+@pytest.mark.parametrize("order", [VoxelOrder(), VoxelOrder((1, 2, 0), (False, True, False))], ids=str)
+def test_a_model_of_2d_images_parts_each_slice_of_a_volume_as_in_memory(order, tmp_path):
+    own = directed(predictor(tmp_path / "m", 2, separation=MUTEX))
+    image = np.concatenate([draw_objects((1, 40, 44), 3.0, seed) for seed in range(3)]).astype(np.float32)
+    image[1, :, :6] = 0
+    image = np.ascontiguousarray(order.apply(image))
+    geometry = order.turned(LPS.model_copy(update={"spacing": (3.0, 1.0, 1.0)}), (3, 40, 44))
+    write_values(tmp_path / "v.nii.gz", image[None], geometry)
+    predict_images(tmp_path / "v.nii.gz", tmp_path / "out", [own], volume=VolumeOptions(is_forced=True))
+    expected = in_memory(own, image, geometry)
+    found = whole(tmp_path / "out" / "instances" / "v.zarr")[0]
+    assert are_same(found, expected) and expected.max() > 30
