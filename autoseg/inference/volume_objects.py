@@ -23,6 +23,8 @@ from autoseg.inference.saved_instances import FOLDER, SavedInstances, has_affini
 from autoseg.inference.stitching import RECORD, stitch_objects
 from autoseg.inference.volume_arrays import AFFINITIES, CORES
 from autoseg.io.stored_array import StoredArray
+from autoseg.preprocessing.pipeline import target_spacing
+from autoseg.preprocessing.volume_grid import is_close
 from autoseg.tasks.mutex import check_offsets
 from autoseg.tasks.separation import SeparationSettings
 
@@ -88,10 +90,11 @@ class VolumeObjects:
         if not self.offsets:
             return
         record, where = opened.record, opened.volume.location
-        if any(item.record.shape != item.record.shape_after_crop for item in opened.prepared):
+        wanted = target_spacing(record.spacing_before, opened.group.models[0].configuration)
+        if not is_close(record.spacing_before, wanted):
             found, expected = (
                 " x ".join(f"{step:g}" for step in record.voxel_order.inverse.permuted(spacing))
-                for spacing in (record.spacing_before, record.spacing)
+                for spacing in (record.spacing_before, wanted)
             )
             raise ConfigError(
                 f"{where}: found voxels of {found} mm, expected {expected} mm, those of the plan, since offsets of "
