@@ -42,9 +42,17 @@ class AffinityMap:
         """
         self._total[:, first : first + logits.shape[1]] += as_units(self._task.affinities(logits))
 
-    def separation(self, settings: SeparationSettings) -> Separate:
-        """Return :meth:`part` as a function that disregards probabilities and spacing."""
-        return lambda mask, probability, spacing: self.part(mask, settings)
+    def separation(self, settings: SeparationSettings, slice_axis: int | None = None) -> Separate:
+        """Return :meth:`part` as a function that disregards probabilities and spacing.
+
+        If the case is a slice of a volume along ``slice_axis`` of the file, masks and objects have that axis in front.
+        """
+        axis = 0 if slice_axis is None else slice_axis
+
+        def part(mask: BoolArray, *_: object) -> LabelMap:
+            return np.moveaxis(self.part(np.moveaxis(mask, 0, axis), settings), axis, 0)
+
+        return part
 
     def part(self, mask: BoolArray, settings: SeparationSettings) -> LabelMap:
         """Return the objects (z, y, x) of a class in the file's axes, numbered from 1; ``mask`` are its voxels there.

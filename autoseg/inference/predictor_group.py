@@ -164,7 +164,7 @@ class PredictorGroup:
         def separation(index: int) -> Separate:
             if not pairs:
                 return partial(separate, settings=settings)
-            return pairs[index].separation(settings)
+            return pairs[index].separation(settings, case.slice_axis)
 
         return objects.objects(case.by_slices(separation), labels.instances)
 

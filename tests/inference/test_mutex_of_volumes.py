@@ -31,7 +31,7 @@ from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import save_checkpoint
 from autoseg.tasks.separation import SeparationSettings
 
-LPS = Geometry(spacing=(1.0, 1.0, 1.0))
+LPS = Geometry(spacing=(1.0, 1.0, 1.0), direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
 SHAPE = (24, 30, 36)
 
 

@@ -14,6 +14,7 @@ from objects import draw_objects
 from autoseg.cases.case import Case
 from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.geometry import Geometry
+from autoseg.core.orientation import VoxelOrder
 from autoseg.evaluation.instances import match_instances
 from autoseg.inference.predict_group import predict_group
 from autoseg.inference.predictor_group import PredictorGroup, separation_of
@@ -40,6 +41,24 @@ def test_exact_affinities_in_many_mirrored_windows_are_parted_into_the_objects(n
 
 def averaged(group, image, geometry):
     return group.label_map(group.prepare(Case("x", image, geometry)))
+
+
+@pytest.mark.parametrize(
+    "order", [VoxelOrder((1, 2, 0), (False, True, False)), VoxelOrder((2, 0, 1), (True, False, True))], ids=str
+)
+def test_slices_along_any_axis_of_the_file_are_parted_each_by_itself(order, tmp_path):
+    own = predictor(tmp_path, 2, separation=MUTEX)
+    geometry = Geometry(spacing=(3.0, 1.0, 1.0), direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
+    directed = own.model.plan.model_copy(update={"direction": geometry.direction})
+    group = PredictorGroup((replace(own, model=replace(own.model, plan=directed)),))
+    objects = np.concatenate([draw_objects((1, 40, 44), 3.0, seed) for seed in range(3)])
+    objects[1, :, :6] = 0
+    found = averaged(group, order.apply(objects[None].astype(np.float32)), order.turned(geometry, objects.shape))
+    alone = [np.unique(plane[plane > 0]) for plane in order.invert(found)]
+    for plane, expected in zip(order.invert(found), objects, strict=True):
+        assert match_instances(plane[None], expected[None]).average_precision() == 1
+        np.testing.assert_array_equal(plane > 0, expected > 0)
+    assert len(np.concatenate(alone)) == len(np.unique(found)) - 1 > 30
 
 
 @pytest.mark.parametrize("instances", ["mutex", "watershed", None])
