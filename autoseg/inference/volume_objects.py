@@ -92,17 +92,20 @@ class VolumeObjects:
             self._check_earlier(path)
         if not self.offsets:
             return
-        record, where = opened.record, opened.volume.location
+        record, where, order = opened.record, opened.volume.location, opened.record.voxel_order
         wanted = target_spacing(record.spacing_before, opened.group.models[0].configuration)
         if not is_close(record.spacing_before, wanted):
             found, expected = (
-                " x ".join(f"{step:g}" for step in record.voxel_order.inverse.permuted(spacing))
+                " x ".join(f"{step:g}" for step in order.inverse.permuted(spacing))
                 for spacing in (record.spacing_before, wanted)
             )
+            read = [item.source.array for item in opened.prepared[:1]]
+            close = [array.location for array in read if is_close(order.permuted(array.geometry.spacing), wanted)]
+            other = close[0] if close else "an array with voxels of that size"
             raise ConfigError(
                 f"{where}: found voxels of {found} mm, expected {expected} mm, those of the plan, since offsets of "
-                "affinities count such voxels, and resampled affinities part no objects. Predict an array with voxels "
-                "of that size, such as a level of its pyramid, or write --instances watershed."
+                f"affinities count such voxels, and resampled affinities part no objects. Predict {other}, or write "
+                "--instances watershed."
             )
         check_offsets(where, self.offsets, record.shape if opened.slices is None else (1, *record.shape[1:]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -27,6 +28,7 @@ from autoseg.inference.stitching import RECORD
 from autoseg.inference.volume_options import VolumeOptions
 from autoseg.inference.volume_units import Part
 from autoseg.io.images import write_values
+from autoseg.io.zarr_writer import create_zarr
 from autoseg.nn.architectures.registry import build_network
 from autoseg.nn.checkpoint import save_checkpoint
 from autoseg.tasks.separation import SeparationSettings
@@ -94,6 +96,7 @@ def test_objects_of_a_volume_are_those_in_memory_in_any_axes_of_the_file(model, 
     assert not (tmp_path / "out" / "cores").exists()
 
 
+@pytest.mark.slow
 def test_parts_and_a_run_that_goes_on_write_the_bytes_of_one_run(model, objects, tmp_path):
     location = write_volume(tmp_path / "v.zarr", objects.astype(np.float32), spacing=(1.0, 1.0, 1.0))
     assert predict_images(location, tmp_path / "one", [model]).done == ("v",)
@@ -149,12 +152,28 @@ def test_a_2d_image_is_parted_as_in_memory_and_slices_of_a_volume_are_refused(tm
 def test_affinities_of_another_voxel_size_are_refused_before_anything_is_predicted(model, objects, tmp_path):
     location = write_volume(tmp_path / "v.zarr", objects.astype(np.float32), spacing=(1.0, 0.5, 1.0))
     with pytest.raises(
-        ConfigError, match=r"v.zarr: found voxels of 1 x 0.5 x 1 mm, expected 1 x 1 x 1 mm.*--instances watershed"
+        ConfigError, match=r"v.zarr.*: found voxels of 1 x 0.5 x 1 mm, expected 1 x 1 x 1 mm.*--instances watershed"
     ):
         predict_images(location, tmp_path / "out", [model])
     assert not (tmp_path / "out").exists()
     predict_images(location, tmp_path / "out", [model], instances="watershed")
     assert whole(tmp_path / "out" / "instances" / "v.zarr").any()
+
+
+def test_the_level_whose_voxels_offsets_count_is_named_and_parted(model, objects, tmp_path):
+    fine = objects.repeat(2, axis=0).repeat(2, axis=1).repeat(2, axis=2).astype(np.uint16)
+    writer = create_zarr(
+        tmp_path / "v.zarr", (1, *fine.shape), "uint16", Geometry(spacing=(0.5, 0.5, 0.5)), chunk=(32, 32, 32),
+        shard=(32, 32, 32), levels=2, reduction="nearest",
+    )  # fmt: skip
+    for box in writer.pending():
+        writer.write(box, fine[None][(slice(None), *box.slices)])
+    writer.finish()
+    with pytest.raises(ConfigError, match=r"v.zarr: .*expected 1 x 1 x 1 mm.* Predict \S+v.zarr:1, or write") as raised:
+        predict_images(str(tmp_path / "v.zarr"), tmp_path / "out", [model])
+    (named,) = re.findall(r"Predict (\S+),", str(raised.value))
+    predict_images(named, tmp_path / "out", [model])
+    assert are_same(whole(tmp_path / "out" / "instances" / "v_1.zarr")[0], in_memory(model, objects * 1.0, LPS))
 
 
 def test_the_command_parts_a_volume_as_separation_json_says(tmp_path, objects):

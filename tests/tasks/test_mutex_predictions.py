@@ -12,11 +12,12 @@ from exact_affinities import FLAT, MUTEX, predictor
 from objects import draw_objects
 
 from autoseg.cases.case import Case
-from autoseg.core.errors import ConfigError, ModelError
+from autoseg.core.errors import AutosegError, ConfigError, ModelError
 from autoseg.core.geometry import Geometry
 from autoseg.core.orientation import VoxelOrder
 from autoseg.evaluation.instances import match_instances
 from autoseg.inference.predict_group import predict_group
+from autoseg.inference.predict_images import predict_images
 from autoseg.inference.predictor_group import PredictorGroup, separation_of
 from autoseg.io.images import read_labels, write_labels
 from autoseg.tasks.separation import SeparationSettings
@@ -98,3 +99,21 @@ def test_methods_that_do_not_fit_the_models_are_refused_before_anything_is_predi
     monkeypatch.setitem(sys.modules, "bioimage_cpp.segmentation", None)
     with pytest.raises(ConfigError, match=r"pip install 'autoseg\[mutex\]'"):
         predict_group(group, tmp_path, tmp_path / "out", instances="mutex")
+
+
+@pytest.mark.parametrize("lacks", ["offsets", "package", "one grid"])
+def test_models_that_cannot_be_parted_by_mutex_are_by_the_watershed_as_the_message_says(lacks, tmp_path, monkeypatch):
+    own = predictor(tmp_path / "a", 2, FLAT[:2] if lacks == "offsets" else None, separation=MUTEX)
+    models, objects = [own], drawn(2)
+    if lacks == "package":
+        monkeypatch.setitem(sys.modules, "bioimage_cpp.segmentation", None)
+    if lacks == "one grid":
+        configuration = own.model.configuration.model_copy(update={"spacing": (2.0, 2.0)})
+        other = predictor(tmp_path / "b", 2)
+        models.append(replace(other, model=replace(other.model, configuration=configuration)))
+    write_labels(tmp_path / "in" / "c_0000.nii.gz", objects, Geometry(spacing=(999.0, 1.0, 1.0), ndim=2))
+    for method in (None, "mutex"):
+        with pytest.raises(AutosegError):
+            predict_images(tmp_path / "in", tmp_path / "out", models, instances=method, workers=0)
+    report = predict_images(tmp_path / "in", tmp_path / "out", models, instances="watershed", workers=0)
+    assert not report.failed and read_labels(tmp_path / "out" / "c.nii.gz")[0].max() > 5
