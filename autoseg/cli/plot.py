@@ -15,7 +15,7 @@ def plot(
         Path, typer.Argument(metavar="RUN", help="Folder of a fold: .../NAME__CONFIGURATION/fold_0.", file_okay=False)
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="PNG file (default: progress.png in RUN).")
+        Path | None, typer.Option("-o", "--output", help="PNG file (default: progress.png in RUN).", dir_okay=False)
     ] = None,
 ) -> None:
     """Draw losses, Dice, learning rate and speed of the training in RUN from its history.jsonl."""

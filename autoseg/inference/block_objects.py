@@ -100,7 +100,7 @@ def settings_within(
         per_voxel = MUTEX_BYTES + OFFSET_BYTES * n_offsets
     halo = _without(halo, apart, 0)
     margin = halo if is_parted else (0, 0, 0)
-    largest = LARGEST_BLOCK if apart is None else max(shape)
+    largest = LARGEST_BLOCK if apart is None else math.inf
 
     def needed(block: Sequence[int]) -> float:
         outer = (min(edge + 2 * around, end) for edge, around, end in zip(block, margin, shape, strict=True))

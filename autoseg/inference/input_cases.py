@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 
@@ -190,6 +191,8 @@ def _cases_in(folder: Path, dataset: Dataset) -> tuple[Cases, dict[str, str]]:
         log.warning("%s", line)
     unusable: dict[str, str] = {}
     for fault in (*faults, *strays(folder, ending)):
+        if fault.where.lower().endswith(ARRAY_ENDINGS):
+            fault = replace(fault, fix=f"Predict it by itself: -i {quote(fault.where)}.")
         for case in fault.cases:
             unusable[Path(fault.where).name if case in cases or case in unusable else case] = str(fault)
     return dict(cases), unusable

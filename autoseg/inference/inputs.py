@@ -14,7 +14,7 @@ import numpy as np
 from autoseg.core.arrays import Float32Array
 from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.findings import grouped_by_text
-from autoseg.core.geometry import ASSUMED, Geometry
+from autoseg.core.geometry import ASSUMED, FLAT_SPACING, Geometry
 from autoseg.core.orientation import has_axes, orientation_name
 from autoseg.core.plan import Configuration, Plan
 from autoseg.io.images import read_header, read_remarks
@@ -23,6 +23,8 @@ UNUSUAL_SPACING = 3.0
 """Factor between the spacing and that of the training data from which a warning is given."""
 IMPOSSIBLE_SPACING = 100.0
 """Factor from which the case is refused: the header is wrong (metres or micrometres instead of millimetres)."""
+UNSTATED_SPACING = (FLAT_SPACING, 1.0, 1.0)
+"""Spacing of training images that are pictures without a pixel size."""
 LARGE_GB = 8
 """Needed memory in GiB from which a warning is given."""
 CHANNEL_FIX = "Give one file per channel, <case>_0000, <case>_0001 ..., or one file that holds them all."
@@ -96,7 +98,7 @@ def header_faults(
                 where=where,
                 found=f"spacing {_mm(geometry.spacing)}, {factor:.3g} times off the training data",
                 expected=f"about {_mm(_trained_spacing(geometry, plan))}",
-                fix=_spacing_fix(geometry),
+                fix=_spacing_fix(geometry, plan),
             )
         )
     return tuple(faults)
@@ -204,7 +206,12 @@ def _spacing_factor(geometry: Geometry, plan: Plan) -> float:
     return max(max(ratio, 1 / ratio) for ratio in ratios)
 
 
-def _spacing_fix(geometry: Geometry) -> str:
+def _spacing_fix(geometry: Geometry, plan: Plan) -> str:
+    if geometry.metadata.get("spacing") != ASSUMED and plan.original_median_spacing == UNSTATED_SPACING:
+        return (
+            "The training images state no pixel size, so 1 mm was assumed for them: give the image in a format that "
+            "states none either, such as .npy."
+        )
     if geometry.metadata.get("spacing") != ASSUMED:
         return "Correct the spacing in the file's header (millimetres)."
     return (

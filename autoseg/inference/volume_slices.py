@@ -7,7 +7,7 @@ slices are parts of the work. A stack that fits into memory is put together by :
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap, Shape3
 from autoseg.core.boxes import Box
 from autoseg.core.channel_statistics import ChannelStatistics
-from autoseg.core.pipelined import map_in_background
+from autoseg.core.pipelined import background_thread, map_in_background
 from autoseg.inference.decided import DecidedSlab, Observer, needs_members
 from autoseg.inference.predictor_group import PredictorGroup, PreparedRegion, decided_regions, numbers_of_image
 from autoseg.inference.prepared import PlacedSlice, n_slices, slice_case, slice_place, stack_record
@@ -77,7 +77,7 @@ class VolumeSlices:
 
     def _prepared(self, box: Box) -> Iterator[tuple[int, tuple[Preprocessed, ...]]]:
         """Yield index and image, prepared for each model, of each slice of a box; the next is prepared meanwhile."""
-        with ThreadPoolExecutor(1) as reader:
+        with background_thread() as reader:
             yield from map_in_background(reader, self._prepare, range(box.start[0], box.stop[0]))
 
     def _prepare(self, index: int) -> tuple[int, tuple[Preprocessed, ...]]:

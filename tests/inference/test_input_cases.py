@@ -137,3 +137,10 @@ def test_volumes_in_a_folder_without_images_are_named_with_what_predicts_them(tm
     assert "found no images, but 3 volumes: x_0000.zarr, x_0001.zarr, y_0000.zarr" in str(error.value)
     written = str(error.value).split("write -i ")[1].split(" instead of -i ")[0]
     assert shlex.split(written) == [str(folder / f"x_000{number}.zarr") for number in range(n_channels)]
+
+
+def test_a_volume_beside_images_says_how_it_is_predicted(images, dataset):
+    (images / "x_0000.zarr").mkdir()
+    cases, unusable = input_cases(images, dataset(2))
+    assert cases.keys() == {"a"}
+    assert unusable["x"].endswith(f"Predict it by itself: -i '{images / 'x_0000.zarr'}'.")

@@ -178,6 +178,16 @@ def test_several_models_predict_their_mean(model, volume, tmp_path):
     np.testing.assert_array_equal(whole(tmp_path / "out" / "v.zarr")[0], np.concatenate(each))
 
 
+def test_several_locations_are_channels(tmp_path):
+    predictor = make_predictor(tmp_path / "m", n_dims=2, n_channels=2, spacing=(FLAT[0], 1.3, 1.3))
+    images = [noise((3, 21, 18), seed=seed) for seed in (0, 1)]
+    locations = [write_volume(tmp_path / f"c{number}.zarr", image) for number, image in enumerate(images)]
+    predict(predictor, [locations], tmp_path / "out", further={})
+    expected = predictor.predict_array(np.stack(images), Geometry(spacing=(2.0, 1.0, 1.0)))
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(whole(tmp_path / "out" / "c0.zarr")[0], expected)
+
+
 def test_voxels_without_data_are_background(model, volume, tmp_path, monkeypatch):
     array, gap = open_array(volume), Box((2, 4, 0), (4, 12, 18))
     holed = replace(array, find_missing=lambda box: tuple(part for part in [gap.intersection(box)] if part.n_voxels))
