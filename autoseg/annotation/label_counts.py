@@ -36,6 +36,8 @@ class ChannelCondition:
     """Whether all finite voxels are equal. True if there are none."""
     value: float
     """Smallest finite intensity. NaN if there is none."""
+    first: str = ""
+    """Box of the first voxels that are not finite, of a volume that is read block by block; otherwise ""."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from autoseg.assist.own_separation import is_parted_by_mutex, predicted_by_mutex
 from autoseg.assist.pair_predictions import PairPredictions, predict_pairs
 from autoseg.assist.trained_folds import TrainedModel, find_trained_models
 from autoseg.core.atomic import write_text
@@ -86,7 +87,8 @@ def find_best(
 
     Models are compared by what each fold predicted of the cases that it left out; see
     :func:`autoseg.evaluation.model_choice.choose_model` for the rule. Pairs are predicted anew, by the same folds, into
-    ``ROOT/results/DATASET/find_best/``, as far as their label maps there are missing or older than the weights.
+    ``ROOT/results/DATASET/find_best/``, as far as their label maps there are missing or older than the weights. So are
+    models of objects whose ``separation.json`` says mutex, as validations part objects by the watershed.
     Post-processing is chosen on the predictions of the chosen model by
     :func:`autoseg.evaluation.choose_postprocessing.choose_postprocessing`. The results are written to
     ``ROOT/results/DATASET``: ``find_best.json``, ``postprocessing.json``, and the commands for new images in
@@ -117,7 +119,7 @@ def find_best(
     if pairs.pairs:
         with stages("predict pairs") as progress:
             predict_pairs(pairs, dataset, device=options.device, workers=options.workers, progress=progress)
-    files = _files(trained.models, pairs)
+    files = _files(_with_own_maps(trained.models, dataset, folder / PAIRS_FOLDER, options, stages), pairs)
     scored: dict[Members, Summary] = {}
     for members, predictions in files.items():
         with stages(f"evaluate {' + '.join(members)}") as progress:
@@ -150,6 +152,21 @@ def find_best(
     write_text(folder / COMMAND_FILE, command_text(result))
     save_model(result, folder / FIND_BEST_JSON)
     return result
+
+
+def _with_own_maps(
+    models: Sequence[TrainedModel], dataset: Dataset, folder: Path, options: FindBestOptions, stages: Stages
+) -> list[TrainedModel]:
+    """Return the models with label maps whose objects are parted by the method of each."""
+    found = []
+    for model in models:
+        if is_parted_by_mutex(model, dataset):
+            with stages(f"predict {model.name} by the mutex watershed") as progress:
+                model = predicted_by_mutex(
+                    model, dataset, folder, device=options.device, workers=options.workers, progress=progress
+                )
+        found.append(model)
+    return found
 
 
 def prediction_commands(

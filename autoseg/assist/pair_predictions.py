@@ -94,7 +94,7 @@ def predict_pairs(
     done = 0
     for members, group in groupby(sorted(todo, key=lambda case: (folds(case), case)), key=folds):
         predictors = {
-            model.name: _load(model, fold, dataset, device)
+            model.name: load_fold(model, fold, dataset, device)
             for model, fold in zip(predictions.models, members, strict=True)
         }
         for case in group:
@@ -103,7 +103,7 @@ def predict_pairs(
             progress(done, len(todo), case)
 
 
-def _load(model: TrainedModel, fold: str, dataset: Dataset, device: str) -> Predictor:
+def load_fold(model: TrainedModel, fold: str, dataset: Dataset, device: str) -> Predictor:
     """Return the network that predicted the validation of a fold, without further seeds.
 
     Raises ``ModelError`` if its classes are not those of the data set.

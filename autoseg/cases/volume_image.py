@@ -14,7 +14,7 @@ from autoseg.core.arrays import Float32Array, Shape3
 from autoseg.core.boxes import Box
 from autoseg.core.orientation import VoxelOrder
 from autoseg.io.arrays import open_volume
-from autoseg.io.stored_array import StoredArray
+from autoseg.io.stored_array import StoredArray, refuse_broken
 
 
 class VolumeImage(BaseModel):
@@ -69,8 +69,14 @@ class TurnedVolume:
         return self.order.inverse.turned_box(box, self.shape).shifted(self.inside.start)
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Return the values (C, *box) of a box of the case, in the type of the array; 0 where they are missing."""
-        return self.order.apply(self.array.read(self.stored_box(box)))
+        """Return the values (C, *box) of a box of the case, in the type of the array; 0 where they are missing.
+
+        Raises ``FileFormatError`` naming the voxels if a value is NaN or infinite.
+        """
+        of_array = self.stored_box(box)
+        values = self.array.read(of_array)
+        refuse_broken(values, self.array.location, of_array)
+        return self.order.apply(values)
 
 
 def read_scaled(volume: TurnedVolume, box: Box, scalings: tuple[Scaling, ...]) -> Float32Array:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 import typer
@@ -192,6 +193,16 @@ def spread_lists(argv: Sequence[str], lists: Mapping[str, str]) -> list[str]:
             option = None
             spread.append(token)
     return spread
+
+
+def check_picture(output: Path | None) -> None:
+    """Raise ``ConfigError`` unless the file of a picture, if one is given, ends in .png and is no folder."""
+    if output is None or (output.suffix.lower() == ".png" and not output.is_dir()):
+        return
+    found, better = f"the ending {output.suffix!r}", output.with_suffix(".png")
+    if output.is_dir():
+        found, better = "a folder", output / "picture.png"
+    raise ConfigError(f"-o {output}: found {found}, expected a file that ends in .png. Write -o {quote(str(better))}.")
 
 
 def workspace(root: Path | None) -> Workspace:

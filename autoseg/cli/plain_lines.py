@@ -30,15 +30,20 @@ class PlainLines:
         self._lock = threading.Lock()
         self._news = self._said = clock()
         self._first: tuple[float, int] | None = None
+        self._done = -1
         self._state = "starting"
 
     def report(self, done: int, total: int, what: str) -> None:
-        """Record ``done`` of ``total``; write a line at every tenth, or after ``SILENCE_S`` seconds without one."""
+        """Record ``done`` of ``total``; write a line at every tenth, or after ``SILENCE_S`` seconds without one.
+
+        A state with the same ``done`` as the last, which says more of the item under way, is no further tenth.
+        """
         with self._lock:
             self._news = now = self._clock()
             self._first = self._first or (now, done)
             self._state = f"{done}/{total} {what}".rstrip() + self._time_left(done, total)
-            is_tenth = done == total or done % max(1, total // 10) == 0
+            is_tenth = done == total or (done != self._done and done % max(1, total // 10) == 0)
+            self._done = done
             if is_tenth or now - self._said >= SILENCE_S:
                 self._say(self._state)
 

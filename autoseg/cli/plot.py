@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autoseg.cli.common import run
+from autoseg.cli.common import check_picture, run
 
 
 def plot(
@@ -19,6 +19,7 @@ def plot(
     ] = None,
 ) -> None:
     """Draw losses, Dice, learning rate and speed of the training in RUN from its history.jsonl."""
+    check_picture(output)
     from autoseg.report.history import HISTORY, draw_history, read_history
     from autoseg.training.run_files import CURVES
 

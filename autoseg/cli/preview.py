@@ -60,6 +60,7 @@ def draw_preview(kind: Literal["batches", "augmentation"], options: PreviewOptio
 
     A mistake in the data set or in the files with settings is reported before torch is imported.
     """
+    common.check_picture(options.output)
     space = common.workspace(options.root)
     data = common.load_dataset(space, options.dataset)
     from autoseg.training.prepare import prepare_fold

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@contextmanager
+def background_thread() -> Iterator[Executor]:
+    """Yield an executor of one thread, which ends by itself afterwards, for a generator with :func:`map_in_background`.
+
+    A generator that is abandoned is closed by the garbage collector, at any moment in any thread, also while that one
+    starts or ends a thread. To wait for the end of another there, as ``with ThreadPoolExecutor`` does, waits for ever.
+    """
+    pool = ThreadPoolExecutor(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False)
 
 
 def map_in_background(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

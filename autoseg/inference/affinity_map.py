@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 from skimage.segmentation import watershed
 
 from autoseg.cases.case import CaseRecord
@@ -16,6 +15,7 @@ from autoseg.inference.prepared import Separate
 from autoseg.preprocessing import restore
 from autoseg.preprocessing.axes import nearest_indices
 from autoseg.preprocessing.crop import box_slices
+from autoseg.tasks.affinities import Affinities
 from autoseg.tasks.mutex import check_offsets, part_by_affinities
 from autoseg.tasks.separation import UNITS, SeparationSettings, as_units, renumbered, with_unmarked
 
@@ -31,7 +31,7 @@ class AffinityMap:
         self.offsets = () if labels.instances is None else labels.instances.offsets
         check_offsets(f"case {record.case}", self.offsets, record.shape)
         self._record = record
-        self._first = labels.n_classes - 1
+        self._task = Affinities(labels)
         self._top = UNITS * n_models
         self._total = np.zeros((len(self.offsets), *record.shape), dtype=np.min_scalar_type(self._top))
 
@@ -40,12 +40,19 @@ class AffinityMap:
 
         More outputs, such as those of members, may follow.
         """
-        affinities = logits[self._first : self._first + len(self.offsets)]
-        self._total[:, first : first + logits.shape[1]] += as_units(expit(affinities))
+        self._total[:, first : first + logits.shape[1]] += as_units(self._task.affinities(logits))
 
-    def separation(self, settings: SeparationSettings) -> Separate:
-        """Return :meth:`part` as a function that disregards probabilities and spacing."""
-        return lambda mask, probability, spacing: self.part(mask, settings)
+    def separation(self, settings: SeparationSettings, slice_axis: int | None = None) -> Separate:
+        """Return :meth:`part` as a function that disregards probabilities and spacing.
+
+        If the case is a slice of a volume along ``slice_axis`` of the file, masks and objects have that axis in front.
+        """
+        axis = 0 if slice_axis is None else slice_axis
+
+        def part(mask: BoolArray, *_: object) -> LabelMap:
+            return np.moveaxis(self.part(np.moveaxis(mask, 0, axis), settings), axis, 0)
+
+        return part
 
     def part(self, mask: BoolArray, settings: SeparationSettings) -> LabelMap:
         """Return the objects (z, y, x) of a class in the file's axes, numbered from 1; ``mask`` are its voxels there.

@@ -13,22 +13,27 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage, sparse
 
-from autoseg.core.arrays import BoolArray, Shape3
+from autoseg.core.arrays import Shape3
 from autoseg.core.atomic import atomic_path
 from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError, Fault, FileFormatError
 from autoseg.core.findings import listed
 from autoseg.core.resources import GB
 from autoseg.dataset.labels import Labels
+from autoseg.inference.parting import Parting
 from autoseg.io.stored_array import StoredArray
-from autoseg.tasks.separation import SeparationSettings, separate
+from autoseg.tasks.separation import SeparationSettings
 
 SHARED = 1
 """Planes on either side of a face between two blocks, on which both say how objects are parted. More planes lie nearer
 to where one of the blocks sees nothing, and agreed less on objects longer than the halo."""
 
 PARTED_BYTES, COMPONENT_BYTES = 120, 40
-"""Bytes for each voxel of a block with its halo while its objects are parted, or its components numbered; measured."""
+"""Bytes for each voxel of a block with its halo while its objects are parted by cores, or its components numbered;
+measured."""
+MUTEX_BYTES, OFFSET_BYTES = 60, 65
+"""The same while they are parted by affinities, and besides for each offset; measured where foreground fills the block
+and affinities are noise, which takes most."""
 CHUNK, FLAT_CHUNK, LARGEST_BLOCK = 64, 256, 1024
 """Edges in voxels: of a chunk, of one of a single slice, and of the largest block."""
 LARGEST_TOP = 1024
@@ -53,10 +58,20 @@ class StitchSettings(BaseModel):
     """Voxels (z, y, x) that are compressed together; a block is a multiple of it."""
     levels: int = Field(1, ge=1)
     """Levels of the result, the finest included."""
+    apart: int | None = Field(None, ge=0, le=2)
+    """Axis along which no object goes on from one voxel to the next, since slices are images of their own; blocks are
+    one voxel thick along it, and have no halo. None: objects go on along every axis."""
 
 
 def settings_within(
-    memory_gb: float, shape: Shape3, separation: SeparationSettings, *, halo: Shape3 = (32, 32, 32), is_parted: bool
+    memory_gb: float,
+    shape: Shape3,
+    separation: SeparationSettings,
+    *,
+    halo: Shape3 = (32, 32, 32),
+    is_parted: bool,
+    n_offsets: int = 0,
+    apart: int | None = None,
 ) -> StitchSettings:
     """Return settings whose blocks, with their halo, take at most ``memory_gb``, as large and as cubic as possible.
 
@@ -70,6 +85,10 @@ def settings_within(
         Of the volume, (z, y, x). Levels of the result are as many as halve its longest edge below ``LARGEST_TOP``.
     is_parted
         Whether touching objects are parted; connected components have no halo, and take less.
+    n_offsets
+        Offsets of the affinities by which objects are parted; 0: they are parted by cores, which takes less.
+    apart
+        See :class:`StitchSettings`. A slice is one block if it takes no more memory, whatever its edges.
 
     Raises
     ------
@@ -77,30 +96,41 @@ def settings_within(
         If a block of one chunk takes more.
     """
     per_voxel = PARTED_BYTES if is_parted else COMPONENT_BYTES
+    if n_offsets:
+        per_voxel = MUTEX_BYTES + OFFSET_BYTES * n_offsets
+    halo = _without(halo, apart, 0)
     margin = halo if is_parted else (0, 0, 0)
+    largest = LARGEST_BLOCK if apart is None else math.inf
 
     def needed(block: Sequence[int]) -> float:
         outer = (min(edge + 2 * around, end) for edge, around, end in zip(block, margin, shape, strict=True))
         return math.prod(outer) * per_voxel / GB
 
-    chunk = (1, FLAT_CHUNK, FLAT_CHUNK) if shape[0] == 1 else (CHUNK, CHUNK, CHUNK)
+    flat = 0 if apart is None and shape[0] == 1 else apart
+    chunk = (CHUNK, CHUNK, CHUNK) if flat is None else _without((FLAT_CHUNK, FLAT_CHUNK, FLAT_CHUNK), flat, 1)
     block = list(chunk)
     if needed(block) > memory_gb:
         raise ConfigError(
             f"memory for objects: found {memory_gb:g} GB, expected at least {needed(block):.2g} GB, for blocks of "
             f"{tuple(block)} voxels with a halo of {margin}. Give more memory, or a smaller halo."
         )
-    axes = [axis for axis in range(3) if block[axis] < shape[axis]]
+    axes = [axis for axis in range(3) if axis != flat and block[axis] < shape[axis]]
     while axes:
         axis = min(axes, key=block.__getitem__)
         larger = [edge + chunk[axis] if at == axis else edge for at, edge in enumerate(block)]
-        if needed(larger) <= memory_gb and larger[axis] <= LARGEST_BLOCK:
+        if needed(larger) <= memory_gb and larger[axis] <= largest:
             block = larger
         if block != larger or block[axis] >= shape[axis]:
             axes.remove(axis)
     n_levels = 1 + max(0, math.ceil(math.log2(max(shape) / LARGEST_TOP)))
     size = (block[0], block[1], block[2])
-    return StitchSettings(separation=separation, halo=halo, block=size, chunk=chunk, levels=n_levels)
+    return StitchSettings(separation=separation, halo=halo, block=size, chunk=chunk, levels=n_levels, apart=apart)
+
+
+def _without(edges: Shape3, axis: int | None, edge: int) -> Shape3:
+    """Return edges with that of ``axis`` replaced by ``edge``; as they are for None."""
+    z, y, x = (edge if index == axis else own for index, own in enumerate(edges))
+    return (z, y, x)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -130,9 +160,9 @@ class BlockObjects:
 
 
 def objects_of_block(
-    box: Box, classes: StoredArray, cores: StoredArray | None, labels: Labels, settings: StitchSettings
+    box: Box, classes: StoredArray, parting: Parting, labels: Labels, settings: StitchSettings
 ) -> BlockObjects:
-    """Return the objects of a block: connected components, or, with ``cores``, parted ones.
+    """Return the objects of a block.
 
     The block owns its voxels. Parted objects are those of the block with ``settings.halo`` around it, of which nothing
     but the planes next to faces is kept. Only these voxels are read. Small objects stay, since they may go on.
@@ -143,8 +173,8 @@ def objects_of_block(
         Block within the volume.
     classes
         (1, z, y, x) file values of classes.
-    cores
-        (1, z, y, x) probability of the inside in 1/255; None for connected components, whose voxels share faces.
+    parting
+        What tells them apart.
 
     Raises
     ------
@@ -152,10 +182,11 @@ def objects_of_block(
         If ``classes`` has a value of no class.
     """
     whole = Box.whole(classes.spatial_shape)
-    outer = box if cores is None else box.grown(settings.halo).intersection(whole)
+    is_parted = parting.array is not None
+    outer = box.grown(settings.halo).intersection(whole) if is_parted else box
     values = classes.read(outer)[0]
     _check_values(classes, values, labels, box)
-    probability = None if cores is None else cores.read(outer)[0]
+    evidence = parting.read(outer)
     numbers = np.zeros(outer.shape, dtype=np.uint32)
     of_class = [np.zeros(1, dtype=np.int32)]
     n_objects = 0
@@ -163,27 +194,25 @@ def objects_of_block(
         mask = values == value
         if not mask.any():
             continue
-        objects = _parted(mask, probability, classes.geometry.spacing, settings.separation)
+        objects = parting.objects(mask, evidence, classes.geometry.spacing, settings.separation, apart=settings.apart)
         n_found = int(objects.max())
         np.add(numbers, objects, out=numbers, where=mask, casting="unsafe")
         np.add(numbers, np.uint32(n_objects), out=numbers, where=objects > 0)
         of_class.append(np.full(n_found, value, dtype=np.int32))
         n_objects += n_found
-    return _owned(numbers, np.concatenate(of_class), box, outer, whole, depth=None if cores is None else SHARED)
-
-
-def _parted(
-    mask: BoolArray, probability: NDArray[np.uint8] | None, spacing: tuple[float, ...], settings: SeparationSettings
-) -> NDArray[np.integer[Any]]:
-    """Return the objects (*S) of a class, from 1, of any size."""
-    if probability is not None:
-        return separate(mask, probability, spacing, settings.model_copy(update={"min_size": 0}))
-    components: NDArray[np.int32] = ndimage.label(mask)[0]
-    return components
+    depth = SHARED if is_parted else None
+    return _owned(numbers, np.concatenate(of_class), box, outer, whole, depth=depth, apart=settings.apart)
 
 
 def _owned(
-    numbers: Numbers, of_class: NDArray[np.int32], box: Box, outer: Box, whole: Box, *, depth: int | None
+    numbers: Numbers,
+    of_class: NDArray[np.int32],
+    box: Box,
+    outer: Box,
+    whole: Box,
+    *,
+    depth: int | None,
+    apart: int | None,
 ) -> BlockObjects:
     """Return the objects with a voxel in ``box``, given those of ``outer``.
 
@@ -197,7 +226,7 @@ def _owned(
     faces = {}
     for axis in range(3):
         for side, at, end in (("low", box.start, whole.start), ("high", box.stop, whole.stop)):
-            if at[axis] != end[axis]:
+            if axis != apart and at[axis] != end[axis]:
                 face = _face(box, axis, at[axis], depth).intersection(outer)
                 faces[f"{side}{axis}"] = numbers[face.relative_to(outer).slices]
     return BlockObjects(

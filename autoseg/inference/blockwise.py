@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from autoseg.cases.case import CaseRecord
 from autoseg.core.arrays import Float32Array, LabelMap
 from autoseg.core.boxes import Box, read_overhanging
-from autoseg.core.errors import ConfigError, DatasetError, Fault
+from autoseg.core.channel_statistics import ChannelStatistics
+from autoseg.core.errors import ConfigError, DatasetError
 from autoseg.core.location import is_location, split_box
-from autoseg.core.plan import Plan
 from autoseg.dataset.labels import background_value
 from autoseg.inference.decided import DecidedSlab, Observer
 from autoseg.inference.export import outside_probabilities
@@ -28,9 +28,10 @@ from autoseg.inference.inputs import header_faults
 from autoseg.inference.numbers import number_slabs
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.predictor_group import PredictorGroup, PreparedRegion, decided_regions
-from autoseg.inference.prepared import PreparedCase, PreparedPart, n_slices
+from autoseg.inference.prepared import PreparedCase, PreparedPart
 from autoseg.inference.prepared_volume import PreparedVolume, prepare_volume
 from autoseg.inference.volume_outputs import crop_part, file_part
+from autoseg.inference.volume_slices import VolumeSlices
 from autoseg.io.arrays import open_volume
 from autoseg.io.stored_array import StoredArray, part_of
 from autoseg.preprocessing.volume_statistics import volume_statistics
@@ -42,6 +43,10 @@ from autoseg.tasks.task import refuse_regression, task_of
 
 _FINISHES = (Semantic.finish, Regions.finish, Instances.finish, Affinities.finish)
 """Methods that return the label map as it is."""
+_CHANNEL_FIX = (
+    "Give the arrays of the channels in a row, -i em.zarr marker.zarr, or one array (C, z, y, x) or with names of axes."
+)
+"""Way to give the channels of a volume."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,9 @@ class VolumePredictor:
     name: str
     """Name of the case."""
     prepared: tuple[PreparedVolume, ...]
-    """The volume on the grid of each model."""
+    """The volume on the grid of each model; () if it is predicted slice by slice."""
+    slices: VolumeSlices | None = None
+    """The slices that models of 2-D images predict each by itself; None for a volume that is predicted as a whole."""
 
     @classmethod
     def open(
@@ -111,11 +118,17 @@ class VolumePredictor:
         part_of(volume, box)  # raises unless the box lies in the volume
         plans = [(model.plan, model.configuration) for model in group.models]
         faults = [
-            fault for plan in plans for fault in header_faults(f"case {name}", volume.shape, volume.geometry, *plan)
+            fault
+            for plan in plans
+            for fault in header_faults(
+                ", ".join(wholes), volume.shape, volume.geometry, *plan, channel_fix=_CHANNEL_FIX
+            )
         ]
-        faults += [_stack_fault(volume, plan) for plan, _ in plans if n_slices(volume.shape, volume.geometry, plan) > 1]
         if faults:
             raise DatasetError(list(dict.fromkeys(faults)))
+        slices = VolumeSlices.of(group, volume, name)
+        if slices is not None:
+            return cls(group, volume, box, name, (), slices)
         is_file = not any(map(is_location, wholes))
         statistics = None if is_file else volume_statistics(volume)  # of an image file by the crop of each plan
         prepared = (
@@ -131,17 +144,26 @@ class VolumePredictor:
     @property
     def record(self) -> CaseRecord:
         """Axes and crop of the volume, which all models share."""
-        return self.prepared[0].record
+        return self.prepared[0].record if self.slices is None else self.slices.record
+
+    @property
+    def statistics(self) -> tuple[ChannelStatistics, ...]:
+        """Statistics of each channel of the volume."""
+        return self.prepared[0].statistics if self.slices is None else self.slices.statistics
 
     def decided_slabs(
         self, box: Box, observers: Sequence[Observer] = (), pool: Executor | None = None
     ) -> Iterator[tuple[int, LabelMap]]:
         """Yield ``(first plane, file values (planes, y, x))`` of a box of the crop, in the plan's axes; not empty."""
+        if self.slices is not None:
+            return self.slices.decided_slabs(box, observers, pool)
         regions = [PreparedRegion(item.image(box), item.record, box) for item in self.prepared]
         return decided_regions(self.group, regions, observers, pool)
 
     def number_slabs(self, box: Box, pool: Executor | None = None) -> Iterator[tuple[int, Float32Array]]:
         """Yield ``(first plane, numbers (R, planes, y, x))`` of a box of the crop, by a model of regression."""
+        if self.slices is not None:
+            return self.slices.number_slabs(box, pool)
         (predictor,), (prepared,) = self.group.predictors, self.prepared
         slabs = predictor.slabs(prepared.image(box), self.name)
         model = predictor.model
@@ -220,6 +242,7 @@ class VolumePredictor:
             load=load,
             find_missing=lambda part: tuple(gap.relative_to(hull) for gap in volume.missing(part.shifted(hull.start))),
         )
+        slices = None if self.slices is None else VolumeSlices.of(self.group, wider, self.name)
         prepared = tuple(
             prepare_volume(
                 wider,
@@ -232,7 +255,7 @@ class VolumePredictor:
             )
             for item in self.prepared
         )
-        return replace(self, volume=wider, prepared=prepared), box.relative_to(hull)
+        return replace(self, volume=wider, prepared=prepared, slices=slices), box.relative_to(hull)
 
 
 def read_box(predictor: PredictorGroup, name: str, files: Sequence[Path]) -> PreparedCase:
@@ -253,16 +276,6 @@ def read_box(predictor: PredictorGroup, name: str, files: Sequence[Path]) -> Pre
     parts = tuple(map(part, volume.prepared))
     missing = tuple(gap.relative_to(volume.box) for gap in volume.volume.missing(volume.box))
     return PreparedCase(parts[0].record, (parts,), missing=missing)
-
-
-def _stack_fault(volume: StoredArray, plan: Plan) -> Fault:
-    """Return the fault of a volume for a model of 2-D images, which normalises every slice by itself."""
-    found = f"a volume of {n_slices(volume.shape, volume.geometry, plan)} slices"
-    fix = (
-        "Give the slices as images, in a folder or a .txt file of paths, or an image file (.tif, .nii.gz) of a volume "
-        "that fits into memory, without --blockwise."
-    )
-    return Fault(volume.location, found, "a 2-D image, as in training, for prediction part by part", fix)
 
 
 class _Kept:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from autoseg.core.arrays import Float32Array, Shape3
 from autoseg.core.boxes import Box, read_overhanging
-from autoseg.core.pipelined import map_in_background
+from autoseg.core.pipelined import background_thread, map_in_background
 
 Shape4 = tuple[int, int, int, int]
 
@@ -73,7 +72,7 @@ class RollingPlanes:
 
     def _read_layers(self) -> Iterator[Float32Array]:
         """Yield the layers (C, planes, y, x) in order; while one is used, a thread reads the next."""
-        with ThreadPoolExecutor(1) as reader:
+        with background_thread() as reader:
             yield from map_in_background(reader, self._read, self._layer_boxes())
 
     def _read(self, box: Box) -> Float32Array:

@@ -26,6 +26,9 @@ class DecidedSlab:
     cores: Float32Array | None = None
     """(H, planes, y, x) in [0, 1]: mean probability of the inside of an object of each head; None if the model does not
     tell the inside of objects from their boundaries."""
+    affinities: Float32Array | None = None
+    """(A, planes, y, x) in [0, 1]: mean affinity at each offset, whose steps are voxels of the plan's grid; None if the
+    model learnt none."""
 
 
 class Observer(Protocol):

@@ -118,10 +118,10 @@ def decided_slabs(
             values = amend(values, scores(slab, task).numpy(), part.first)
         if observers:
             mean = _probabilities(slab, task)
-            cores = _cores(slab, task)
             each = _of_members(mean, others, grid, task, n_members)
+            decided = DecidedSlab(part.first, values, mean, each, _cores(slab, task), _affinities(slab, task))
             for observe in observers:
-                observe(DecidedSlab(part.first, values, mean, each, cores))
+                observe(decided)
         return part.first, values
 
     parts = _stacked_parts(logits, grid, n_outputs, n_members, slab_values)
@@ -176,6 +176,8 @@ class ProbabilitySlab:
     """M of (H, planes, y, x), or none."""
     cores: Float32Array | None = None
     """(H, planes, y, x), or None; see :class:`autoseg.inference.decided.DecidedSlab`."""
+    affinities: Float32Array | None = None
+    """(A, planes, y, x), or None."""
 
     @property
     def stop(self) -> int:
@@ -204,7 +206,8 @@ def probability_slabs(
         own, *others = _split(part, n_outputs)
         slab = resampled(own, grid)
         mean = _probabilities(slab, task)
-        return ProbabilitySlab(part.first, mean, _of_members(mean, others, grid, task, n_members), _cores(slab, task))
+        each = _of_members(mean, others, grid, task, n_members)
+        return ProbabilitySlab(part.first, mean, each, _cores(slab, task), _affinities(slab, task))
 
     parts = _stacked_parts(logits, grid, n_outputs, n_members, slab_values)
     yield from map(converted, parts) if pool is None else map_in_background(pool, converted, parts)
@@ -216,6 +219,11 @@ def _cores(slab: Tensor, task: Task) -> Float32Array | None:
         return None
     cores: Float32Array = task.cores(slab[None])[0].numpy()
     return cores
+
+
+def _affinities(slab: Tensor, task: Task) -> Float32Array | None:
+    """Return ``DecidedSlab.affinities`` of logits (O, planes, y, x): (A, planes, y, x), or None."""
+    return task.affinities(slab.numpy()) if isinstance(task, Affinities) else None
 
 
 def outside_probabilities(labels: Labels) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from uuid import uuid4
 from autoseg.core.errors import ConfigError
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.predictor_group import PredictorGroup
+from autoseg.tasks.separation import SeparationSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class GroupSource:
     mirror: bool
     step: float | None
     fast: bool
+    method: str | None = None
+    """Method by which a model of affinities parts objects, whatever its folder says; None: as the folder says."""
     run: str = field(default_factory=lambda: uuid4().hex)
     """Differs between two predictions, because the folders may be trained again between them."""
 
@@ -32,7 +36,15 @@ class GroupSource:
         Raises ``ModelError`` if there is no model, a folder cannot be used, or the models do not fit together, and
         ``ConfigError`` for a wrong setting.
         """
-        return PredictorGroup(tuple(map(self._predictor, self.models)))
+        predictors = tuple(map(self._predictor, self.models))
+        return PredictorGroup(predictors, self._separation(predictors))
+
+    def _separation(self, predictors: Sequence[Predictor]) -> SeparationSettings | None:
+        """Return the settings with ``method``, by which alone it is checked whether the models can part objects."""
+        rules = [predictor.model.dataset.labels.instances for predictor in predictors[:1]]
+        if self.method not in ("watershed", "mutex") or not any(rule is not None and rule.offsets for rule in rules):
+            return None
+        return predictors[0].model.separation.model_copy(update={"method": self.method})
 
     def load_for_workers(self) -> PredictorGroup:
         """Return the group for a process that lets others predict: on the processor, whatever ``device`` is.

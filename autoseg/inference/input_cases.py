@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 
 from autoseg.core.errors import ConfigError, DatasetError, Fault, FileFormatError
-from autoseg.core.findings import listed
+from autoseg.core.findings import counted, listed
+from autoseg.core.location import ARRAY_ENDINGS
 from autoseg.dataset.case_files import find_image_cases, resolved_path
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.folder_files import has_ending, normal_name, passed_over, strays, visible
@@ -183,14 +186,33 @@ def _cases_in(folder: Path, dataset: Dataset) -> tuple[Cases, dict[str, str]]:
     ending = _ending_in(folder, dataset.file_ending)
     cases, faults = find_image_cases(folder, ending, len(dataset.channels))
     if not cases:
-        raise DatasetError(faults)
+        raise DatasetError([*_volume_faults(folder, dataset)] or faults)
     for line in passed_over(folder, ending):
         log.warning("%s", line)
     unusable: dict[str, str] = {}
     for fault in (*faults, *strays(folder, ending)):
+        if fault.where.lower().endswith(ARRAY_ENDINGS):
+            fault = replace(fault, fix=f"Predict it by itself: -i {quote(fault.where)}.")
         for case in fault.cases:
             unusable[Path(fault.where).name if case in cases or case in unusable else case] = str(fault)
     return dict(cases), unusable
+
+
+def _volume_faults(folder: Path, dataset: Dataset) -> Iterator[Fault]:
+    """Yield a fault if a folder without images holds volumes, which are predicted one by one."""
+    names = [path.name for path in visible(folder)] if folder.is_dir() else []
+    names = [name for name in names if name.lower().endswith(ARRAY_ENDINGS)]
+    if not names:
+        return
+    stem, ending = Path(names[0]).stem, Path(names[0]).suffix
+    channels = [names[0]]
+    if stem.endswith("_0000"):
+        numbered = (f"{stem[:-4]}{number:04d}{ending}" for number in range(len(dataset.channels)))
+        channels = [name for name in numbered if name in names]
+    given = " ".join(quote(str(folder / name)) for name in channels)
+    found = f"no images, but {counted(len(names), 'volume')}: {listed(names)}"
+    fix = f"Volumes are predicted one by one: write -i {given} instead of -i {quote(str(folder))}."
+    yield Fault(str(folder), found, f"image files <case>_0000{dataset.file_ending}", fix)
 
 
 def _ending_in(folder: Path, preferred: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from autoseg.core.arrays import Float32Array
 from autoseg.core.errors import Fault, FileFormatError
 from autoseg.core.findings import grouped_by_text
-from autoseg.core.geometry import ASSUMED, Geometry
+from autoseg.core.geometry import ASSUMED, FLAT_SPACING, Geometry
 from autoseg.core.orientation import has_axes, orientation_name
 from autoseg.core.plan import Configuration, Plan
 from autoseg.io.images import read_header, read_remarks
@@ -23,8 +23,12 @@ UNUSUAL_SPACING = 3.0
 """Factor between the spacing and that of the training data from which a warning is given."""
 IMPOSSIBLE_SPACING = 100.0
 """Factor from which the case is refused: the header is wrong (metres or micrometres instead of millimetres)."""
+UNSTATED_SPACING = (FLAT_SPACING, 1.0, 1.0)
+"""Spacing of training images that are pictures without a pixel size."""
 LARGE_GB = 8
 """Needed memory in GiB from which a warning is given."""
+CHANNEL_FIX = "Give one file per channel, <case>_0000, <case>_0001 ..., or one file that holds them all."
+"""Way to give the channels of image files."""
 BATCH = 256
 """Number of cases whose headers are checked at a time, so that memory does not grow with their number."""
 
@@ -66,10 +70,19 @@ def check_inputs(
 
 
 def header_faults(
-    where: str, shape: Sequence[int], geometry: Geometry, plan: Plan, configuration: Configuration
+    where: str,
+    shape: Sequence[int],
+    geometry: Geometry,
+    plan: Plan,
+    configuration: Configuration,
+    *,
+    channel_fix: str = CHANNEL_FIX,
 ) -> tuple[Fault, ...]:
-    """Return the reasons why an image of ``shape`` (C, z, y, x) cannot be predicted with the plan; empty if it can."""
-    faults = [*_channel_faults(where, shape, plan)]
+    """Return the reasons why an image of ``shape`` (C, z, y, x) cannot be predicted with the plan; empty if it can.
+
+    ``channel_fix`` says how the right number of channels is given.
+    """
+    faults = [*_channel_faults(where, shape, plan, channel_fix)]
     if any(not math.isfinite(edge) or edge <= 0 for edge in geometry.spacing):
         faults.append(
             Fault(where, f"spacing {geometry.spacing}", "positive numbers (mm)", "Correct the header of the file.")
@@ -85,7 +98,7 @@ def header_faults(
                 where=where,
                 found=f"spacing {_mm(geometry.spacing)}, {factor:.3g} times off the training data",
                 expected=f"about {_mm(_trained_spacing(geometry, plan))}",
-                fix=_spacing_fix(geometry),
+                fix=_spacing_fix(geometry, plan),
             )
         )
     return tuple(faults)
@@ -157,7 +170,7 @@ def _read_headers(files: Sequence[Path]) -> tuple[tuple[int, ...], Geometry]:
     return (first_shape[0] + sum(shape[0] for shape, _ in others), *first_shape[1:]), first
 
 
-def _channel_faults(where: str, shape: Sequence[int], plan: Plan) -> list[Fault]:
+def _channel_faults(where: str, shape: Sequence[int], plan: Plan, channel_fix: str) -> list[Fault]:
     n_channels = len(plan.channel_names)
     faults = []
     if shape[0] != n_channels:
@@ -167,7 +180,7 @@ def _channel_faults(where: str, shape: Sequence[int], plan: Plan) -> list[Fault]
                 where=where,
                 found=f"{shape[0]} {'channel' if shape[0] == 1 else 'channels'}",
                 expected=f"{n_channels} ({names}), as in training",
-                fix="Give one file per channel, <case>_0000, <case>_0001 ..., or one file that holds them all.",
+                fix=channel_fix,
             )
         )
     if 0 in shape[1:]:
@@ -193,7 +206,12 @@ def _spacing_factor(geometry: Geometry, plan: Plan) -> float:
     return max(max(ratio, 1 / ratio) for ratio in ratios)
 
 
-def _spacing_fix(geometry: Geometry) -> str:
+def _spacing_fix(geometry: Geometry, plan: Plan) -> str:
+    if geometry.metadata.get("spacing") != ASSUMED and plan.original_median_spacing == UNSTATED_SPACING:
+        return (
+            "The training images state no pixel size, so 1 mm was assumed for them: give the image in a format that "
+            "states none either, such as .npy."
+        )
     if geometry.metadata.get("spacing") != ASSUMED:
         return "Correct the spacing in the file's header (millimetres)."
     return (

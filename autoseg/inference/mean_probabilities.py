@@ -36,7 +36,7 @@ def decided_mean_slabs(
     def decided(slab: ProbabilitySlab) -> tuple[int, LabelMap]:
         values = labels.decode(slab.mean if task.is_exclusive else slab.mean - 0.5)
         for observe in observers:
-            observe(DecidedSlab(slab.first, values, slab.mean, slab.members, slab.cores))
+            observe(DecidedSlab(slab.first, values, slab.mean, slab.members, slab.cores, slab.affinities))
         return slab.first, values
 
     return map(decided, mean_slabs(models, heads))
@@ -55,8 +55,9 @@ def mean_slabs(models: Sequence[Slabs], heads: Sequence[Sequence[int]]) -> Itera
             first, stop = max(slab.first for slab in slabs), min(slab.stop for slab in slabs)
             cuts = [_cut(slab, first, stop, order) for slab, order in zip(slabs, heads, strict=True)]
             members = tuple(member for cut in cuts for member in cut.members)
-            cores = [cut.cores for cut in cuts if cut.cores is not None]
-            yield ProbabilitySlab(first, _mean([cut.mean for cut in cuts]), members, _mean(cores) if cores else None)
+            cores, pairs = ([cut.cores for cut in cuts], [cut.affinities for cut in cuts])
+            mean = _mean([cut.mean for cut in cuts])
+            yield ProbabilitySlab(first, mean, members, _mean_of_known(cores), _mean_of_known(pairs))
             waiting = [
                 slab if slab.stop > stop else next(model, None) for slab, model in zip(slabs, models, strict=True)
             ]
@@ -71,6 +72,12 @@ def _mean(parts: Sequence[Float32Array]) -> Float32Array:
     return total
 
 
+def _mean_of_known(parts: Sequence[Float32Array | None]) -> Float32Array | None:
+    """Return the mean of the arrays that are there; None if none is."""
+    known = [part for part in parts if part is not None]
+    return _mean(known) if known else None
+
+
 def _cut(slab: ProbabilitySlab, first: int, stop: int, heads: Sequence[int]) -> ProbabilitySlab:
     """Return the planes from ``first`` to ``stop`` of a slab that has them, with its heads in another order."""
     planes, order = slice(first - slab.first, stop - slab.first), list(heads)
@@ -80,4 +87,5 @@ def _cut(slab: ProbabilitySlab, first: int, stop: int, heads: Sequence[int]) -> 
         return values[:, planes] if is_same else values[order, planes]
 
     cores = None if slab.cores is None else cut(slab.cores)
-    return ProbabilitySlab(first, cut(slab.mean), tuple(map(cut, slab.members)), cores)
+    affinities = None if slab.affinities is None else slab.affinities[:, planes]
+    return ProbabilitySlab(first, cut(slab.mean), tuple(map(cut, slab.members)), cores, affinities)

@@ -60,7 +60,9 @@ def predict_images(
 
     Raises ``ModelError`` if there is no model, or they do not fit together, and as the functions named above.
     """
-    source = GroupSource(tuple(models), None if folds is None else tuple(folds), device, checkpoint, mirror, step, fast)
+    source = GroupSource(
+        tuple(models), None if folds is None else tuple(folds), device, checkpoint, mirror, step, fast, instances
+    )
     if not isinstance(workers, int) and instances == "cellpose":
         raise ConfigError("--instances cellpose: found with --cluster, expected one of them. Use watershed.")
     group = source.load() if isinstance(workers, int) else source.load_for_workers()

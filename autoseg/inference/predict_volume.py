@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
+from autoseg.core.arrays import Shape3
 from autoseg.core.boxes import Box
 from autoseg.core.errors import ConfigError
 from autoseg.core.findings import counted
@@ -27,9 +28,9 @@ from autoseg.inference.folder import ON_CLUSTER, PredictionReport, described, wr
 from autoseg.inference.predictor import Predictor
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.saved_instances import FOLDER as INSTANCES
-from autoseg.inference.volume_arrays import CORES, PROBABILITIES, UNCERTAINTY, Layout, volume_outputs
+from autoseg.inference.volume_arrays import FOLDERS, Layout, volume_outputs
 from autoseg.inference.volume_locations import case_name
-from autoseg.inference.volume_memory import MemoryNeed, fixed_bytes, memory_budget, wide_patch
+from autoseg.inference.volume_memory import MemoryNeed, SliceNeed, fixed_bytes, memory_budget, wide_patch
 from autoseg.inference.volume_objects import VolumeObjects
 from autoseg.inference.volume_options import ZARR, VolumeOptions
 from autoseg.inference.volume_outputs import ShardLayers, VolumeOutput, crop_part
@@ -63,6 +64,8 @@ class Settings(BaseModel):
     """Digest of the weights of each model."""
     mirrored: tuple[bool, ...]
     step: tuple[float, ...]
+    leaves_out_windows: tuple[bool, ...] = ()
+    """Of models of 2-D images, whether each leaves out windows without foreground; others never do."""
 
 
 def predict_volume(
@@ -108,7 +111,7 @@ def predict_volume(
         Lets others predict all that is left of so many voxels; this process only begins and concludes. See
         :mod:`autoseg.inference.volume_workers`.
     progress
-        Called with (layers done, layers in all, "layers").
+        Called with (layers done, layers in all, "layers"), or of slices.
 
     Raises
     ------
@@ -127,21 +130,23 @@ def predict_volume(
     for wanted, what in outputs_of_classes:
         if wanted:
             refuse_regression(group.dataset.labels, f"saving {what}")
-    objects = VolumeObjects.of(group, instances)
     opened = VolumePredictor.open(group, locations, name)
+    along = opened.record.transpose[0]
+    objects = VolumeObjects.of(group, instances, apart=None if opened.slices is None else along)
+    if objects is not None:
+        objects.check(opened, None if overwrite else path)
     if options.write_as != ZARR:
         check_stored(output / f"{name}{options.write_as}", opened.target)
     if overwrite:
         _remove(path, options.part)
-    along = opened.record.transpose[0]
     target = opened.target
-    layout = Layout.of(target.spatial_shape, along)
+    layout = Layout.of(target.spatial_shape, along, is_sliced=opened.slices is not None)
     outputs = volume_outputs(
         group, target, path, layout, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty,
-        save_cores=objects is not None,
+        evidence=None if objects is None else objects.evidence,
     )  # fmt: skip
     _check_settings(path, _settings(opened, locations))
-    box = box_of_part(target.spatial_shape, layout.shard, wide_patch(opened.prepared[0]), options.part)
+    box = box_of_part(target.spatial_shape, _least(opened, layout), _window(opened), options.part)
     todo = _units(opened, outputs, layout, box, options) if elsewhere is None else []
     gaps = [str(gap) for gap in opened.volume.missing(box.shifted(opened.box.start))] if box.n_voxels else []
     _report_gaps(opened.volume, gaps)
@@ -188,7 +193,7 @@ def _remove(path: Path, part: Part) -> None:
             f"--overwrite: found --part {part.index}/{part.count}, but other parts may be at work. "
             f"Remove {path} yourself, then start the parts without --overwrite."
         )
-    folders = (path.parent, *(path.parent / folder for folder in (CORES, PROBABILITIES, UNCERTAINTY, INSTANCES)))
+    folders = (path.parent, *(path.parent / folder for folder in (*FOLDERS, INSTANCES)))
     for folder in folders:
         if (folder / path.name).is_dir():
             shutil.rmtree(folder / path.name)
@@ -201,12 +206,11 @@ def _settings(opened: VolumePredictor, locations: Sequence[str]) -> Settings:
     return Settings(
         volume=tuple(Path(location).name for location in locations),
         shape=opened.volume.shape,
-        intensities=tuple(
-            (item.low, item.high, float(f"{item.everywhere.std:.5g}")) for item in opened.prepared[0].statistics
-        ),
+        intensities=tuple((item.low, item.high, float(f"{item.everywhere.std:.5g}")) for item in opened.statistics),
         weights=tuple(_digest(item) for item in predictors),
         mirrored=tuple(item.is_mirrored for item in predictors),
         step=tuple(item.step for item in predictors),
+        leaves_out_windows=tuple(item.leaves_out_windows for item in predictors) if opened.slices is not None else (),
     )
 
 
@@ -240,7 +244,7 @@ def _units(
     """Return what is left to do of a part of the volume, in columns as wide as the memory allows."""
     if not box.n_voxels:
         return []
-    record, along, shard = opened.record, opened.record.transpose[0], layout.shard
+    record, along, shard = opened.record, opened.record.transpose[0], _least(opened, layout)
     budget = memory_budget(options.memory_gb)
 
     def need(column: Box) -> int:
@@ -251,35 +255,60 @@ def _units(
         z, y, x = (start + edge for start, edge in zip(box.start, size, strict=True))
         return need(Box(box.start, (z, y, x))) <= budget
 
-    found = columns(box, shard, along, wide_patch(opened.prepared[0]), fits)
+    found = columns(box, shard, along, _window(opened), fits)
     most = max(map(need, found))
     if most > budget:
+        what, least = "a column of the volume", "one shard and the windows around it"
+        if opened.slices is not None:
+            what, least = (
+                "a slice of the volume",
+                f"one slice of {opened.slices.slice_shape} voxels, which is normalised as a whole",
+            )
         raise ConfigError(
-            f"memory: found {max(budget, 0) / GB:.2f} GB for a column of the volume, expected at least "
-            f"{most / GB:.2f} GB, for one shard and the windows around it. Give --memory-gb "
-            f"{(options.memory_gb or 0) + (most - budget) / GB + 0.05:.1f} or more."
+            f"memory: found {max(budget, 0) / GB:.2f} GB for {what}, expected at least {most / GB:.2f} GB, for "
+            f"{least}. Give --memory-gb {(options.memory_gb or 0) + (most - budget) / GB + 0.05:.1f} or more."
         )
-    log.info("%s: %s of up to %.2f GB", opened.name, counted(len(found), "column"), most / GB)
+    what = "column" if opened.slices is None else "slice"
+    n_columns = len(found) if opened.slices is None else box.shape[along]
+    log.info("%s: %s of up to %.2f GB", opened.name, counted(n_columns, what), most / GB)
 
     def is_done(one: Box) -> bool:
         return all(output.writer.is_done(one) for output in outputs)
 
-    return units(found, shard, along, is_reversed=record.flipped[0], is_done=is_done)
+    return units(found, layout.shard, along, is_reversed=record.flipped[0], is_done=is_done)
 
 
-def _needs(opened: VolumePredictor, outputs: Sequence[VolumeOutput], shard_depth: int) -> list[MemoryNeed]:
+def _least(opened: VolumePredictor, layout: Layout) -> Shape3:
+    """Return the least voxels (z, y, x) that are predicted at once: a shard, or a whole slice."""
+    if opened.slices is None:
+        return layout.shard
+    along, edges = opened.record.transpose[0], opened.target.spatial_shape
+    z, y, x = (1 if axis == along else edge for axis, edge in enumerate(edges))
+    return (z, y, x)
+
+
+def _window(opened: VolumePredictor) -> Shape3:
+    """Return the shape of a window in voxels of the volume; of a stack, of a slice."""
+    return wide_patch(opened.prepared[0]) if opened.slices is None else opened.slices.slice_shape
+
+
+def _needs(opened: VolumePredictor, outputs: Sequence[VolumeOutput], shard_depth: int) -> list[MemoryNeed | SliceNeed]:
     """Return what each model needs; the arrays that are written count once."""
     group = opened.group
     has_members = any(output.needs_members for output in outputs)
     written = sum(len(output.fill) * output.writer.dtype.itemsize for output in outputs)
-    needs: list[MemoryNeed] = []
-    for prepared, predictor in zip(opened.prepared, group.predictors, strict=True):
+    needs: list[MemoryNeed | SliceNeed] = []
+    for index, predictor in enumerate(group.predictors):
         model, n_networks = predictor.model, len(predictor.model.networks)
         batch_size = predictor.batch_size if isinstance(predictor, Predictor) else None
         n_stacked = 1 + n_networks if has_members and n_networks > 1 else 1
         fixed = fixed_bytes(model, batch_size, predictor.device)
         n_outputs = len(outputs_of(model.dataset.labels))
-        needs.append(MemoryNeed(prepared, n_outputs, n_stacked, 0 if needs else written, shard_depth, fixed))
+        own = 0 if needs else written
+        if opened.slices is None:
+            needs.append(MemoryNeed(opened.prepared[index], n_outputs, n_stacked, own, shard_depth, fixed))
+        else:
+            needs.append(SliceNeed(opened.slices, model.configuration, n_outputs, n_stacked, own, fixed))
     return needs
 
 
@@ -299,7 +328,7 @@ def _predict_units(
     progress: Progress,
 ) -> None:
     """Predict units one after the other, and write their shards."""
-    total, done = sum(len(unit.layers) for unit in todo), 0
+    total, done, what = sum(len(unit.layers) for unit in todo), 0, "layers" if opened.slices is None else "slices"
     with ThreadPoolExecutor(1) as decider:
         pool = decider if workers > 0 else None
         for unit in todo:
@@ -308,13 +337,13 @@ def _predict_units(
             if inside.n_voxels and opened.group.dataset.labels.targets:
                 for _, numbers in opened.number_slabs(inside, pool):
                     layers.put([numbers])
-                    progress(done + layers.n_written, total, "layers")
+                    progress(done + layers.n_written, total, what)
             elif inside.n_voxels:
                 for _ in opened.decided_slabs(inside, (layers,), pool):
-                    progress(done + layers.n_written, total, "layers")
+                    progress(done + layers.n_written, total, what)
             layers.finish()
             done += len(unit.layers)
-            progress(done, total, "layers")
+            progress(done, total, what)
 
 
 def _conclude(
@@ -335,7 +364,7 @@ def _conclude(
         for output in outputs:
             output.writer.finish()
         has_new_objects = objects is not None and objects.write(
-            labels.path, labels.open(), outputs[1].writer.open(), progress
+            labels.path, labels.open(), outputs[1].writer.open(), opened.record.voxel_order, progress
         )
         if write_as == ZARR or target.is_file():
             return has_new_objects

@@ -176,7 +176,7 @@ class PredictorGroup:
         def separation(index: int) -> Separate:
             if not pairs:
                 return partial(separate, settings=settings)
-            return pairs[index].separation(settings)
+            return pairs[index].separation(settings, case.slice_axis)
 
         return objects.objects(case.by_slices(separation), numbers)
 
@@ -205,7 +205,7 @@ class PredictorGroup:
 
         Those of several models are averaged.
         """
-        return case.put_together([_numbers_of_image(self, image, pool) for image in case.images])
+        return case.put_together([numbers_of_image(self, image, pool) for image in case.images])
 
 
 def decided_regions(
@@ -242,7 +242,7 @@ def _region(own: Preprocessed | PreparedPart) -> PreparedRegion:
     return PreparedRegion(own.image, own.record)
 
 
-def _numbers_of_image(
+def numbers_of_image(
     group: PredictorGroup, image: Sequence[Preprocessed | PreparedPart], pool: Executor | None
 ) -> Float32Array:
     """Return the numbers (R, z, y, x) of an image that is prepared for each model: the mean over the models."""

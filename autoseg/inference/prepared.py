@@ -8,7 +8,7 @@ every output sees one case.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ class PreparedCase:
         """Return observers of image ``index`` that hand ``observers`` its slabs as planes of the whole case."""
         if self.slice_axis is None or not observers:
             return tuple(observers)
-        return (_Placed(index, self.images[index][0].record, labels, tuple(observers)),)
+        return (PlacedSlice(index, self.images[index][0].record, labels, tuple(observers)),)
 
     def put_together(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Return one array (..., z, y, x) of the file from that of each image, in the order of ``images``."""
@@ -104,7 +104,7 @@ class PreparedCase:
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
+class PlacedSlice:
     """Observer of a slice that hands its slab to those of the volume: outside its crop there is background."""
 
     index: int
@@ -126,6 +126,7 @@ class _Placed:
             self._whole(slab.probabilities, outside),
             tuple(self._whole(member, outside) for member in slab.members),
             None if slab.cores is None else self._whole(slab.cores, [0] * len(slab.cores)),
+            None if slab.affinities is None else self._whole(slab.affinities, [0] * len(slab.affinities)),
         )
         for observe in self.observers:
             observe(placed)
@@ -155,30 +156,43 @@ def whole_image(prepared: tuple[Preprocessed, ...]) -> PreparedCase:
     return PreparedCase(prepared[0].record, (prepared,))
 
 
-def stack_of_slices(case: Case, plan: Plan, prepare: Callable[[Case], tuple[Preprocessed, ...]]) -> PreparedCase:
-    """Return a case of several slices, each prepared for each model by ``prepare`` as a case of one slice.
+def stack_record(name: str, shape: Sequence[int], geometry: Geometry, plan: Plan) -> CaseRecord:
+    """Return the record of a stack of ``shape`` (z, y, x) in the axes of its file: no crop, nothing resampled."""
+    order = plan.voxel_order(geometry)
+    own, spacing = order.permuted(shape), order.permuted(geometry.spacing)
+    return CaseRecord(
+        case=name, geometry=geometry, transpose=order.axes, flipped=order.flipped, shape_before_crop=own,
+        crop_low=(0, 0, 0), crop_high=own, spacing_before=spacing, spacing=spacing, shape=own,
+    )  # fmt: skip
+
+
+def slice_place(record: CaseRecord, index: int) -> int:
+    """Return the place of a slice along its axis of the file, given its index in the order of the plan."""
+    return record.shape_before_crop[0] - 1 - index if record.flipped[0] else index
+
+
+def slice_case(record: CaseRecord, place: int, image: Float32Array, plan: Plan) -> Case:
+    """Return a slice of a stack, (C, z, y, x) with one voxel along the axis of slices, as a case of its own.
 
     Its spacing across the slice is that of the training images, where it has no meaning, so that a slice of a stack is
     resampled as the same slice in a file of its own.
     """
-    order = plan.voxel_order(case.geometry)
-    axis, shape = order.axes[0], order.permuted(case.image.shape[1:])
-    spacing = [*case.geometry.spacing]
-    spacing[axis] = plan.original_median_spacing[0]
-    geometry = case.geometry.model_copy(update={"spacing": tuple(spacing)})
+    spacing = [*record.geometry.spacing]
+    spacing[record.transpose[0]] = plan.original_median_spacing[0]
+    geometry = record.geometry.model_copy(update={"spacing": tuple(spacing)})
+    return Case(f"{record.case}, slice {place}", image, geometry)
+
+
+def stack_of_slices(case: Case, plan: Plan, prepare: Callable[[Case], tuple[Preprocessed, ...]]) -> PreparedCase:
+    """Return a case of several slices, each prepared for each model by ``prepare`` as a case of one slice."""
+    record = stack_record(case.name, case.image.shape[1:], case.geometry, plan)
+    axis = record.transpose[0]
 
     def prepared(index: int) -> tuple[Preprocessed, ...]:
-        place = shape[0] - 1 - index if order.flipped[0] else index
-        image = case.image.take([place], axis=1 + axis)
-        name = f"{case.name}, slice {place}"
-        return prepare(replace(case, name=name, image=image, geometry=geometry, target=None, layers=()))
+        place = slice_place(record, index)
+        return prepare(slice_case(record, place, case.image.take([place], axis=1 + axis), plan))
 
-    own = order.permuted(case.geometry.spacing)
-    record = CaseRecord(
-        case=case.name, geometry=case.geometry, transpose=order.axes, flipped=order.flipped, shape_before_crop=shape,
-        crop_low=(0, 0, 0), crop_high=shape, spacing_before=own, spacing=own, shape=shape,
-    )  # fmt: skip
-    return PreparedCase(record, tuple(map(prepared, range(shape[0]))), axis)
+    return PreparedCase(record, tuple(map(prepared, range(record.shape[0]))), axis)
 
 
 def _in_front(values: Sequence[float], axis: int) -> tuple[float, ...]:

@@ -11,7 +11,6 @@ from autoseg.cases.case import CaseRecord
 from autoseg.cases.volume_image import TurnedVolume
 from autoseg.core.arrays import Float32Array, Shape3
 from autoseg.core.boxes import Box, blocks
-from autoseg.core.errors import DatasetError, Fault
 from autoseg.core.plan import Configuration, Plan
 from autoseg.inference.boxed_image import BoxedImage
 from autoseg.inference.logit_resampling import resampling_of
@@ -78,10 +77,6 @@ class PreparedVolume:
     def _normalized(self, box: Box) -> Float32Array:
         """Return (C, *box) float32 of a box of the source, which may be empty."""
         stored = np.ascontiguousarray(self.source.read(box))
-        if stored.dtype.kind == "f" and not np.isfinite(stored).all():
-            where = f"{self.source.array.location}, voxels {self.source.stored_box(box)} (z, y, x)"
-            fix = "Replace them, or export the volume again."
-            raise DatasetError([Fault(where, "values that are NaN or infinite", "numbers only", fix)])
         return normalized_box(stored, self.plan, self.configuration, self.statistics)
 
     def _limits(self) -> Float32Array:

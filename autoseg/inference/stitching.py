@@ -38,9 +38,11 @@ from autoseg.inference.block_objects import (
     objects_of_block,
 )
 from autoseg.inference.objects import object_values
+from autoseg.inference.parting import Pairs, Parting
 from autoseg.io.chunked import metadata_files
 from autoseg.io.stored_array import StoredArray
 from autoseg.io.zarr_writer import ZarrWriter, check_written, create_zarr
+from autoseg.tasks.mutex import check_offsets
 
 WORK = ".stitching"
 """Folder, in that of the result, of what a killed run goes on from; deleted at the end."""
@@ -56,6 +58,8 @@ class _Job(BaseModel):
     classes: str
     """Location, as seen from the result."""
     cores: str | None
+    """Location of the array of the parting."""
+    pairs: Pairs | None = None
     stamps: tuple[int, ...]
     """Times of modification of the arrays' files of metadata, ns."""
     shape: Shape3
@@ -91,7 +95,7 @@ class Stitched:
 
 def stitch_objects(
     classes: StoredArray,
-    cores: StoredArray | None,
+    cores: StoredArray | Parting | None,
     output: Path,
     labels: Labels,
     settings: StitchSettings,
@@ -110,7 +114,8 @@ def stitch_objects(
     cores
         (1, z, y, x) uint8: probability of the inside of an object in 1/255. None: objects are the connected components
         of each class, whose voxels share faces. Otherwise objects that touch are parted, as
-        :func:`autoseg.tasks.separation.separate` does.
+        :func:`autoseg.tasks.separation.separate` does. A :class:`autoseg.inference.parting.Parting` may part them by
+        affinities instead.
     output
         Folder of the result: (1, z, y, x) uint16, or uint32 for larger numbers, with the geometry of ``classes``.
     settings
@@ -132,6 +137,8 @@ def stitch_objects(
         If ``numbers`` leave a class fewer numbers than it has objects.
     ValueError
         If there is no such part.
+    ConfigError
+        If offsets of affinities cannot part objects (:func:`autoseg.tasks.mutex.missing_offsets`).
 
     Notes
     -----
@@ -142,10 +149,12 @@ def stitch_objects(
     """
     if not 1 <= part[0] <= part[1]:
         raise ValueError(f"part {part}, expected (i, n) with i from 1 to n")
+    parting = cores if isinstance(cores, Parting) else Parting(cores)
     job = _Job(
         classes=_from(output, classes.location),
-        cores=None if cores is None else _from(output, cores.location),
-        stamps=tuple(_stamp(array) for array in (classes, cores) if array is not None),
+        cores=None if parting.array is None else _from(output, parting.array.location),
+        pairs=parting.pairs,
+        stamps=tuple(_stamp(array) for array in (classes, parting.array) if array is not None),
         shape=classes.spatial_shape,
         geometry=classes.geometry,
         class_values=labels.class_values,
@@ -153,7 +162,7 @@ def stitch_objects(
         per_class=numbers.per_class,
         settings=settings,
     )
-    _check_inputs(classes, cores)
+    _check_inputs(classes, parting, settings.apart)
     finished = _begun(output, job)
     if finished is not None:
         shutil.rmtree(output / WORK, ignore_errors=True)  # which a process that was killed may have left
@@ -165,7 +174,7 @@ def stitch_objects(
     own = list(parts.shards())[part[0] - 1 :: part[1]]
     for number, box in enumerate(own):
         if not parts.is_done(box):
-            _number(box, parts, objects_of_block(box, classes, cores, labels, settings))
+            _number(box, parts, objects_of_block(box, classes, parting, labels, settings))
         progress(number + 1, 2 * len(own), f"objects of {box}")
     if pending := parts.pending():
         return Stitched(len(pending), {})
@@ -174,18 +183,24 @@ def stitch_objects(
     return _written(volume, job, parts, table, own, background_value(labels), progress)
 
 
-def _check_inputs(classes: StoredArray, cores: StoredArray | None) -> None:
-    """Raise ``FileFormatError`` unless both arrays are finished, have one channel, one shape, and whole numbers."""
-    fix = "Give the label map and the probabilities of one prediction."
-    for array in (classes, *([] if cores is None else [cores])):
+def _check_inputs(classes: StoredArray, parting: Parting, apart: int | None) -> None:
+    """Raise ``FileFormatError`` unless both arrays are finished, of one shape, and of whole numbers.
+
+    Also raises ``ConfigError`` if the offsets of affinities cannot part objects.
+    """
+    fix, cores = "Give the label map and the probabilities of one prediction.", parting.array
+    for array, n_channels in ((classes, 1), *([] if cores is None else [(cores, parting.n_channels)])):
         check_written(path_of(array.location))
-        expected = (1, *classes.spatial_shape)
+        expected = (n_channels, *classes.spatial_shape)
         if array.shape != expected:
             raise FileFormatError(Fault(array.location, f"shape {array.shape}", f"{expected} (C, z, y, x)", fix))
     if classes.dtype.kind not in "iu":
         raise FileFormatError(Fault(classes.location, f"values of {classes.dtype}", "integers", fix))
     if cores is not None and cores.dtype != np.uint8:
         raise FileFormatError(Fault(cores.location, f"values of {cores.dtype}", "uint8, in 1/255", fix))
+    if parting.pairs is not None:
+        edges = [1 if axis == apart else edge for axis, edge in enumerate(classes.spatial_shape)]
+        check_offsets(classes.location, parting.pairs.offsets, parting.pairs.order.permuted(edges))
 
 
 def _stamp(array: StoredArray) -> int:
@@ -256,7 +271,7 @@ def _joined(parts: ZarrWriter, labels: Labels, job: _Job, numbers: InstanceNumbe
     tables = [_read(_file(parts, box), "classes", "sizes", "firsts", "spans") for box in parts.shards()]
     offsets = np.append(0, np.cumsum([len(own) for own, *_ in tables])).astype(np.int64)
     classes, sizes, firsts, spans = (np.concatenate(column) for column in zip(*tables, strict=True))
-    rows, columns = _links(parts, offsets, is_parted=job.cores is not None)
+    rows, columns = _links(parts, offsets, is_parted=job.cores is not None, apart=job.settings.apart)
     is_same = classes[rows] == classes[columns]
     links = np.ones(np.count_nonzero(is_same), dtype=np.int8)
     graph = sparse.coo_array((links, (rows[is_same], columns[is_same])), shape=(len(classes), len(classes)))
@@ -286,12 +301,13 @@ def _n_long(job: _Job, spans: NDArray[np.int32], group: NDArray[np.int32], is_ke
     np.minimum.at(starts, group, spans[:, 0])
     np.maximum.at(stops, group, spans[:, 1])
     is_divided = np.array(job.shape) > np.array(job.settings.block)
+    is_divided[[axis for axis in range(3) if axis == job.settings.apart]] = False
     is_long = ((2 * (stops - starts) > np.array(job.settings.halo)) & is_divided).any(axis=1)
     return int(np.count_nonzero(is_long & is_kept))
 
 
 def _links(
-    parts: ZarrWriter, offsets: NDArray[np.int64], *, is_parted: bool
+    parts: ZarrWriter, offsets: NDArray[np.int64], *, is_parted: bool, apart: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return pairs (n,), (n,) of places of objects of neighbouring blocks that are one object."""
     shape = parts.levels[0].spatial_shape
@@ -301,7 +317,7 @@ def _links(
     high = list(low)
     for place, box in enumerate(boxes):
         for axis, step in enumerate((grid[1] * grid[2], grid[2], 1)):
-            if box.stop[axis] == shape[axis]:
+            if axis == apart or box.stop[axis] == shape[axis]:
                 continue
             (own,) = _read(_file(parts, box), f"high{axis}")
             (next_,) = _read(_file(parts, boxes[place + step]), f"low{axis}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,13 @@ from autoseg.inference.volume_outputs import VolumeOutput
 from autoseg.io.downsampling import Reduction
 from autoseg.io.stored_array import StoredArray
 from autoseg.io.zarr_writer import create_zarr
+from autoseg.tasks.affinities import Affinities
+from autoseg.tasks.separation import as_units
 from autoseg.tasks.task import task_of
 
-CORES, PROBABILITIES, UNCERTAINTY = "cores", "probabilities", "uncertainty"
+CORES, AFFINITIES, PROBABILITIES, UNCERTAINTY = "cores", "affinities", "probabilities", "uncertainty"
 """Folders beside the label map, so that no array in them can be taken for a prediction."""
+FOLDERS = (CORES, AFFINITIES, PROBABILITIES, UNCERTAINTY)
 CHUNK, FLAT_CHUNK = 64, 512
 """Edge of a chunk in voxels: of a cube, and of a square in a 2-D image."""
 SHARD, FLAT_SHARD = 512, 2048
@@ -48,11 +51,14 @@ class Layout:
     """Levels of the pyramid."""
 
     @classmethod
-    def of(cls, shape: Shape3, along: int) -> Layout:
-        """Return the layout for a volume of ``shape`` (z, y, x) that is predicted plane by plane of an axis."""
+    def of(cls, shape: Shape3, along: int, *, is_sliced: bool = False) -> Layout:
+        """Return the layout for a volume of ``shape`` (z, y, x) that is predicted plane by plane of an axis.
+
+        If planes are images of their own, memory holds one, and a shard is as thick.
+        """
         n_levels = max(1, math.ceil(math.log2(max(shape) / TOP_LEVEL)) + 1)
-        if shape[0] == 1 and along == 0:
-            return cls((1, FLAT_CHUNK, FLAT_CHUNK), (1, FLAT_SHARD, FLAT_SHARD), n_levels)
+        if is_sliced or (shape[0] == 1 and along == 0):
+            return cls(_flat(along, FLAT_CHUNK), _flat(along, FLAT_SHARD), n_levels)
         z, y, x = (CHUNK if axis == along else SHARD for axis in range(3))
         return cls((CHUNK, CHUNK, CHUNK), (z, y, x), n_levels)
 
@@ -65,7 +71,7 @@ def volume_outputs(
     *,
     save_probabilities: bool = False,
     save_uncertainty: bool = False,
-    save_cores: bool = False,
+    evidence: str | None = None,
 ) -> tuple[VolumeOutput, ...]:
     """Create the arrays of a prediction, or go on with those begun earlier; the label map is the first.
 
@@ -84,8 +90,10 @@ def volume_outputs(
         Also ``probabilities/<case>.zarr``, (H, z, y, x) float16 in [0, 1].
     save_uncertainty
         Also ``uncertainty/<case>.zarr``, (3, z, y, x) float16 in [0, 1] (:mod:`.uncertainty_maps`).
-    save_cores
-        Also ``cores/<case>.zarr``, uint8: how probably a voxel is inside of an object, in 1/255.
+    evidence
+        Name of the array by which objects are parted; it is the second. ``CORES``: ``cores/<case>.zarr``, uint8, how
+        probably a voxel is inside of an object, in 1/255. ``AFFINITIES``: ``affinities/<case>.zarr``, (A, z, y, x)
+        uint8, the mean affinity at each offset in 1/255, without a pyramid, since offsets count voxels.
     """
     labels = group.dataset.labels
     if labels.targets:
@@ -94,10 +102,15 @@ def volume_outputs(
     background = (float(background_value(labels)),)
     dtype = np.min_scalar_type(max(labels.class_values))
     outputs = [_output(path, volume, layout, dtype, "majority", (), background, _values)]
-    beside = {name: path.parent / name / path.name for name in (CORES, PROBABILITIES, UNCERTAINTY)}
-    if save_cores:
+    beside = {name: path.parent / name / path.name for name in FOLDERS}
+    if evidence == CORES:
         cores = partial(_cores, labels)
         outputs.append(_output(beside[CORES], volume, layout, "uint8", "mean", (), (0.0,), cores))
+    if evidence == AFFINITIES:
+        pairs = Affinities(labels)
+        names, fill = pairs.outputs[-len(pairs.offsets) :], (0.0,) * len(pairs.offsets)
+        finest = replace(layout, n_levels=1)
+        outputs.append(_output(beside[AFFINITIES], volume, finest, "uint8", "mean", names, fill, _affinities))
     if save_probabilities:
         names, fill = tuple(head.name for head in labels.heads), tuple(map(float, outside_probabilities(labels)))
         path = beside[PROBABILITIES]
@@ -107,6 +120,12 @@ def volume_outputs(
         maps = partial(_maps, member_temperatures(group), task_of(labels).is_exclusive)
         outputs.append(_output(path, volume, layout, "float16", "mean", MAPS, fill, maps, needs_members=True))
     return tuple(outputs)
+
+
+def _flat(along: int, edge: int) -> Shape3:
+    """Return the shape of a square of one voxel along an axis."""
+    z, y, x = (1 if axis == along else edge for axis in range(3))
+    return (z, y, x)
 
 
 def _output(
@@ -139,6 +158,12 @@ def _values(slab: DecidedSlab) -> NDArray[Any]:
 
 def _cores(labels: Labels, slab: DecidedSlab) -> NDArray[Any]:
     return core_units(slab, labels)[None]
+
+
+def _affinities(slab: DecidedSlab) -> NDArray[Any]:
+    if slab.affinities is None:
+        raise TypeError("a model without affinities")
+    return as_units(slab.affinities)
 
 
 def _probabilities(slab: DecidedSlab) -> NDArray[Any]:

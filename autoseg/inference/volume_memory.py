@@ -11,17 +11,24 @@ import torch
 
 from autoseg.core.arrays import Shape3
 from autoseg.core.boxes import Box
+from autoseg.core.plan import Configuration
 from autoseg.core.resources import GB, free_memory
 from autoseg.inference.logit_resampling import resampling_of
 from autoseg.inference.model import Model
 from autoseg.inference.prepared_volume import PreparedVolume
+from autoseg.inference.volume_slices import VolumeSlices
 from autoseg.inference.window import SLAB_VALUES, default_batch, window_shape
+from autoseg.preprocessing.pipeline import resampled_shape, target_spacing
 from autoseg.tasks.task import outputs_of
 
 _FEATURE_MAPS = 8
 """Feature maps of the finest stage that a network holds at a time."""
 _SLAB_COPIES = 8
 """Arrays of the size of a slab of logits: the slab, resampled, decided, its probabilities, in two slabs at a time."""
+
+_SLICE_COPIES = 4
+"""Arrays of the size of the logits of a slice: resampled, their probabilities, and those moved to their place; one slab
+at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,37 @@ class MemoryNeed:
         slab = 4 * _SLAB_COPIES * max(SLAB_VALUES * self.n_stacked, n_sums * math.prod(column.shape[1:]))
         layers = 2 * self.written_bytes * self.shard_depth * math.prod(column.shape[1:])
         return int(image + sums + slab + layers) + self.fixed
+
+
+@dataclass(frozen=True, slots=True)
+class SliceNeed:
+    """What the prediction of a stack holds in memory: the slice that is predicted, and the next one as it is prepared.
+
+    Fields as for :class:`MemoryNeed`.
+    """
+
+    slices: VolumeSlices
+    configuration: Configuration
+    n_outputs: int
+    n_stacked: int
+    written_bytes: int
+    fixed: int
+
+    def bytes_of(self, column: Box) -> int:
+        """Return the bytes, given the part of each slice that is written, as a box in the plan's axes.
+
+        The sum over both slices as a network sees them, the reading of one (as stored, as numbers, normalised), the
+        sums of windows, copies of the logits, and two slices of each output.
+        """
+        record, volume = self.slices.record, self.slices.volume
+        before = math.prod(record.shape[1:])
+        spacing = target_spacing(record.spacing_before, self.configuration)
+        patch = window_shape(self.configuration.patch_size)
+        after = math.prod(map(max, resampled_shape(record.shape, record.spacing_before, spacing)[1:], patch[1:]))
+        image = volume.shape[0] * (before * (volume.dtype.itemsize + 12) + 12 * after)
+        n_sums = self.n_outputs * self.n_stacked
+        logits = 4 * n_sums * after + 4 * _SLICE_COPIES * n_sums * before
+        return int(image + logits + 2 * self.written_bytes * math.prod(column.shape[1:])) + self.fixed
 
 
 def fixed_bytes(model: Model, batch_size: int | None, device: torch.device) -> int:

@@ -1,7 +1,7 @@
 """Check of the files of one case: faults, warnings, and how much is annotated.
 
 Source: nnU-Net v2 ``experiment_planning/verify_dataset_integrity.py``. We differ in three points: each file is read
-once; infinite and constant images, wrong origins, directions and file types are faults, too; and all faults of a case
+once; infinite and empty images, wrong origins, directions and file types are faults, too; and all faults of a case
 are reported, not only the first.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +249,7 @@ def _fault_of(where: str, error: FileFormatError) -> Fault:
 
 
 def image_faults(case: CaseFiles, conditions: Sequence[ChannelCondition], n_channels: int) -> list[Fault]:
-    """Return the faults of an image: number of channels, values that are not finite, no contrast in any channel."""
+    """Return the faults of an image: number of channels, values that are not finite, 0 in every voxel."""
     where = f"image of case {case.name!r} ({listed([path.name for path in case.images])})"
     faults = []
     if n_channels and len(conditions) != n_channels:
@@ -257,13 +258,24 @@ def image_faults(case: CaseFiles, conditions: Sequence[ChannelCondition], n_chan
     for number, condition in enumerate(conditions):
         if condition.nan or condition.infinite:
             problem = f"{condition.nan} NaN and {condition.infinite} infinite voxels in channel {number}"
+            problem += f", the first in {condition.first} (z, y, x)" if condition.first else ""
             faults.append(
                 Fault(where, problem, "finite intensities", "Replace them, for example by 0, or remove the case.")
             )
-    if all(condition.is_constant for condition in conditions):
-        problem = f"an empty image: every voxel is {listed(_constants(conditions))}"
-        faults.append(Fault(where, problem, "intensities that differ", "Replace the file, or remove the case."))
+    if _is_empty(conditions):
+        fault = Fault(
+            where,
+            "an empty image: every voxel is 0",
+            "intensities that differ",
+            "Replace the file, or remove the case.",
+        )
+        faults.append(fault)
     return faults
+
+
+def _is_empty(conditions: Sequence[ChannelCondition]) -> bool:
+    """Whether every voxel is 0 in all channels: most often a file, or chunks of a volume, that were not written."""
+    return all(condition.is_constant and condition.value == 0 for condition in conditions)
 
 
 def _constants(conditions: Sequence[ChannelCondition]) -> list[str]:
@@ -272,9 +284,19 @@ def _constants(conditions: Sequence[ChannelCondition]) -> list[str]:
 
 
 def image_warnings(case: CaseFiles, conditions: Sequence[ChannelCondition]) -> list[str]:
-    """Return a warning for each channel without contrast, unless no channel has any, which is a fault."""
-    if all(condition.is_constant for condition in conditions):
+    """Return a warning for each channel without contrast, or one if none has any; () for an empty image, a fault.
+
+    A blank section of a stack, or a box beside the sample, is an image like any other: it is normalised to 0, or by the
+    statistics of its volume.
+    """
+    if _is_empty(conditions) or any(isnan(condition.value) for condition in conditions):
         return []  # reported as a fault
+    if all(condition.is_constant for condition in conditions):
+        files = listed([path.name for path in case.images])
+        return [
+            f"image of case {case.name!r} ({files}): constant, every voxel is {listed(_constants(conditions))}. It is "
+            "used; remove the case unless a blank image is meant"
+        ]
     return [
         f"image of case {case.name!r}: channel {number} is constant ({condition.value:g} everywhere)"
         for number, condition in enumerate(conditions)

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.annotation.label_counts import ChannelCondition, count_values
-from autoseg.core.arrays import Shape3
+from autoseg.core.arrays import BoolArray, Shape3
 from autoseg.core.boxes import Box, block_at, blocks, n_blocks
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import annotated_codes, foreground_codes
 from autoseg.inspection.coverage import share_in_slices
 from autoseg.inspection.intensities import Sketch, Sketcher
 from autoseg.io.arrays import open_volume
-from autoseg.io.stored_array import StoredArray
+from autoseg.io.stored_array import StoredArray, bounding_box
 from autoseg.preprocessing.volume_annotation import VolumeAnnotation
 from autoseg.preprocessing.volume_statistics import spread
 
@@ -89,7 +89,7 @@ def sample_image(image: StoredArray, annotation: VolumeAnnotation | None, n_knot
         values, known = image.read(box), image.known(box)
         n_read += box.n_voxels
         for channel, limits in zip(values, ranges, strict=True):
-            limits.add(channel[known])
+            limits.add(channel, known, box)
         if annotation is None:
             continue
         target = annotation.target(box)
@@ -135,10 +135,15 @@ class _Range:
     def __init__(self) -> None:
         self._nan = self._infinite = 0
         self._low, self._high = math.inf, -math.inf
+        self._first = ""
 
-    def add(self, values: NDArray[Any]) -> None:
+    def add(self, channel: NDArray[Any], known: BoolArray, box: Box) -> None:
+        """Take in the known intensities (*box) of a box."""
+        values = channel[known]
         if values.dtype.kind == "f":
             is_finite = np.isfinite(values)
+            if not self._first and not is_finite.all():
+                self._first = str(bounding_box(known & ~np.isfinite(channel), box))
             n_nan = int(np.count_nonzero(np.isnan(values)))
             self._nan += n_nan
             self._infinite += values.size - int(np.count_nonzero(is_finite)) - n_nan
@@ -148,4 +153,6 @@ class _Range:
 
     def finish(self) -> ChannelCondition:
         low = self._low if self._low <= self._high else math.nan
-        return ChannelCondition(self._nan, self._infinite, is_constant=not self._low < self._high, value=low)
+        return ChannelCondition(
+            self._nan, self._infinite, is_constant=not self._low < self._high, value=low, first=self._first
+        )

@@ -155,6 +155,31 @@ def _geometry_of_part(geometry: Geometry, start: Shape3) -> Geometry:
     return geometry.model_copy(update={"origin": (x, y, z), "metadata": kept})
 
 
+def refuse_broken(values: NDArray[Any], location: str, box: Box) -> None:
+    """Raise ``FileFormatError`` if values (C, *box) of an array are NaN or infinite; names the voxels that are."""
+    if values.dtype.kind != "f":
+        return
+    with np.errstate(all="ignore"):
+        if np.isfinite(values.sum()):  # faster than a look at each voxel
+            return
+    is_broken = ~np.isfinite(values)
+    number = int(np.count_nonzero(is_broken))
+    if number:
+        channels = np.flatnonzero(is_broken.any(axis=(1, 2, 3)))
+        where = f"{location}{bounding_box(is_broken.any(axis=0), box)}"
+        where += f" (z, y, x), channel {', '.join(map(str, channels))}" if len(values) > 1 else " (z, y, x)"
+        found = f"{number} {'value that is' if number == 1 else 'values that are'} NaN or infinite"
+        fix = "Replace them, and others there may be, for example by 0, or export the volume again."
+        raise FileFormatError(Fault(where, found, "numbers only", fix))
+
+
+def bounding_box(mask: BoolArray, box: Box) -> Box:
+    """Return the smallest box that holds the voxels of a mask (*box), at least one, in the coordinates of ``box``."""
+    spans = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    (z0, z1), (y0, y1), (x0, x1) = ((int(span[0]), int(span[-1]) + 1) for span in spans)
+    return Box((z0, y0, x0), (z1, y1, x1)).shifted(box.start)
+
+
 def number_type(path: Path, name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the type in which values of ``dtype`` are read: in native byte order, booleans as uint8.
 

@@ -97,8 +97,8 @@ class ZarrWriter:
         mark = self._mark(box, level)
         mark.unlink(missing_ok=True)
         array = self._arrays[level]
-        index = (slice(None), *box.slices)[-array.rank :]
-        place = array[index]
+        of_axis = dict(zip("czyx", (slice(None), *box.slices), strict=True))
+        place = array[tuple(of_axis[name] for name in array.domain.labels)]
         try:
             place.write(values.reshape(place.shape)).result()
         except (ValueError, OSError) as error:

@@ -25,6 +25,7 @@ from autoseg.core.trained_on import image_contents
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.labels import Labels, annotated_codes, weight_levels
 from autoseg.dataset.protocol import AnnotationProtocol
+from autoseg.preprocessing.block_progress import forget, watched
 from autoseg.preprocessing.freshness import REASONS, case_fingerprint, moved_image, other_order, staleness
 from autoseg.preprocessing.locations import find_locations
 from autoseg.preprocessing.merge_inferred import pair
@@ -99,7 +100,8 @@ def preprocess_dataset(
         Case -> label map that the previous stage predicted of it without having trained on it. Needed of every case for
         the second stage of a cascade, and of none otherwise.
     progress
-        Called after each case with (cases finished, cases in all, name).
+        Called after each case with (cases finished, cases in all, name), and meanwhile, in another thread, with the
+        blocks of cases too large for memory in place of the name.
 
     Returns
     -------
@@ -131,15 +133,20 @@ def preprocess_dataset(
         _job(files, dataset, plan, configuration, folder, previous=previous.get(files.name), is_alone=is_alone)
         for files in todo
     ]
-    for index, result in map_unordered(_run, jobs, workers=chosen):
-        name = todo[index].name
-        if isinstance(result, StorageError):
-            raise result  # there is no space for the other cases either
-        if isinstance(result, AutosegError):
-            failed[name] = result
-        else:
-            done.append(name)
-        progress(len(kept) + len(done) + len(failed), len(cases), name)
+
+    def report(what: str) -> None:
+        progress(len(kept) + len(done) + len(failed), len(cases), what)
+
+    with watched(folder, [files.name for files in todo if _is_told(files)], report):
+        for index, result in map_unordered(_run, jobs, workers=chosen):
+            name = todo[index].name
+            if isinstance(result, StorageError):
+                raise result  # there is no space for the other cases either
+            if isinstance(result, AutosegError):
+                failed[name] = result
+            else:
+                done.append(name)
+            report(name)
     _remove_leftovers(folder)
     return RunReport(tuple(sorted(done)), kept, dict(sorted(failed.items())))
 
@@ -263,6 +270,13 @@ def _run(job: _Job) -> None:
     )
 
 
+def _is_told(files: CaseFiles) -> bool:
+    """Whether a case is preprocessed block by block."""
+    with contextlib.suppress(AutosegError):  # that it cannot be read is its failure
+        return is_large(files)
+    return False
+
+
 def _run_volume(job: _Job) -> None:
     """Preprocess a case that is too large for memory, block by block; ``DatasetError`` for what it cannot have."""
     faults = refused(job.files, job.labels, job.protocol)
@@ -271,7 +285,12 @@ def _run_volume(job: _Job) -> None:
     if faults:
         raise DatasetError(faults)
     with contextlib.nullcontext() if job.is_alone else threadpool_limits(1):
-        write_volume_case(VolumeJob(job.files, job.labels, job.plan, job.configuration, job.folder, job.fingerprint))
+        try:
+            write_volume_case(
+                VolumeJob(job.files, job.labels, job.plan, job.configuration, job.folder, job.fingerprint)
+            )
+        finally:
+            forget(job.folder, job.files.name)
 
 
 def _members(table: BoolArray) -> tuple[tuple[int, ...], ...]:

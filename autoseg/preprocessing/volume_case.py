@@ -6,10 +6,8 @@ that are not done. Neither codes nor intensities depend on the size or the order
 
 from __future__ import annotations
 
-import logging
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Labels
 from autoseg.io.zarr_writer import ZarrWriter, create_zarr
 from autoseg.preprocessing.axes import nearest_indices
+from autoseg.preprocessing.block_progress import told
 from autoseg.preprocessing.label_set_unions import LabelSetUnions
 from autoseg.preprocessing.locations import Locations
 from autoseg.preprocessing.normalize import check_rgb, scalings
@@ -50,13 +49,10 @@ from autoseg.preprocessing.volume_annotation import VolumeAnnotation, open_annot
 from autoseg.preprocessing.volume_grid import VolumeGrid, find_grid
 from autoseg.preprocessing.volume_statistics import volume_statistics
 
-log = logging.getLogger(__name__)
-
 CHUNK: Shape3 = (16, 64, 64)
 """Voxels (z, y, x) that are compressed together in the cache: a fraction of a patch."""
 SHARD_VOXELS = 1 << 24
 """Voxels of a shard of a volume of small chunks, about."""
-TOLD_EVERY_S = 60
 MOST, MOST_CODES = 1 << 25, 1 << 22
 """Source voxels of an image, and of codes, that are resampled together, about. Where codes would vanish, they need up
 to 350 bytes a voxel."""
@@ -227,7 +223,7 @@ def _write_target(job: VolumeJob, grid: VolumeGrid, codes: _CodesOfCase) -> Loca
     write_begun(job.folder, name, BegunCase(fingerprint=job.fingerprint, label_sets=_members(codes.label_sets)))
     writer = _create(path, (1, *grid.shape), codes.dtype, grid)
     found, done = StreamedLocations(grid.shape), writer.open()
-    for box in _told(name, TARGET, list(writer.shards())):
+    for box in told(job.folder, name, TARGET, list(writer.shards())):
         if writer.is_done(box):
             part = done.read(box)[0]
         else:
@@ -245,7 +241,7 @@ def _write_layer(job: VolumeJob, grid: VolumeGrid, info: LayerInfo, codes: _Code
     """Write the numbers of objects into shards that are not done."""
     dtype = np.dtype(info.dtype)
     writer = _create(layer_path(job.folder, job.files.name, info.name), (1, *grid.shape), dtype, grid)
-    for box in _told(job.files.name, info.name, writer.pending()):
+    for box in told(job.folder, job.files.name, info.name, writer.pending()):
         writer.write(box, np.ascontiguousarray(codes.read_objects(box), dtype=dtype)[None])
 
 
@@ -258,8 +254,8 @@ def _write_image(job: VolumeJob, grid: VolumeGrid, read: ReadImage) -> None:
     if not pending:
         return
     before, axis = grid.source.shape, grid.separate_axis
-    limits = _limits(grid, read)
-    for box in _told(job.files.name, IMAGE, pending):
+    limits = _limits(job, grid, read)
+    for box in told(job.folder, job.files.name, IMAGE, pending):
         values = np.empty((n_channels, *box.shape), dtype=np.float32)
         for part in divided(box, lambda part: source_box(before, grid.shape, part, separate_axis=axis), MOST):
             values[(slice(None), *part.relative_to(box).slices)] = resample_box(
@@ -268,27 +264,18 @@ def _write_image(job: VolumeJob, grid: VolumeGrid, read: ReadImage) -> None:
         writer.write(box, values)
 
 
-def _limits(grid: VolumeGrid, read: ReadImage) -> Limits:
+def _limits(job: VolumeJob, grid: VolumeGrid, read: ReadImage) -> Limits:
     """Return the smallest and largest intensity of each channel, or of each slice of it, from one pass over all."""
     shape, axis = grid.source.shape, grid.separate_axis
     kind = (grid.volume.shape[0], 2) if axis is None else (grid.volume.shape[0], shape[axis], 2)
     limits = np.stack([np.full(kind[:-1], np.inf), np.full(kind[:-1], -np.inf)], axis=-1)
-    for box in blocks(Box.whole(shape), block_shape(shape, grid.order.permuted(grid.volume.chunk))[1]):
+    boxes = list(blocks(Box.whole(shape), block_shape(shape, grid.order.permuted(grid.volume.chunk))[1]))
+    for box in told(job.folder, job.files.name, f"range of the {IMAGE}", boxes):
         part = measured_limits(read(box), axis)
         inside = limits if axis is None else limits[:, box.start[axis] : box.stop[axis]]
         np.minimum(inside[..., 0], part[..., 0], out=inside[..., 0])
         np.maximum(inside[..., 1], part[..., 1], out=inside[..., 1])
     return limits
-
-
-def _told(name: str, layer: str, boxes: Sequence[Box]) -> Iterator[Box]:
-    """Yield blocks, and say every minute how many of them are done."""
-    said = time.monotonic()
-    for number, box in enumerate(boxes):
-        if time.monotonic() - said > TOLD_EVERY_S:
-            said = time.monotonic()
-            log.info("case %s: %s, %d of %d blocks", name, layer, number, len(boxes))
-        yield box
 
 
 def _create(path: Path, shape: tuple[int, int, int, int], dtype: np.dtype[Any], grid: VolumeGrid) -> ZarrWriter:

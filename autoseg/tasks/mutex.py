@@ -86,9 +86,9 @@ def part_by_affinities(
 
     Notes
     -----
-    With 4 to 6 offsets it takes 100 to 270 bytes and 0.1 to 4 µs per voxel of the box around the mask, most where the
-    mask fills the box. Source: Wolf et al., The Mutex Watershed and its Objective, arXiv 1904.12654, algorithm 1, by
-    bioimage-cpp.
+    With 4 to 6 offsets it takes 100 to 400 bytes and 0.1 to 7 µs per voxel of the box around the mask, most where the
+    mask fills the box and affinities are noise. Source: Wolf et al., The Mutex Watershed and its Objective, arXiv
+    1904.12654, algorithm 1, by bioimage-cpp.
     """
     mutex_watershed = optional(MODULE, EXTRA).mutex_watershed
     objects = np.zeros(mask.shape, dtype=np.uint32)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from autoseg.cli import common
-from autoseg.core.errors import DatasetError, Fault
+from autoseg.cli.preview import PreviewOptions, draw_preview
+from autoseg.core.errors import ConfigError, DatasetError, Fault
 
 
 @pytest.mark.parametrize(
@@ -135,3 +136,13 @@ def test_quiet_still_tells_warnings(capsys, options, shown):
     log.warning("w")
     log.error("e")
     assert capsys.readouterr().err.splitlines() == shown
+
+
+@pytest.mark.parametrize(("name", "advice"), [("x.txt", "x.png"), ("x", "x.png"), ("", "picture.png")])
+def test_pictures_are_written_to_png_files_alone(tmp_path, name, advice):
+    options = PreviewOptions("none", None, "0", 8, 0, None, None, (), tmp_path / name, tmp_path, json=False)
+    with pytest.raises(ConfigError, match=rf"expected a file that ends in \.png\. Write -o \S*{advice}"):
+        draw_preview("augmentation", options)
+    assert not list(tmp_path.iterdir())
+    common.check_picture(tmp_path / "x.PNG")
+    common.check_picture(None)

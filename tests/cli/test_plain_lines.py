@@ -51,6 +51,14 @@ def test_quick_work_is_about_ten_lines():
     assert [line for _, line in log.lines] == [f"training: {done}/300" for done in range(30, 301, 30)]
 
 
+def test_news_of_the_item_under_way_is_written_every_ten_seconds():
+    log = Log()
+    for block in range(1, 31):
+        log.work(1)
+        log.progress.report(0, 3, f"a: image, {block} of 90 blocks")
+    assert [line for _, line in log.lines] == [f"training: 0/3 a: image, {block} of 90 blocks" for block in (1, 10, 20)]
+
+
 def test_a_reminder_says_what_was_last_known_and_for_how_long():
     log = Log()
     log.work(12)

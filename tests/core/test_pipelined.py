@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from autoseg.core.pipelined import map_in_background
+from autoseg.core.pipelined import background_thread, map_in_background
 
 
 @pytest.fixture
@@ -82,3 +82,22 @@ def test_ending_the_iteration_early_waits_for_items_in_process(pool):
     assert n_finished <= 3
     time.sleep(0.05)
     assert len(finished) == n_finished
+
+
+def test_a_generator_that_is_abandoned_waits_for_no_thread_to_end(monkeypatch):
+    """Python would wait for ever if its garbage collector closed one while a thread begins or ends."""
+    threads = []
+
+    def squares():
+        with background_thread() as pool:
+            yield from map_in_background(
+                pool, lambda item: threads.append(threading.current_thread()) or item**2, range(9)
+            )
+
+    abandoned = squares()
+    assert next(abandoned) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", lambda *_: pytest.fail("waits for a thread"))
+        abandoned.close()
+    threads[0].join(10)
+    assert not threads[0].is_alive()

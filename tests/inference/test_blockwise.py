@@ -11,7 +11,7 @@ import torch
 from volume_examples import REGIONS, in_memory, make_predictor, noise, with_border, write_volume
 
 from autoseg.core.boxes import Box
-from autoseg.core.errors import DatasetError
+from autoseg.core.errors import DatasetError, FileFormatError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import Dataset
 from autoseg.inference.blockwise import VolumePredictor, read_box
@@ -186,7 +186,9 @@ def test_values_that_are_no_numbers_are_named(tmp_path):
     image = noise()
     image[10, 20, 5] = np.nan
     volume = VolumePredictor.open(make_predictor(tmp_path / "model"), write_volume(tmp_path / "v.zarr", image))
-    with pytest.raises(DatasetError, match="NaN or infinite"):
+    with pytest.raises(
+        FileFormatError, match=r"v\.zarr\[10:11, 20:21, 5:6\] \(z, y, x\): found 1 value that is NaN or infinite"
+    ):
         volume.predict_box(BOX)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,22 @@ def test_what_is_neither_folder_nor_image_nor_list_is_refused(images, dataset, n
     with pytest.raises(DatasetError) as raised:
         input_cases(Path(images / name), dataset())
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("n_channels", [1, 2])
+def test_volumes_in_a_folder_without_images_are_named_with_what_predicts_them(tmp_path, dataset, n_channels):
+    folder = tmp_path / "my volumes"
+    for name in ("x_0000.zarr", "x_0001.zarr", "y_0000.zarr"):
+        (folder / name).mkdir(parents=True)
+    with pytest.raises(DatasetError) as error:
+        input_cases(folder, dataset(n_channels))
+    assert "found no images, but 3 volumes: x_0000.zarr, x_0001.zarr, y_0000.zarr" in str(error.value)
+    written = str(error.value).split("write -i ")[1].split(" instead of -i ")[0]
+    assert shlex.split(written) == [str(folder / f"x_000{number}.zarr") for number in range(n_channels)]
+
+
+def test_a_volume_beside_images_says_how_it_is_predicted(images, dataset):
+    (images / "x_0000.zarr").mkdir()
+    cases, unusable = input_cases(images, dataset(2))
+    assert cases.keys() == {"a"}
+    assert unusable["x"].endswith(f"Predict it by itself: -i '{images / 'x_0000.zarr'}'.")

@@ -88,6 +88,13 @@ def test_a_spacing_in_other_units_is_a_fault(planned, factor):
     assert f"{1000:.3g} times off the training data, expected about 2 x 1 x 1 mm" in message
 
 
+def test_models_of_pictures_without_a_pixel_size_say_what_images_they_take(planned):
+    (message,) = messages(
+        (1, 9, 14, 12), Geometry(spacing=(5e-5, 8e-6, 8e-6)), planned(n_dims=2, spacing=(999.0, 1, 1))
+    )
+    assert "state no pixel size, so 1 mm was assumed for them: give the image in a format that states none" in message
+
+
 def test_spacings_are_compared_in_the_axes_of_the_file(planned):
     pair = planned(spacing=(8.0, 1.0, 0.5), transpose=(2, 0, 1))
     geometry = Geometry(spacing=(1.0, 0.5, 8.0))

@@ -112,6 +112,41 @@ def test_components_are_those_of_the_whole_volume_in_the_order_of_first_voxels(t
     assert [path.name for path in (tmp_path / "o.zarr").iterdir() if path.name == ".stitching"] == []
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_objects_of_slices_that_are_kept_apart_are_those_of_each_slice_alone(tmp_path, axis):
+    """Components: the numbers of slices follow one another. Parted objects: one to one."""
+    shape = [14, 15, 16]
+    shape[axis] = 3
+    classes = (winding(tuple(shape)) > 0).astype(np.uint8)
+    mask, probability = touching(tuple(shape), 12, 3, edge=60)
+    block = tuple(1 if at == axis else 8 for at in range(3))
+    chosen = StitchSettings(
+        separation=SeparationSettings(min_size=4), halo=tuple(0 if at == axis else 16 for at in range(3)), block=block,
+        chunk=block, apart=axis,
+    )  # fmt: skip
+    labels, numbers = labels_of("a"), InstanceNumbers()
+    given = stored(tmp_path / "c.npy", classes)
+    done = stitch_objects(given, None, tmp_path / "o.zarr", labels, chosen, numbers=numbers)
+    cores = stored(tmp_path / "p.npy", probability)
+    parted = stored(tmp_path / "m.npy", mask)
+    stitch_objects(parted, cores, tmp_path / "parted.zarr", labels, chosen, numbers=numbers)
+    taken: set[int] = set()
+    slices = (np.moveaxis(array, axis, 0) for array in (classes, result(tmp_path / "o.zarr")))
+    for own, found in zip(*slices, strict=True):
+        expected = renumbered(ndimage.label(own)[0].astype(np.uint32), 4)
+        pairs = set(zip(expected.ravel().tolist(), found.ravel().tolist(), strict=True))
+        assert len(pairs) == len(dict(pairs)) == len({number for _, number in pairs})
+        here = set(np.unique(found[found > 0]).tolist())
+        assert not here & taken
+        taken |= here
+    assert taken == set(range(1, done.n_objects[1] + 1)) and done.n_long == 0
+    slices = (np.moveaxis(array, axis, 0) for array in (mask, probability, result(tmp_path / "parted.zarr")))
+    for own, probable, found in zip(*slices, strict=True):
+        expected = separate(own > 0, probable, (1.0, 1.0), chosen.separation)
+        pairs = set(zip(expected.ravel().tolist(), found.ravel().tolist(), strict=True))
+        assert len(pairs) == len(dict(pairs)) == int(expected.max()) + 1
+
+
 def test_a_ring_through_many_blocks_is_one_object_and_its_neighbour_at_an_edge_another(tmp_path):
     classes = np.zeros((3, 20, 20), dtype=np.uint8)
     classes[1, 2:18, 2:18] = 1
@@ -318,6 +353,15 @@ def test_blocks_are_as_large_as_memory_allows(memory_gb, shape, halo):
         assert chosen.block[axis] >= shape[axis] or not fits(larger) or larger[axis] > 1024
         assert chosen.block[axis] % step == 0
     assert max(shape) / 2 ** (chosen.levels - 1) <= 1024
+
+
+@pytest.mark.parametrize(("edge", "is_whole"), [(2000, True), (20_000, False)])
+def test_a_slice_that_is_kept_apart_is_one_block_if_it_fits(edge, is_whole):
+    chosen = settings_within(1.0, (edge, 90, edge), SeparationSettings(), is_parted=True, apart=1)
+    assert chosen.apart == 1 and chosen.halo == (32, 0, 32) and chosen.block[1] == chosen.chunk[1] == 1
+    assert (chosen.block[0] >= edge and chosen.block[2] >= edge) == is_whole
+    z, y, x = (size + 2 * around for size, around in zip(chosen.block, chosen.halo, strict=True))
+    assert PARTED_BYTES * min(z, edge) * y * min(x, edge) <= 1e9
 
 
 def test_too_little_memory_is_named():

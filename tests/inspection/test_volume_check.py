@@ -77,17 +77,35 @@ def test_sampled_labels_are_multiplied_up_and_say_so(tmp_path, arrays, large, mo
     ("change", "message"),
     [
         (lambda image, labels: (image, labels[:5]), "labels of shape (5, 40, 50)"),
-        (lambda image, labels: (np.full_like(image, 7), labels), "intensities that differ"),
+        (lambda image, labels: (np.zeros_like(image), labels), "intensities that differ"),
         (lambda image, labels: (np.where(image > 100, np.nan, image), labels), "finite intensities"),
         (lambda image, labels: (image, np.where(labels == 2, 9, labels)), "only declared values"),
         (lambda image, labels: (np.stack([image, image]), labels), "1, as in channel_names"),
         (lambda image, labels: (image, labels + 0.5), "integers"),
     ],
-    ids=["shape", "constant", "nan", "undeclared", "channels", "fractions"],
+    ids=["shape", "empty", "nan", "undeclared", "channels", "fractions"],
 )
 def test_faults_are_found(tmp_path, arrays, large, change, message):
     report = survey_dataset(write(tmp_path, *change(*arrays))).report
     assert message in " ".join(map(str, report.faults)), report.faults
+
+
+def test_voxels_that_are_not_finite_are_named(tmp_path, arrays, large):
+    image, labels = arrays[0].astype(np.float32), arrays[1]
+    image[4:6, 20, 30:33] = np.inf
+    image[9, 39, 49] = np.nan
+    (fault,) = survey_dataset(write(tmp_path, image, labels)).report.faults
+    assert fault.found == "1 NaN and 6 infinite voxels in channel 0, the first in [4:6, 20:21, 30:32] (z, y, x)"
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_blank_image_is_used_and_named(tmp_path, arrays, is_large, request):
+    """A blank section, or a box beside the sample, is an image like any other."""
+    if is_large:
+        request.getfixturevalue("large")
+    report = survey_dataset(write(tmp_path, np.full_like(arrays[0], 7), arrays[1])).report
+    assert not report.faults
+    assert "image of case 'all' (image.npy): constant, every voxel is 7." in " ".join(report.warnings)
 
 
 def test_promises_and_numbers_are_refused_with_the_remedy(tmp_path, arrays, large):

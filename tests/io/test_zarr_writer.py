@@ -103,6 +103,17 @@ def test_a_2d_volume_has_no_axis_of_slices(tmp_path):
     assert np.array_equal(found.read(Box.whole(found.spatial_shape)), plane)
 
 
+def test_a_2d_volume_of_several_channels_has_them_first(tmp_path):
+    image = IMAGE[:, :1]
+    options = {"chunk": (1, 8, 8), "shard": (1, 16, 16), "levels": 2, "names": ("a", "b")}
+    volume = create_zarr(tmp_path / "a.zarr", image.shape, image.dtype, assumed_geometry(2), **options)
+    fill(volume, image)
+    volume.finish()
+    found = open_array(tmp_path / "a.zarr")
+    assert json.loads((tmp_path / "a.zarr/0/zarr.json").read_text())["dimension_names"] == ["c", "y", "x"]
+    assert np.array_equal(found.read(Box.whole(found.spatial_shape)), image)
+
+
 @pytest.mark.parametrize(
     "box",
     [Box((0, 0, 0), (4, 16, 15)), Box((0, 0, 8), (4, 16, 24)), Box((0, 0, 0), (8, 16, 16)), Box((8, 0, 0), (8, 0, 0))],

@@ -15,6 +15,7 @@ from autoseg.cases.case import Case
 from autoseg.cases.label_codes import encode_target
 from autoseg.cases.store import IMAGE, TARGET
 from autoseg.core.boxes import Box, blocks
+from autoseg.core.errors import CacheError, FileFormatError
 from autoseg.core.geometry import Geometry
 from autoseg.dataset.dataset import CaseFiles
 from autoseg.dataset.labels import Head, Labels
@@ -203,6 +204,25 @@ def test_a_killed_run_goes_on_and_a_changed_one_begins_anew(tmp_path, make_plan,
     assert n_shards == len(list((work.folder / "a.image.zarr").glob("0/.done/*"))) * 2, "no shard is written twice"
     write_volume_case(replace(work, fingerprint="version:2"))
     assert len([box for box in written if box is not None]) == 2 * n_shards, "all anew"
+
+
+@pytest.mark.parametrize("spacing", [(2.0, 1.0, 1.0), (2.0, 1.5, 0.7)], ids=["as it lies", "resampled"])
+def test_voxels_that_are_not_finite_are_named_before_anything_follows_from_them(tmp_path, make_plan, spacing):
+    image, _ = write_volume(tmp_path, spacing=spacing, n_channels=2)
+    image = image.astype(np.float32)
+    image[1, 9, 20:22, 30] = np.nan
+    np.save(tmp_path / "volume.npy", image)
+    plan = make_plan(normalization=("zscore",) * 2, spacing=(2.0, 1.0, 1.0)).model_copy(update={"crop": False})
+    work = job(tmp_path, plan, files_of(tmp_path))
+    named = r"volume\.npy\[9:10, 20:22, 30:31\] \(z, y, x\), channel 1: found 2 values that are NaN or infinite"
+    if spacing == (2.0, 1.0, 1.0):
+        write_volume_case(work)
+        with pytest.raises(CacheError, match=f"case a: .*{named}"):
+            open_store(work.folder, "a").read(IMAGE, Box((8, 16, 16), (12, 32, 32)))
+        return
+    with pytest.raises(FileFormatError, match=named):
+        write_volume_case(work)
+    assert not list((work.folder / "a.image.zarr" / "0").glob("c/**/*"))
 
 
 def test_a_store_is_sent_by_its_place(tmp_path, make_plan):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from autoseg.core.boxes import Box
 from autoseg.core.errors import DatasetError
 from autoseg.dataset.dataset import Dataset
 from autoseg.io.zarr_writer import ZarrWriter
-from autoseg.preprocessing import volume_case, volume_size
+from autoseg.preprocessing import block_progress, volume_case, volume_size
 from autoseg.preprocessing.runner import preprocess_dataset, stale_cases
 from autoseg.sampling.config import SamplingConfig
 from autoseg.sampling.loader import make_loader
@@ -199,3 +201,32 @@ def test_what_needs_a_case_in_memory_is_refused_with_the_remedy(dataset, tmp_pat
     assert failed.keys() == set(dataset.case_names)
     with pytest.raises(DatasetError, match=r"annotation_protocol.*Give boxes"):
         raise failed["all"]
+
+
+def test_blocks_of_a_large_case_are_counted_while_they_are_made(dataset, tmp_path, make_plan, monkeypatch):
+    """Through a file beside the cache, since the case may be in the hands of another process."""
+    monkeypatch.setattr(volume_size, "IN_MEMORY_VOXELS", 0)
+    monkeypatch.setattr(block_progress, "WRITTEN_EVERY_S", 0.0)
+    monkeypatch.setattr(block_progress, "READ_EVERY_S", 0.001)
+    original = ZarrWriter.write
+
+    def slow(self, *arguments):
+        time.sleep(0.02)
+        original(self, *arguments)
+
+    monkeypatch.setattr(ZarrWriter, "write", slow)
+    plan, told = make_plan(spacing=CONFIGURATIONS["resampled"]).model_copy(update={"crop": False}), []
+    preprocess_dataset(
+        dataset, plan, "3d_fullres", tmp_path, skip={"left", "right"}, progress=lambda *state: told.append(state)
+    )
+    *meanwhile, last = told
+    assert last == (1, 1, "all")
+    assert {state[:2] for state in meanwhile} == {(0, 1)}
+    said = [what for _, _, what in meanwhile]
+    assert said == list(dict.fromkeys(said))
+    for layer in ("target", "image"):
+        numbers = [
+            int(match[1]) for what in said if (match := re.fullmatch(rf"all: {layer}, (\d+) of \d+ blocks", what))
+        ]
+        assert len(numbers) > 1 and numbers == sorted(numbers)
+    assert not list(tmp_path.glob(".*"))

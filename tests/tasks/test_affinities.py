@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from exact_affinities import Exact
 from objects import draw_objects
 from test_object_parts import UNKNOWN, labels, scattered
 from tiny_models import make_checkpoint
@@ -117,27 +118,6 @@ def test_the_loss_is_cross_entropy_and_dice_over_known_pairs(shape):
     torch.testing.assert_close(loss, entropy + 1 - dice.mean())
     loss.backward()
     assert logits.grad is not None and not logits.grad[0][~known].any() and logits.grad[0][known].all()
-
-
-class Exact(nn.Module):
-    """Gives the exact affinities of the numbers of objects in its image; 0 where there is no pair."""
-
-    def __init__(self, offsets: tuple[tuple[int, int, int], ...]) -> None:
-        super().__init__()
-        self.offsets = offsets
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        own = images[:, 0]
-        outputs = [torch.where(own > 0, 5.0, -5.0)]
-        for offset in self.offsets:
-            other = torch.full_like(own, -1)
-            here, there = [slice(None)], [slice(None)]
-            for step, edge in zip(offset[4 - own.ndim :], own.shape[1:], strict=True):
-                here.append(slice(max(0, -step), edge - max(0, step)))
-                there.append(slice(max(0, step), edge - max(0, -step)))
-            other[tuple(here)] = own[tuple(there)]
-            outputs.append(torch.where((own == other) & (own > 0), 5.0, -5.0).masked_fill(other < 0, 0))
-        return torch.stack(outputs, 1)
 
 
 def configuration(patch: tuple[int, ...]) -> Configuration:

@@ -8,41 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bioimage_cpp import segmentation
+from exact_affinities import FLAT, MUTEX, predictor
 from objects import draw_objects
-from test_affinities import FLAT, Exact
-from tiny_models import make_checkpoint
 
-from autoseg import Dataset
 from autoseg.cases.case import Case
-from autoseg.core.errors import ConfigError, ModelError
+from autoseg.core.errors import AutosegError, ConfigError, ModelError
 from autoseg.core.geometry import Geometry
+from autoseg.core.orientation import VoxelOrder
 from autoseg.evaluation.instances import match_instances
-from autoseg.inference import Predictor
 from autoseg.inference.predict_group import predict_group
+from autoseg.inference.predict_images import predict_images
 from autoseg.inference.predictor_group import PredictorGroup, separation_of
 from autoseg.io.images import read_labels, write_labels
-from autoseg.nn.checkpoint import save_checkpoint
 from autoseg.tasks.separation import SeparationSettings
-
-DEEP = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (2, 0, 0), (0, -2, 0), (0, 0, 3))
-MUTEX = SeparationSettings(method="mutex", min_size=0)
-
-
-def predictor(folder, n_dims, offsets=None, **options):
-    """Return a predictor of a model folder whose only network gives exact affinities of the objects in its image."""
-    spacing = (999.0, 1.0, 1.0) if n_dims == 2 else (1.0, 1.0, 1.0)
-    checkpoint = make_checkpoint(n_dims=n_dims, spacing=spacing, ending=".nii.gz")
-    save_checkpoint(folder / "fold_0" / "checkpoint_final.pt", checkpoint)
-    chosen = (FLAT if n_dims == 2 else DEEP) if offsets is None else offsets
-    affinities = {"affinities": [list(offset) for offset in chosen]} if chosen else {}
-    content = {
-        **checkpoint.dataset, "task": "instances", "labels": {"background": 0, "cell": 1}, "unlabelled": 65535,
-        **affinities,
-    }  # fmt: skip
-    dataset = Dataset.from_json(content, name="d", folder=None)
-    loaded = Predictor.load(folder, device="cpu")
-    model = replace(loaded.model, dataset=dataset, networks=(Exact(tuple(chosen)),), **options)
-    return replace(loaded, model=model, autocast_dtype=None)
 
 
 def drawn(n_dims):
@@ -64,6 +42,24 @@ def test_exact_affinities_in_many_mirrored_windows_are_parted_into_the_objects(n
 
 def averaged(group, image, geometry):
     return group.label_map(group.prepare(Case("x", image, geometry)))
+
+
+@pytest.mark.parametrize(
+    "order", [VoxelOrder((1, 2, 0), (False, True, False)), VoxelOrder((2, 0, 1), (True, False, True))], ids=str
+)
+def test_slices_along_any_axis_of_the_file_are_parted_each_by_itself(order, tmp_path):
+    own = predictor(tmp_path, 2, separation=MUTEX)
+    geometry = Geometry(spacing=(3.0, 1.0, 1.0), direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
+    directed = own.model.plan.model_copy(update={"direction": geometry.direction})
+    group = PredictorGroup((replace(own, model=replace(own.model, plan=directed)),))
+    objects = np.concatenate([draw_objects((1, 40, 44), 3.0, seed) for seed in range(3)])
+    objects[1, :, :6] = 0
+    found = averaged(group, order.apply(objects[None].astype(np.float32)), order.turned(geometry, objects.shape))
+    alone = [np.unique(plane[plane > 0]) for plane in order.invert(found)]
+    for plane, expected in zip(order.invert(found), objects, strict=True):
+        assert match_instances(plane[None], expected[None]).average_precision() == 1
+        np.testing.assert_array_equal(plane > 0, expected > 0)
+    assert len(np.concatenate(alone)) == len(np.unique(found)) - 1 > 30
 
 
 @pytest.mark.parametrize("instances", ["mutex", "watershed", None])
@@ -103,3 +99,21 @@ def test_methods_that_do_not_fit_the_models_are_refused_before_anything_is_predi
     monkeypatch.setitem(sys.modules, "bioimage_cpp.segmentation", None)
     with pytest.raises(ConfigError, match=r"pip install 'autoseg\[mutex\]'"):
         predict_group(group, tmp_path, tmp_path / "out", instances="mutex")
+
+
+@pytest.mark.parametrize("lacks", ["offsets", "package", "one grid"])
+def test_models_that_cannot_be_parted_by_mutex_are_by_the_watershed_as_the_message_says(lacks, tmp_path, monkeypatch):
+    own = predictor(tmp_path / "a", 2, FLAT[:2] if lacks == "offsets" else None, separation=MUTEX)
+    models, objects = [own], drawn(2)
+    if lacks == "package":
+        monkeypatch.setitem(sys.modules, "bioimage_cpp.segmentation", None)
+    if lacks == "one grid":
+        configuration = own.model.configuration.model_copy(update={"spacing": (2.0, 2.0)})
+        other = predictor(tmp_path / "b", 2)
+        models.append(replace(other, model=replace(other.model, configuration=configuration)))
+    write_labels(tmp_path / "in" / "c_0000.nii.gz", objects, Geometry(spacing=(999.0, 1.0, 1.0), ndim=2))
+    for method in (None, "mutex"):
+        with pytest.raises(AutosegError):
+            predict_images(tmp_path / "in", tmp_path / "out", models, instances=method, workers=0)
+    report = predict_images(tmp_path / "in", tmp_path / "out", models, instances="watershed", workers=0)
+    assert not report.failed and read_labels(tmp_path / "out" / "c.nii.gz")[0].max() > 5
