@@ -51,9 +51,12 @@ class VolumeObjects:
         dataset, separation = group.dataset, separation_of(group)
         unsuitable = "cellpose" if method == "cellpose" else "mutex" if separation.method == "mutex" else None
         if unsuitable is not None:
+            needed, other = "the whole volume", ""
+            if apart is not None:
+                needed, other = "whole slices in memory", ", or predict the slices as images"
             raise ConfigError(
-                f"--instances: found {unsuitable}, expected watershed: {unsuitable} needs the whole volume. Write "
-                "--instances watershed."
+                f"--instances: found {unsuitable}, expected watershed: {unsuitable} needs {needed}. Write "
+                f"--instances watershed{other}."
             )
         if method is not None:
             saved = SavedInstances.by(method, dataset, separation)
