@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -221,11 +221,32 @@ def decided_regions(
     ``regions`` are the same part of a case as each model needs it; ``pairs`` get its logits, as observers that want
     them do; the rest as for :meth:`PredictorGroup.label_map`.
     """
-    labels, streams = group.dataset.labels, []
+    made = [watched(slabs, (*observers, *pairs)) for slabs in region_logits(group, regions, observers)]
+    return decided_logits(group, regions, made, observers, pool)
+
+
+def region_logits(
+    group: PredictorGroup, regions: Sequence[PreparedRegion], observers: Sequence[Observer] = ()
+) -> list[Iterator[Slab]]:
+    """Return the slabs of logits of each model, with those of its members if an observer needs them."""
+    made = []
     for predictor, own in zip(group.predictors, regions, strict=True):
+        is_separate = needs_members(observers) and len(predictor.model.networks) > 1
+        made.append(predictor.slabs(own.image, own.record.case, separate=is_separate))
+    return made
+
+
+def decided_logits(
+    group: PredictorGroup,
+    regions: Sequence[PreparedRegion],
+    logits: Sequence[Iterable[Slab]],
+    observers: Sequence[Observer] = (),
+    pool: Executor | None = None,
+) -> Iterator[tuple[int, LabelMap]]:
+    """Yield what :func:`decided_regions` does, given the slabs of each model."""
+    labels, streams = group.dataset.labels, []
+    for predictor, own, slabs in zip(group.predictors, regions, logits, strict=True):
         n_members = len(predictor.model.networks) if needs_members(observers) else 0
-        made = predictor.slabs(own.image, own.record.case, separate=n_members > 1)
-        slabs = watched(made, (*observers, *pairs))
         if len(group.predictors) == 1:
             return decided_slabs(
                 slabs, own.record, labels, box=own.box, observers=observers, n_members=n_members, pool=pool

@@ -74,7 +74,7 @@ class MemoryNeed:
 
 @dataclass(frozen=True, slots=True)
 class SliceNeed:
-    """What the prediction of a stack holds in memory: the slice that is predicted, and the next one as it is prepared.
+    """What the prediction of a stack holds in memory: a few slices, from the one that is read to that which is written.
 
     Fields as for :class:`MemoryNeed`.
     """
@@ -89,17 +89,18 @@ class SliceNeed:
     def bytes_of(self, column: Box) -> int:
         """Return the bytes, given the part of each slice that is written, as a box in the plan's axes.
 
-        The sum over both slices as a network sees them, the reading of one (as stored, as numbers, normalised), the
-        sums of windows, copies of the logits, and two slices of each output.
+        The sum over five slices as a network sees them (two decided, one predicted, two prepared), the reading of one
+        (as stored, as numbers, normalised), the logits of two and the sums of windows of one, copies of the logits
+        while they are decided, and two slices of each output.
         """
         record, volume = self.slices.record, self.slices.volume
         before = math.prod(record.shape[1:])
         spacing = target_spacing(record.spacing_before, self.configuration)
         patch = window_shape(self.configuration.patch_size)
         after = math.prod(map(max, resampled_shape(record.shape, record.spacing_before, spacing)[1:], patch[1:]))
-        image = volume.shape[0] * (before * (volume.dtype.itemsize + 12) + 12 * after)
+        image = volume.shape[0] * (before * (volume.dtype.itemsize + 12) + 20 * after)
         n_sums = self.n_outputs * self.n_stacked
-        logits = 4 * n_sums * after + 4 * _SLICE_COPIES * n_sums * before
+        logits = 4 * 3 * n_sums * after + 4 * _SLICE_COPIES * n_sums * before
         return int(image + logits + 2 * self.written_bytes * math.prod(column.shape[1:])) + self.fixed
 
 

@@ -67,9 +67,12 @@ class VolumeObjects:
         if method is not None and has_affinities(group):
             group, method = parted_by(group, method), None
         if method == "cellpose":
+            needed, other = "the whole volume", ""
+            if apart is not None:
+                needed, other = "whole slices in memory", ", or predict the slices as images"
             raise ConfigError(
-                "--instances: found cellpose, expected watershed: cellpose needs the whole volume. Write --instances "
-                "watershed."
+                f"--instances: found cellpose, expected watershed: cellpose needs {needed}. Write --instances "
+                f"watershed{other}."
             )
         dataset, separation = group.dataset, separation_of(group)
         if method is not None:

@@ -1,4 +1,4 @@
-"""Volume of any size for models of 2-D images: a stack, of which memory holds the slice that is predicted and the next.
+"""Volume of any size for models of 2-D images: a stack, of which memory holds a few slices at a time.
 
 A slice is predicted as that image alone, with its own crop and normalisation. So it is read as a whole, and only whole
 slices are parts of the work. A stack that fits into memory is put together by :mod:`autoseg.inference.prepared`.
@@ -18,9 +18,16 @@ from autoseg.core.boxes import Box
 from autoseg.core.channel_statistics import ChannelStatistics
 from autoseg.core.pipelined import background_thread, map_in_background
 from autoseg.inference.decided import DecidedSlab, Observer, needs_members
-from autoseg.inference.predictor_group import PredictorGroup, PreparedRegion, decided_regions, numbers_of_image
+from autoseg.inference.predictor_group import (
+    PredictorGroup,
+    PreparedRegion,
+    decided_logits,
+    numbers_of_image,
+    region_logits,
+)
 from autoseg.inference.prepared import PlacedSlice, PreparedPart, n_slices, slice_case, slice_place, stack_record
 from autoseg.inference.volume_outputs import file_part
+from autoseg.inference.window import Slab
 from autoseg.io.stored_array import StoredArray, refuse_broken
 from autoseg.preprocessing import Preprocessed
 from autoseg.preprocessing.volume_statistics import volume_statistics
@@ -59,14 +66,25 @@ class VolumeSlices:
     def decided_slabs(
         self, box: Box, observers: Sequence[Observer] = (), pool: Executor | None = None
     ) -> Iterator[tuple[int, LabelMap]]:
-        """Yield ``(plane of the box, file values (1, y, x))`` of each slice within a box that is not empty."""
-        for index, image in self._prepared(box):
+        """Yield ``(plane of the box, file values (1, y, x))`` of each slice within a box that is not empty.
+
+        With ``pool`` a slice is decided, and taken in by the observers, while networks compute the next.
+        """
+
+        def computed() -> Iterator[tuple[int, list[PreparedRegion], list[list[Slab]]]]:
+            for index, image in self._prepared(box):
+                regions = [PreparedRegion(own.image, own.record) for own in image]
+                yield index, regions, [list(slabs) for slabs in region_logits(self.group, regions, observers)]
+
+        def decided(item: tuple[int, list[PreparedRegion], list[list[Slab]]]) -> tuple[int, LabelMap]:
+            index, regions, logits = item
             cut = _Cut(box, observers)
-            placed = PlacedSlice(index, image[0].record, self.group.dataset.labels, (cut,))
-            regions = [PreparedRegion(own.image, own.record) for own in image]
-            for _ in decided_regions(self.group, regions, (placed,), pool):
+            placed = PlacedSlice(index, regions[0].record, self.group.dataset.labels, (cut,))
+            for _ in decided_logits(self.group, regions, logits, (placed,)):
                 pass
-            yield index - box.start[0], cut.values
+            return index - box.start[0], cut.values
+
+        return map(decided, computed()) if pool is None else map_in_background(pool, decided, computed())
 
     def number_slabs(self, box: Box, pool: Executor | None = None) -> Iterator[tuple[int, Float32Array]]:
         """Yield ``(plane of the box, numbers (R, 1, y, x))`` of each slice within a box, by models of regression."""

@@ -231,6 +231,9 @@ def test_objects_of_slices_are_parted_alone_and_no_two_have_a_number(tmp_path, k
     pairs = {(int(one), int(other)) for one, other in zip(found.ravel(), expected.ravel(), strict=True)}
     assert len(pairs) == expected.max() + 1 == found.max() + 1 > 10  # one to one
     assert predict(predictor, path, tmp_path / "out", further=further).skipped == ("v",)
+    if kind == "classes":
+        with pytest.raises(ConfigError, match=r"cellpose needs whole slices in memory.*the slices as images"):
+            predict(predictor, path, tmp_path / "out", further={"instances": "cellpose"})
 
 
 def test_a_slice_that_takes_more_memory_is_refused_with_what_it_takes(model, volume, tmp_path):
