@@ -210,7 +210,7 @@ def _spacing_fix(geometry: Geometry, plan: Plan) -> str:
     if geometry.metadata.get("spacing") != ASSUMED and plan.original_median_spacing == UNSTATED_SPACING:
         return (
             "The training images state no pixel size, so 1 mm was assumed for them: give the image in a format that "
-            "states none either, such as .npy."
+            "states none either, such as .npy or a Zarr array without OME metadata."
         )
     if geometry.metadata.get("spacing") != ASSUMED:
         return "Correct the spacing in the file's header (millimetres)."
