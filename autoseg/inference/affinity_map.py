@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from skimage.segmentation import watershed
 
 from autoseg.cases.case import CaseRecord
@@ -40,7 +41,7 @@ class AffinityMap:
 
         More outputs, such as those of members, may follow.
         """
-        self._total[:, first : first + logits.shape[1]] += as_units(self._task.affinities(logits))
+        self._total[:, first : first + logits.shape[1]] += as_units(expit(self._task.affinity_logits(logits)))
 
     def separation(self, settings: SeparationSettings, slice_axis: int | None = None) -> Separate:
         """Return :meth:`part` as a function that disregards probabilities and spacing.

@@ -92,49 +92,7 @@ class VolumePredictor:
         """
         group = predictor if isinstance(predictor, PredictorGroup) else PredictorGroup((predictor,))
         _refuse(group)
-        return cls._open(group, (locations,) if isinstance(locations, str) else tuple(locations), name)
-
-    @classmethod
-    def of_box(cls, group: PredictorGroup, locations: Sequence[str], name: str) -> VolumePredictor:
-        """Open a volume of which a box is to be a case (:func:`read_box`); otherwise as :meth:`open`.
-
-        The label map of the box is made at once, so that its task may have a ``finish`` of its own.
-        """
-        if group.needs_network_to_prepare:
-            _refuse(group)
-        return cls._open(group, tuple(locations), name)
-
-    @classmethod
-    def _open(cls, group: PredictorGroup, given: Sequence[str], name: str) -> VolumePredictor:
-        wholes, boxes = zip(*map(split_box, given), strict=True)
-        if len(set(boxes)) > 1:
-            found = ", ".join(str(box or "none") for box in boxes)
-            raise ConfigError(
-                f"channels of the volume: found the boxes {found}, expected the same for each. Write one box after "
-                "every location, or none."
-            )
-        volume = open_volume(wholes)
-        box = Box.whole(volume.spatial_shape) if boxes[0] is None else boxes[0]
-        part_of(volume, box)  # raises unless the box lies in the volume
-        plans = [(model.plan, model.configuration) for model in group.models]
-        faults = [
-            fault
-            for plan in plans
-            for fault in header_faults(
-                ", ".join(wholes), volume.shape, volume.geometry, *plan, channel_fix=_CHANNEL_FIX
-            )
-        ]
-        if faults:
-            raise DatasetError(list(dict.fromkeys(faults)))
-        slices = VolumeSlices.of(group, volume, name)
-        if slices is not None:
-            return cls(group, volume, box, name, (), slices)
-        is_file = not any(map(is_location, wholes))
-        statistics = None if is_file else volume_statistics(volume)  # of an image file by the crop of each plan
-        prepared = (
-            prepare_volume(volume, name, wholes, *plan, is_file=is_file, statistics=statistics) for plan in plans
-        )
-        return cls(group, volume, box, name, tuple(prepared))
+        return _opened(group, (locations,) if isinstance(locations, str) else tuple(locations), name)
 
     @property
     def target(self) -> StoredArray:
@@ -258,13 +216,45 @@ class VolumePredictor:
         return replace(self, volume=wider, prepared=prepared, slices=slices), box.relative_to(hull)
 
 
+def _opened(group: PredictorGroup, given: Sequence[str], name: str) -> VolumePredictor:
+    """Return :meth:`VolumePredictor.open` of locations, whatever the task of the models."""
+    wholes, boxes = zip(*map(split_box, given), strict=True)
+    if len(set(boxes)) > 1:
+        found = ", ".join(str(box or "none") for box in boxes)
+        raise ConfigError(
+            f"channels of the volume: found the boxes {found}, expected the same for each. Write one box after "
+            "every location, or none."
+        )
+    volume = open_volume(wholes)
+    box = Box.whole(volume.spatial_shape) if boxes[0] is None else boxes[0]
+    part_of(volume, box)  # raises unless the box lies in the volume
+    plans = [(model.plan, model.configuration) for model in group.models]
+    faults = [
+        fault
+        for plan in plans
+        for fault in header_faults(", ".join(wholes), volume.shape, volume.geometry, *plan, channel_fix=_CHANNEL_FIX)
+    ]
+    if faults:
+        raise DatasetError(list(dict.fromkeys(faults)))
+    slices = VolumeSlices.of(group, volume, name)
+    if slices is not None:
+        return VolumePredictor(group, volume, box, name, (), slices)
+    is_file = not any(map(is_location, wholes))
+    statistics = None if is_file else volume_statistics(volume)  # of an image file by the crop of each plan
+    prepared = (prepare_volume(volume, name, wholes, *plan, is_file=is_file, statistics=statistics) for plan in plans)
+    return VolumePredictor(group, volume, box, name, tuple(prepared))
+
+
 def read_box(predictor: PredictorGroup, name: str, files: Sequence[Path]) -> PreparedCase:
     """Return the box of a volume, which locations of its channels name, as a case that is predicted as a part of it.
 
     Its label map, and what observers see, are those of the box. Voxels are read when they are predicted; memory holds
-    the planes that windows need. Errors as for :meth:`VolumePredictor.of_box`.
+    the planes that windows need. Since the label map of the box is made at once, its task may have a ``finish`` of its
+    own; otherwise errors are those of :meth:`VolumePredictor.open`.
     """
-    volume = VolumePredictor.of_box(predictor, [str(path) for path in files], name)
+    if predictor.needs_network_to_prepare:
+        _refuse(predictor)
+    volume = _opened(predictor, [str(path) for path in files], name)
     box, geometry = crop_part(volume.box, volume.record), volume.target.geometry
 
     def part(prepared: PreparedVolume) -> PreparedPart:

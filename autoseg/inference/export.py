@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import expit
 from torch import Tensor
 
 from autoseg.cases.case import CaseRecord
@@ -223,7 +224,10 @@ def _cores(slab: Tensor, task: Task) -> Float32Array | None:
 
 def _affinities(slab: Tensor, task: Task) -> Float32Array | None:
     """Return ``DecidedSlab.affinities`` of logits (O, planes, y, x): (A, planes, y, x), or None."""
-    return task.affinities(slab.numpy()) if isinstance(task, Affinities) else None
+    if not isinstance(task, Affinities):
+        return None
+    affinities: Float32Array = expit(task.affinity_logits(slab.numpy()))
+    return affinities
 
 
 def outside_probabilities(labels: Labels) -> tuple[int, ...]:

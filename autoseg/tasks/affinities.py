@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
-from autoseg.core.arrays import BoolArray, Float32Array, LabelMap
+from autoseg.core.arrays import BoolArray, LabelMap
 from autoseg.dataset.instance_numbers import Offset
 from autoseg.dataset.labels import Labels
 from autoseg.tasks.dice import dice_per_head
@@ -142,11 +141,10 @@ class Affinities:
                     smallest = smallest.minimum(_moved(own, axis, step))
         return smallest.expand(-1, self.labels.n_classes, *[-1] * (logits.ndim - 2))
 
-    def affinities(self, logits: NDArray[np.floating[Any]]) -> Float32Array:
-        """Return the affinity at each offset, (A, *S) in [0, 1], from logits (O, *S), which more may follow."""
+    def affinity_logits(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """Return the logits of the affinity at each offset, (A, *S), of logits (O, *S), which more may follow."""
         first = self.labels.n_classes - 1
-        affinities: Float32Array = expit(logits[first : first + len(self.offsets)])
-        return affinities
+        return logits[first : first + len(self.offsets)]
 
     def score(self, counts: Tensor) -> list[float | None]:
         """Return the Dice of each of the classes from counts (3, K); None where it shows nowhere."""
