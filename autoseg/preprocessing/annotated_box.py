@@ -14,9 +14,9 @@ from autoseg.cases.store import CaseStore
 from autoseg.core.arrays import Shape3
 from autoseg.core.boxes import Box, box_of, n_blocks
 
-CELLS = 8
+CELLS = 4
 """Cells that a box is wide on each axis, about. Boxes start at cells, and annotated voxels are counted in them: there
-are 8 million cells for boxes of 2^26 voxels in a volume of 10^12."""
+are 8 million cells for boxes of 2^23 voxels in a volume of 10^12."""
 
 Float64Array = NDArray[np.float64]
 

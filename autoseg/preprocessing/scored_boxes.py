@@ -21,15 +21,16 @@ from autoseg.core.json_models import save_model
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.volume_part import VolumePart
 from autoseg.io.arrays import open_array, open_volume
+from autoseg.preprocessing import volume_size
 from autoseg.preprocessing.annotated_box import annotated_box
 from autoseg.preprocessing.freshness import annotation_stamp, short_hash
 from autoseg.preprocessing.volume_size import is_large
 
 log = logging.getLogger(__name__)
 
-SCORED_VOXELS = 1 << 26
-"""Voxels of the largest box, half of the largest case in memory: its labels, and what is kept to calibrate and to part
-objects, are in memory at once. Some 600 windows of 128 x 128 x 128 voxels reach it; 250 iterations train 500."""
+SCORED_VOXELS = 1 << 23
+"""Voxels of the largest box that is chosen. Some 85 windows of 128 x 128 x 128 voxels reach it, which without a GPU take
+minutes; a user may name a box of up to ``IN_MEMORY_VOXELS``."""
 SCORED_BOXES_FILE = "scored_boxes.json"
 """File in the folder of the preprocessed data set."""
 _LOCK = ".scored_boxes.lock"
@@ -86,7 +87,7 @@ def choose_scored_boxes(
             log.warning(
                 "%s: the box of case %s was chosen for other labels, is no part of the case, or has more than %d "
                 "voxels. Another is chosen: %s. Earlier scores are of the earlier box.",
-                folder / SCORED_BOXES_FILE, name, SCORED_VOXELS, chosen[name],
+                folder / SCORED_BOXES_FILE, name, volume_size.IN_MEMORY_VOXELS, chosen[name],
             )  # fmt: skip
         if chosen:
             cases = {**known.cases, **{name: _described(dataset.case(name), box) for name, box in chosen.items()}}
@@ -128,7 +129,7 @@ def _known_box(files: CaseFiles, known: ScoredBoxes) -> Box | None:
     if found is None or found.annotation != _annotation(files):
         return None
     own, box = _own_box(files), box_of(found.box)
-    return box if 0 < box.n_voxels <= SCORED_VOXELS and box.intersection(own) == box else None
+    return box if 0 < box.n_voxels <= volume_size.IN_MEMORY_VOXELS and box.intersection(own) == box else None
 
 
 def _described(files: CaseFiles, box: Box) -> ScoredBox:
