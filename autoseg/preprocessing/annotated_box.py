@@ -16,7 +16,7 @@ from autoseg.core.boxes import Box, box_of, n_blocks
 
 CELLS = 4
 """Cells that a box is wide on each axis, about. Boxes start at cells, and annotated voxels are counted in them: there
-are 8 million cells for boxes of 2^23 voxels in a volume of 10^12."""
+are 15 million cells for boxes of 2^22 voxels in a volume of 10^12."""
 
 Float64Array = NDArray[np.float64]
 

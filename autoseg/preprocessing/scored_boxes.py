@@ -28,8 +28,8 @@ from autoseg.preprocessing.volume_size import is_large
 
 log = logging.getLogger(__name__)
 
-SCORED_VOXELS = 1 << 23
-"""Voxels of the largest box that is chosen. Some 85 windows of 128 x 128 x 128 voxels reach it, which without a GPU take
+SCORED_VOXELS = 1 << 22
+"""Voxels of the largest box that is chosen. Some 90 windows of 128 x 128 x 128 voxels reach it, which without a GPU take
 minutes; a user may name a box of up to ``IN_MEMORY_VOXELS``."""
 SCORED_BOXES_FILE = "scored_boxes.json"
 """File in the folder of the preprocessed data set."""
