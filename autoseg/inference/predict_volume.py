@@ -167,7 +167,7 @@ def predict_volume(
         elsewhere(math.prod(target.spatial_shape), progress)
     left = _n_left(outputs)
     if left:
-        log.info("%s: part %d of %d is done, %s of other parts are not", path, options.part.index, options.part.count,
+        log.info("%s: part %d of %d is done, %s of other parts left", path, options.part.index, options.part.count,
                  counted(left, "shard"))  # fmt: skip
         return PredictionReport(done=(name,))
     is_new = _conclude(opened, outputs, options.write_as, objects, progress)
