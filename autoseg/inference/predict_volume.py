@@ -265,7 +265,7 @@ def _units(
                 f"one slice of {opened.slices.slice_shape} voxels, which is normalised as a whole",
             )
         raise ConfigError(
-            f"memory: found {max(budget, 0) / GB:.2f} GB for {what}, expected at least {most / GB:.2f} GB, for "
+            f"memory: found {max(budget, 0) / GB:.2f} GB for {what}, expected {(most - budget) / GB:.2g} GB more, for "
             f"{least}. Give --memory-gb {(options.memory_gb or 0) + (most - budget) / GB + 0.05:.1f} or more."
         )
     what = "column" if opened.slices is None else "slice"
