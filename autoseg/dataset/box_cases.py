@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -137,21 +137,37 @@ def grouped(
     if not parts:
         return groups
     shared = {name for name in parts if _n_parts(parts, parts[name]) > 1}
-    volumes = {part.images for part in parts.values()}
-    is_all = len(parts) == len(files) > 1 and len(volumes) == 1 and not any(groups.values())
-    if is_all:
-        (volume,) = volumes
+    names = _short_names({part.images[0] for part in parts.values()})
+    is_one = len({part.images for part in parts.values()}) == 1
+    if len(parts) == len(files) > 1 and is_one and not any(groups.values()):
+        (volume,) = names.values()
         findings.warn(
-            KEY, f"all cases are parts of {Path(volume[0]).name}, so each is a group of its own, and scores say little "
-            "about other volumes. Annotate a part of another volume, or write cases.<name>.group",
+            KEY, f"all cases are parts of {volume}, so each is a group of its own, and scores say little about other "
+            "volumes. Annotate a part of another volume, or write cases.<name>.group",
         )  # fmt: skip
     else:
-        groups |= {name: Path(parts[name].images[0]).name for name in shared if groups[name] is None}
+        groups |= {name: names[parts[name].images[0]] for name in shared if groups[name] is None}
     overlapping = [pair for pair in combinations(sorted(parts), 2) if parts[pair[0]].overlaps(parts[pair[1]])]
     joined = [f"{first} and {second}" for first, second in overlapping if _join(groups, first, second)]
     if joined:
         findings.warn(KEY, f"parts that overlap are kept in one fold: {listed(joined)}")
     return groups
+
+
+def _short_names(locations: Set[str]) -> dict[str, str]:
+    """Return location -> its end: file and array, and as many folders as tell all apart (A/v.zarr, B/v.zarr).
+
+    A shorter name, such as that of the array, is often the same in every volume, which would make them one group.
+    """
+    split = {location: parse_location(location) for location in locations}
+    for n_parts in range(1, max((len(path.parts) for path, _ in split.values()), default=0) + 1):
+        names = {
+            location: "/".join(path.parts[-n_parts:]) + (f":{array}" if array else "")
+            for location, (path, array) in split.items()
+        }
+        if len(set(names.values())) == len(names):
+            return names
+    return {location: location for location in locations}
 
 
 def _n_parts(parts: Mapping[str, VolumePart], part: VolumePart) -> int:

@@ -216,7 +216,7 @@ def _spacing_fix(geometry: Geometry, plan: Plan) -> str:
         return "Correct the spacing in the file's header (millimetres)."
     return (
         "The file does not state the spacing of every axis, so 1 mm was assumed: write it in mm into <case>.json "
-        'beside the image, {"spacing": [z, y, x]}.'
+        'beside the image (of an array volume.json beside volume.zarr), {"spacing": [z, y, x]}.'
     )
 
 

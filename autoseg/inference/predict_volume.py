@@ -6,8 +6,9 @@ import hashlib
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -139,7 +140,7 @@ def predict_volume(
         check_stored(output / f"{name}{options.write_as}", opened.target)
     if overwrite:
         _remove(path, options.part)
-    target = opened.target
+    target, is_begun = opened.target, path.exists()
     layout = Layout.of(target.spatial_shape, along, is_sliced=opened.slices is not None)
     outputs = volume_outputs(
         group, target, path, layout, save_probabilities=save_probabilities, save_uncertainty=save_uncertainty,
@@ -147,7 +148,8 @@ def predict_volume(
     )  # fmt: skip
     _check_settings(path, _settings(opened, locations))
     box = box_of_part(target.spatial_shape, _least(opened, layout), _window(opened), options.part)
-    todo = _units(opened, outputs, layout, box, options) if elsewhere is None else []
+    with _removing_if_refused(path, is_new=not is_begun and options.part.count == 1):
+        todo = _units(opened, outputs, layout, box, options) if elsewhere is None else []
     gaps = [str(gap) for gap in opened.volume.missing(box.shifted(opened.box.start))] if box.n_voxels else []
     _report_gaps(opened.volume, gaps)
     if options.is_helping:
@@ -167,11 +169,25 @@ def predict_volume(
         elsewhere(math.prod(target.spatial_shape), progress)
     left = _n_left(outputs)
     if left:
-        log.info("%s: part %d of %d is done, %s of other parts are not", path, options.part.index, options.part.count,
+        log.info("%s: part %d of %d is done, %s of other parts left", path, options.part.index, options.part.count,
                  counted(left, "shard"))  # fmt: skip
         return PredictionReport(done=(name,))
     is_new = _conclude(opened, outputs, options.write_as, objects, progress)
     return PredictionReport(done=(name,)) if todo or is_shared or is_new else PredictionReport(skipped=(name,))
+
+
+@contextmanager
+def _removing_if_refused(path: Path, *, is_new: bool) -> Iterator[None]:
+    """Remove arrays that are new, and that no other process writes, if what is done here raises ``ConfigError``.
+
+    Other programs would take them for a prediction of background alone.
+    """
+    try:
+        yield
+    except ConfigError:
+        if is_new:
+            _remove_arrays(path)
+        raise
 
 
 def _n_left(outputs: Sequence[VolumeOutput]) -> int:
@@ -193,12 +209,17 @@ def _remove(path: Path, part: Part) -> None:
             f"--overwrite: found --part {part.index}/{part.count}, but other parts may be at work. "
             f"Remove {path} yourself, then start the parts without --overwrite."
         )
+    _remove_arrays(path)
+    for ending in STORED_ENDINGS:
+        path.with_name(path.name.removesuffix(ZARR) + ending).unlink(missing_ok=True)
+
+
+def _remove_arrays(path: Path) -> None:
+    """Remove the label map ``path`` and all further arrays of its volume."""
     folders = (path.parent, *(path.parent / folder for folder in (*FOLDERS, INSTANCES)))
     for folder in folders:
         if (folder / path.name).is_dir():
             shutil.rmtree(folder / path.name)
-    for ending in STORED_ENDINGS:
-        path.with_name(path.name.removesuffix(ZARR) + ending).unlink(missing_ok=True)
 
 
 def _settings(opened: VolumePredictor, locations: Sequence[str]) -> Settings:
@@ -265,7 +286,7 @@ def _units(
                 f"one slice of {opened.slices.slice_shape} voxels, which is normalised as a whole",
             )
         raise ConfigError(
-            f"memory: found {max(budget, 0) / GB:.2f} GB for {what}, expected at least {most / GB:.2f} GB, for "
+            f"memory: found {max(budget, 0) / GB:.2f} GB for {what}, expected {(most - budget) / GB:.2g} GB more, for "
             f"{least}. Give --memory-gb {(options.memory_gb or 0) + (most - budget) / GB + 0.05:.1f} or more."
         )
     what = "column" if opened.slices is None else "slice"

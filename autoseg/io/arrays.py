@@ -62,10 +62,21 @@ def open_array(location: str | Path, *, as_labels: bool = False) -> StoredArray:
     array = _opened(path, name, as_labels=as_labels)
     beside = path.with_suffix(".json") if path.suffix else path.with_name(f"{path.name}.json")
     is_assumed = array.geometry.metadata.get("spacing") == ASSUMED
-    if not is_assumed or array.geometry.ndim == 2 or beside == path or not states_spacing(beside):
+    if not is_assumed or array.geometry.ndim == 2:
         return array
+    if beside == path or not states_spacing(beside):
+        unknown = array.header.unknown_size or _unknown_size(beside)
+        return replace(array, header=array.header._replace(unknown_size=unknown))
     geometry = Geometry(spacing=spacing_in(beside))
     return replace(array, header=array.header._replace(geometry=geometry, unknown_size=""))
+
+
+def _unknown_size(file: Path) -> str:
+    """Return a remark on a volume without voxel size, which ``file`` could state: it is planned as if of cubes."""
+    return (
+        "no voxel size is stated; 1 x 1 x 1 mm is assumed. Unless voxels are cubes, state it, in mm, in "
+        f'{file.name}: {{"spacing": [z, y, x]}}'
+    )
 
 
 def open_volume(locations: Sequence[str | Path]) -> StoredArray:

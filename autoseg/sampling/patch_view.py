@@ -84,7 +84,7 @@ class PatchView:
     """Spacing in mm along each patch axis."""
     origin: Origin
     centre_in_file: tuple[float, float, float]
-    """Point (z, y, x) of the patch's centre, in voxels of the file."""
+    """Point (z, y, x) of the patch's centre, in voxels of the file; of a box, of the volume in which it lies."""
     numbers: tuple[Float32Array, ...] = ()
     """Of a regression, each target as the network learns it, (*P), NaN where unknown."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from autoseg.augmentation.warp import identity
+from autoseg.cases.case import CaseRecord
 from autoseg.cases.layers import TARGETS, target_layers
 from autoseg.core.errors import ConfigError
 from autoseg.preprocessing.file_point import point_in_file
@@ -86,6 +88,14 @@ def view_sample(batch: Batch, sample: int, iteration: int, request: FoldRequest)
         meanings=meanings_of(batch.table.of_sample(sample)),
         spacing=request.configuration.spacing,
         origin=origin,
-        centre_in_file=origin.centre if entry is None else point_in_file(entry.record, origin.centre),
+        centre_in_file=origin.centre if entry is None else _centre_in_file(entry.record, origin.centre, request),
         numbers=tuple(batch.layers[TARGETS][sample].numpy()) if TARGETS in batch.layers else (),
     )
+
+
+def _centre_in_file(record: CaseRecord, centre: Sequence[float], request: FoldRequest) -> tuple[float, float, float]:
+    """Return a point of a cached case in voxels (z, y, x) of its file; of a box, of the volume in which it lies."""
+    z, y, x = point_in_file(record, centre)
+    volume = request.dataset.case(record.case).volume
+    start = (0, 0, 0) if volume is None or volume.box is None else volume.box.start
+    return (z + start[0], y + start[1], x + start[2])

@@ -102,6 +102,19 @@ def test_parts_of_one_volume_are_one_group_unless_all_cases_are(tmp_path):
     assert "boxes: all cases are parts of v.npy" in Dataset.load(tmp_path).warnings[0]
 
 
+def test_volumes_of_one_name_in_several_files_or_folders_are_groups_of_their_own(tmp_path):
+    for name in ("a.h5", "b.h5", "A/v.npy", "B/v.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    boxes = {f"{name}{i}": entry(f"{name}.h5:volumes/raw", box) for name in "ab" for i, box in enumerate((BOX, FAR))}
+    first, second = "a.h5:volumes/raw", "b.h5:volumes/raw"
+    assert groups_of(written(tmp_path, boxes)) == {"a0": first, "a1": first, "b0": second, "b1": second}
+    boxes = {f"{name}{i}": entry(f"{name}/v.npy", box) for name in "AB" for i, box in enumerate((BOX, FAR))}
+    assert groups_of(written(tmp_path, boxes)) == {"A0": "A/v.npy", "A1": "A/v.npy", "B0": "B/v.npy", "B1": "B/v.npy"}
+    boxes = {f"a{i}": entry("a.h5:volumes/raw", box) for i, box in enumerate((BOX, FAR))}
+    assert "all cases are parts of a.h5:volumes/raw" in Dataset.load(written(tmp_path, boxes)).warnings[0]
+
+
 def test_overlapping_parts_share_a_group_whatever_is_stated(tmp_path):
     near = [[3, 6], [2, 8], [0, 10]]
     boxes = {"a": entry(box=BOX), "b": entry(box=near), "c": entry(box=FAR)}

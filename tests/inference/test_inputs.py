@@ -50,7 +50,7 @@ def test_an_assumed_spacing_is_no_fault_of_the_header(planned):
     assumed = Geometry(spacing=(1.0, 1.0, 1.0), metadata={"spacing": ASSUMED})
     (message,) = messages(SHAPE, assumed, planned(spacing=(0.002, 0.0005, 0.0005)))
     assert "2e+03 times off the training data" in message
-    assert 'write it in mm into <case>.json beside the image, {"spacing": [z, y, x]}' in message
+    assert "write it in mm into <case>.json beside the image (of an array volume.json beside" in message
 
 
 def test_an_image_without_voxels_is_a_fault(planned):

@@ -306,6 +306,7 @@ def test_a_case_is_named_after_its_location(location, name):
 def test_too_little_memory_is_said_with_what_suffices(model, volume, tmp_path):
     with pytest.raises(ConfigError, match=r"Give --memory-gb \d+\.\d or more"):
         predict(model, volume, tmp_path, memory_gb=0.001)
+    assert not [*tmp_path.rglob("*.zarr/0")]  # other programs would read background
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "-1/2"])

@@ -246,8 +246,10 @@ def test_voxel_sizes_are_read_in_mm(tmp_path):
 def test_a_json_file_beside_an_array_states_the_voxel_size_that_it_lacks(tmp_path, name):
     location = WRITERS[name](tmp_path)[0]
     assert open_array(location).geometry.metadata["spacing"] == "assumed"
+    assert "no voxel size" in open_array(location).header.unknown_size  # the check says so: 1 mm would be planned with
     (tmp_path / "a.json").write_text('{"spacing": [50, 4, 4]}', encoding="utf-8")
     assert open_array(location).geometry.spacing == (50, 4, 4)
+    assert not open_array(location).header.unknown_size
     if name != "tiff_tiles":  # whose JSON files have no other purpose
         (tmp_path / "a.json").write_text('{"note": 1}', encoding="utf-8")
         assert open_array(location).geometry.metadata["spacing"] == "assumed"

@@ -23,6 +23,7 @@ from autoseg.training.evidence.sources import evidence_sources
 from autoseg.training.evidence.teacher import Teacher
 from autoseg.training.fold import train_fold
 from autoseg.training.prepare import prepare_fold
+from autoseg.training.preview import preview_patches
 from autoseg.training.run_config import RunOptions
 from autoseg.training.validation import validate_fold
 
@@ -103,6 +104,29 @@ def test_all_of_a_volume_is_cached_as_the_file_would_be(tmp_path, toy_preparatio
         np.testing.assert_allclose(found.image, expected.image, atol=1e-5 * np.ptp(expected.image))
         np.testing.assert_array_equal(found.codes, expected.codes)
         assert found.entry.images == expected.entry.images  # recognised when weights were trained on it
+
+
+def test_a_preview_names_the_place_of_a_patch_in_the_volume(tmp_path, toy_preparation):
+    boxes = {f"box_{number}": [[z, z + 12], [y, y + 20], [x + 1, x + 18]] for number, (z, y, x) in enumerate(PLACES)}
+    workspace = Workspace(tmp_path)
+    dataset = write_boxes(workspace.raw("Dataset012_Places"), boxes)
+    toy_preparation(dataset, workspace)
+    settings = (*SETTINGS, "mirror=false", "background_prior=0")
+    request = prepare_fold(
+        workspace, dataset, RunOptions("0", iterations=9, settings=settings, workers=0, device="cpu")
+    )
+    _, labels = volume()
+    for view in preview_patches(request, 6):
+        start = [round(at - (edge - 1) / 2) for at, edge in zip(view.centre_in_file, view.codes.shape, strict=True)]
+        box = np.zeros(SHAPE, bool)
+        box[dataset.case(view.case).volume.box.slices] = True
+        inside = [np.arange(low, low + edge) for low, edge in zip(start, view.codes.shape, strict=True)]
+        is_there = [(axis >= 0) & (axis < edge) for axis, edge in zip(inside, SHAPE, strict=True)]
+        of_patch = np.ix_(*is_there)
+        of_volume = np.ix_(*(axis[there] for axis, there in zip(inside, is_there, strict=True)))
+        known = box[of_volume]
+        assert known.any()
+        np.testing.assert_array_equal(view.codes[of_patch][known], labels[of_volume][known])
 
 
 def test_a_box_is_stale_when_box_volume_or_patch_changes(tmp_path, toy_preparation):
