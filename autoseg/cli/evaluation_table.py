@@ -134,8 +134,8 @@ def mean_table(summary: Summary, kind: ScoredOn, scores: Scores) -> Table:
             _score(mean["IoU"]),
             str(scores.n_cases_per_head[key]),
             _number(scores.n_decided_per_head[key]),
-            _number(mean["ref_volume_mm3"]),
-            _number(mean["pred_volume_mm3"]),
+            _volume(mean["ref_volume_mm3"]),
+            _volume(mean["pred_volume_mm3"]),
         )
     table.add_section()
     foreground, interval = scores.foreground_mean, scores.foreground_mean_interval["Dice"]
@@ -151,7 +151,7 @@ def absent_table(summary: Summary) -> Table:
         volume = scores.mean_volume_mm3
         counts = (str(scores.n_cases), str(scores.n_cases_with_false_positives))
         table.add_row(
-            _class(summary, key), *counts, _number(scores.mean_voxels), _number(volume), f"{volume / 1000:.3g}"
+            _class(summary, key), *counts, _number(scores.mean_voxels), _volume(volume), f"{volume / 1000:.3g}"
         )
     return table
 
@@ -241,3 +241,8 @@ def _interval(interval: Interval | None) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
+
+
+def _volume(value: float | None) -> str:
+    """Return a volume in mm³ (area in mm²), with three digits below 100: in microscopy it is far below 1."""
+    return f"{value:.3g}" if value is not None and 0 < value < 100 else _number(value)
