@@ -244,5 +244,5 @@ def _number(value: float | None) -> str:
 
 
 def _volume(value: float | None) -> str:
-    """Return mm³ or mm²: whole from 10 on, otherwise to 3 digits, since objects of microscopy take 1e-11 mm³."""
-    return _number(value) if value is None or value >= 10 else f"{value:.3g}"
+    """Return a volume in mm³ (area in mm²), with three digits below 100: in microscopy it is far below 1."""
+    return f"{value:.3g}" if value is not None and 0 < value < 100 else _number(value)

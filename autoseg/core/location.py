@@ -12,6 +12,8 @@ HDF5_ENDINGS = (".h5", ".hdf5", ".hdf")
 FOLDER_ENDINGS = (".zarr", ".n5")
 ARRAY_ENDINGS = (*HDF5_ENDINGS, ".npy", *FOLDER_ENDINGS)
 """Endings of arrays that are no image files: of files, and of folders, which may also have no ending."""
+_LIKE_BOX = re.compile(r".+\[[-\d\s:,]*:[-\d\s:,]*\]")
+"""What was meant as a box: numbers and at least one colon in brackets at the end."""
 _BOX = re.compile(r"(.+)\[\s*(\d+):(\d+)\s*,\s*(\d+):(\d+)\s*,\s*(\d+):(\d+)\s*\]")
 
 
@@ -32,11 +34,17 @@ def parse_location(location: str | Path) -> tuple[Path, str]:
 def split_box(location: str | Path) -> tuple[str, Box | None]:
     """Split ``volume.zarr:raw[0:30, 64:128, 0:64]`` into the location and the box (z, y, x); None without a box.
 
-    A path that exists is never split. Raises ``FileFormatError`` if the box ends before it starts.
+    A path that exists is never split. Raises ``FileFormatError`` if the box ends before it starts, or has not two
+    numbers of at least 0 for each of three axes.
     """
     text = str(location)
     match = _BOX.fullmatch(text)
-    if match is None or Path(text).exists():
+    if Path(text).exists():
+        return text, None
+    if match is None:
+        if _LIKE_BOX.fullmatch(text):
+            expected = "[z0:z1, y0:y1, x0:x1] in voxels from 0, one past the last"
+            raise FileFormatError(Fault(text, f"the box {text[text.rindex('[') :]}", expected, "Correct the box."))
         return text, None
     z0, z1, y0, y1, x0, x1 = map(int, match.groups()[1:])
     try:

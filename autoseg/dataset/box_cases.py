@@ -8,8 +8,9 @@ from itertools import combinations
 from pathlib import Path
 
 from autoseg.core.boxes import Box
+from autoseg.core.errors import FileFormatError
 from autoseg.core.findings import Findings, did_you_mean, listed
-from autoseg.core.location import is_location, parse_location
+from autoseg.core.location import is_location, parse_location, split_box
 from autoseg.dataset.case_files import TrainingFiles, is_file_name, located
 from autoseg.dataset.folder_files import normal_name
 from autoseg.dataset.schema import BoxEntry, DatasetFile
@@ -94,6 +95,11 @@ def _found(folder: Path, key: str, text: str, findings: Findings) -> str | None:
         findings.fault(key, found=f"the address {text}", expected="a path on this machine", fix=fix)
         return None
     location = located(folder, text)
+    try:
+        split_box(location)
+    except FileFormatError as error:
+        findings.fault(key, found=error.fault.found, expected=error.fault.expected, fix=error.fault.fix)
+        return None
     path, _ = parse_location(location)
     if path.exists():
         return location

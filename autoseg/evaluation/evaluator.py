@@ -49,9 +49,9 @@ def evaluate_folder(
     Parameters
     ----------
     reference, predictions
-        Folders of label maps, 2-D or 3-D: image files, and arrays (``case.zarr``, ``case.n5``, ``case.h5``, tiles in
-        ``case.json``), which are read box by box. If no file of a folder has the ``file_ending`` of dataset.json, the
-        only other supported ending in the folder is taken.
+        Folders of label maps, 2-D or 3-D: image files, and arrays (``case.zarr``, ``case.n5``, ``case.h5``,
+        ``case.npy``, tiles in ``case.json``), which are read box by box. If no file of a folder has the
+        ``file_ending`` of dataset.json, the only other supported ending in the folder is taken.
     dataset_json
         Path of the file (or of a folder that holds it), its content, or a data set. None: it is searched in
         ``predictions``, ``reference`` and the parent of ``reference``.

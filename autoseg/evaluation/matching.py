@@ -8,7 +8,7 @@ from typing import Any
 
 from autoseg.core.errors import EvaluationError
 from autoseg.core.findings import Findings
-from autoseg.core.location import FOLDER_ENDINGS, HDF5_ENDINGS
+from autoseg.core.location import ARRAY_ENDINGS, FOLDER_ENDINGS
 from autoseg.dataset.case_files import label_folder_name, resolved_path
 from autoseg.dataset.dataset import Dataset
 from autoseg.dataset.dataset_json import read_dataset_json
@@ -94,8 +94,8 @@ def label_files(folder: Path, ending: str, *, with_arrays: bool = False) -> dict
     without a file with ``ending``; but pictures in a folder of volumes are not. A link without its target is included:
     reading it will raise an error that names it. Hidden files (temporary files of a writer) are ignored.
 
-    With ``with_arrays``, arrays are label maps, too: folders ``case.zarr`` and ``case.n5``, files ``case.h5``, and the
-    description of tiles ``case.json``.
+    With ``with_arrays``, arrays are label maps, too: folders ``case.zarr`` and ``case.n5``, files ``case.h5`` and
+    ``case.npy``, and the description of tiles ``case.json``.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def label_files(folder: Path, ending: str, *, with_arrays: bool = False) -> dict
 
 def _array_ending(path: Path) -> str:
     """Return the ending of the name of an array that is no image file; "" for anything else."""
-    for ending in (*FOLDER_ENDINGS, *HDF5_ENDINGS):
+    for ending in ARRAY_ENDINGS:
         if has_ending(path.name, ending) and path.is_dir() == (ending in FOLDER_ENDINGS):
             return path.name[-len(ending) :]
     return path.name[-5:] if has_ending(path.name, ".json") and describes_tiles(path) else ""

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autoseg.cases.store import CaseStore
 from autoseg.core.boxes import Box, Spans, box_of
-from autoseg.core.errors import CacheError
+from autoseg.core.errors import ConfigError
 from autoseg.core.json_models import save_model
 from autoseg.dataset.dataset import CaseFiles, Dataset
 from autoseg.dataset.volume_part import VolumePart
@@ -29,8 +29,8 @@ from autoseg.preprocessing.volume_size import is_large
 log = logging.getLogger(__name__)
 
 SCORED_VOXELS = 1 << 22
-"""Voxels of the largest box that is chosen. Some 90 windows of 128 x 128 x 128 voxels reach it, which without a GPU take
-minutes; a user may name a box of up to ``IN_MEMORY_VOXELS``."""
+"""Voxels of the largest box that is chosen. Some 90 windows of 128 x 128 x 128 voxels reach it, which without a GPU
+take minutes; a user may name a box of up to ``IN_MEMORY_VOXELS``."""
 SCORED_BOXES_FILE = "scored_boxes.json"
 """File in the folder of the preprocessed data set."""
 _LOCK = ".scored_boxes.lock"
@@ -72,22 +72,22 @@ def choose_scored_boxes(
 
     Raises
     ------
-    FileFormatError, CacheError
-        If a volume, a preprocessed case or ``SCORED_BOXES_FILE`` cannot be read.
+    FileFormatError, CacheError, ConfigError
+        If a volume, a preprocessed case or ``SCORED_BOXES_FILE`` cannot be read; if a box there is none of the volume.
     """
     large = [files for files in map(dataset.case, names) if is_large(files)]
-    boxes = _known_boxes(large, _read(folder)) if large else {}
+    boxes = _known_boxes(large, _read(folder), folder) if large else {}
     if len(boxes) == len(large):
         return _with_boxes(dataset, boxes)
     with FileLock(folder / _LOCK):
         known = _read(folder)
-        boxes = _known_boxes(large, known)
+        boxes = _known_boxes(large, known, folder)
         chosen = {files.name: _choose(files, open_case(files.name)) for files in large if files.name not in boxes}
         for name in known.cases.keys() & chosen.keys():
             log.warning(
-                "%s: the box of case %s was chosen for other labels, is no part of the case, or has more than %d "
-                "voxels. Another is chosen: %s. Earlier scores are of the earlier box.",
-                folder / SCORED_BOXES_FILE, name, volume_size.IN_MEMORY_VOXELS, chosen[name],
+                "%s: the box of case %s was chosen for other labels, or is no part of the case. Another is chosen: %s. "
+                "Earlier scores are of the earlier box.",
+                folder / SCORED_BOXES_FILE, name, chosen[name],
             )  # fmt: skip
         if chosen:
             cases = {**known.cases, **{name: _described(dataset.case(name), box) for name, box in chosen.items()}}
@@ -99,11 +99,11 @@ def with_scored_boxes(dataset: Dataset, folder: Path) -> Dataset:
     """Return the data set with a box in the place of each large case of which a box was chosen before.
 
     ``folder`` is that of the preprocessed data set. Raises ``FileFormatError`` if a volume cannot be opened, and
-    ``CacheError`` if ``SCORED_BOXES_FILE`` cannot be read.
+    ``ConfigError`` if ``SCORED_BOXES_FILE`` cannot be read, or a box there is none of the volume.
     """
     known = _read(folder)
     large = [files for files in dataset.cases if files.name in known.cases and is_large(files)]
-    return _with_boxes(dataset, _known_boxes(large, known))
+    return _with_boxes(dataset, _known_boxes(large, known, folder))
 
 
 def scored_spans(dataset: Dataset, scored: Dataset, names: Iterable[str]) -> dict[str, Spans]:
@@ -119,17 +119,28 @@ def _choose(files: CaseFiles, store: CaseStore) -> Box:
     return box.shifted(_own_box(files).start)
 
 
-def _known_boxes(large: Sequence[CaseFiles], known: ScoredBoxes) -> dict[str, Box]:
-    return {files.name: box for files in large if (box := _known_box(files, known)) is not None}
+def _known_boxes(large: Sequence[CaseFiles], known: ScoredBoxes, folder: Path) -> dict[str, Box]:
+    return {files.name: box for files in large if (box := _known_box(files, known, folder)) is not None}
 
 
-def _known_box(files: CaseFiles, known: ScoredBoxes) -> Box | None:
-    """Return the box of a case; None if there is none for its present annotation, within its present voxels."""
+def _known_box(files: CaseFiles, known: ScoredBoxes, folder: Path) -> Box | None:
+    """Return the box of a case; None if there is none for its present annotation, within its present voxels.
+
+    Raises ``ConfigError`` if the volume has no such box: somebody wrote it, and is told, instead of having another one
+    predicted.
+    """
     found = known.cases.get(files.name)
     if found is None or found.annotation != _annotation(files):
         return None
-    own, box = _own_box(files), box_of(found.box)
-    return box if 0 < box.n_voxels <= volume_size.IN_MEMORY_VOXELS and box.intersection(own) == box else None
+    shape = open_array(files.volume.images[0] if files.volume is not None else files.images[0]).spatial_shape
+    box = box_of(found.box) if all(start < stop for start, stop in found.box) else None
+    if box is None or box.n_voxels > volume_size.IN_MEMORY_VOXELS or not box.is_within(shape):
+        raise ConfigError(
+            f"{folder / SCORED_BOXES_FILE}: case {files.name}: found the box {[list(span) for span in found.box]}, "
+            f"expected [[z0, z1], [y0, y1], [x0, x1]], 1 to {volume_size.IN_MEMORY_VOXELS:,} voxels of a volume of "
+            f"{shape} (z, y, x). Correct it, or remove the case from the file: a box is then chosen."
+        )
+    return box if box.intersection(_own_box(files)) == box else None
 
 
 def _described(files: CaseFiles, box: Box) -> ScoredBox:
@@ -179,8 +190,9 @@ def _read(folder: Path) -> ScoredBoxes:
     try:
         return ScoredBoxes.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        problem = str(error).splitlines()[0]
-        raise CacheError(
-            f"{path}: found a file that cannot be read ({problem}), expected the boxes that are scored of cases too "
-            "large for memory. Remove it: the boxes are then chosen anew."
+        wrong = error.errors()[:5] if isinstance(error, ValidationError) else []
+        problem = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in wrong)
+        raise ConfigError(
+            f"{path}: found a file that cannot be read ({problem or error}), expected the boxes that are scored of "
+            "cases too large for memory. Correct it, or remove it: the boxes are then chosen anew."
         ) from error

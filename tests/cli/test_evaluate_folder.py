@@ -125,3 +125,13 @@ def test_the_difference_to_other_predictions_is_shown(
     assert "difference, the same 1 case" in captured.out
     assert "not clear" in captured.out
     assert "warning: --against: cases in one folder only are not compared: two." in captured.err
+
+
+def test_volumes_of_small_voxels_are_not_printed_as_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.zeros((3, 6, 5), dtype=np.uint8)
+    labels[:2, 0, 0] = 1
+    for folder in ("labelsTr", "pred"):
+        write_labels(tmp_path / folder / "one.nii.gz", labels, Geometry(spacing=(0.02, 0.01, 0.01)))
+    (tmp_path / "dataset.json").write_text(json.dumps(CONTENT), encoding="utf-8")
+    assert run(tmp_path / "labelsTr", tmp_path / "pred", "-d", tmp_path / "dataset.json") == 0
+    assert capsys.readouterr().out.count("4e-06") == 2  # 2 voxels of 0.02 x 0.01 x 0.01 mm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,16 @@ def test_a_box_follows_the_name_of_the_array(text):
 
 
 def test_what_is_no_box_belongs_to_the_path():
-    for text in ("v.zarr", "v.zarr[0]", "v.zarr[0:2, 5:7]", "v.zarr[-1:2, 5:7, 1:2]", "[0:1, 0:1, 0:1]"):
+    for text in ("v.zarr", "v.zarr[0]", "v.zarr[a:b]", "v.zarr[0:2, 5:7].png", "[0:1, 0:1, 0:1]"):
         assert split_box(text) == (text, None)
+
+
+@pytest.mark.parametrize("box", ["[0:2, 5:7]", "[-1:2, 5:7, 1:2]", "[:, 5:7, 1:2]", "[0:2, 5-7, 1:2]"])
+def test_what_is_meant_as_a_box_and_is_none_is_refused(box, tmp_path):
+    with pytest.raises(FileFormatError, match=rf"found the box {re.escape(box)}, expected \[z0:z1, y0:y1, x0:x1\]"):
+        split_box(f"v.zarr{box}")
+    (tmp_path / f"v.tif{box}").write_bytes(b"")
+    assert split_box(tmp_path / f"v.tif{box}")[1] is None
 
 
 def test_a_file_whose_name_looks_like_a_box_is_that_file(tmp_path):

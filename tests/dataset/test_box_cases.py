@@ -132,6 +132,7 @@ def test_every_fault_of_the_boxes_is_found_at_once(tmp_path):
     boxes = {
         "gone": entry("x.zarr", BOX),
         "near": entry("vv.npy", BOX),
+        "boxed": entry("v.npy[0:3, 0:9]"),
         "empty": entry(box=[[0, 0], [0, 1], [0, 1]]),
         "turned": entry(box=[[4, 0], [0, 1], [0, 1]]),
         "flat": entry(box=[[0, 1], [0, 1]]),
@@ -148,6 +149,7 @@ def test_every_fault_of_the_boxes_is_found_at_once(tmp_path):
     for name, text in {
         "gone.image": f"no file or folder {tmp_path}/x.zarr",
         "near.image": "Did you mean 'v.npy'?",
+        "boxed.image": "the box [0:3, 0:9], expected [z0:z1, y0:y1, x0:x1]",
         "empty.box": "the box [[0, 0], [0, 1], [0, 1]] without voxels",
         "turned.box": "the smaller number of each axis first",
         "flat.box": "[[z0, z1], [y0, y1], [x0, x1]] in voxels",

@@ -170,6 +170,17 @@ def test_a_turned_map_is_read_in_boxes_of_the_reference(tmp_path, monkeypatch, o
         np.testing.assert_array_equal(opened.read(box), prediction[box.slices])
 
 
+def test_references_of_numpy_are_compared_with_zarr(tmp_path):
+    reference, prediction = (values_of(CLASSES, (2, 8, 12), seed, is_reference=False) for seed in (0, 1))
+    write(tmp_path / "p/c.zarr", prediction)
+    (tmp_path / "p/dataset.json").write_text(json.dumps({**CLASSES, "file_ending": ".zarr"}))
+    (tmp_path / "r").mkdir()
+    np.save(tmp_path / "r/c.npy", reference)
+    (tmp_path / "r/c.json").write_text(json.dumps({"spacing": SOLID.spacing}))
+    (case,) = evaluate_folder(tmp_path / "r", tmp_path / "p").metric_per_case
+    assert case.metrics["1"].TP == np.sum((reference == 1) & (prediction == 1)) > 0
+
+
 def test_hdf5_and_tiles_are_read_and_missing_tiles_do_not_count(tmp_path):
     shape = (2, 8, 12)
     reference, prediction = (values_of(CLASSES, shape, seed, is_reference=False) for seed in (0, 1))

@@ -16,7 +16,7 @@ from toy import toy_case
 from autoseg.assist.find_best import FindBestOptions, find_best
 from autoseg.cli.evaluation_table import print_tables
 from autoseg.core.boxes import Box, box_of
-from autoseg.core.errors import CacheError, ModelError
+from autoseg.core.errors import ConfigError, ModelError
 from autoseg.core.ranks import Ranks
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
@@ -180,18 +180,44 @@ def test_other_annotation_gets_another_box_and_a_user_may_choose_one(trained, tm
     assert asked == ["a"]
     caplog.clear()
     content = json.loads((folder / scored_boxes.SCORED_BOXES_FILE).read_text())
-    for spans, is_kept in (([[3, 9], [1, 9], [1, 9]], True), ([[3, 99], [1, 9], [1, 9]], False)):
-        content["cases"]["a"]["box"] = spans  # of a user
-        (folder / scored_boxes.SCORED_BOXES_FILE).write_text(json.dumps(content))
-        found = scored_boxes.choose_scored_boxes(other, ["a"], folder, opened).case("a").volume.box
-        assert found == (box_of(spans) if is_kept else before)
-        assert ("scored_boxes.json: the box of case a" in caplog.text) != is_kept
+    content["cases"]["a"]["box"] = [[3, 9], [1, 9], [1, 9]]  # of a user
+    (folder / scored_boxes.SCORED_BOXES_FILE).write_text(json.dumps(content))
+    chosen = scored_boxes.choose_scored_boxes(other, ["a"], folder, opened)
+    assert chosen.case("a").volume.box == Box((3, 1, 1), (9, 9, 9)) and not caplog.text
 
 
-def test_a_damaged_file_of_boxes_is_named(trained, tmp_path):
+@pytest.mark.parametrize(
+    "spans",
+    [
+        [[3, 99], [1, 9], [1, 9]],
+        [[-3, 9], [1, 9], [1, 9]],
+        [[9, 3], [1, 9], [1, 9]],
+        [[3, 3], [1, 9], [1, 9]],
+        [[0, 24], [0, 40], [0, 36]],
+    ],
+    ids=["outside", "negative", "reversed", "empty", "too large"],
+)
+def test_a_box_that_the_volume_does_not_have_is_refused_and_stays(trained, spans, tmp_path):
+    _, dataset, requests = trained
+    content = json.loads((requests[0].cache.folder.parent / scored_boxes.SCORED_BOXES_FILE).read_text())
+    content["cases"]["a"]["box"] = spans
+    path = tmp_path / scored_boxes.SCORED_BOXES_FILE
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"scored_boxes.json: case a: found the box .*volume of \(24, 40, 36\)"):
+        scored_boxes.choose_scored_boxes(dataset, ["a"], tmp_path, requests[0].cache.source)
+    with pytest.raises(ConfigError, match="remove the case from the file"):
+        scored_boxes.with_scored_boxes(dataset, tmp_path)
+    assert json.loads(path.read_text()) == content
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("{", "file: Invalid JSON"), ('{"cases": {"a": {"box": [[0, 1], [0, 1]]}}}', r"cases\.a\.box\.2: Field required")],
+)
+def test_a_damaged_file_of_boxes_is_named(trained, text, problem, tmp_path):
     _, dataset, _ = trained
-    (tmp_path / scored_boxes.SCORED_BOXES_FILE).write_text("{")
-    with pytest.raises(CacheError, match=r"scored_boxes.json: found a file that cannot be read.*Remove it"):
+    (tmp_path / scored_boxes.SCORED_BOXES_FILE).write_text(text)
+    with pytest.raises(ConfigError, match=rf"scored_boxes.json: found a file that cannot be read \({problem}.*remove"):
         scored_boxes.with_scored_boxes(dataset, tmp_path)
 
 
