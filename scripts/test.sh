@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make the environment and run everything that must hold: format, lint, types, tests. Arguments go to pytest.
 # --fast, as first argument, leaves out slow tests and those of the scripts, and checks types while two processes run
-# the tests: under a minute on two free cores.
+# the tests: some three minutes on two free cores.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" dev
 cd "$repository"
