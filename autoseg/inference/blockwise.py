@@ -200,7 +200,7 @@ class VolumePredictor:
             load=load,
             find_missing=lambda part: tuple(gap.relative_to(hull) for gap in volume.missing(part.shifted(hull.start))),
         )
-        slices = None if self.slices is None else VolumeSlices.of(self.group, wider, self.name)
+        slices = None if self.slices is None else self.slices.continued(wider)
         prepared = tuple(
             prepare_volume(
                 wider,

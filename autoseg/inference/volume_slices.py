@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,6 +56,12 @@ class VolumeSlices:
             return None
         record = stack_record(name, volume.spatial_shape, volume.geometry, plan)
         return cls(group, volume, record, volume_statistics(volume))
+
+    def continued(self, volume: StoredArray) -> VolumeSlices:
+        """Return the slices of ``volume``, which holds this one and its continuation; statistics stay."""
+        plan = self.group.models[0].plan
+        record = stack_record(self.record.case, volume.spatial_shape, volume.geometry, plan)
+        return replace(self, volume=volume, record=record)
 
     @property
     def slice_shape(self) -> Shape3:
