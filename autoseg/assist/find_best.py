@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from autoseg.assist.own_separation import is_parted_by_mutex, predicted_by_mutex
 from autoseg.assist.pair_predictions import PairPredictions, predict_pairs
-from autoseg.assist.trained_folds import TrainedModel, find_trained_models
+from autoseg.assist.trained_folds import TrainedModel, TrainedModels, find_trained_models
 from autoseg.core.atomic import write_text
 from autoseg.core.boxes import Spans, box_of
 from autoseg.core.errors import EvaluationError, ModelError
@@ -119,7 +119,7 @@ def find_best(
     if pairs.pairs:
         with stages("predict pairs") as progress:
             predict_pairs(pairs, dataset, device=options.device, workers=options.workers, progress=progress)
-    files = _files(_with_own_maps(trained.models, dataset, folder / PAIRS_FOLDER, options, stages), pairs)
+    files = _files(_with_own_maps(trained, folder / PAIRS_FOLDER, options, stages), pairs)
     scored: dict[Members, Summary] = {}
     for members, predictions in files.items():
         with stages(f"evaluate {' + '.join(members)}") as progress:
@@ -155,16 +155,17 @@ def find_best(
 
 
 def _with_own_maps(
-    models: Sequence[TrainedModel], dataset: Dataset, folder: Path, options: FindBestOptions, stages: Stages
+    trained: TrainedModels, folder: Path, options: FindBestOptions, stages: Stages
 ) -> list[TrainedModel]:
     """Return the models with label maps whose objects are parted by the method of each."""
     found = []
-    for model in models:
-        if is_parted_by_mutex(model, dataset):
+    for model in trained.models:
+        if is_parted_by_mutex(model, trained.dataset):
             with stages(f"predict {model.name} by the mutex watershed") as progress:
                 model = predicted_by_mutex(
-                    model, dataset, folder, device=options.device, workers=options.workers, progress=progress
-                )
+                    model, trained.dataset, folder, boxes=trained.boxes, device=options.device,
+                    workers=options.workers, progress=progress,
+                )  # fmt: skip
         found.append(model)
     return found
 

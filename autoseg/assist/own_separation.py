@@ -6,14 +6,13 @@ all its folds, and it keeps no affinities.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from autoseg.assist.pair_predictions import load_fold
+from autoseg.assist.pair_predictions import load_fold, predict_left_out
 from autoseg.assist.trained_folds import TrainedModel
-from autoseg.core.errors import AutosegError
 from autoseg.core.progress import Progress, silent
 from autoseg.dataset.dataset import Dataset
 from autoseg.inference.separation_file import read_separation
@@ -30,13 +29,16 @@ def predicted_by_mutex(
     dataset: Dataset,
     folder: Path,
     *,
+    boxes: Collection[str] = (),
     device: str = "auto",
     workers: int = 1,
     progress: Progress = silent,
 ) -> TrainedModel:
     """Return a model with the label maps that it predicts by the mutex watershed, with the default of its only setting.
 
-    They are written to ``folder/<model>``, as far as they are missing there or older than the weights.
+    They are written to ``folder/<model>``, as far as they are missing there, or older than weights or label map of the
+    validation. The cases named in ``boxes`` are boxes of volumes too large for memory, of which they are predicted as
+    parts, as in the validation.
 
     Raises
     ------
@@ -52,18 +54,13 @@ def predicted_by_mutex(
         loaded = load_fold(model, fold, dataset, device)
         predictor = replace(loaded, model=replace(loaded.model, separation=SeparationSettings(method="mutex")))
         for case in cases:
-            report = predictor.predict_files(
-                {case: dataset.case(case).images}, folder / model.name, overwrite=True, predict_quality=False,
-                workers=workers,
-            )  # fmt: skip
-            if report.failed:
-                raise AutosegError(f"case {case}: {report.failed[case]}")
+            predict_left_out(predictor, dataset.case(case), folder / model.name, boxes, workers=workers)
             done += 1
             progress(done, len(order), case)
     return replace(model, predictions=label_maps)
 
 
 def _is_outdated(model: TrainedModel, label_maps: Mapping[str, Path], case: str) -> bool:
-    """Whether the label map of a case is missing or older than the weights of its fold."""
+    """Whether the label map of a case is missing, or older than weights or label map of its fold."""
     path = label_maps[case]
-    return not path.is_file() or path.stat().st_mtime <= model.checkpoint(case).stat().st_mtime
+    return not path.is_file() or path.stat().st_mtime <= model.changed(case)

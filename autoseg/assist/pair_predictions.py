@@ -6,7 +6,7 @@ Every model predicts a case once, whatever the number of pairs. Probabilities li
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
 from pathlib import Path
@@ -20,7 +20,8 @@ from autoseg.dataset.labels import class_differences
 from autoseg.evaluation.ensemble_folders import HeadDecider, combine
 from autoseg.inference import Predictor
 from autoseg.inference.blockwise import read_box
-from autoseg.inference.folder import Read, predict_files, read_files
+from autoseg.inference.folder import predict_files, read_files
+from autoseg.inference.outputs import FurtherOutput
 from autoseg.inference.predictor_group import PredictorGroup
 from autoseg.inference.saved_probabilities import SavedProbabilities
 from autoseg.io.images import read_labels, write_labels
@@ -52,14 +53,8 @@ class PairPredictions:
         return self.folder / SEPARATOR.join(pair) / first.predictions[case].name
 
     def outdated(self, case: str) -> tuple[Pair, ...]:
-        """Return the pairs whose label map of a case is missing, or older than weights or prediction of a model.
-
-        A case that is too large for memory may have got another box with the prediction.
-        """
-        trained = {
-            model.name: max(path.stat().st_mtime for path in (model.checkpoint(case), model.predictions[case]))
-            for model in self.models
-        }
+        """Return the pairs whose label map of a case is missing, or older than weights or prediction of a model."""
+        trained = {model.name: model.changed(case) for model in self.models}
         return tuple(
             pair
             for pair in self.pairs
@@ -135,8 +130,10 @@ def _predict_case(
             if model.name in needed
         }
         for name, label_map in saved.items():
-            read = read_box if files.name in predictions.boxes else read_files
-            _predict(predictors[name], files, label_map.parent, read, workers)
+            predict_left_out(
+                predictors[name], files, label_map.parent, predictions.boxes, further=[SavedProbabilities()],
+                workers=workers,
+            )  # fmt: skip
         for pair in pairs:
             labels = predictors[pair[0]].model.dataset.labels
             before, geometry = read_labels(saved[pair[0]])
@@ -147,9 +144,21 @@ def _predict_case(
             write_labels(predictions.path(pair, files.name), decider.label_map(), geometry)
 
 
-def _predict(predictor: Predictor, files: CaseFiles, folder: Path, read: Read, workers: int) -> None:
-    """Predict one case with its probabilities into a folder."""
-    group, further = PredictorGroup((predictor,)), [SavedProbabilities()]
-    report = predict_files(group, {files.name: files.images}, folder, further=further, read=read, workers=workers)
+def predict_left_out(
+    predictor: Predictor,
+    files: CaseFiles,
+    folder: Path,
+    boxes: Collection[str],
+    *,
+    further: Sequence[FurtherOutput] = (),
+    workers: int = 1,
+) -> None:
+    """Predict a case that a fold left out into a folder; those named in ``boxes`` as parts of their volumes.
+
+    Raises ``AutosegError`` if it cannot be predicted.
+    """
+    read = read_box if files.name in boxes else read_files
+    group, images = PredictorGroup((predictor,)), {files.name: files.images}
+    report = predict_files(group, images, folder, overwrite=True, further=further, read=read, workers=workers)
     if report.failed:
         raise AutosegError(f"case {files.name}: {report.failed[files.name]}")

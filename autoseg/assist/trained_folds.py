@@ -47,6 +47,13 @@ class TrainedModel:
         """Return the weights of the fold that left a case out."""
         return fold_folder(self.folder, self.fold_of[case]) / FINAL
 
+    def changed(self, case: str) -> float:
+        """Return when weights or label map of a case were last written, seconds since the epoch.
+
+        A case that is too large for memory may have got another box with the label map.
+        """
+        return max(path.stat().st_mtime for path in (self.checkpoint(case), self.predictions[case]))
+
 
 @dataclass(frozen=True, slots=True)
 class TrainedModels:

@@ -10,13 +10,16 @@ import pytest
 from exact_affinities import predictor
 from objects import draw_objects
 
-from autoseg.assist import own_separation
+from autoseg.assist import own_separation, pair_predictions
 from autoseg.assist.find_best import FindBestOptions, find_best
+from autoseg.assist.trained_folds import find_trained_models
 from autoseg.core.atomic import write_json
 from autoseg.core.geometry import FLAT_SPACING, Geometry
 from autoseg.core.workspace import Workspace
 from autoseg.dataset.dataset import Dataset
 from autoseg.evaluation.instances import match_instances
+from autoseg.inference.blockwise import read_box
+from autoseg.inference.folder import PredictionReport, read_files
 from autoseg.io.images import read_labels, write_labels
 from autoseg.nn.checkpoint import load_checkpoint, save_checkpoint
 from autoseg.tasks.separation import SeparationSettings
@@ -91,3 +94,25 @@ def test_only_cases_of_folds_that_were_trained_again_are_predicted_again(workspa
     find_best(workspace, dataset, OPTIONS)
     assert used == [("good__2d", "1")]
     assert {case for case, path in maps.items() if path.stat().st_mtime_ns != before[case]} == {"c"}
+
+
+def test_boxes_of_volumes_are_read_as_parts_and_again_when_their_validation_changed(workspace, tmp_path, monkeypatch):
+    dataset, read, box_maps = Dataset.load(workspace.raw(NAME)), {}, tmp_path / "maps"
+    (model,) = find_trained_models(workspace, dataset, names=["good"]).models
+
+    def predict_files(group, images, folder, **options):
+        ((case, _),) = images.items()
+        read[case] = options["read"]
+        write_labels(folder / f"{case}.nii.gz", np.zeros((1, 40, 44), np.uint8), GEOMETRY)
+        return PredictionReport(done=(case,))
+
+    monkeypatch.setattr(pair_predictions, "predict_files", predict_files)
+    own_separation.predicted_by_mutex(model, dataset, box_maps, boxes={"a"})
+    assert read == {"a": read_box, "b": read_files, "c": read_files}
+    read.clear()
+    own_separation.predicted_by_mutex(model, dataset, box_maps, boxes={"a"})
+    assert not read
+    later = (box_maps / "good__2d" / "a.nii.gz").stat().st_mtime_ns + 10**9
+    os.utime(model.predictions["a"], ns=(later, later))  # of another box
+    own_separation.predicted_by_mutex(model, dataset, box_maps, boxes={"a"})
+    assert read == {"a": read_box}
